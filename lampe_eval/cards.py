@@ -96,7 +96,8 @@ def read(path: Path, schema: type[C]) -> C:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "(whole file)"
-        allowed = f"; allowed keys: {', '.join(schema.model_fields)}" if fault["type"] == "extra_forbidden" else ""
+        foreign = fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
+        allowed = f"; allowed keys: {', '.join(schema.model_fields)}" if foreign else ""
         raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}: {fault['msg']}{allowed}") from None
 
 

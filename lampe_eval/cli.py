@@ -42,15 +42,23 @@ def run(
     config: Annotated[str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")] = None,
     haystack: Annotated[Path | None, Option(help="Text file or folder that needles are hidden in.")] = None,
     text: Annotated[Path | None, Option(help="Text file or folder for perplexity.")] = None,
-    window: Annotated[int | None, Option(help="Tokens of pretraining, where the configuration is wrong.")] = None,
+    protocol: Annotated[str | None, Option(help="fair (default), official or lampe; see: list protocols.")] = None,
+    prompts: Annotated[str | None, Option(help="own or official wording, before what the protocol says.")] = None,
+    data_dir: DataDir = None,
+    window: Annotated[str | None, Option(help="Tokens of pretraining, where the configuration is wrong.")] = None,
     dtype: Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")] = None,
     device: Annotated[str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")] = None,
     attention: Annotated[str | None, Option(help="Attention backend.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would run, without loading weights.")] = False,
 ) -> None:
     """Run methods on benchmarks. The same command again goes on where it stopped."""
+    options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
+    if dry_run:
+        from lampe_eval.commands.dry_run import dry_run_suite
+
+        raise typer.Exit(dry_run_suite(config, options))
     from lampe_eval.commands.run import run_suite
 
-    options = {key: value for key, value in locals().items() if key not in ("config", "run_suite")}
     raise typer.Exit(run_suite(config, options))
 
 
@@ -98,10 +106,18 @@ def list_tasks() -> None:
     all_tasks()
 
 
+@listing.command("protocols")
+def list_protocols() -> None:
+    """Protocols of every bench."""
+    from lampe_eval.commands.listing import all_protocols
+
+    all_protocols()
+
+
 @showing.command("plan")
 def show_plan(
     method: Annotated[str, Option(help="Method, as for run.")] = "lampe",
-    window: Annotated[int, Option(help="Tokens of pretraining.")] = 8192,
+    window: Annotated[str, Option(help="Tokens of pretraining, as 4096 or 8k.")] = "8k",
     length: Annotated[str, Option(help="Tokens of the prompt, as 32768 or 32k.")] = "32k",
     png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
 ) -> None:

@@ -54,6 +54,23 @@ class ModelSource:
         return {"fingerprint": self.fingerprint, "dtype": self.dtype, "window": self.geometry.window}
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a model costs.
+
+    Attributes:
+        parameters: of all its layers.
+        itemsize: bytes of one.
+        cached: bytes of keys and values for a token.
+        attended: multiplications and additions of attention for a pair of tokens.
+    """
+
+    parameters: int
+    itemsize: int
+    cached: int
+    attended: int
+
+
 def find(name: str, *, window: int | None = None, dtype: str | None = None) -> ModelSource:
     """Describes a model from its configuration alone.
 
@@ -85,8 +102,8 @@ def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedT
     Raises:
         UserError: where weights, tokenizer or device cannot be had.
     """
+    tokenizer = load_tokenizer(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path, revision=source.revision, dtype=source.dtype, output_loading_info=True
         )
@@ -99,6 +116,37 @@ def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedT
         return model.to(device).eval(), tokenizer
     except Exception as error:  # what a device refuses, each backend says in its own way
         raise UserError(f"model {source.name!r} on device {device!r}: {_first_line(error)}") from None
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        UserError: where it cannot be had.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    except Exception as error:  # as above
+        raise _trouble(source.path, error) from None
+    return tokenizer
+
+
+def size_of(source: ModelSource) -> Size:
+    """Parameters and cache of a model, from its configuration alone."""
+    config = _config(source.path, source.revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    named = str(config.dtype or "float32").removeprefix("torch.") if source.dtype == "auto" else source.dtype
+    itemsize: int = getattr(torch, named).itemsize
+    return Size(
+        parameters=sum(p.numel() for p in model.parameters()),
+        itemsize=itemsize,
+        cached=2 * text.num_hidden_layers * heads * width * itemsize,
+        attended=4 * text.num_hidden_layers * text.num_attention_heads * width,
+    )
 
 
 def _quiet_hub() -> None:

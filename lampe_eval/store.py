@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._planned = ""
         described = folder / "run.yaml"
         try:
             self.config: dict[str, Any] = yaml.safe_load(described.read_text(encoding="utf-8"))["config"]
@@ -66,12 +67,17 @@ class Store:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
         return cls(folder)
 
-    def plan(self, cells: Mapping[Cell, int]) -> None:
-        """Notes how many samples each cell of the run has, in the order of the tables."""
+    def plan(self, cells: Mapping[Cell, int]) -> bool:
+        """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""
         lines = [
             json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False) for cell, samples in cells.items()
         ]
-        self.write("cells.jsonl", "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        news = text != self._planned
+        if news:
+            self.write("cells.jsonl", text)
+            self._planned = text
+        return news
 
     def cells(self) -> dict[Cell, int]:
         """Every cell of the run with its number of samples, finished or not."""

@@ -20,6 +20,10 @@ def _lengths(value: Any) -> list[int]:
     return [parse_length(item) for item in _listed(value)]
 
 
+def _length(value: Any) -> Any:
+    return parse_length(value) if isinstance(value, str) else value
+
+
 def parse_length(text: str) -> int:
     """Tokens from ``4096``, ``4k`` (4096) or ``1m`` (1048576).
 
@@ -48,12 +52,15 @@ class Suite(Card):
         model: cards, folders or hub ids.
         method: methods, each with settings behind a colon.
         bench: benches (their default tasks) or single tasks such as "niah/single".
-        lengths: prompt and answer together, in tokens; 1, 2 and 4 windows of the model by default.
+        lengths: prompt and answer together, in tokens; by default what the protocol says, in windows of the model.
+        protocol: how samples become prompts, as "fair", "official" or "fair:truncation=left".
+        prompts: whose wording, before what the protocol says.
         limit: samples of a cell; each task has a number of its own by default.
         seed: of everything that is drawn.
         output: folder of the results; named after the configuration by default.
         haystack: text file or folder for needles; the pocket language by default.
         text: text file or folder for perplexity; the pocket language by default.
+        data_dir: folder with benchmark files, looked at before the cache.
         window: tokens of pretraining, where the model's configuration is wrong about it.
         dtype: of the weights, as torch names it.
         device: as torch names it; "auto" takes a GPU where there is one.
@@ -64,15 +71,25 @@ class Suite(Card):
     method: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ("original", "lampe")
     bench: Names = ("niah", "ppl")
     lengths: Annotated[tuple[int, ...], BeforeValidator(_lengths)] = ()
+    protocol: str = "fair"
+    prompts: str | None = None
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     output: Path | None = None
     haystack: Path | None = None
     text: Path | None = None
-    window: int | None = Field(default=None, ge=1)
+    data_dir: Path | None = None
+    window: Annotated[int, BeforeValidator(_length)] | None = Field(default=None, ge=1)
     dtype: str | None = None
     device: str = "auto"
     attention: str = "blockwise"
+
+    @property
+    def protocol_label(self) -> str:
+        """The protocol with the wording, as tables call it."""
+        if self.prompts is None:
+            return self.protocol
+        return f"{self.protocol}{',' if ':' in self.protocol else ':'}prompts={self.prompts}"
 
 
 def suite_from(options: dict[str, Sequence[str] | str | int | Path | None]) -> Suite:

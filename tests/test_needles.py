@@ -46,7 +46,7 @@ STOP = {ord(".")}
 @pytest.mark.parametrize("bos", [None, 1])
 def test_prompt_has_exactly_the_length(recipe: Recipe, length: int, bos: int | None) -> None:
     case = draw(recipe, seed=0, index=7, depth=50)
-    prompt = assemble(case, HAYSTACK, encode, length, STOP, bos)
+    prompt = assemble(case, HAYSTACK, encode, length, STOP, [] if bos is None else [bos])
     assert len(prompt) == length
     assert (prompt[0] == bos) is (bos is not None)
     for needle in case.needles:
@@ -130,6 +130,6 @@ def test_impossible_recipes_are_refused(wrong: dict[str, int]) -> None:
     [("single", ONE_CODE), ("multikey", ONE_CODE), ("multivalue", SEVERAL_CODES), ("multiquery", SEVERAL_KEYS)],
 )
 def test_cards_say_what_the_pocket_model_was_trained_on(task: str, wording: Wording) -> None:
-    card = yaml.safe_load((TASKS / f"{task}.yaml").read_text())
+    card = yaml.safe_load((TASKS / "tasks.yaml").read_text())[task]
     assert Wording(card["needle"], card["question"], card["answer"]) == wording
     Recipe(wording, card["keys"], card["values"], card["queries"], card["digits"])

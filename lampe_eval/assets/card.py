@@ -1,4 +1,4 @@
-"""What a benchmark is made of: ``tasks/assets/<bench>.yaml`` lists files by source, each pinned by revision and sha256.
+"""What a benchmark is made of: ``tasks/<bench>/assets.yaml`` lists files by source, each pinned by revision and sha256.
 
 A source is a GitHub repository at a commit, a dataset repository of the hub at a revision, or a folder of the web. An
 asset is one file of it, or a folder of files (``parts``) that counts as one and is hashed as if it were. A hash may be
@@ -159,7 +159,7 @@ class Asset:
 
 def benches_with_assets() -> list[str]:
     """Names of the benches that need files."""
-    return sorted(path.stem for path in (shipped("tasks") / "assets").glob("*.yaml"))
+    return sorted(path.parent.name for path in shipped("tasks").glob("*/assets.yaml"))
 
 
 def assets(bench: str) -> list[Asset]:
@@ -170,7 +170,7 @@ def assets(bench: str) -> list[Asset]:
     """
     if bench not in benches_with_assets():
         raise unknown("bench with data", bench, benches_with_assets(), "lampe-eval data list")
-    card = read(shipped("tasks") / "assets" / f"{bench}.yaml", AssetCard)
+    card = read(shipped("tasks") / bench / "assets.yaml", AssetCard)
     return [Asset(bench, source, file) for source in card.sources for file in source.files]
 
 

@@ -5,20 +5,43 @@ from pathlib import Path, PurePosixPath
 
 from lampe_eval.assets import cache
 from lampe_eval.assets.archive import unpack
-from lampe_eval.assets.card import Asset
+from lampe_eval.assets.card import Asset, find
 from lampe_eval.assets.verify import Corrupt, State, check, manifest
 from lampe_eval.errors import UserError
+
+
+class Missing(UserError):
+    """A file that is neither in the offline folder nor in the cache."""
+
+
+def path_of(name: str, data_dir: Path | None = None) -> Path:
+    """Where a file is, verified: "bench/file", or "bench/archive!/member" for one of an archive.
+
+    Raises:
+        Missing: where it is not here.
+        UserError: where there is no such asset, or it is corrupt.
+    """
+    name, _, member = name.partition("!/")
+    return load_member(find(name), member, data_dir) if member else load(find(name), data_dir)
+
+
+def digest(name: str, data_dir: Path | None = None) -> str:
+    """The sha256 of a file; arguments and errors are those of ``path_of``."""
+    known = manifest(path_of(name, data_dir))
+    assert known, f"{name} was verified"
+    return known.sha256
 
 
 def load(asset: Asset, data_dir: Path | None = None) -> Path:
     """Where an asset is, verified.
 
     Raises:
-        UserError: where it is missing or corrupt; it says how to get it.
+        Missing: where it is not here; it says how to get it.
+        UserError: where it is corrupt.
     """
     path, _ = locate(asset, data_dir)
     if path is None:
-        raise UserError(
+        raise Missing(
             f"{asset.name}: is not here; get it with: lampe-eval data fetch {asset.name}, "
             f"or name a folder that has {PurePosixPath(asset.file.path).name} with --data-dir"
         )

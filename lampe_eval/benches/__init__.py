@@ -1,27 +1,27 @@
-"""Benchmarks by name, and their tasks: one folder of YAML files each."""
+"""Benchmarks by name, those of all files in this folder, and their tasks: ``tasks/<bench>/tasks.yaml``."""
 
-from dataclasses import dataclass
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from types import GenericAlias
+from typing import Any
 
-from lampe_eval.benches.base import Bench, TaskCard
-from lampe_eval.benches.niah import Niah
-from lampe_eval.benches.ppl import Ppl
+from pydantic import RootModel, create_model
+
+from lampe_eval.benches.base import Bench, Task
 from lampe_eval.cards import read, shipped
 from lampe_eval.errors import unknown
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (Niah(), Ppl())}
+
+def _all(kind: type[Bench]) -> Iterator[type[Bench]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _all(child)
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task with its card; ``name`` is "bench/task"."""
-
-    bench: str
-    task: str
-    card: TaskCard
-
-    @property
-    def name(self) -> str:
-        return f"{self.bench}/{self.task}"
+for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(module.name)
+BENCHES: dict[str, Bench] = {bench.name: bench() for bench in sorted(_all(Bench), key=lambda bench: bench.name)}  # type: ignore[type-abstract]
 
 
 def tasks(bench: str) -> list[Task]:
@@ -32,8 +32,10 @@ def tasks(bench: str) -> list[Task]:
     """
     if bench not in BENCHES:
         raise unknown("bench", bench, BENCHES, "lampe-eval list benches")
-    files = sorted((shipped("tasks") / bench).glob("*.yaml"))
-    return [Task(bench, file.stem, read(file, BENCHES[bench].card)) for file in files]
+    kind: Any = GenericAlias(dict, (str, BENCHES[bench].card))
+    schema = create_model("Tasks", __base__=RootModel, root=(kind, ...))
+    cards = read(shipped("tasks") / bench / "tasks.yaml", schema).root
+    return [Task(bench, name, card) for name, card in cards.items()]
 
 
 def find_tasks(names: tuple[str, ...]) -> list[Task]:
@@ -45,9 +47,9 @@ def find_tasks(names: tuple[str, ...]) -> list[Task]:
     found: dict[str, Task] = {}
     for name in names:
         bench, slash, task = name.partition("/")
-        known = {item.task: item for item in tasks(bench)}
+        known = {item.name: item for item in tasks(bench)}
         if slash and task not in known:
             raise unknown(f"task of {bench}", task, known, "lampe-eval list tasks")
         chosen = [known[task]] if slash else [item for item in known.values() if item.card.default]
-        found |= {item.name: item for item in chosen}
+        found |= {item.full_name: item for item in chosen}
     return list(found.values())

@@ -1,14 +1,28 @@
 """What a benchmark is: it yields samples for a task at a length, scores each, and reduces the scores of a cell."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import Card
+from lampe_eval.protocol import Protocol, parse
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A second prompt, asked after the answer to the first.
+
+    Attributes:
+        ask: the prompt, given the first answer.
+        join: the prediction, given both answers.
+    """
+
+    ask: Callable[[str], "Prompt"]
+    join: Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
@@ -16,18 +30,30 @@ class Prompt:
     """A sample to be answered.
 
     Attributes:
-        id: unique within its task.
+        id: unique within its task and length.
         ids: the prompt's tokens.
         max_new_tokens: room for the answer.
-        references: what the answer is scored against.
+        references: what the answer is scored against, as the benchmark's scorer takes it.
+        extras: what else the scorer needs, and what tells the sample in the benchmark's data.
         meta: what tables may group by, such as the depth of a needle.
+        cut: tokens that were taken out of it to make it fit.
+        skip: whether it is too long to be answered and the protocol leaves such samples out.
+        stops: tokens that end the answer beside the model's own, after at least one other.
+        decoding: how the answer's tokens become text, as ``Protocol`` says.
+        follow_up: what is asked next.
     """
 
     id: str
     ids: Sequence[int]
     max_new_tokens: int
-    references: tuple[str, ...]
+    references: Any
+    extras: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, float] = field(default_factory=dict)
+    cut: int = 0
+    skip: bool = False
+    stops: tuple[int, ...] = ()
+    decoding: Literal["text", "specials", "squeezed"] = "text"
+    follow_up: FollowUp | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +73,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """A cell's number with its standard error (NaN below two samples) over ``n`` samples."""
+    """A cell's number with its standard error (NaN below two samples) over ``n`` samples, and more numbers by name."""
 
     value: float
     stderr: float
     n: int
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,15 +89,21 @@ class Draw:
         tokenizer: of the model under test.
         length: of a cell, in tokens.
         limit: samples at most.
+        protocol: how samples become prompts.
         seed: of everything that is drawn.
         source: the user's text file or folder; the pocket language where None.
+        data_dir: folder with the benchmark's files, looked at before the cache.
+        mapped: whether LaMPE is the method: protocol ``lampe`` cuts its prompts otherwise than those of other methods.
     """
 
     tokenizer: PreTrainedTokenizerBase
     length: int
     limit: int
+    protocol: Protocol
     seed: int = 0
     source: Path | None = None
+    data_dir: Path | None = None
+    mapped: bool = False
 
 
 class TaskCard(Card):
@@ -83,10 +116,23 @@ class TaskCard(Card):
         samples: how many a cell has, unless limited.
     """
 
-    version: int
+    version: int = 1
     metric: str
     default: bool = True
     samples: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its card; ``full_name`` is "bench/task"."""
+
+    bench: str
+    name: str
+    card: Any
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.bench}/{self.name}"
 
 
 class Bench(ABC):
@@ -94,28 +140,58 @@ class Bench(ABC):
 
     Attributes:
         name: as users call it; the folder of its tasks.
+        family: the folder of its protocols, by default the same.
         card: what its tasks say.
-        source_option: the option that names the user's own text.
+        source_option: the option that names the user's own text, if there is one.
         higher_is_better: whether more is better.
     """
 
     name: ClassVar[str]
-    card: ClassVar[type[TaskCard]]
-    source_option: ClassVar[str]
+    family: ClassVar[str] = ""
+    card: ClassVar[type[TaskCard]] = TaskCard
+    source_option: ClassVar[str | None] = None
     higher_is_better: ClassVar[bool] = True
 
+    def protocol(self, text: str) -> Protocol:
+        """A protocol of this bench as a user writes it.
+
+        Raises:
+            UserError: as ``lampe_eval.protocol.parse``.
+        """
+        return parse(self.family or self.name, text)
+
     @abstractmethod
-    def samples(self, task: Any, draw: Draw) -> Iterator[Sample]:
+    def samples(self, task: Task, draw: Draw) -> Iterator[Sample]:
         """At most ``draw.limit`` samples of a task.
 
         Raises:
             UserError: for a length that the task cannot have, or a source that cannot be read.
         """
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
-        """Score of one answer."""
+    def has(self, task: Task, protocol: Protocol) -> bool:
+        """Whether a protocol has a task: LaMPE's authors ran some alone."""
+        return True
+
+    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+        """Names of the files, as ``lampe_eval.assets`` has them, that the samples of a task are made of."""
+        return []
+
+    def files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        """Files of the user's own that the samples of a task are read from as they are."""
+        return []
+
+    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+        """Score of one answer, from 0 to 1; the row has ``prediction``, ``references`` and ``extras``."""
         raise NotImplementedError(f"{self.name} has no answers to score")
 
     @abstractmethod
-    def reduce(self, task: Any, rows: Sequence[Row]) -> Score:
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         """The number of a cell."""
+
+    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
+        """What the benchmark reports over its tasks at one length, by name."""
+        return {}
+
+    def across(self, averages: Mapping[int, float]) -> dict[str, float]:
+        """What the benchmark reports over lengths, of the first of ``averages`` at each."""
+        return {}

@@ -103,9 +103,18 @@ class Riddle:
     @property
     def question(self) -> str:
         """The end of the prompt: the question, and the answer up to the first code."""
+        return self.query + self.lead
+
+    @property
+    def query(self) -> str:
+        """What is asked, after the haystack."""
         key = " and ".join(part for part in (", ".join(self.asked[:-1]), self.asked[-1]) if part)
-        question = self.wording.question.format(key=key, count=len(self.codes[self.asked[0]]))
-        return f"\n{question} {self._answer[0]}"
+        return "\n" + self.wording.question.format(key=key, count=len(self.codes[self.asked[0]]))
+
+    @property
+    def lead(self) -> str:
+        """The answer up to the first code."""
+        return f" {self._answer[0]}"
 
     @property
     def answer(self) -> str:
@@ -158,10 +167,10 @@ def riddle(rng: Random, recipe: Recipe, depth: float, split: Split) -> Riddle:
     )
 
 
-def least_length(riddle: Riddle, encode: Encode, bos: int | None = None) -> int:
-    """The tokens of needles and question: the shortest prompt there is."""
-    sentences = [f" {needle.sentence}" for needle in riddle.needles]
-    return (bos is not None) + sum(len(encode(text)) for text in (*sentences, riddle.question))
+def least_length(riddle: Riddle, encode: Encode, head: Sequence[int] = (), tail: Sequence[int] | None = None) -> int:
+    """The tokens of everything but the haystack: the shortest prompt there is. Arguments are those of `assemble`."""
+    end = _end(riddle, encode, tail)
+    return len(head) + sum(len(encode(f" {needle.sentence}")) for needle in riddle.needles) + len(end)
 
 
 def assemble(
@@ -170,23 +179,29 @@ def assemble(
     encode: Encode,
     length: int,
     sentence_ends: Collection[int],
-    bos: int | None = None,
+    head: Sequence[int] = (),
+    tail: Sequence[int] | None = None,
 ) -> list[int]:
     """The prompt as exactly `length` token ids: haystack with needles, question, start of the answer.
 
     Each needle goes to the last sentence boundary at or before its depth. `encode` gives the ids of a text without
-    special tokens; `sentence_ends` are the ids that end a sentence.
+    special tokens; `sentence_ends` are the ids that end a sentence. `head` and `tail` are put around haystack and
+    question, such as a chat template with the riddle's lead at its end; without a tail the lead follows the question.
     """
-    least = least_length(riddle, encode, bos)
+    least = least_length(riddle, encode, head, tail)
     room = length - least
     if room < 0:
         raise ValueError(f"a prompt of {length} tokens is too short for its needles and question: {least} needed")
     if room > len(haystack):
         raise ValueError(f"a prompt of {length} tokens needs {room} tokens of haystack, got {len(haystack)}")
-    start = [] if bos is None else [bos]
     planted = [encode(f" {needle.sentence}") for needle in riddle.needles]
     depths = [needle.depth for needle in riddle.needles]
-    return start + _spliced(list(haystack[:room]), planted, depths, sentence_ends) + encode(riddle.question)
+    end = _end(riddle, encode, tail)
+    return [*head, *_spliced(list(haystack[:room]), planted, depths, sentence_ends), *end]
+
+
+def _end(riddle: Riddle, encode: Encode, tail: Sequence[int] | None) -> list[int]:
+    return encode(riddle.question) if tail is None else [*encode(riddle.query), *tail]
 
 
 def _spliced(

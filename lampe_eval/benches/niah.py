@@ -1,20 +1,27 @@
 """Needle in a haystack: facts hidden at known depths of a long text and asked for at its end.
 
 A prompt and the room for its answer make exactly the length of the cell, as in RULER. Depths are walked before seeds,
-so that any limit spreads over all of them.
+so that any limit spreads over all of them. The wording is our own, or with ``prompts: official`` that of the original
+test (``kamradt.py``), which has one needle: one sample a depth, whatever the seed.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import repeat
+from random import Random
 from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches import needles
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, TaskCard
+from lampe_eval.benches import kamradt, needles
+from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task, TaskCard
+from lampe_eval.benches.prompts import frame
 from lampe_eval.benches.text import documents
-from lampe_eval.benches.tokens import bos, encode
+from lampe_eval.benches.tokens import encode
+from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
 from lampe_eval.scoring.recall import recall
 from lampe_eval.scoring.statistics import mean_and_error
 
@@ -32,6 +39,9 @@ class NiahCard(TaskCard):
         digits: of a value.
         depths: where the first needle asked for lies, in percent of the haystack.
         max_new_tokens: room for the answer.
+        filler: sentences that are repeated for a haystack; the source's text where there are none.
+        spread: whether each equal part of the haystack has one needle, anywhere in it, whatever ``depths`` says.
+        enough: values that make an answer right; the share of all of them counts where it is 0.
     """
 
     needle: str
@@ -43,6 +53,9 @@ class NiahCard(TaskCard):
     digits: int
     depths: tuple[float, ...]
     max_new_tokens: int
+    filler: str = ""
+    spread: bool = False
+    enough: int = 0
 
     @property
     def recipe(self) -> needles.Recipe:
@@ -51,46 +64,73 @@ class NiahCard(TaskCard):
 
 
 class Niah(Bench):
-    """Recall of the values, in percent."""
+    """Recall of the values, or of the official needle's keywords, in percent."""
 
     name: ClassVar[str] = "niah"
     card: ClassVar[type[TaskCard]] = NiahCard
-    source_option: ClassVar[str] = "haystack"
+    source_option: ClassVar[str | None] = "haystack"
 
-    def samples(self, task: NiahCard, draw: Draw) -> Iterator[Prompt]:
-        ends = _sentence_ends(draw.tokenizer)
-        for index in range(draw.limit):
-            depth = task.depths[index % len(task.depths)]
-            riddle = needles.draw(task.recipe, draw.seed, index, depth)
-            ids = _prompt(task, draw, riddle, _haystack(draw, index), ends)
-            meta = {"depth": depth}
-            yield Prompt(f"{draw.length}/{depth:g}/{index}", ids, task.max_new_tokens, riddle.values, meta)
+    def has(self, task: Task, protocol: Protocol) -> bool:
+        return protocol.prompts == "own" or (protocol.prompts == "official" and task.name in kamradt.TASKS)
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
-        return recall(prediction, references)
+    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+        return list(kamradt.FILES) if protocol.prompts == "official" else []
 
-    def reduce(self, task: NiahCard, rows: Sequence[Row]) -> Score:
+    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+        return _official(task.card, draw) if draw.protocol.prompts == "official" else _own(task.card, draw)
+
+    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+        share, enough = recall(row["prediction"].lower(), row["references"]), row["extras"].get("enough")
+        return float(round(share * len(row["references"])) >= enough) if enough else share
+
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         mean, error = mean_and_error([100 * row["score"] for row in rows])
         return Score(mean, error, len(rows))
 
 
-def _prompt(task: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[int], ends: frozenset[int]) -> list[int]:
-    def ids(text: str) -> list[int]:
-        return encode(draw.tokenizer, text)
+def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
+    for index in range(draw.limit):
+        depth = card.depths[index % len(card.depths)]
+        riddle = needles.draw(card.recipe, draw.seed, index, depth)
+        if card.spread:
+            riddle = _spread(riddle, Random(f"spread {draw.seed} {index}"))
+        ids = _prompt(card, draw, riddle, _haystack(card, draw, index))
+        meta = {} if card.spread else {"depth": depth}
+        extras = {"enough": card.enough} if card.enough else {}
+        yield Prompt(f"{draw.length}/{depth:g}/{index}", ids, card.max_new_tokens, riddle.values, extras, meta)
 
-    room = draw.length - task.max_new_tokens
+
+def _spread(riddle: needles.Riddle, rng: Random) -> needles.Riddle:
+    parts = len(riddle.depths)
+    return replace(riddle, depths=tuple(100 * (part + rng.random()) / parts for part in range(parts)))
+
+
+def _official(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
+    wording = kamradt.wording(draw.data_dir)
+    for depth in card.depths[: draw.limit]:
+        ids = kamradt.prompt(draw, wording, depth)
+        meta = {"depth": depth}
+        yield Prompt(f"{draw.length}/{depth:g}", ids, kamradt.MAX_NEW_TOKENS, wording.keywords, meta=meta)
+
+
+def _prompt(card: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[int]) -> list[int]:
+    head, tail = frame(draw.tokenizer, draw.protocol, Message(riddle.question, lead=riddle.lead))
+    ends = _sentence_ends(draw.tokenizer)
+    room = draw.length - card.max_new_tokens
     try:
-        return needles.assemble(riddle, haystack, ids, room, ends, bos(draw.tokenizer))
+        return needles.assemble(riddle, haystack, partial(encode, draw.tokenizer), room, ends, head, tail)
     except ValueError as error:
         raise UserError(
-            f"niah at length {draw.length}: {error} (the answer takes {task.max_new_tokens} more); use longer --lengths"
+            f"niah at length {draw.length}: {error} (the answer takes {card.max_new_tokens} more); use longer --lengths"
         ) from None
 
 
-def _haystack(draw: Draw, index: int) -> list[int]:
+def _haystack(card: NiahCard, draw: Draw, index: int) -> list[int]:
     """At least as many tokens of text as the cell is long; a source that is shorter is repeated."""
     ids: list[int] = []
-    for text in documents(draw.source, seed=1_000 * draw.seed + index, words=draw.length):
+    seed = 1_000 * draw.seed + index
+    source = documents(draw.source, seed=seed, words=draw.length, data_dir=draw.data_dir)
+    for text in repeat(card.filler) if card.filler else source:
         ids += encode(draw.tokenizer, text + "\n")
         if len(ids) >= draw.length:
             return ids

@@ -6,6 +6,12 @@
 | stride | every ``stride`` tokens of each text | new ones | exp(mean of window means) |
 | dense | every ``stride`` tokens of one stream | all | 2.71828 ** (mean of window means) |
 
+As published: LongLoRA (arXiv 2309.12307) and ChunkLlama (arXiv 2402.17463) report "dense" with stride 256 on PG-19,
+LongLoRA also on a sample of 128 texts of Proof-pile. YaRN (arXiv 2309.00071) reports "stride" with 256 on the first
+texts of Proof-pile that have a least number of tokens; here all count that fill a window. ``--text`` has the corpora by
+name: pg19-validation, pg19-test, proof-pile. "exact" is nobody's script: it is what the word means. LaMPE's repository
+has no perplexity at all.
+
 "stride" is YaRN's script: a BOS before each window, and only what the window before did not reach counts. "dense" is
 LongLoRA's: all texts in one stream, the last start dropped; its windows overlap, so it has no standard error. The limit
 counts windows from the beginning of the text. The constant of "dense" is the script's own, five digits of
@@ -18,10 +24,11 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import ClassVar, Literal
 
-from lampe_eval.benches.base import Bench, Draw, Passage, Row, Score, TaskCard
+from lampe_eval.benches.base import Bench, Draw, Passage, Row, Score, Task, TaskCard
 from lampe_eval.benches.text import documents
 from lampe_eval.benches.tokens import bos, encode
 from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
 from lampe_eval.scoring.statistics import mean_and_error, ratio_and_error
 
 SCRIPT_E = 2.71828
@@ -39,26 +46,28 @@ class Ppl(Bench):
 
     name: ClassVar[str] = "ppl"
     card: ClassVar[type[TaskCard]] = PplCard
-    source_option: ClassVar[str] = "text"
+    source_option: ClassVar[str | None] = "text"
     higher_is_better: ClassVar[bool] = False
 
-    def samples(self, task: PplCard, draw: Draw) -> Iterator[Passage]:
+    def samples(self, task: Task, draw: Draw) -> Iterator[Passage]:
         if draw.length < 2:
             raise UserError(f"ppl at length {draw.length}: a window needs at least 2 tokens")
-        texts = documents(draw.source, seed=draw.seed, words=2 * draw.length)
-        windows = _windows(task, draw.length, (encode(draw.tokenizer, text) for text in texts), bos(draw.tokenizer))
+        texts = documents(draw.source, seed=draw.seed, words=2 * draw.length, data_dir=draw.data_dir)
+        windows = _windows(
+            task.card, draw.length, (encode(draw.tokenizer, text) for text in texts), bos(draw.tokenizer)
+        )
         passages = [Passage(f"{draw.length}/{n}", *window) for n, window in enumerate(islice(windows, draw.limit))]
         if not passages:
             raise UserError(f"ppl at length {draw.length}: {draw.source} has no text that long; use shorter --lengths")
         yield from passages
 
-    def reduce(self, task: PplCard, rows: Sequence[Row]) -> Score:
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         losses, tokens = [row["loss"] for row in rows], [row["scored"] for row in rows]
-        if task.protocol == "exact":
+        if task.card.protocol == "exact":
             mean, error = ratio_and_error(losses, tokens)
         else:
             mean, error = mean_and_error([loss / count for loss, count in zip(losses, tokens, strict=True)])
-        if task.protocol == "dense":
+        if task.card.protocol == "dense":
             return Score(SCRIPT_E**mean, math.nan, len(rows))  # windows overlap, so their spread is no error
         value = math.exp(mean)
         return Score(value, value * error, len(rows))

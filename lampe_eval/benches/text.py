@@ -1,16 +1,23 @@
-"""Text for benchmarks: the user's files, or as much of the pocket language as is needed."""
+"""Text for benchmarks: a known corpus, the user's files, or as much of the pocket language as is needed."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lampe_eval import language
+from lampe_eval import assets, language
+from lampe_eval.benches.corpora import CORPORA, LINES, PARQUET, corpus, corpus_files, table_texts
 from lampe_eval.errors import UserError
 
-SUFFIXES = (".txt", ".md")
+SUFFIXES = (".txt", ".md", *PARQUET, *LINES)
+CHUNK = 1 << 20
 
 
-def documents(source: Path | None, *, seed: int, words: int) -> Iterator[str]:
-    """Texts of a source: a folder's files in the order of their names, one file, or pocket texts of ``words`` words.
+def documents(source: Path | None, *, seed: int, words: int, data_dir: Path | None = None) -> Iterator[str]:
+    """Texts of a source: a corpus by name, a folder's files in the order of their names, one file, or pocket texts.
+
+    Args:
+        words: of a pocket text.
+        data_dir: folder with benchmark files, looked at before the cache.
 
     Raises:
         UserError: for a file or folder that cannot be read or has no text.
@@ -18,27 +25,52 @@ def documents(source: Path | None, *, seed: int, words: int) -> Iterator[str]:
     if source is None:
         yield from (language.text(1_000_000 * (seed + 1) + index, words) for index in range(1_000_000))
         return
-    texts = [text for path in text_files(source) if (text := read_text(path)).strip()]
-    if not texts:
+    empty = True
+    for path in text_files(source, data_dir):
+        for text in table_texts(path) if path.name.endswith((*PARQUET, *LINES)) else (read_text(path),):
+            if text.strip():
+                empty = False
+                yield text
+    if empty:
         raise UserError(f"{source}: no text in it")
-    yield from texts
 
 
-def text_files(path: Path) -> list[Path]:
-    """The file, or the text files of a folder in the order of their names.
+def needs(source: Path | None) -> list[str]:
+    """Names of the files, as ``lampe_eval.assets`` has them, that a source is made of."""
+    asset = corpus(source)
+    return [asset] if asset else []
+
+
+def digest(source: Path, data_dir: Path | None = None) -> str:
+    """A source by its content, so that a changed file is another configuration.
+
+    Raises:
+        UserError: for a file or folder that cannot be read.
+    """
+    asset = corpus(source)
+    sha256 = assets.digest(asset, data_dir) if asset else digest_of(text_files(source, data_dir))
+    return f"{source.name} sha256:{sha256[:16]}"
+
+
+def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
+    """The files of a corpus, the file, or the text files of a folder in the order of their names.
 
     Raises:
         UserError: where there is none.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
+    asset = corpus(source)
+    if asset:
+        return corpus_files(asset, data_dir)
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
         raise UserError(
-            f"{path}: no such file or folder; give a text file, or a folder of {' or '.join(SUFFIXES)} files"
+            f"{source}: no such file or folder; give a text file, a folder of {_suffixes()} files, "
+            f"or one of: {', '.join(CORPORA)}"
         )
-    found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    found = sorted(file for file in source.rglob("*") if file.name.endswith(SUFFIXES))
     if not found:
-        raise UserError(f"{path}: no text in this folder; it needs {' or '.join(SUFFIXES)} files")
+        raise UserError(f"{source}: no text in this folder; it needs {_suffixes()} files")
     return found
 
 
@@ -53,3 +85,24 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from None
+
+
+def _suffixes() -> str:
+    return f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+
+
+def digest_of(files: list[Path]) -> str:
+    """The sha256 of files one after the other.
+
+    Raises:
+        UserError: for one that cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                while chunk := stream.read(CHUNK):
+                    digest.update(chunk)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()

@@ -10,10 +10,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(_encode(tokenizer, text))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """A user's text of megabytes is asked for by every sample."""
+    """A user's text of megabytes is asked for by every sample, and a document by each of its questions."""
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def encode_whole(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text with the special tokens that the tokenizer adds."""
+    return list(tokenizer(text, verbose=False)["input_ids"])
+
+
+def begun(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """The ids with the token that this tokenizer begins a text with, once."""
+    first = bos(tokenizer)
+    return ids if first is None or ids[:1] == [first] else [first, *ids]
 
 
 def bos(tokenizer: PreTrainedTokenizerBase) -> int | None:

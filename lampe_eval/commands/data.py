@@ -1,5 +1,6 @@
 """``lampe-eval data``: benchmark files, from their official sources or from an offline folder."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from lampe_eval.assets import Asset, Corrupt, chosen, fetch, load, locate
+from lampe_eval.assets import Asset, Corrupt, Missing, chosen, fetch, find, load, locate, path_of
 from lampe_eval.assets.cache import root
 from lampe_eval.assets.pins import lock_file, recorded
 from lampe_eval.errors import UserError
@@ -32,6 +33,22 @@ def bring(names: Sequence[str], data_dir: Path | None) -> None:
         new = asset.file.sha256 is None and recorded(asset) is None
         _fetch(asset)
         print(f"{asset.name}: fetched, {_proof(asset, new)}")
+
+
+def provide(names: Sequence[str], data_dir: Path | None) -> None:
+    """Sees to it that files are here, named as ``path_of`` takes them; says what it fetches on the error stream.
+
+    Raises:
+        UserError: as ``bring``.
+    """
+    for name in names:
+        try:
+            path_of(name, data_dir)
+        except Missing:
+            asset = find(name.partition("!/")[0])
+            print(f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr)
+            _fetch(asset)
+            path_of(name, data_dir)
 
 
 def verify(names: Sequence[str], data_dir: Path | None) -> None:

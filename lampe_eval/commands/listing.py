@@ -31,7 +31,7 @@ def benches() -> None:
     """Benches with what they measure."""
     from lampe_eval.benches import BENCHES, tasks
 
-    rows = [(name, ", ".join(task.task for task in tasks(name)), _about(bench)) for name, bench in BENCHES.items()]
+    rows = [(name, ", ".join(task.name for task in tasks(name)), _about(bench)) for name, bench in BENCHES.items()]
     _print(("bench", "tasks", "about"), rows)
 
 
@@ -40,8 +40,19 @@ def all_tasks() -> None:
     from lampe_eval.benches import BENCHES, tasks
 
     found = [task for name in BENCHES for task in tasks(name)]
-    rows = [(t.name, "yes" if t.card.default else "", str(t.card.samples), t.card.metric, t.card.about) for t in found]
+    rows = [
+        (t.full_name, "yes" if t.card.default else "", str(t.card.samples), t.card.metric, t.card.about) for t in found
+    ]
     _print(("task", "default", "samples", "metric", "about"), rows)
+
+
+def all_protocols() -> None:
+    """Protocols of every bench."""
+    from lampe_eval.benches import BENCHES
+    from lampe_eval.protocol import protocols
+
+    found = [(name, *item) for name, bench in BENCHES.items() for item in protocols(bench.family or name).items()]
+    _print(("bench", "protocol", "about"), [(bench, name, protocol.about) for bench, name, protocol in found])
 
 
 def _about(bench: object) -> str:

@@ -1,14 +1,17 @@
 """``lampe-eval run``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lampe_eval import runner
 from lampe_eval.cards import names, read, shipped, shipped_card
+from lampe_eval.commands.data import provide
+from lampe_eval.commands.progress import Lines, Terminal
 from lampe_eval.errors import UserError, unknown
+from lampe_eval.plan import Plan, prepare
 from lampe_eval.report import tables
 from lampe_eval.suite import Suite, suite_from
 
@@ -20,10 +23,11 @@ def run_suite(config: str | None, options: dict[str, Any]) -> int:
         0 where every sample was run, 1 where some failed, 130 where it was interrupted.
     """
     console = tables.console()
-    plan = runner.prepare(_suite(config, options))
+    plan = plan_of(config, options)
+    _announce(plan)
     try:
-        with ProgressBar() as bar:
-            store = runner.run(plan, bar)
+        with Terminal() if Console(stderr=True).is_terminal else Lines() as progress:
+            store = runner.run(plan, progress)
     except KeyboardInterrupt:
         Console(stderr=True).print(
             f"stopped; what is finished is kept in {plan.folder}, the same command goes on", markup=False
@@ -34,6 +38,21 @@ def run_suite(config: str | None, options: dict[str, Any]) -> int:
     if failed:
         console.print(f"{failed} samples failed; their errors are in samples/", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _announce(plan: Plan) -> None:
+    """One line about what begins."""
+    models, methods = ", ".join(source.name for source in plan.sources), ", ".join(spec.label for spec in plan.specs)
+    tasks = ", ".join(task.full_name for task in plan.tasks)
+    text = f"running {models} x {methods} x {tasks}, protocol {plan.suite.protocol_label}; results in {plan.folder}"
+    print(text, file=sys.stderr, flush=True)
+
+
+def plan_of(config: str | None, options: dict[str, Any]) -> Plan:
+    """The plan of a suite, with the benchmark files that it needs."""
+    plan = prepare(_suite(config, options))
+    provide(plan.files, plan.suite.data_dir)
+    return plan
 
 
 def _suite(config: str | None, options: dict[str, Any]) -> Suite:
@@ -49,36 +68,3 @@ def _suite(config: str | None, options: dict[str, Any]) -> Suite:
     else:
         raise unknown("suite", config, names("suites"), f"the files in {shipped('configs') / 'suites'}")
     return suite_from({**suite.model_dump(exclude_unset=True), **{k: v for k, v in options.items() if v is not None}})
-
-
-class ProgressBar:
-    """What runs now, done of total, time left; on the error stream, and only where somebody looks."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task: TaskID = self._bar.add_task("planning", total=None)
-
-    def __enter__(self) -> "ProgressBar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def total(self, samples: int) -> None:
-        self._bar.update(self._task, total=samples)
-
-    def now(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
-
-    def finished(self) -> None:
-        self._bar.advance(self._task)

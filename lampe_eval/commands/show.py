@@ -12,20 +12,20 @@ from lampe_eval.report import picture
 from lampe_eval.suite import parse_length
 
 
-def plan(method: str, window: int, length: str, png: Path | None) -> None:
+def plan(method: str, window_text: str, length: str, png: Path | None) -> None:
     """Regions, largest relative position and picture of a method's plan."""
     specs = parse([method])
     if len(specs) != 1:
         raise UserError(f"--method: one method at a time, got {method!r}")
     try:
-        tokens = parse_length(length)
+        tokens, window = parse_length(length), parse_length(window_text)
         geometry = lampe.Geometry(window=window)
         resolved = specs[0].build({}).resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
     console = Console()
-    settings = ", ".join(f"{key}={value}" for key, value in resolved.settings.items())
+    settings = ", ".join(f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items())
     console.print(f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}", highlight=False)
     console.print(_regions(encoding.plan))
     console.print(_verdict(encoding, tokens, geometry), highlight=False)

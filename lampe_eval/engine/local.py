@@ -1,6 +1,6 @@
 """Runs samples on one loaded model, in this process, one at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,11 +44,13 @@ class LocalEngine:
         """Greedy answer to a prompt, whatever else the checkpoint recommends."""
         ids = self._tensor(prompt.ids)
         out = self.model.generate(  # type: ignore[operator]
-            ids, attention_mask=torch.ones_like(ids), generation_config=self._greedy(prompt.max_new_tokens)
+            ids, attention_mask=torch.ones_like(ids), generation_config=self._greedy(prompt)
         )
         new: list[int] = out[0, ids.shape[1] :].tolist()
-        text = self.tokenizer.decode(new, skip_special_tokens=True)
-        return Answer(str(text), len(new), "length" if len(new) == prompt.max_new_tokens else "eos")
+        text = str(self.tokenizer.decode(new, skip_special_tokens=prompt.decoding == "text"))
+        if prompt.decoding == "squeezed":
+            text = " ".join(text.split())
+        return Answer(text, len(new), "length" if len(new) == prompt.max_new_tokens else "eos")
 
     @torch.no_grad()
     def loss(self, passage: Passage) -> float:
@@ -68,16 +70,17 @@ class LocalEngine:
                 total += float(losses.double().sum())
         return total
 
-    def _tensor(self, ids: object) -> Tensor:
-        return torch.tensor([ids], device=self.model.device)
+    def _tensor(self, ids: Sequence[int]) -> Tensor:
+        return torch.tensor([list(ids)], device=self.model.device)
 
-    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
-        pad = self.tokenizer.pad_token_id
+    def _greedy(self, prompt: Prompt) -> GenerationConfig:
+        pad, stops = self.tokenizer.pad_token_id, [*self._stops, *prompt.stops]
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self._stops or None,
-            pad_token_id=self._stops[0] if pad is None and self._stops else pad,
+            max_new_tokens=prompt.max_new_tokens,
+            min_new_tokens=1 if prompt.stops else None,
+            eos_token_id=stops or None,
+            pad_token_id=stops[0] if pad is None and stops else pad,
         )
 
 

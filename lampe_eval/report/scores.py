@@ -1,18 +1,20 @@
 """From stored samples to one row per cell: a separate pass that can be repeated and reads what is stored alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.base import Bench, Row
+from lampe_eval.benches.base import Bench, Row, Task
+from lampe_eval.protocol import Protocol
 from lampe_eval.store import Cell, Store
 
 COLUMNS = (
     "model",
     "method",
     "temperature",
+    "protocol",
     "bench",
     "task",
     "length",
@@ -22,24 +24,59 @@ COLUMNS = (
     "n",
     "missing",
     "errors",
+    "skipped",
+    "cut",
     "largest_position",
     "window",
 )
+DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value")
 
 
 def scores(store: Store) -> pd.DataFrame:
-    """Tidy scores of a run: one row per cell, in the order of the run."""
-    return pd.DataFrame([_record(store, cell, samples) for cell, samples in store.cells().items()], columns=COLUMNS)
+    """Tidy scores of a run: one row per cell, in the order of the run; ``details`` holds a cell's further numbers."""
+    frame = pd.DataFrame([_record(store, cell, samples) for cell, samples in store.cells().items()])
+    return frame.reindex(columns=[*COLUMNS, "details"])
+
+
+def details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Further numbers of cells, then averages over tasks (no task) and over lengths (neither), one a row."""
+    keys = ["model", "method", "protocol", "bench"]
+    records: list[dict[str, Any]] = [
+        {**{str(key): item for key, item in row.items()}, "name": name, "value": value}
+        for row in frame[[*keys, "task", "length", "details"]].to_dict("records")
+        for name, value in row.pop("details").items()
+    ]
+    for group, rows in frame.groupby(keys, sort=False):
+        head = dict(zip(keys, group, strict=True))
+        bench, protocol = BENCHES[str(head["bench"])], _protocol(store, str(head["bench"]))
+        records += [{**head, **average} for average in _averages(bench, protocol, rows)]
+    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64"})
+
+
+def _averages(bench: Bench, protocol: Protocol, rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What a bench reports over its tasks at each length, and over lengths; of complete cells alone."""
+    firsts: dict[int, float] = {}
+    for length, at in rows.groupby("length"):
+        whole = at[(at["n"] + at["skipped"] > 0) & (at["missing"] == 0) & (at["errors"] == 0)]
+        if len(whole) == len(at):
+            found = bench.averages(dict(zip(at["task"], at["score"], strict=True)), protocol)
+            firsts |= {int(str(length)): value for value in list(found.values())[:1]}
+            yield from ({"length": length, "name": name, "value": value} for name, value in found.items())
+    if len(firsts) == rows["length"].nunique():
+        yield from ({"name": name, "value": value} for name, value in bench.across(firsts).items())
 
 
 def _record(store: Store, cell: Cell, samples: int) -> dict[str, Any]:
     rows = store.rows(cell)
-    good = [row for row in rows if "error" not in row]
-    bench = BENCHES[cell.bench]
+    skipped = [row for row in rows if "skipped" in row]
+    good = [row for row in rows if "error" not in row and "skipped" not in row]
+    bench, protocol = BENCHES[cell.bench], _protocol(store, cell.bench)
     card = bench.card.model_validate(store.config["tasks"][f"{cell.bench}/{cell.task}"])
+    task = Task(cell.bench, cell.task, card)
     record: dict[str, Any] = {
         "model": cell.model,
         "method": cell.method,
+        "protocol": store.config["protocol"],
         "bench": cell.bench,
         "task": cell.task,
         "length": cell.length,
@@ -47,21 +84,28 @@ def _record(store: Store, cell: Cell, samples: int) -> dict[str, Any]:
         "temperature": _span(row["temperature"] for row in good),
         "n": len(good),
         "missing": samples - len(rows),
-        "errors": len(rows) - len(good),
+        "errors": len(rows) - len(good) - len(skipped),
+        "skipped": len(skipped),
+        "cut": sum("cut" in row for row in good),
         "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
         "window": store.config["models"][cell.model]["window"],
+        "details": {},
     }
     if good:
-        score = bench.reduce(card, [_scored(bench, row) for row in good])
-        record |= {"score": score.value, "stderr": score.stderr}
+        score = bench.reduce(task, [_scored(task, row, protocol) for row in good], protocol)
+        record |= {"score": score.value, "stderr": score.stderr, "details": dict(score.details)}
     return record
 
 
-def _scored(bench: Bench, row: Row) -> Row:
+def _protocol(store: Store, bench: str) -> Protocol:
+    return Protocol.model_validate(store.config["protocols"][bench])
+
+
+def _scored(task: Task, row: Row, protocol: Protocol) -> Row:
     """The row with its answer scored anew; a passage has none."""
     if "prediction" not in row:
         return row
-    return {**row, "score": bench.score(row["prediction"], row["references"])}
+    return {**row, "score": BENCHES[task.bench].score(task.name, row, protocol)}
 
 
 def _span(values: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tables of a run: methods down, lengths across, one table per model and task."""
+"""Tables of a run: methods down and lengths across for each task, or, at one length, tasks down and methods across."""
 
 import os
 from collections.abc import Iterator
@@ -6,69 +6,50 @@ from dataclasses import dataclass
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.report.scores import scores
+from lampe_eval.report.scores import COLUMNS, details, scores
 from lampe_eval.store import Store
 
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one model and task, and which method is best at each length."""
+    """A table ready to be shown.
+
+    Attributes:
+        columns: titles, the first that of the labels.
+        lines: label and cells of each row; a cell is its text and whether it is the best of its competitors.
+    """
 
     title: str
-    rows: pd.DataFrame
-    higher_is_better: bool
-
-    @property
-    def lengths(self) -> list[int]:
-        return sorted(set(self.rows["length"]))
-
-    @property
-    def methods(self) -> list[str]:
-        return list(dict.fromkeys(self.rows["method"]))
-
-    def cell(self, method: str, length: int) -> str:
-        """Score and standard error; marked where samples are missing or failed."""
-        row = self.rows[(self.rows["method"] == method) & (self.rows["length"] == length)].iloc[0]
-        if row["n"] == 0:
-            return "-"
-        error = "" if pd.isna(row["stderr"]) else f" ± {_short(row['stderr'])}"
-        mark = (
-            ""
-            if row["missing"] + row["errors"] == 0
-            else f" ({row['n']} of {row['n'] + row['missing'] + row['errors']})"
-        )
-        return f"{_short(row['score'])}{error}{mark}"
-
-    def best(self, length: int) -> set[str]:
-        """The methods with the best score at a length."""
-        at = self.rows[self.rows["length"] == length]
-        top = at["score"].max() if self.higher_is_better else at["score"].min()
-        return set(at[at["score"] == top]["method"])
-
-    def temperature(self, method: str) -> str:
-        """The temperatures a method had over the lengths, as a span."""
-        found = sorted(set(self.rows[self.rows["method"] == method]["temperature"]) - {""})
-        return found[0] if len(found) == 1 else "by length" if found else "-"
+    columns: list[str]
+    lines: list[tuple[str, list[tuple[str, bool]]]]
 
 
-def blocks(frame: pd.DataFrame) -> Iterator[Block]:
-    """One block per model and task, in the order of the run."""
-    for _, rows in frame.groupby(["model", "bench", "task"], sort=False):
-        model, bench, task = rows[["model", "bench", "task"]].iloc[0]
-        title = f"{bench}/{task} · {rows['metric'].iloc[0]} · {model}, window {rows['window'].iloc[0]}"
-        yield Block(title, rows, BENCHES[str(bench)].higher_is_better)
+def blocks(frame: pd.DataFrame, further: pd.DataFrame) -> Iterator[Block]:
+    """The tables of a run in its order: tasks of a bench together where it has several, all at one length."""
+    for (model, bench), rows in frame.groupby(["model", "bench"], sort=False):
+        own = further[(further["model"] == model) & (further["bench"] == bench) & further["task"].isna()]
+        if rows["length"].nunique() == 1 and rows["task"].nunique() > 1:
+            yield _by_task(rows, own)
+            continue
+        for _, of_task in rows.groupby("task", sort=False):
+            yield _by_length(of_task)
+        if not own.empty and rows["task"].nunique() > 1:
+            yield _averages(rows, own)
 
 
-def write(store: Store) -> pd.DataFrame:
-    """Writes scores.csv, table.csv and table.md of a run; returns the scores."""
+def write(store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Writes scores.csv, details.csv, table.csv and table.md of a run; returns scores and details."""
     frame = scores(store)
-    store.write("scores.csv", frame.to_csv(index=False, float_format="%.6f"))
+    further = details(frame, store)
+    store.write("scores.csv", frame[list(COLUMNS)].to_csv(index=False, float_format="%.6f"))
+    store.write("details.csv", further.to_csv(index=False, float_format="%.6f"))
     store.write("table.csv", _wide(frame).to_csv(index=False, float_format="%.6f"))
-    store.write("table.md", "\n".join(_markdown(block) for block in blocks(frame)))
-    return frame
+    store.write("table.md", "\n".join(_markdown(block) for block in blocks(frame, further)))
+    return frame, further
 
 
 def console() -> Console:
@@ -79,32 +60,120 @@ def console() -> Console:
 
 def show(store: Store, console: Console) -> pd.DataFrame:
     """Writes the tables of a run and prints them; returns the scores."""
-    frame = write(store)
-    for block in blocks(frame):
+    frame, further = write(store)
+    for block in blocks(frame, further):
+        console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
         console.print(rich_table(block))
-    written = f"written to {store.folder}: scores.csv, table.csv, table.md, run.yaml, samples/"
+    for line in _remarks(frame):
+        console.print(line, soft_wrap=True, markup=False)
+    written = f"written to {store.folder}: scores.csv, details.csv, table.csv, table.md, run.yaml, samples/"
     console.print(written, soft_wrap=True, markup=False)
     return frame
 
 
 def rich_table(block: Block) -> Table:
     """A block for the terminal, best scores bold."""
-    table = Table(title=block.title, title_justify="left", title_style="bold")
-    table.add_column("method", overflow="fold")
-    table.add_column("temperature", no_wrap=True)
-    for length in block.lengths:
-        table.add_column(str(length), justify="right", no_wrap=True)
-    for method in block.methods:
-        cells = [(block.cell(method, length), method in block.best(length)) for length in block.lengths]
-        table.add_row(
-            method, block.temperature(method), *(f"[bold]{text}[/]" if best else text for text, best in cells)
-        )
+    table = Table()
+    for index, title in enumerate(block.columns):
+        table.add_column(title, overflow="fold", justify="right" if index else "left")
+    for label, cells in block.lines:
+        table.add_row(label, *(f"[bold]{text}[/]" if best else text for text, best in cells))
     return table
+
+
+def _by_length(rows: pd.DataFrame) -> Block:
+    lengths = sorted(set(rows["length"]))
+    best = {length: _best(rows[rows["length"] == length]) for length in lengths}
+    lines = []
+    for method in dict.fromkeys(rows["method"]):
+        own = rows[rows["method"] == method].set_index("length")
+        cells = [(_cell(own.loc[length]), method in best[length]) for length in lengths]
+        lines.append((method, [(_temperature(own), False), *cells]))
+    first = rows.iloc[0]
+    title = f"{first['bench']}/{first['task']} · {first['metric']} · {_circumstances(first)}"
+    return Block(title, ["method", "temperature", *map(str, lengths)], lines)
+
+
+def _by_task(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
+    methods = list(dict.fromkeys(rows["method"]))
+    lines = []
+    for task in dict.fromkeys(rows["task"]):
+        own = rows[rows["task"] == task].set_index("method", drop=False)
+        best = _best(own)
+        label = f"{task} ({own.iloc[0]['metric']})"
+        lines.append((label, [(_cell(own.loc[method]), method in best) for method in methods]))
+    averages = _values(further, methods, BENCHES[str(rows["bench"].iloc[0])].higher_is_better)
+    own = [rows[rows["method"] == method] for method in methods]
+    lines += [*averages, ("temperature", [(_temperature(of_method), False) for of_method in own])]
+    first = rows.iloc[0]
+    title = f"{first['bench']} · at {first['length']} tokens · {_circumstances(first)}"
+    return Block(title, ["task", *methods], lines)
+
+
+def _averages(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
+    """Averages over tasks at each length, then over lengths; names down, methods across."""
+    methods = list(dict.fromkeys(rows["method"]))
+    named = further.assign(
+        name=[
+            f"{name} at {length}" if pd.notna(length) else name for name, length in further[["name", "length"]].values
+        ]
+    )
+    first = rows.iloc[0]
+    lines = _values(named, methods, BENCHES[str(first["bench"])].higher_is_better)
+    return Block(f"{first['bench']} · over tasks · {_circumstances(first)}", ["", *methods], lines)
+
+
+def _values(further: pd.DataFrame, methods: list[str], higher: bool) -> list[tuple[str, list[tuple[str, bool]]]]:
+    lines = []
+    for name, rows in further.groupby("name", sort=False):
+        values = dict(zip(rows["method"], rows["value"], strict=True))
+        top = max(values.values()) if higher else min(values.values())
+        lines.append(
+            (str(name), [(_short(values[m]), values[m] == top) if m in values else ("-", False) for m in methods])
+        )
+    return lines
+
+
+def _circumstances(row: pd.Series) -> str:
+    return f"{row['model']}, window {row['window']} · protocol {row['protocol']}"
+
+
+def _cell(row: pd.Series) -> str:
+    """Score and standard error; marked where samples are missing or failed."""
+    if row["n"] == 0:
+        return "-"
+    error = "" if pd.isna(row["stderr"]) else f" ± {_short(row['stderr'])}"
+    wanted = row["n"] + row["missing"] + row["errors"] + row["skipped"]
+    mark = "" if row["n"] == wanted else f" ({row['n']} of {wanted})"
+    return f"{_short(row['score'])}{error}{mark}"
+
+
+def _best(rows: pd.DataFrame) -> set[str]:
+    """The methods with the best score of rows that compete."""
+    higher = BENCHES[str(rows["bench"].iloc[0])].higher_is_better
+    top = rows["score"].max() if higher else rows["score"].min()
+    return set(rows[rows["score"] == top]["method"])
+
+
+def _temperature(rows: pd.DataFrame) -> str:
+    """The temperatures that a method had, as a span."""
+    found = sorted(set(rows["temperature"]) - {""})
+    return found[0] if len(found) == 1 else "by length" if found else "-"
+
+
+def _remarks(frame: pd.DataFrame) -> Iterator[str]:
+    """What a reader of the tables has to know."""
+    for column, text in (("cut", "prompts were cut to fit"), ("skipped", "prompts were too long and left out")):
+        tasks = frame[frame[column] > 0]
+        if not tasks.empty:
+            names = dict.fromkeys(f"{bench}/{task}" for bench, task in zip(tasks["bench"], tasks["task"], strict=True))
+            total = int(frame["n"].sum() + frame["skipped"].sum())
+            yield f"{int(frame[column].sum())} of {total} {text}: {', '.join(names)} (column {column} of scores.csv)"
 
 
 def _wide(frame: pd.DataFrame) -> pd.DataFrame:
     """Score and standard error columns by length."""
-    keys = ["model", "bench", "task", "metric", "method"]
+    keys = ["model", "protocol", "bench", "task", "metric", "method"]
     wide = frame.pivot(index=keys, columns="length", values=["score", "stderr"])
     kinds, lengths = wide.columns.get_level_values(0), wide.columns.get_level_values(1)
     wide.columns = pd.Index([f"{n}" if k == "score" else f"{n} stderr" for k, n in zip(kinds, lengths, strict=True)])
@@ -113,12 +182,11 @@ def _wide(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(block: Block) -> str:
-    head = ["method", "temperature", *map(str, block.lengths)]
-    lines = [f"### {block.title}", "", f"| {' | '.join(head)} |", f"|---|---|{'---:|' * len(block.lengths)}"]
-    for method in block.methods:
-        cells = [block.cell(method, length) for length in block.lengths]
-        bold = [f"**{c}**" if method in block.best(n) else c for c, n in zip(cells, block.lengths, strict=True)]
-        lines.append(f"| {method} | {block.temperature(method)} | {' | '.join(bold)} |")
+    left, *right = block.columns
+    lines = [f"### {block.title}", "", f"| {' | '.join([left, *right])} |", f"|---|{'---:|' * len(right)}"]
+    for label, cells in block.lines:
+        texts = [f"**{text}**" if best else text for text, best in cells]
+        lines.append(f"| {label} | {' | '.join(texts)} |")
     return "\n".join([*lines, ""])
 
 

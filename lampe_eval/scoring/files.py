@@ -2,6 +2,7 @@
 
 longbench              <task>.jsonl          pred, answers, all_classes
 longbench_e            <task>.jsonl          the same and length
+longbench_v2           <model>.jsonl         judge, difficulty, length; response and answer
 leval                  <task>.pred.jsonl     <model>_pred, gt, evaluation
 ruler                  <task>.jsonl          pred, outputs
                        <task>/**/*.jsonl     pred, needle between lines of progress (STRING, LaMPE)
@@ -36,7 +37,7 @@ class Result:
     Attributes:
         scores: its numbers by name, in percent and rounded as upstream does, the headline first.
         n: predictions scored.
-        skipped: broken predictions of InfiniteBench, whose published files have some.
+        skipped: broken predictions, which published files of InfiniteBench and LongBench v2 have.
     """
 
     scores: Mapping[str, float]
@@ -49,7 +50,7 @@ class Family:
     """Prediction files of a benchmark.
 
     Attributes:
-        tasks: names to look for.
+        tasks: names to look for; none where a file has a model's name, which is then used as the task's.
         read: yields the predictions of a file, None for broken ones.
         total: the numbers of a task.
     """
@@ -85,7 +86,9 @@ def score_folder(bench: str, folder: Path) -> dict[str, Result]:
 
 
 def _task(path: Path, folder: Path, tasks: Collection[str]) -> str:
-    """The task in a file's name, or else in the name of the nearest folder that has one."""
+    """The task in a file's name, or else in the name of the nearest folder that has one; the name if none is known."""
+    if not tasks:
+        return path.stem
     inside = path.relative_to(folder.parent)
     names = [path.name.split(".")[0].removeprefix("preds_"), *reversed(inside.parts[:-1])]
     for name in names:
@@ -145,6 +148,19 @@ def read_longbench(path: Path, *, lengths: bool = False) -> Iterator[Answer]:
         if lengths:
             extras["length"] = line.get("length")
         yield Answer(line.text("pred"), line.get("answers"), extras)
+
+
+def read_longbench_v2(path: Path) -> Iterator[Answer | None]:
+    """Predictions of LongBench v2, with upstream's ``judge`` where there is no ``response``; None for an ``error``."""
+    for line in _lines(path):
+        if "error" in line.record:
+            yield None
+            continue
+        extras = {key: line.get(key) for key in ("difficulty", "length")}
+        if "response" in line.record:
+            yield Answer(line.text("response"), [line.text("answer")], extras)
+        else:
+            yield Answer("", [], {**extras, "judge": line.get("judge")})
 
 
 def read_leval(path: Path) -> Iterator[Answer]:
@@ -217,6 +233,17 @@ def _longbench_e(task: str, answers: Sequence[Answer]) -> dict[str, float]:
     return {"score": percent(scores), **longbench.by_length(scores, lengths)}
 
 
+def _longbench_v2(_: str, answers: Sequence[Answer]) -> dict[str, float]:
+    return longbench.report([_verdict(answer) for answer in answers])
+
+
+def _verdict(answer: Answer) -> longbench.Verdict:
+    """A prediction as its response is judged, or was judged by upstream where the file has none."""
+    extras = answer.extras
+    credit = longbench.credit(answer.prediction, *answer.references) if answer.references else float(extras["judge"])
+    return longbench.Verdict(credit, extras["difficulty"], extras["length"])
+
+
 def _leval(task: str, answers: Sequence[Answer]) -> dict[str, float]:
     return leval.total([leval.parts(task, *answer) for answer in answers])
 
@@ -232,6 +259,7 @@ def _infinitebench(task: str, answers: Sequence[Answer], scorer: infinitebench.S
 FAMILIES: dict[str, Family] = {
     "longbench": Family(longbench.METRICS, read_longbench, _longbench),
     "longbench_e": Family(longbench.METRICS, partial(read_longbench, lengths=True), _longbench_e),
+    "longbench_v2": Family((), read_longbench_v2, _longbench_v2),
     "leval": Family(leval.METRICS, read_leval, _leval),
     "ruler": Family(ruler.METRICS, read_ruler, _ruler),
     "infinitebench": Family(infinitebench.METRICS["official"], read_infinitebench, _infinitebench),

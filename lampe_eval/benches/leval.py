@@ -1,0 +1,274 @@
+"""L-Eval: twenty tasks on long documents, exams by exact match, questions by token F1, summaries by ROUGE.
+
+A sample is one question on a document. Rows that a language model or people judge (``evaluation`` "LLM", "human") are
+left out, since nothing here judges: of the thirteen open-ended tasks the rows marked "f1" and "rouge" are run.
+
+Sources: arXiv 2307.11088 with ``Baselines/llama2-chat-test.py`` and ``LEval_config.py`` of OpenLMLab/LEval at cd34b05,
+from which all sentences are read; protocol ``lampe`` is ``LEval/Baselines/llama3-8b-chat_hmt_tpo.py`` of scar-on/LaMPE
+at 4e3c91f, which says the same in turns of Llama-3.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import assets
+from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
+from lampe_eval.benches.prompts import Fitted, fitted
+from lampe_eval.benches.rows import rows
+from lampe_eval.benches.tokens import begun, encode, encode_whole
+from lampe_eval.chat import Message, envelope, family
+from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
+from lampe_eval.scoring import leval
+from lampe_eval.scoring.statistics import mean_and_error
+
+SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
+
+ANSWER = 512
+"""Tokens of an answer, whatever the task."""
+
+STEP = 250
+"""Words by which a document is shortened further, as often as it is too long in tokens."""
+
+EXAMS = ("coursera", "gsm100", "quality", "topic_retrieval_longchat", "tpo", "sci_fi", "codeU")
+SYSTEMS = ("gsm100", "topic_retrieval_longchat", "coursera", "codeU", "sci_fi")
+"""Tasks with a system prompt of their own in the order of upstream's branches; one for other exams and one for the rest
+come after them."""
+
+TOPICS, FICTION, CODE = "topic_retrieval_longchat", "sci_fi", "codeU"
+UNCLOSED = frozenset({"gsm100", CODE})
+"""Tasks whose user's turn upstream leaves open, for the model to go on with."""
+
+LAMPE = ("coursera", "gsm100", "quality", "tpo", "sci_fi")
+"""The tasks that LaMPE's authors ran."""
+
+CUE = "\nAnswer:"
+
+Style = Literal["plain", "exam", "open"]
+
+
+class LEval(Bench):
+    """Each task's own metric, in percent."""
+
+    name: ClassVar[str] = "leval"
+
+    def protocol(self, text: str) -> Protocol:
+        protocol = super().protocol(text)
+        words = protocol.cut == "words" and protocol.truncation not in ("right", "none")
+        if protocol.cut == "text" or words or (protocol.prompts == "lampe" and protocol.truncation != "none"):
+            raise UserError("--protocol: leval cuts ids anywhere or words at the right, and LaMPE's prompts not at all")
+        return protocol
+
+    def has(self, task: Task, protocol: Protocol) -> bool:
+        return protocol.prompts != "lampe" or task.name in LAMPE
+
+    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+        return ["leval/LEval_config.py", "leval/llama2-chat-test.py", f"leval/{task.name}.jsonl"]
+
+    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+        if not self.has(task, draw.protocol):
+            raise UserError(f"{task.full_name}: LaMPE's authors ran only {', '.join(LAMPE)}; use another --protocol")
+        return islice(_prompts(task.name, draw), draw.limit)
+
+    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+        return leval.score(task, _answer(row), row["references"], row["extras"])
+
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
+        """The task's headline as ``scoring.leval.total`` has it, and its other numbers as details.
+
+        The standard error is that of the mean of samples; where the headline is the geometric mean of three ROUGE
+        averages, that of its linearisation.
+        """
+        samples = [leval.parts(task.name, _answer(row), row["references"], row["extras"]) for row in rows]
+        (headline, value), *others = leval.total(samples).items()
+        single = _linearised(samples) if headline == "geometric_mean" else [fmean(s.values()) for s in samples]
+        return Score(value, mean_and_error(single)[1], len(rows), dict(others))
+
+    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
+        """The paper's mean of exams, to which the retrieval of topics does not belong."""
+        exams = [value for task, value in scores.items() if task in EXAMS and task != TOPICS]
+        return {"mean of exams": fmean(exams)} if exams else {}
+
+
+def _answer(row: Row) -> str:
+    """A prediction as upstream stores it: of all special tokens only Llama-2's last one is taken away."""
+    return str(row["prediction"]).replace("</s>", "")
+
+
+def _linearised(samples: Sequence[leval.Parts]) -> list[float]:
+    """Numbers with the standard error of the geometric mean of the parts' averages; NaN where one average is 0."""
+    means = {name: fmean(sample[name] for sample in samples) for name in samples[0]}
+    if not all(means.values()):
+        return [math.nan] * len(samples)
+    geometric = math.prod(means.values()) ** (1 / len(means))
+    return [geometric * fmean(sample[name] / mean for name, mean in means.items()) for sample in samples]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Upstream's sentences for a task.
+
+    Attributes:
+        system: what comes first.
+        exam: template of an exam's question, with ``{document}`` and ``{inst}``.
+        open: the same of an open-ended one.
+        words: before and after the number of words wanted.
+        fact: the clause that refers to the document, what takes its place in the question of fact, and its end.
+    """
+
+    system: str
+    exam: str
+    open: str
+    words: tuple[str, str]
+    fact: tuple[str, str, str]
+
+
+def wording(task: str, data_dir: Path | None) -> Wording:
+    """The sentences for a task, from the official files.
+
+    Raises:
+        UserError: for files that are missing or not built like upstream's.
+    """
+    config = assets.load(assets.find("leval/LEval_config.py"), data_dir)
+    script = assets.load(assets.find("leval/llama2-chat-test.py"), data_dir)
+    systems = assets.literals(config, "prompt", "get_sys_prompt")
+    said = assets.strings(script, "main")
+    try:
+        _, place = (index for index, text in enumerate(said) if "{document}" in text)
+        open_ended, before, after = said[place : place + 3]
+        old, new, end = said[said.index(FICTION) + 1 :][:3]
+        *own, exam, rest = systems
+        system = dict(zip(SYSTEMS, own, strict=True)).get(task, exam if task in EXAMS else rest)
+    except ValueError:
+        raise UserError(
+            f"{script}, {config}: the prompts are not where they should be; are these the pinned files?"
+        ) from None
+    template = assets.literal(script, "context", "main")
+    return Wording(system, template, open_ended, (before, after), (old, new, end))
+
+
+def _prompts(task: str, draw: Draw) -> Iterator[Prompt]:
+    """A prompt for each question of the rows that are scored; all rows are counted, as in upstream's files."""
+    words, decoding = wording(task, draw.data_dir), _decoding(draw)
+    path = assets.load(assets.find(f"leval/{task}.jsonl"), draw.data_dir)
+    number = 0
+    for row in rows(path, SCHEMA):
+        scored = row["evaluation"] in leval.SCORED
+        document, cut = _document(task, row["input"], draw) if scored else ("", 0)
+        for question, answer in _questions(row, path):
+            if scored:
+                prompt = _fitted(task, words, document, question, answer, draw)
+                yield Prompt(
+                    f"{number:04d}", prompt.ids, ANSWER, [answer], {"row": number}, cut=cut + prompt.cut,
+                    skip=prompt.skip, decoding=decoding,
+                    follow_up=_fact(words, question, draw, decoding) if task == FICTION else None,
+                )  # fmt: skip
+            number += 1
+
+
+def _questions(row: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    questions, answers = row["instructions"], row["outputs"]
+    if len(questions) != len(answers) or not all(isinstance(text, str) for text in questions + answers):
+        raise UserError(f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; is the file whole?")
+    return zip(questions, answers, strict=True)
+
+
+def _decoding(draw: Draw) -> Literal["text", "specials", "squeezed"]:
+    """The protocol's; but other models than Llama-2 end with marks that upstream would score as words."""
+    upstream = draw.protocol.prompts == "lampe" or family(draw.tokenizer) == "llama2"
+    return draw.protocol.decoding if upstream else "text"
+
+
+def _document(task: str, text: str, draw: Draw) -> tuple[str, int]:
+    """A document that fits by upstream's count of words, and how many tokens were taken out of it."""
+    if draw.protocol.cut != "words" or draw.protocol.truncation == "none":
+        return text, 0
+    limit = draw.protocol.limit(draw.length, ANSWER)
+    if limit < 1:
+        raise UserError(f"length {draw.length} leaves no token for a document of L-Eval; use longer --lengths")
+    kept = shortened(draw.tokenizer, text, limit, last=task == CODE)
+    return kept, 0 if kept == text else len(encode(draw.tokenizer, text)) - len(encode(draw.tokenizer, kept))
+
+
+def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last: bool) -> str:
+    """As many first or last words of a text as it may have tokens, then fewer until its tokens are few enough."""
+    room = limit
+    while len(encode_whole(tokenizer, text)) > limit:
+        words = text.split(" ")
+        text = " ".join(words[-room:] if last else words[:room])
+        room -= STEP
+    return text
+
+
+def _fitted(task: str, words: Wording, document: str, question: str, answer: str, draw: Draw) -> Fitted:
+    style = _style(task, draw.protocol)
+    said = message(style, words, document, question, answer)
+    if draw.protocol.cut == "ids" and draw.protocol.prompts != "lampe":
+        return fitted(draw.tokenizer, draw.protocol, said, length=draw.length, answer=ANSWER)
+    text = wrapped(draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED)
+    if style == "plain":
+        text = _formatted(text, document, question)
+    added = draw.protocol.bos == "added"
+    return Fitted(encode_whole(draw.tokenizer, text) if added else begun(draw.tokenizer, encode(draw.tokenizer, text)))
+
+
+def _style(task: str, protocol: Protocol) -> Style:
+    """How a task asks. LaMPE asks for the answer to a sum as in any other exam."""
+    if task not in EXAMS:
+        return "open"
+    return "plain" if task in (*UNCLOSED, TOPICS) and protocol.prompts != "lampe" else "exam"
+
+
+def message(style: Style, words: Wording, document: str, question: str, answer: str) -> Message:
+    """What is said: document and question alone, an exam's question, or one that says how long its answer is."""
+    match style:
+        case "plain":
+            return Message(f"{document}\n\n{question}", words.system)
+        case "exam":
+            return Message(words.exam.format(document=document, inst=question), words.system, CUE)
+    before, after = words.words
+    length = f"{before}{len(answer.split())}{after}"
+    return Message(words.open.format(document=document, inst=question) + length, words.system)
+
+
+def wrapped(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, said: Message, *, closed: bool) -> str:
+    """A message in turns: Llama-2's and, under protocol lampe, Llama-3's as upstream types them, else the template's.
+
+    Args:
+        closed: whether Llama-2's turn of the user ends.
+    """
+    kind = family(tokenizer) if protocol.chat == "upstream" else "other"
+    if kind == "llama2":
+        text = f"[INST]<<SYS>>\n{said.system}\n<</SYS>>\n\n{said.user}"
+        return f"{text}[/INST]{said.lead}" if closed else text
+    if kind == "llama3" and protocol.prompts == "lampe":
+        system, user, assistant = (
+            f"<|start_header_id|>{name}<|end_header_id|>" for name in ("system", "user", "assistant")
+        )
+        turns = f"<|begin_of_text|>{system}\n\n{said.system}<|eot_id|>{user}\n\n{said.user}<|eot_id|>"
+        return f"{turns}{assistant}{said.lead}"
+    before, after = (f"{said.system}\n\n", "") if protocol.chat == "none" else envelope(tokenizer, said.system)
+    return f"{before}{said.user}{after}{said.lead.lstrip() if after else said.lead}"
+
+
+def _formatted(text: str, document: str, question: str) -> str:
+    """A text that holds its document already, formatted all the same as upstream does; left alone where that fails."""
+    try:
+        return text.format(document=document, inst=question)
+    except (LookupError, ValueError, AttributeError, TypeError):
+        return text
+
+
+def _fact(words: Wording, question: str, draw: Draw, decoding: Literal["text", "specials", "squeezed"]) -> FollowUp:
+    """The same statement asked of the real world, without document and turns."""
+    old, new, end = words.fact
+    ids = encode_whole(draw.tokenizer, question.replace(old, new) + end)
+    prompt = Prompt("fact", ids, ANSWER, [], decoding=decoding)
+    return FollowUp(lambda _: prompt, lambda first, second: f"{first} [fact: {second}]")

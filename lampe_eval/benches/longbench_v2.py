@@ -1,0 +1,182 @@
+"""LongBench v2: 503 questions with four choices, on texts of up to two million words.
+
+Answers are greedy, where upstream draws them at temperature 0.1, so that a run can be repeated; and an answer that is
+empty counts as wrong, where upstream leaves its question out.
+
+Source: arXiv 2412.15204 with ``pred.py``, ``result.py`` and ``prompts/`` of THUDM/LongBench at 2e00731.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import assets
+from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
+from lampe_eval.benches.prompts import Fitted, fitted
+from lampe_eval.benches.tokens import begun, encode, encode_whole
+from lampe_eval.chat import Message, envelope
+from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
+from lampe_eval.scoring import longbench
+from lampe_eval.scoring.statistics import mean_and_error
+
+TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
+CONCLUSION = "0shot_cot_ans.txt"
+"""What asks for the letter after the reasoning; it leaves the text out."""
+
+ANSWER, REASONING = 128, 1024
+EXTRAS = {"id", "domain", "difficulty", "length"}
+CHUNK = 1 << 22  # characters of the data file at a time
+
+
+class Question(BaseModel):
+    """A row of the data."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: str = Field(alias="_id")
+    domain: str
+    sub_domain: str
+    difficulty: Literal["easy", "hard"]
+    length: Literal["short", "medium", "long"]
+    question: str
+    choice_A: str  # noqa: N815  # as the data has it
+    choice_B: str  # noqa: N815
+    choice_C: str  # noqa: N815
+    choice_D: str  # noqa: N815
+    answer: Literal["A", "B", "C", "D"]
+    context: str
+
+
+class LongBenchV2(Bench):
+    """Accuracy in percent; by difficulty and by length beside it."""
+
+    name: ClassVar[str] = "longbench-v2"
+
+    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+        templates = [TEMPLATES[task.name], *([CONCLUSION] if task.name == "cot" else [])]
+        return [f"{self.name}/{file}" for file in (*templates, "data.json")]
+
+    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+        template = _template(TEMPLATES[task.name], draw.data_dir)
+        conclusion = _template(CONCLUSION, draw.data_dir) if task.name == "cot" else None
+        answer = REASONING if conclusion else ANSWER
+        path = assets.load(assets.find("longbench-v2/data.json"), draw.data_dir)
+        for index, row in enumerate(islice(questions(path), draw.limit)):
+            prompt = _fitted(filled(template, row), answer, draw)
+            yield Prompt(
+                f"{index:04d}", prompt.ids, answer, [row.answer], row.model_dump(include=EXTRAS, by_alias=True),
+                cut=prompt.cut, skip=prompt.skip, decoding=draw.protocol.decoding,
+                follow_up=_conclude(conclusion, row, draw) if conclusion else None,
+            )  # fmt: skip
+
+    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+        return longbench.credit(row["prediction"], row["references"][0])
+
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
+        """The mean with its standard error; details are to one decimal, as upstream prints them."""
+        mean, error = mean_and_error([100 * row["score"] for row in rows])
+        details = longbench.report([_verdict(row["score"], row["extras"]) for row in rows])
+        return Score(mean, error, len(rows), {name: value for name, value in details.items() if name != "overall"})
+
+
+def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench.Verdict:
+    return longbench.Verdict(credit, extras["difficulty"], extras["length"])
+
+
+def questions(path: Path) -> Iterator[Question]:
+    """The rows of the data.
+
+    Raises:
+        UserError: for a file that cannot be read or is no JSON array, and a row that does not fit; it names file, row
+            and field.
+    """
+    try:
+        for number, row in enumerate(_items(path), 1):
+            yield _question(row, f"{path}: row {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _question(row: Any, where: str) -> Question:
+    try:
+        return Question.model_validate(row)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(map(str, fault["loc"])) or "(whole row)"
+        raise UserError(f"{where}: {field!r}: {fault['msg']}") from None
+
+
+def _items(path: Path) -> Iterator[Any]:
+    """Elements of a JSON array, read one after another: the file has half a gigabyte."""
+    decode = json.JSONDecoder().raw_decode
+    number = 1
+    with path.open(encoding="utf-8") as file:
+        read = partial(file.read, CHUNK)
+        text = read().lstrip()
+        if not text.startswith("["):
+            raise UserError(f"{path}: is not a JSON array; is it the official file?")
+        text = text[1:]
+        while not (text := text.lstrip(", \r\n\t")).startswith("]"):
+            try:
+                item, end = decode(text)
+            except ValueError:
+                if not (more := read()):
+                    raise UserError(f"{path}: row {number}: is not JSON; is the file whole?") from None
+                text += more
+                continue
+            yield item
+            text, number = text[end:], number + 1
+
+
+def _template(name: str, data_dir: Path | None) -> str:
+    return assets.load(assets.find(f"longbench-v2/{name}"), data_dir).read_text(encoding="utf-8")
+
+
+def filled(template: str, row: Question, reasoning: str = "") -> str:
+    """A template with a question's parts, put in one after another, so that a text may hold marks of later ones."""
+    parts = {"DOC": row.context, "Q": row.question, "C_A": row.choice_A, "C_B": row.choice_B}
+    parts |= {"C_C": row.choice_C, "C_D": row.choice_D, "COT": reasoning}
+    for mark, text in parts.items():
+        template = template.replace(f"${mark}$", text.strip())
+    return template
+
+
+def _fitted(text: str, answer: int, draw: Draw) -> Fitted:
+    """The tokens of one turn of the user."""
+    if draw.protocol.cut == "ids":
+        return fitted(draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer)
+    limit = draw.protocol.limit(draw.length, answer)
+    if limit < 1:
+        raise UserError(f"length {draw.length} leaves no token for a prompt of LongBench v2; use longer --lengths")
+    text, cut = shortened(draw.tokenizer, text, limit)
+    before, after = envelope(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
+    return Fitted(begun(draw.tokenizer, encode(draw.tokenizer, f"{before}{text}{after}")), cut)
+
+
+def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
+    """A text without its middle, decoded once as a whole, and how many tokens were taken out.
+
+    Of an odd limit the last part has the token more, since ``-limit // 2`` rounds away from zero.
+    """
+    ids = encode_whole(tokenizer, text)
+    if len(ids) <= limit:
+        return text, 0
+    kept = ids[: limit // 2] + ids[-limit // 2 :]
+    return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)
+
+
+def _conclude(template: str, row: Question, draw: Draw) -> FollowUp:
+    """Asks for the letter that the reasoning comes to; the reasoning itself is not scored."""
+
+    def ask(reasoning: str) -> Prompt:
+        prompt = _fitted(filled(template, row, reasoning), ANSWER, draw)
+        return Prompt("conclusion", prompt.ids, ANSWER, [row.answer], cut=prompt.cut, decoding=draw.protocol.decoding)
+
+    return FollowUp(ask, lambda _, conclusion: conclusion)

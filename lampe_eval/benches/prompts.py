@@ -1,0 +1,103 @@
+"""From what is said to token ids that fit: as ids, or as upstream's scripts do it, decoded and encoded again."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval.benches.tokens import begun, encode, encode_whole
+from lampe_eval.chat import Message, envelope
+from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt's tokens.
+
+    Attributes:
+        cut: tokens that were taken out.
+        skip: whether it is too long and the protocol leaves such samples out.
+    """
+
+    ids: list[int]
+    cut: int = 0
+    skip: bool = False
+
+
+def fitted(
+    tokenizer: PreTrainedTokenizerBase,
+    protocol: Protocol,
+    message: Message,
+    *,
+    length: int,
+    answer: int,
+    chat: bool = True,
+) -> Fitted:
+    """Tokens of a message of which the user's part is cut as ids, so that prompt and answer fit into a length.
+
+    Args:
+        answer: tokens that the answer may have.
+        chat: whether this task is put in the chat template at all.
+
+    Raises:
+        UserError: for a length that leaves nothing for the prompt.
+    """
+    head, tail = frame(tokenizer, protocol, message, chat=chat)
+    body = encode(tokenizer, message.user)
+    room = protocol.limit(length, answer) - (len(head) + len(tail) if protocol.reserve == "answer" else 0)
+    if room < 1:
+        raise UserError(
+            f"length {length} leaves no token for a prompt: its frame takes {len(head) + len(tail)} tokens, "
+            f"the answer {answer}; use longer --lengths"
+        )
+    over = max(0, len(body) - room)
+    match protocol.truncation:
+        case "skip" if over:
+            return Fitted(head + body + tail, skip=True)
+        case "middle" | "left" | "right" if over:
+            return Fitted(head + shortened(body, room, protocol.truncation) + tail, cut=over)
+    return Fitted(head + body + tail)
+
+
+def frame(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool = True
+) -> tuple[list[int], list[int]]:
+    """Ids before and after the user's part: begin of text, chat template, lead of the answer.
+
+    A lead begins with the white space that parts it from the user's text; after a template's turn it needs none.
+    """
+    if chat and protocol.chat == "template":
+        before, after = envelope(tokenizer, message.system)
+    else:
+        before, after = f"{message.system}\n\n" if message.system else "", ""
+    lead = message.lead.lstrip() if after else message.lead
+    return begun(tokenizer, encode(tokenizer, before)), encode(tokenizer, after + lead)
+
+
+def shortened(ids: list[int], room: int, side: str) -> list[int]:
+    """The first and last halves of the room where the middle goes, else its last or first ids."""
+    match side:
+        case "left":
+            return ids[-room:]
+        case "right":
+            return ids[:room]
+    return ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+
+
+def halves(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, specials: bool = False) -> tuple[str, int]:
+    """A text of which the first and last ``limit // 2`` tokens are decoded one after the other, as upstream cuts.
+
+    Args:
+        limit: tokens that a text may have uncut, special ones counted.
+        specials: whether special tokens survive.
+
+    Returns:
+        the text, and how many tokens were taken out of it.
+    """
+    ids = encode_whole(tokenizer, text)
+    if len(ids) <= limit:
+        return text, 0
+    half = limit // 2
+    parts = (ids[:half], ids[-half:])
+    kept = [str(tokenizer.decode(part, skip_special_tokens=not specials)) for part in parts]
+    return "".join(kept), len(ids) - 2 * half

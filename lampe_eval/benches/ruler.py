@@ -1,0 +1,161 @@
+"""RULER: needles, chains of variables, frequent words and questions among documents, generated to any length.
+
+Source: arXiv 2404.06654; the generators are ``lampe_eval.ruler``. Under ``prompts: ready`` samples are read from files
+that RULER wrote, in ``--data-dir``: ``<length>/<task>/*.jsonl``, or without the folder of the length.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import assets
+from lampe_eval.benches import text
+from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task, TaskCard
+from lampe_eval.benches.prompts import frame
+from lampe_eval.benches.tokens import encode, encode_whole
+from lampe_eval.chat import Message, envelope, family
+from lampe_eval.errors import UserError
+from lampe_eval.protocol import Protocol
+from lampe_eval.ruler import Built, Recipe, RulerCard, Shelf, build, cache, readymade, wording
+from lampe_eval.ruler.cards import NiahParameters, QaParameters
+from lampe_eval.scoring import ruler
+from lampe_eval.scoring.statistics import mean_and_error
+
+
+class Ruler(Bench):
+    """Share of the expected strings that are in the answer, in percent; of questions any one counts."""
+
+    name: ClassVar[str] = "ruler"
+    card: ClassVar[type[TaskCard]] = RulerCard
+    source_option: ClassVar[str | None] = "haystack"
+
+    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+        if protocol.prompts == "ready":
+            return []
+        return [*wording.ASSETS[_words(protocol)], *_texts(task.card, protocol)]
+
+    def files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        if protocol.prompts != "ready":
+            return []
+        folder = _ready_folder(data_dir)
+        return sorted(path for path in folder.rglob("*.jsonl") if task.name in str(path.relative_to(folder)))
+
+    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+        make = _ready if draw.protocol.prompts == "ready" else _made
+        for index, (ids, outputs, meta) in enumerate(make(task, draw)):
+            room, decoding = task.card.max_new_tokens, draw.protocol.decoding
+            yield Prompt(f"{draw.length}/{index:04d}", ids, room, list(outputs), meta=meta, decoding=decoding)
+
+    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+        return ruler.score(task, row["prediction"], row["references"], {})
+
+    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
+        mean, error = mean_and_error([100 * row["score"] for row in rows])
+        return Score(mean, error, len(rows))
+
+    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
+        return {f"mean of {len(scores)} tasks": ruler.average(scores)}
+
+    def across(self, averages: Mapping[int, float]) -> dict[str, float]:
+        return {
+            "effective length": ruler.effective_length(averages),
+            "mean, longer lengths weigh more": ruler.weighted_average(averages, rising=True),
+            "mean, shorter lengths weigh more": ruler.weighted_average(averages, rising=False),
+        }
+
+
+Sampled = tuple[Sequence[int], Sequence[str], Mapping[str, float]]
+"""Ids of a prompt, what its answer must contain, and numbers about it."""
+
+
+def _words(protocol: Protocol) -> wording.Name:
+    """Whose wording.
+
+    Raises:
+        UserError: for one that RULER does not have.
+    """
+    if protocol.prompts == "own" or protocol.prompts == "official" or protocol.prompts == "2024":
+        return protocol.prompts
+    raise UserError(f"ruler: prompts are own, official, 2024 or ready, not {protocol.prompts}")
+
+
+def _texts(card: RulerCard, protocol: Protocol) -> list[str]:
+    """Files of the texts that a task's prompts are made of."""
+    match card.parameters:
+        case QaParameters(dataset="squad"):
+            return ["ruler/dev-v2.0.json"]
+        case QaParameters():
+            return ["ruler/hotpot_dev_distractor_v1.json"]
+        case NiahParameters(haystack="essay") if protocol.prompts != "own":
+            return ["ruler/PaulGrahamEssays.json", "ruler/punkt_tab.zip"]
+    return []
+
+
+def _made(task: Task, draw: Draw) -> Iterator[Sampled]:
+    """Samples of the generators: exactly as long as they may be as ids, or as upstream makes them, as text."""
+    recipe = _recipe(draw)
+    key: cache.Key = {
+        "task": f"{task.name} {task.card.version} {task.card.model_dump_json()}",
+        "tokenizer": cache.digest(draw.tokenizer),
+        "frame": repr(_framed(draw, "")),
+        "length": draw.length,
+        "seed": draw.seed,
+        "samples": draw.limit,
+        "protocol": draw.protocol.model_dump_json(),
+        "source": text.digest(draw.source, draw.data_dir) if draw.source else "pocket",
+        "files": repr([assets.digest(name, draw.data_dir) for name in Ruler().needs(task, draw.protocol)]),
+    }
+    builds = (build(task.name, task.card, recipe, index) for index in range(draw.limit))
+    for built in cache.cached(key, lambda: builds):
+        yield _prompt(draw, built), built.outputs, built.meta
+
+
+def _recipe(draw: Draw) -> Recipe:
+    shelf = _shelf(draw.tokenizer, draw.source, draw.data_dir)
+    words = _words(draw.protocol)
+    if draw.protocol.cut == "ids":
+        return Recipe(shelf, draw.length, draw.seed, words, frame=partial(_framed, draw))
+    overhead = sum(len(encode(draw.tokenizer, part)) for part in _wrapper(draw))
+    return Recipe(shelf, draw.length, draw.seed, words, exact=False, overhead=overhead)
+
+
+@lru_cache(maxsize=1)
+def _shelf(tokenizer: PreTrainedTokenizerBase, source: Path | None, data_dir: Path | None) -> Shelf:
+    return Shelf(tokenizer, lambda words: text.documents(source, seed=0, words=words, data_dir=data_dir), data_dir)
+
+
+def _framed(draw: Draw, prefix: str) -> tuple[list[int], list[int]]:
+    return frame(draw.tokenizer, draw.protocol, Message("", lead=prefix))
+
+
+def _wrapper(draw: Draw) -> tuple[str, str]:
+    """Text around a prompt; LaMPE's code leaves Mistral's turn open."""
+    if draw.protocol.chat == "upstream" and family(draw.tokenizer) == "mistral":
+        return "[INST] ", ""
+    return envelope(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
+
+
+def _prompt(draw: Draw, built: Built) -> Sequence[int]:
+    if built.ids is not None:
+        return [*built.before, *built.ids.tolist(), *built.after]
+    before, after = _wrapper(draw)
+    return encode_whole(draw.tokenizer, f"{before}{built.text}{after}{built.answer_prefix}")
+
+
+def _ready(task: Task, draw: Draw) -> Iterator[Sampled]:
+    """Samples of files, as they stand there: they hold their own turns."""
+    folder = _ready_folder(draw.data_dir)
+    of_length = folder / str(draw.length)
+    samples = readymade.read(of_length if of_length.is_dir() else folder, task.name)
+    for sample in islice(samples, draw.limit):
+        yield encode_whole(draw.tokenizer, sample.input + sample.answer_prefix), sample.outputs, {}
+
+
+def _ready_folder(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise UserError("ruler: prompts=ready reads samples from files; name their folder with --data-dir")
+    return data_dir

@@ -1,0 +1,44 @@
+"""``lampe-eval run --dry-run``."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+
+from lampe_eval.commands.run import plan_of
+from lampe_eval.plan import device_of
+from lampe_eval.preview import Preview, operations_per_second, previews
+
+
+def dry_run_suite(config: str | None, options: dict[str, Any]) -> int:
+    """Prints what a suite would run, and runs nothing; the exit code is 0."""
+    plan = plan_of(config, options)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    seconds = 0.0
+    for seen in previews(plan):
+        _print(console, seen)
+        seconds += seen.seconds
+    methods, speed = [spec.label for spec in plan.specs], operations_per_second(device_of(plan.suite.device)) / 1e12
+    console.rule(align="left")
+    console.print(f"methods   {', '.join(methods)}; protocol {plan.suite.protocol_label}; results in {plan.folder}")
+    console.print(f"in all    at least {_duration(seconds * len(methods))}, at {speed:.2g} TFLOP/s measured here")
+    return 0
+
+
+def _print(console: Console, seen: Preview) -> None:
+    bins = ", ".join(f"{count} up to {end}k" for end, count in seen.histogram.items())
+    console.rule(f"{seen.task.full_name} · {seen.length} tokens · {seen.model}", align="left")
+    console.print(f"samples   {seen.samples} a method; tokens: {bins}; {seen.cut} cut, {seen.skipped} left out")
+    console.print(f"longest   {seen.longest} tokens with its answer, of {seen.length}{_over(seen)}")
+    console.print(f"cost      at least {_duration(seen.seconds)} a method, {decimal(seen.memory)} of memory")
+    console.print(f"prompt of the first sample:\n{seen.text}")
+
+
+def _over(seen: Preview) -> str:
+    return "" if seen.longest <= seen.length else ": longer than the cell, as the protocol has it"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,0 +1,58 @@
+"""Progress of a run on the error stream: a bar where somebody looks, else a line for whatever begins."""
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Terminal:
+    """A bar with what runs now, done of total, time left."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: TaskID = self._bar.add_task("planning", total=None)
+
+    def __enter__(self) -> "Terminal":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def total(self, samples: int) -> None:
+        self._bar.update(self._task, total=samples)
+
+    def now(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
+    def finished(self, samples: int = 1) -> None:
+        self._bar.advance(self._task, samples)
+
+
+class Lines:
+    """Plain lines, for a file or a pipe."""
+
+    def __init__(self) -> None:
+        self._done, self._total = 0, 0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def total(self, samples: int) -> None:
+        self._total = samples
+
+    def now(self, text: str) -> None:
+        print(f"[{self._done}/{self._total}] {text}", file=sys.stderr, flush=True)
+
+    def finished(self, samples: int = 1) -> None:
+        self._done += samples

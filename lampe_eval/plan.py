@@ -1,0 +1,175 @@
+"""A suite with every name looked up: what would run, known before anything is loaded."""
+
+import hashlib
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+import lampe
+from lampe_eval import assets, models
+from lampe_eval.benches import BENCHES, find_tasks, text
+from lampe_eval.benches.base import Draw, Sample, Task
+from lampe_eval.errors import UserError
+from lampe_eval.methods import MethodSpec, parse
+from lampe_eval.models import ModelSource
+from lampe_eval.protocol import Protocol
+from lampe_eval.suite import Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite means."""
+
+    suite: Suite
+    sources: list[ModelSource]
+    specs: list[MethodSpec]
+    tasks: list[Task]
+    protocols: Mapping[str, Protocol]
+    built: Mapping[tuple[str, str], lampe.Method]
+
+    def lengths(self, source: ModelSource, bench: str) -> tuple[int, ...]:
+        """Longest first: what will not fit fails early."""
+        window = source.geometry.window
+        default = {windows * window for windows in self.protocols[bench].windows}
+        return tuple(sorted(set(self.suite.lengths) or default, reverse=True))
+
+    def samples(
+        self,
+        task: Task,
+        length: int,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        mapped: bool = False,
+        limit: int | None = None,
+    ) -> list[Sample]:
+        """The samples of a task at a length; all methods get the same ones (but see ``Draw.mapped``)."""
+        bench, suite = BENCHES[task.bench], self.suite
+        draw = Draw(
+            tokenizer,
+            length,
+            limit or self.limit(task),
+            self.protocols[task.bench],
+            suite.seed,
+            getattr(suite, bench.source_option) if bench.source_option else None,
+            suite.data_dir,
+            mapped,
+        )
+        return [replace(sample, ids=array("i", sample.ids)) for sample in bench.samples(task, draw)]
+
+    def limit(self, task: Task) -> int:
+        """Samples of a task in a cell, at most."""
+        return self.suite.limit or int(task.card.samples)
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the benchmark files that tasks and texts need, each once."""
+        needed = [BENCHES[task.bench].needs(task, self.protocols[task.bench]) for task in self.tasks]
+        needed += [text.needs(self.suite.haystack), text.needs(self.suite.text)]
+        return list(dict.fromkeys(name for names in needed for name in names))
+
+    def _own_files(self, task: Task) -> list[Path]:
+        return BENCHES[task.bench].files(task, self.protocols[task.bench], self.suite.data_dir)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that a score depends on; the benchmark files have to be here."""
+        suite = self.suite
+        return {
+            "models": {source.name: source.described for source in self.sources},
+            "methods": {
+                spec.label: {source.name: self.built[source.name, spec.label].settings for source in self.sources}
+                for spec in self.specs
+            },
+            "protocol": suite.protocol_label,
+            "protocols": {bench: protocol.model_dump(mode="json") for bench, protocol in self.protocols.items()},
+            "tasks": {task.full_name: task.card.model_dump(mode="json") for task in self.tasks},
+            "files": {name: f"sha256:{assets.digest(name, suite.data_dir)}" for name in self.files},
+            "own files": {
+                task.full_name: text.digest_of(files) for task in self.tasks if (files := self._own_files(task))
+            },
+            "lengths": {
+                source.name: {bench: list(self.lengths(source, bench)) for bench in self.protocols}
+                for source in self.sources
+            },
+            "limit": suite.limit,
+            "seed": suite.seed,
+            "haystack": suite.haystack and text.digest(suite.haystack, suite.data_dir),
+            "text": suite.text and text.digest(suite.text, suite.data_dir),
+            "attention": suite.attention,
+            "device": device_of(suite.device),
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: as given, or named after the models and the configuration."""
+        if self.suite.output:
+            return self.suite.output
+        digest = hashlib.sha256(repr(self.config).encode()).hexdigest()[:8]
+        names = "+".join(source.name.replace("/", "--") for source in self.sources)
+        return Path("results") / f"{names}-{digest}"
+
+
+def prepare(suite: Suite) -> Plan:
+    """Looks up every name of a suite.
+
+    Raises:
+        UserError: for the first that does not exist or does not fit.
+    """
+    if suite.attention not in lampe.BACKENDS:
+        raise UserError(f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(lampe.BACKENDS)}")
+    specs, tasks = parse(suite.method), find_tasks(suite.bench)
+    if not specs:
+        raise UserError("--method: no method given; see: lampe-eval list methods")
+    protocols = {task.bench: BENCHES[task.bench].protocol(suite.protocol_label) for task in tasks}
+    sources = [models.find(name, window=suite.window, dtype=suite.dtype) for name in suite.model]
+    labels = [source.name for source in sources]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"--model: two models are called {label!r}; give each folder a name of its own")
+    built = {(source.name, spec.label): spec.build(source.settings) for source in sources for spec in specs}
+    _refuse_unread(suite, tasks)
+    plan = Plan(suite, sources, specs, _possible(tasks, protocols, suite), protocols, built)
+    _try_methods(plan)
+    return plan
+
+
+def _refuse_unread(suite: Suite, tasks: list[Task]) -> None:
+    """Refuses a text that no bench of the suite reads."""
+    read = {BENCHES[task.bench].source_option for task in tasks}
+    for option in ("haystack", "text"):
+        if getattr(suite, option) and option not in read:
+            raise UserError(f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}")
+
+
+def _possible(tasks: list[Task], protocols: Mapping[str, Protocol], suite: Suite) -> list[Task]:
+    """The tasks that their protocols have; one that was asked for by name has to be among them."""
+    found = []
+    for task in tasks:
+        if BENCHES[task.bench].has(task, protocols[task.bench]):
+            found.append(task)
+        elif task.full_name in suite.bench:
+            raise UserError(f"{task.full_name}: protocol {suite.protocol_label!r} has no such task")
+    return found
+
+
+def _try_methods(plan: Plan) -> None:
+    """Has every method encode every length, so that a setting that does not fit is found before anything is loaded."""
+    for source in plan.sources:
+        for spec in plan.specs:
+            for length in sorted({n for bench in plan.protocols for n in plan.lengths(source, bench)}):
+                try:
+                    plan.built[source.name, spec.label].encode(source.geometry, length)
+                except lampe.LampeError as error:
+                    raise UserError(f"method {spec.label!r} at length {length} on {source.name}: {error}") from None
+
+
+def device_of(name: str) -> str:
+    """The device meant: "auto" is a GPU where there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

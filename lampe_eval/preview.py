@@ -1,0 +1,107 @@
+"""What a plan would run, told without loading weights: prompts, their lengths, and what they cost at least."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import models
+from lampe_eval.benches.base import Prompt, Sample, Task
+from lampe_eval.models import ModelSource, Size
+from lampe_eval.plan import Plan, device_of
+
+BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper ends of the histogram's bins, in units of 1024 tokens; what is longer than the last counts there."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One task at one length, for all methods of the plan.
+
+    Attributes:
+        histogram: samples by the upper end of their length, in units of 1024 tokens.
+        longest: tokens of the longest prompt with its answer.
+        seconds: time that the multiplications take at least, per method.
+        memory: bytes of weights and of the longest sample's cache.
+        text: the prompt of the first sample as the model reads it.
+    """
+
+    model: str
+    task: Task
+    length: int
+    samples: int
+    cut: int
+    skipped: int
+    histogram: dict[int, int]
+    longest: int
+    seconds: float
+    memory: int
+    text: str
+
+
+def previews(plan: Plan) -> Iterator[Preview]:
+    """Every task and length of every model.
+
+    Raises:
+        UserError: as running it would.
+    """
+    for source in plan.sources:
+        tokenizer, size = models.load_tokenizer(source), models.size_of(source)
+        for task in plan.tasks:
+            for length in plan.lengths(source, task.bench):
+                yield _preview(plan, source, task, length, tokenizer, size)
+
+
+def _preview(
+    plan: Plan, source: ModelSource, task: Task, length: int, tokenizer: PreTrainedTokenizerBase, size: Size
+) -> Preview:
+    samples = plan.samples(task, length, tokenizer)
+    run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
+    longest = max((_tokens(sample) for sample in run), default=0)
+    speed = operations_per_second(device_of(plan.suite.device))
+    return Preview(
+        model=source.name,
+        task=task,
+        length=length,
+        samples=len(run),
+        cut=sum(isinstance(sample, Prompt) and sample.cut > 0 for sample in run),
+        skipped=len(samples) - len(run),
+        histogram=_histogram(len(sample.ids) for sample in run),
+        longest=longest,
+        seconds=sum(_operations(sample, size) for sample in run) / speed,
+        memory=size.parameters * size.itemsize + longest * size.cached,
+        text=str(tokenizer.decode(list(samples[0].ids))) if samples else "",
+    )
+
+
+def _tokens(sample: Sample) -> int:
+    return len(sample.ids) + (sample.max_new_tokens if isinstance(sample, Prompt) else 0)
+
+
+def _operations(sample: Sample, size: Size) -> float:
+    """Of a prompt and the longest answer it may get: two per parameter and token, and the causal half of attention."""
+    tokens = _tokens(sample)
+    return 2.0 * size.parameters * tokens + size.attended * tokens * tokens / 2
+
+
+def _histogram(lengths: Iterator[int]) -> dict[int, int]:
+    counts = dict.fromkeys(BINS, 0)
+    for length in lengths:
+        counts[next((end for end in BINS if length <= 1024 * end), BINS[-1])] += 1
+    return {end: count for end, count in counts.items() if count}
+
+
+@lru_cache
+def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -> float:
+    """What a product of two matrices reaches here, in multiplications and additions; no model is faster."""
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    a @ a  # the first one prepares
+    done, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        float((a @ a)[0, 0])  # waits for the device
+        done += 1
+    return done * 2 * size**3 / passed

@@ -1,0 +1,37 @@
+"""Benchmark files of the tests' own: a copy of the shipped cards in which they are pinned instead of upstream's."""
+
+import shutil
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+from lampe_eval import cards
+
+
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose ``tasks`` and ``configs`` are the shipped ones from now on; its ``data`` is for files."""
+    folder = tmp_path / "package"
+    for kind in ("tasks", "configs"):
+        shutil.copytree(cards.shipped(kind), folder / kind)
+    monkeypatch.setattr("lampe_eval.cards.PACKAGE", folder / "lampe_eval")
+    monkeypatch.setenv("LAMPE_EVAL_DATA", str(folder / "data"))
+    return folder
+
+
+def pin(package: Path, bench: str, name: str, content: bytes) -> None:
+    """Writes a bench's file, ``name`` as in "bench/name", to the data folder and pins it."""
+    card = package / "tasks" / bench / "assets.yaml"
+    listed = yaml.safe_load(card.read_text(encoding="utf-8"))
+    file = next(file for source in listed["sources"] for file in source["files"] if _name(file) == name)
+    file |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    card.write_text(yaml.safe_dump(listed), encoding="utf-8")
+    path = package / "data" / bench / file["path"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _name(file: dict[str, Any]) -> str:
+    return str(file.get("name") or PurePosixPath(file["path"]).name)

@@ -1,0 +1,119 @@
+"""Small tokenizers, cards and corpora for the tests of RULER's generators."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import yaml
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lampe_eval import language
+from lampe_eval.cards import shipped
+from lampe_eval.pocket.tokenizer import build as pocket
+from lampe_eval.ruler import Built, RulerCard, Shelf, words
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def cards() -> dict[str, RulerCard]:
+    """The shipped tasks."""
+    tasks = yaml.safe_load((shipped("tasks") / "ruler" / "tasks.yaml").read_text(encoding="utf-8"))
+    return {name: RulerCard.model_validate(card) for name, card in tasks.items()}
+
+
+CARDS = cards()
+ESSAY_TASKS = [name for name, card in CARDS.items() if getattr(card.parameters, "haystack", "") == "essay"]
+
+
+def documents(count: int) -> Iterator[str]:
+    """Texts of the pocket language."""
+    return (language.text(seed, min(count, 20_000)) for seed in range(8))
+
+
+def training_text() -> list[str]:
+    """Text without newlines, with words, numbers and codes in it."""
+    return [*" ".join(documents(8_000)).splitlines(), " ".join(words.pool()), " ".join(map(str, range(5_000)))]
+
+
+@cache
+def byte_level(pattern: str) -> PreTrainedTokenizerBase:
+    """A byte-level BPE with the pattern of a well-known tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # newlines merge with what pattern lets them merge with
+    lines = [f"{text}\n{text[:40]}.\n\n" for text in training_text()] + [".\n", "\n\n"] * 500
+    tokenizer.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=3_000, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)  # type: ignore[no-untyped-call]
+
+
+@cache
+def metaspace() -> PreTrainedTokenizerBase:
+    """A BPE as sentencepiece has it: a space before the text, bytes for what is unknown."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer.train_from_iterator(
+        training_text(),
+        trainers.BpeTrainer(vocab_size=3_000, special_tokens=["<unk>", *spelled], show_progress=False),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")  # type: ignore[no-untyped-call]
+
+
+TOKENIZERS = {
+    "pocket": pocket,
+    "gpt2": lambda: byte_level(GPT2),
+    "llama3": lambda: byte_level(LLAMA3),
+    "metaspace": metaspace,
+}
+
+
+@cache
+def shelf(name: str = "llama3") -> Shelf:
+    return Shelf(TOKENIZERS[name](), documents)
+
+
+def squad(path: Path) -> Path:
+    """A file like SQuAD's: 6 articles of 4 paragraphs with 2 questions each, one of which has no answer."""
+
+    def paragraph(article: int, number: int) -> dict[str, object]:
+        answers = [{"text": f"code{article}{number}"}, {"text": f"the code{article}{number}"}]
+        asked = {"question": f"What is at {article}-{number}?", "is_impossible": False, "answers": answers}
+        vain = {"question": "What is nowhere?", "is_impossible": True, "answers": []}
+        context = f"{language.text(10 * article + number, 60)} At {article}-{number} is code{article}{number}."
+        return {"context": " ".join(context.split()), "qas": [vain, asked]}
+
+    articles = [{"title": str(a), "paragraphs": [paragraph(a, p) for p in range(4)]} for a in range(6)]
+    path.write_text(json.dumps({"version": "v2.0", "data": articles}), encoding="utf-8")
+    return path
+
+
+def hotpotqa(path: Path) -> Path:
+    """A file like HotpotQA's: 6 questions with 5 passages each."""
+
+    def passages(question: int) -> list[object]:
+        sentences = [" ".join(language.text(10 * question + i, 30).split()) for i in range(5)]
+        return [[f"Title {question}-{i}", [sentence, f" Hill {question}."]] for i, sentence in enumerate(sentences)]
+
+    rows = [{"question": f"Which hill is {q}?", "answer": f"tag{q}", "context": passages(q)} for q in range(6)]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def text(shelf: Shelf, built: Built) -> str:
+    """An exact prompt's text with the start of the answer."""
+    assert built.ids is not None
+    return str(shelf.coder.tokenizer.decode([*built.before, *built.ids.tolist(), *built.after]))

@@ -1,0 +1,137 @@
+"""Wordings that are read from source files of upstream's structure; the sentences here are made up."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lampe_eval.errors import UserError
+from lampe_eval.ruler import Built, Recipe, Shelf, build, recipe, wording
+from tests.lampe_eval.ruler.kit import CARDS, shelf
+
+TASKS = {
+    "niah": {
+        "tokens_to_generate": 128,
+        "template": "Some {type_needle_v} are here, answers follow.\n{context}\nTell what are all of {query}!",
+        "answer_prefix": " The {type_needle_v} of {query} are",
+    },
+    "variable_tracking": {
+        "template": "Mind the lines.\n\n{context}\nWho has {query}?",
+        "answer_prefix": " {num_v} have {query}: ",
+    },
+    "common_words_extraction": {"template": "Look.\n{context}\nWhich ten?", "answer_prefix": " Ten:"},
+    "freq_words_extraction": {"template": "Look. {context}\nWhich three?", "answer_prefix": " Three:"},
+    "qa": {"template": "Read.\n\n{context}\n\nNow: {query}", "answer_prefix": " So:"},
+}
+NIAH = """
+import json
+needle = "Of {type_needle_v}, {key} has {value}."
+if args.type_haystack == 'essay':
+    haystack = json.load(open(path))['text']
+elif args.type_haystack == 'noise':
+    haystack = "Hum. Hum hum."
+elif args.type_haystack == 'needle':
+    haystack = needle
+"""
+QA = 'DOCUMENT_PROMPT = "Page {i}:\\n{document}"\n'
+
+
+def files(folder: Path, tasks: Any = TASKS, niah: str = NIAH, document: str = QA) -> tuple[Path, Path, Path]:
+    paths = folder / "constants.py", folder / "niah.py", folder / "qa.py"
+    for path, source in zip(paths, (f"TASKS = {tasks!r}\n", niah, document), strict=True):
+        path.write_text(source, encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(params=[False, True], ids=["official", "2024"])
+def upstream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
+    found = wording.upstream(*files(tmp_path), old=request.param)
+    monkeypatch.setattr(recipe, "wording", lambda name, data_dir: found)
+    fresh = Shelf(shelf().coder.tokenizer)
+    return Recipe(fresh, 5000, exact=False, words="2024" if request.param else "official")
+
+
+def test_pieces_of_the_wording_are_read(tmp_path: Path) -> None:
+    found = wording.upstream(*files(tmp_path), old=False)
+    assert found.templates["niah"].head == "Some {type_needle_v} are here, answers follow.\n"
+    assert found.templates["qa"].tail == "\n\nNow: {query}"
+    assert (found.needle, found.filler) == ("Of {type_needle_v}, {key} has {value}.", "Hum. Hum hum.")
+    assert found.document == "Page {i}:\n{document}"
+    assert not found.own
+
+
+def test_one_value_makes_the_template_singular() -> None:
+    template = wording.Template("Some are all answers are", "what are all of", "Some are")
+    assert wording.singular(template) == wording.Template("A is answer is", "what is of", "A is")
+
+
+def sample(task: str, recipe: Recipe, index: int = 0) -> Built:
+    return build(task, CARDS[task], recipe, index)
+
+
+def test_niah_in_upstreams_wording(upstream: Recipe) -> None:
+    built = sample("niah_single_1", upstream)
+    text = str(built.text)
+    assert text.startswith("A number is here, answer follow.\nHum. Hum hum.\n")
+    assert text.count("Hum. Hum hum.\n") == built.units
+    assert f"\nOf numbers, {text.rpartition(' ')[2][:-1]} has {built.outputs[0]}.\n" in text
+    assert text.rpartition("\n")[2].startswith("Tell what is of ")
+    assert built.answer_prefix.startswith(" The number of ")
+    several = sample("niah_multikey_2", upstream)
+    assert str(several.text).count("Of numbers, ") == several.units + 1
+
+
+def test_vt_in_upstreams_wording(upstream: Recipe) -> None:
+    join = " " if upstream.words == "2024" else "\n"
+    texts = [str(sample("vt", upstream, index).text) for index in range(2)]
+    examples = [text.partition("\n\nMind the lines.")[0] for text in texts]
+    assert (examples[0] == examples[1]) == (upstream.words == "2024")
+    assert examples[0].startswith("Mind the lines.\n\nHum. Hum hum.")
+    assert " 5 have " in examples[0]
+    names = examples[0].rpartition(":  ")[2].split()
+    assert all(len(name) == 3 for name in names)
+    assert f"{join}VAR {names[1]} = VAR {names[0]} {join}Hum" in examples[0]
+
+
+def test_other_tasks_in_upstreams_wording(upstream: Recipe) -> None:
+    cwe = str(sample("cwe", upstream).text)
+    assert cwe.startswith("Look.\n1. ")
+    assert cwe.endswith("\nWhich ten?")
+    assert "\nWhich ten? Ten: 1. " in cwe
+    assert cwe.count("Look.\n1. ") == 2
+    fwe = str(sample("fwe", upstream).text)
+    assert fwe.startswith("Look. ")
+    assert not fwe.startswith("Look.  ")
+    qa = sample("qa_2", upstream)
+    assert str(qa.text).startswith("Read.\n\nPage 1:\nTitle ")
+    assert str(qa.text).endswith("\n\nNow: Which hill is 0?")
+    assert str(qa.text).count("\n\nPage ") == qa.units
+
+
+@pytest.mark.parametrize("task", ["niah_single_1", "niah_multikey_3", "vt", "cwe", "fwe", "qa_1", "qa_2"])
+def test_upstreams_wording_fills_a_length_too(upstream: Recipe, task: str) -> None:
+    built = sample(task, replace(upstream, exact=True))
+    assert built.ids is not None
+    assert len(built.ids) + len(built.after) + CARDS[task].max_new_tokens == upstream.length
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tasks": []}, "constants.py: TASKS has no template and answer_prefix for 'niah'"),
+        ({"tasks": {**TASKS, "qa": {"template": "no slot", "answer_prefix": ""}}}, "answer_prefix for 'qa'"),
+        ({"tasks": {**TASKS, "qa": {"template": "{context}"}}}, "answer_prefix for 'qa'"),
+        ({"niah": "needle = 3\n"}, "niah.py: 'needle' is 0 texts that fit"),
+        ({"niah": NIAH + 'haystack = "Another."\n'}, "niah.py: 'haystack' is 2 texts that fit"),
+        ({"document": "DOCUMENT_PROMPT = 'no slot'\n"}, "qa.py: 'DOCUMENT_PROMPT' is 0 texts"),
+    ],
+)
+def test_files_of_another_structure_are_told(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        wording.upstream(*files(tmp_path, **change), old=False)
+
+
+def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ruler/constants-2024\.py.*lampe-eval data fetch"):
+        wording.wording("2024", tmp_path)

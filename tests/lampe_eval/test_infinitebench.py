@@ -1,0 +1,273 @@
+"""InfiniteBench's prompts on files of our own in upstream's structure; its labels as the scorers want them."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval.benches import find_tasks
+from lampe_eval.benches import tasks as all_tasks
+from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches.infinitebench import LAMPE, InfiniteBench, cut_as_text, parted
+from lampe_eval.errors import UserError
+from tests.fixtures import package, pin
+from tests.parity.data import DATA
+
+BENCH = InfiniteBench()
+
+OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
+TEMPLATES = {
+    "passkey": "A key is hidden here.\n\n{context}\n\n{input}\n\nThe key is",
+    "kv_retrieval": "Look it up.\n\n{context}\n\n{input}",
+    "longbook_choice_eng": f"A novel.\n\n{{context}}\n\nAsked: {{question}}\n{OPTIONS}\n\nThe right letter is",
+    "longbook_qa_eng": "A novel.\n\n{context}\n\nAsked: {question}\nReply:",
+    "code_run": "See {func} below.\n\n{context}\n\nWork out {func_call}. What {func_call} gives is",
+    "code_debug": f"One is broken.\n\n{{context}}\n\n{OPTIONS}\n\nThe broken one:",
+    "math_find": "{prefix}\n\n{context}\n\n{input}",
+}
+CODE = '''
+def create_prompt(eg, data_name):
+    """Is this read?"""
+    target = find(r"Any .+ of", eg["input"])
+    assert target, f"Nothing to find in {eg}"
+    return template.format(prefix=f"Which is {target} here?", context=eg["context"])
+'''
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer(pocket: tuple[object, PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    return copy.deepcopy(pocket[1])
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = package(tmp_path, monkeypatch)
+    pin(
+        folder,
+        "infinitebench",
+        "prompt.py",
+        f"gpt4_templates = {{}}\nyarn_mistral_templates = {TEMPLATES!r}\n".encode(),
+    )
+    pin(folder, "infinitebench", "eval_utils.py", CODE.encode())
+    return folder
+
+
+def _put(files: Path, task: str, *rows: dict[str, Any]) -> None:
+    whole = [
+        {"id": at, "context": "c", "input": "i", "answer": ["a"], "options": []} | row for at, row in enumerate(rows)
+    ]
+    pin(files, "infinitebench", f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in whole).encode())
+
+
+def _samples(
+    task: str, tokenizer: PreTrainedTokenizerBase, protocol: str = "fair", length: int = 512, limit: int = 9
+) -> list[Prompt]:
+    (found,) = find_tasks((f"infinitebench/{task}",))
+    return list(BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol))))
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, sample: Prompt) -> str:
+    return str(tokenizer.decode(list(sample.ids), skip_special_tokens=True)).strip()
+
+
+ROWS = {
+    "passkey": (
+        {"context": "So it goes.", "input": "Which key?"},
+        "A key is hidden here.\n\nSo it goes.\n\nWhich key?\n\nThe key is",
+    ),
+    "longbook_qa_eng": ({"context": "Once.", "input": "Who?"}, "A novel.\n\nOnce.\n\nAsked: Who?\nReply:"),
+    "code_run": (
+        {"context": "def f", "input": "Now func_7(-3), please, not func_8(2)."},
+        "See func_7 below.\n\ndef f\n\nWork out func_7(-3). What func_7(-3) gives is",
+    ),
+    "math_find": (
+        {"context": "[3, 1]", "input": "The Largest of all of them"},
+        "Which is the largest of all here?\n\n[3, 1]\n\nThe Largest of all of them",
+    ),
+    "code_debug": (
+        {"context": "code", "answer": ["f"], "options": ["e", "f", "g", "h"]},
+        "One is broken.\n\ncode\n\nA. e\nB. f\nC. g\nD. h\n\nThe broken one:",
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", ["fair", "official"])
+@pytest.mark.parametrize("task", ROWS)
+def test_every_kind_of_row_fills_its_template(
+    files: Path, tokenizer: PreTrainedTokenizerBase, task: str, protocol: str
+) -> None:
+    row, expected = ROWS[task]
+    _put(files, task, row)
+    (sample,) = _samples(task, tokenizer, protocol)
+    assert _text(tokenizer, sample) == expected
+    assert sample.cut == 0 and sample.extras == {"id": 0}
+
+
+def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
+    files: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = CHAT
+    _put(files, "code_run", ROWS["code_run"][0])
+    (chat,), (plain,) = (_samples("code_run", tokenizer, protocol) for protocol in ("fair", "fair:chat=none"))
+    before, _, after = _text(tokenizer, chat).partition("</>")
+    assert before.startswith("<user>") and before.endswith("Work out func_7(-3).")
+    assert after == "<me>What func_7(-3) gives is"
+    assert _text(tokenizer, plain) == ROWS["code_run"][1]
+
+
+@pytest.mark.parametrize(
+    ("template", "lead"),
+    [
+        ("{context}\n\n{input}\n\nThe key is", "\n\nThe key is"),
+        ("{context}\n问题：{question}\n答案：", "\n答案："),
+        ("Sum: 1 + 2\nValues: [3]\n\nSum: {context}\nValues:", "\nValues:"),
+        ("{context}\n\nWork out {func_call}. That gives", " That gives"),
+        ("{context}\n\n{input}", ""),
+        ("{context}\n\nSay of {input}. Then {more}", ""),
+    ],
+)
+def test_what_begins_the_answer(template: str, lead: str) -> None:
+    question, found = parted(template)
+    assert found == lead
+    assert question + found == template
+
+
+@pytest.mark.parametrize(("protocol", "room"), [("fair", 128 - 6), ("official", 128), ("lampe", 128)])
+def test_long_texts_lose_their_middle(
+    files: Path, tokenizer: PreTrainedTokenizerBase, protocol: str, room: int
+) -> None:
+    _put(files, "passkey", {"context": " ".join(f"w{n}" for n in range(300)), "input": "Which key?"})
+    (sample,) = _samples("passkey", tokenizer, protocol, 128)
+    assert sample.cut > 0
+    assert abs(len(sample.ids) - room) <= (0 if protocol == "fair" else 2)  # decoded and encoded again
+    assert _text(tokenizer, sample).endswith("Which key?\n\nThe key is")
+    assert [word in _text(tokenizer, sample) for word in ("w0 ", "w150", "w299")] == [True, False, True]
+
+
+class Letters:
+    """One token a letter; a begin of text that is special, as ``<``."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in f"<{text}"]}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return "".join(map(chr, ids)).replace("<", "")
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "cut"), [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)]
+)
+def test_halves_of_the_whole_prompt_begin_of_text_counted(limit: int, text: str, cut: int) -> None:
+    """The first ``limit // 2`` tokens, of which one is the begin of text, and as many last ones."""
+    assert cut_as_text(Letters(), "abcdefg", limit) == (text, cut)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "label"),
+    [
+        ("passkey", {"answer": ["71432"]}, ["71432"]),
+        ("kv_retrieval", {"answer": "ab-12"}, "ab-12"),
+        ("longbook_choice_eng", {"answer": ["two"], "options": ["one", "two", "two", "four"]}, ["two", "B"]),
+        ("code_debug", {"answer": "d", "options": ["a", "b", "c", "d"]}, ["d", "D"]),
+        ("code_debug", {"answer": ["d", "C"], "options": ["a", "b", "c", "d"]}, ["d", "C"]),
+        ("code_run", {"answer": -4, "input": "func_1(2)"}, -4),
+        ("code_run", {"answer": [4], "input": "func_1(2)"}, [4]),
+    ],
+)
+def test_labels_are_as_the_scorers_take_them(
+    files: Path, tokenizer: PreTrainedTokenizerBase, task: str, row: dict[str, Any], label: Any
+) -> None:
+    _put(files, task, row)
+    (sample,) = _samples(task, tokenizer)
+    assert sample.references == label and type(sample.references) is type(label)
+
+
+def test_the_protocol_says_which_scorer() -> None:
+    def score(protocol: str, task: str, prediction: str, label: Any) -> float:
+        row = {"prediction": prediction, "references": label, "extras": {}}
+        return BENCH.score(task, row, BENCH.protocol(protocol))
+
+    for task, prediction, label in [("kv_retrieval", "ab-12", ["ab-12"]), ("code_debug", "B", ["f", "B"])]:
+        assert [score(protocol, task, prediction, label) for protocol in ("official", "lampe", "fair")] == [0, 1, 1]
+    assert score("fair:scorer=official", "code_debug", "B", ["f", "B"]) == 0
+
+
+def test_tasks_and_protocols() -> None:
+    known = {task.name: task for task in all_tasks("infinitebench")}
+    assert len(known) == 12
+    assert {name for name, task in known.items() if BENCH.has(task, BENCH.protocol("lampe"))} == LAMPE
+    for protocol in ("fair", "official"):
+        assert all(BENCH.has(task, BENCH.protocol(protocol)) for task in known.values())
+    assert BENCH.protocol("lampe").decoding == "squeezed"
+    assert BENCH.averages({"passkey": 50.0, "code_run": 100.0}, BENCH.protocol("fair")) == {"mean of tasks": 75.0}
+    assert BENCH.needs(known["math_find"], BENCH.protocol("fair")) == [
+        "infinitebench/prompt.py", "infinitebench/eval_utils.py", "infinitebench/math_find.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    _put(files, "passkey", {}, {}, {"context": 5})
+    assert [sample.id for sample in _samples("passkey", tokenizer, limit=2)] == ["0000", "0001"]
+    with pytest.raises(UserError, match=r"passkey.jsonl:3: 'context' is int, expected str"):
+        _samples("passkey", tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        ("code_run", {"input": "nothing is called"}, r"code_run.jsonl: row 1: the input does not say a call"),
+        ("math_find", {"input": "the smallest"}, r"row 1: the input does not say what to find"),
+        ("code_debug", {"answer": "x", "options": list("abcd")}, r"the answer 'x' is none of the options"),
+        ("code_debug", {"answer": "a", "options": list("abc")}, r"row 1: 3 options, expected 4"),
+        ("longbook_sum_eng", {}, r"prompt.py: has no prompt for 'longbook_sum_eng'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_said(
+    files: Path, tokenizer: PreTrainedTokenizerBase, task: str, row: dict[str, Any], message: str
+) -> None:
+    _put(files, task, row)
+    with pytest.raises(UserError, match=message) as caught:
+        _samples(task, tokenizer, length=4096)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_without_its_question_is_said(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    _put(files, "math_find", ROWS["math_find"][0])
+    pin(files, "infinitebench", "eval_utils.py", b"def create_prompt():\n    return 'no question'\n")
+    with pytest.raises(UserError, match=r"eval_utils.py: has 0 questions in 'create_prompt', expected 1"):
+        _samples("math_find", tokenizer)
+
+
+RESULTS = DATA / "infinitebench" / "results"
+SHARED = sorted(RESULTS.glob("*/preds_*.jsonl"))
+
+
+@pytest.mark.parametrize("file", SHARED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_real_labels_have_a_score_under_every_protocol(file: Path) -> None:
+    """Labels are scalars in results before 2024 and lists after, and stay so from the data to the scorer."""
+    with file.open(encoding="utf-8") as lines:
+        row = json.loads(lines.readline())
+    task, label = file.stem.removeprefix("preds_"), row["ground_truth"]
+    stored = {"prediction": row["prediction"], "references": json.loads(json.dumps(label)), "extras": {"id": row["id"]}}
+    for protocol in ("official", "lampe", "fair"):
+        assert 0 <= BENCH.score(task, stored, BENCH.protocol(protocol)) <= 1
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason=f"no prediction files under {DATA}")
+@pytest.mark.parametrize("task", ["code_debug", "longbook_choice_eng"])
+def test_labels_of_choices_have_the_form_of_upstreams_results(
+    files: Path, tokenizer: PreTrainedTokenizerBase, task: str
+) -> None:
+    with (RESULTS / "yi-6b-200k" / f"preds_{task}.jsonl").open(encoding="utf-8") as lines:
+        label = json.loads(lines.readline())["ground_truth"]
+    options = ["w", "x", "y"]
+    options.insert("ABCD".index(label[1]), label[0])
+    _put(files, task, {"answer": label[:1], "options": options})
+    assert _samples(task, tokenizer)[0].references == label

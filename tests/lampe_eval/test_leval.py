@@ -1,0 +1,381 @@
+"""L-Eval's prompts on files of our own in upstream's structure; its numbers from answers."""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lampe_eval.benches import find_tasks, tasks
+from lampe_eval.benches.base import Draw, Prompt, Row
+from lampe_eval.benches.leval import EXAMS, LAMPE, LEval, shortened
+from lampe_eval.errors import UserError
+from tests.fixtures import package, pin
+from tests.lampe_eval.test_longbench import LLAMA2, LLAMA3, Letters
+from tests.parity.data import DATA
+
+BENCH = LEval()
+LONG = 1 << 16
+
+SYSTEMS = dict(zip(("gsm", "topic", "coursera", "codeU", "sci_fi", "exam", "open"), "TUVWXYZ", strict=True))
+CONFIG = """
+limit = 512
+def get_sys_prompt(args, file_name):
+    if "gsm" in file_name:
+        prompt = "T"
+    elif "topic" in file_name:
+        prompt  = "U"
+    elif "coursera" in file_name:
+        prompt = "V"
+    elif "codeU" in file_name:
+        prompt = "W"
+    elif "sci_fi" in file_name:
+        prompt = "X"
+    elif "exam" in args.metric:
+        prompt = "Y"
+    else:
+        prompt = "Z"
+    return prompt
+"""
+SCRIPT = r"""
+def main():
+    for file_name in files:
+        BEGIN, END = "<", ">"
+        for d in data:
+            document = d["input"]
+            for inst, out in zip(d["instructions"], d["outputs"]):
+                if "gsm" in file_name or "codeU" in file_name:
+                    context = document + "\n\n" + inst
+                elif args.metric == "exam_eval":
+                    context = "Look: {document} \nSay: {inst}. Only that "
+                    message += "\nAnswer:"
+                else:
+                    context = "Look: {document} Do: {inst} " + f"\nTake {len(out.split())} words."
+                row["prompt"] = message.replace(document, "<it>")
+                if "sci_fi" in file_name:
+                    text = inst.replace("in the story.", "in our days") + " Be short. \nAnswer:"
+                    row[f"{name}_pred"] += f" [fact: {output}]"
+"""
+
+
+def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1) -> dict[str, Any]:
+    asked = [f"Is it {number}, in the story." for number in range(questions)]
+    return {
+        "input": document,
+        "instructions": asked,
+        "outputs": ["One two three"] * questions,
+        "evaluation": evaluation,
+    }
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """L-Eval with prompts of our own."""
+    folder = package(tmp_path, monkeypatch)
+    pin(folder, "leval", "LEval_config.py", CONFIG.encode())
+    pin(folder, "leval", "llama2-chat-test.py", SCRIPT.encode())
+    return folder
+
+
+def _data(folder: Path, task: str, *rows: dict[str, Any]) -> None:
+    pin(folder, "leval", f"{task}.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+
+
+def _prompts(
+    task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
+) -> list[Prompt]:
+    (found,) = find_tasks((f"leval/{task}",))
+    draw = Draw(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+
+
+def _text(prompt: Prompt) -> str:
+    """The text after the one begin that every prompt has."""
+    text = Letters().decode(list(prompt.ids))
+    assert text.startswith("<s>")
+    return text.removeprefix("<s>")
+
+
+QUESTION = "Is it 0, in the story."
+PARTS = {
+    "gsm100": f"A tale.\n\n{QUESTION}",
+    "codeU": f"A tale.\n\n{QUESTION}",
+    "topic_retrieval_longchat": f"A tale.\n\n{QUESTION}",
+    "quality": f"Look: A tale. \nSay: {QUESTION}. Only that ",
+    "sci_fi": f"Look: A tale. \nSay: {QUESTION}. Only that ",
+    "news_summ": f"Look: A tale. Do: {QUESTION} \nTake 3 words.",
+}
+SYSTEM = {"gsm100": "T", "codeU": "W", "topic_retrieval_longchat": "U", "quality": "Y", "sci_fi": "X", "news_summ": "Z"}
+LEAD = {"quality": "\nAnswer:", "sci_fi": "\nAnswer:"}
+
+
+def _evaluation(task: str) -> str:
+    return "exam" if task in EXAMS else "f1"
+
+
+@pytest.mark.parametrize("task", PARTS)
+def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None:
+    _data(own, task, _row(_evaluation(task)))
+    (prompt,) = _prompts(task, "official", LLAMA2)
+    closed = "" if task in ("gsm100", "codeU") else "[/INST]"
+    expected = f"[INST]<<SYS>>\n{SYSTEM[task]}\n<</SYS>>\n\n{PARTS[task]}{closed}{LEAD.get(task, '')}"
+    assert _text(prompt) == expected
+    assert (prompt.decoding, prompt.max_new_tokens, prompt.references) == ("specials", 512, ["One two three"])
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair"])
+@pytest.mark.parametrize("task", PARTS)
+def test_other_models_read_the_same_parts_in_their_own_turns(own: Path, task: str, protocol: str) -> None:
+    _data(own, task, _row(_evaluation(task)))
+    (prompt,) = _prompts(task, protocol, LLAMA3)
+    turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
+    begin = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    turns = turn.format("system", SYSTEM[task]) + turn.format("user", PARTS[task])
+    assert _text(prompt) == f"{turns}{begin}{LEAD.get(task, '').lstrip()}"
+    assert prompt.decoding == "text"  # their last mark would be scored as a word
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair", "fair:chat=none"])
+def test_models_without_turns_read_the_bare_parts(own: Path, protocol: str) -> None:
+    _data(own, "quality", _row())
+    (prompt,) = _prompts("quality", protocol, LLAMA3 if "none" in protocol else None)
+    assert _text(prompt) == f"Y\n\n{PARTS['quality']}\nAnswer:"
+
+
+@pytest.mark.parametrize("task", [task.name for task in tasks("leval")])
+def test_every_task_has_its_system_prompt(own: Path, task: str) -> None:
+    _data(own, task, _row(_evaluation(task)))
+    (prompt,) = _prompts(task, "official")
+    key = next((key for key in SYSTEMS if key in task), "exam" if task in EXAMS else "open")
+    assert _text(prompt).startswith(f"{SYSTEMS[key]}\n\n")
+
+
+@pytest.mark.parametrize("task", LAMPE)
+def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: str) -> None:
+    _data(own, task, _row(document="A tale. " * 5000))
+    (prompt,) = _prompts(task, "lampe", LLAMA3, length=1024)
+    system = SYSTEMS[next((key for key in SYSTEMS if key in task), "exam")]
+    asked = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
+    assert _text(prompt) == (
+        f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
+    )
+    assert (prompt.cut, prompt.decoding) == (0, "specials")
+
+
+def test_lampe_has_five_tasks() -> None:
+    protocol = BENCH.protocol("lampe")
+    assert {task.name for task in tasks("leval") if BENCH.has(task, protocol)} == set(LAMPE)
+    assert all(BENCH.has(task, BENCH.protocol("fair")) for task in tasks("leval"))
+    with pytest.raises(UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "):
+        _prompts("codeU", "lampe")
+
+
+WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for number in range(1000)]
+
+
+@pytest.mark.parametrize(("task", "kept"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
+def test_official_keeps_as_many_words_as_tokens_fit_less_250s(own: Path, task: str, kept: list[str]) -> None:
+    """2048 leaves 2000 - 512 tokens; 1488 words have 7440, and 238 are the first of 250 fewer each time to fit."""
+    _data(own, task, _row(document=" ".join(WORDS)))
+    (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
+    assert re.findall(r"[wv]\d{3}", _text(prompt)) == kept
+    assert prompt.cut == 5 * (len(WORDS) - len(kept))
+
+
+def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
+    tokenizer: Any = Letters()
+    assert shortened(tokenizer, "a  b c", 7, last=False) == "a  b c"  # six letters and the begin
+    assert shortened(tokenizer, "a  b c", 6, last=False) == ""  # six words are kept first, then all but 244
+    assert shortened(tokenizer, "oneword", 3, last=True) == ""
+
+
+def test_documents_are_not_cut_where_the_protocol_says_so(own: Path) -> None:
+    _data(own, "quality", _row(document=" ".join(WORDS)))
+    (prompt,) = _prompts("quality", "official:truncation=none", LLAMA2, length=2048)
+    assert " ".join(WORDS) in _text(prompt)
+
+
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
+    _data(own, "quality", _row(document=" ".join(WORDS)))
+    (prompt,) = _prompts("quality", "fair", LLAMA3, length=2048)
+    assert len(prompt.ids) + 512 == 2048
+    assert _text(prompt).endswith(
+        f"Say: {QUESTION}. Only that <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nAnswer:"
+    )
+    assert _text(prompt).startswith("<|start_header_id|>system<|end_header_id|>\n\nY<|eot_id|>")
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair"])
+def test_a_length_without_room_is_refused(own: Path, protocol: str) -> None:
+    _data(own, "quality", _row())
+    with pytest.raises(UserError, match=r"length 512 leaves no token for a .*; use longer --lengths"):
+        _prompts("quality", protocol, length=512)
+
+
+@pytest.mark.parametrize(
+    "protocol", ["fair:cut=text", "official:truncation=middle", "official:truncation=skip", "lampe:truncation=middle"]
+)
+def test_cuts_that_no_prompt_has_are_refused(protocol: str) -> None:
+    with pytest.raises(UserError, match="leval cuts ids anywhere or words at the right"):
+        BENCH.protocol(protocol)
+
+
+def test_rows_for_a_judge_are_left_out_but_counted(own: Path) -> None:
+    rows = [_row("exam", questions=3), _row("LLM", questions=1), _row("human", questions=1), _row("exam", questions=2)]
+    _data(own, "topic_retrieval_longchat", *rows)
+    prompts = _prompts("topic_retrieval_longchat", "fair")
+    assert [prompt.extras["row"] for prompt in prompts] == [0, 1, 2, 5, 6]
+    assert [prompt.id for prompt in prompts] == ["0000", "0001", "0002", "0005", "0006"]
+    assert _prompts("topic_retrieval_longchat", "fair", limit=4) == prompts[:4]
+
+
+def test_fiction_is_asked_again_of_the_real_world(own: Path) -> None:
+    _data(own, "sci_fi", _row())
+    for protocol, template in (("official", LLAMA2), ("lampe", LLAMA3), ("fair", LLAMA3)):
+        (prompt,) = _prompts("sci_fi", protocol, template)
+        assert prompt.follow_up
+        second = prompt.follow_up.ask("True</s>")
+        assert _text(second) == "Is it 0, in our days Be short. \nAnswer:"
+        assert (second.max_new_tokens, second.decoding) == (512, prompt.decoding)
+        assert prompt.follow_up.join("True</s>", "False</s>") == "True</s> [fact: False</s>]"
+
+
+def test_only_fiction_is_asked_twice(own: Path) -> None:
+    _data(own, "quality", _row())
+    assert all(prompt.follow_up is None for prompt in _prompts("quality", "official"))
+
+
+@pytest.mark.parametrize(
+    ("document", "read"),
+    [
+        ("f{{x}}", "f{x}"),
+        ("f{x}{{y}}", "f{x}{{y}}"),
+        ("f{", "f{"),
+        ("{}", "{}"),
+        ("{inst!r:.1}", "'"),
+        ("{inst[a]}", "{inst[a]}"),
+    ],
+)
+def test_upstream_formats_a_document_in_plain_prompts_once_more(own: Path, document: str, read: str) -> None:
+    _data(own, "codeU", _row(document=document))
+    (official,), (fair,) = _prompts("codeU", "official", LLAMA2), _prompts("codeU", "fair")
+    assert _text(official) == f"[INST]<<SYS>>\nW\n<</SYS>>\n\n{read}\n\n{QUESTION}"
+    assert _text(fair) == f"W\n\n{document}\n\n{QUESTION}"
+    _data(own, "quality", _row(document=document))
+    assert f"Look: {document} \n" in _text(_prompts("quality", "official", LLAMA2)[0])
+
+
+def test_broken_files_are_named(own: Path) -> None:
+    _data(own, "quality", _row() | {"outputs": []})
+    with pytest.raises(
+        UserError, match=r"quality\.jsonl: 'instructions' and 'outputs' of a row are not texts in pairs"
+    ):
+        _prompts("quality", "fair")
+    _data(own, "quality", _row() | {"outputs": [7]})
+    with pytest.raises(UserError, match="not texts in pairs"):
+        _prompts("quality", "fair")
+    for name, content in (
+        ("LEval_config.py", CONFIG.replace('"V"', "None or 1")),
+        ("llama2-chat-test.py", "def main():\n  1"),
+    ):
+        pin(own, "leval", name, content.encode())
+        with pytest.raises(UserError, match="the prompts are not where they should be"):
+            _prompts("quality", "fair")
+
+
+def test_a_task_needs_its_data_and_the_sentences(own: Path) -> None:
+    (task,) = find_tasks(("leval/tpo",))
+    names = {"leval/LEval_config.py", "leval/llama2-chat-test.py", "leval/tpo.jsonl"}
+    assert set(BENCH.needs(task, BENCH.protocol("fair"))) == names
+
+
+def _rows(task: str, *pairs: tuple[str, str]) -> list[Row]:
+    protocol = BENCH.protocol("official")
+    rows = [{"prediction": said, "references": [gold], "extras": {"row": i}} for i, (said, gold) in enumerate(pairs)]
+    return [row | {"score": BENCH.score(task, row, protocol)} for row in rows]
+
+
+def _reduced(task: str, *pairs: tuple[str, str]) -> Any:
+    (found,) = find_tasks((f"leval/{task}",))
+    return BENCH.reduce(found, _rows(task, *pairs), BENCH.protocol("official"))
+
+
+def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
+    scores = _rows("multidoc_qa", ("Rome</s>", "Rome"), ("Rome<|eot_id|>", "Rome"), ("in Rome</s>", "Rome"))
+    assert [row["score"] for row in scores] == [1, 0, pytest.approx(2 / 3)]
+
+
+def test_exams_and_questions_have_a_mean_with_its_error() -> None:
+    score = _reduced("quality", ("A", "A"), ("B", "A"), ("C</s>", "C"), ("D", "C"))
+    assert (score.value, score.n, score.details) == (50, 4, {})
+    assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
+
+
+def test_fiction_and_topics_have_the_mean_of_their_parts() -> None:
+    score = _reduced(
+        "sci_fi", ("True [fact: True]</s>", "True [fact: False]"), ("True [fact: True]", "True [fact: True]")
+    )
+    assert (score.value, score.details) == (75, {"loyalty": 100, "fact": 50})
+    assert score.stderr == pytest.approx(25)
+    topics = _reduced("topic_retrieval_longchat", ("art", "Art"), ("no", "Art"), ("no", "Art"), ("no", "Art"))
+    assert topics.details == {"first": 50, "second": 0, "third": 0}
+    assert topics.value == pytest.approx(50 / 3, abs=1e-4)
+
+
+def test_summaries_have_a_geometric_mean_whose_error_is_linearised() -> None:
+    pairs = [("the cat sat on the mat", "the cat lay on the mat"), ("rain fell", "rain fell all night long")]
+    score = _reduced("news_summ", *pairs)
+    means = [score.details[kind] for kind in ("rouge1", "rouge2", "rougeL")]
+    assert score.value == pytest.approx(math.prod(means) ** (1 / 3), abs=1e-3)
+    singles = [_reduced("news_summ", pair).details for pair in pairs]
+    slopes = [
+        sum(score.value / 3 / mean * single[kind] for kind, mean in zip(single, means, strict=True))
+        for single in singles
+    ]
+    assert score.stderr == pytest.approx(abs(slopes[0] - slopes[1]) / 2, rel=1e-4)
+    assert math.isnan(_reduced("news_summ", ("a b", "c d"), ("e f", "g h")).stderr)
+    assert math.isnan(_reduced("news_summ", pairs[0]).stderr)
+
+
+def test_the_mean_of_exams_leaves_topics_and_open_ended_tasks_out() -> None:
+    protocol = BENCH.protocol("fair")
+    scores = {"quality": 40.0, "tpo": 60.0, "topic_retrieval_longchat": 0.0, "news_summ": 5.0}
+    assert BENCH.averages(scores, protocol) == {"mean of exams": 50}
+    assert BENCH.averages({"news_summ": 5.0}, protocol) == {}
+
+
+REAL = {path.stem: path for path in sorted((DATA / "leval" / "LEval-data").glob("*/*.jsonl"))}
+
+
+@pytest.mark.parametrize("task", REAL)
+def test_real_rows_to_the_byte(own: Path, task: str) -> None:
+    """The pinned data has as many samples as the card says, and each is in its prompt as it is."""
+    target = own / "data" / "leval" / "LEval-data" / REAL[task].parent.name
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(REAL[task], target)
+    prompts = _prompts(task, "official:truncation=none", LLAMA2)
+    (found,) = find_tasks((f"leval/{task}",))
+    assert len(prompts) == found.card.samples
+    with REAL[task].open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    pairs = [
+        (row["input"], question, answer, row["evaluation"])
+        for row in rows
+        for question, answer in zip(row["instructions"], row["outputs"], strict=True)
+    ]
+    for prompt in (prompts[0], prompts[-1]):
+        document, question, answer, evaluation = pairs[prompt.extras["row"]]
+        assert evaluation in ("exam", "f1", "rouge")
+        assert prompt.references == [answer]
+        middle = {
+            "gsm100": f"{document}\n\n{question}",
+            "topic_retrieval_longchat": f"{document}\n\n{question}[/INST]",
+        }.get(task, f"Look: {document} \nSay: {question}. Only that [/INST]\nAnswer:")
+        if task not in EXAMS:
+            middle = f"Look: {document} Do: {question} \nTake {len(answer.split())} words.[/INST]"
+        assert _text(prompt).partition("\n<</SYS>>\n\n")[2] == middle

@@ -1,0 +1,298 @@
+"""LongBench v2's prompts on files of our own, its second question after reasoning, and upstream's prediction files."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lampe_eval.benches import find_tasks, tasks
+from lampe_eval.benches import longbench_v2 as bench_module
+from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, shortened
+from lampe_eval.errors import UserError
+from lampe_eval.scoring.files import score_folder
+from tests.fixtures import package, pin
+from tests.lampe_eval.test_longbench import LLAMA3, Letters
+from tests.parity.data import DATA
+
+BENCH = LongBenchV2()
+K128 = 131072
+
+TEMPLATES = {
+    "0shot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
+    "0shot_cot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThink:",
+    "0shot_cot_ans.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThought: $COT$\nWhich?",
+    "0shot_no_context.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
+}
+ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
+
+
+def _row(index: int = 0, **changes: Any) -> dict[str, Any]:
+    choices = {"choice_A": "one ", "choice_B": "two", "choice_C": "\nthree", "choice_D": "four"}
+    row = {"_id": f"q{index}", "domain": "Law", "sub_domain": "Wills", "difficulty": "hard", "length": "short"}
+    return row | choices | {"question": " Why?\n", "answer": "C", "context": " A tale.\n"} | changes
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """LongBench v2 with files of our own."""
+    folder = package(tmp_path, monkeypatch)
+    for name, text in TEMPLATES.items():
+        pin(folder, "longbench-v2", name, text.encode())
+    _data(folder, _row())
+    return folder
+
+
+def _data(folder: Path, *rows: Any) -> None:
+    pin(folder, "longbench-v2", "data.json", json.dumps(rows, indent=2).encode())
+
+
+def _prompts(
+    task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
+) -> list[Prompt]:
+    (found,) = find_tasks((f"longbench-v2/{task}",))
+    draw = Draw(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+
+
+def _text(prompt: Prompt) -> str:
+    """The text after the begin that every prompt has once."""
+    text = Letters().decode(list(prompt.ids))
+    assert text.startswith("<s>")
+    return text.removeprefix("<s>")
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair"])
+@pytest.mark.parametrize(
+    ("task", "text", "answer"),
+    [
+        ("direct", f"See:\nA tale.\n{ASKED}Which?", 128),
+        ("cot", f"See:\nA tale.\n{ASKED}Think:", 1024),
+        ("no-context", f"{ASKED}Which?", 128),
+    ],
+)
+def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) -> None:
+    (prompt,) = _prompts(task, protocol)
+    assert _text(prompt) == text
+    assert (prompt.max_new_tokens, prompt.references, prompt.cut) == (answer, ["C"], 0)
+    assert prompt.extras == {"_id": "q0", "domain": "Law", "difficulty": "hard", "length": "short"}
+    (turn,) = _prompts(task, protocol, LLAMA3)
+    user = f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
+    assert _text(turn) == f"{user}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def test_parts_are_put_in_one_after_another(own: Path) -> None:
+    """As upstream does, so that a text with the mark of a later part gets that part."""
+    _data(own, _row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
+    assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
+
+
+def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
+    """Half of them at either end, the begin of text among them, and no room for turn and answer is set aside."""
+    _data(own, _row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
+    whole = _text(_prompts("direct", "fair:truncation=none")[0])
+    (prompt,) = _prompts("direct", "official", LLAMA3)
+    kept = whole[: 60_000 - 1] + whole[-60_000:]
+    assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{kept}<|eot_id|>" + (
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert prompt.cut == len(whole) + 1 - 120_000
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")])
+def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
+    tokenizer: Any = Letters()
+    assert shortened(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
+
+
+def test_the_kept_parts_are_decoded_as_one() -> None:
+    class Marked(Letters):
+        def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+            assert skip_special_tokens
+            return f"[{super().decode(ids, True)}]"
+
+    tokenizer: Any = Marked()
+    assert shortened(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
+
+
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
+    _data(own, _row(context="word " * 3000))
+    for task, answer in (("direct", 128), ("cot", 1024)):
+        (prompt,) = _prompts(task, "fair", LLAMA3, length=2048)
+        assert len(prompt.ids) + answer == 2048
+        assert _text(prompt).endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+
+
+@pytest.mark.parametrize(("protocol", "length"), [("official", 8192), ("fair", 128)])
+def test_a_length_without_room_is_refused(own: Path, protocol: str, length: int) -> None:
+    with pytest.raises(UserError, match=rf"length {length} leaves no token for a prompt.*; use longer --lengths"):
+        _prompts("direct", protocol, length=length)
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair"])
+def test_reasoning_is_followed_by_a_second_question_without_the_text(own: Path, protocol: str) -> None:
+    (prompt,) = _prompts("cot", protocol)
+    assert prompt.follow_up
+    second = prompt.follow_up.ask("\n Since $Q$ is asked. ")
+    assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
+    assert (second.max_new_tokens, second.references) == (128, ["C"])
+    assert (
+        prompt.follow_up.join("The correct answer is (A)", "The correct answer is (C)") == "The correct answer is (C)"
+    )
+    assert _prompts("direct", protocol)[0].follow_up is None
+
+
+def test_naming_the_bench_runs_direct_answers() -> None:
+    assert [task.name for task in find_tasks(("longbench-v2",))] == ["direct"]
+    assert {task.name: task.card.samples for task in tasks("longbench-v2")} == dict.fromkeys(
+        bench_module.TEMPLATES, 503
+    )
+
+
+def test_a_task_needs_its_templates_and_the_data() -> None:
+    needs = {task.name: BENCH.needs(task, BENCH.protocol("fair")) for task in tasks("longbench-v2")}
+    assert needs["direct"] == ["longbench-v2/0shot.txt", "longbench-v2/data.json"]
+    assert needs["cot"] == ["longbench-v2/0shot_cot.txt", "longbench-v2/0shot_cot_ans.txt", "longbench-v2/data.json"]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_data_is_read_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
+) -> None:
+    monkeypatch.setattr(bench_module, "CHUNK", chunk)
+    rows = [_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(rows, indent=indent, ensure_ascii=indent is None), encoding="utf-8")
+    assert [row.model_dump(by_alias=True) for row in questions(path)] == rows
+
+
+def test_only_as_many_rows_are_read_as_are_wanted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "CHUNK", 10)
+    _data(own, _row(0), _row(1), {"broken": True})
+    assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
+    with pytest.raises(UserError, match="row 3"):
+        _prompts("direct", "fair", limit=3)
+
+
+GOOD = json.dumps(_row())
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("{}", "is not a JSON array; is it the official file"),
+        ("", "is not a JSON array"),
+        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
+        (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
+        (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
+        (json.dumps([_row(), _row(answer="E")]), "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'"),
+        (json.dumps([_row(difficulty="Hard")]), "row 1: 'difficulty': Input should be 'easy' or 'hard'"),
+        (json.dumps([_row(length=3)]), "row 1: 'length': Input should be 'short', 'medium' or 'long'"),
+        (json.dumps([_row(context=None)]), "row 1: 'context': Input should be a valid string"),
+        (json.dumps([{k: v for k, v in _row().items() if k != "_id"}]), "row 1: '_id': Field required"),
+        (b"[\xff]", "cannot be read"),
+    ],
+)
+def test_broken_data_is_named_with_its_row(tmp_path: Path, content: str | bytes, error: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=f"data.json: {error}"):
+        list(questions(path))
+
+
+def test_accuracy_with_bands() -> None:
+    answers = [
+        ("The correct answer is (C)", "easy", "short"),
+        ("**The correct answer is C**", "hard", "long"),
+        ("The correct answer is (A)", "hard", "long"),
+        ("C", "hard", "long"),
+    ]
+    protocol = BENCH.protocol("fair")
+    rows: list[Any] = [
+        {"prediction": said, "references": ["C"], "extras": {"difficulty": difficulty, "length": length}}
+        for said, difficulty, length in answers
+    ]
+    for row in rows:
+        row["score"] = BENCH.score("direct", row, protocol)
+    (task,) = find_tasks(("longbench-v2",))
+    score = BENCH.reduce(task, rows, protocol)
+    assert (score.value, score.n) == (50, 4)
+    assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
+    details = dict(score.details)
+    assert math.isnan(details.pop("medium"))
+    assert details == {"easy": 100, "hard": 33.3, "short": 100, "long": 33.3}
+
+
+def _write(path: Path, *lines: dict[str, Any]) -> None:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_path: Path) -> None:
+    row = _row() | {"pred": "A", "judge": False}
+    said = row | {"response": "**The correct answer is (C)**", "length": "long"}
+    _write(tmp_path / "Some-8B.jsonl", said, said | {"response": "C"}, row | {"judge": True})
+    _write(tmp_path / "Some-8B_cot.jsonl", row, {"_id": "q1", "error": "too long"})
+    results = score_folder("longbench_v2", tmp_path)
+    assert [(name, result.n, result.skipped) for name, result in results.items()] == [
+        ("Some-8B", 3, 0),
+        ("Some-8B_cot", 1, 1),
+    ]
+    scores = dict(results["Some-8B"].scores)
+    assert list(scores) == ["overall", "easy", "hard", "short", "medium", "long"]
+    assert (scores["overall"], scores["hard"], scores["short"], scores["long"]) == (66.7, 66.7, 100, 50)
+    assert results["Some-8B_cot"].scores["overall"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ({"pred": "A", "judge": True, "length": "short"}, "has no 'difficulty'"),
+        ({"pred": "A", "difficulty": "easy", "length": "short"}, "has no 'judge'"),
+        ({"response": "x", "difficulty": "easy", "length": "short"}, "has no 'answer'"),
+        ({"response": None, "answer": "A", "difficulty": "easy", "length": "short"}, "'response' is not a text"),
+    ],
+)
+def test_broken_prediction_files_are_named(tmp_path: Path, line: dict[str, Any], error: str) -> None:
+    _write(tmp_path / "model.jsonl", line)
+    with pytest.raises(UserError, match=rf"model\.jsonl:1: {error}"):
+        score_folder("longbench_v2", tmp_path)
+
+
+REAL = DATA / "longbench_v2"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no prediction files")
+def test_published_predictions_have_upstreams_numbers() -> None:
+    """The files hold neither responses nor answers, so this is the sum of upstream's own judgements."""
+    for name, result in score_folder("longbench_v2", REAL).items():
+        lines = [json.loads(line) for line in (REAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        judged = [line for line in lines if "error" not in line]
+        assert (result.n, result.skipped) == (len(judged), 503 - len(judged)) == (312, 191)
+        for band, value in result.scores.items():
+            hits = [line["judge"] for line in judged if band in ("overall", line["difficulty"], line["length"])]
+            assert value == round(100 * sum(hits) / len(hits), 1) if hits else math.isnan(value)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no prompt files")
+@pytest.mark.parametrize("task", bench_module.TEMPLATES)
+def test_official_templates_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    """Upstream's pinned templates on rows of the published files: each mark is gone, each part stands once."""
+    folder = package(tmp_path, monkeypatch)
+    for name in TEMPLATES:
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / name).write_bytes((REAL / name).read_bytes())
+    first, *_ = (REAL / "cot_gpt4omini_preds.jsonl").read_text(encoding="utf-8").splitlines()
+    row = {key: value for key, value in json.loads(first).items() if key in _row()} | {"answer": "A"}
+    _data(folder, row)
+    template = (REAL / bench_module.TEMPLATES[task]).read_text(encoding="utf-8")
+    before, mark, rest = template.partition("$DOC$")
+    question = (rest if mark else before).replace("$Q$", row["question"].strip())
+    for letter in "ABCD":
+        question = question.replace(f"$C_{letter}$", row[f"choice_{letter}"].strip())
+    expected = f"{before}{row['context'].strip()}{question}" if mark else question
+    (prompt,) = _prompts(task, "official")
+    assert _text(prompt) == expected
+    assert "$" not in expected.replace(row["context"].strip(), "")
