@@ -7,24 +7,45 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from lampe_eval import language
 from lampe_eval.benches import tasks
 from tests.fixtures import pin
+from tests.lampe_eval.ruler import kit
+from tests.upstream import (
+    INFINITEBENCH_CODE,
+    INFINITEBENCH_TEMPLATES,
+    LEVAL_CONFIG,
+    LEVAL_SCRIPT,
+    V2_TEMPLATES,
+    longbench_row,
+    v2_row,
+)
 
 ANSWER = 6
 """Tokens of an answer, so that the small model is done soon."""
 
 
-def short_answers(package: Path) -> None:
-    """Lowers the room for answers wherever a task's card has it."""
-    for path in (package / "tasks").glob("*/tasks.yaml"):
+def shorten_answers(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lowers the room for answers wherever a task's card or its bench has it, but for needles."""
+    for bench in ("infinitebench", "ruler"):
+        path = package / "tasks" / bench / "tasks.yaml"
         cards: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if path.parent.name != "niah":
-            for card in cards.values():
-                card |= {key: ANSWER for key in ("max_new_tokens",) if key in card}
-            path.write_text(yaml.safe_dump(cards, sort_keys=False), encoding="utf-8")
+        changed = {name: card | {"max_new_tokens": ANSWER} for name, card in cards.items()}
+        path.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    for name in ("leval.ANSWER", "longbench_v2.ANSWER", "longbench_v2.REASONING"):
+        monkeypatch.setattr(f"lampe_eval.benches.{name}", ANSWER)
+
+
+def everything(package: Path) -> None:
+    """Files of all benchmarks."""
+    longbench(package)
+    longbench_v2(package)
+    leval(package)
+    infinitebench(package)
+    ruler(package)
 
 
 def longbench(package: Path) -> None:
@@ -36,24 +57,6 @@ def longbench(package: Path) -> None:
     files = {f"data/{name}.jsonl": name for name in names} | {f"data/{name}_e.jsonl": name for name in of_e}
     members = {file: [longbench_row(name, index) for index in range(2)] for file, name in files.items()}
     pin(package, "longbench", "data.zip", archive(members))
-
-
-def longbench_row(task: str, index: int, words: int = 400) -> dict[str, Any]:
-    """A row in the schema of LongBench."""
-    answers = {
-        "passage_retrieval_en": "Paragraph 3", "passage_retrieval_zh": "段落3", "passage_count": "7", "trec": "Place",
-        "lsht": "Place",
-    }  # fmt: skip
-    return {
-        "input": "Where is the lamp?",
-        "context": language.text(index, words),
-        "answers": [answers.get(task, "In the harbor.")],
-        "length": words,
-        "dataset": task,
-        "language": "en",
-        "all_classes": ["Place", "Thing"] if task in ("trec", "lsht") else None,
-        "_id": f"{task}-{index}",
-    }
 
 
 def archive(members: Mapping[str, Iterable[Mapping[str, Any]]]) -> bytes:
@@ -68,3 +71,71 @@ def archive(members: Mapping[str, Iterable[Mapping[str, Any]]]) -> bytes:
 def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """JSON objects, one a line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def longbench_v2(package: Path) -> None:
+    """LongBench v2: templates and two questions."""
+    for name, text in V2_TEMPLATES.items():
+        pin(package, "longbench-v2", name, text.encode())
+    questions = [v2_row(index, context=language.text(index, 400)) for index in range(2)]
+    pin(package, "longbench-v2", "data.json", json.dumps(questions).encode())
+
+
+def leval(package: Path) -> None:
+    """L-Eval: prompts and two documents of each task."""
+    pin(package, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
+    pin(package, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
+    golds = {"sci_fi": "True [fact: False]", "coursera": "AB", "quality": "(B) It is.", "gsm100": "The answer is 7"}
+    for task in tasks("leval"):
+        kind = "exam" if task.card.metric == "exact match" else "f1" if task.card.metric == "F1" else "rouge"
+        row = {
+            "input": language.text(1, 400),
+            "instructions": ["Is it so, in the story.", "Is it not, in the story."],
+            "outputs": [golds.get(task.name, "It is so.")] * 2,
+            "evaluation": kind,
+        }
+        pin(package, "leval", f"{task.name}.jsonl", lines([row, row | {"evaluation": "LLM"}]))
+
+
+def infinitebench(package: Path) -> None:
+    """InfiniteBench: templates, the code they are filled by, and two rows of each task."""
+    plain = {task.name: "Read.\n\n{context}\n\n{input}\n\nIt is" for task in tasks("infinitebench")}
+    templates = f"yarn_mistral_templates = {plain | INFINITEBENCH_TEMPLATES!r}\n"
+    pin(package, "infinitebench", "prompt.py", templates.encode())
+    pin(package, "infinitebench", "eval_utils.py", INFINITEBENCH_CODE.encode())
+    labels: dict[str, Any] = {"math_find": 7, "code_run": 7, "math_calc": [1, 4, 8], "kv_retrieval": "71f0"}
+    asked = {"code_run": "What is func_7(-3)?", "math_find": "The largest of all numbers"}
+    for task in tasks("infinitebench"):
+        choice = "choice" in task.name or task.name == "code_debug"
+        row = {
+            "id": 0,
+            "context": language.text(2, 400),
+            "input": asked.get(task.name, "What is it?"),
+            "answer": labels.get(task.name, ["b" if choice else "ADA"]),
+            "options": ["a", "b", "c", "d"] if choice else [],
+        }
+        pin(package, "infinitebench", f"{task.name}.jsonl", lines([row, row | {"id": 1}]))
+
+
+def ruler(package: Path) -> None:
+    """RULER: the corpora of its questions."""
+    for name, write in (("dev-v2.0.json", kit.squad), ("hotpot_dev_distractor_v1.json", kit.hotpotqa)):
+        pin(package, "ruler", name, write(package / "corpus.json").read_bytes())
+
+
+def minilongbench(package: Path, files: Iterable[Path]) -> None:
+    """LongBench whose prompts are those of MiniLongBench as they are."""
+    members, names = {}, []
+    for path in files:
+        name = path.stem.removeprefix("MiniLongBench_")
+        samples = json.loads(path.read_text(encoding="utf-8")).values()
+        members[f"data/{name}.jsonl"] = [_mini_row(name, sample) for sample in samples]
+        names.append(name)
+    pin(package, "longbench", "dataset2prompt.json", json.dumps(dict.fromkeys(names, "{context}")).encode())
+    pin(package, "longbench", "dataset2maxlen.json", json.dumps(dict.fromkeys(names, ANSWER)).encode())
+    pin(package, "longbench", "data.zip", archive(members))
+
+
+def _mini_row(name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    gold = sample["gold"] if isinstance(sample["gold"], dict) else {"answers": sample["gold"], "all_classes": None}
+    return {**longbench_row(name, 0), "context": sample["origin_prompt"], **gold}

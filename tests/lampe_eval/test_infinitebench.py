@@ -15,26 +15,10 @@ from lampe_eval.benches.infinitebench import LAMPE, InfiniteBench, cut_as_text, 
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
+from tests.upstream import INFINITEBENCH_CODE, INFINITEBENCH_TEMPLATES
 
 BENCH = InfiniteBench()
 
-OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
-TEMPLATES = {
-    "passkey": "A key is hidden here.\n\n{context}\n\n{input}\n\nThe key is",
-    "kv_retrieval": "Look it up.\n\n{context}\n\n{input}",
-    "longbook_choice_eng": f"A novel.\n\n{{context}}\n\nAsked: {{question}}\n{OPTIONS}\n\nThe right letter is",
-    "longbook_qa_eng": "A novel.\n\n{context}\n\nAsked: {question}\nReply:",
-    "code_run": "See {func} below.\n\n{context}\n\nWork out {func_call}. What {func_call} gives is",
-    "code_debug": f"One is broken.\n\n{{context}}\n\n{OPTIONS}\n\nThe broken one:",
-    "math_find": "{prefix}\n\n{context}\n\n{input}",
-}
-CODE = '''
-def create_prompt(eg, data_name):
-    """Is this read?"""
-    target = find(r"Any .+ of", eg["input"])
-    assert target, f"Nothing to find in {eg}"
-    return template.format(prefix=f"Which is {target} here?", context=eg["context"])
-'''
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
 )
@@ -52,9 +36,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder,
         "infinitebench",
         "prompt.py",
-        f"gpt4_templates = {{}}\nyarn_mistral_templates = {TEMPLATES!r}\n".encode(),
+        f"gpt4_templates = {{}}\nyarn_mistral_templates = {INFINITEBENCH_TEMPLATES!r}\n".encode(),
     )
-    pin(folder, "infinitebench", "eval_utils.py", CODE.encode())
+    pin(folder, "infinitebench", "eval_utils.py", INFINITEBENCH_CODE.encode())
     return folder
 
 

@@ -14,51 +14,14 @@ from lampe_eval.benches.base import Draw, Prompt, Row
 from lampe_eval.benches.leval import EXAMS, LAMPE, LEval, shortened
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
-from tests.lampe_eval.test_longbench import LLAMA2, LLAMA3, Letters
+from tests.letters import LLAMA2, LLAMA3, Letters
 from tests.parity.data import DATA
+from tests.upstream import LEVAL_CONFIG, LEVAL_SCRIPT
 
 BENCH = LEval()
 LONG = 1 << 16
 
 SYSTEMS = dict(zip(("gsm", "topic", "coursera", "codeU", "sci_fi", "exam", "open"), "TUVWXYZ", strict=True))
-CONFIG = """
-limit = 512
-def get_sys_prompt(args, file_name):
-    if "gsm" in file_name:
-        prompt = "T"
-    elif "topic" in file_name:
-        prompt  = "U"
-    elif "coursera" in file_name:
-        prompt = "V"
-    elif "codeU" in file_name:
-        prompt = "W"
-    elif "sci_fi" in file_name:
-        prompt = "X"
-    elif "exam" in args.metric:
-        prompt = "Y"
-    else:
-        prompt = "Z"
-    return prompt
-"""
-SCRIPT = r"""
-def main():
-    for file_name in files:
-        BEGIN, END = "<", ">"
-        for d in data:
-            document = d["input"]
-            for inst, out in zip(d["instructions"], d["outputs"]):
-                if "gsm" in file_name or "codeU" in file_name:
-                    context = document + "\n\n" + inst
-                elif args.metric == "exam_eval":
-                    context = "Look: {document} \nSay: {inst}. Only that "
-                    message += "\nAnswer:"
-                else:
-                    context = "Look: {document} Do: {inst} " + f"\nTake {len(out.split())} words."
-                row["prompt"] = message.replace(document, "<it>")
-                if "sci_fi" in file_name:
-                    text = inst.replace("in the story.", "in our days") + " Be short. \nAnswer:"
-                    row[f"{name}_pred"] += f" [fact: {output}]"
-"""
 
 
 def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1) -> dict[str, Any]:
@@ -75,8 +38,8 @@ def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """L-Eval with prompts of our own."""
     folder = package(tmp_path, monkeypatch)
-    pin(folder, "leval", "LEval_config.py", CONFIG.encode())
-    pin(folder, "leval", "llama2-chat-test.py", SCRIPT.encode())
+    pin(folder, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
+    pin(folder, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
     return folder
 
 
@@ -165,6 +128,22 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: s
         "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
     )
     assert (prompt.cut, prompt.decoding) == (0, "specials")
+
+
+class Begun(Letters):
+    """A tokenizer that takes a begin of text that is typed for the token."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
+        return super().__call__(text.replace("<|begin_of_text|>", chr(self.bos_token_id)), add_special_tokens)
+
+
+@pytest.mark.parametrize(("protocol", "begins"), [("lampe", 2), ("official", 1), ("fair", 1)])
+def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) -> None:
+    _data(own, "quality", _row())
+    tokenizer: Any = Begun("<|begin_of_text|>" + LLAMA3)
+    (found,) = find_tasks(("leval/quality",))
+    (prompt,) = BENCH.samples(found, Draw(tokenizer, LONG, 1, BENCH.protocol(protocol)))
+    assert prompt.ids[:3].count(tokenizer.bos_token_id) == list(prompt.ids).count(tokenizer.bos_token_id) == begins
 
 
 def test_lampe_has_five_tasks() -> None:
@@ -280,7 +259,7 @@ def test_broken_files_are_named(own: Path) -> None:
     with pytest.raises(UserError, match="not texts in pairs"):
         _prompts("quality", "fair")
     for name, content in (
-        ("LEval_config.py", CONFIG.replace('"V"', "None or 1")),
+        ("LEval_config.py", LEVAL_CONFIG.replace('"V"', "None or 1")),
         ("llama2-chat-test.py", "def main():\n  1"),
     ):
         pin(own, "leval", name, content.encode())

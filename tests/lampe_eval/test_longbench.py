@@ -15,37 +15,9 @@ from lampe_eval.benches.longbench import LongBench, LongBenchE, llama3_template
 from lampe_eval.errors import UserError
 from tests.e2e import content
 from tests.fixtures import package, pin
+from tests.letters import LLAMA2, LLAMA3, MISTRAL, Letters
 from tests.parity.data import DATA
-
-LLAMA2 = "{% for m in messages %}[INST] <<SYS>>{{ m['content'] }} [/INST]{% endfor %}"
-LLAMA3 = (
-    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-MISTRAL = "{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}"
-
-
-class Letters:
-    """A tokenizer of one token per letter with a begin of text, which is left out where special tokens are skipped."""
-
-    bos_token_id = 0x110000 - 1
-    name_or_path = "letters"
-
-    def __init__(self, chat_template: str | None = None) -> None:
-        self.chat_template = chat_template
-
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [self.bos_token_id] * add_special_tokens + [ord(c) for c in text]}
-
-    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        shown = [i for i in ids if not (skip_special_tokens and i == self.bos_token_id)]
-        return "".join("<s>" if i == self.bos_token_id else chr(i) for i in shown)
-
-    def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> str:
-        from jinja2 import Template
-
-        assert self.chat_template
-        return Template(self.chat_template).render(messages=turns, add_generation_prompt=True)
+from tests.upstream import longbench_row
 
 
 def _prompts(
@@ -81,8 +53,8 @@ def _formatted(row: dict[str, Any]) -> str:
 @pytest.mark.parametrize("protocol", ["fair", "official"])
 def test_a_prompt_that_fits_is_the_template_filled(own: Path, protocol: str) -> None:
     first, second = _prompts("hotpotqa", protocol, Letters())
-    assert _text(first) == "<s>" + _formatted(content.longbench_row("hotpotqa", 0))
-    assert _text(second) == "<s>" + _formatted(content.longbench_row("hotpotqa", 1))
+    assert _text(first) == "<s>" + _formatted(longbench_row("hotpotqa", 0))
+    assert _text(second) == "<s>" + _formatted(longbench_row("hotpotqa", 1))
     assert first.cut == 0
     assert first.references == ["In the harbor."]
     assert first.extras["_id"] == "hotpotqa-0"
@@ -90,14 +62,14 @@ def test_a_prompt_that_fits_is_the_template_filled(own: Path, protocol: str) -> 
 
 def test_official_cuts_the_middle_before_it_wraps(own: Path) -> None:
     """Length 2048 leaves 2 * 1000 - 500 tokens, of which the begin of text is one and is not decoded."""
-    whole = _formatted(content.longbench_row("hotpotqa", 0))
+    whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "official", Letters(LLAMA2), length=2048)
     assert _text(first) == f"<s>[INST]{whole[:749]}{whole[-750:]}[/INST]"
     assert first.cut == len(whole) + 1 - 1500
 
 
 def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
-    whole = _formatted(content.longbench_row("hotpotqa", 0))
+    whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "fair", Letters(LLAMA3), length=2048)
     assert len(first.ids) + first.max_new_tokens == 2048
     text = _text(first)
@@ -109,7 +81,7 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 
 @pytest.mark.parametrize("side", ["left", "right", "none", "skip"])
 def test_other_truncations(own: Path, side: str) -> None:
-    whole = _formatted(content.longbench_row("hotpotqa", 0))
+    whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", f"fair:truncation={side}", Letters(), length=1024)
     room = 1024 - content.ANSWER - 1
     expected = {"left": whole[-room:], "right": whole[:room], "none": whole, "skip": whole}[side]
@@ -120,7 +92,7 @@ def test_other_truncations(own: Path, side: str) -> None:
 @pytest.mark.parametrize("task", ["trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"])
 @pytest.mark.parametrize("protocol", ["fair", "official"])
 def test_tasks_that_go_on_are_no_chat(own: Path, task: str, protocol: str) -> None:
-    assert _text(_prompts(task, protocol, Letters(LLAMA3))[0]) == "<s>" + _formatted(content.longbench_row(task, 0))
+    assert _text(_prompts(task, protocol, Letters(LLAMA3))[0]) == "<s>" + _formatted(longbench_row(task, 0))
 
 
 def test_only_samsum_ends_with_its_line(own: Path) -> None:
@@ -165,7 +137,7 @@ def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
         (b"{", r"hotpotqa.jsonl:1: is not JSON"),
         (b"[1]\n", r"hotpotqa.jsonl:1: is not a JSON object"),
         (b'{"input": "a"}\n', r"hotpotqa.jsonl:1: has no 'context'"),
-        (json.dumps(content.longbench_row("x", 0) | {"answers": "a"}).encode(), "'answers' is str, expected list"),
+        (json.dumps(longbench_row("x", 0) | {"answers": "a"}).encode(), "'answers' is str, expected list"),
         (b"\n", r"hotpotqa.jsonl: has no rows"),
         (b"\xff\xfe", r"hotpotqa.jsonl: cannot be read"),
     ],

@@ -14,34 +14,23 @@ from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, shortened
 from lampe_eval.errors import UserError
 from lampe_eval.scoring.files import score_folder
 from tests.fixtures import package, pin
-from tests.lampe_eval.test_longbench import LLAMA3, Letters
+from tests.letters import LLAMA3, Letters
 from tests.parity.data import DATA
+from tests.upstream import V2_TEMPLATES, v2_row
 
 BENCH = LongBenchV2()
 K128 = 131072
 
-TEMPLATES = {
-    "0shot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
-    "0shot_cot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThink:",
-    "0shot_cot_ans.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThought: $COT$\nWhich?",
-    "0shot_no_context.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
-}
 ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
-
-
-def _row(index: int = 0, **changes: Any) -> dict[str, Any]:
-    choices = {"choice_A": "one ", "choice_B": "two", "choice_C": "\nthree", "choice_D": "four"}
-    row = {"_id": f"q{index}", "domain": "Law", "sub_domain": "Wills", "difficulty": "hard", "length": "short"}
-    return row | choices | {"question": " Why?\n", "answer": "C", "context": " A tale.\n"} | changes
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """LongBench v2 with files of our own."""
     folder = package(tmp_path, monkeypatch)
-    for name, text in TEMPLATES.items():
+    for name, text in V2_TEMPLATES.items():
         pin(folder, "longbench-v2", name, text.encode())
-    _data(folder, _row())
+    _data(folder, v2_row())
     return folder
 
 
@@ -85,13 +74,13 @@ def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) ->
 
 def test_parts_are_put_in_one_after_another(own: Path) -> None:
     """As upstream does, so that a text with the mark of a later part gets that part."""
-    _data(own, _row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
+    _data(own, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
     assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
 
 
 def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
     """Half of them at either end, the begin of text among them, and no room for turn and answer is set aside."""
-    _data(own, _row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
+    _data(own, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
     kept = whole[: 60_000 - 1] + whole[-60_000:]
@@ -99,6 +88,12 @@ def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
     assert prompt.cut == len(whole) + 1 - 120_000
+
+
+@pytest.mark.parametrize("protocol", ["official", "fair"])
+def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) -> None:
+    (prompt,) = _prompts("direct", protocol, chr(Letters.bos_token_id) + LLAMA3)
+    assert list(prompt.ids).count(Letters.bos_token_id) == 1
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")])
@@ -118,7 +113,7 @@ def test_the_kept_parts_are_decoded_as_one() -> None:
 
 
 def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
-    _data(own, _row(context="word " * 3000))
+    _data(own, v2_row(context="word " * 3000))
     for task, answer in (("direct", 128), ("cot", 1024)):
         (prompt,) = _prompts(task, "fair", LLAMA3, length=2048)
         assert len(prompt.ids) + answer == 2048
@@ -163,7 +158,7 @@ def test_data_is_read_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
 ) -> None:
     monkeypatch.setattr(bench_module, "CHUNK", chunk)
-    rows = [_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
+    rows = [v2_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=indent is None), encoding="utf-8")
     assert [row.model_dump(by_alias=True) for row in questions(path)] == rows
@@ -171,13 +166,13 @@ def test_data_is_read_row_by_row(
 
 def test_only_as_many_rows_are_read_as_are_wanted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "CHUNK", 10)
-    _data(own, _row(0), _row(1), {"broken": True})
+    _data(own, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
     with pytest.raises(UserError, match="row 3"):
         _prompts("direct", "fair", limit=3)
 
 
-GOOD = json.dumps(_row())
+GOOD = json.dumps(v2_row())
 
 
 @pytest.mark.parametrize(
@@ -188,11 +183,11 @@ GOOD = json.dumps(_row())
         (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
         (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
         (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
-        (json.dumps([_row(), _row(answer="E")]), "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'"),
-        (json.dumps([_row(difficulty="Hard")]), "row 1: 'difficulty': Input should be 'easy' or 'hard'"),
-        (json.dumps([_row(length=3)]), "row 1: 'length': Input should be 'short', 'medium' or 'long'"),
-        (json.dumps([_row(context=None)]), "row 1: 'context': Input should be a valid string"),
-        (json.dumps([{k: v for k, v in _row().items() if k != "_id"}]), "row 1: '_id': Field required"),
+        (json.dumps([v2_row(), v2_row(answer="E")]), "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'"),
+        (json.dumps([v2_row(difficulty="Hard")]), "row 1: 'difficulty': Input should be 'easy' or 'hard'"),
+        (json.dumps([v2_row(length=3)]), "row 1: 'length': Input should be 'short', 'medium' or 'long'"),
+        (json.dumps([v2_row(context=None)]), "row 1: 'context': Input should be a valid string"),
+        (json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]), "row 1: '_id': Field required"),
         (b"[\xff]", "cannot be read"),
     ],
 )
@@ -231,7 +226,7 @@ def _write(path: Path, *lines: dict[str, Any]) -> None:
 
 
 def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_path: Path) -> None:
-    row = _row() | {"pred": "A", "judge": False}
+    row = v2_row() | {"pred": "A", "judge": False}
     said = row | {"response": "**The correct answer is (C)**", "length": "long"}
     _write(tmp_path / "Some-8B.jsonl", said, said | {"response": "C"}, row | {"judge": True})
     _write(tmp_path / "Some-8B_cot.jsonl", row, {"_id": "q1", "error": "too long"})
@@ -281,11 +276,11 @@ def test_published_predictions_have_upstreams_numbers() -> None:
 def test_official_templates_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """Upstream's pinned templates on rows of the published files: each mark is gone, each part stands once."""
     folder = package(tmp_path, monkeypatch)
-    for name in TEMPLATES:
+    for name in V2_TEMPLATES:
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data" / name).write_bytes((REAL / name).read_bytes())
     first, *_ = (REAL / "cot_gpt4omini_preds.jsonl").read_text(encoding="utf-8").splitlines()
-    row = {key: value for key, value in json.loads(first).items() if key in _row()} | {"answer": "A"}
+    row = {key: value for key, value in json.loads(first).items() if key in v2_row()} | {"answer": "A"}
     _data(folder, row)
     template = (REAL / bench_module.TEMPLATES[task]).read_text(encoding="utf-8")
     before, mark, rest = template.partition("$DOC$")

@@ -1,0 +1,126 @@
+"""Every task of every benchmark on the pocket model: load, prompt, truncation, generation and scoring."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+from lampe_eval.benches import BENCHES, tasks
+from lampe_eval.cli import main
+from tests.e2e import content
+from tests.fixtures import package
+from tests.parity.data import DATA
+from tests.upstream import longbench_row
+
+LENGTHS = {"niah": "512", "ppl": "512", "ruler": "2k"}
+"""Of tasks that are made to a length; other prompts are cut to 400 tokens."""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All benchmarks with small files of our own, and short answers."""
+    folder = package(tmp_path, monkeypatch)
+    content.everything(folder)
+    content.shorten_answers(folder, monkeypatch)
+    return folder
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list[dict[str, str]]:
+    """The scores of a run that went well."""
+    argv = ["lampe-eval", "run", "--method", "lampe", "--limit", "1", "--output", str(output), *arguments]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    return list(csv.DictReader((output / "scores.csv").read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_every_task_runs(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str) -> None:
+    names = [task.name for task in tasks(bench)]
+    wanted = ",".join(f"{bench}/{name}" for name in names)
+    rows = _run(monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400"))
+    assert [row["task"] for row in rows] == names
+    for row in rows:
+        assert (row["n"], row["missing"], row["errors"], row["protocol"]) == ("1", "0", "0", "fair"), row
+        assert row["score"], row
+    cut = {row["task"] for row in rows if row["cut"] == "1"}
+    assert cut == ({*names} - {"no-context"} if bench not in LENGTHS else set())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "wanted"),
+    [
+        (
+            "official",
+            "longbench/hotpotqa,longbench/samsum,longbench-e/qasper,leval/coursera,infinitebench/kv_retrieval",
+        ),
+        ("official", "longbench-v2/direct"),
+        ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
+        ("fair:truncation=left", "longbench/hotpotqa,leval/tpo,infinitebench/code_run,longbench-v2/direct"),
+    ],
+)
+def test_other_protocols_run(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, wanted: str
+) -> None:
+    length = "10k" if "v2" in wanted and protocol == "official" else "1k"
+    rows = _run(monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", length, "--protocol", protocol)
+    assert [f"{row['bench']}/{row['task']}" for row in rows] == wanted.split(",")
+    assert all((row["n"], row["errors"], row["protocol"]) == ("1", "0", protocol) for row in rows)
+
+
+def test_samples_that_are_too_long_can_be_left_out(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--bench", "longbench/hotpotqa", "--lengths", "300", "--protocol", "fair:truncation=skip")
+    (row,) = _run(monkeypatch, tmp_path / "out", *arguments)
+    assert (row["n"], row["skipped"], row["missing"], row["score"]) == ("0", "1", "0", "")
+    assert "1 of 1 prompts were too long and left out: longbench/hotpotqa" in capsys.readouterr().out
+
+
+def test_cut_prompts_are_told(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(monkeypatch, tmp_path / "out", "--bench", "longbench/hotpotqa", "--lengths", "300")
+    assert "1 of 1 prompts were cut to fit: longbench/hotpotqa" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_and_runs_nothing(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lampe_eval.models.load", lambda *_: pytest.fail("weights were loaded"))
+    argv = "run --bench longbench/hotpotqa,ruler/vt --lengths 2k --limit 2 --dry-run --output out"
+    monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    row = longbench_row("hotpotqa", 0)
+    assert f"{row['context']}\n\nNow answer." in told  # the whole prompt of the first sample
+    assert "samples   2 a method; tokens: 2 up to 2k; 0 cut, 0 left out" in told
+    assert "longest   2048 tokens with its answer, of 2048" in told
+    assert "protocol fair; results in out" in told
+    assert not Path("out").exists()
+
+
+def test_ready_made_samples_of_ruler(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "ready" / "512" / "vt"
+    folder.mkdir(parents=True)
+    row = {"index": 3, "input": "SET A TO 7. Which are 7?", "outputs": ["A"], "length": 9, "answer_prefix": " These:"}
+    (folder / "validation.jsonl").write_bytes(content.lines([row, row]))
+    arguments = ("--bench", "ruler/vt", "--lengths", "512", "--prompts", "ready", "--data-dir", str(tmp_path / "ready"))
+    (scored,) = _run(monkeypatch, tmp_path / "out", *arguments)
+    assert (scored["n"], scored["protocol"]) == ("1", "fair:prompts=ready")
+
+
+def test_real_contexts_of_longbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MiniLongBench's samples of all 21 tasks, scored against its golds."""
+    files = sorted((DATA / "minilongbench").glob("*.json"))
+    if not files:
+        pytest.skip(f"no MiniLongBench under {DATA}; LAMPE_DATA names its folder")
+    folder = package(tmp_path, monkeypatch)
+    content.minilongbench(folder, files)
+    rows = _run(monkeypatch, tmp_path / "out", "--bench", "longbench", "--lengths", "1k")
+    assert len(rows) == 21
+    assert all((row["n"], row["errors"], row["cut"]) == ("1", "0", "1") for row in rows)

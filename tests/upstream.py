@@ -1,0 +1,94 @@
+"""Prompt files and rows in the structure of the benchmarks' own, with sentences of ours."""
+
+from typing import Any
+
+from lampe_eval import language
+
+OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
+INFINITEBENCH_TEMPLATES = {
+    "passkey": "A key is hidden here.\n\n{context}\n\n{input}\n\nThe key is",
+    "kv_retrieval": "Look it up.\n\n{context}\n\n{input}",
+    "longbook_choice_eng": f"A novel.\n\n{{context}}\n\nAsked: {{question}}\n{OPTIONS}\n\nThe right letter is",
+    "longbook_qa_eng": "A novel.\n\n{context}\n\nAsked: {question}\nReply:",
+    "code_run": "See {func} below.\n\n{context}\n\nWork out {func_call}. What {func_call} gives is",
+    "code_debug": f"One is broken.\n\n{{context}}\n\n{OPTIONS}\n\nThe broken one:",
+    "math_find": "{prefix}\n\n{context}\n\n{input}",
+}
+INFINITEBENCH_CODE = '''
+def create_prompt(eg, data_name):
+    """Is this read?"""
+    target = find(r"Any .+ of", eg["input"])
+    assert target, f"Nothing to find in {eg}"
+    return template.format(prefix=f"Which is {target} here?", context=eg["context"])
+'''
+
+LEVAL_CONFIG = """
+limit = 512
+def get_sys_prompt(args, file_name):
+    if "gsm" in file_name:
+        prompt = "T"
+    elif "topic" in file_name:
+        prompt  = "U"
+    elif "coursera" in file_name:
+        prompt = "V"
+    elif "codeU" in file_name:
+        prompt = "W"
+    elif "sci_fi" in file_name:
+        prompt = "X"
+    elif "exam" in args.metric:
+        prompt = "Y"
+    else:
+        prompt = "Z"
+    return prompt
+"""
+LEVAL_SCRIPT = r"""
+def main():
+    for file_name in files:
+        BEGIN, END = "<", ">"
+        for d in data:
+            document = d["input"]
+            for inst, out in zip(d["instructions"], d["outputs"]):
+                if "gsm" in file_name or "codeU" in file_name:
+                    context = document + "\n\n" + inst
+                elif args.metric == "exam_eval":
+                    context = "Look: {document} \nSay: {inst}. Only that "
+                    message += "\nAnswer:"
+                else:
+                    context = "Look: {document} Do: {inst} " + f"\nTake {len(out.split())} words."
+                row["prompt"] = message.replace(document, "<it>")
+                if "sci_fi" in file_name:
+                    text = inst.replace("in the story.", "in our days") + " Be short. \nAnswer:"
+                    row[f"{name}_pred"] += f" [fact: {output}]"
+"""
+
+
+V2_TEMPLATES = {
+    "0shot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
+    "0shot_cot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThink:",
+    "0shot_cot_ans.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThought: $COT$\nWhich?",
+    "0shot_no_context.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
+}
+
+
+def v2_row(index: int = 0, **changes: Any) -> dict[str, Any]:
+    choices = {"choice_A": "one ", "choice_B": "two", "choice_C": "\nthree", "choice_D": "four"}
+    row = {"_id": f"q{index}", "domain": "Law", "sub_domain": "Wills", "difficulty": "hard", "length": "short"}
+    return row | choices | {"question": " Why?\n", "answer": "C", "context": " A tale.\n"} | changes
+
+
+def longbench_row(task: str, index: int, words: int = 400) -> dict[str, Any]:
+    """A row in the schema of LongBench."""
+    answers = {
+        "passage_retrieval_en": "Paragraph 3", "passage_retrieval_zh": "段落3", "passage_count": "7", "trec": "Place",
+        "lsht": "Place",
+    }  # fmt: skip
+    return {
+        "input": "Where is the lamp?",
+        "context": language.text(index, words),
+        "answers": [answers.get(task, "In the harbor.")],
+        "length": words,
+        "dataset": task,
+        "language": "en",
+        "all_classes": ["Place", "Thing"] if task in ("trec", "lsht") else None,
+        "_id": f"{task}-{index}",
+    }
