@@ -40,8 +40,10 @@ def run(
     seed: Annotated[int | None, Option(help="Seed of everything drawn.")] = None,
     output: Annotated[Path | None, Option(help="Folder of the results.")] = None,
     config: Annotated[str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")] = None,
-    haystack: Annotated[Path | None, Option(help="Text file or folder that needles are hidden in.")] = None,
-    text: Annotated[Path | None, Option(help="Text file or folder for perplexity.")] = None,
+    haystack: Annotated[Path | None, Option(help="File, folder or corpus (essays) that needles are hidden in.")] = None,
+    text: Annotated[
+        Path | None, Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile).")
+    ] = None,
     protocol: Annotated[str | None, Option(help="fair (default), official or lampe; see: list protocols.")] = None,
     prompts: Annotated[str | None, Option(help="own or official wording, before what the protocol says.")] = None,
     data_dir: DataDir = None,

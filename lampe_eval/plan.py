@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 import lampe
 from lampe_eval import assets, models
 from lampe_eval.benches import BENCHES, find_tasks, text
-from lampe_eval.benches.base import Draw, Sample, Task
+from lampe_eval.benches.base import Bench, Draw, Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.methods import MethodSpec, parse
 from lampe_eval.models import ModelSource
@@ -55,7 +55,7 @@ class Plan:
             limit or self.limit(task),
             self.protocols[task.bench],
             suite.seed,
-            getattr(suite, bench.source_option) if bench.source_option else None,
+            self._source(bench),
             suite.data_dir,
             mapped,
         )
@@ -68,9 +68,17 @@ class Plan:
     @property
     def files(self) -> list[str]:
         """Names of the benchmark files that tasks and texts need, each once."""
-        needed = [BENCHES[task.bench].needs(task, self.protocols[task.bench]) for task in self.tasks]
+        needed = [
+            BENCHES[task.bench].needs(task, self.protocols[task.bench], self._source(BENCHES[task.bench]))
+            for task in self.tasks
+        ]
         needed += [text.needs(self.suite.haystack), text.needs(self.suite.text)]
         return list(dict.fromkeys(name for names in needed for name in names))
+
+    def _source(self, bench: Bench) -> Path | None:
+        """The user's text that a bench reads."""
+        source: Path | None = getattr(self.suite, bench.source_option) if bench.source_option else None
+        return source
 
     def _own_files(self, task: Task) -> list[Path]:
         return BENCHES[task.bench].files(task, self.protocols[task.bench], self.suite.data_dir)

@@ -10,27 +10,27 @@ from lampe_eval.errors import UserError
 LARGEST = 1 << 20  # bytes of a source file
 
 
-def literal(path: Path, name: str, function: str | None = None) -> Any:
-    """The one literal that a file, or a function in it, assigns to a name.
+def literal(path: Path, name: str, scope: str | None = None) -> Any:
+    """The one literal that a file, or a function or class in it, assigns to a name.
 
     Raises:
         UserError: where there is none or more than one; it names file and name.
     """
-    found = literals(path, name, function)
+    found = literals(path, name, scope)
     if len(found) != 1:
         raise UserError(f"{path}: {name!r} is assigned {len(found)} literals, expected 1; is it the pinned file?")
     return found[0]
 
 
-def literals(path: Path, name: str, function: str | None = None) -> list[Any]:
-    """All literals that a file, or a function in it, assigns to a name, in the order of the source.
+def literals(path: Path, name: str, scope: str | None = None) -> list[Any]:
+    """All literals that a file, or a function or class in it, assigns to a name, in the order of the source.
 
     Anything that is no literal (a call, a name, an f-string) is left out.
 
     Raises:
-        UserError: for a file that cannot be read or is not Python, and a function that it does not have.
+        UserError: for a file that cannot be read or is not Python, and a function or class that it does not have.
     """
-    values = (node.value for node in _statements(_body(path, function)) if name in _targets(node))
+    values = (node.value for node in _statements(_body(path, scope)) if name in _targets(node))
     return [value for node in values if node is not None for value in _evaluated(node)]
 
 
@@ -49,7 +49,7 @@ def strings(path: Path, function: str) -> list[str]:
     return [node.value for node in constants if isinstance(node.value, str)]
 
 
-def _body(path: Path, function: str | None) -> list[ast.stmt]:
+def _body(path: Path, scope: str | None) -> list[ast.stmt]:
     try:
         source = path.read_bytes()
         if len(source) > LARGEST:
@@ -59,12 +59,12 @@ def _body(path: Path, function: str | None) -> list[ast.stmt]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{path}: not Python source that can be read ({str(error) or type(error).__name__})") from None
-    if function is None:
+    if scope is None:
         return tree.body
-    named = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
-    found = next(named, None)
+    scopes = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    found = next((node for node in scopes if node.name == scope), None)
     if found is None:
-        raise UserError(f"{path}: has no function {function!r}; is it the pinned file?")
+        raise UserError(f"{path}: has no function or class {scope!r}; is it the pinned file?")
     return found.body
 
 

@@ -172,8 +172,12 @@ class Bench(ABC):
         """Whether a protocol has a task: LaMPE's authors ran some alone."""
         return True
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
-        """Names of the files, as ``lampe_eval.assets`` has them, that the samples of a task are made of."""
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+        """Names of the files, as ``lampe_eval.assets`` has them, that the samples of a task are made of.
+
+        Args:
+            source: the user's own text, as ``Draw`` has it.
+        """
         return []
 
     def files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:

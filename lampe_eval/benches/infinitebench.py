@@ -67,7 +67,7 @@ class InfiniteBench(Bench):
     def has(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts != "lampe" or task.name in LAMPE
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         code = ["infinitebench/eval_utils.py"] if task.name == "math_find" else []
         return ["infinitebench/prompt.py", *code, f"infinitebench/{task.name}.jsonl"]
 

@@ -11,7 +11,6 @@ many chat templates refuse; here the question follows a blank line. The answer h
 it fits into the 200 that upstream keeps free, and no position is beyond the cell's length.
 """
 
-import ast
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +26,8 @@ from lampe_eval.benches.tokens import encode
 from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
 
-FILES = ("niah/run.py", "niah/openai.py", "niah/PaulGrahamEssays")
+SENTENCES = ("niah/run.py", "niah/openai.py")
+ESSAYS_FILE = "niah/PaulGrahamEssays"
 ESSAYS = Path("essays")
 TASKS = ("single", "grid")
 """Tasks with one needle, whose depths are taken."""
@@ -65,8 +65,9 @@ def wording(data_dir: Path | None) -> Wording:
             f"{path}: has {len(sentences)} sentences in 'generate_prompt', expected 2; is it the pinned file?"
         )
     system, rule = sentences
-    defaults = assets.path_of("niah/run.py", data_dir)
-    return Wording(_default(defaults, "needle"), system, _default(defaults, "retrieval_question") + rule)
+    run = assets.path_of("niah/run.py", data_dir)
+    needle, question = (assets.literal(run, name, "CommandArgs") for name in ("needle", "retrieval_question"))
+    return Wording(str(needle), system, f"{question}{rule}")
 
 
 def prompt(draw: Draw, wording: Wording, depth: float) -> list[int]:
@@ -107,19 +108,6 @@ def _full_stops(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that are a full stop; upstream takes those of a lone one, which is another in some vocabularies."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return frozenset(token for token, text in enumerate(texts) if text == ".")
-
-
-def _default(path: Path, name: str) -> str:
-    """The text that a class of a file gives a field by default."""
-    try:
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    except (SyntaxError, ValueError):
-        raise UserError(f"{path}: is not Python source; is it the pinned file?") from None
-    fields = [node for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    values = [field.value for field in fields if isinstance(field.target, ast.Name) and field.target.id == name]
-    if len(values) != 1 or not isinstance(values[0], ast.Constant):
-        raise UserError(f"{path}: {name!r} is given {len(values)} texts, expected 1; is it the pinned file?")
-    return str(values[0].value)
 
 
 def _words(text: str) -> list[str]:

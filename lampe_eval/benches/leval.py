@@ -69,7 +69,7 @@ class LEval(Bench):
     def has(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts != "lampe" or task.name in LAMPE
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         return ["leval/LEval_config.py", "leval/llama2-chat-test.py", f"leval/{task.name}.jsonl"]
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:

@@ -51,7 +51,7 @@ class LongBench(Bench):
     name: ClassVar[str] = "longbench"
     suffix: ClassVar[str] = ""
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         return [PROMPTS, LIMITS, self._rows(task)]
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:

@@ -59,7 +59,7 @@ class LongBenchV2(Bench):
 
     name: ClassVar[str] = "longbench-v2"
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         templates = [TEMPLATES[task.name], *([CONCLUSION] if task.name == "cot" else [])]
         return [f"{self.name}/{file}" for file in (*templates, "data.json")]
 

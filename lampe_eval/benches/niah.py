@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import repeat
+from pathlib import Path
 from random import Random
 from typing import ClassVar
 
@@ -73,8 +74,10 @@ class Niah(Bench):
     def has(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts == "own" or (protocol.prompts == "official" and task.name in kamradt.TASKS)
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
-        return list(kamradt.FILES) if protocol.prompts == "official" else []
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+        if protocol.prompts != "official":
+            return []
+        return [*kamradt.SENTENCES, *([] if source else [kamradt.ESSAYS_FILE])]
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
         return _official(task.card, draw) if draw.protocol.prompts == "official" else _own(task.card, draw)

@@ -33,9 +33,11 @@ class Ruler(Bench):
     card: ClassVar[type[TaskCard]] = RulerCard
     source_option: ClassVar[str | None] = "haystack"
 
-    def needs(self, task: Task, protocol: Protocol) -> list[str]:
+    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         if protocol.prompts == "ready":
             return []
+        if source and protocol.prompts != "own":
+            raise UserError(f"--haystack: ruler's prompts {protocol.prompts!r} bring their own; leave it out")
         return [*wording.ASSETS[_words(protocol)], *_texts(task.card, protocol)]
 
     def files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:

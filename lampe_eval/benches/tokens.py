@@ -1,5 +1,6 @@
 """Text to token ids, once: prompts are cut and joined as ids, never decoded and encoded again."""
 
+from array import array
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
@@ -11,9 +12,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=16)
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> "array[int]":
     """A user's text of megabytes is asked for by every sample, and a document by each of its questions."""
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return array("i", tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_whole(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

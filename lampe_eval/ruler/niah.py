@@ -27,12 +27,14 @@ class Riddle:
     """What is hidden and what is asked.
 
     Attributes:
+        keys: what values are hidden under, asked for or not.
         needles: sentences in the order of the text.
         asked: the place among them of the first one asked for.
         outputs: values asked for.
         template: with everything but the context.
     """
 
+    keys: tuple[str, ...]
     needles: tuple[str, ...]
     asked: int
     outputs: tuple[str, ...]
@@ -63,6 +65,7 @@ def riddle(parameters: NiahParameters, draw: Draw) -> Riddle:
     queried = random.sample(keys, parameters.num_queries)
     one = parameters.num_queries * parameters.num_values == 1
     return Riddle(
+        keys=tuple(keys),
         needles=tuple(needle(wording, parameters, *fact) for fact in facts),
         asked=min(i for i, (key, _) in enumerate(facts) if key in queried),
         outputs=tuple(value for asked in queried for key, value in facts if key == asked),
@@ -120,21 +123,21 @@ def interleaved(table: Table, order: Order, places: Sequence[int], inserted: Seq
 
 
 def _distractors(parameters: NiahParameters, hidden: Riddle, draw: Draw) -> tuple[Table, Order]:
-    """Pool of needles that nobody asks for, and the order in which this sample takes them."""
+    """Pool of needles that nobody asks for, and the order in which this sample takes those of other keys."""
     size = max(1024, draw.recipe.length // 8)
     seed, kinds = draw.recipe.seed, (parameters.keys, parameters.values)
 
-    def lines() -> Iterator[str]:
+    def pool() -> list[tuple[str, str]]:
         random = rng("pool", seed, *kinds)
-        facts = zip(distinct(random, kinds[0], size), distinct(random, kinds[1], size), strict=True)
+        return list(zip(distinct(random, kinds[0], size), distinct(random, kinds[1], size), strict=True))
+
+    def lines() -> Iterator[str]:
         return (f"{needle(draw.wording, parameters, *fact)}\n" for fact in facts)
 
+    facts = draw.shelf.once(pool, "pool", seed, size, *kinds)
     table = draw.shelf.table(lines, "pool", draw.recipe.words, seed, size, *kinds)
-    places = draw.shelf.once(
-        lambda: {line: i for i, line in enumerate(table.texts)}, "places", draw.recipe.words, seed, size, *kinds
-    )
     order = permutation(draw.rng("distractors"), size)
-    known = [places[f"{line}\n"] for line in hidden.needles if f"{line}\n" in places]
+    known = [number for number, (key, _) in enumerate(facts) if key in hidden.keys]
     return table, order[~np.isin(order, known)]
 
 

@@ -76,7 +76,7 @@ def test_inside_a_function(source: Path) -> None:
     assert literals(source, "prompt", "choose") == ["one", "four"]
     assert literal(source, "inner", "choose") == "hidden"
     assert strings(source, "choose") == ["hidden", "gsm", "one", "topic", "two ", " three", "four"]
-    with pytest.raises(UserError, match="has no function 'chose'"):
+    with pytest.raises(UserError, match="has no function or class 'chose'"):
         strings(source, "chose")
 
 

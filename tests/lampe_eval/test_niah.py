@@ -142,7 +142,7 @@ NEEDLE, QUESTION = (
     "What is the loveliest walk in Lisbon?",
 )
 RUN = f"""
-class Arguments:
+class CommandArgs:
     name: str = "x"
     needle: Optional[str] = {NEEDLE!r}
     retrieval_question: Optional[str] = {QUESTION!r}
@@ -267,10 +267,10 @@ def test_missing_and_foreign_files_of_the_original_are_said(
     with pytest.raises(UserError, match=r"niah/PaulGrahamEssays: is not here; get it with: lampe-eval data fetch"):
         _samples("niah/single", 512, tokenizer, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"x = 1\n")
-    with pytest.raises(UserError, match=r"run.py: 'needle' is given 0 texts, expected 1; is it the pinned file"):
+    with pytest.raises(UserError, match=r"run.py: has no function or class 'CommandArgs'; is it the pinned file"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"<html>")
-    with pytest.raises(UserError, match=r"run.py: is not Python source"):
+    with pytest.raises(UserError, match=r"run.py: not Python source"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(tmp_path / "package", "niah", "openai.py", b"def generate_prompt():\n    return 'one sentence'\n")
     with pytest.raises(UserError, match=r"openai.py: has 1 sentences in 'generate_prompt', expected 2"):

@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from lampe_eval.ruler import Built, Recipe, Shelf, build, niah, words
 from lampe_eval.ruler.cards import CweParameters, NiahParameters
+from lampe_eval.ruler.recipe import Draw
 from tests.lampe_eval.ruler.kit import CARDS, ESSAY_TASKS, documents, shelf, text
 
 LENGTH = 6000
@@ -88,6 +90,24 @@ def test_needles_in_essays_lie_at_one_of_forty_depths_between_sentences(task: st
         before = re.findall(rf"(\S+)[ \n]+{needle}", inside)
         assert all(word[-1] in ".?!\"'" for word in before)
     assert len(seen) > 4
+
+
+def test_the_needle_asked_for_may_be_any_of_them() -> None:
+    parameters = CARDS["niah_multikey_1"].parameters
+    assert isinstance(parameters, NiahParameters)
+    drawn = [Draw(Recipe(shelf(), LENGTH), "niah_multikey_1", 128, index) for index in range(30)]
+    assert {niah.riddle(parameters, draw).asked for draw in drawn} == {0, 1, 2, 3}
+
+
+def test_no_other_needle_has_a_key_that_is_asked_for() -> None:
+    parameters = CARDS["niah_multikey_2"].parameters
+    assert isinstance(parameters, NiahParameters)
+    draw = Draw(Recipe(shelf(), LENGTH), "niah_multikey_2", 128, 0)
+    hidden = niah.riddle(parameters, draw)
+    table, order = niah._distractors(parameters, hidden, draw)
+    key = table.texts[order[5]].split()[4]
+    _, fewer = niah._distractors(parameters, replace(hidden, keys=(key,)), draw)
+    assert fewer.tolist() == [*order[:5].tolist(), *order[6:].tolist()]
 
 
 def test_queries_are_listed() -> None:
