@@ -46,6 +46,22 @@ class MethodCard(Card):
     settings: Mapping[str, Any] = {}
 
 
+class TaskCard(Card):
+    """What every task says.
+
+    Attributes:
+        version: raised when a change of the task changes its scores.
+        metric: name of the number in tables.
+        default: whether naming the bench alone runs this task.
+        samples: how many a cell has, unless limited.
+    """
+
+    version: int = 1
+    metric: str
+    default: bool = True
+    samples: int
+
+
 C = TypeVar("C", bound=BaseModel)
 
 

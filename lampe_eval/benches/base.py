@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.cards import Card
+from lampe_eval.cards import TaskCard
 from lampe_eval.protocol import Protocol, parse
 
 
@@ -104,22 +104,6 @@ class Draw:
     source: Path | None = None
     data_dir: Path | None = None
     mapped: bool = False
-
-
-class TaskCard(Card):
-    """What every task says.
-
-    Attributes:
-        version: raised when a change of the task changes its scores.
-        metric: name of the number in tables.
-        default: whether naming the bench alone runs this task.
-        samples: how many a cell has, unless limited.
-    """
-
-    version: int = 1
-    metric: str
-    default: bool = True
-    samples: int
 
 
 @dataclass(frozen=True)

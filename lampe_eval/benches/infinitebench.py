@@ -25,10 +25,11 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task, TaskCard
+from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
 from lampe_eval.benches.prompts import Fitted, fitted
 from lampe_eval.benches.rows import Schema, rows
 from lampe_eval.benches.tokens import encode_whole
+from lampe_eval.cards import TaskCard
 from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
 from lampe_eval.protocol import Protocol

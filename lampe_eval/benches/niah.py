@@ -16,10 +16,11 @@ from typing import ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import kamradt, needles
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task, TaskCard
+from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
 from lampe_eval.benches.prompts import frame
 from lampe_eval.benches.text import documents
 from lampe_eval.benches.tokens import encode
+from lampe_eval.cards import TaskCard
 from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
 from lampe_eval.protocol import Protocol

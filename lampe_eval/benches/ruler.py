@@ -14,14 +14,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches import text
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task, TaskCard
+from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
 from lampe_eval.benches.prompts import frame
 from lampe_eval.benches.tokens import encode, encode_whole
+from lampe_eval.cards import TaskCard
 from lampe_eval.chat import Message, envelope, family
 from lampe_eval.errors import UserError
 from lampe_eval.protocol import Protocol
 from lampe_eval.ruler import Built, Recipe, RulerCard, Shelf, build, cache, readymade, wording
-from lampe_eval.ruler.cards import NiahParameters, QaParameters
+from lampe_eval.ruler.cards import CweParameters, NiahParameters, QaParameters
 from lampe_eval.scoring import ruler
 from lampe_eval.scoring.statistics import mean_and_error
 
@@ -92,6 +93,8 @@ def _texts(card: RulerCard, protocol: Protocol) -> list[str]:
             return ["ruler/dev-v2.0.json"]
         case QaParameters():
             return ["ruler/hotpot_dev_distractor_v1.json"]
+        case CweParameters() if protocol.prompts != "own":
+            return ["ruler/english_words.json"]
         case NiahParameters(haystack="essay") if protocol.prompts != "own":
             return ["ruler/PaulGrahamEssays.json", "ruler/punkt_tab.zip"]
     return []

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lampe_eval.benches.base import TaskCard
-from lampe_eval.cards import Card
+from lampe_eval.cards import Card, TaskCard
 
 Count = Annotated[int, Field(ge=1)]
 
