@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 import lampe
 from lampe_eval import assets, models
-from lampe_eval.benches import BENCHES, find_tasks, text
+from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches.base import Bench, Draw, Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.methods import MethodSpec, parse
 from lampe_eval.models import ModelSource
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
+from lampe_eval.texts import documents
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Plan:
             BENCHES[task.bench].needs(task, self.protocols[task.bench], self._source(BENCHES[task.bench]))
             for task in self.tasks
         ]
-        needed += [text.needs(self.suite.haystack), text.needs(self.suite.text)]
+        needed += [documents.needs(self.suite.haystack), documents.needs(self.suite.text)]
         return list(dict.fromkeys(name for names in needed for name in names))
 
     def _source(self, bench: Bench) -> Path | None:
@@ -98,7 +99,7 @@ class Plan:
             "tasks": {task.full_name: task.card.model_dump(mode="json") for task in self.tasks},
             "files": {name: f"sha256:{assets.digest(name, suite.data_dir)}" for name in self.files},
             "own files": {
-                task.full_name: text.digest_of(files) for task in self.tasks if (files := self._own_files(task))
+                task.full_name: documents.digest_of(files) for task in self.tasks if (files := self._own_files(task))
             },
             "lengths": {
                 source.name: {bench: list(self.lengths(source, bench)) for bench in self.protocols}
@@ -106,8 +107,8 @@ class Plan:
             },
             "limit": suite.limit,
             "seed": suite.seed,
-            "haystack": suite.haystack and text.digest(suite.haystack, suite.data_dir),
-            "text": suite.text and text.digest(suite.text, suite.data_dir),
+            "haystack": suite.haystack and documents.digest(suite.haystack, suite.data_dir),
+            "text": suite.text and documents.digest(suite.text, suite.data_dir),
             "attention": suite.attention,
             "device": device_of(suite.device),
         }
@@ -161,7 +162,11 @@ def _possible(tasks: list[Task], protocols: Mapping[str, Protocol], suite: Suite
         if BENCHES[task.bench].has(task, protocols[task.bench]):
             found.append(task)
         elif task.full_name in suite.bench:
-            raise UserError(f"{task.full_name}: protocol {suite.protocol_label!r} has no such task")
+            names = [other.name for other in tasks if BENCHES[other.bench].has(other, protocols[other.bench])]
+            raise UserError(
+                f"{task.full_name}: protocol {suite.protocol_label!r} has no such task; "
+                f"name {task.bench} alone for those that it has{': ' + ', '.join(names) if names else ''}"
+            )
     return found
 
 

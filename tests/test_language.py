@@ -3,7 +3,7 @@
 import re
 from random import Random
 
-from lampe_eval import language
+from lampe_eval.texts import language
 
 
 def test_text_depends_on_the_seed_alone() -> None:

@@ -6,7 +6,6 @@ from random import Random
 import pytest
 import yaml
 
-from lampe_eval import language
 from lampe_eval.benches.needles import (
     ONE_CODE,
     SEVERAL_CODES,
@@ -18,6 +17,7 @@ from lampe_eval.benches.needles import (
     keys,
     riddle,
 )
+from lampe_eval.texts import language
 
 TASKS = Path(__file__).parents[1] / "tasks" / "niah"
 RECIPES = [

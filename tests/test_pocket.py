@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lampe_eval import language
 from lampe_eval.benches.needles import ONE_CODE, Recipe
 from lampe_eval.pocket import WEIGHTS, measure, tokenizer
+from lampe_eval.texts import language
 
 TEXTS = [
     "The red lamp is in the kitchen. ",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lampe_eval import language
+from lampe_eval.texts import language
 
 OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
 INFINITEBENCH_TEMPLATES = {

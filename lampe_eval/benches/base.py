@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard
-from lampe_eval.protocol import Protocol, parse
+from lampe_eval.prompts.protocol import Protocol, parse
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Bench(ABC):
         """A protocol of this bench as a user writes it.
 
         Raises:
-            UserError: as ``lampe_eval.protocol.parse``.
+            UserError: as ``lampe_eval.prompts.protocol.parse``.
         """
         return parse(self.family or self.name, text)
 

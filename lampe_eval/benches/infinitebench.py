@@ -26,15 +26,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import Fitted, fitted
-from lampe_eval.benches.rows import Schema, rows
-from lampe_eval.benches.tokens import encode_whole
 from lampe_eval.cards import TaskCard
-from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message
+from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import encode_whole
 from lampe_eval.scoring import infinitebench
 from lampe_eval.scoring.statistics import mean_and_error
+from lampe_eval.texts.rows import Schema, rows
 
 SCHEMA: Schema = {"id": (int, str), "context": str, "input": str, "answer": (list, str, int, float)}
 CHOICE_SCHEMA: Schema = {**SCHEMA, "options": list}

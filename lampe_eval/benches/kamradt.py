@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Draw
-from lampe_eval.benches.prompts import frame
-from lampe_eval.benches.text import documents
-from lampe_eval.benches.tokens import encode
-from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
+from lampe_eval.prompts.chat import Message
+from lampe_eval.prompts.fit import frame
+from lampe_eval.prompts.tokens import encode
+from lampe_eval.texts.documents import documents
 
 SENTENCES = ("niah/run.py", "niah/openai.py")
 ESSAYS_FILE = "niah/PaulGrahamEssays"

@@ -20,14 +20,14 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import Fitted, fitted
-from lampe_eval.benches.rows import rows
-from lampe_eval.benches.tokens import begun, encode, encode_whole
-from lampe_eval.chat import Message, envelope, family
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message, envelope, family
+from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import begun, encode, encode_whole
 from lampe_eval.scoring import leval
 from lampe_eval.scoring.statistics import mean_and_error
+from lampe_eval.texts.rows import rows
 
 SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
 
@@ -84,12 +84,15 @@ class LEval(Bench):
         """The task's headline as ``scoring.leval.total`` has it, and its other numbers as details.
 
         The standard error is that of the mean of samples; where the headline is the geometric mean of three ROUGE
-        averages, that of its linearisation.
+        averages, that of its linearisation. LaMPE's authors report three bands of length beside it.
         """
         samples = [leval.parts(task.name, _answer(row), row["references"], row["extras"]) for row in rows]
         (headline, value), *others = leval.total(samples).items()
         single = _linearised(samples) if headline == "geometric_mean" else [fmean(s.values()) for s in samples]
-        return Score(value, mean_and_error(single)[1], len(rows), dict(others))
+        details = dict(others)
+        if protocol.prompts == "lampe":
+            details |= leval.by_length([row["score"] for row in rows], [row["tokens"] for row in rows])
+        return Score(value, mean_and_error(single)[1], len(rows), details)
 
     def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
         """The paper's mean of exams, to which the retrieval of topics does not belong."""

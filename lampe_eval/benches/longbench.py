@@ -16,14 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import Fitted, fitted, halves
-from lampe_eval.benches.rows import Schema, rows
-from lampe_eval.benches.tokens import encode_whole
-from lampe_eval.chat import Message, envelope, family
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message, envelope, family
+from lampe_eval.prompts.fit import Fitted, fitted, halves
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import encode_whole
 from lampe_eval.scoring import longbench
 from lampe_eval.scoring.statistics import mean_and_error
+from lampe_eval.texts.rows import Schema, rows
 
 T = TypeVar("T")
 

@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import Fitted, fitted
-from lampe_eval.benches.tokens import begun, encode, encode_whole
-from lampe_eval.chat import Message, envelope
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message, envelope
+from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import begun, encode, encode_whole
 from lampe_eval.scoring import longbench
 from lampe_eval.scoring.statistics import mean_and_error
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from lampe_eval.language import COLOURS, PLACES, QUALITIES, THINGS
+from lampe_eval.texts.language import COLOURS, PLACES, QUALITIES, THINGS
 
 Split = Literal["train", "evaluation"]
 Encode = Callable[[str], list[int]]

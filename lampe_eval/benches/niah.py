@@ -17,15 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import kamradt, needles
 from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import frame
-from lampe_eval.benches.text import documents
-from lampe_eval.benches.tokens import encode
 from lampe_eval.cards import TaskCard
-from lampe_eval.chat import Message
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message
+from lampe_eval.prompts.fit import frame
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import encode
 from lampe_eval.scoring.recall import recall
 from lampe_eval.scoring.statistics import mean_and_error
+from lampe_eval.texts.documents import documents
 
 
 class NiahCard(TaskCard):

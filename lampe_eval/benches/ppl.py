@@ -25,12 +25,12 @@ from itertools import chain, islice
 from typing import ClassVar, Literal
 
 from lampe_eval.benches.base import Bench, Draw, Passage, Row, Score, Task
-from lampe_eval.benches.text import documents
-from lampe_eval.benches.tokens import bos, encode
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import bos, encode
 from lampe_eval.scoring.statistics import mean_and_error, ratio_and_error
+from lampe_eval.texts.documents import documents
 
 SCRIPT_E = 2.71828
 

@@ -13,18 +13,18 @@ from typing import ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches import text
 from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
-from lampe_eval.benches.prompts import frame
-from lampe_eval.benches.tokens import encode, encode_whole
 from lampe_eval.cards import TaskCard
-from lampe_eval.chat import Message, envelope, family
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message, envelope, family
+from lampe_eval.prompts.fit import frame
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import encode, encode_whole
 from lampe_eval.ruler import Built, Recipe, RulerCard, Shelf, build, cache, readymade, wording
 from lampe_eval.ruler.cards import CweParameters, NiahParameters, QaParameters
 from lampe_eval.scoring import ruler
 from lampe_eval.scoring.statistics import mean_and_error
+from lampe_eval.texts import documents
 
 
 class Ruler(Bench):
@@ -111,7 +111,7 @@ def _made(task: Task, draw: Draw) -> Iterator[Sampled]:
         "seed": draw.seed,
         "samples": draw.limit,
         "protocol": draw.protocol.model_dump_json(),
-        "source": text.digest(draw.source, draw.data_dir) if draw.source else "pocket",
+        "source": documents.digest(draw.source, draw.data_dir) if draw.source else "pocket",
         "files": repr([assets.digest(name, draw.data_dir) for name in Ruler().needs(task, draw.protocol)]),
     }
     builds = (build(task.name, task.card, recipe, index) for index in range(draw.limit))
@@ -130,7 +130,7 @@ def _recipe(draw: Draw) -> Recipe:
 
 @lru_cache(maxsize=1)
 def _shelf(tokenizer: PreTrainedTokenizerBase, source: Path | None, data_dir: Path | None) -> Shelf:
-    return Shelf(tokenizer, lambda words: text.documents(source, seed=0, words=words, data_dir=data_dir), data_dir)
+    return Shelf(tokenizer, lambda words: documents.documents(source, seed=0, words=words, data_dir=data_dir), data_dir)
 
 
 def _framed(draw: Draw, prefix: str) -> tuple[list[int], list[int]]:

@@ -49,7 +49,7 @@ def all_tasks() -> None:
 def all_protocols() -> None:
     """Protocols of every bench."""
     from lampe_eval.benches import BENCHES
-    from lampe_eval.protocol import protocols
+    from lampe_eval.prompts.protocol import protocols
 
     found = [(name, *item) for name, bench in BENCHES.items() for item in protocols(bench.family or name).items()]
     _print(("bench", "protocol", "about"), [(bench, name, protocol.about) for bench, name, protocol in found])

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lampe_eval import language
 from lampe_eval.benches.needles import ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS, Recipe, Riddle, assemble, draw
+from lampe_eval.texts import language
 
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
 BUCKETS = ((8, 32), (32, 64), (64, 128), (128, 192), (192, 256))

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from lampe_eval.benches.needles import ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS
-from lampe_eval.language import VOCABULARY
+from lampe_eval.texts.language import VOCABULARY
 
 END = "<|end|>"
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.base import Bench, Row, Task
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.store import Cell, Store
 
 COLUMNS = (

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lampe_eval.benches.rows import rows
 from lampe_eval.errors import UserError
+from lampe_eval.texts.rows import rows
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lampe_eval import language
 from lampe_eval.benches import tasks
+from lampe_eval.texts import language
 from tests.fixtures import pin
 from tests.lampe_eval.ruler import kit
 from tests.upstream import (

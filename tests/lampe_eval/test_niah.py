@@ -13,8 +13,8 @@ from lampe_eval.benches import find_tasks, kamradt
 from lampe_eval.benches import tasks as all_tasks
 from lampe_eval.benches.base import Draw, Prompt
 from lampe_eval.benches.niah import Niah
-from lampe_eval.benches.tokens import bos, encode
 from lampe_eval.errors import UserError
+from lampe_eval.prompts.tokens import bos, encode
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
 

@@ -16,15 +16,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lampe_eval import language
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.base import Draw, Passage, Task
-from lampe_eval.benches.corpora import CORPORA
 from lampe_eval.benches.ppl import Ppl, PplCard
-from lampe_eval.benches.text import digest, documents, needs
 from lampe_eval.engine.local import LocalEngine
 from lampe_eval.errors import UserError
 from lampe_eval.methods import parse
+from lampe_eval.texts import language
+from lampe_eval.texts.corpora import CORPORA
+from lampe_eval.texts.documents import digest, documents, needs
 from tests.fixtures import package, pin
 
 FAIR = Ppl().protocol("fair")

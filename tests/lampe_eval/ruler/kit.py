@@ -9,10 +9,10 @@ import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lampe_eval import language
 from lampe_eval.cards import shipped
 from lampe_eval.pocket.tokenizer import build as pocket
 from lampe_eval.ruler import Built, RulerCard, Shelf, words
+from lampe_eval.texts import language
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (

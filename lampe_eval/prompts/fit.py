@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches.tokens import begun, encode, encode_whole
-from lampe_eval.chat import Message, envelope
 from lampe_eval.errors import UserError
-from lampe_eval.protocol import Protocol
+from lampe_eval.prompts.chat import Message, envelope
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokens import begun, encode, encode_whole
 
 
 @dataclass(frozen=True)

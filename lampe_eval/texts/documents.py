@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lampe_eval import assets, language
-from lampe_eval.benches.corpora import CORPORA, LINES, PARQUET, corpus, corpus_files, table_texts
+from lampe_eval import assets
 from lampe_eval.errors import UserError
+from lampe_eval.texts import language
+from lampe_eval.texts.corpora import CORPORA, LINES, PARQUET, corpus, corpus_files, table_texts
 
 SUFFIXES = (".txt", ".md", *PARQUET, *LINES)
 CHUNK = 1 << 20
