@@ -24,5 +24,6 @@ lint: .venv/ready ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready ## cost of each method beside plain attention, on this machine
+bench: .venv/ready ## cost of each method beside plain attention, and of generating prompts, on this machine
 	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.ruler
