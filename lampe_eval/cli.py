@@ -68,7 +68,10 @@ def run(
 def score(
     run: Annotated[Path | None, Argument(help="Folder of a run.", show_default=False)] = None,
     preds: Annotated[Path | None, Option(help="Folder of prediction files that a benchmark's own code wrote.")] = None,
-    bench: Annotated[str | None, Option(help="longbench, longbench_e, leval, ruler or infinitebench.")] = None,
+    bench: Annotated[
+        str | None,
+        Option(help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."),
+    ] = None,
 ) -> None:
     """Score predictions again: those of a run, or files in a benchmark's own format."""
     from lampe_eval.commands.score import score as score_again

@@ -181,11 +181,12 @@ def _config(path: str, revision: str) -> PreTrainedConfig:
 
 
 def _fingerprint(path: str, config: PreTrainedConfig) -> str:
-    """Commit of a hub model; of a folder, a digest of its configuration, tokenizer and samples of its weights."""
+    """Commit of a hub model; of a folder, a digest of its settings, tokenizer, templates and samples of its weights."""
     if not Path(path).is_dir():
         return f"{path}@{config._commit_hash}"
     digest = hashlib.sha256()
-    for pattern in ("config.json", "tokenizer*", "*.safetensors", "*.bin"):
+    patterns = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin")
+    for pattern in patterns:
         for file in sorted(Path(path).glob(pattern)):
             digest.update(f"{file.name} {file.stat().st_size}".encode())
             _sample(file, digest)

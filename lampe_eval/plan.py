@@ -62,6 +62,10 @@ class Plan:
         )
         return [replace(sample, ids=array("i", sample.ids)) for sample in bench.samples(task, draw)]
 
+    def mapped(self, task: Task, model: str, method: str) -> bool:
+        """Whether a task's prompts are those that LaMPE's authors give to LaMPE alone."""
+        return self.protocols[task.bench].prompts == "lampe" and self.built[model, method].label.startswith("lampe")
+
     def limit(self, task: Task) -> int:
         """Samples of a task in a cell, at most."""
         return self.suite.limit or int(task.card.samples)

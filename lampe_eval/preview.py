@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import models
 from lampe_eval.benches.base import Prompt, Sample, Task
-from lampe_eval.models import ModelSource, Size
+from lampe_eval.models import Size
 from lampe_eval.plan import Plan, device_of
 
 BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -19,17 +19,19 @@ BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class Preview:
-    """One task at one length, for all methods of the plan.
+    """One task at one length, for the methods that get the same prompts: mostly all.
 
     Attributes:
         histogram: samples by the upper end of their length, in units of 1024 tokens.
         longest: tokens of the longest prompt with its answer.
-        seconds: time that the multiplications take at least, per method.
+        seconds: time that the multiplications take at least, for each method; None where the device is not here. A
+            second prompt that follows an answer is not counted.
         memory: bytes of weights and of the longest sample's cache.
         text: the prompt of the first sample as the model reads it.
     """
 
     model: str
+    methods: tuple[str, ...]
     task: Task
     length: int
     samples: int
@@ -37,7 +39,7 @@ class Preview:
     skipped: int
     histogram: dict[int, int]
     longest: int
-    seconds: float
+    seconds: float | None
     memory: int
     text: str
 
@@ -52,18 +54,29 @@ def previews(plan: Plan) -> Iterator[Preview]:
         tokenizer, size = models.load_tokenizer(source), models.size_of(source)
         for task in plan.tasks:
             for length in plan.lengths(source, task.bench):
-                yield _preview(plan, source, task, length, tokenizer, size)
+                for mapped in (False, True):
+                    methods = tuple(s.label for s in plan.specs if plan.mapped(task, source.name, s.label) == mapped)
+                    if methods:
+                        samples = plan.samples(task, length, tokenizer, mapped=mapped)
+                        yield _preview(plan, source.name, methods, task, length, samples, tokenizer, size)
 
 
 def _preview(
-    plan: Plan, source: ModelSource, task: Task, length: int, tokenizer: PreTrainedTokenizerBase, size: Size
+    plan: Plan,
+    model: str,
+    methods: tuple[str, ...],
+    task: Task,
+    length: int,
+    samples: list[Sample],
+    tokenizer: PreTrainedTokenizerBase,
+    size: Size,
 ) -> Preview:
-    samples = plan.samples(task, length, tokenizer)
     run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
     longest = max((_tokens(sample) for sample in run), default=0)
     speed = operations_per_second(device_of(plan.suite.device))
     return Preview(
-        model=source.name,
+        model=model,
+        methods=methods,
         task=task,
         length=length,
         samples=len(run),
@@ -71,7 +84,7 @@ def _preview(
         skipped=len(samples) - len(run),
         histogram=_histogram(len(sample.ids) for sample in run),
         longest=longest,
-        seconds=sum(_operations(sample, size) for sample in run) / speed,
+        seconds=sum(_operations(sample, size) for sample in run) / speed if speed else None,
         memory=size.parameters * size.itemsize + longest * size.cached,
         text=str(tokenizer.decode(list(samples[0].ids))) if samples else "",
     )
@@ -95,8 +108,10 @@ def _histogram(lengths: Iterator[int]) -> dict[int, int]:
 
 
 @lru_cache
-def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -> float:
-    """What a product of two matrices reaches here, in multiplications and additions; no model is faster."""
+def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -> float | None:
+    """What a product of matrices reaches, in multiplications and additions; None for a device that is not here."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return None
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     a = torch.ones(size, size, dtype=dtype, device=device)
     a @ a  # the first one prepares

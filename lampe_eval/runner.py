@@ -71,8 +71,13 @@ class _Work:
 
     def _cell(self, task: Task, cell: Cell, samples: list[Sample]) -> None:
         """What is left of a cell; a sample that failed before is tried again."""
-        done = {row["id"] for row in self.store.rows(cell) if "error" not in row}
+        done = {row["id"]: row["sha256"] for row in self.store.rows(cell) if "error" not in row}
         left = [sample for sample in samples if sample.id not in done]
+        if changed := [sample.id for sample in samples if done.get(sample.id, _sha256(sample)) != _sha256(sample)]:
+            raise UserError(
+                f"{self.store.folder}: {task.full_name} at {cell.length}: sample {changed[0]} has another prompt now "
+                "than when its answer was stored; choose another --output"
+            )
         self.progress.finished(len(samples) - len(left))
         if not left:
             return
@@ -118,7 +123,7 @@ class _Samples:
 
     def of(self, task: Task, cell: Cell) -> list[Sample]:
         """The samples of a cell."""
-        mapped = self._plan.protocols[task.bench].prompts == "lampe" and cell.method.startswith("lampe")
+        mapped = self._plan.mapped(task, cell.model, cell.method)
         key = (task.full_name, cell.length, mapped)
         if key not in self._held:
             self._held = {held: samples for held, samples in self._held.items() if held[:2] == key[:2]}
@@ -138,7 +143,7 @@ def _described(sample: Sample) -> dict[str, Any]:
     """What a sample is."""
     row: dict[str, Any] = {
         "id": sample.id,
-        "sha256": hashlib.sha256(repr(list(sample.ids)).encode()).hexdigest(),
+        "sha256": _sha256(sample),
         "tokens": len(sample.ids),
         **sample.meta,
     }
@@ -146,6 +151,10 @@ def _described(sample: Sample) -> dict[str, Any]:
         row |= {"references": sample.references, "extras": dict(sample.extras)}
         row |= {"cut": sample.cut} if sample.cut else {}
     return row
+
+
+def _sha256(sample: Sample) -> str:
+    return hashlib.sha256(repr(list(sample.ids)).encode()).hexdigest()
 
 
 def _positions(method: lampe.Method, geometry: lampe.Geometry, length: int) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def load_member(asset: Asset, member: str, data_dir: Path | None = None) -> Path
     if path is None:
         raise UserError(f"{asset.name}: has no {member}; is it the official file?")
     try:
-        check(inner, path)
+        check(asset.member(f"{folder.name}/{member}"), path)  # the archive vouches for it, no copy of elsewhere
     except Corrupt as error:
         raise Corrupt(f"{error}; remove {folder} to unpack {asset.name} anew") from None
     return path

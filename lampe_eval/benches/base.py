@@ -176,8 +176,8 @@ class Bench(ABC):
     def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         """The number of a cell."""
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
-        """What the benchmark reports over its tasks at one length, by name."""
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        """What the benchmark reports of its tasks at one length, by name; none of them lacks a sample."""
         return {}
 
     def across(self, averages: Mapping[int, float]) -> dict[str, float]:

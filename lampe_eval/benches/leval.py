@@ -31,9 +31,6 @@ from lampe_eval.texts.rows import rows
 
 SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
 
-ANSWER = 512
-"""Tokens of an answer, whatever the task."""
-
 STEP = 250
 """Words by which a document is shortened further, as often as it is too long in tokens."""
 
@@ -58,13 +55,6 @@ class LEval(Bench):
     """Each task's own metric, in percent."""
 
     name: ClassVar[str] = "leval"
-
-    def protocol(self, text: str) -> Protocol:
-        protocol = super().protocol(text)
-        words = protocol.cut == "words" and protocol.truncation not in ("right", "none")
-        if protocol.cut == "text" or words or (protocol.prompts == "lampe" and protocol.truncation != "none"):
-            raise UserError("--protocol: leval cuts ids anywhere or words at the right, and LaMPE's prompts not at all")
-        return protocol
 
     def has(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts != "lampe" or task.name in LAMPE
@@ -94,10 +84,10 @@ class LEval(Bench):
             details |= leval.by_length([row["score"] for row in rows], [row["tokens"] for row in rows])
         return Score(value, mean_and_error(single)[1], len(rows), details)
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """The paper's mean of exams, to which the retrieval of topics does not belong."""
-        exams = [value for task, value in scores.items() if task in EXAMS and task != TOPICS]
-        return {"mean of exams": fmean(exams)} if exams else {}
+        exams = [score.value for task, score in scores.items() if task in EXAMS and task != TOPICS]
+        return {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)} if len(exams) > 1 else {}
 
 
 def _answer(row: Row) -> str:
@@ -169,7 +159,7 @@ def _prompts(task: str, draw: Draw) -> Iterator[Prompt]:
             if scored:
                 prompt = _fitted(task, words, document, question, answer, draw)
                 yield Prompt(
-                    f"{number:04d}", prompt.ids, ANSWER, [answer], {"row": number}, cut=cut + prompt.cut,
+                    f"{number:04d}", prompt.ids, _room(draw), [answer], {"row": number}, cut=cut + prompt.cut,
                     skip=prompt.skip, decoding=decoding,
                     follow_up=_fact(words, question, draw, decoding) if task == FICTION else None,
                 )  # fmt: skip
@@ -183,6 +173,12 @@ def _questions(row: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     return zip(questions, answers, strict=True)
 
 
+def _room(draw: Draw) -> int:
+    """Tokens of an answer, whatever the task."""
+    assert draw.protocol.max_new_tokens, "the protocols of L-Eval say so"
+    return draw.protocol.max_new_tokens
+
+
 def _decoding(draw: Draw) -> Literal["text", "specials", "squeezed"]:
     """The protocol's; but other models than Llama-2 end with marks that upstream would score as words."""
     upstream = draw.protocol.prompts == "lampe" or family(draw.tokenizer) == "llama2"
@@ -193,9 +189,7 @@ def _document(task: str, text: str, draw: Draw) -> tuple[str, int]:
     """A document that fits by upstream's count of words, and how many tokens were taken out of it."""
     if draw.protocol.cut != "words" or draw.protocol.truncation == "none":
         return text, 0
-    limit = draw.protocol.limit(draw.length, ANSWER)
-    if limit < 1:
-        raise UserError(f"length {draw.length} leaves no token for a document of L-Eval; use longer --lengths")
+    limit = draw.protocol.limit(draw.length, _room(draw))
     kept = shortened(draw.tokenizer, text, limit, last=task == CODE)
     return kept, 0 if kept == text else len(encode(draw.tokenizer, text)) - len(encode(draw.tokenizer, kept))
 
@@ -214,7 +208,7 @@ def _fitted(task: str, words: Wording, document: str, question: str, answer: str
     style = _style(task, draw.protocol)
     said = message(style, words, document, question, answer)
     if draw.protocol.cut == "ids" and draw.protocol.prompts != "lampe":
-        return fitted(draw.tokenizer, draw.protocol, said, length=draw.length, answer=ANSWER)
+        return fitted(draw.tokenizer, draw.protocol, said, length=draw.length, answer=_room(draw))
     text = wrapped(draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED)
     if style == "plain":
         text = _formatted(text, document, question)
@@ -273,5 +267,5 @@ def _fact(words: Wording, question: str, draw: Draw, decoding: Literal["text", "
     """The same statement asked of the real world, without document and turns."""
     old, new, end = words.fact
     ids = encode_whole(draw.tokenizer, question.replace(old, new) + end)
-    prompt = Prompt("fact", ids, ANSWER, [], decoding=decoding)
+    prompt = Prompt("fact", ids, _room(draw), [], decoding=decoding)
     return FollowUp(lambda _: prompt, lambda first, second: f"{first} [fact: {second}]")

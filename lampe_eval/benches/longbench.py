@@ -20,7 +20,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat import Message, envelope, family
 from lampe_eval.prompts.fit import Fitted, fitted, halves
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import encode_whole
+from lampe_eval.prompts.tokens import encode, encode_whole
 from lampe_eval.scoring import longbench
 from lampe_eval.scoring.statistics import mean_and_error
 from lampe_eval.texts.rows import Schema, rows
@@ -41,15 +41,13 @@ SCHEMA: Schema = {
 BARE = frozenset(task for kind in ("few-shot", "code") for task in longbench.CATEGORIES[kind])
 """Tasks whose prompts are no chat: they go on, they do not ask."""
 
-LINE = "samsum"
-"""The one task whose answer ends with its first line."""
-
 
 class LongBench(Bench):
     """Each task's own metric, in percent."""
 
     name: ClassVar[str] = "longbench"
     suffix: ClassVar[str] = ""
+    english: ClassVar[int] = 16
 
     def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         return [PROMPTS, LIMITS, self._rows(task)]
@@ -57,12 +55,13 @@ class LongBench(Bench):
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
         template, answer = _prompt_and_limit(task.name, draw.data_dir)
         path = assets.path_of(self._rows(task), draw.data_dir)
+        stops = (_newline(draw.tokenizer),) if task.name in draw.protocol.first_line else ()
         for index, row in enumerate(islice(rows(path, SCHEMA), draw.limit)):
             prompt = _prompt(task.name, template, row, answer, draw)
             extras = {"_id": row["_id"], "all_classes": row["all_classes"], "length": row["length"]}
             yield Prompt(
                 f"{index:04d}", prompt.ids, answer, row["answers"], extras, cut=prompt.cut, skip=prompt.skip,
-                stops=(_newline(draw.tokenizer),) if task.name == LINE else (), decoding=draw.protocol.decoding,
+                stops=stops, decoding=draw.protocol.decoding,
             )  # fmt: skip
 
     def _rows(self, task: Task) -> str:
@@ -75,14 +74,22 @@ class LongBench(Bench):
         mean, error = mean_and_error([100 * row["score"] for row in rows])
         return Score(mean, error, len(rows))
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        values = {task: score.value for task, score in scores.items()}
+        if len(values) < 2:
+            return {}
         if protocol.average == "tasks":
-            return {"mean of tasks": longbench.flat_mean(scores)}
-        means = {
-            "mean of categories": longbench.category_mean(scores),
-            "mean of categories, Chinese": longbench.category_mean(scores, chinese=True),
-        }
-        return {name: value for name, value in means.items() if not math.isnan(value)}
+            return {f"mean of {len(values)} tasks": longbench.flat_mean(values)}
+        chinese = longbench.CHINESE & values.keys()
+        english = values.keys() - longbench.CHINESE
+        code = len(english & {*longbench.CATEGORIES["code"]})
+        means = {}
+        if english:
+            means[f"mean of categories, {len(english)} of {self.english} tasks"] = longbench.category_mean(values)
+        if chinese:
+            name = f"mean of categories, Chinese, {len(chinese) + code} of 7 tasks"
+            means[name] = longbench.category_mean(values, chinese=True)
+        return means
 
 
 class LongBenchE(LongBench):
@@ -91,14 +98,18 @@ class LongBenchE(LongBench):
     name: ClassVar[str] = "longbench-e"
     family: ClassVar[str] = "longbench"
     suffix: ClassVar[str] = "_e"
+    english: ClassVar[int] = 13
 
     def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         score = super().reduce(task, rows, protocol)
         bands = longbench.by_length([row["score"] for row in rows], [row["extras"]["length"] for row in rows])
         return Score(score.value, score.stderr, score.n, bands)
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
-        return {"mean of tasks": fmean(scores.values())}
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        whole = super().averages(scores, protocol)
+        bands = dict.fromkeys(band for score in scores.values() for band in score.details)
+        found = {band: [value for s in scores.values() if not math.isnan(value := s.details[band])] for band in bands}
+        return whole | {f"{band}, {len(values)} tasks": fmean(values) for band, values in found.items() if values}
 
 
 def _prompt_and_limit(task: str, data_dir: Path | None) -> tuple[str, int]:
@@ -172,4 +183,4 @@ def llama3_template(task: str, template: str) -> str:
 
 def _newline(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that a line break ends with."""
-    return encode_whole(tokenizer, "\n")[-1]
+    return encode(tokenizer, "\n")[-1]

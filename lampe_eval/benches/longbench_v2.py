@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
+from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat import Message, envelope
 from lampe_eval.prompts.fit import Fitted, fitted
@@ -30,7 +31,6 @@ TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot
 CONCLUSION = "0shot_cot_ans.txt"
 """What asks for the letter after the reasoning; it leaves the text out."""
 
-ANSWER, REASONING = 128, 1024
 EXTRAS = {"id", "domain", "difficulty", "length"}
 CHUNK = 1 << 22  # characters of the data file at a time
 
@@ -54,26 +54,40 @@ class Question(BaseModel):
     context: str
 
 
+class LongBenchV2Card(TaskCard):
+    """A task of LongBench v2.
+
+    Attributes:
+        max_new_tokens: room for the answer.
+        reasoning: room for the reasoning before it, where the task asks for one.
+    """
+
+    max_new_tokens: int
+    reasoning: int | None = None
+
+
 class LongBenchV2(Bench):
     """Accuracy in percent; by difficulty and by length beside it."""
 
     name: ClassVar[str] = "longbench-v2"
+    card: ClassVar[type[TaskCard]] = LongBenchV2Card
 
     def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
-        templates = [TEMPLATES[task.name], *([CONCLUSION] if task.name == "cot" else [])]
+        templates = [TEMPLATES[task.name], *([CONCLUSION] if task.card.reasoning else [])]
         return [f"{self.name}/{file}" for file in (*templates, "data.json")]
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
         template = _template(TEMPLATES[task.name], draw.data_dir)
-        conclusion = _template(CONCLUSION, draw.data_dir) if task.name == "cot" else None
-        answer = REASONING if conclusion else ANSWER
+        card: LongBenchV2Card = task.card
+        conclusion = _template(CONCLUSION, draw.data_dir) if card.reasoning else None
+        answer = card.reasoning or card.max_new_tokens
         path = assets.load(assets.find("longbench-v2/data.json"), draw.data_dir)
         for index, row in enumerate(islice(questions(path), draw.limit)):
             prompt = _fitted(filled(template, row), answer, draw)
             yield Prompt(
                 f"{index:04d}", prompt.ids, answer, [row.answer], row.model_dump(include=EXTRAS, by_alias=True),
                 cut=prompt.cut, skip=prompt.skip, decoding=draw.protocol.decoding,
-                follow_up=_conclude(conclusion, row, draw) if conclusion else None,
+                follow_up=_conclude(conclusion, row, card.max_new_tokens, draw) if conclusion else None,
             )  # fmt: skip
 
     def score(self, task: str, row: Row, protocol: Protocol) -> float:
@@ -84,6 +98,10 @@ class LongBenchV2(Bench):
         mean, error = mean_and_error([100 * row["score"] for row in rows])
         details = longbench.report([_verdict(row["score"], row["extras"]) for row in rows])
         return Score(mean, error, len(rows), {name: value for name, value in details.items() if name != "overall"})
+
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        """Not averages, but what its leaderboard shows: accuracy by difficulty and by length."""
+        return {f"{task}, {part}": value for task, score in scores.items() for part, value in score.details.items()}
 
 
 def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench.Verdict:
@@ -153,8 +171,6 @@ def _fitted(text: str, answer: int, draw: Draw) -> Fitted:
     if draw.protocol.cut == "ids":
         return fitted(draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer)
     limit = draw.protocol.limit(draw.length, answer)
-    if limit < 1:
-        raise UserError(f"length {draw.length} leaves no token for a prompt of LongBench v2; use longer --lengths")
     text, cut = shortened(draw.tokenizer, text, limit)
     before, after = envelope(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
     return Fitted(begun(draw.tokenizer, encode(draw.tokenizer, f"{before}{text}{after}")), cut)
@@ -172,11 +188,12 @@ def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tupl
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)
 
 
-def _conclude(template: str, row: Question, draw: Draw) -> FollowUp:
-    """Asks for the letter that the reasoning comes to; the reasoning itself is not scored."""
+def _conclude(template: str, row: Question, answer: int, draw: Draw) -> FollowUp:
+    """Asks for the letter that the reasoning comes to, without the text; the reasoning itself is not scored."""
+    row = row.model_copy(update={"context": ""})
 
     def ask(reasoning: str) -> Prompt:
-        prompt = _fitted(filled(template, row, reasoning), ANSWER, draw)
-        return Prompt("conclusion", prompt.ids, ANSWER, [row.answer], cut=prompt.cut, decoding=draw.protocol.decoding)
+        prompt = _fitted(filled(template, row, reasoning), answer, draw)
+        return Prompt("conclusion", prompt.ids, answer, [row.answer], cut=prompt.cut, decoding=draw.protocol.decoding)
 
     return FollowUp(ask, lambda _, conclusion: conclusion)

@@ -41,6 +41,7 @@ class NiahCard(TaskCard):
         digits: of a value.
         depths: where the first needle asked for lies, in percent of the haystack.
         max_new_tokens: room for the answer.
+        original_max_new_tokens: the same for the original needle (``kamradt.py``), in tasks that have it.
         filler: sentences that are repeated for a haystack; the source's text where there are none.
         spread: whether each equal part of the haystack has one needle, anywhere in it, whatever ``depths`` says.
         enough: values that make an answer right; the share of all of them counts where it is 0.
@@ -55,6 +56,7 @@ class NiahCard(TaskCard):
     digits: int
     depths: tuple[float, ...]
     max_new_tokens: int
+    original_max_new_tokens: int | None = None
     filler: str = ""
     spread: bool = False
     enough: int = 0
@@ -73,7 +75,7 @@ class Niah(Bench):
     source_option: ClassVar[str | None] = "haystack"
 
     def has(self, task: Task, protocol: Protocol) -> bool:
-        return protocol.prompts == "own" or (protocol.prompts == "official" and task.name in kamradt.TASKS)
+        return protocol.prompts == "own" or task.card.original_max_new_tokens is not None
 
     def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
         if protocol.prompts != "official":
@@ -110,19 +112,20 @@ def _spread(riddle: needles.Riddle, rng: Random) -> needles.Riddle:
 
 
 def _official(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
-    wording = kamradt.wording(draw.data_dir)
+    wording, room = kamradt.wording(draw.data_dir), card.original_max_new_tokens
+    assert room, "the task has the original needle"
     for depth in card.depths[: draw.limit]:
-        ids = kamradt.prompt(draw, wording, depth)
+        ids = kamradt.prompt(draw, wording, depth, room)
         meta = {"depth": depth}
-        yield Prompt(f"{draw.length}/{depth:g}", ids, kamradt.MAX_NEW_TOKENS, wording.keywords, meta=meta)
+        yield Prompt(f"{draw.length}/{depth:g}", ids, room, wording.keywords, meta=meta)
 
 
 def _prompt(card: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[int]) -> list[int]:
-    head, tail = frame(draw.tokenizer, draw.protocol, Message(riddle.question, lead=riddle.lead))
+    head, tail = frame(draw.tokenizer, draw.protocol, Message(riddle.query, lead=riddle.lead))
     ends = _sentence_ends(draw.tokenizer)
     room = draw.length - card.max_new_tokens
     try:
-        return needles.assemble(riddle, haystack, partial(encode, draw.tokenizer), room, ends, head, tail)
+        return needles.assemble(riddle, haystack, partial(encode, draw.tokenizer, inside=True), room, ends, head, tail)
     except ValueError as error:
         raise UserError(
             f"niah at length {draw.length}: {error} (the answer takes {card.max_new_tokens} more); use longer --lengths"

@@ -1,7 +1,7 @@
 """RULER: needles, chains of variables, frequent words and questions among documents, generated to any length.
 
 Source: arXiv 2404.06654; the generators are ``lampe_eval.ruler``. Under ``prompts: ready`` samples are read from files
-that RULER wrote, in ``--data-dir``: ``<length>/<task>/*.jsonl``, or without the folder of the length.
+that RULER wrote, in ``--data-dir`` (``lampe_eval.ruler.readymade``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,8 +60,8 @@ class Ruler(Bench):
         mean, error = mean_and_error([100 * row["score"] for row in rows])
         return Score(mean, error, len(rows))
 
-    def averages(self, scores: Mapping[str, float], protocol: Protocol) -> dict[str, float]:
-        return {f"mean of {len(scores)} tasks": ruler.average(scores)}
+    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        return {f"mean of {len(scores)} tasks": ruler.average({task: score.value for task, score in scores.items()})}
 
     def across(self, averages: Mapping[int, float]) -> dict[str, float]:
         return {
@@ -103,20 +103,26 @@ def _texts(card: RulerCard, protocol: Protocol) -> list[str]:
 def _made(task: Task, draw: Draw) -> Iterator[Sampled]:
     """Samples of the generators: exactly as long as they may be as ids, or as upstream makes them, as text."""
     recipe = _recipe(draw)
-    key: cache.Key = {
-        "task": f"{task.name} {task.card.version} {task.card.model_dump_json()}",
+
+    def builds() -> Iterator[Built]:
+        return (build(task.name, task.card, recipe, index) for index in range(draw.limit))
+
+    for built in builds() if recipe.exact else cache.cached(_key(task, draw), builds):
+        yield _prompt(draw, built), built.outputs, built.meta
+
+
+def _key(task: Task, draw: Draw) -> cache.Key:
+    """What samples that are made as text, which takes as long as encoding them, are kept under."""
+    return {
+        "task": f"{task.name} {task.card.model_dump_json()}",
         "tokenizer": cache.digest(draw.tokenizer),
-        "frame": repr(_framed(draw, "")),
+        "frame": repr(_wrapper(draw)),
         "length": draw.length,
         "seed": draw.seed,
         "samples": draw.limit,
         "protocol": draw.protocol.model_dump_json(),
-        "source": documents.digest(draw.source, draw.data_dir) if draw.source else "pocket",
         "files": repr([assets.digest(name, draw.data_dir) for name in Ruler().needs(task, draw.protocol)]),
     }
-    builds = (build(task.name, task.card, recipe, index) for index in range(draw.limit))
-    for built in cache.cached(key, lambda: builds):
-        yield _prompt(draw, built), built.outputs, built.meta
 
 
 def _recipe(draw: Draw) -> Recipe:
@@ -153,9 +159,7 @@ def _prompt(draw: Draw, built: Built) -> Sequence[int]:
 
 def _ready(task: Task, draw: Draw) -> Iterator[Sampled]:
     """Samples of files, as they stand there: they hold their own turns."""
-    folder = _ready_folder(draw.data_dir)
-    of_length = folder / str(draw.length)
-    samples = readymade.read(of_length if of_length.is_dir() else folder, task.name)
+    samples = readymade.read(_ready_folder(draw.data_dir), task.name, draw.length)
     for sample in islice(samples, draw.limit):
         yield encode_whole(draw.tokenizer, sample.input + sample.answer_prefix), sample.outputs, {}
 

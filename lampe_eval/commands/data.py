@@ -41,14 +41,24 @@ def provide(names: Sequence[str], data_dir: Path | None) -> None:
     Raises:
         UserError: as ``bring``.
     """
+    unpinned = []
     for name in names:
+        asset = find(name.partition("!/")[0])
         try:
             path_of(name, data_dir)
         except Missing:
-            asset = find(name.partition("!/")[0])
             print(f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr)
             _fetch(asset)
             path_of(name, data_dir)
+        if asset.file.sha256 is None or _copied(name, data_dir):
+            unpinned.append(name)
+    if unpinned:
+        print(f"not pinned, taken as first seen ({lock_file()}): {', '.join(unpinned)}", file=sys.stderr)
+
+
+def _copied(name: str, data_dir: Path | None) -> bool:
+    """Whether an archive's file is an offline copy, for which no archive vouches."""
+    return "!/" in name and not path_of(name, data_dir).is_relative_to(root())
 
 
 def verify(names: Sequence[str], data_dir: Path | None) -> None:

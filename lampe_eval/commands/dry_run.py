@@ -14,23 +14,29 @@ def dry_run_suite(config: str | None, options: dict[str, Any]) -> int:
     """Prints what a suite would run, and runs nothing; the exit code is 0."""
     plan = plan_of(config, options)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    seconds = 0.0
+    times: list[float] = []
     for seen in previews(plan):
         _print(console, seen)
-        seconds += seen.seconds
-    methods, speed = [spec.label for spec in plan.specs], operations_per_second(device_of(plan.suite.device)) / 1e12
+        times += [] if seen.seconds is None else [seen.seconds * len(seen.methods)]
+    device = device_of(plan.suite.device)
+    speed = operations_per_second(device)
+    total = (
+        f"at least {_duration(sum(times))}, at {speed / 1e12:.2g} TFLOP/s measured here" if speed else "time unknown"
+    )
     console.rule(align="left")
-    console.print(f"methods   {', '.join(methods)}; protocol {plan.suite.protocol_label}; results in {plan.folder}")
-    console.print(f"in all    at least {_duration(seconds * len(methods))}, at {speed:.2g} TFLOP/s measured here")
+    console.print(f"methods   {', '.join(spec.label for spec in plan.specs)}; protocol {plan.suite.protocol_label}")
+    console.print(f"in all    {total} on {device}{'' if speed else ', which is not here'}; results in {plan.folder}")
     return 0
 
 
 def _print(console: Console, seen: Preview) -> None:
     bins = ", ".join(f"{count} up to {end}k" for end, count in seen.histogram.items())
     console.rule(f"{seen.task.full_name} · {seen.length} tokens · {seen.model}", align="left")
+    console.print(f"methods   {', '.join(seen.methods)}")
     console.print(f"samples   {seen.samples} a method; tokens: {bins}; {seen.cut} cut, {seen.skipped} left out")
     console.print(f"longest   {seen.longest} tokens with its answer, of {seen.length}{_over(seen)}")
-    console.print(f"cost      at least {_duration(seen.seconds)} a method, {decimal(seen.memory)} of memory")
+    cost = "" if seen.seconds is None else f"at least {_duration(seen.seconds)} a method, "
+    console.print(f"cost      {cost}{decimal(seen.memory)} of memory")
     console.print(f"prompt of the first sample:\n{seen.text}")
 
 

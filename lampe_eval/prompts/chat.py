@@ -1,7 +1,6 @@
 """Chat: what a tokenizer's template puts before and after what the user says."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from jinja2 import TemplateError
@@ -29,7 +28,6 @@ class Message:
     lead: str = ""
 
 
-@lru_cache(maxsize=64)
 def envelope(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[str, str]:
     """Text before and after the user's by the tokenizer's template; the system's text alone where it has none.
 

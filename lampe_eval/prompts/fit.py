@@ -42,36 +42,43 @@ def fitted(
     Raises:
         UserError: for a length that leaves nothing for the prompt.
     """
-    head, tail = frame(tokenizer, protocol, message, chat=chat)
-    body = encode(tokenizer, message.user)
-    room = protocol.limit(length, answer) - (len(head) + len(tail) if protocol.reserve == "answer" else 0)
+    limit = protocol.limit(length, answer)
+    before, after = _around(tokenizer, protocol, message, chat=chat)
+    whole = begun(tokenizer, encode(tokenizer, before + message.user + after))
+    if len(whole) <= limit or protocol.truncation == "none":
+        return Fitted(whole)
+    if protocol.truncation == "skip":
+        return Fitted(whole, skip=True)
+    head, tail = _framed(tokenizer, before, after)
+    body, room = encode(tokenizer, message.user, inside=bool(before)), limit - len(head) - len(tail)
     if room < 1:
         raise UserError(
             f"length {length} leaves no token for a prompt: its frame takes {len(head) + len(tail)} tokens, "
             f"the answer {answer}; use longer --lengths"
         )
-    over = max(0, len(body) - room)
-    match protocol.truncation:
-        case "skip" if over:
-            return Fitted(head + body + tail, skip=True)
-        case "middle" | "left" | "right" if over:
-            return Fitted(head + shortened(body, room, protocol.truncation) + tail, cut=over)
-    return Fitted(head + body + tail)
+    over = len(body) - room
+    return Fitted(head + shortened(body, room, protocol.truncation) + tail, cut=over)
 
 
-def frame(
-    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool = True
-) -> tuple[list[int], list[int]]:
+def frame(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message) -> tuple[list[int], list[int]]:
     """Ids before and after the user's part: begin of text, chat template, lead of the answer.
 
     A lead begins with the white space that parts it from the user's text; after a template's turn it needs none.
     """
+    return _framed(tokenizer, *_around(tokenizer, protocol, message, chat=True))
+
+
+def _framed(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> tuple[list[int], list[int]]:
+    return begun(tokenizer, encode(tokenizer, before)), encode(tokenizer, after, inside=True)
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool) -> tuple[str, str]:
+    """Text before and after the user's part."""
     if chat and protocol.chat == "template":
         before, after = envelope(tokenizer, message.system)
     else:
         before, after = f"{message.system}\n\n" if message.system else "", ""
-    lead = message.lead.lstrip() if after else message.lead
-    return begun(tokenizer, encode(tokenizer, before)), encode(tokenizer, after + lead)
+    return before, after + (message.lead.lstrip() if after else message.lead)
 
 
 def shortened(ids: list[int], room: int, side: str) -> list[int]:

@@ -4,10 +4,10 @@ Three names mean the same in every bench: ``official`` is what its authors run, 
 and ``fair`` gives every method the same prompt, cut as token ids. Scores of different protocols never share a table.
 """
 
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lampe_eval.cards import Card, read, shipped
 from lampe_eval.errors import UserError, unknown
@@ -30,6 +30,9 @@ class Protocol(Card):
         decoding: the answer's text without special tokens, with them, or with them and all white space squeezed.
         scorer: whose, where they differ.
         average: over tasks: of categories first, or all alike.
+        max_new_tokens: room for an answer, where the protocol says it and not the task.
+        first_line: tasks whose answer ends with its first line.
+        changes: fields that a user may change, with the values that they may have.
     """
 
     windows: tuple[int, ...] = (1, 2, 4)
@@ -43,11 +46,24 @@ class Protocol(Card):
     decoding: Literal["text", "specials", "squeezed"] = "text"
     scorer: Literal["official", "lampe"] = "official"
     average: Literal["categories", "tasks"] = "tasks"
+    max_new_tokens: int | None = None
+    first_line: tuple[str, ...] = ()
+    changes: Mapping[str, tuple[str, ...]] = {}
 
     def limit(self, length: int, answer: int) -> int:
-        """Tokens that a prompt may have, in a cell of a length and with so many for the answer."""
-        whole = length if self.unit == KIBI else length * self.unit // KIBI
-        return whole - (answer if self.reserve == "answer" else self.reserve)
+        """Tokens that a prompt may have, in a cell of a length and with so many for the answer.
+
+        Raises:
+            UserError: where there are none.
+        """
+        reserve = answer if self.reserve == "answer" else self.reserve
+        limit = length * self.unit // KIBI - reserve
+        if limit < 1:
+            raise UserError(
+                f"length {length} leaves no token for a prompt: the protocol reserves {reserve} of "
+                f"{length * self.unit // KIBI}; use longer --lengths"
+            )
+        return limit
 
 
 class Protocols(Card):
@@ -71,19 +87,17 @@ def parse(bench: str, text: str) -> Protocol:
     known = protocols(bench)
     if name not in known:
         raise unknown(f"protocol of {bench}", name, known, f"lampe-eval list protocols; {bench} has {', '.join(known)}")
-    fields = known[name].model_dump() | _changes(changes)
-    try:
-        return Protocol.model_validate(fields)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise UserError(f"--protocol: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    pairs = [part.partition("=") for part in changes.split(",") if part.strip()]
+    changed = dict(_change(bench, name, known[name], key.strip(), value.strip()) for key, _, value in pairs)
+    return known[name].model_copy(update=changed)
 
 
-def _changes(text: str) -> dict[str, Any]:
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for key, equals, value in pairs:
-        if key.strip() not in Protocol.model_fields or key.strip() == "about":
-            raise unknown("field of a protocol", key.strip(), Protocol.model_fields, "lampe-eval list protocols")
-        if not (equals and value.strip()):
-            raise UserError(f"--protocol: {key!r} is not of the form field=value")
-    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+def _change(bench: str, name: str, protocol: Protocol, field: str, value: str) -> tuple[str, str]:
+    """A change that makes a difference; any other would put a false name above a table."""
+    where = f"--protocol: {name!r} of {bench}"
+    if field not in protocol.changes:
+        may = f"; what can is: {', '.join(protocol.changes)}" if protocol.changes else ""
+        raise UserError(f"{where}: {field!r} cannot be changed{may}")
+    if value not in protocol.changes[field]:
+        raise UserError(f"{where}: {field} is one of {', '.join(protocol.changes[field])}, not {value!r}")
+    return field, value

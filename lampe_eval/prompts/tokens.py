@@ -1,4 +1,4 @@
-"""Text to token ids, once: prompts are cut and joined as ids, never decoded and encoded again."""
+"""Text to token ids: of whole texts, and of parts so that joined ids are those of the joined text."""
 
 from array import array
 from functools import lru_cache
@@ -6,9 +6,18 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a text without special tokens, however long it is."""
-    return list(_encode(tokenizer, text))
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, inside: bool = False) -> list[int]:
+    """Ids of a text without special tokens, however long it is.
+
+    Args:
+        inside: whether the text stands after other text. It is then encoded behind a newline or a letter, whose ids are
+            taken off again, so that a sentencepiece tokenizer puts no space before it.
+    """
+    if not inside or not text:
+        return list(_encode(tokenizer, text))
+    before = "a" if text.startswith("\n") else "\n"
+    stem, ids = _encode(tokenizer, before), _encode(tokenizer, before + text)
+    return list(ids[len(stem) :] if ids[: len(stem)] == stem else _encode(tokenizer, text))
 
 
 @lru_cache(maxsize=16)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.base import Bench, Row, Task
+from lampe_eval.benches.base import Bench, Row, Score, Task
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.store import Cell, Store
 
@@ -57,12 +57,13 @@ def _averages(bench: Bench, protocol: Protocol, rows: pd.DataFrame) -> Iterator[
     """What a bench reports over its tasks at each length, and over lengths; of complete cells alone."""
     firsts: dict[int, float] = {}
     for length, at in rows.groupby("length"):
-        whole = at[(at["n"] + at["skipped"] > 0) & (at["missing"] == 0) & (at["errors"] == 0)]
-        if len(whole) == len(at):
-            found = bench.averages(dict(zip(at["task"], at["score"], strict=True)), protocol)
+        if (at["n"] > 0).all() and not at[["missing", "errors", "skipped"]].any(axis=None):
+            cells: Any = at[["task", "score", "stderr", "n", "details"]].itertuples(index=False)
+            scores = {task: Score(*numbers) for task, *numbers in cells}
+            found = bench.averages(scores, protocol)
             firsts |= {int(str(length)): value for value in list(found.values())[:1]}
             yield from ({"length": length, "name": name, "value": value} for name, value in found.items())
-    if len(firsts) == rows["length"].nunique():
+    if 1 < len(firsts) == rows["length"].nunique():
         yield from ({"name": name, "value": value} for name, value in bench.across(firsts).items())
 
 

@@ -37,7 +37,7 @@ def blocks(frame: pd.DataFrame, further: pd.DataFrame) -> Iterator[Block]:
             continue
         for _, of_task in rows.groupby("task", sort=False):
             yield _by_length(of_task)
-        if not own.empty and rows["task"].nunique() > 1:
+        if not own.empty:
             yield _averages(rows, own)
 
 
@@ -64,7 +64,7 @@ def show(store: Store, console: Console) -> pd.DataFrame:
     for block in blocks(frame, further):
         console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
         console.print(rich_table(block))
-    for line in _remarks(frame):
+    for line in (*_remarks(frame), *_short_of(store)):
         console.print(line, soft_wrap=True, markup=False)
     written = f"written to {store.folder}: scores.csv, details.csv, table.csv, table.md, run.yaml, samples/"
     console.print(written, soft_wrap=True, markup=False)
@@ -126,8 +126,8 @@ def _averages(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
 def _values(further: pd.DataFrame, methods: list[str], higher: bool) -> list[tuple[str, list[tuple[str, bool]]]]:
     lines = []
     for name, rows in further.groupby("name", sort=False):
-        values = dict(zip(rows["method"], rows["value"], strict=True))
-        top = max(values.values()) if higher else min(values.values())
+        values = {method: value for method, value in zip(rows["method"], rows["value"], strict=True) if value == value}
+        top = (max if higher else min)(values.values(), default=None)
         lines.append(
             (str(name), [(_short(values[m]), values[m] == top) if m in values else ("-", False) for m in methods])
         )
@@ -169,6 +169,16 @@ def _remarks(frame: pd.DataFrame) -> Iterator[str]:
             names = dict.fromkeys(f"{bench}/{task}" for bench, task in zip(tasks["bench"], tasks["task"], strict=True))
             total = int(frame["n"].sum() + frame["skipped"].sum())
             yield f"{int(frame[column].sum())} of {total} {text}: {', '.join(names)} (column {column} of scores.csv)"
+
+
+def _short_of(store: Store) -> Iterator[str]:
+    """Tasks of which there were fewer samples than they have, though nobody limited them."""
+    if store.config["limit"] is None:
+        counts = {f"{cell.bench}/{cell.task}": samples for cell, samples in store.cells().items()}
+        for task, samples in counts.items():
+            whole = store.config["tasks"][task]["samples"]
+            if samples < whole:
+                yield f"{task}: {samples} samples, where its card says {whole}"
 
 
 def _wide(frame: pd.DataFrame) -> pd.DataFrame:

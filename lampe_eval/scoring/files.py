@@ -1,13 +1,13 @@
 """Prediction files as the benchmarks' own code writes them, scored to the numbers that their own code prints.
 
 longbench              <task>.jsonl          pred, answers, all_classes
-longbench_e            <task>.jsonl          the same and length
-longbench_v2           <model>.jsonl         judge, difficulty, length; response and answer
+longbench-e            <task>.jsonl          the same and length
+longbench-v2           <model>.jsonl         judge, difficulty, length; response and answer
 leval                  <task>.pred.jsonl     <model>_pred, gt, evaluation
 ruler                  <task>.jsonl          pred, outputs
                        <task>/**/*.jsonl     pred, needle between lines of progress (STRING, LaMPE)
 infinitebench          preds_<task>.jsonl    prediction or pred, ground_truth or label
-infinitebench_lampe    preds_<task>.jsonl    the same, scored as LaMPE and STRING do
+infinitebench-lampe    preds_<task>.jsonl    the same, scored as LaMPE and STRING do
 """
 
 import json
@@ -258,12 +258,12 @@ def _infinitebench(task: str, answers: Sequence[Answer], scorer: infinitebench.S
 
 FAMILIES: dict[str, Family] = {
     "longbench": Family(longbench.METRICS, read_longbench, _longbench),
-    "longbench_e": Family(longbench.METRICS, partial(read_longbench, lengths=True), _longbench_e),
-    "longbench_v2": Family((), read_longbench_v2, _longbench_v2),
+    "longbench-e": Family(longbench.METRICS, partial(read_longbench, lengths=True), _longbench_e),
+    "longbench-v2": Family((), read_longbench_v2, _longbench_v2),
     "leval": Family(leval.METRICS, read_leval, _leval),
     "ruler": Family(ruler.METRICS, read_ruler, _ruler),
     "infinitebench": Family(infinitebench.METRICS["official"], read_infinitebench, _infinitebench),
-    "infinitebench_lampe": Family(
+    "infinitebench-lampe": Family(
         infinitebench.METRICS["lampe"], read_infinitebench, partial(_infinitebench, scorer="lampe")
     ),
 }

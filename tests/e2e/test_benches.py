@@ -22,7 +22,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All benchmarks with small files of our own, and short answers."""
     folder = package(tmp_path, monkeypatch)
     content.everything(folder)
-    content.shorten_answers(folder, monkeypatch)
+    content.shorten_answers(folder)
     return folder
 
 
@@ -100,14 +100,40 @@ def test_a_dry_run_tells_and_runs_nothing(
     assert f"{row['context']}\n\nNow answer." in told  # the whole prompt of the first sample
     assert "samples   2 a method; tokens: 2 up to 2k; 0 cut, 0 left out" in told
     assert "longest   2048 tokens with its answer, of 2048" in told
-    assert "protocol fair; results in out" in told
+    assert "original, lampe; protocol fair" in told
+    assert "results in out" in told
     assert not Path("out").exists()
+
+
+def test_a_dry_run_under_lampes_protocol_shows_what_each_method_reads(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = "run --method lampe,original --bench longbench/hotpotqa --lengths 256 --limit 1 --protocol lampe --dry-run"
+    monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().out
+    others, lampes = told.split("methods   ")[1:3]
+    assert others.startswith("original") and "1 cut" in others
+    assert lampes.startswith("lampe") and "0 cut" in lampes and "longer than the cell" in lampes
+
+
+def test_a_dry_run_for_a_device_that_is_not_here(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    argv = "run --bench longbench/hotpotqa --lengths 256 --limit 1 --device cuda --dry-run"
+    monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert "time unknown on cuda, which is not here" in capsys.readouterr().out
 
 
 def test_ready_made_samples_of_ruler(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "ready" / "512" / "vt"
     folder.mkdir(parents=True)
-    row = {"index": 3, "input": "SET A TO 7. Which are 7?", "outputs": ["A"], "length": 9, "answer_prefix": " These:"}
+    row = {"index": 3, "input": "SET A TO 7. Which are 7?", "outputs": ["A"], "length": 300, "answer_prefix": " These:"}
     (folder / "validation.jsonl").write_bytes(content.lines([row, row]))
     arguments = ("--bench", "ruler/vt", "--lengths", "512", "--prompts", "ready", "--data-dir", str(tmp_path / "ready"))
     (scored,) = _run(monkeypatch, tmp_path / "out", *arguments)

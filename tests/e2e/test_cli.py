@@ -43,7 +43,7 @@ def _refused(done: Done) -> str:
     assert done.code == 2, done
     *before, line = done.err.splitlines()
     assert line.startswith("lampe-eval: ")
-    assert all(line.startswith(("[", "fetching ", "running ")) for line in before), done.err
+    assert all(line.startswith(("[", "fetching ", "running ", "not pinned")) for line in before), done.err
     return line
 
 

@@ -117,6 +117,18 @@ def test_another_command_into_the_same_folder_is_refused(finished: tuple[Path, s
     assert (folder / "scores.csv").read_bytes() == before
 
 
+def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
+    """A chat template that changed under a run would give one score to two prompts."""
+    out, few = tmp_path / "out", ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1")
+    assert _run(*few, "--output", str(out)).returncode == 0
+    (samples,) = out.glob("samples/**/*.jsonl")
+    row = json.loads(samples.read_text())
+    samples.write_text(json.dumps(row | {"sha256": "0" * 64}) + "\n")
+    refused = _run(*few, "--output", str(out))
+    assert refused.returncode == 2
+    assert "has another prompt now than when its answer was stored" in refused.stderr
+
+
 def test_a_suite_file_says_what_options_say(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("method: [original]\nbench: niah/single\nlengths: 256\nlimit: 9\n")

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches import tasks as all_tasks
-from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches.base import Draw, Prompt, Score
 from lampe_eval.benches.infinitebench import LAMPE, InfiniteBench, cut_as_text, parted
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
@@ -190,7 +190,8 @@ def test_tasks_and_protocols() -> None:
     for protocol in ("fair", "official"):
         assert all(BENCH.has(task, BENCH.protocol(protocol)) for task in known.values())
     assert BENCH.protocol("lampe").decoding == "squeezed"
-    assert BENCH.averages({"passkey": 50.0, "code_run": 100.0}, BENCH.protocol("fair")) == {"mean of tasks": 75.0}
+    scores = {"passkey": Score(50.0, 0.0, 1), "code_run": Score(100.0, 0.0, 1)}
+    assert BENCH.averages(scores, BENCH.protocol("fair")) == {"mean of 2 tasks": 75.0}
     assert BENCH.needs(known["math_find"], BENCH.protocol("fair")) == [
         "infinitebench/prompt.py", "infinitebench/eval_utils.py", "infinitebench/math_find.jsonl",
     ]  # fmt: skip

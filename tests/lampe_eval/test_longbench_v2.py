@@ -230,7 +230,7 @@ def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_pat
     said = row | {"response": "**The correct answer is (C)**", "length": "long"}
     _write(tmp_path / "Some-8B.jsonl", said, said | {"response": "C"}, row | {"judge": True})
     _write(tmp_path / "Some-8B_cot.jsonl", row, {"_id": "q1", "error": "too long"})
-    results = score_folder("longbench_v2", tmp_path)
+    results = score_folder("longbench-v2", tmp_path)
     assert [(name, result.n, result.skipped) for name, result in results.items()] == [
         ("Some-8B", 3, 0),
         ("Some-8B_cot", 1, 1),
@@ -253,16 +253,16 @@ def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_pat
 def test_broken_prediction_files_are_named(tmp_path: Path, line: dict[str, Any], error: str) -> None:
     _write(tmp_path / "model.jsonl", line)
     with pytest.raises(UserError, match=rf"model\.jsonl:1: {error}"):
-        score_folder("longbench_v2", tmp_path)
+        score_folder("longbench-v2", tmp_path)
 
 
-REAL = DATA / "longbench_v2"
+REAL = DATA / "longbench-v2"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no prediction files")
 def test_published_predictions_have_upstreams_numbers() -> None:
     """The files hold neither responses nor answers, so this is the sum of upstream's own judgements."""
-    for name, result in score_folder("longbench_v2", REAL).items():
+    for name, result in score_folder("longbench-v2", REAL).items():
         lines = [json.loads(line) for line in (REAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         judged = [line for line in lines if "error" not in line]
         assert (result.n, result.skipped) == (len(judged), 503 - len(judged)) == (312, 191)

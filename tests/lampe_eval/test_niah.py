@@ -244,7 +244,6 @@ def test_what_the_original_wording_has_and_needs() -> None:
     cards = {task.name: task for task in all_tasks("niah")}
     assert [name for name, task in cards.items() if BENCH.has(task, official)] == ["single", "grid"]
     assert all(BENCH.has(task, BENCH.protocol("fair")) for task in cards.values())
-    assert not BENCH.has(cards["single"], BENCH.protocol("fair:prompts=lampe"))
     assert BENCH.needs(cards["single"], BENCH.protocol("fair")) == []
     assert BENCH.needs(cards["grid"], official) == ["niah/run.py", "niah/openai.py", "niah/PaulGrahamEssays"]
 
@@ -257,7 +256,7 @@ def test_keywords_are_recalled_in_any_case() -> None:
 def test_a_length_without_room_for_the_original_needle_is_said(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    with pytest.raises(UserError, match=r"niah at length 64: \d+ tokens too short"):
+    with pytest.raises(UserError, match="length 64 leaves no token for a prompt"):
         _samples("niah/single", 64, tokenizer, upstream, protocol="fair:prompts=official")
 
 

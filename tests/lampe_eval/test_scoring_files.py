@@ -34,7 +34,7 @@ def test_longbench_scores_all_with_the_last_classes(tmp_path: Path) -> None:
 
 def test_longbench_e(tmp_path: Path) -> None:
     write(tmp_path / "qasper.jsonl", PRED, PRED | {"pred": "Lyon", "length": 8000})
-    scores = dict(score_folder("longbench_e", tmp_path)["qasper"].scores)
+    scores = dict(score_folder("longbench-e", tmp_path)["qasper"].scores)
     assert math.isnan(scores.pop("0-4k"))
     assert scores == {"score": 50, "4-8k": 100, "8k+": 0}
 
@@ -65,7 +65,7 @@ def test_infinitebench_reads_two_on_a_line_and_counts_broken_ones(tmp_path: Path
 
 def test_infinitebench_has_two_scorers(tmp_path: Path) -> None:
     write(tmp_path / "preds_kv_retrieval.jsonl", {"prediction": "ab", "ground_truth": ["ab"]})
-    scores = [score_folder(bench, tmp_path) for bench in ("infinitebench", "infinitebench_lampe")]
+    scores = [score_folder(bench, tmp_path) for bench in ("infinitebench", "infinitebench-lampe")]
     assert [score["kv_retrieval"].scores["score"] for score in scores] == [0, 100]
 
 
@@ -86,7 +86,7 @@ def test_infinitebench_knows_gpt4_by_its_folder(tmp_path: Path) -> None:
         ("ruler", "vt.jsonl", {"pred": "x"}, r"vt\.jsonl:2: has no 'outputs' or 'needle'"),
         ("infinitebench", "preds_passkey.jsonl", {"pred": ""}, r"jsonl:2: has no 'ground_truth' or 'label'"),
         (
-            "longbench_e",
+            "longbench-e",
             "qasper.jsonl",
             {"pred": "", "answers": [], "all_classes": []},
             r"jsonl:2: has no 'length'",

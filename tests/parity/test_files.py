@@ -17,7 +17,7 @@ LEVAL = golden("leval_official_scores")
 RULER = golden("ruler_official_scores")
 INFINITEBENCH = {
     "infinitebench": golden("infinitebench_official_scorer"),
-    "infinitebench_lampe": golden("infinitebench_lampe_scorer"),
+    "infinitebench-lampe": golden("infinitebench_lampe_scorer"),
 }
 
 
@@ -37,7 +37,7 @@ def same(ours: Mapping[str, float], theirs: Mapping[str, float | None]) -> bool:
 @pytest.mark.parametrize("row", LONGBENCH)
 def test_longbench(row: str) -> None:
     model, task = row.split("/")
-    bench = "longbench_e" if "preds_e_" in model else "longbench"
+    bench = "longbench-e" if "preds_e_" in model else "longbench"
     result = scores(bench, f"longbench/{model}")[task]
     expected = {"score": LONGBENCH[row]["score"], **LONGBENCH[row].get("score_e", {})}
     assert same(result.scores, expected)
@@ -49,7 +49,7 @@ def test_longbench_as_its_authors_published_it(model: str) -> None:
     published = json.loads((DATA / "longbench" / model / "result.json").read_text(encoding="utf-8"))
     if model == "preds_e_llama_2":
         published.pop("multi_news")  # written when a third of the predictions were there
-        ours = scores("longbench_e", f"longbench/{model}")
+        ours = scores("longbench-e", f"longbench/{model}")
         banded = {task: {k: v for k, v in ours[task].scores.items() if k != "score"} for task in published}
         assert all(same(banded[task], published[task]) for task in published)
     else:

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-import lampe_eval.benches  # noqa: F401  # the package comes first: it imports lampe_eval.ruler, which imports its base
 from lampe_eval.ruler import Built, Recipe, Shelf, build, niah, qa, recipe, shelf, vt, wording
 from lampe_eval.ruler.coder import Coder
 from tests.lampe_eval.ruler.kit import CARDS, ESSAY_TASKS

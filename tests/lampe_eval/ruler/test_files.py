@@ -11,7 +11,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.ruler import Built, Recipe, build, cache, qa, readymade
 from tests.lampe_eval.ruler import kit
 
-ROW = {"index": 7, "input": "Text. Question?", "outputs": ["a", "b"], "length": 9}
+ROW = {"index": 7, "input": "Text. Question?", "outputs": ["a", "b"], "length": 4000}
 
 
 def put(path: Path, *rows: object) -> Path:
@@ -24,7 +24,7 @@ def put(path: Path, *rows: object) -> Path:
 def test_readymade_samples_of_both_formats(tmp_path: Path, name: str) -> None:
     put(tmp_path / name, {**ROW, "answer_prefix": " So:"}, ROW)
     put(tmp_path / "vtx.jsonl", "broken")
-    assert list(readymade.read(tmp_path, "vt")) == [
+    assert list(readymade.read(tmp_path, "vt", 4096)) == [
         readymade.Readymade(0, "Text. Question?", " So:", ("a", "b")),
         readymade.Readymade(1, "Text. Question?", "", ("a", "b")),
     ]
@@ -33,7 +33,7 @@ def test_readymade_samples_of_both_formats(tmp_path: Path, name: str) -> None:
 def test_readymade_samples_of_several_files_are_counted_on(tmp_path: Path) -> None:
     for name in ("vt_b.jsonl", "vt_a.jsonl"):
         put(tmp_path / name, {**ROW, "input": name}, ROW)
-    assert [(row.id, row.input[:4]) for row in readymade.read(tmp_path, "vt")][::2] == [(0, "vt_a"), (2, "vt_b")]
+    assert [(row.id, row.input[:4]) for row in readymade.read(tmp_path, "vt", 4096)][::2] == [(0, "vt_a"), (2, "vt_b")]
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,29 @@ def test_readymade_samples_of_several_files_are_counted_on(tmp_path: Path) -> No
 def test_rows_that_are_none_are_told(tmp_path: Path, row: object, told: str) -> None:
     put(tmp_path / "vt.jsonl", ROW, row)
     with pytest.raises(UserError, match=told):
-        list(readymade.read(tmp_path, "vt"))
+        list(readymade.read(tmp_path, "vt", 4096))
+
+
+@pytest.mark.parametrize("layout", ["vt/llama3-{}.jsonl", "{}/vt/validation.jsonl", "{}/data/vt/validation.jsonl"])
+def test_readymade_samples_of_other_lengths_are_left_out(tmp_path: Path, layout: str) -> None:
+    for length in (1024, 4096):
+        put(tmp_path / layout.format(length), {**ROW, "input": str(length), "length": length - 9})
+    for length in (1024, 4096):
+        assert [row.input for row in readymade.read(tmp_path, "vt", length)] == [str(length)]
+
+
+def test_readymade_samples_of_another_length_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "vt.jsonl", {**ROW, "length": 4000})
+    for length in (2048, 8192):
+        with pytest.raises(UserError, match=f"vt.jsonl: row 1: is of 4000 tokens, not for a length of {length}"):
+            list(readymade.read(tmp_path, "vt", length))
 
 
 def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no file of vt; expected vt/\*\.jsonl"):
-        list(readymade.read(tmp_path, "vt"))
+    with pytest.raises(UserError, match=r"no file of vt for 4096 tokens; expected vt/\*\.jsonl"):
+        list(readymade.read(tmp_path, "vt", 4096))
     with pytest.raises(UserError, match="no such folder"):
-        list(readymade.read(tmp_path / "none", "vt"))
+        list(readymade.read(tmp_path / "none", "vt", 4096))
 
 
 @pytest.mark.parametrize("dataset", ["squad", "hotpotqa"])

@@ -1,0 +1,109 @@
+"""Protocols: every change that is accepted makes a difference, every other one is refused."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lampe_eval.benches import BENCHES, tasks
+from lampe_eval.benches.base import Draw, Prompt, Score, Task
+from lampe_eval.errors import UserError
+from lampe_eval.prompts.protocol import protocols
+from tests.e2e import content
+from tests.fixtures import package
+from tests.letters import LLAMA3, Letters
+
+PROTOCOLS = [
+    (bench, name, protocol)
+    for bench, instance in BENCHES.items()
+    for name, protocol in protocols(instance.family or bench).items()
+]
+CHANGES = [
+    (bench, name, field, value)
+    for bench, name, protocol in PROTOCOLS
+    for field, values in protocol.changes.items()
+    for value in values
+    if value != str(getattr(protocol, field)) and field != "prompts"
+]
+"""All but the wordings, which the tests of their benches compare."""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = package(tmp_path, monkeypatch)
+    content.everything(folder)
+    return folder
+
+
+def _seen(bench: str, text: str) -> Iterator[Any]:
+    """What a protocol makes of the first sample of a task that it has, and of numbers."""
+    instance = BENCHES[bench]
+    protocol = instance.protocol(text)
+    task = next(task for task in tasks(bench) if instance.has(task, protocol))
+    yield from _prompts(bench, task, text)
+    rows = {"prediction": "C or B", "references": ["b", "B"], "extras": {}}
+    if bench == "infinitebench":
+        yield instance.score("longbook_choice_eng", rows, protocol)
+    scores = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("musique", 20.0), ("lcc", 60.0))}
+    if bench.startswith("longbench"):
+        yield list(instance.averages(scores, protocol).values())[:1]
+
+
+def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
+    instance, length = BENCHES[bench], {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500)
+    for sample in instance.samples(task, Draw(Letters(LLAMA3), length, 1, instance.protocol(text))):  # type: ignore[arg-type]
+        assert isinstance(sample, Prompt)
+        yield list(sample.ids), sample.skip
+
+
+@pytest.mark.parametrize(("bench", "name", "field", "value"), CHANGES)
+def test_a_change_that_is_accepted_makes_a_difference(own: Path, bench: str, name: str, field: str, value: str) -> None:
+    if bench in ("niah", "ruler"):
+        pytest.skip("needs a tokenizer with batches; test_niah.py and ruler/ do this")
+    assert list(_seen(bench, name)) != list(_seen(bench, f"{name}:{field}={value}"))
+
+
+def test_there_are_changes() -> None:
+    assert {(bench, field) for bench, _, field, _ in CHANGES} >= {
+        ("longbench", "truncation"), ("longbench", "average"), ("leval", "chat"), ("infinitebench", "scorer"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("bench", "name", "protocol"), PROTOCOLS)
+def test_every_other_change_is_refused(bench: str, name: str, protocol: Any) -> None:
+    family = BENCHES[bench].family or bench
+    for field in set(type(protocol).model_fields) - set(protocol.changes):
+        with pytest.raises(UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")):
+            BENCHES[bench].protocol(f"{name}:{field}=middle")
+    for field in protocol.changes:
+        with pytest.raises(UserError, match=f"{field} is one of .*, not 'nonsense'"):
+            BENCHES[bench].protocol(f"{name}:{field}=nonsense")
+
+
+def test_wordings_are_named_as_they_are_written() -> None:
+    assert BENCHES["ruler"].protocol("fair:prompts=2024").prompts == "2024"
+
+
+@pytest.mark.parametrize("length", [1, 256, 500, 512])
+@pytest.mark.parametrize("bench", ["longbench", "longbench-v2", "leval", "infinitebench"])
+def test_lengths_that_leave_nothing_are_refused(own: Path, bench: str, length: int) -> None:
+    instance, task = BENCHES[bench], tasks(bench)[0]
+    if bench == "infinitebench":
+        length = 0  # it reserves nothing
+    draw = Draw(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"length {length} leaves no token for a prompt"):
+        list(instance.samples(task, draw))
+
+
+def test_averages_over_some_tasks_say_so() -> None:
+    longbench, protocol = BENCHES["longbench"], BENCHES["longbench"].protocol("fair")
+    english = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("lcc", 60.0))}
+    assert longbench.averages(english, protocol) == {"mean of categories, 2 of 16 tasks": 35}
+    chinese = english | {"dureader": Score(20.0, 0.0, 1)}
+    assert longbench.averages(chinese, protocol) == {
+        "mean of categories, 2 of 16 tasks": 35,
+        "mean of categories, Chinese, 2 of 7 tasks": 40,
+    }
+    assert longbench.averages({"lcc": english["lcc"]}, protocol) == {}
