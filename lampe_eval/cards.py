@@ -107,6 +107,7 @@ def read(path: Path, schema: type[C]) -> C:
         raise UserError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from None
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{path}:1: must be a mapping of keys to values")
+    _refuse_twice(path, node)
     try:
         return schema.model_validate(data)
     except ValidationError as error:
@@ -115,6 +116,16 @@ def read(path: Path, schema: type[C]) -> C:
         foreign = fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
         allowed = f"; allowed keys: {', '.join(schema.model_fields)}" if foreign else ""
         raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}: {fault['msg']}{allowed}") from None
+
+
+def _refuse_twice(path: Path, node: yaml.Node) -> None:
+    """Refuses a key that a mapping has twice, of which YAML would take the last."""
+    seen: set[str] = set()
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value in seen:
+            raise UserError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands here a second time")
+        seen.add(key.value)
+        _refuse_twice(path, value)
 
 
 def _line(node: yaml.Node, where: tuple[int | str, ...]) -> int:

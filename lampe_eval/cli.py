@@ -30,12 +30,10 @@ DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read 
 
 @app.command()
 def run(
-    model: Annotated[
-        Many, Option(help="Card, folder with a checkpoint, or hub id. Repeat or separate by commas.")
-    ] = None,
-    method: Annotated[Many, Option(help="Methods, as lampe or lampe:mapping_length=128,temperature=logn.")] = None,
-    bench: Annotated[Many, Option(help="Benches, or single tasks as niah/single.")] = None,
-    lengths: Annotated[Many, Option(help="Tokens of prompt and answer, as 512,1k,4k.")] = None,
+    model: Annotated[Many, Option(help="Card, folder or hub id; several by commas. Default: pocket.")] = None,
+    method: Annotated[Many, Option(help="As lampe, or lampe:mapping_length=128. Default: original,lampe.")] = None,
+    bench: Annotated[Many, Option(help="Benches, or single tasks as niah/single. Default: niah,ppl.")] = None,
+    lengths: Annotated[Many, Option(help="Tokens of prompt and answer, as 512,1k,4k. Default: by protocol.")] = None,
     limit: Annotated[int | None, Option(help="Samples of a cell.")] = None,
     seed: Annotated[int | None, Option(help="Seed of everything drawn.")] = None,
     output: Annotated[Path | None, Option(help="Folder of the results.")] = None,
@@ -45,7 +43,7 @@ def run(
         Path | None, Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile).")
     ] = None,
     protocol: Annotated[str | None, Option(help="fair (default), official or lampe; see: list protocols.")] = None,
-    prompts: Annotated[str | None, Option(help="own or official wording, before what the protocol says.")] = None,
+    prompts: Annotated[str | None, Option(help="Wording: own, official or ready, where the protocol lets it.")] = None,
     data_dir: DataDir = None,
     window: Annotated[str | None, Option(help="Tokens of pretraining, where the configuration is wrong.")] = None,
     dtype: Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")] = None,

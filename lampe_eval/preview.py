@@ -12,6 +12,7 @@ from lampe_eval import models
 from lampe_eval.benches.base import Prompt, Sample, Task
 from lampe_eval.models import Size
 from lampe_eval.plan import Plan, device_of
+from lampe_eval.runner import probe
 
 BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Upper ends of the histogram's bins, in units of 1024 tokens; what is longer than the last counts there."""
@@ -24,8 +25,8 @@ class Preview:
     Attributes:
         histogram: samples by the upper end of their length, in units of 1024 tokens.
         longest: tokens of the longest prompt with its answer.
-        seconds: time that the multiplications take at least, for each method; None where the device is not here. A
-            second prompt that follows an answer is not counted.
+        seconds: time that multiplications, and reading the weights for each token of the answer, take at least, for
+            each method; None where the device is not here. A second prompt that follows an answer is not counted.
         memory: bytes of weights and of the longest sample's cache.
         text: the prompt of the first sample as the model reads it.
     """
@@ -51,6 +52,8 @@ def previews(plan: Plan) -> Iterator[Preview]:
         UserError: as running it would.
     """
     for source in plan.sources:
+        probe(plan, source, models.load_tokenizer(source))
+    for source in plan.sources:
         tokenizer, size = models.load_tokenizer(source), models.size_of(source)
         for task in plan.tasks:
             for length in plan.lengths(source, task.bench):
@@ -73,7 +76,8 @@ def _preview(
 ) -> Preview:
     run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
     longest = max((_tokens(sample) for sample in run), default=0)
-    speed = operations_per_second(device_of(plan.suite.device))
+    device = device_of(plan.suite.device)
+    speed, flow = operations_per_second(device), bytes_per_second(device)
     return Preview(
         model=model,
         methods=methods,
@@ -84,7 +88,7 @@ def _preview(
         skipped=len(samples) - len(run),
         histogram=_histogram(len(sample.ids) for sample in run),
         longest=longest,
-        seconds=sum(_operations(sample, size) for sample in run) / speed if speed else None,
+        seconds=sum(_operations(s, size) / speed + _read(s, size) / flow for s in run) if speed and flow else None,
         memory=size.parameters * size.itemsize + longest * size.cached,
         text=str(tokenizer.decode(list(samples[0].ids))) if samples else "",
     )
@@ -98,6 +102,12 @@ def _operations(sample: Sample, size: Size) -> float:
     """Of a prompt and the longest answer it may get: two per parameter and token, and the causal half of attention."""
     tokens = _tokens(sample)
     return 2.0 * size.parameters * tokens + size.attended * tokens * tokens / 2
+
+
+def _read(sample: Sample, size: Size) -> float:
+    """Bytes that the longest answer reads: for each token all weights and the cache."""
+    answer = sample.max_new_tokens if isinstance(sample, Prompt) else 0
+    return float(answer * (size.parameters * size.itemsize + len(sample.ids) * size.cached))
 
 
 def _histogram(lengths: Iterator[int]) -> dict[int, int]:
@@ -120,3 +130,16 @@ def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -
         float((a @ a)[0, 0])  # waits for the device
         done += 1
     return done * 2 * size**3 / passed
+
+
+@lru_cache
+def bytes_per_second(device: str, size: int = 1 << 25, seconds: float = 0.2) -> float | None:
+    """How fast numbers are read here, in bytes; None for a device that is not here."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return None
+    a = torch.ones(size, dtype=torch.float32, device=device)
+    done, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        float(a.sum())  # waits for the device
+        done += 1
+    return done * a.numel() * a.itemsize / passed

@@ -8,6 +8,7 @@ import time
 import typing
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,21 +40,48 @@ def run(plan: Plan, progress: Progress) -> Store:
     Raises:
         UserError: for whatever a person can mend; what is finished stays stored.
     """
-    store = Store.create(plan.folder, plan.config, _environment())
+    tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
-        progress.now(f"loading {source.name}")
-        engine = LocalEngine(*models.load(source, device_of(plan.suite.device)))
-        _Work(plan, source, engine, store, progress).do()
+        probe(plan, source, tokenizers[source.name])
+    store = Store.create(plan.folder, plan.config, _environment())
+    with store.writing():
+        for source in plan.sources:
+            _Work(plan, source, tokenizers[source.name], store, progress).do()
     return store
 
 
-class _Work:
-    """What is to do with one loaded model."""
+def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Draws one sample of every task at every length, so that what cannot be had is said before anything runs.
 
-    def __init__(self, plan: Plan, source: ModelSource, engine: LocalEngine, store: Store, progress: Progress) -> None:
-        self.plan, self.source, self.engine, self.store, self.progress = plan, source, engine, store, progress
-        self.samples = _Samples(plan, source, engine.tokenizer)
+    Raises:
+        UserError: for all tasks that cannot be had, in one line.
+    """
+    faults: dict[str, str] = {}
+    for task in plan.tasks:
+        for length in plan.lengths(source, task.bench):
+            try:
+                plan.samples(task, length, tokenizer, limit=1)
+            except UserError as error:
+                faults[task.full_name] = str(error)
+    if faults:
+        raise UserError("; ".join(f"{task}: {fault}" for task, fault in faults.items()))
+
+
+class _Work:
+    """What is to do with one model, which is loaded when there is something."""
+
+    def __init__(
+        self, plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, store: Store, progress: Progress
+    ) -> None:
+        self.plan, self.source, self.store, self.progress = plan, source, store, progress
+        self.samples = _Samples(plan, tokenizer)
         self.counts = {cell: plan.limit(task) for every in plan.sources for task, cell in _cells(plan, every)}
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """The loaded model."""
+        self.progress.now(f"loading {self.source.name}")
+        return LocalEngine(*models.load(self.source, device_of(self.plan.suite.device)))
 
     def do(self) -> None:
         """All cells of the model."""
@@ -81,10 +109,11 @@ class _Work:
         self.progress.finished(len(samples) - len(left))
         if not left:
             return
+        engine = self.engine
         self.progress.now(f"{cell.method} · {task.full_name} · {cell.length}")
         method, window = self.plan.built[cell.model, cell.method], self.source.geometry.window
         try:
-            with self.engine.under(method, window, self.plan.suite.attention), warnings.catch_warnings():
+            with engine.under(method, window, self.plan.suite.attention), warnings.catch_warnings():
                 warnings.simplefilter("ignore", lampe.PositionWarning)  # every row says how far its positions reach
                 for sample in left:
                     self.store.append(cell, self._row(task, method, sample))
@@ -114,12 +143,9 @@ class _Work:
 class _Samples:
     """The samples of the task and length that run now, drawn once for all methods."""
 
-    def __init__(self, plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, plan: Plan, tokenizer: PreTrainedTokenizerBase) -> None:
         self._plan, self._tokenizer = plan, tokenizer
         self._held: dict[tuple[str, int, bool], list[Sample]] = {}
-        for task in plan.tasks:
-            for length in plan.lengths(source, task.bench):
-                plan.samples(task, length, tokenizer, limit=1)  # what cannot be had is said before anything runs
 
     def of(self, task: Task, cell: Cell) -> list[Sample]:
         """The samples of a cell."""

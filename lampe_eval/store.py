@@ -8,11 +8,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from lampe_eval.errors import UserError
 
@@ -42,9 +44,8 @@ class Store:
         try:
             self.config: dict[str, Any] = yaml.safe_load(described.read_text(encoding="utf-8"))["config"]
         except (OSError, yaml.YAMLError, TypeError, KeyError):
-            raise UserError(
-                f"{described}: not the description of a run; give a run's folder, or another --output"
-            ) from None
+            what = "not the description of a run" if folder.is_dir() else "no such folder"
+            raise UserError(f"{described}: {what}; give a run's folder") from None
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Store":
@@ -66,6 +67,25 @@ class Store:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
         return cls(folder)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps every other run from writing here.
+
+        Raises:
+            UserError: where another run does.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{self.folder}: another run is writing here; wait for it, or choose another --output"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def plan(self, cells: Mapping[Cell, int]) -> bool:
         """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""

@@ -78,7 +78,10 @@ def _check_size(asset: Asset, path: Path, got: int) -> None:
 def _check_hash(asset: Asset, path: Path, got: str, size: int) -> State:
     expected, where = asset.file.sha256, ""
     if expected is None:
-        expected = pins.recorded(asset) or pins.record(asset, {"bytes": size, "sha256": got})
+        expected = pins.recorded(asset)
+        if expected is None and not path.absolute().is_relative_to(cache.root()):
+            return "unpinned"  # a copy of the user's own decides for no other
+        expected = expected or pins.record(asset, {"bytes": size, "sha256": got})
         where = f" (recorded on first use in {pins.lock_file()}; remove it there if that was wrong)"
     if got != expected:
         raise Corrupt(f"{asset.name}: {path} is corrupt: expected sha256 {expected}{where}, got {got}")

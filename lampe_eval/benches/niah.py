@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
@@ -90,8 +91,11 @@ class Niah(Bench):
         return float(round(share * len(row["references"])) >= enough) if enough else share
 
     def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
+        """The mean; details are those of each depth."""
         mean, error = mean_and_error([100 * row["score"] for row in rows])
-        return Score(mean, error, len(rows))
+        depths = sorted({row["depth"] for row in rows if "depth" in row})
+        details = {f"depth {at:g}": 100 * fmean(r["score"] for r in rows if r.get("depth") == at) for at in depths}
+        return Score(mean, error, len(rows), details)
 
 
 def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:

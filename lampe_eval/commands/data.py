@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from lampe_eval.assets import Asset, Corrupt, Missing, chosen, fetch, find, load, locate, path_of
+from lampe_eval.assets import Asset, Corrupt, Missing, Unreachable, chosen, fetch, find, load, locate, path_of
 from lampe_eval.assets.cache import root
 from lampe_eval.assets.pins import lock_file, recorded
 from lampe_eval.errors import UserError
@@ -26,13 +26,21 @@ def bring(names: Sequence[str], data_dir: Path | None) -> None:
     Raises:
         UserError: for a source that cannot be reached, and a file that is not what it should be.
     """
+    faults: list[UserError] = []
     for asset in chosen(names):
         if _state(asset, data_dir) in ("present", "unpinned"):
             print(f"{asset.name}: here")
             continue
         new = asset.file.sha256 is None and recorded(asset) is None
-        _fetch(asset)
+        try:
+            _fetch(asset)
+        except UserError as error:
+            faults.append(error)
+            continue
         print(f"{asset.name}: fetched, {_proof(asset, new)}")
+    if faults:
+        more = f" ({len(faults) - 1} more files failed)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
 
 
 def provide(names: Sequence[str], data_dir: Path | None) -> None:
@@ -48,7 +56,11 @@ def provide(names: Sequence[str], data_dir: Path | None) -> None:
             path_of(name, data_dir)
         except Missing:
             print(f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr)
-            _fetch(asset)
+            try:
+                _fetch(asset)
+            except Unreachable as error:
+                alone = f"; its {name.partition('!/')[2]} alone will do" if "!/" in name else ""
+                raise UserError(f"{error}{alone}") from None
             path_of(name, data_dir)
         if asset.file.sha256 is None or _copied(name, data_dir):
             unpinned.append(name)

@@ -15,8 +15,12 @@ def dry_run_suite(config: str | None, options: dict[str, Any]) -> int:
     plan = plan_of(config, options)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     times: list[float] = []
+    told: set[tuple[str, tuple[str, ...]]] = set()
     for seen in previews(plan):
         _print(console, seen)
+        if (key := (seen.task.full_name, seen.methods)) not in told:
+            console.print(f"prompt of the first sample:\n{seen.text}")
+            told.add(key)
         times += [] if seen.seconds is None else [seen.seconds * len(seen.methods)]
     device = device_of(plan.suite.device)
     speed = operations_per_second(device)
@@ -37,7 +41,6 @@ def _print(console: Console, seen: Preview) -> None:
     console.print(f"longest   {seen.longest} tokens with its answer, of {seen.length}{_over(seen)}")
     cost = "" if seen.seconds is None else f"at least {_duration(seen.seconds)} a method, "
     console.print(f"cost      {cost}{decimal(seen.memory)} of memory")
-    console.print(f"prompt of the first sample:\n{seen.text}")
 
 
 def _over(seen: Preview) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 
 from lampe_eval.cards import MethodCard, ModelCard, names, shipped_card
+from lampe_eval.report import tables
 
 
 def models() -> None:
@@ -62,7 +62,7 @@ def _about(bench: object) -> str:
 def _print(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, title in enumerate(head):
-        table.add_column(title, overflow="fold", no_wrap=index < 2)
+        table.add_column(title, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    tables.console().print(table)

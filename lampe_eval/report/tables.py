@@ -152,7 +152,8 @@ def _best(rows: pd.DataFrame) -> set[str]:
     """The methods with the best score of rows that compete."""
     higher = BENCHES[str(rows["bench"].iloc[0])].higher_is_better
     top = rows["score"].max() if higher else rows["score"].min()
-    return set(rows[rows["score"] == top]["method"])
+    best = rows[rows["score"] == top]["method"]
+    return set() if len(best) == len(rows) > 1 else set(best)  # none where all are alike
 
 
 def _temperature(rows: pd.DataFrame) -> str:

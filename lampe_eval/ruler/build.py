@@ -57,7 +57,7 @@ def build(name: str, card: RulerCard, recipe: Recipe, index: int) -> Built:
         return _sample(name, card, recipe, index)
     except TooShort:
         least = _least(name, card, recipe, index)
-    raise UserError(f"{name}: a length of {recipe.length} is too short, it takes at least {least} tokens")
+    raise UserError(f"a length of {recipe.length} is too short, it takes at least {least} tokens")
 
 
 def _sample(name: str, card: RulerCard, recipe: Recipe, index: int) -> Built:

@@ -93,7 +93,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--attention", "blockwize"], "--attention: unknown backend 'blockwize'"),
         (["run", "--device", "cuda:9"], "device 'cuda:9'"),
         (["score"], "give a run's folder, or --preds FOLDER with --bench NAME"),
-        (["score", "/none"], "/none/run.yaml: not the description of a run"),
+        (["score", "/none"], "/none/run.yaml: no such folder"),
         (["score", "--preds", "/none", "--bench", "longbench"], "/none: holds no .jsonl files"),
         (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
         (["show", "plan", "--length", "x"], "'x' is not a length in tokens"),
@@ -116,6 +116,19 @@ def test_malformed_suites_name_file_line_and_key(cli: Cli, tmp_path: Path) -> No
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmetod: pi\n")
     assert f"{suite}:2: key 'metod'" in _refused(cli("run", "--config", str(suite)))
+
+
+def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("limit: 3\nmodel: pocket\nlimit: 4\n")
+    assert f"{suite}:3: key 'limit' stands here a second time" in _refused(cli("run", "--config", str(suite)))
+
+
+def test_all_lengths_that_are_too_short_are_told_at_once(cli: Cli) -> None:
+    message = _refused(cli("run", "--bench", "ruler/vt,ruler/fwe,niah/single", "--lengths", "64,2k", "--output", "out"))
+    assert "ruler/vt: a length of 64 is too short" in message
+    assert "ruler/fwe: a length of 64 is too short" in message
+    assert not Path("out").exists()
 
 
 def test_folders_that_are_no_rotary_causal_model(cli: Cli, tmp_path: Path) -> None:

@@ -129,6 +129,16 @@ def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
     assert "has another prompt now than when its answer was stored" in refused.stderr
 
 
+def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None:
+    from filelock import FileLock
+
+    folder, _ = finished
+    with FileLock(folder / ".lock"):
+        refused = _run(*LIMITED, "--output", str(folder))
+    assert refused.returncode == 2
+    assert "another run is writing here" in refused.stderr
+
+
 def test_a_suite_file_says_what_options_say(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("method: [original]\nbench: niah/single\nlengths: 256\nlimit: 9\n")
