@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.assets import Asset, Unreachable, cache, web
+from lampe_eval.assets import Asset, cache, web
 from lampe_eval.assets.card import Source
 from lampe_eval.commands import data
 from lampe_eval.errors import UserError
@@ -61,7 +61,9 @@ def test_fetch_leaves_out_what_the_offline_folder_has(
 
 def test_fetch_without_a_network_is_one_line(server: Server) -> None:
     server.files.clear()
-    with pytest.raises(Unreachable, match=r"^tiny/pinned.bin: http://.*pinned.bin cannot be fetched .*--data-dir$"):
+    with pytest.raises(
+        UserError, match=r"^tiny/pinned.bin: http://.*pinned.bin cannot be fetched .*--data-dir \(1 more"
+    ):
         data.bring([], None)
 
 

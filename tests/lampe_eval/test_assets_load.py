@@ -119,10 +119,18 @@ def test_a_broken_manifest_proves_nothing(folder: Path, manifest: str) -> None:
     assert json.loads(cache.manifest(path).read_text())["sha256"] == sha256(CONTENT)
 
 
-def test_first_use_is_recorded_and_holds_for_every_copy(folder: Path) -> None:
+def test_a_copy_of_ones_own_decides_for_no_other(folder: Path) -> None:
     loose = asset(content=None)
-    put(folder / "tiny.bin")
-    assert locate(loose, folder)[1] == "unpinned"
+    for content in (CONTENT, b"another"):
+        put(folder / "tiny.bin", content)
+        assert locate(loose, folder)[1] == "unpinned"
+    assert not pins.lock_file().exists()
+
+
+def test_what_was_fetched_is_recorded_and_holds_for_every_copy(folder: Path) -> None:
+    loose = asset(content=None)
+    fetched = put(cache.home(loose))
+    verify.check(loose, fetched)
     assert json.loads(pins.lock_file().read_text()) == {
         loose.key: {"bytes": len(CONTENT), "sha256": sha256(CONTENT)},
     }
