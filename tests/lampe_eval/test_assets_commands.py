@@ -61,9 +61,7 @@ def test_fetch_leaves_out_what_the_offline_folder_has(
 
 def test_fetch_without_a_network_is_one_line(server: Server) -> None:
     server.files.clear()
-    with pytest.raises(
-        UserError, match=r"^tiny/pinned.bin: http://.*pinned.bin cannot be fetched .*--data-dir \(1 more"
-    ):
+    with pytest.raises(UserError, match=r"^tiny/pinned.bin: http://.* cannot be fetched .*--data-dir \(1 more"):
         data.bring([], None)
 
 

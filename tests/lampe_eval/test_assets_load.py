@@ -134,6 +134,7 @@ def test_what_was_fetched_is_recorded_and_holds_for_every_copy(folder: Path) -> 
     assert json.loads(pins.lock_file().read_text()) == {
         loose.key: {"bytes": len(CONTENT), "sha256": sha256(CONTENT)},
     }
+    fetched.unlink()
     put(folder / "tiny.bin", b"another")
     with pytest.raises(Corrupt, match=r"recorded on first use in .*assets.lock; remove it there"):
         load(loose, folder)
