@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.benches import BENCHES
@@ -63,7 +64,7 @@ def show(store: Store, console: Console) -> pd.DataFrame:
     frame, further = write(store)
     for block in blocks(frame, further):
         console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
-        console.print(rich_table(block))
+        _print_whole(console, rich_table(block))
     for line in (*_remarks(frame), *_short_of(store)):
         console.print(line, soft_wrap=True, markup=False)
     written = f"written to {store.folder}: scores.csv, details.csv, table.csv, table.md, run.yaml, samples/"
@@ -75,10 +76,16 @@ def rich_table(block: Block) -> Table:
     """A block for the terminal, best scores bold."""
     table = Table()
     for index, title in enumerate(block.columns):
-        table.add_column(title, overflow="fold", justify="right" if index else "left")
+        table.add_column(title, no_wrap=True, justify="right" if index else "left")
     for label, cells in block.lines:
         table.add_row(label, *(f"[bold]{text}[/]" if best else text for text, best in cells))
     return table
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Prints a table as wide as it is: a terminal that is narrower breaks its lines, which loses no digit."""
+    table.width = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    console.print(table, crop=False, soft_wrap=True)
 
 
 def _by_length(rows: pd.DataFrame) -> Block:
