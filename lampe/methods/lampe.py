@@ -43,7 +43,6 @@ from lampe.methods.released import Release
 from lampe.positions import PLAIN, PositionMap, PositionPlan, Region, constant
 from lampe.temperature import STRING_FACTOR, Temperature
 
-
 RELEASED = ("reference", "reference-nodup", "reference-fixed", "sw-map", "sw-map-nodup")
 VARIANTS = ("continuous", "separable", "paper", *RELEASED)
 

@@ -11,10 +11,10 @@ With l the prompt's tokens, U its ``use_length`` and f(x) = floor(U x / (l - 1))
     middle     head <= d <= l-re  f(i) + b1 - f(j)        ``llama_cache1.py``, three regions
     tail       d >= l - re        d - b2
 
-``llama_sw_map.py`` has no tail. In a prompt, the pairs at d = head and at d = l - re are in two regions and count twice;
-in an answer they do not. Answers of the three regions keep the middle's query where the prompt ended, so that its
-positions drift, and break after ``head`` tokens; those of the two regions map anew for each token. f is taken in float32,
-which is not always the floor.
+``llama_sw_map.py`` has no tail. In a prompt, the pairs at d = head and at d = l - re are in two regions and count
+twice; in an answer they do not. Answers of the three regions keep the middle's query where the prompt ended, so that
+its positions drift, and break after ``head`` tokens; those of the two regions map anew for each token. f is taken in
+float32, which is not always the floor.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,9 @@ class Release:
 
     def __post_init__(self) -> None:
         if min(self.head, self.tail, self.use_length) < 1:
-            raise BadSetting(f"lampe: the release takes head={self.head}, tail={self.tail}, U={self.use_length} from 1 on")
+            raise BadSetting(
+                f"lampe: the release takes head={self.head}, tail={self.tail}, U={self.use_length} from 1 on"
+            )
 
     def ids(self, length: int, offset: Number = 0) -> PositionMap:
         """f over so many tokens, plus an offset."""

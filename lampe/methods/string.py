@@ -48,7 +48,10 @@ class String(IndexMethod):
         if length <= self.shift:
             return PLAIN
         moved = PositionMap(offset=self.local - self.shift)
-        near, shifted = Region(0, self.shift + twice, name="near"), Region(self.shift, None, query=moved, name="shifted")
+        near, shifted = (
+            Region(0, self.shift + twice, name="near"),
+            Region(self.shift, None, query=moved, name="shifted"),
+        )
         return PositionPlan((near, shifted), overlapping=twice)
 
     def answering(self, geometry: Geometry, length: int, stop: int) -> Encoding | None:
