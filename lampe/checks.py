@@ -42,13 +42,13 @@ def check_exact(model: PreTrainedModel, original: Patched) -> None:
         )
 
 
-def check_causal(model: PreTrainedModel, patched: Patched) -> None:
-    """Proves that under a patch a later token never moves an earlier logit.
+def check_causal(model: PreTrainedModel, patched: Patched, tokens: int) -> None:
+    """Proves on so many tokens that under a patch a later token never moves an earlier logit.
 
     Raises:
         UnsupportedModel: where one does.
     """
-    ids = _ids(model)
+    ids = _ids(model, tokens)
     changed = ids.clone()
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
     with patched(), warnings.catch_warnings():
@@ -58,19 +58,33 @@ def check_causal(model: PreTrainedModel, patched: Patched) -> None:
         raise UnsupportedModel(f"{type(model).__name__}: a later token moves earlier logits by {moved:.1e}: not causal")
 
 
-def check_geometry(method: Method, geometry: Geometry) -> Geometry:
-    """A window so small that the few tokens of a proof reach every region; the model's own where settings forbid it."""
+def proof_of(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
+    """The geometry and the tokens of a proof.
+
+    The window is so small that a few tokens reach every region, or the model's own where settings forbid that. Settings
+    that forbid short prompts get more tokens, up to a window.
+
+    Raises:
+        BadSetting: where no such prompt can be had.
+    """
     small = dataclasses.replace(geometry, window=TOKENS // 2)
-    try:
-        method.encode(small, TOKENS)
-    except BadSetting:
-        return geometry
-    return small
+    lengths = [TOKENS]
+    while 2 * lengths[-1] <= max(geometry.window, 4 * TOKENS):
+        lengths.append(2 * lengths[-1])
+    tried = [(small, TOKENS), *((geometry, length) for length in lengths)]
+    for candidate, tokens in tried[:-1]:
+        try:
+            method.encode(candidate, tokens)
+        except BadSetting:
+            continue
+        return candidate, tokens
+    method.encode(*tried[-1])
+    return tried[-1]
 
 
-def _ids(model: PreTrainedModel) -> Tensor:
+def _ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
     vocabulary = model.config.get_text_config().vocab_size
-    return torch.randint(vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+    return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
 
 
 def _tolerance(model: PreTrainedModel) -> float:
@@ -80,7 +94,7 @@ def _tolerance(model: PreTrainedModel) -> float:
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Logits ``[TOKENS, vocabulary]`` in float32, without a cache."""
+    """Logits ``[tokens, vocabulary]`` in float32, without a cache."""
     logits: Tensor = model(ids.to(model.device), use_cache=False).logits[0]
     return logits.float()
 

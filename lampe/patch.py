@@ -30,7 +30,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lampe.attention import BACKENDS
 from lampe.attention.rotary import RotaryTables
-from lampe.checks import check_causal, check_exact, check_geometry
+from lampe.checks import check_causal, check_exact, proof_of
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, PositionWarning, UnknownName, UnsupportedModel
 from lampe.frame import Frame, mask
@@ -165,14 +165,19 @@ class Handle:
         lengths = [self._stated or max(1, len(tokens) - answered) for tokens in frame.rows]
         known = {row.length: row for row in self._rows}
         self._rows = [
-            dataclasses.replace(known[length], tokens=tokens) if length in known else self._row(tokens, length)
+            self._row(known.get(length), tokens, length, answered)
             for tokens, length in zip(frame.rows, lengths, strict=True)
         ]
         self._frame = frame
 
-    def _row(self, tokens: range, length: int) -> "Row":
-        encoding = self.encoding(length)
-        return Row(tokens, length, encoding, RotaryTables(encoding.rope))
+    def _row(self, known: "Row | None", tokens: range, length: int, answered: int) -> "Row":
+        """A row as it was but for its tokens, or a new one; with the encoding of a generated token where it has one."""
+        if known is None:
+            encoding = self.encoding(length)
+            known = Row(tokens, length, encoding, RotaryTables(encoding.rope))
+        if answered > 0 and (own := self.method.answering(self.geometry, length, length + answered)):
+            return dataclasses.replace(known, tokens=tokens, encoding=own)
+        return dataclasses.replace(known, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -268,8 +273,8 @@ def patch(
     if check and model not in _HANDLES:
         check_exact(model, lambda: Handle(model, method_of("original"), geometry, attention))
     if check:
-        small = check_geometry(method, geometry)
-        check_causal(model, lambda: Handle(model, method, small, attention))
+        small, tokens = proof_of(method, geometry)
+        check_causal(model, lambda: Handle(model, method, small, attention), tokens)
     return Handle(model, method, geometry, attention)
 
 

@@ -114,15 +114,24 @@ class Region:
 
 @dataclass(frozen=True)
 class PositionPlan:
-    """The relative position of every causal pair, as regions."""
+    """The relative position of every causal pair, as regions.
+
+    Attributes:
+        overlapping: whether a pair may be in two regions, as in some authors' releases; it then counts twice in the
+            softmax, once at each position.
+    """
 
     regions: tuple[Region, ...]
+    overlapping: bool = False
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
 
     def relative(self, query: Tensor, key: Tensor) -> Tensor:
-        """Relative positions (float64) of pairs; NaN for a pair that no region owns (a key after its query)."""
+        """Relative positions (float64) of pairs; NaN for a pair that no region owns (a key after its query).
+
+        Of a pair in two regions it is the position in the last.
+        """
         out = torch.full((query + key).shape, torch.nan, dtype=torch.float64)
         for region in self.regions:
             out = torch.where(region.owns(query, key), region.relative(query, key), out)
@@ -152,15 +161,18 @@ class PositionPlan:
     def coverage_fault(self) -> str | None:
         """Says which causal pairs are not covered exactly once, or None where all are, at any length.
 
-        Regions of one plan share a block, so they cover every pair once if their distances tile ``[0, end)``.
+        Regions of one plan share a block, so they cover every pair once if their distances tile ``[0, end)``. Where
+        regions may overlap, pairs must be covered at least once.
         """
         if len({region.block for region in self.regions}) != 1:
             return "regions of different blocks"
         reached: int | None = 0
         for region in sorted(self.regions, key=lambda region: region.near):
-            if region.near != reached:
+            overlaps = self.overlapping and (reached is None or region.near < reached)
+            if region.near != reached and not overlaps:
                 return f"block distances from {reached} on: region {region.name!r} begins at {region.near}"
-            reached = region.far
+            if reached is not None:
+                reached = None if region.far is None else max(reached, region.far)
         return None if reached is None else f"block distances from {reached} on: no region owns them"
 
 

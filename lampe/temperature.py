@@ -42,9 +42,34 @@ class Temperature:
             return None
         return (torch.log(index.double() + 1) / math.log(self.logn_base)).clamp(min=1).float()
 
+    def drift(self, index: Tensor) -> Tensor | None:
+        """Factor (float32) on cos and sin of queries and keys at token indices (int64), beside ``factor``; or None."""
+        return None
+
     def __str__(self) -> str:
         parts = [f"{self.factor:.4f}"] * (self.factor != 1) + [f"log-n {self.logn_base}"] * (self.logn_base is not None)
         return " ".join(parts) or "none"
+
+
+@dataclass(frozen=True)
+class DriftingTemperature(Temperature):
+    """ChunkLlama's temperature over a cache of rotated keys: a generated token keeps the factor of its own length.
+
+    The factor is ``1 + rate ln(length / window)`` beyond the window; ``Temperature.factor`` is the prompt's.
+
+    Args:
+        prompt: tokens of the prompt.
+        window: tokens of the pretraining.
+        rate: no unit.
+    """
+
+    prompt: int = 0
+    window: int = 1
+    rate: float = 0.0
+
+    def drift(self, index: Tensor) -> Tensor | None:
+        length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
+        return ((1 + self.rate * torch.log(length / self.window)) / self.factor).float()
 
 
 def temperature(setting: Setting, released: Temperature, *, window: int, length: int) -> Temperature:

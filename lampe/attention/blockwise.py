@@ -49,7 +49,10 @@ def attend(
     if heat is not None:
         query = query * heat[:, None].to(query.dtype)
     regions = [region for region in encoding.plan if _reaches(region, stop)]
-    keys = {region.key: _rotated(key, region.key, tables, 0) for region in regions}
+    drift = encoding.temperature.drift(torch.arange(stop, device=query.device))
+    drift = torch.ones(stop, device=query.device) if drift is None else drift
+    keys = {region.key: _rotated(key, region.key, tables, 0, drift) for region in regions}
+    warmth = drift * encoding.sharpness.factor**2
     out = torch.empty(*query.shape[:3], value.shape[-1], dtype=query.dtype, device=query.device)
     for first in range(start, stop, TILE):
         last = min(first + TILE, stop)
@@ -57,7 +60,7 @@ def attend(
         parts: list[Partial] = []
         for region in regions:
             runs = list(_runs(region, first, last, query.device))
-            q = _rotated(tile, region.query, tables, first, encoding.sharpness.factor**2) if runs else tile
+            q = _rotated(tile, region.query, tables, first, warmth[first:last]) if runs else tile
             for begin, end, mask in runs:
                 parts.append(partial(q, keys[region.key][:, :, begin:end], value[:, :, begin:end], mask, scale=scale))
         out[:, :, first - start : last - start] = merge(parts)
@@ -69,10 +72,10 @@ def _reaches(region: Region, length: int) -> bool:
     return (length - 1) // region.block >= region.near
 
 
-def _rotated(x: Tensor, positions: PositionMap, tables: RotaryTables, start: int, factor: float = 1.0) -> Tensor:
-    """``x`` rotated to its positions, its rotated pairs times ``factor``; its tokens begin at index ``start``."""
+def _rotated(x: Tensor, positions: PositionMap, tables: RotaryTables, start: int, factor: Tensor) -> Tensor:
+    """``x`` rotated to its positions, its rotated pairs times ``factor[L]``; its tokens begin at index ``start``."""
     cos, sin = tables(positions, start, start + x.shape[2], x.device)
-    return rotate(x, cos * factor, sin * factor, tables.rope.layout)
+    return rotate(x, cos * factor[:, None], sin * factor[:, None], tables.rope.layout)
 
 
 def _runs(region: Region, first: int, last: int, device: torch.device) -> Iterator[tuple[int, int, Tensor | None]]:

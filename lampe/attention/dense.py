@@ -40,11 +40,13 @@ def attend(
     )
     i = torch.arange(start, start + q.shape[2], device=q.device)
     j = torch.arange(k.shape[2], device=q.device)
-    heat = encoding.temperature.query_scale(i)
+    heat, drift_q, drift_k = (encoding.temperature.query_scale(i), *(encoding.temperature.drift(x) for x in (i, j)))
     logits = []
     for region in encoding.plan:
         turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(region.key(j), j)
         region_logits = _logits(q, k, turned, encoding) * scale
+        if drift_q is not None and drift_k is not None:
+            region_logits = region_logits * drift_q[:, None].double() * drift_k.double()
         if heat is not None:
             region_logits = region_logits * heat[:, None].double()
         logits.append(region_logits.masked_fill(~region.owns(i[:, None], j), -torch.inf))

@@ -56,6 +56,18 @@ class Method:
             method.rope(geometry, length), method.plan(geometry, length), method.temperature_of(geometry, length)
         )
 
+    def answering(self, geometry: Geometry, length: int, stop: int) -> Encoding | None:
+        """The encoding under which a generated token attends, where the method's release has one for each.
+
+        Args:
+            length: tokens of the prompt.
+            stop: tokens up to the generated one, itself included.
+
+        Returns:
+            None where the prompt's encoding goes on, as it does for all methods but some releases.
+        """
+        return None
+
     def resolved(self, geometry: Geometry, length: int) -> Self:
         """The same method with every hyper-parameter filled in."""
         return self

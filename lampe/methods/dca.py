@@ -9,11 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lampe.errors import BadSetting
+from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
 from lampe.methods.base import IndexMethod, given, positive
 from lampe.positions import PLAIN, PositionMap, PositionPlan, Region, constant
-from lampe.temperature import Temperature
+from lampe.temperature import DriftingTemperature, Temperature
+
+RATE = 0.05
+"""Growth of ChunkLlama's temperature with the logarithm of the length."""
 
 
 def chunk_plan(chunk: int, cap: int, length: int) -> PositionPlan:
@@ -66,11 +69,14 @@ class ChunkLlama(IndexMethod):
     Args:
         pretraining_length: tokens; the window by default. Queries are capped at three quarters of it.
         local_window: tokens by which a chunk is shorter than that cap; an eighth of the pretraining length by default.
+        variant: "steady" keeps the prompt's temperature for the answer; under "reference" the temperature goes on
+            growing with the answer, while cached keys keep what they were stored with, as released.
     """
 
     name: ClassVar[str] = "chunkllama"
     pretraining_length: int | None = None
     local_window: int | None = None
+    variant: str = "steady"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
         trained = given(self.pretraining_length, geometry.window)
@@ -85,4 +91,10 @@ class ChunkLlama(IndexMethod):
         return chunk_plan(cap - self.local_window, cap, length)
 
     def released(self, geometry: Geometry, length: int) -> Temperature:
-        return Temperature(1 + 0.05 * math.log(max(1.0, length / geometry.window)))
+        factor = 1 + RATE * math.log(max(1.0, length / geometry.window))
+        match self.variant:
+            case "steady":
+                return Temperature(factor)
+            case "reference":
+                return DriftingTemperature(factor, prompt=length, window=geometry.window, rate=RATE)
+        raise UnknownName("variant of chunkllama", self.variant, ("steady", "reference"))

@@ -14,7 +14,18 @@ in three grains:
 | L_max, a, b | the curve: ``Sigmoid.ceiling``, ``slope``, ``intercept`` |
 
 The paper floors the middle's whole expression, which no pair of query and key positions can give; "continuous" leaves
-the floor out and is separable, hence the default.
+the floor out and is separable, hence the default. What the authors released is something else again, see
+``lampe.methods.released``: the variants are
+
+| variant | middle | answers |
+|---|---|---|
+| continuous | without the floor | the same plan goes on |
+| separable | floors of queries and of keys: integers, at most 1 above the paper's | the same |
+| paper | floored as a whole: one region per position, exact and slow | the same |
+| reference-fixed | the release's constants, exact floors, no pair twice | the same |
+| reference | the release's three regions, some pairs twice | positions drift; at most ``head`` tokens |
+| reference-nodup | the same with windows one shorter: no pair twice | the same |
+| sw-map, sw-map-nodup | the release's two regions, without a tail | mapped anew for each token |
 """
 
 import dataclasses
@@ -23,12 +34,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Self
 
+from lampe.encoding import Encoding
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
 from lampe.mapping import PUBLISHED, Sigmoid, effective
 from lampe.methods.base import IndexMethod, given
+from lampe.methods.released import Release
 from lampe.positions import PLAIN, PositionMap, PositionPlan, Region, constant
 from lampe.temperature import STRING_FACTOR, Temperature
+
+RELEASED = ("reference", "reference-nodup", "reference-fixed", "sw-map", "sw-map-nodup")
+VARIANTS = ("continuous", "separable", "paper", *RELEASED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +52,12 @@ class LaMPE(IndexMethod):
     """Three regions. A prompt no longer than its mapping length keeps true distances.
 
     Args:
-        mapping_length: ``m`` in positions; from the curve by default.
+        mapping_length: ``m`` in positions; of the release's variants its ``use_length``, the mapped index of the last
+            token. From the curve by default.
         head: ``s1`` in tokens; an eighth of the window by default.
         tail: ``s2`` in tokens; a fortieth of the window by default, at least 8.
         curve: a published one by name; by default Llama-3's in units of the model's own window.
-        middle: "continuous"; "separable" (integer positions, at most 1 above the paper's); or "paper" (floored as a
-            whole: one region per position, exact and slow).
+        variant: see above.
     """
 
     name: ClassVar[str] = "lampe"
@@ -49,9 +65,11 @@ class LaMPE(IndexMethod):
     head: int | None = None
     tail: int | None = None
     curve: str | None = None
-    middle: str = "continuous"
+    variant: str = "continuous"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
+        if self.variant not in VARIANTS:
+            raise UnknownName("variant of lampe", self.variant, VARIANTS)
         head = given(self.head, geometry.window // 8)
         tail = given(self.tail, max(8, geometry.window // 40))
         mapping = self.mapping_length
@@ -62,6 +80,9 @@ class LaMPE(IndexMethod):
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         mapping, head, tail = self.mapping_length, self.head, self.tail
         assert mapping is not None and head is not None and tail is not None
+        if self.variant in RELEASED:
+            release = self._release(length)
+            return release.two_regions() if self.variant.startswith("sw-map") else release.three_regions()
         if head < 0 or tail < 0 or mapping <= head + tail:
             raise BadSetting(f"lampe: mapping_length={mapping} must exceed head={head} plus tail={tail}")
         if length <= mapping:
@@ -75,8 +96,20 @@ class LaMPE(IndexMethod):
             )
         )
 
+    def answering(self, geometry: Geometry, length: int, stop: int) -> Encoding | None:
+        if self.variant not in RELEASED or self.variant == "reference-fixed":
+            return None
+        release = self.resolved(geometry, length)._release(length)
+        plan = release.two_regions_at(stop) if self.variant.startswith("sw-map") else release.three_regions_at(stop)
+        return dataclasses.replace(self.encode(geometry, length), plan=plan)
+
     def released(self, geometry: Geometry, length: int) -> Temperature:
         return Temperature(STRING_FACTOR)
+
+    def _release(self, length: int) -> Release:
+        assert self.mapping_length is not None and self.head is not None and self.tail is not None
+        once, exact = self.variant.endswith("-nodup"), self.variant == "reference-fixed"
+        return Release(length, self.head, self.tail, self.mapping_length, once, exact)
 
     def _from_curve(self, geometry: Geometry, length: int, head: int, tail: int) -> int:
         """The curve's mapping length, kept above head and tail and below the window and the prompt."""
@@ -88,13 +121,15 @@ class LaMPE(IndexMethod):
             return head + tail + 1
         curve: Sigmoid = PUBLISHED[self.curve] if self.curve else PUBLISHED["llama3"].in_units_of(geometry.window)
         last = curve(length)
+        if self.variant in RELEASED:
+            return last
         mapping = length if last >= length - 1 else effective(last, length=length, head=head, tail=tail)
         return max(head + tail + 1, min(mapping, length, geometry.window - 1))
 
     def _middle(self, head: int, end: int, slope: Fraction) -> tuple[Region, ...]:
         """The region or regions of distances ``head < d < end``."""
         near = head + 1
-        match self.middle:
+        match self.variant:
             case "continuous":
                 query, key = PositionMap(scale=slope, offset=head - slope * head), PositionMap(scale=slope)
             case "separable":
@@ -103,7 +138,7 @@ class LaMPE(IndexMethod):
             case "paper":
                 return tuple(_steps(head, end, slope))
             case _:
-                raise UnknownName("middle of lampe", self.middle, ("continuous", "separable", "paper"))
+                raise UnknownName("variant of lampe", self.variant, VARIANTS)
         return (Region(near, end, query=query, key=key, name="middle"),)
 
 

@@ -10,7 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lampe.errors import BadSetting
+from lampe.encoding import Encoding
+from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
 from lampe.methods.base import IndexMethod, given, positive
 from lampe.positions import PLAIN, PositionMap, PositionPlan, Region
@@ -24,11 +25,14 @@ class String(IndexMethod):
     Args:
         shift: ``S`` in tokens; 0.33 of the prompt by default.
         local: ``W`` in tokens; 128 by default, or an eighth of a window below 1024.
+        variant: "exact" has every pair once; under "reference" the prompt's pairs at distance S count twice, at S and
+            at W, as released.
     """
 
     name: ClassVar[str] = "string"
     shift: int | None = None
     local: int | None = None
+    variant: str = "exact"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
         shift = given(self.shift, max(1, length * 33 // 100))
@@ -40,10 +44,37 @@ class String(IndexMethod):
         positive(self.name, shift=self.shift)
         if not 0 <= self.local <= self.shift:
             raise BadSetting(f"string: local={self.local} must lie between 0 and shift={self.shift}")
+        twice = self._twice(length)
         if length <= self.shift:
             return PLAIN
         moved = PositionMap(offset=self.local - self.shift)
-        return PositionPlan((Region(0, self.shift, name="near"), Region(self.shift, None, query=moved, name="shifted")))
+        near, shifted = (
+            Region(0, self.shift + twice, name="near"),
+            Region(self.shift, None, query=moved, name="shifted"),
+        )
+        return PositionPlan((near, shifted), overlapping=twice)
+
+    def answering(self, geometry: Geometry, length: int, stop: int) -> Encoding | None:
+        """As released, an answer has every pair once; it needs more tokens than the shift."""
+        method = self.resolved(geometry, length)
+        if not method._twice(length):
+            return None
+        assert method.shift is not None
+        if stop <= method.shift:
+            raise BadSetting(f"string: the release cannot answer before shift={method.shift} tokens, here are {stop}")
+        return dataclasses.replace(method, variant="exact").encode(geometry, stop)
+
+    def _twice(self, length: int) -> bool:
+        """Whether pairs count twice; refuses prompts on which the release breaks, or attends to nothing."""
+        assert self.shift is not None and self.local is not None
+        match self.variant:
+            case "exact":
+                return False
+            case "reference":
+                if length < self.shift - self.local or length == self.shift:
+                    raise BadSetting(f"string: the release cannot read {length} tokens with shift={self.shift}")
+                return length > self.shift
+        raise UnknownName("variant of string", self.variant, ("exact", "reference"))
 
     def released(self, geometry: Geometry, length: int) -> Temperature:
         return Temperature(STRING_FACTOR)

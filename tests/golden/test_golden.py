@@ -1,7 +1,6 @@
 """Our methods against logits that the methods' own authors' code produced, prefill and cached decode.
 
-The cases lie outside the repository (``../shared/golden``); a checkout without them skips. LaMPE's own code and the
-variants in which released code counts keys twice are not here yet.
+The cases lie outside the repository (``../shared/golden``); a checkout without them skips.
 """
 
 import json
@@ -14,7 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import lampe
+from lampe.mapping import PUBLISHED
 from lampe.methods import method_of
+from lampe.methods.released import Float32Floor
 
 ROOT = Path(os.environ.get("LAMPE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 SCALED = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
@@ -24,12 +25,12 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no golden logits at 
 def _cases() -> list[dict[str, Any]]:
     if not ROOT.is_dir():
         return []
-    cases = json.loads((ROOT / "cases" / "manifest.json").read_text())["cases"]
-    return [case for case in cases if _method(case) is not None]
+    cases: list[dict[str, Any]] = json.loads((ROOT / "cases" / "manifest.json").read_text())["cases"]
+    return cases
 
 
-def _method(case: dict[str, Any]) -> lampe.Method | None:
-    """The method of a case, or None for what is not expressed yet."""
+def _method(case: dict[str, Any]) -> lampe.Method:
+    """The method of a case."""
     params = case["params"]
     match case["method"]:
         case "hf_default" | "hf_llama3" | "hf_longrope":
@@ -45,19 +46,23 @@ def _method(case: dict[str, Any]) -> lampe.Method | None:
             temperature = "none" if params["scale_base"] < 0 else "logn"
             sizes = {key: params[key] for key in ("group_size", "window_size")}
             return method_of("selfextend", shift=shift, temperature=temperature, **sizes)
-        case "dca" if params["variant"] == "fp32merge_nomscale":
+        case "dca":
             sizes = {key: params[key] for key in ("pretraining_length", "local_window")}
-            return method_of("chunkllama", temperature="none", **sizes)
-        case "dca" if params["variant"] == "fp32merge" and not case["decode_steps"]:
-            sizes = {key: params[key] for key in ("pretraining_length", "local_window")}
-            return method_of("chunkllama", **sizes)
+            temperature = "none" if params["variant"] == "fp32merge_nomscale" else "released"
+            return method_of("chunkllama", variant="reference", temperature=temperature, **sizes)
         case "rerope":
             return method_of("rerope", window_size=params["window"])
         case "leakyrerope":
             return method_of("leaky-rerope", window_size=params["window"], factor=params["scaling_factor"])
-        case "string" if params["variant"] == "nodup" or case["prompt_len"] < params["shifted_offset"]:
-            return method_of("string", shift=params["shifted_offset"], local=params["small_local_value"])
-    return None
+        case "string":
+            sizes = {"shift": params["shifted_offset"], "local": params["small_local_value"]}
+            return method_of("string", variant="exact" if params["variant"] == "nodup" else "reference", **sizes)
+        case "lampe3" | "lampe2":
+            variant = "reference" if case["method"] == "lampe3" else "sw-map"
+            sizes = {"head": params["head"], "tail": params["tail"], "mapping_length": params["use_length"]}
+            nodup = "-nodup" if params["variant"] == "nodup" else ""
+            return method_of("lampe", variant=f"{variant}{nodup}", temperature=params["scale_factor"], **sizes)
+    raise AssertionError(f"no method for {case['id']}")
 
 
 def _model(case: dict[str, Any]) -> PreTrainedModel:
@@ -77,7 +82,6 @@ def test_logits_equal_the_authors(case: dict[str, Any]) -> None:
     ids = torch.tensor(golden["input_ids"])[None]
     prompt = case["prompt_len"]
     method = _method(case)
-    assert method is not None
     model = _model(case)
     with lampe.patch(model, method):
         out = model(ids[:, :prompt], use_cache=True)
@@ -92,9 +96,27 @@ def _close(logits: torch.Tensor, golden: Any, case: dict[str, Any]) -> None:
     torch.testing.assert_close(logits, torch.from_numpy(golden), atol=case["suggested_atol"], rtol=0)
 
 
-def test_every_group_but_lampes_own_is_judged() -> None:
+def test_every_case_is_judged() -> None:
+    assert len(_cases()) == 107
     judged = {case["method"] for case in _cases()}
     assert judged == {
         "hf_default", "hf_linear", "hf_dynamic", "hf_yarn", "hf_llama3", "hf_longrope", "selfextend", "dca", "rerope",
-        "leakyrerope", "string",
+        "leakyrerope", "string", "lampe3", "lampe2",
     }  # fmt: skip
+
+
+def test_mapping_tables_are_the_releases() -> None:
+    numpy = pytest.importorskip("numpy")
+    tables = numpy.load(ROOT / "cases" / "lampe_map_ids.npz")
+    assert tables.files
+    for name in tables.files:
+        length, last = (int(part[1:]) for part in name.split("_"))
+        ids = Float32Floor(last=last, span=length - 1)(torch.arange(length))
+        assert ids.tolist() == tables[name].tolist(), name
+
+
+def test_length_curves_are_the_releases() -> None:
+    rows = json.loads((ROOT / "cases" / "lampe_remap_uselen.json").read_text())["rows"]
+    assert rows
+    for row in rows:
+        assert PUBLISHED[row["model_name"]](row["ctx_len"]) == row["use_length"], row

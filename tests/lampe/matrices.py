@@ -143,7 +143,7 @@ GOLDENS = [
     ),
     _whole(
         "lampe",
-        {"head": 3, "tail": 2, "mapping_length": 9, "middle": "paper"},
+        {"head": 3, "tail": 2, "mapping_length": 9, "variant": "paper"},
         """
 0
 1 0
@@ -174,7 +174,7 @@ GOLDENS = [
     _some("dca", {"chunk_size": 6, "cap": 10}, 14, {13: "10 9 8 7 6 5 7 6 5 4 3 2 1 0"}),
     _some(
         "lampe",
-        {**LAMPE, "middle": "separable"},
+        {**LAMPE, "variant": "separable"},
         16,
         {9: "5 5 5 4 4 4 3 2 1 0", 12: "6 6 6 5 5 5 4 4 4 3 2 1 0", 15: "8 7 7 6 6 6 5 5 5 4 4 3 3 2 1 0"},
     ),
@@ -186,7 +186,7 @@ GOLDENS = [
     ),
     _some(
         "lampe",
-        {"head": 4, "tail": 3, "mapping_length": 18, "middle": "paper"},
+        {"head": 4, "tail": 3, "mapping_length": 18, "variant": "paper"},
         32,
         {
             5: "4 4 3 2 1 0",

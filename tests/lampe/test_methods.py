@@ -47,7 +47,7 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
         ("yarn", {"truncate": 1}, "truncate=1 is not of type"),
         ("lampe", {"mapping_length": 40, "head": 32, "tail": 8}, "mapping_length=40 must exceed head=32 plus tail=8"),
         ("lampe", {"curve": "llama4"}, "unknown curve of lampe 'llama4' .did you mean 'llama3'|'llama2'"),
-        ("lampe", {"middle": "papr"}, "unknown middle of lampe 'papr' .did you mean 'paper'"),
+        ("lampe", {"variant": "papr"}, "unknown variant of lampe 'papr' .did you mean 'paper'"),
         ("pi", {"factor": -2}, "factor=-2 must be positive"),
         ("pi", {"factor": 0}, "factor=0 must be positive"),
         ("ntk", {"factor": math.nan}, "factor=nan must be positive"),

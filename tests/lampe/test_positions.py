@@ -22,7 +22,7 @@ def test_plan_equals_the_golden_matrix(golden: Golden) -> None:
 
 @pytest.mark.parametrize("generated", DECODE)
 def test_decode_continues_the_frozen_plan(generated: int) -> None:
-    plan = method_of("lampe", **LAMPE, middle="paper").encode(WINDOW, 16).plan
+    plan = method_of("lampe", **LAMPE, variant="paper").encode(WINDOW, 16).plan
     query = 15 + generated
     row = plan.relative(torch.tensor([query]), torch.arange(query + 1))
     assert row.tolist() == [float(entry) for entry in DECODE[generated].split()]

@@ -26,7 +26,7 @@ def test_settings_come_from_the_model_then_the_user() -> None:
         "head": 512,
         "tail": None,
         "curve": "llama2",
-        "middle": "continuous",
+        "variant": "continuous",
     }
 
 

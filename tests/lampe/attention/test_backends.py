@@ -81,7 +81,7 @@ def test_without_a_kernel_the_definition_is_as_exact(
 
 
 def test_a_plan_of_many_regions() -> None:
-    encoding = method_of("lampe", middle="paper").encode(lampe.Geometry(window=64, head_dim=16), 150)
+    encoding = method_of("lampe", variant="paper").encode(lampe.Geometry(window=64, head_dim=16), 150)
     assert len(encoding.plan.regions) > 10
     q, k, v = _inputs(150, 150, torch.float32)
     ours = blockwise.attend(q, k, v, encoding, scale=SCALE)
