@@ -26,4 +26,6 @@ class Encoding:
         Measured in positions of the model's ``own`` rope, so that a method that slows frequencies and one that maps
         positions compare: a model is outside what it was trained on where this is its window or more.
         """
-        return self.plan.largest(length) * self.rope.inv_freq[-1] / own.inv_freq[-1]
+        turning = [pair for pair, speed in enumerate(own.inv_freq) if speed]
+        slowed = self.rope.inv_freq[turning[-1]] / own.inv_freq[turning[-1]] if turning else 0.0
+        return self.plan.largest(length) * slowed

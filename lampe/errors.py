@@ -5,7 +5,7 @@ LampeError              anything below; its message is one line: what, got, allo
 ├── BadSetting          a hyper-parameter outside what its method can do
 └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
 
-PositionWarning         a prompt puts a relative position beyond what the model was trained on
+PositionWarning         a prompt puts a relative position beyond what the model was trained on, or a method moves none
 """
 
 import difflib
@@ -48,4 +48,4 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 class PositionWarning(UserWarning):
-    """A relative position at or beyond the model's window."""
+    """A relative position at or beyond the model's window, or a model in which a method has none to move."""

@@ -1,13 +1,13 @@
 """What a method must know of a model, and nothing more."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from lampe.errors import UnsupportedModel
+from lampe.errors import BadSetting, UnsupportedModel
 from lampe.rope import Layout, Rope, rope_from
 
 
@@ -21,6 +21,8 @@ class Geometry:
         rotary_dim: how many of them are rotated; all by default.
         rope_parameters: the model's own, as in transformers.
         layout: how rotated dimensions are paired.
+        begin: the first rotated dimension of a head.
+        sense: 1, or -1 for a model whose pairs turn the other way.
     """
 
     window: int
@@ -30,6 +32,8 @@ class Geometry:
         default_factory=lambda: MappingProxyType({"rope_type": "default", "rope_theta": 10000.0})
     )
     layout: Layout = "half"
+    begin: int = 0
+    sense: int = 1
 
     @property
     def dim(self) -> int:
@@ -43,6 +47,8 @@ class Geometry:
 
     def rope(self, length: int, **changes: Any) -> Rope:
         """The model's own rope for a prompt of ``length`` tokens; with ``changes``, one built from its base alone."""
+        if changes and self.rope_parameters.get("rope_type") == "proportional":
+            raise BadSetting("a proportional rope turns a share of its pairs: methods that build another do not fit it")
         parameters = {"rope_theta": self.theta, **changes} if changes else self.rope_parameters
         return self._rope(parameters, length)
 
@@ -51,7 +57,8 @@ class Geometry:
         return self._rope({**self.rope_parameters, "rope_theta": theta}, length)
 
     def _rope(self, parameters: Mapping[str, Any], length: int) -> Rope:
-        return rope_from(parameters, dim=self.dim, window=self.window, length=length, layout=self.layout)
+        rope = rope_from(parameters, dim=self.dim, window=self.window, length=length, layout=self.layout)
+        return replace(rope, begin=self.begin, inv_freq=tuple(self.sense * speed for speed in rope.inv_freq))
 
 
 def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry:
@@ -62,27 +69,46 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
         window: tokens of pretraining; read from the configuration where not given.
 
     Raises:
-        UnsupportedModel: where the configuration describes no rotary positions, or several kinds of them.
+        UnsupportedModel: where the configuration describes no rotary positions.
     """
     text = config.get_text_config(decoder=True)
-    parameters = getattr(text, "rope_parameters", None)
-    if not parameters:
-        raise UnsupportedModel(f"{text.model_type!r} has no rotary positions (no rope_parameters in its configuration)")
-    if "rope_theta" not in parameters:
-        raise UnsupportedModel(
-            f"{text.model_type!r} has several ropes ({', '.join(parameters)}); only one is supported"
-        )
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    parameters = next(iter(ropes_of(config)))
+    head_dim = _head_dim(text)
     return Geometry(
         window=window or _trained_window(text, parameters),
         head_dim=head_dim,
         rotary_dim=int(head_dim * parameters.get("partial_rotary_factor", 1.0)),
-        rope_parameters=MappingProxyType(dict(parameters)),
+        rope_parameters=MappingProxyType(parameters),
     )
+
+
+def _head_dim(config: PreTrainedConfig) -> int:
+    """Dimensions of a head; where layers differ in it, a guess, for the probe of a live model finds out."""
+    stated = None if getattr(config, "per_layer_config", None) else getattr(config, "head_dim", None)
+    described = config.to_dict()
+    return int(stated or described.get("hidden_size", 0) // described.get("num_attention_heads", 1))
+
+
+def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """The parameters of every rope that a configuration describes, that of full attention first.
+
+    Raises:
+        UnsupportedModel: where it describes none.
+    """
+    text = config.get_text_config(decoder=True)
+    parameters = getattr(text, "rope_parameters", None) or {}
+    by_kind = {"": parameters} if "rope_theta" in parameters else parameters
+    ropes = {kind: dict(rope) for kind, rope in by_kind.items() if isinstance(rope, Mapping) and "rope_theta" in rope}
+    if not ropes:
+        raise UnsupportedModel(f"{text.model_type!r} has no rotary positions (no rope_parameters in its configuration)")
+    return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
 
 
 def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> int:
     """A YaRN configuration is an extension and names the window before it; other types were trained as they stand."""
     if parameters.get("rope_type") == "yarn":
         return int(parameters["original_max_position_embeddings"])
-    return int(config.max_position_embeddings)
+    window = getattr(config, "max_position_embeddings", None)
+    if not window:
+        raise UnsupportedModel(f"{config.model_type!r} does not say on how many tokens it was trained: give its window")
+    return int(window)

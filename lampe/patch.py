@@ -2,8 +2,12 @@
 
 transformers looks attention up by name and asks a rotary module for cos and sin. A patch therefore has two parts:
 forward hooks make every rotary module answer with the identity (cos 1, sin 0), and the registered attention rotates by
-the plan instead. No model code is copied, the cache holds unrotated keys in transformers' own classes, and taking the
-patch off restores the model exactly.
+the plan instead, each layer as the probe found it to (``lampe.probe``). No model code is copied, the cache holds
+unrotated keys in transformers' own classes, and taking the patch off restores the model exactly.
+
+A method changes layers that see further than the window. A layer with a sliding window, or chunks, no larger than that
+meets no distance it was not trained on, so it goes on as it was: true distances, its own rope, its own limit. A layer
+that does not turn queries and keys has no positions to change.
 
 A plan is made for the prompt's length, frozen for the answer that follows. A forward call over an empty cache, or over
 several new tokens, begins a prompt; a call over one new token continues the answer. Where a prompt is fed in chunks,
@@ -21,23 +25,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import PreTrainedModel
 
-from lampe.attention import BACKENDS
+from lampe.attention import BACKENDS, Logits
 from lampe.attention.rotary import RotaryTables
 from lampe.checks import check_causal, check_exact, proof_of
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, PositionWarning, UnknownName, UnsupportedModel
-from lampe.frame import Frame, mask
+from lampe.frame import Frame
 from lampe.geometry import Geometry, geometry_of
+from lampe.interface import behind, stand_aside, stand_behind
 from lampe.methods import Method, method_of
-
-NAME = "lampe"
+from lampe.positions import Local
+from lampe.probe import Layer, Layers, inside, probe
+from lampe.rope import Rope
+from lampe.rotaries import silence
 
 
 class Handle:
@@ -46,28 +50,26 @@ class Handle:
     Attributes:
         model: the patched model.
         method: the method it runs.
+        layers: what each of the model's layers does with positions.
         geometry: what the method was told of the model.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method, geometry: Geometry, attention: str) -> None:
+    def __init__(self, model: PreTrainedModel, method: Method, layers: Layers, window: int, attention: str) -> None:
         self._model = weakref.ref(model)
-        self.method, self.geometry = method, geometry
+        self.method, self.layers = method, layers
+        self._geometries = [dataclasses.replace(geometry, window=window) for geometry in layers.geometries]
+        self.geometry = self._geometries[layers.main(window)]
         self._attend = BACKENDS[attention]
         self._stated: int | None = None
         self._prompt_stop = 0
-        self._mask: Tensor | None = None
-        self._frame = Frame(0, 0, ())
-        self._rows: list[Row] = []
-        self._warned: set[int] = set()
-        self._below = _HANDLES.get(model)
-        self._implementation = model.config._attn_implementation
-        rotaries = _rotaries(model)
-        model.set_attn_implementation(NAME)
-        if model.config._attn_implementation != NAME:
-            raise UnsupportedModel(f"{type(model).__name__} does not look its attention up by name")
-        self._hooks = [] if self._below else [module.register_forward_hook(_identity) for module in rotaries]
-        for module in model.modules():
-            _HANDLES[module] = self
+        self._call: tuple[Any, ...] = ()
+        self._frames: list[tuple[Tensor, Frame]] = []
+        self._rows: dict[tuple[Layer, Frame], list[Row]] = {}
+        self._settled: dict[tuple[Layer, int], Settled] = {}
+        self._warned: set[float] = set()
+        self._below = _outermost(model)
+        stand_behind(model, self)
+        self._hooks = [] if self._below else silence(layers.rotaries)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -91,16 +93,11 @@ class Handle:
 
     def unpatch(self) -> None:
         """Restores the model, or the patch that was below this one."""
-        if _HANDLES.get(self.model) is not self:
+        if behind(self.model) is not self:
             raise UnsupportedModel("this patch is not the outermost one of its model: take the later patch off first")
         for hook in self._hooks:
             hook.remove()
-        for module in self.model.modules():
-            if self._below:
-                _HANDLES[module] = self._below
-            else:
-                del _HANDLES[module]
-        self.model.set_attn_implementation(self._implementation)
+        stand_aside(self.model, self._below)
 
     @contextmanager
     def prompt(self, length: int) -> Iterator[None]:
@@ -112,124 +109,158 @@ class Handle:
             self._stated = before
 
     def encoding(self, length: int) -> Encoding:
-        """The encoding of a prompt of ``length`` tokens.
+        """The encoding of a prompt of ``length`` tokens, in the layers that the method changes.
 
         Raises:
             BadSetting: where the plan does not cover every causal pair exactly once.
         Warns:
             PositionWarning: where a relative position leaves the window.
         """
-        encoding = self.method.encode(self.geometry, length)
+        return self._extended(self.geometry, None, length)
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        *,
+        scale: float,
+        logits: Logits,
+    ) -> Tensor:
+        """Attention of one layer, ``[B, H, Q, D]``; rows of different lengths are run one by one."""
+        frame = self._frame(mask)
+        rows = self._rows_of(dataclasses.replace(self.layers.of[module], local=frame.local), frame)
+        if len(rows) == 1 and len(rows[0].tokens) == frame.stop:
+            return self._attend_row(rows[0], frame, query, key, value, scale, logits)
+        out = query.new_zeros(*query.shape[:3], value.shape[-1])
+        for index, row in enumerate(rows):
+            columns = slice(max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start))
+            if columns.start < columns.stop:
+                one = slice(index, index + 1)
+                q = query[one, :, columns]
+                out[one, :, columns] = self._attend_row(row, frame, q, key[one], value[one], scale, logits)
+        return out
+
+    def _attend_row(
+        self, row: "Row", frame: Frame, query: Tensor, key: Tensor, value: Tensor, scale: float, logits: Logits
+    ) -> Tensor:
+        first = max(row.tokens.start, frame.offset)
+        tokens = slice(first - frame.offset, row.tokens.stop - frame.offset)
+        return self._attend(
+            query,
+            key[:, :, tokens],
+            value[:, :, tokens],
+            row.settled.encoding,
+            scale=scale,
+            start=max(frame.start - row.tokens.start, 0),
+            first=first - row.tokens.start,
+            logits=logits,
+            tables=row.settled.tables,
+        )
+
+    def _frame(self, mask: Tensor | None) -> Frame:
+        """The frame that a mask carries; read once for all layers that get the same."""
+        for known, frame in self._frames:
+            if known is mask:
+                return frame
+        frame = Frame.from_mask(mask)
+        if self._call != (call := (frame.start, frame.stop, frame.rows, self._stated)):
+            self._call = call
+            self._begin(frame)
+        assert mask is not None
+        self._frames = [*self._frames[-3:], (mask, frame)]
+        return frame
+
+    def _begin(self, frame: Frame) -> None:
+        """Begins the forward call that ``frame`` belongs to: a prompt, or a token of its answer."""
+        if self._stated:
+            self._prompt_stop = self._stated
+        elif frame.start == 0 or frame.stop - frame.start > 1:
+            self._prompt_stop = frame.stop
+        self._frames.clear()
+        self._rows.clear()
+        lengths = set(self._lengths(frame))
+        self._settled = {key: settled for key, settled in self._settled.items() if key[1] in lengths}
+
+    def _lengths(self, frame: Frame) -> list[int]:
+        """The length of each row's prompt."""
+        return [self._stated or max(1, len(tokens) - (frame.stop - self._prompt_stop)) for tokens in frame.rows]
+
+    def _rows_of(self, layer: Layer, frame: Frame) -> "list[Row]":
+        if (layer, frame) not in self._rows:
+            answered = frame.stop - self._prompt_stop
+            settled = [self._settle(layer, length, answered) for length in self._lengths(frame)]
+            self._rows[layer, frame] = [Row(*row) for row in zip(frame.rows, settled, strict=True)]
+        return self._rows[layer, frame]
+
+    def _settle(self, layer: Layer, length: int, answered: int) -> "Settled":
+        """The encoding of a prompt in a layer, or that of a generated token where the method has one for each."""
+        if (layer, length) not in self._settled:
+            encoding = self._encoding(layer, length)
+            self._settled[layer, length] = Settled(encoding, RotaryTables(encoding.rope))
+        settled = self._settled[layer, length]
+        if answered > 0 and (geometry := self._changed(layer)):
+            own = self.method.answering(geometry, length, length + answered)
+            return settled if own is None else dataclasses.replace(settled, encoding=_within(own, layer.local))
+        return settled
+
+    def _changed(self, layer: Layer) -> Geometry | None:
+        """The geometry of a layer that the method changes; None for the others."""
+        if layer.rope is None or inside(layer.local, self.geometry.window):
+            return None
+        return self._geometries[layer.rope]
+
+    def _encoding(self, layer: Layer, length: int) -> Encoding:
+        if layer.rope is None:
+            return _within(Encoding(Rope(())), layer.local)
+        geometry = self._changed(layer)
+        if geometry is None:
+            return _within(Encoding(self._geometries[layer.rope].rope(length)), layer.local)
+        return self._extended(geometry, layer.local, length)
+
+    def _extended(self, geometry: Geometry, local: Local | None, length: int) -> Encoding:
+        encoding = self.method.encode(geometry, length)
         if fault := encoding.plan.coverage_fault():
             raise BadSetting(f"{self.method.label}: pairs not covered exactly once: {fault}")
-        reach = encoding.reach(length, self.geometry.rope(length))
-        if reach >= self.geometry.window and length not in self._warned:
+        encoding = _within(encoding, local)
+        reach = encoding.reach(length, geometry.rope(length))
+        if reach >= geometry.window and length not in self._warned:
             self._warned.add(length)
             warnings.warn(
                 f"{self.method.label}: a prompt of {length} tokens reaches relative position {reach:g}, "
-                f"beyond the window of {self.geometry.window}",
+                f"beyond the window of {geometry.window}",
                 PositionWarning,
                 stacklevel=2,
             )
         return encoding
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Attention of one layer, ``[B, H, Q, D]``; rows of different lengths are run one by one."""
-        if mask is not self._mask:
-            self._begin(Frame.from_mask(mask))
-            self._mask = mask
-        frame = self._frame
-        if len(self._rows) == 1 and len(self._rows[0].tokens) == frame.stop:
-            return self._attend_row(self._rows[0], query, key, value, scale)
-        out = query.new_zeros(*query.shape[:3], value.shape[-1])
-        for index, row in enumerate(self._rows):
-            columns = slice(max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start))
-            if columns.start < columns.stop:
-                one = slice(index, index + 1)
-                out[one, :, columns] = self._attend_row(row, query[one, :, columns], key[one], value[one], scale)
-        return out
-
-    def _attend_row(self, row: "Row", query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        tokens = slice(row.tokens.start, row.tokens.stop)
-        start = max(self._frame.start - row.tokens.start, 0)
-        k, v = key[:, :, tokens], value[:, :, tokens]
-        return self._attend(query, k, v, row.encoding, scale=scale, start=start, tables=row.tables)
-
-    def _begin(self, frame: Frame) -> None:
-        """Settles the encoding of every row for the forward call that ``frame`` belongs to."""
-        if self._stated:
-            self._prompt_stop = self._stated
-        elif frame.start == 0 or frame.stop - frame.start > 1:
-            self._prompt_stop = frame.stop
-        answered = frame.stop - self._prompt_stop
-        lengths = [self._stated or max(1, len(tokens) - answered) for tokens in frame.rows]
-        known = {row.length: row for row in self._rows}
-        self._rows = [
-            self._row(known.get(length), tokens, length, answered)
-            for tokens, length in zip(frame.rows, lengths, strict=True)
-        ]
-        self._frame = frame
-
-    def _row(self, known: "Row | None", tokens: range, length: int, answered: int) -> "Row":
-        """A row as it was but for its tokens, or a new one; with the encoding of a generated token where it has one."""
-        if known is None:
-            encoding = self.encoding(length)
-            known = Row(tokens, length, encoding, RotaryTables(encoding.rope))
-        if answered > 0 and (own := self.method.answering(self.geometry, length, length + answered)):
-            return dataclasses.replace(known, tokens=tokens, encoding=own)
-        return dataclasses.replace(known, tokens=tokens)
-
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a batch: which columns hold its tokens, and the encoding of its prompt of ``length`` tokens."""
+class Settled:
+    """The encoding of a prompt in a layer, with the tables of its rope."""
 
-    tokens: range
-    length: int
     encoding: Encoding
     tables: RotaryTables
 
 
-_HANDLES: WeakKeyDictionary[nn.Module, Handle] = WeakKeyDictionary()
-"""The outermost patch of every module of every patched model."""
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch in a layer: which columns hold its tokens, and how they attend."""
+
+    tokens: range
+    settled: Settled
 
 
-def _rotaries(model: PreTrainedModel) -> list[nn.Module]:
-    """Modules that answer with cos and sin: those that hold inverse frequencies."""
-    found = [m for m in model.modules() if any(name.endswith("inv_freq") for name, _ in m.named_buffers(recurse=False))]
-    if not found:
-        raise UnsupportedModel(f"{type(model).__name__} has no module with inverse frequencies, so no rotary positions")
-    return found
+def _within(encoding: Encoding, local: Local | None) -> Encoding:
+    return dataclasses.replace(encoding, plan=encoding.plan.within(local))
 
 
-def _identity(module: nn.Module, inputs: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Forward hook: the rotation by nothing, in the shapes the module answered with."""
-    cos, sin = output
-    return torch.ones_like(cos), torch.zeros_like(sin)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """The function that transformers calls in every layer; takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]``."""
-    for option in ("softcap", "s_aux", "sliding_window"):
-        if options.get(option) is not None:
-            raise UnsupportedModel(f"{type(module).__name__} uses {option}, which is not supported yet")
-    if module not in _HANDLES:
-        raise UnsupportedModel("this model is not patched, but shares its configuration object with one that is")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _HANDLES[module].attend(query, key, value, attention_mask, scale).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, mask)
+def _outermost(model: nn.Module) -> Handle | None:
+    """The outermost patch of a model."""
+    found = behind(model)
+    return found if isinstance(found, Handle) else None
 
 
 def patch(
@@ -262,6 +293,8 @@ def patch(
         UnknownName: for a method, setting or backend that does not exist.
         BadSetting: for a hyper-parameter the method cannot take.
         UnsupportedModel: for a model that cannot be patched exactly.
+    Warns:
+        PositionWarning: where the method changes nothing, for no layer sees further than the window.
     """
     if attention not in BACKENDS:
         raise UnknownName("attention backend", attention, BACKENDS)
@@ -269,13 +302,25 @@ def patch(
         method = method_of(method, **settings)
     elif settings:
         raise BadSetting(f"settings ({', '.join(settings)}) go with a method's name; this method has its own already")
+    below = _outermost(model)
     geometry = geometry_of(model.config, window)
-    if check and model not in _HANDLES:
-        check_exact(model, lambda: Handle(model, method_of("original"), geometry, attention))
+    layers = below.layers if below else probe(model, geometry)
+    if check and not below:
+        check_exact(model, lambda: Handle(model, method_of("original"), layers, geometry.window, attention))
     if check:
-        small, tokens = proof_of(method, geometry)
-        check_causal(model, lambda: Handle(model, method, small, attention), tokens)
-    return Handle(model, method, geometry, attention)
+        main = dataclasses.replace(layers.geometries[layers.main(geometry.window)], window=geometry.window)
+        small, tokens = proof_of(method, main)
+        check_causal(model, lambda: Handle(model, method, layers, small.window, attention), tokens)
+    handle = Handle(model, method, layers, geometry.window, attention)
+    if not layers.extendable(geometry.window):
+        warnings.warn(
+            f"{type(model).__name__}: no layer with rotary positions sees further than the window of "
+            f"{geometry.window}, so {method.label} changes nothing; load the model without its sliding window if it "
+            "is to be extended",
+            PositionWarning,
+            stacklevel=2,
+        )
+    return handle
 
 
 def unpatch(model: PreTrainedModel) -> None:
@@ -284,6 +329,7 @@ def unpatch(model: PreTrainedModel) -> None:
     Raises:
         UnsupportedModel: where the model is not patched.
     """
-    if model not in _HANDLES:
+    handle = _outermost(model)
+    if handle is None:
         raise UnsupportedModel(f"this {type(model).__name__} is not patched")
-    _HANDLES[model].unpatch()
+    handle.unpatch()

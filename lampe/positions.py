@@ -7,8 +7,9 @@ reader of a plan (dense oracle, blockwise attention, pictures) is a short loop o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -81,10 +82,25 @@ def constant(position: Number) -> PositionMap:
 
 
 @dataclass(frozen=True)
+class Local:
+    """What a layer sees at all: the nearest ``size`` tokens, or where it is ``chunked`` those of the query's chunk."""
+
+    size: int
+    chunked: bool = False
+
+    def first(self, query: Tensor) -> Tensor:
+        """First key that each query index sees."""
+        if self.chunked:
+            return query.div(self.size, rounding_mode="floor") * self.size
+        return (query - self.size + 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
 class Region:
     """The causal pairs with block distance in ``[near, far)``, at relative position ``query(i) - key(j)``.
 
-    ``far=None`` means without end. With ``block=1`` the block distance is the token distance ``i - j``.
+    ``far=None`` means without end. With ``block=1`` the block distance is the token distance ``i - j``. Pairs that a
+    ``local`` layer does not see are in no region.
     """
 
     near: int
@@ -93,14 +109,14 @@ class Region:
     key: PositionMap = IDENTITY
     block: int = 1
     name: str = ""
+    local: Local | None = None
 
     def span(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """First and last key (inclusive) that each query index owns here; ``last < first`` where it owns none."""
         chunk = query.div(self.block, rounding_mode="floor")
         last = torch.minimum(query, (chunk - self.near + 1) * self.block - 1)
-        if self.far is None:
-            return torch.zeros_like(query), last
-        return ((chunk - self.far + 1) * self.block).clamp(min=0), last
+        first = torch.zeros_like(query) if self.far is None else ((chunk - self.far + 1) * self.block).clamp(min=0)
+        return (first if self.local is None else torch.maximum(first, self.local.first(query))), last
 
     def owns(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether the pair is in this region; ``query`` and ``key`` broadcast against each other."""
@@ -126,6 +142,10 @@ class PositionPlan:
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
+
+    def within(self, local: Local | None) -> Self:
+        """The same positions for a layer that sees no more than ``local``; None is a layer that sees everything."""
+        return replace(self, regions=tuple(replace(region, local=local) for region in self.regions))
 
     def relative(self, query: Tensor, key: Tensor) -> Tensor:
         """Relative positions (float64) of pairs; NaN for a pair that no region owns (a key after its query).

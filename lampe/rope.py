@@ -23,13 +23,20 @@ Layout = Literal["half", "interleaved"]
 class Rope:
     """How a position turns a vector: pair ``p`` by ``position * inv_freq[p]``, cos and sin times ``scaling``.
 
-    Layout "half" pairs dimensions (p, p + D/2), "interleaved" pairs (2p, 2p + 1); D is twice ``len(inv_freq)``, and
-    dimensions of a head beyond D pass through unrotated.
+    Layout "half" pairs dimensions (p, p + D/2), "interleaved" pairs (2p, 2p + 1), both counted from ``begin``; D is
+    twice ``len(inv_freq)``, and the other dimensions of a head pass through unrotated. A negative frequency turns the
+    other way.
     """
 
     inv_freq: tuple[float, ...]
     scaling: float = 1.0
     layout: Layout = "half"
+    begin: int = 0
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x[..., D]`` as the dimensions before the rotated ones, those, and the ones after."""
+        stop = self.begin + 2 * len(self.inv_freq)
+        return x[..., : self.begin], x[..., self.begin : stop], x[..., stop:]
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         """Angles ``[L, P]`` (float64) of tokens ``index[L]`` at ``positions[L]``."""
@@ -53,7 +60,7 @@ class DriftingRope(Rope):
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
         base = self.theta * (self.factor * length / self.window - (self.factor - 1)) ** (dim / (dim - 2))
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
-        return positions[:, None] / base[:, None] ** exponent
+        return math.copysign(1, self.inv_freq[0]) * positions[:, None] / base[:, None] ** exponent
 
 
 def rope_from(parameters: Mapping[str, Any], *, dim: int, window: int, length: int, layout: Layout = "half") -> Rope:
@@ -76,7 +83,8 @@ def rope_from(parameters: Mapping[str, Any], *, dim: int, window: int, length: i
         return Rope(tuple(inv_freq.double().tolist()), layout=layout)
     if kind not in ROPE_INIT_FUNCTIONS:
         raise UnknownName("rope_type", str(kind), ["default", *ROPE_INIT_FUNCTIONS])
-    flat = {key: value for key, value in parameters.items() if key != "partial_rotary_factor"}
+    share = "partial_rotary_factor"  # of a head, which is in ``dim`` already; but "proportional" turns a share of dim
+    flat = {key: value for key, value in parameters.items() if key != share or kind == "proportional"}
     described = {"rope_parameters": flat, "max_position_embeddings": window}
     config = PreTrainedConfig.from_dict({**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1})
     inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=length)

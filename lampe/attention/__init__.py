@@ -5,6 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from lampe.attention import blockwise, dense
+from lampe.attention.logits import UNCHANGED, Logits
 from lampe.attention.rotary import RotaryTables
 from lampe.encoding import Encoding
 
@@ -21,10 +22,12 @@ class Attend(Protocol):
         *,
         scale: float,
         start: int = 0,
+        first: int = 0,
+        logits: Logits = UNCHANGED,
         tables: RotaryTables | None = None,
     ) -> Tensor: ...
 
 
 BACKENDS: dict[str, Attend] = {"blockwise": blockwise.attend, "dense": dense.attend}
 
-__all__ = ["BACKENDS", "Attend"]
+__all__ = ["BACKENDS", "Attend", "Logits"]

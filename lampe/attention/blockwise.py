@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lampe.attention.partial import Partial, merge, partial
+from lampe.attention.logits import UNCHANGED, Logits
+from lampe.attention.partial import Partial, merge, partial, sink
 from lampe.attention.rotary import RotaryTables, rotate
 from lampe.encoding import Encoding
 from lampe.positions import PositionMap, Region
@@ -30,6 +31,8 @@ def attend(
     *,
     scale: float,
     start: int = 0,
+    first: int = 0,
+    logits: Logits = UNCHANGED,
     tables: RotaryTables | None = None,
 ) -> Tensor:
     """Attention of ``query[B, H, Q, D]`` over ``key[B, G, K, D]`` and ``value[B, G, K, D]``, none of them rotated.
@@ -37,7 +40,9 @@ def attend(
     Args:
         encoding: rope, plan and temperature.
         scale: softmax scale.
-        start: token index of the first query; the first key is token 0.
+        start: token index of the first query.
+        first: token index of the first key; all before it are out of the sight of every query.
+        logits: what the layer does to its logits beside positions.
         tables: kept between calls of one encoding; made anew where not given.
 
     Returns:
@@ -51,19 +56,20 @@ def attend(
     regions = [region for region in encoding.plan if _reaches(region, stop)]
     drift = encoding.temperature.drift(torch.arange(stop, device=query.device))
     drift = torch.ones(stop, device=query.device) if drift is None else drift
-    keys = {region.key: _rotated(key, region.key, tables, 0, drift) for region in regions}
+    keys = {region.key: _rotated(key, region.key, tables, first, drift[first:]) for region in regions}
     warmth = drift * encoding.sharpness.factor**2
     out = torch.empty(*query.shape[:3], value.shape[-1], dtype=query.dtype, device=query.device)
-    for first in range(start, stop, TILE):
-        last = min(first + TILE, stop)
-        tile = query[:, :, first - start : last - start]
-        parts: list[Partial] = []
+    for begin in range(start, stop, TILE):
+        end = min(begin + TILE, stop)
+        tile = query[:, :, begin - start : end - start]
+        parts: list[Partial] = [] if logits.sinks is None else [sink(tile, value.shape[-1], logits.sinks)]
         for region in regions:
-            runs = list(_runs(region, first, last, query.device))
-            q = _rotated(tile, region.query, tables, first, warmth[first:last]) if runs else tile
-            for begin, end, mask in runs:
-                parts.append(partial(q, keys[region.key][:, :, begin:end], value[:, :, begin:end], mask, scale=scale))
-        out[:, :, first - start : last - start] = merge(parts)
+            runs = list(_runs(region, begin, end, first, query.device))
+            q = _rotated(tile, region.query, tables, begin, warmth[begin:end]) if runs else tile
+            for run, mask in runs:
+                k, v = keys[region.key][:, :, run], value[:, :, run]
+                parts.append(partial(q, k, v, mask, scale=scale, softcap=logits.softcap))
+        out[:, :, begin - start : end - start] = merge(parts)
     return out
 
 
@@ -75,20 +81,27 @@ def _reaches(region: Region, length: int) -> bool:
 def _rotated(x: Tensor, positions: PositionMap, tables: RotaryTables, start: int, factor: Tensor) -> Tensor:
     """``x`` rotated to its positions, its rotated pairs times ``factor[L]``; its tokens begin at index ``start``."""
     cos, sin = tables(positions, start, start + x.shape[2], x.device)
-    return rotate(x, cos * factor[:, None], sin * factor[:, None], tables.rope.layout)
+    return rotate(x, cos * factor[:, None], sin * factor[:, None], tables.rope.layout, tables.rope.begin)
 
 
-def _runs(region: Region, first: int, last: int, device: torch.device) -> Iterator[tuple[int, int, Tensor | None]]:
-    """Runs of keys ``[begin, end)`` that queries ``first..last`` own, each with its mask ``[Q, K]`` or None for all."""
-    query = torch.arange(first, last)
+def _runs(
+    region: Region, begin: int, end: int, first: int, device: torch.device
+) -> Iterator[tuple[slice, Tensor | None]]:
+    """Runs of keys that queries ``begin..end`` own, each with its mask ``[Q, K]`` or None for all.
+
+    Runs are counted from token ``first``, the first key at hand.
+    """
+    query = torch.arange(begin, end)
     owned_first, owned_last = region.span(query)
-    begin, end = int(owned_first[0]), int(owned_last[-1]) + 1
-    common_begin, common_end = int(owned_first[-1]), int(owned_last[0]) + 1
-    if common_begin >= common_end:
-        common_begin = common_end = end
-    for run_begin, run_end in ((begin, common_begin), (common_end, end)):
-        if run_begin < run_end:
-            keys = torch.arange(run_begin, run_end)
-            yield run_begin, run_end, region.owns(query[:, None], keys[None, :]).to(device)
-    if common_begin < common_end:
-        yield common_begin, common_end, None
+    owned_first = owned_first.clamp(min=first)
+    low, high = int(owned_first[0]), int(owned_last[-1]) + 1
+    common_low, common_high = int(owned_first[-1]), int(owned_last[0]) + 1
+    if common_low >= common_high:
+        common_low = common_high = high
+    for run_low, run_high in ((low, common_low), (common_high, high)):
+        if run_low < run_high:
+            keys = torch.arange(run_low, run_high)
+            mask = region.owns(query[:, None], keys[None, :]).to(device)
+            yield slice(run_low - first, run_high - first), mask
+    if common_low < common_high:
+        yield slice(common_low - first, common_high - first), None

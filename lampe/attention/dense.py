@@ -9,6 +9,7 @@ Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimension
 import torch
 from torch import Tensor
 
+from lampe.attention.logits import UNCHANGED, Logits
 from lampe.attention.rotary import RotaryTables
 from lampe.encoding import Encoding
 from lampe.rope import Rope
@@ -22,6 +23,8 @@ def attend(
     *,
     scale: float,
     start: int = 0,
+    first: int = 0,
+    logits: Logits = UNCHANGED,
     tables: RotaryTables | None = None,
 ) -> Tensor:
     """Attention of ``query[B, H, Q, D]`` over ``key[B, G, K, D]`` and ``value[B, G, K, D]``, none of them rotated.
@@ -29,7 +32,9 @@ def attend(
     Args:
         encoding: rope, plan and temperature.
         scale: softmax scale.
-        start: token index of the first query; the first key is token 0.
+        start: token index of the first query.
+        first: token index of the first key; all before it are out of the sight of every query.
+        logits: what the layer does to its logits beside positions.
         tables: not needed here, where nothing is rotated.
 
     Returns:
@@ -39,9 +44,9 @@ def attend(
         x.double() for x in (query, *(x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value)))
     )
     i = torch.arange(start, start + q.shape[2], device=q.device)
-    j = torch.arange(k.shape[2], device=q.device)
+    j = torch.arange(first, first + k.shape[2], device=q.device)
     heat, drift_q, drift_k = (encoding.temperature.query_scale(i), *(encoding.temperature.drift(x) for x in (i, j)))
-    logits = []
+    columns = []
     for region in encoding.plan:
         turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(region.key(j), j)
         region_logits = _logits(q, k, turned, encoding) * scale
@@ -49,9 +54,11 @@ def attend(
             region_logits = region_logits * drift_q[:, None].double() * drift_k.double()
         if heat is not None:
             region_logits = region_logits * heat[:, None].double()
-        logits.append(region_logits.masked_fill(~region.owns(i[:, None], j), -torch.inf))
-    weights = torch.cat(logits, dim=-1).softmax(-1)
-    out: Tensor = weights @ torch.cat([v] * len(logits), dim=2)
+        columns.append(logits.capped(region_logits).masked_fill(~region.owns(i[:, None], j), -torch.inf))
+    values = torch.cat([v] * len(columns), dim=2)
+    if logits.sinks is not None:
+        columns.append(logits.sinks.double()[:, None, None].expand(*q.shape[:3], 1))
+    out: Tensor = torch.cat(columns, dim=-1).softmax(-1)[..., : values.shape[2]] @ values
     return out.to(query.dtype)
 
 
@@ -59,18 +66,18 @@ def _logits(q: Tensor, k: Tensor, angle: Tensor, encoding: Encoding) -> Tensor:
     """Unscaled logits ``[B, H, Q, K]``: pair ``p`` turned by ``angle[Q, K, p]``, plus unrotated dimensions."""
     rope = encoding.rope
     pairs = len(rope.inv_freq)
-    (q1, q2), (k1, k2) = _pairs(q, rope), _pairs(k, rope)
+    (q_before, q_turned, q_after), (k_before, k_turned, k_after) = rope.split(q), rope.split(k)
+    (q1, q2), (k1, k2) = _pairs(q_turned, rope), _pairs(k_turned, rope)
     total = torch.zeros(*q.shape[:3], k.shape[2], dtype=torch.float64, device=q.device)
     for p in range(pairs):
         along = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]
         across = q1[..., p, None] * k2[..., None, :, p] - q2[..., p, None] * k1[..., None, :, p]
         total += along * angle[..., p].cos() + across * angle[..., p].sin()
     total *= encoding.sharpness.factor**2
-    return total + q[..., 2 * pairs :] @ k[..., 2 * pairs :].transpose(-1, -2)
+    return total + q_before @ k_before.transpose(-1, -2) + q_after @ k_after.transpose(-1, -2)
 
 
-def _pairs(x: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
-    rotated = x[..., : 2 * len(rope.inv_freq)]
+def _pairs(rotated: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     if rope.layout == "half":
         first, second = rotated.chunk(2, dim=-1)
         return first, second

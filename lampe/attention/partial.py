@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lampe.attention.logits import UNCHANGED, Logits
+
 KEYS = 4096
 """Keys at a time where no kernel is at hand, which bounds the logits held."""
 
@@ -22,17 +24,27 @@ class Partial(NamedTuple):
     lse: Tensor
 
 
-def partial(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float) -> Partial:
+def partial(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, softcap: float | None = None
+) -> Partial:
     """Attention of ``query[B, H, Q, D]`` over ``key[B, G, K, D]``; ``mask[Q, K]`` is True where a pair counts.
 
-    Key heads are shared by groups of query heads, never repeated.
+    Key heads are shared by groups of query heads, never repeated. Scaled logits are capped at ``softcap`` where given.
     """
-    kernel = _flash_cpu if _has_kernel(query, value) else _plain
-    out, lse = kernel(query, key, value, mask, scale)
+    if softcap is None and _has_kernel(query, value):
+        out, lse = _flash_cpu(query, key, value, mask, scale)
+    else:
+        out, lse = _plain(query, key, value, mask, scale, Logits(softcap))
     if mask is not None:
         empty = ~mask.any(-1)
         out, lse = out.masked_fill(empty[:, None], 0), lse.masked_fill(empty, -torch.inf)
     return Partial(out, lse)
+
+
+def sink(query: Tensor, dim: int, sinks: Tensor) -> Partial:
+    """The part of a key per head with logit ``sinks[H]`` and a value of ``dim`` zeros, for ``query[B, H, Q, D]``."""
+    lse = sinks.float()[:, None].expand(query.shape[:3])
+    return Partial(query.new_zeros(*query.shape[:3], dim), lse)
 
 
 def merge(parts: list[Partial]) -> Tensor:
@@ -62,7 +74,7 @@ def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     return Partial(out.reshape(batch, heads, queries, -1), lse.float().reshape(batch, heads, queries))
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Partial:
+def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, logits: Logits = UNCHANGED) -> Partial:
     """The definition in float32, ``KEYS`` keys at a time; the query heads of a group are rows of one product."""
     batch, heads, queries, _ = q.shape
     rows = q.float().reshape(batch, k.shape[1], -1, q.shape[-1])
@@ -71,11 +83,11 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -
     parts = []
     for begin in range(0, k.shape[2], KEYS):
         keys, values = k[:, :, begin : begin + KEYS].float(), v[:, :, begin : begin + KEYS].float()
-        logits = rows @ keys.transpose(-1, -2) * scale
+        columns = logits.capped(rows @ keys.transpose(-1, -2) * scale)
         if mask is not None:
-            logits = logits.masked_fill(~mask[:, begin : begin + KEYS], -torch.inf)
-        lse = logits.logsumexp(-1)
-        weights = (logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+            columns = columns.masked_fill(~mask[:, begin : begin + KEYS], -torch.inf)
+        lse = columns.logsumexp(-1)
+        weights = (columns - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
         parts.append(Partial(weights @ values, lse))
     lse = torch.stack([part.lse for part in parts]).logsumexp(0)
     return Partial(merge(parts).to(q.dtype).reshape(batch, heads, queries, -1), lse.reshape(batch, heads, queries))

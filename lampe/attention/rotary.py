@@ -12,19 +12,21 @@ from lampe.positions import PositionMap
 from lampe.rope import Layout, Rope
 
 
-def rotate(x_BHLD: Tensor, cos_LP: Tensor, sin_LP: Tensor, layout: Layout) -> Tensor:
-    """Turns pair ``p`` of token ``t`` by the angle at ``[t, p]``; dimensions beyond the pairs pass through.
+def rotate(x_BHLD: Tensor, cos_LP: Tensor, sin_LP: Tensor, layout: Layout, begin: int = 0) -> Tensor:
+    """Turns pair ``p`` of token ``t`` by the angle at ``[t, p]``; dimensions before ``begin`` or after the pairs pass.
 
     The product is taken in the tables' float32 and rounded once, to the dtype of ``x``.
     """
-    rotated, rest = x_BHLD[..., : 2 * cos_LP.shape[-1]], x_BHLD[..., 2 * cos_LP.shape[-1] :]
+    stop = begin + 2 * cos_LP.shape[-1]
+    before, rotated, after = x_BHLD[..., :begin], x_BHLD[..., begin:stop], x_BHLD[..., stop:]
     if layout == "half":
         first, second = rotated.chunk(2, dim=-1)
         turned = torch.cat((first * cos_LP - second * sin_LP, second * cos_LP + first * sin_LP), dim=-1)
     else:
         first, second = rotated[..., 0::2], rotated[..., 1::2]
         turned = torch.stack((first * cos_LP - second * sin_LP, second * cos_LP + first * sin_LP), dim=-1).flatten(-2)
-    return torch.cat((turned.to(x_BHLD.dtype), rest), dim=-1) if rest.shape[-1] else turned.to(x_BHLD.dtype)
+    parts = [part for part in (before, turned.to(x_BHLD.dtype), after) if part.shape[-1]]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 @dataclass

@@ -54,6 +54,12 @@ class DynamicNTK(Method):
                 return frozen
             case "rotated":
                 return DriftingRope(
-                    frozen.inv_freq, 1.0, frozen.layout, length, geometry.window, geometry.theta, factor
+                    frozen.inv_freq,
+                    layout=frozen.layout,
+                    begin=frozen.begin,
+                    prompt=length,
+                    window=geometry.window,
+                    theta=geometry.theta,
+                    factor=factor,
                 )
         raise UnknownName("cache of dynamic-ntk", self.cache, ("unrotated", "rotated"))

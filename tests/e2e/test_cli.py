@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from transformers import GPT2Config, MistralConfig, MistralForCausalLM, T5Config
+from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 
 from lampe_eval.cli import main
 from lampe_eval.pocket import WEIGHTS
@@ -140,17 +140,16 @@ def test_folders_that_are_no_rotary_causal_model(cli: Cli, tmp_path: Path) -> No
 
 
 def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) -> None:
-    folder = tmp_path / "sliding"
+    folder = tmp_path / "falcon"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes((WEIGHTS / name).read_bytes())
-    config = MistralConfig(
-        vocab_size=1000, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=128, max_position_embeddings=256,
-    )  # fmt: skip
-    MistralForCausalLM(config).save_pretrained(folder)
+    config = FalconConfig(
+        vocab_size=1000, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+    )
+    FalconForCausalLM(config).save_pretrained(folder)
     message = _refused(cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out")))
-    assert "sliding window" in message
+    assert "does not look its attention up by name" in message
 
 
 def test_without_arguments_the_help_stands_alone(cli: Cli) -> None:

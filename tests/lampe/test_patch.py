@@ -19,6 +19,7 @@ from transformers import (
     MistralForCausalLM,
     StaticCache,
 )
+from transformers.models.llama import modeling_llama
 
 import lampe
 from lampe.methods import METHODS, method_of
@@ -208,13 +209,48 @@ def test_a_patch_does_not_keep_its_model_alive(model: LlamaForCausalLM) -> None:
         handle.unpatch()
 
 
-def test_sliding_windows_are_refused_by_name() -> None:
+def _sliding(window: int, size: int) -> MistralForCausalLM:
     config = MistralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=8,
+        vocab_size=128, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=size, max_position_embeddings=window,
     )  # fmt: skip
-    with pytest.raises(lampe.UnsupportedModel, match="sliding window"):
-        lampe.patch(MistralForCausalLM(config))
+    return MistralForCausalLM(config).eval()
+
+
+def test_a_model_whose_sliding_windows_are_all_small_is_left_as_it_is_with_a_warning() -> None:
+    model, ids = _sliding(window=64, size=16), _ids(150)
+    before = model(ids).logits
+    with pytest.warns(lampe.PositionWarning, match="lampe changes nothing; load the model without its sliding window"):
+        handle = lampe.patch(model)
+    with handle:
+        torch.testing.assert_close(model(ids).logits, before, atol=1e-5, rtol=0)
+
+
+def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models_within_it() -> None:
+    """And goes on doing so where the cache has forgotten the first tokens."""
+    model, ids = _sliding(window=24, size=64), _ids(150)
+    before = model(ids).logits
+    with lampe.patch(model, "lampe", attention="dense"):
+        oracle = model(ids).logits
+    with lampe.patch(model, "lampe") as handle, handle.prompt(150):
+        torch.testing.assert_close(model(ids).logits, oracle, atol=1e-4, rtol=0)
+        assert float((oracle - before).abs().max()) > 1e-3
+        cache = DynamicCache(config=model.config)
+        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in ids.split(37, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, 1), oracle, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_rows_of_a_model_with_sliding_windows_equal_each_row_alone(side: str) -> None:
+    model, rows = _sliding(window=64, size=16), [_ids(100), _ids(60)]
+    batch, mask = (torch.zeros(2, 100, dtype=torch.long) for _ in range(2))
+    spots = [slice(0, 100), slice(40, 100) if side == "left" else slice(0, 60)]
+    for row, (ids, spot) in enumerate(zip(rows, spots, strict=True)):
+        batch[row, spot], mask[row, spot] = ids[0], 1
+    with lampe.patch(model, "original"):
+        together = model(batch, attention_mask=mask).logits
+        for row, (ids, spot) in enumerate(zip(rows, spots, strict=True)):
+            torch.testing.assert_close(together[row, spot], model(ids).logits[0], atol=1e-4, rtol=0)
 
 
 def test_settings_go_with_a_name(model: LlamaForCausalLM) -> None:
@@ -272,9 +308,39 @@ def test_a_refused_patch_leaves_the_model_as_it_was(model: LlamaForCausalLM) -> 
 
 
 def test_the_self_check_finds_attention_that_is_not_what_it_seems(model: LlamaForCausalLM) -> None:
-    """A rope that turns the other way is one the configuration does not tell of."""
-    model.model.rotary_emb.inv_freq.mul_(-1)
+    """A cap on the logits that is not handed to attention is one that only answers can tell of."""
+    model.model.layers[0].self_attn.o_proj.register_forward_hook(lambda module, inputs, output: output * (1 + count()))
+    seen: list[int] = []
+
+    def count() -> int:
+        seen.append(len(seen))
+        return len(seen)
+
     with pytest.raises(lampe.UnsupportedModel, match="patched logits differ"):
+        lampe.patch(model)
+
+
+def test_the_probe_finds_a_rope_that_the_configuration_does_not_tell_of(model: LlamaForCausalLM) -> None:
+    model.model.rotary_emb.inv_freq.mul_(0.9)
+    with pytest.raises(lampe.UnsupportedModel, match="not those that its configuration describes"):
+        lampe.patch(model)
+
+
+def test_the_probe_finds_a_norm_after_the_rotation(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = modeling_llama.apply_rotary_pos_emb
+    weight = torch.rand(16) + 0.5
+    normed = lambda *inputs, **options: tuple(x * weight for x in apply(*inputs, **options))  # noqa: E731
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", normed)
+    with pytest.raises(lampe.UnsupportedModel, match="a norm after the rotation, for one"):
+        lampe.patch(model)
+
+
+def test_the_probe_finds_positions_that_reach_more_than_attention(model: LlamaForCausalLM) -> None:
+    """Here a layer's output depends on the cos that it is handed."""
+    model.model.layers[1].register_forward_hook(
+        lambda module, inputs, options, output: output + options["position_embeddings"][1].mean(), with_kwargs=True
+    )
+    with pytest.raises(lampe.UnsupportedModel, match="reach more of it than the queries and keys"):
         lampe.patch(model)
 
 

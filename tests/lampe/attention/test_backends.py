@@ -4,13 +4,15 @@ The tolerance is computed, not chosen: a backend may err from the oracle at most
 same low precision does, plus one rounding step.
 """
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import lampe
-from lampe.attention import blockwise, dense
+from lampe.attention import Logits, blockwise, dense
 from lampe.attention import partial as partial_module
 from lampe.attention.partial import Partial, merge, partial
 from lampe.methods import METHODS, method_of
@@ -195,3 +197,40 @@ def test_memory_grows_with_the_length_not_its_square() -> None:
         sizes.append(seen.numel)
     assert sizes[1] <= 4 * sizes[0]
     assert sizes[1] < 8192**2 / 4
+
+
+@pytest.mark.parametrize("name", ["original", "lampe", "dca", "selfextend"])
+@pytest.mark.parametrize("backend", [name for name in lampe.BACKENDS if name != "dense"])
+@pytest.mark.parametrize("local", [None, lampe.positions.Local(40), lampe.positions.Local(40, chunked=True)])
+@pytest.mark.parametrize("logits", [Logits(), Logits(softcap=1.5), Logits(sinks=torch.linspace(-2, 3, 6))])
+@pytest.mark.parametrize("start", [0, 299])
+def test_caps_sinks_and_local_layers(
+    name: str, backend: str, local: lampe.positions.Local | None, logits: Logits, start: int
+) -> None:
+    """The rotated dimensions are the last of a head here, as in multi-head latent attention."""
+    geometry = lampe.Geometry(window=64, head_dim=16, rotary_dim=8, begin=8)
+    encoding = method_of(name).encode(geometry, 333)
+    encoding = dataclasses.replace(encoding, plan=encoding.plan.within(local))
+    q, k, v = _inputs(333 - start, 333, torch.float32)
+    oracle = dense.attend(q, k, v, encoding, scale=SCALE, start=start, logits=logits)
+    attend = lampe.BACKENDS[backend]
+    options = {"scale": SCALE, "start": start, "logits": logits}
+    torch.testing.assert_close(attend(q, k, v, encoding, **options), oracle, atol=2e-5, rtol=0)
+    if local is not None and start:
+        first = start - 40
+        ours = attend(q, k[:, :, first:], v[:, :, first:], encoding, first=first, **options)
+        torch.testing.assert_close(ours, oracle, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("local", [lampe.positions.Local(7), lampe.positions.Local(7, chunked=True)])
+def test_the_oracle_of_a_local_layer_with_sinks_and_a_cap_equals_its_definition(local: lampe.positions.Local) -> None:
+    q, k, v = _inputs(30, 30, torch.float64)
+    k, v = (x.repeat_interleave(3, 1) for x in (k, v))
+    still = lampe.Encoding(lampe.Rope(()), lampe.PLAIN.within(local))
+    i, j = torch.arange(30)[:, None], torch.arange(30)
+    seen = (j <= i) & ((i // 7 == j // 7) if local.chunked else (i - j < 7))
+    sinks = torch.randn(6)
+    logits = (2 * (SCALE * q @ k.transpose(-1, -2) / 2).tanh()).masked_fill(~seen, -torch.inf).exp()
+    expected = logits @ v / (logits.sum(-1, keepdim=True) + sinks.double().exp()[:, None, None])
+    ours = dense.attend(q, k, v, still, scale=SCALE, logits=Logits(softcap=2.0, sinks=sinks))
+    torch.testing.assert_close(ours, expected)

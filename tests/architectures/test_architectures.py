@@ -1,0 +1,96 @@
+"""Every causal-LM type of the installed transformers: patched and proven, or refused with its reason.
+
+Prompts are longer than the tiny models' window, and several times as long as their sliding windows and chunks.
+"""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import lampe
+from tests.architectures import table
+from tests.architectures.shrink import VOCABULARY, WINDOW, tiny_model, types
+from tests.architectures.verdicts import SUPPORTED, UNTRIED, verdict
+
+PROMPT, ANSWER = 90, 5
+METHODS = ("lampe", "selfextend", "dca")
+CLOSE = {"atol": 2e-4, "rtol": 2e-4}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _ids(length: int) -> Tensor:
+    return torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(2))
+
+
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    out: Tensor = model(ids, use_cache=False).logits
+    return out
+
+
+def _answer(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The prompt with a greedy answer through the cache, and the logits of the answer ``[1, ANSWER, vocabulary]``."""
+    out = model.generate(  # type: ignore[operator]
+        ids, max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=False, output_logits=True,
+        return_dict_in_generate=True, pad_token_id=0,
+    )  # fmt: skip
+    return out.sequences, torch.stack(out.logits, dim=1)
+
+
+@pytest.mark.parametrize("name", types())
+def test_a_type_is_proven_or_refused(name: str) -> None:
+    found = verdict(name)
+    if found.state != SUPPORTED:
+        assert found.said
+        assert "\n" not in found.said
+        return
+    model, ids = tiny_model(name), _ids(PROMPT)
+    before, (sequence, answer) = _logits(model, ids), _answer(model, ids)
+    repeats = torch.allclose(_logits(model, sequence[:, :-1])[:, PROMPT - 1 :], answer, **CLOSE)
+
+    with lampe.patch(model, "original", window=WINDOW, check=False):
+        torch.testing.assert_close(_logits(model, ids), before, **CLOSE)
+        torch.testing.assert_close(_answer(model, ids)[1], answer, **CLOSE)
+    assert torch.equal(_logits(model, ids), before)
+
+    for method in METHODS:
+        with lampe.patch(model, method, window=WINDOW, check=False, attention="dense"):
+            oracle = _logits(model, ids)
+        with lampe.patch(model, method, window=WINDOW, check=False) as handle:
+            torch.testing.assert_close(_logits(model, ids), oracle, **CLOSE)
+            moved = not torch.allclose(oracle, before, **CLOSE)
+            assert moved is bool(handle.layers.extendable(WINDOW)), "a method moves what it can, and nothing else"
+
+    with lampe.patch(model, "lampe", window=WINDOW, check=False) as handle:
+        sequence, answer = _answer(model, ids)
+        with handle.prompt(PROMPT):
+            again = _logits(model, sequence[:, :-1])[:, PROMPT - 1 :]
+        assert torch.allclose(answer, again, **CLOSE) or not repeats, "cached answers equal recomputed ones as before"
+
+
+def test_most_types_are_supported_and_the_others_say_why() -> None:
+    found = {name: verdict(name) for name in types()}
+    assert sum(each.state == SUPPORTED for each in found.values()) >= 80
+    assert sum(each.state == UNTRIED for each in found.values()) <= 15
+    assert all(each.said for each in found.values())
+
+
+def test_the_document_lists_what_this_version_of_transformers_has() -> None:
+    document = DOCUMENT.read_text()
+    if f"transformers {transformers.__version__}" not in document:
+        pytest.skip(f"docs/models.md was made with another transformers than {transformers.__version__}")
+    assert document == table.document(), "run: python -m tests.architectures.table > docs/models.md"
