@@ -55,9 +55,10 @@ def attend(
         query = query * heat[:, None].to(query.dtype)
     regions = [region for region in encoding.plan if _reaches(region, stop)]
     drift = encoding.temperature.drift(torch.arange(stop, device=query.device))
-    drift = torch.ones(stop, device=query.device) if drift is None else drift
-    keys = {region.key: _rotated(key, region.key, tables, first, drift[first:]) for region in regions}
-    warmth = drift * encoding.sharpness.factor**2
+    sharp = encoding.sharpness.factor**2
+    cool = None if drift is None else drift[first:]
+    keys = {region.key: _rotated(key, region.key, tables, first, cool) for region in regions}
+    warm = torch.full((stop,), sharp, device=query.device) if drift is None else drift * sharp
     out = torch.empty(*query.shape[:3], value.shape[-1], dtype=query.dtype, device=query.device)
     for begin in range(start, stop, TILE):
         end = min(begin + TILE, stop)
@@ -65,7 +66,7 @@ def attend(
         parts: list[Partial] = [] if logits.sinks is None else [sink(tile, value.shape[-1], logits.sinks)]
         for region in regions:
             runs = list(_runs(region, begin, end, first, query.device))
-            q = _rotated(tile, region.query, tables, begin, warmth[begin:end]) if runs else tile
+            q = _rotated(tile, region.query, tables, begin, warm[begin:end]) if runs else tile
             for run, mask in runs:
                 k, v = keys[region.key][:, :, run], value[:, :, run]
                 parts.append(partial(q, k, v, mask, scale=scale, softcap=logits.softcap))
@@ -78,10 +79,12 @@ def _reaches(region: Region, length: int) -> bool:
     return (length - 1) // region.block >= region.near
 
 
-def _rotated(x: Tensor, positions: PositionMap, tables: RotaryTables, start: int, factor: Tensor) -> Tensor:
-    """``x`` rotated to its positions, its rotated pairs times ``factor[L]``; its tokens begin at index ``start``."""
+def _rotated(x: Tensor, positions: PositionMap, tables: RotaryTables, start: int, factor: Tensor | None) -> Tensor:
+    """``x`` rotated to its positions, its pairs times ``factor[L]`` if any; its tokens begin at index ``start``."""
     cos, sin = tables(positions, start, start + x.shape[2], x.device)
-    return rotate(x, cos * factor[:, None], sin * factor[:, None], tables.rope.layout, tables.rope.begin)
+    if factor is not None:
+        cos, sin = cos * factor[:, None], sin * factor[:, None]
+    return rotate(x, cos, sin, tables.rope.layout, tables.rope.begin)
 
 
 def _runs(
