@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
@@ -102,6 +103,7 @@ def _not_by_name(model: PreTrainedModel) -> UnsupportedModel:
     return UnsupportedModel(f"{type(model).__name__} does not look its attention up by name (AttentionInterface)")
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -115,7 +117,10 @@ def _attention(
     is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in every layer; takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]``."""
+    """The function that transformers calls in every layer; takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]``.
+
+    A compiled model is compiled around it: plans follow the prompt's length, so there is nothing fixed to compile.
+    """
     strange = [does for option, does in UNKNOWN.items() if options.get(option) is not None]
     if strange or is_causal is False:
         raise UnsupportedModel(f"{type(module).__name__} {strange[0] if strange else 'attends to later tokens'}")
