@@ -6,7 +6,7 @@ The cache is the user's own (``LAMPE_EVAL_CACHE`` moves it) and laid out as the 
 <cache>/assets/<kind>/<repository>/<revision>/<path>.manifest.json     written last: without it the file is not complete
 <cache>/offline/<absolute path>.manifest.json                          the same for files of an offline folder
 <cache>/unpacked/<sha256>/                                             an archive's files
-<cache>/assets.lock                                                    hashes recorded on first use
+<cache>/assets.lock                                                    hashes recorded on first fetch
 
 An offline folder (``--data-dir``, ``LAMPE_EVAL_DATA``) is only read. A file is looked for by its path in the source or
 any tail of that, in the folder itself or in one called like the repository or the bench. So the folder may be a clone,

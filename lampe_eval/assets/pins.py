@@ -1,4 +1,4 @@
-"""``assets.lock``: the sha256 of what no card pins, as it was when first seen. Later files must agree with it."""
+"""``assets.lock``: the sha256 of what no card pins, as it was when first fetched. Later files must agree."""
 
 import json
 from pathlib import Path

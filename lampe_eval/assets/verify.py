@@ -39,7 +39,7 @@ def check(asset: Asset, path: Path, *, again: bool = False) -> State:
     """Verifies an asset at a path; ``again`` takes its hash even where nothing changed. Ends by writing its manifest.
 
     Returns:
-        "present", or "unpinned" where the hash is only that of first use.
+        "present", or "unpinned" where there is no hash, or only that of the first fetch.
 
     Raises:
         Corrupt: for a file of another size or hash; it names file, expected and got.

@@ -65,7 +65,7 @@ def provide(names: Sequence[str], data_dir: Path | None) -> None:
         if asset.file.sha256 is None or _copied(name, data_dir):
             unpinned.append(name)
     if unpinned:
-        print(f"not pinned, taken as first seen ({lock_file()}): {', '.join(unpinned)}", file=sys.stderr)
+        print(f"not pinned, taken as they are: {', '.join(unpinned)}", file=sys.stderr)
 
 
 def _copied(name: str, data_dir: Path | None) -> bool:

@@ -57,6 +57,8 @@ def fitted(
             f"the answer {answer}; use longer --lengths"
         )
     over = len(body) - room
+    if over <= 0:  # parts can have fewer tokens than the whole
+        return Fitted(head + body + tail)
     return Fitted(head + shortened(body, room, protocol.truncation) + tail, cut=over)
 
 
@@ -105,6 +107,6 @@ def halves(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, special
     if len(ids) <= limit:
         return text, 0
     half = limit // 2
-    parts = (ids[:half], ids[-half:])
+    parts = (ids[:half], ids[len(ids) - half :])
     kept = [str(tokenizer.decode(part, skip_special_tokens=not specials)) for part in parts]
     return "".join(kept), len(ids) - 2 * half

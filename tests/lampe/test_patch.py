@@ -13,7 +13,6 @@ from transformers import (
     DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
@@ -23,27 +22,12 @@ from transformers.models.llama import modeling_llama
 
 import lampe
 from lampe.methods import METHODS, method_of
-
-WINDOW = 64
+from tests.lampe.tiny import WINDOW, llama, random_ids
 
 
 @pytest.fixture
 def model() -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=WINDOW,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=None,
-        initializer_range=0.15,
-    )
-    return LlamaForCausalLM(config).eval()
+    return llama()
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +37,6 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def _ids(length: int, rows: int = 1) -> Tensor:
-    return torch.randint(2, 128, (rows, length))
-
-
 def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor:
     out = model.generate(ids, max_new_tokens=12, do_sample=False, **options)  # type: ignore[operator]
     assert isinstance(out, Tensor)
@@ -64,7 +44,7 @@ def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor
 
 
 def test_original_equals_unpatched_and_unpatching_restores_every_bit(model: LlamaForCausalLM) -> None:
-    ids = _ids(60)
+    ids = random_ids(60)
     logits, tokens = model(ids).logits, _generate(model, ids)
     with lampe.patch(model, "original"):
         torch.testing.assert_close(model(ids).logits, logits, atol=1e-5, rtol=0)
@@ -75,7 +55,7 @@ def test_original_equals_unpatched_and_unpatching_restores_every_bit(model: Llam
 
 @pytest.mark.parametrize("name", METHODS)
 def test_cached_decoding_equals_one_forward_of_the_frozen_plan(model: LlamaForCausalLM, name: str) -> None:
-    ids, prompt = _ids(230), 210
+    ids, prompt = random_ids(230), 210
     with lampe.patch(model, name) as handle:
         with handle.prompt(prompt):
             whole = model(ids).logits
@@ -89,7 +69,7 @@ def test_cached_decoding_equals_one_forward_of_the_frozen_plan(model: LlamaForCa
 
 @pytest.mark.parametrize("name", ["lampe", "dca", "selfextend", "yarn"])
 def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, name: str) -> None:
-    ids = _ids(200)
+    ids = random_ids(200)
     with lampe.patch(model, name) as handle:
         whole = model(ids).logits
         cache, parts = DynamicCache(), []
@@ -101,7 +81,7 @@ def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, n
 
 def test_an_answer_after_a_prompt_in_chunks_keeps_the_stated_plan(model: LlamaForCausalLM) -> None:
     """The last chunk is a single token, which alone would look like an answer."""
-    ids = _ids(187)
+    ids = random_ids(187)
     with lampe.patch(model, "lampe") as handle:
         out = model(ids[:, :186], use_cache=True)
         expected = model(ids[:, 186:], past_key_values=out.past_key_values, use_cache=True).logits
@@ -116,7 +96,7 @@ def test_an_answer_after_a_prompt_in_chunks_keeps_the_stated_plan(model: LlamaFo
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("lengths", [(200, 90, 30), (90,)])
 def test_padded_rows_equal_each_row_alone(model: LlamaForCausalLM, side: str, lengths: tuple[int, ...]) -> None:
-    rows = [_ids(length) for length in lengths]
+    rows = [random_ids(length) for length in lengths]
     batch, mask = (torch.zeros(len(lengths), 200, dtype=torch.long) for _ in range(2))
     spots = [slice(200 - n, 200) if side == "left" else slice(0, n) for n in lengths]
     for row, (ids, spot) in enumerate(zip(rows, spots, strict=True)):
@@ -128,7 +108,7 @@ def test_padded_rows_equal_each_row_alone(model: LlamaForCausalLM, side: str, le
 
 
 def test_generating_a_left_padded_batch_equals_each_prompt_alone(model: LlamaForCausalLM) -> None:
-    rows = [_ids(150), _ids(70)]
+    rows = [random_ids(150), random_ids(70)]
     batch = torch.cat([rows[0], torch.cat([torch.zeros(1, 80, dtype=torch.long), rows[1]], 1)])
     mask = torch.ones_like(batch)
     mask[1, :80] = 0
@@ -139,7 +119,7 @@ def test_generating_a_left_padded_batch_equals_each_prompt_alone(model: LlamaFor
 
 
 def test_a_static_cache_answers_as_a_dynamic_one(model: LlamaForCausalLM) -> None:
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, "lampe"):
         dynamic = _generate(model, ids)
         static = StaticCache(config=model.config, max_cache_len=200)
@@ -147,7 +127,7 @@ def test_a_static_cache_answers_as_a_dynamic_one(model: LlamaForCausalLM) -> Non
 
 
 def test_a_method_moves_long_prompts_only(model: LlamaForCausalLM) -> None:
-    short, long = _ids(5), _ids(200)
+    short, long = random_ids(5), random_ids(200)
     before_short, before_long = model(short).logits, model(long).logits
     with lampe.patch(model, "lampe", temperature="none"):
         torch.testing.assert_close(model(short).logits, before_short, atol=1e-5, rtol=0)
@@ -156,7 +136,7 @@ def test_a_method_moves_long_prompts_only(model: LlamaForCausalLM) -> None:
 
 def test_the_cache_holds_unrotated_keys(model: LlamaForCausalLM) -> None:
     """Keys of the first layer depend on the token alone, so a token that comes twice has the same key."""
-    ids = _ids(20).repeat(1, 2)
+    ids = random_ids(20).repeat(1, 2)
     with lampe.patch(model, "lampe"):
         cache = model(ids, use_cache=True).past_key_values
     keys = cache.layers[0].keys
@@ -164,7 +144,7 @@ def test_the_cache_holds_unrotated_keys(model: LlamaForCausalLM) -> None:
 
 
 def test_patches_nest_and_come_off_in_order(model: LlamaForCausalLM) -> None:
-    ids = _ids(200)
+    ids = random_ids(200)
     plain = model(ids).logits
     with lampe.patch(model, "pi", factor=4) as outer:
         pi = model(ids).logits
@@ -179,7 +159,7 @@ def test_patches_nest_and_come_off_in_order(model: LlamaForCausalLM) -> None:
 
 
 def test_two_models_in_one_process_keep_their_own_method(model: LlamaForCausalLM) -> None:
-    other, ids = LlamaForCausalLM(copy.deepcopy(model.config)).eval(), _ids(200)
+    other, ids = LlamaForCausalLM(copy.deepcopy(model.config)).eval(), random_ids(200)
     with lampe.patch(model, "lampe"):
         alone = model(ids).logits
         with lampe.patch(other, "dca"):
@@ -190,10 +170,10 @@ def test_two_models_in_one_process_keep_their_own_method(model: LlamaForCausalLM
 def test_the_window_is_warned_of_once_and_named(model: LlamaForCausalLM) -> None:
     with lampe.patch(model, "original"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model(_ids(WINDOW))
+        model(random_ids(WINDOW))
         assert not caught
-        model(_ids(100))
-        model(_ids(100))
+        model(random_ids(100))
+        model(random_ids(100))
     (only,) = caught
     assert only.category is lampe.PositionWarning
     assert "relative position 99, beyond the window of 64" in str(only.message)
@@ -218,7 +198,7 @@ def _sliding(window: int, size: int) -> MistralForCausalLM:
 
 
 def test_a_model_whose_sliding_windows_are_all_small_is_left_as_it_is_with_a_warning() -> None:
-    model, ids = _sliding(window=64, size=16), _ids(150)
+    model, ids = _sliding(window=64, size=16), random_ids(150)
     before = model(ids).logits
     with pytest.warns(lampe.PositionWarning, match="lampe changes nothing; load the model without its sliding window"):
         handle = lampe.patch(model)
@@ -228,7 +208,7 @@ def test_a_model_whose_sliding_windows_are_all_small_is_left_as_it_is_with_a_war
 
 def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models_within_it() -> None:
     """And goes on doing so where the cache has forgotten the first tokens."""
-    model, ids = _sliding(window=24, size=64), _ids(150)
+    model, ids = _sliding(window=24, size=64), random_ids(150)
     before = model(ids).logits
     with lampe.patch(model, "lampe", attention="dense"):
         oracle = model(ids).logits
@@ -242,7 +222,7 @@ def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_rows_of_a_model_with_sliding_windows_equal_each_row_alone(side: str) -> None:
-    model, rows = _sliding(window=64, size=16), [_ids(100), _ids(60)]
+    model, rows = _sliding(window=64, size=16), [random_ids(100), random_ids(60)]
     batch, mask = (torch.zeros(2, 100, dtype=torch.long) for _ in range(2))
     spots = [slice(0, 100), slice(40, 100) if side == "left" else slice(0, 60)]
     for row, (ids, spot) in enumerate(zip(rows, spots, strict=True)):
@@ -261,7 +241,7 @@ def test_settings_go_with_a_name(model: LlamaForCausalLM) -> None:
 def test_packed_sequences_are_refused(model: LlamaForCausalLM) -> None:
     positions = torch.tensor([[0, 1, 2, 0, 1, 2]])
     with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="packed sequences"):
-        model(_ids(6), position_ids=positions, use_cache=False)
+        model(random_ids(6), position_ids=positions, use_cache=False)
 
 
 def test_a_plan_that_misses_pairs_is_refused(model: LlamaForCausalLM) -> None:
@@ -274,7 +254,7 @@ def test_a_plan_that_misses_pairs_is_refused(model: LlamaForCausalLM) -> None:
 
 
 def test_every_backend_name_works(model: LlamaForCausalLM) -> None:
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, "lampe", attention="dense"):
         oracle = model(ids).logits
     with lampe.patch(model, "lampe", attention="blockwise"):
@@ -288,19 +268,19 @@ def test_what_cannot_be_patched_is_refused_with_a_reason(model: LlamaForCausalLM
     with pytest.raises(lampe.UnknownName, match="attention backend"):
         lampe.patch(model, attention="blockwize")
     with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="4D mask"):
-        model(_ids(8), attention_mask=torch.ones(1, 1, 8, 8))
+        model(random_ids(8), attention_mask=torch.ones(1, 1, 8, 8))
     with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="holes"):
-        model(_ids(4), attention_mask=torch.tensor([[1, 0, 1, 1]]))
+        model(random_ids(4), attention_mask=torch.tensor([[1, 0, 1, 1]]))
 
 
 def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(model: LlamaForCausalLM) -> None:
     other = LlamaForCausalLM(model.config)
     with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="shares its configuration"):
-        other(_ids(5))
+        other(random_ids(5))
 
 
 def test_a_refused_patch_leaves_the_model_as_it_was(model: LlamaForCausalLM) -> None:
-    ids = _ids(50)
+    ids = random_ids(50)
     before = model(ids).logits
     with pytest.raises(lampe.BadSetting):
         lampe.patch(model, "lampe", head=-1, mapping_length=5)

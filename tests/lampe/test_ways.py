@@ -8,30 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 import lampe
+from tests.lampe.tiny import llama, random_ids
 
 METHODS = ("lampe", "selfextend", "dca", "yarn")
 
 
 @pytest.fixture
 def model() -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=None,
-        initializer_range=0.15,
-    )
-    return LlamaForCausalLM(config).eval()
+    return llama()
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +26,6 @@ def quiet() -> Iterator[None]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", lampe.PositionWarning)
         yield
-
-
-def _ids(length: int, rows: int = 1) -> Tensor:
-    return torch.randint(2, 128, (rows, length))
 
 
 def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
@@ -63,7 +46,7 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
     ids=str,
 )
 def test_ways_that_are_greedy_answer_alike(model: LlamaForCausalLM, method: str, way: dict[str, Any]) -> None:
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, method):
         assert torch.equal(_answer(model, ids, **way), _answer(model, ids))
 
@@ -72,7 +55,7 @@ def test_ways_that_are_greedy_answer_alike(model: LlamaForCausalLM, method: str,
 @pytest.mark.parametrize("beams", [1, 3])
 def test_without_a_cache_the_stated_prompt_answers_alike(model: LlamaForCausalLM, method: str, beams: int) -> None:
     """Without a cache every call is over all tokens, which begins a prompt unless its length is stated."""
-    ids, options = _ids(150), {"num_beams": beams, "num_return_sequences": beams}
+    ids, options = random_ids(150), {"num_beams": beams, "num_return_sequences": beams}
     with lampe.patch(model, method) as handle:
         cached = _answer(model, ids, **options)
         with handle.prompt(150):
@@ -81,7 +64,7 @@ def test_without_a_cache_the_stated_prompt_answers_alike(model: LlamaForCausalLM
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_of_beams_answers_as_each_prompt_alone(model: LlamaForCausalLM, method: str) -> None:
-    ids = _ids(150, rows=2)
+    ids = random_ids(150, rows=2)
     with lampe.patch(model, method):
         together = _answer(model, ids, num_beams=2)
         for row in range(2):
@@ -89,7 +72,7 @@ def test_a_batch_of_beams_answers_as_each_prompt_alone(model: LlamaForCausalLM, 
 
 
 def test_samples_are_those_of_the_seed(model: LlamaForCausalLM) -> None:
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, "lampe") as handle, handle.prompt(150):
         drawn = []
         for cache in (True, False):
@@ -100,7 +83,7 @@ def test_samples_are_those_of_the_seed(model: LlamaForCausalLM) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_compiled_model_answers_as_the_plain_one(model: LlamaForCausalLM, method: str) -> None:
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, method):
         plain = model(ids).logits
         compiled = torch.compile(model.forward, backend="eager")(ids).logits
@@ -111,7 +94,7 @@ def test_a_compiled_model_answers_as_the_plain_one(model: LlamaForCausalLM, meth
 @pytest.mark.parametrize("method", METHODS)
 def test_half_precision_stays_near_single(model: LlamaForCausalLM, method: str, dtype: torch.dtype) -> None:
     """As near as the unpatched model in that precision is to itself in single."""
-    ids, half = _ids(150), copy.deepcopy(model).to(dtype)
+    ids, half = random_ids(150), copy.deepcopy(model).to(dtype)
     for mine, whole in zip(half.modules(), model.modules(), strict=True):  # frequencies stay float32 on loading
         for name, buffer in whole.named_buffers(recurse=False):
             mine.register_buffer(name, buffer.clone(), persistent=False)
@@ -123,7 +106,7 @@ def test_half_precision_stays_near_single(model: LlamaForCausalLM, method: str, 
 
 def test_several_turns_answer_as_one_prompt(model: LlamaForCausalLM) -> None:
     """Each turn is a prompt of all that was said; keys in the cache are unrotated, so the plan may change with it."""
-    first, second = _ids(100), _ids(60)
+    first, second = random_ids(100), random_ids(60)
     with lampe.patch(model, "selfextend", window_size=16, group_size=8):
         out = model(first, use_cache=True)
         cache = out.past_key_values
@@ -140,7 +123,7 @@ def _logits_at_the_end(model: LlamaForCausalLM, ids: Tensor, cache: Any) -> Tens
 
 def test_prompt_lookup_answers_as_the_model_alone(model: LlamaForCausalLM) -> None:
     """Several new tokens at a time look like a new prompt, so the prompt's length has to be stated."""
-    ids = _ids(150)
+    ids = random_ids(150)
     with lampe.patch(model, "lampe") as handle:
         alone = _answer(model, ids)
         with handle.prompt(150):

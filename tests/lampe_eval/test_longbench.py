@@ -68,6 +68,22 @@ def test_official_cuts_the_middle_before_it_wraps(own: Path) -> None:
     assert first.cut == len(whole) + 1 - 1500
 
 
+class Merging(Letters):
+    """Parts have fewer tokens than the whole: where line breaks meet a letter there are two more."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True, **options: Any) -> dict[str, list[int]]:
+        ids = super().__call__(text, add_special_tokens, **options)["input_ids"]
+        return {"input_ids": ids + [0, 0] * text.count("\n\nRead")}
+
+
+def test_a_prompt_whose_parts_fit_is_not_cut(own: Path) -> None:
+    """Cutting what fits would put its middle in twice."""
+    whole = _prompts("hotpotqa", "fair", Merging(LLAMA3))[0].ids
+    (tight, _) = _prompts("hotpotqa", "fair", Merging(LLAMA3), length=len(whole) - 1 + content.ANSWER)
+    assert tight.cut == 0
+    assert list(tight.ids) == list(whole[:-2])
+
+
 def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "fair", Letters(LLAMA3), length=2048)
