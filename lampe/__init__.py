@@ -6,6 +6,7 @@
 """
 
 from lampe.attention import AUTO, BACKENDS
+from lampe.cache import growing_cache
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, LampeError, PositionWarning, UnknownName, UnsupportedModel
 from lampe.geometry import Geometry, geometry_of
@@ -41,6 +42,7 @@ __all__ = [
     "UnsupportedModel",
     "explain",
     "geometry_of",
+    "growing_cache",
     "method_of",
     "patch",
     "unpatch",

@@ -1,8 +1,10 @@
-"""Turned keys kept beside transformers' caches, and whether they are still good.
+"""Turned keys kept for the caches of a model: beside those of transformers, as long as they are still good.
 
-A cache's layer hands its keys to attention and holds on to them. Where it holds the very same tensor, unwritten, when
-the next forward call reaches the layer, nothing has happened to its keys: no beam reordered, nothing cropped, reset or
-swapped. Then all that attention is handed beside the new tokens is what it was, and so are the keys that it turned.
+A cache of transformers has to hold its keys as they came, so the turned ones are a copy. Its layer hands its keys to
+attention and holds on to them. Where it holds the very same tensor, unwritten, when the next forward call reaches the
+layer, nothing has happened to its keys: no beam reordered, nothing cropped, reset or swapped. Then all that attention
+is handed beside the new tokens is what it was, and so are the keys that it turned. A ``GrowingLayer`` looks after its
+keys itself, and has no copy.
 """
 
 import weakref
@@ -18,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
 from lampe.attention.turned import Steps, Turned
+from lampe.cache import GrowingLayer
 
 
 @dataclass
@@ -55,13 +58,15 @@ class KeptKeys:
         layer = None
         if cache is not None and index is not None and index < len(cache.layers):
             layer = cache.layers[index]
-            kept = self._of.get(layer)
+            kept = None if isinstance(layer, GrowingLayer) else self._of.get(layer)
             if kept is not None and not kept.holds(getattr(layer, "keys", None)):
                 kept.turned.forget()
         self._reached[module] = layer and weakref.ref(layer)
 
     def of(self, module: nn.Module, keys: Tensor) -> Turned | None:
         """What is kept of the keys that a module's attention is handed; None where they are not a cache's own."""
+        if (growing := GrowingLayer.of(keys)) is not None:
+            return growing.turned(self._steps)
         reached = self._reached.pop(module, None)
         layer = reached and reached()
         if layer is None or getattr(layer, "keys", None) is not keys or keys.is_inference():

@@ -172,8 +172,11 @@ class Handle:
             raise UnsupportedModel(f"{type(module).__name__} attends to more than the tokens of a text")
         frame = self._frame(mask)
         rows = self._rows_of(dataclasses.replace(self.layers.of[module], local=frame.local), frame)
+        turned = self._kept.of(module, key)
         if frame.rows == (range(frame.stop),):
-            return self._attend_row(rows[0], frame, query, key, value, scale, logits, self._kept.of(module, key))
+            return self._attend_row(rows[0], frame, query, key, value, scale, logits, turned)
+        if turned:
+            turned.restore(key)
         out = query.new_zeros(*query.shape[:3], value.shape[-1])
         for row in rows:
             columns = slice(max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start))

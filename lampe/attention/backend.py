@@ -12,6 +12,8 @@ class Backend:
     """Base of all backends."""
 
     name: ClassVar[str] = ""
+    turns: ClassVar[bool] = False
+    """Whether a step of an answer is taken over keys that are kept turned."""
 
     def refuses(self, call: Call) -> str | None:
         """Why this backend cannot take a call, or None where it can."""

@@ -27,9 +27,10 @@ class Blockwise(Backend):
     """Torch's flash kernel on the CPU where it can serve, the definition elsewhere."""
 
     name: ClassVar[str] = "blockwise"
+    turns: ClassVar[bool] = True
 
     def attend(self, call: Call) -> Tensor:
-        if (step := call.step()) and step.runs:
+        if step := call.step():
             return merge(self._step_parts(call, step)).flatten(1, 2)
         tiles = walk(call.encoding.plan, call.start, call.stop, call.first)
         query, keys = call.grouped_query(), _keys(call, tiles)

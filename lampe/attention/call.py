@@ -47,7 +47,8 @@ class Call:
         """The step of an answer that this is: one query over all keys, where turned keys may be kept; else None."""
         if self.turned is None or self.query.shape[2] != 1 or self.first or self.key.requires_grad:
             return None
-        return self.turned.steps.of(self.encoding, self.start, self.query.device)
+        step = self.turned.steps.of(self.encoding, self.start, self.query.device)
+        return None if step.runs is None else step
 
     def grouped_query(self) -> Tensor:
         """The queries ``[B, G, R, Q, D]``, ``R`` heads to a key head, under a log-n temperature times its scale."""

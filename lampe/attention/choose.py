@@ -60,7 +60,10 @@ class Chooser:
         if choice not in self.made:
             self.made.append(choice)
             log.info("%s", choice)
-        return BACKENDS[choice.backend].attend(call)
+        backend = BACKENDS[choice.backend]
+        if call.turned and not (backend.turns and call.step()):
+            call.turned.restore(call.key)
+        return backend.attend(call)
 
     def _choose(self, call: Call) -> Choice:
         if self.name != AUTO:

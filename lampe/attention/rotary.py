@@ -83,3 +83,22 @@ def cos_sin(positions: PositionMap, encoding: Encoding, index: Tensor, factor: f
     drift = encoding.temperature.drift(index)
     size = factor if drift is None else factor * drift[:, None]
     return angle.cos() * size, angle.sin() * size
+
+
+def cos_sin_between(
+    old: PositionMap | None, new: PositionMap | None, encoding: Encoding, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cos and sin ``[L, P]`` float32 that turn keys ``index[L]`` from one map's positions to another's.
+
+    None is a key that is not rotated, nor as sharp as ``Temperature.drift`` makes rotated ones.
+    """
+    (angle, size), (angle_before, size_before) = (_turned(positions, encoding, index) for positions in (new, old))
+    turn, change = (angle - angle_before).float(), (size / size_before)[:, None]
+    return turn.cos() * change, turn.sin() * change
+
+
+def _turned(positions: PositionMap | None, encoding: Encoding, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Angles ``[L, P]`` float64 of keys at a map's positions, and their size ``[L]`` float32."""
+    drift = None if positions is None else encoding.temperature.drift(index)
+    at = torch.zeros_like(index, dtype=torch.float64) if positions is None else positions(index)
+    return encoding.rope.angles(at, index), torch.ones_like(at).float() if drift is None else drift

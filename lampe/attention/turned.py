@@ -1,24 +1,26 @@
 """Keys of a cache, each turned as that region needs it in which the next query sees it.
 
 While an answer is generated every key is in one region, and only one key per boundary changes region with each token.
-So a step turns those and the new key, and reads all others as they are.
+So a step turns those and the new key, and reads all others as they are. A key that changes region is turned by the
+difference of its two positions, so that the cache's own keys can be the turned ones, and nothing is kept beside them.
 
 Shapes: B batch, G key heads, K keys, D head dimensions, P rotated pairs, S regions.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lampe.attention.rotary import cos_sin, rotate
+from lampe.attention.rotary import cos_sin, cos_sin_between, rotate
 from lampe.attention.walk import Piece, walk
 from lampe.encoding import Encoding
 from lampe.positions import PositionMap
 from lampe.rope import Rope
-from lampe.temperature import Temperature
 
 CHUNK = 512
 """Keys by which a store grows."""
@@ -35,6 +37,15 @@ class Run(NamedTuple):
 Runs = tuple[Run, ...]
 
 
+class Change(NamedTuple):
+    """The keys ``low..high``, to be turned from one map's positions to another's; None is the keys as they came."""
+
+    low: int
+    high: int
+    old: PositionMap | None
+    new: PositionMap | None
+
+
 @dataclass(frozen=True, eq=False)
 class Moves:
     """Keys to turn: token indices ``[n]``, cos and sin ``[n, P]``."""
@@ -42,6 +53,21 @@ class Moves:
     index: Tensor
     cos: Tensor
     sin: Tensor
+
+    @classmethod
+    def of(cls, changes: Iterable[Change], encoding: Encoding, device: torch.device) -> "Moves | None":
+        """What changes ask for; None where there are none."""
+        index, tables = [], []
+        for change in changes:
+            index.append(torch.arange(change.low, change.high, device=device))
+            tables.append(cos_sin_between(change.old, change.new, encoding, index[-1]))
+        return cls(torch.cat(index), *map(torch.cat, zip(*tables, strict=True))) if index else None
+
+    def turn(self, keys: Tensor, rope: Rope) -> None:
+        """Turns ``keys[B, G, K, D]`` in place."""
+        keys.index_copy_(
+            2, self.index, rotate(keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin)
+        )
 
 
 class Step:
@@ -62,15 +88,17 @@ class Step:
         tables = [cos_sin(piece.region.query, encoding, token, factor) for piece in self.pieces]
         self.cos, self.sin = (torch.stack(x)[:, None, None, None] for x in zip(*tables, strict=True))
         self.heat = encoding.temperature.query_scale(token)
-        self._moves: dict[Runs, Moves | None] = {}
+        self._moves: dict[Runs, tuple[Moves | None, Runs]] = {}
 
-    def moves(self, held: Runs) -> Moves | None:
-        """What is to be turned where ``held`` is turned already; worked out once for all layers."""
+    def moves(self, held: Runs) -> tuple[Moves | None, Runs]:
+        """What is to be turned where ``held`` is turned already, and what is turned then; once for all layers."""
         if held not in self._moves:
-            missing = [part for run in self.runs or () for part in _without(run, held)]
-            index = [torch.arange(part.low, part.high, device=self._device) for part in missing]
-            tables = [cos_sin(part.positions, self.encoding, at) for part, at in zip(missing, index, strict=True)]
-            self._moves[held] = Moves(torch.cat(index), *map(torch.cat, zip(*tables, strict=True))) if missing else None
+            runs = self.runs or ()
+            left = [Run(low, high, old) for low, high, old, new in _changes(held, runs) if old and not new]
+            changes = [change for change in _changes(held, runs) if change.new and change.old != change.new]
+            after = _joined((*runs, *left))
+            assert after is not None
+            self._moves[held] = Moves.of(changes, self.encoding, self._device), after
         return self._moves[held]
 
 
@@ -91,41 +119,62 @@ class Steps:
 
 @dataclass
 class Turned:
-    """The store of one layer of a cache. It is good as long as the cache's keys are those that it was made of."""
+    """The turned keys of one layer of a cache: the cache's own where it gives them away, else a copy.
+
+    Args:
+        steps: shared with the other layers.
+        own: whether the cache's own keys are turned, in place. In half precision a key is rounded once for each time
+            it is turned.
+    """
 
     steps: Steps = field(default_factory=Steps)
-    _rope: Rope | None = None
-    _temperature: Temperature | None = None
+    own: bool = False
+    _encoding: Encoding | None = None
     _runs: Runs = ()
-    _store: Tensor | None = None
+    _copy: Tensor | None = None
+    _copied: int = 0
 
     def forget(self) -> None:
-        """Holds nothing from now on."""
-        self._runs, self._store = (), None
+        """Takes no key for turned from now on."""
+        self._runs, self._copy, self._copied = (), None, 0
+
+    def restore(self, key: Tensor) -> None:
+        """Turns a cache's own keys back to what they were when they came; leaves others alone."""
+        if self.own and self._runs:
+            assert self._encoding is not None
+            back = (Change(run.low, min(run.high, key.shape[2]), run.positions, None) for run in self._runs)
+            moves = Moves.of((change for change in back if change.low < change.high), self._encoding, key.device)
+            if moves:
+                moves.turn(key, self._encoding.rope)
+        self.forget()
 
     def update(self, key: Tensor, step: Step) -> Tensor:
-        """``key[B, G, K, D]`` in the rotations that a step needs; what the store has so is not turned again."""
-        rope, temperature = step.encoding.rope, step.encoding.temperature
-        if (rope, temperature) != (self._rope, self._temperature):
-            self.forget()
-            self._rope, self._temperature = rope, temperature
-        store = self._room(key)
-        if moves := step.moves(self._runs):
-            keys = rotate(key.index_select(2, moves.index), moves.cos, moves.sin, rope.layout, rope.begin)
-            store.index_copy_(2, moves.index, keys)
-        assert step.runs is not None
-        self._runs = step.runs
-        return store
+        """``key[B, G, K, D]`` in the rotations that a step needs; what has been turned so is not turned again."""
+        if self._encoding is None or not _alike(self._encoding, step.encoding):
+            self.restore(key)
+            self._encoding = step.encoding
+        keys = key if self.own else self._copy_of(key)
+        moves, self._runs = step.moves(self._runs)
+        if moves:
+            moves.turn(keys, step.encoding.rope)
+        return keys
 
-    def _room(self, key: Tensor) -> Tensor:
-        """The store, with room for every key."""
-        old = self._store
-        if old is None or old.shape[2] < key.shape[2]:
-            self._store = key.new_empty(*key.shape[:2], key.shape[2] + CHUNK, key.shape[3])
+    def _copy_of(self, key: Tensor) -> Tensor:
+        """The copy, with the keys that are new."""
+        stop, old = key.shape[2], self._copy
+        if old is None or old.shape[2] < stop:
+            self._copy = key.new_empty(*key.shape[:2], stop + CHUNK, key.shape[3])
             if old is not None:
-                self._store[:, :, : old.shape[2]] = old
-            return self._store
-        return old
+                self._copy[:, :, : self._copied] = old[:, :, : self._copied]
+        assert self._copy is not None
+        self._copy[:, :, self._copied : stop] = key[:, :, self._copied :]
+        self._copied = stop
+        return self._copy
+
+
+def _alike(one: Encoding, other: Encoding) -> bool:
+    """Whether two encodings turn a key to a position alike."""
+    return (one.rope, one.temperature) == (other.rope, other.temperature)
 
 
 def _joined(runs: Iterable[Run]) -> Runs | None:
@@ -142,11 +191,16 @@ def _joined(runs: Iterable[Run]) -> Runs | None:
     return tuple(joined)
 
 
-def _without(run: Run, held: Runs) -> Iterator[Run]:
-    """The parts of a run that are in none of those held at the same positions."""
-    spots = [(run.low, run.high)]
-    for old in held:
-        if old.positions == run.positions:
-            around = [((low, min(high, old.low)), (max(low, old.high), high)) for low, high in spots]
-            spots = [spot for pair in around for spot in pair if spot[0] < spot[1]]
-    return (Run(low, high, run.positions) for low, high in spots)
+def _changes(held: Runs, wanted: Runs) -> Iterator[Change]:
+    """All keys of either, by what they are turned to and what they shall be turned to."""
+    edges = sorted({edge for run in (*held, *wanted) for edge in (run.low, run.high)})
+    for low, high in pairwise(edges):
+        old, new = _at(held, low), _at(wanted, low)
+        if old or new:
+            yield Change(low, high, old, new)
+
+
+def _at(runs: Runs, key: int) -> PositionMap | None:
+    """How a key is turned in runs that are in order; None where it is in none of them."""
+    index = bisect_right(runs, key, key=lambda run: run.low) - 1
+    return runs[index].positions if index >= 0 and key < runs[index].high else None

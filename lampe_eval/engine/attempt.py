@@ -16,13 +16,18 @@ NAN = "NotANumber: the model's logits are not numbers; a --dtype with more range
 def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = False) -> list[Outcome]:
     """What came of each sample.
 
-    Samples of a batch that fails are tried one by one; one that is short of memory is tried once more, lean.
+    Samples of a batch that fails are tried one by one. One that memory is short for is tried once more, lean, and those
+    that are as long are lean from then on.
     """
+    longest = max(len(sample.ids) for sample in samples)
+    lean = lean or (len(samples) == 1 and longest >= engine.short_from)
     try:
         return _measured(engine, samples, lean)
     except Exception as error:
         short, text = memory.is_short(error), _line(error)  # not the error, which holds the tensors of its frames
     memory.free()
+    if short and len(samples) == 1:
+        engine.short_from = min(engine.short_from, longest)
     if len(samples) > 1 or (short and not lean):
         return [outcome for sample in samples for outcome in attempt(engine, [sample], lean=short)]
     return [{"error": f"oom: {text}" if short else text}]

@@ -1,5 +1,6 @@
 """Runs samples on one loaded model, in this process."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,11 +20,11 @@ from transformers import (
 import lampe
 from lampe_eval.benches.base import Passage, Prompt
 
-CHUNK = 1024
-"""Tokens of a passage at a time, which bounds the logits held."""
+CHUNK, LEAN_CHUNK = 1024, 256
+"""Tokens of a passage at a time, which bounds the logits held; and where memory is short."""
 
-LEAN = 256
-"""Tokens at a time where memory is short."""
+READ = 2048
+"""Tokens of a prompt at a time where memory is short; enough that its attention is not slowed."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ class Answer:
 
 
 class LocalEngine:
-    """A model that answers prompts and reads passages, under one method at a time."""
+    """A model that answers prompts and reads passages, under one method at a time.
+
+    Attributes:
+        short_from: tokens of the shortest sample that memory was short for, alone and in one piece.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.short_from = model, tokenizer, math.inf
         self._stops = _stops(model, tokenizer)
         self.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._handle: lampe.Handle | None = None
@@ -81,7 +86,7 @@ class LocalEngine:
         """
         ids, mask = self._padded([prompt.ids for prompt in prompts])
         steps, began = _Steps(), time.perf_counter()
-        with self._read(ids) if lean else nullcontext() as cache:
+        with self._read(ids) if lean else nullcontext(lampe.growing_cache(self.model)) as cache:
             out = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
@@ -103,7 +108,7 @@ class LocalEngine:
         ids, _ = self._padded([passage.ids])
         first, total = ids.shape[1] - passage.scored, 0.0
         with self._handle.prompt(ids.shape[1]):
-            for begin, end, out in self._chunks(ids, LEAN if lean else CHUNK):
+            for begin, end, out in self._chunks(ids, LEAN_CHUNK if lean else CHUNK):
                 skip = max(0, first - 1 - begin)
                 targets = ids[0, begin + 1 + skip : end + 1]
                 losses = torch.nn.functional.cross_entropy(out.logits[0, skip:].float(), targets, reduction="none")
@@ -116,16 +121,17 @@ class LocalEngine:
         assert self._handle is not None
         cache = None
         with self._handle.prompt(ids.shape[1]):
-            for *_, out in self._chunks(ids, LEAN):
+            last = {"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}  # type: ignore[operator]
+            for *_, out in self._chunks(ids, READ, **last):
                 cache = out.past_key_values
             yield cache
 
-    def _chunks(self, ids: Tensor, size: int) -> Iterator[tuple[int, int, Any]]:
+    def _chunks(self, ids: Tensor, size: int, **options: Any) -> Iterator[tuple[int, int, Any]]:
         """Reads ``ids[1, L]`` but for its last token through one cache: begin, end and output of each chunk."""
-        cache = None
+        cache = lampe.growing_cache(self.model)
         for begin in range(0, ids.shape[1] - 1, size):
             end = min(begin + size, ids.shape[1] - 1)
-            out = self.model(ids[:, begin:end], past_key_values=cache, use_cache=True)
+            out = self.model(ids[:, begin:end], past_key_values=cache, use_cache=True, **options)
             cache = out.past_key_values
             yield begin, end, out
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 import lampe
 from tests.architectures import table
@@ -43,11 +43,11 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return out
 
 
-def _answer(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+def _answer(model: PreTrainedModel, ids: Tensor, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
     """The prompt with a greedy answer through the cache, and the logits of the answer ``[1, ANSWER, vocabulary]``."""
     out = model.generate(  # type: ignore[operator]
         ids, max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=False, output_logits=True,
-        return_dict_in_generate=True, pad_token_id=0,
+        return_dict_in_generate=True, pad_token_id=0, past_key_values=cache,
     )  # fmt: skip
     return out.sequences, torch.stack(out.logits, dim=1)
 
@@ -79,6 +79,7 @@ def test_a_type_is_proven_or_refused(name: str) -> None:
 
     with lampe.patch(model, "lampe", window=WINDOW, check=False) as handle:
         sequence, answer = _answer(model, ids)
+        torch.testing.assert_close(_answer(model, ids, lampe.growing_cache(model))[1], answer, **CLOSE)
         if repeats:
             with handle.prompt(PROMPT):
                 again = _logits(model, sequence[:, :-1])[:, PROMPT - 1 :]

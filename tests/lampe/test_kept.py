@@ -45,15 +45,27 @@ def _static(model: LlamaForCausalLM) -> Cache:
     return StaticCache(config=model.config, max_cache_len=200)
 
 
+def _growing(model: LlamaForCausalLM) -> Cache:
+    return lampe.growing_cache(model)
+
+
 Meddle = Callable[[Cache], Any]
 MEDDLING: dict[str, tuple[Callable[[LlamaForCausalLM], Cache], Meddle]] = {
     "nothing": (_dynamic, lambda cache: None),
     "nothing, static": (_static, lambda cache: None),
+    "nothing, growing": (_growing, lambda cache: None),
     "beams reordered": (_dynamic, lambda cache: cache.reorder_cache(torch.tensor([1, 0]))),
     "beams reordered, static": (_static, lambda cache: cache.reorder_cache(torch.tensor([1, 1]))),
+    "beams reordered, growing": (_growing, lambda cache: cache.reorder_cache(torch.tensor([1, 0]))),
     "cropped": (_dynamic, lambda cache: cache.crop(-4)),
+    "cropped, growing": (_growing, lambda cache: cache.crop(-4)),
     "written": (_dynamic, lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers]),
     "written, static": (_static, lambda cache: [layer.keys[:, :, 3].zero_() for layer in cache.layers]),
+    "written, growing": (_growing, lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers]),
+    "swapped, growing": (
+        _growing,
+        lambda cache: [setattr(layer, "keys", layer.keys.flip(2)) for layer in cache.layers],
+    ),
     "swapped": (
         _dynamic,
         lambda cache: [setattr(layer, "keys", layer.keys.flip(2)) for layer in cache.layers],
@@ -77,7 +89,7 @@ def _answer(model: LlamaForCausalLM, method: str, meddling: str) -> list[Tensor]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("meddling", ["nothing", "nothing, static"])
+@pytest.mark.parametrize("meddling", ["nothing", "nothing, static", "nothing, growing"])
 def test_every_method_answers_as_without_kept_keys(
     model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +105,8 @@ def test_no_key_is_stale_whatever_is_done_to_the_cache(
 ) -> None:
     ours = _answer(model, method, meddling)
     monkeypatch.setattr(KeptKeys, "of", lambda *inputs: None)
-    torch.testing.assert_close(ours, _answer(model, method, meddling), atol=1e-5, rtol=0)
+    rounding = 2e-5 if "growing" in meddling else 1e-5
+    torch.testing.assert_close(ours, _answer(model, method, meddling), atol=rounding, rtol=0)
 
 
 def test_a_cache_that_is_reset_begins_anew(model: LlamaForCausalLM) -> None:
@@ -148,7 +161,7 @@ def test_a_step_turns_the_new_key_and_one_at_each_boundary(
 
     def spy(step: Step, held: Any) -> Any:
         out = moves(step, held)
-        turned.append(len(out.index) if out else 0)
+        turned.append(len(out[0].index) if out[0] else 0)
         return out
 
     monkeypatch.setattr(Step, "moves", spy)
@@ -188,3 +201,97 @@ def test_nothing_is_kept_where_gradients_are() -> None:
         _step(model, random_ids(PROMPT), cache)
         _step(model, random_ids(1), cache).sum().backward()
     assert model.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
+
+
+def test_a_growing_cache_turns_its_own_keys_and_moves_them_once_a_chunk(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spots: list[int] = []
+    update = Turned.update
+
+    def spy(turned: Turned, key: Tensor, step: Step) -> Tensor:
+        out = update(turned, key, step)
+        assert out is key
+        spots.append(out.data_ptr())
+        return out
+
+    monkeypatch.setattr(Turned, "update", spy)
+    monkeypatch.setattr(lampe.cache, "CHUNK", 8)
+    cache = lampe.growing_cache(model)
+    with lampe.patch(model, "lampe", check=False):
+        _step(model, random_ids(PROMPT), cache)
+        for _ in range(20):
+            _step(model, random_ids(1), cache)
+    assert len(set(spots[::2])) == 3
+
+
+def _after_some_steps(model: LlamaForCausalLM, cache: Cache) -> Cache:
+    for token in random_ids(6).T:
+        _step(model, token[None], cache)
+    return cache
+
+
+def test_who_reads_a_growing_cache_finds_its_keys_as_they_came(model: LlamaForCausalLM) -> None:
+    ids = random_ids(PROMPT)
+    with lampe.patch(model, "chunkllama", check=False):
+        torch.manual_seed(2)
+        ours = _after_some_steps(model, _read(model, ids, lampe.growing_cache(model)))
+        torch.manual_seed(2)
+        plain = _after_some_steps(model, _read(model, ids, _dynamic(model)))
+    for one, other in zip(ours.layers, plain.layers, strict=True):
+        torch.testing.assert_close(one.keys, other.keys, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=0)
+
+
+def _read(model: LlamaForCausalLM, ids: Tensor, cache: Cache) -> Cache:
+    _step(model, ids, cache)
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("then", "tokens"),
+    [({"attention": "dense"}, 1), ({"method": "dca"}, 1), ({}, 5)],
+    ids=["another backend", "another method", "several tokens"],
+)
+def test_turned_keys_of_a_growing_cache_serve_whatever_comes_next(
+    model: LlamaForCausalLM, then: dict[str, Any], tokens: int
+) -> None:
+    ids, more, last = random_ids(PROMPT), random_ids(6), random_ids(tokens)
+    found = []
+    for made in (_growing, _dynamic):
+        cache = made(model)
+        with lampe.patch(model, "lampe", check=False):
+            _step(model, ids, cache)
+            for at in range(6):
+                _step(model, more[:, at : at + 1], cache)
+        with lampe.patch(model, **{"method": "lampe", "check": False, **then}) as handle, handle.prompt(PROMPT):
+            found.append(_step(model, last, cache))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+def test_turned_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCausalLM) -> None:
+    ids, tokens, found = random_ids(PROMPT, rows=2), random_ids(3, rows=2), []
+    for made in (_growing, _dynamic):
+        cache = made(model)
+        with lampe.patch(model, "lampe", check=False):
+            _step(model, ids, cache)
+            _step(model, tokens[:, :1], cache)
+            _step(model, tokens[:, 1:2], cache)
+            mask = torch.ones(2, PROMPT + 3, dtype=torch.long)
+            mask[1, :40] = 0
+            out = model(tokens[:, 2:], attention_mask=mask, past_key_values=cache, use_cache=True)
+            found.append(out.logits[:, -1])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(model: LlamaForCausalLM) -> None:
+    ids, tokens = random_ids(PROMPT), random_ids(2)
+    with lampe.patch(model, "lampe", check=False):
+        cache = lampe.growing_cache(model)
+        with torch.inference_mode():
+            _step(model, ids, cache)
+            _step(model, tokens[:, :1], cache)
+        ours = _step(model, tokens[:, 1:], cache)
+        plain = _read(model, ids, _dynamic(model))
+        _step(model, tokens[:, :1], plain)
+        torch.testing.assert_close(ours, _step(model, tokens[:, 1:], plain), atol=1e-5, rtol=0)

@@ -42,7 +42,7 @@ def _short_unless(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: in
     generate = engine.model.generate
 
     def short(ids: torch.Tensor, **options: Any) -> Any:
-        if len(ids) <= rows or (lean and options["past_key_values"] is not None):
+        if len(ids) <= rows or (lean and options["past_key_values"].get_seq_length()):
             return generate(ids, **options)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 PiB")
 
@@ -74,10 +74,25 @@ def test_short_of_memory_a_prompt_is_read_in_chunks(engine: LocalEngine, monkeyp
     prompts = _prompts(engine, 220)
     (expected,) = attempt(engine, prompts)
     _short_unless(engine, monkeypatch, lean=True)
-    monkeypatch.setattr("lampe_eval.engine.local.LEAN", 50)
+    monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
     (outcome,) = attempt(engine, prompts)
     assert outcome["lean"] is True
     assert (outcome["prediction"], outcome["tokens_out"]) == (expected["prediction"], expected["tokens_out"])
+
+
+def test_what_did_not_fit_is_not_tried_in_one_piece_again(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _short_unless(engine, monkeypatch, lean=True)
+    monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
+    generate, whole = engine.model.generate, []
+
+    def count(ids: torch.Tensor, **options: Any) -> Any:
+        whole.append(not options["past_key_values"].get_seq_length())
+        return generate(ids, **options)
+
+    monkeypatch.setattr(engine.model, "generate", count)
+    outcomes = [attempt(engine, _prompts(engine, words))[0] for words in (220, 230, 220)]
+    assert all(outcome["lean"] for outcome in outcomes)
+    assert whole == [True, False, False, False]
 
 
 def test_a_batch_that_is_too_large_is_done_one_by_one(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
