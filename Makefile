@@ -24,7 +24,8 @@ lint: .venv/ready ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready ## cost of each method beside plain attention, and of generating prompts, on this machine
+bench: .venv/ready ## cost of methods and backends beside plain attention, of generating prompts, of the harness, here
+	$(BIN)/lampe-eval speed
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.ruler
 	$(BIN)/python -m benchmarks.overhead

@@ -1,132 +1,122 @@
-"""Cost of each method beside plain attention: the unpatched model with transformers' own sdpa, in the same run.
+"""Attention alone: each backend's prompt and step of an answer beside the fastest of torch's own, on random inputs.
 
-    python -m benchmarks.attention              # seconds that pass
-    python -m benchmarks.attention processor    # seconds of the processor, where other programs run beside
+    python -m benchmarks.attention [SHAPE [LENGTHS]]      # llama3-8b 32k,128k on a GPU, llama3-8b 2k,8k elsewhere
 
-Runs alternate (plain, method, plain, method, ...), and each pair gives one ratio, so that a machine whose speed drifts
-moves both. Printed are the median of the ratios and their range, on the built-in model, and the peak memory of a prompt
-and a few steps beyond that of the loaded model, each in a process of its own that hands freed memory back at once, so
-that its peak is what was in use and not what malloc kept.
+What a model does beside attention is in ``lampe-eval speed``. Here a prompt's rotations of queries and keys count, and
+so does all that a step does to its cache; plain attention rotates nothing, which is how much too good it looks.
+Median (lowest to highest) of pairs that take turns, after one that is not counted.
 """
 
-import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import time
-import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import transformers
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from transformers import PreTrainedModel
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoConfig
 
 import lampe
-from lampe_eval import models
+from lampe.attention import Call
+from lampe.attention.rotary import RotaryTables
+from lampe.attention.turned import Turned
+from lampe_eval.cards import shipped_card
+from lampe_eval.running.environment import environment
+from lampe_eval.speed.subject import ShapeCard
+from lampe_eval.suite import listed, parse_length
 
-METHODS = ("original", "selfextend", "dca", "lampe")
-LENGTHS = (4096, 16_384)
-PAIRS = 3
-STEPS = 8
-HANDED_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-CLOCKS = {"passing": time.perf_counter, "processor": time.process_time}
-
-
-def main(clock: str = "passing") -> None:
-    model = _model()
-    table = Table(
-        title=f"{clock} time against plain attention: median (lowest to highest) of {PAIRS} pairs; memory at "
-        f"{LENGTHS[-1]}",
-        title_justify="left",
-    )
-    table.add_column("method")
-    for length in LENGTHS:
-        table.add_column(f"prefill {length}", justify="right", no_wrap=True)
-        table.add_column(f"decode at {length}", justify="right", no_wrap=True)
-    table.add_column("peak memory", justify="right", no_wrap=True)
-    plain = _in_a_process("")
-    for method in track(METHODS, transient=True):
-        times = (text for length in LENGTHS for text in _ratios(model, method, length, CLOCKS[clock]))
-        table.add_row(method, *times, f"{_in_a_process(method) / plain:.2f}")
-    console = Console(width=140)
-    console.print(table)
-    console.print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, transformers {transformers.__version__}, float32, "
-        f"plain memory {plain / 1e6:.0f} MB"
-    )
-
-
-def _model() -> PreTrainedModel:
-    warnings.simplefilter("ignore", lampe.PositionWarning)
-    return models.load(models.find("pocket"), "cpu")[0]
-
-
-def _ratios(model: PreTrainedModel, method: str, length: int, clock: Callable[[], float]) -> tuple[str, str]:
-    ids, prefill, decode = _prompt(model, length), [], []
-    for _ in range(PAIRS):
-        plain = _seconds(model, ids, clock)
-        with lampe.patch(model, method, check=False):
-            ours = _seconds(model, ids, clock)
-        prefill.append(ours[0] / plain[0])
-        decode.append(ours[1] / plain[1])
-    return _spread(prefill), _spread(decode)
-
-
-def _prompt(model: PreTrainedModel, length: int) -> torch.Tensor:
-    return torch.randint(0, model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+PAIRS = 5
+METHODS = ("lampe", "selfextend", "dca")
+KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+GPU = torch.cuda.is_available()
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
 
 
 @torch.no_grad()
-def _seconds(model: PreTrainedModel, ids: torch.Tensor, clock: Callable[[], float]) -> tuple[float, float]:
-    """Seconds of a prompt, and of one step after it (the fastest of a few)."""
-    out, prefill = _timed(lambda: model(ids, use_cache=True, logits_to_keep=1), clock)
-    steps = []
-    for _ in range(STEPS):
-        past = out.past_key_values
-        out, step = _timed(lambda past=past: model(ids[:, :1], past_key_values=past, use_cache=True), clock)
-        steps.append(step)
-    return prefill, min(steps)
+def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k") -> None:
+    config = AutoConfig.for_model(**shipped_card("shapes", shape, ShapeCard).config)
+    geometry = lampe.geometry_of(config)
+    table = Table(title=f"{shape}, {DTYPE}: seconds / those of torch's fastest", title_justify="left")
+    for title in ("method", "backend", "length", "prompt", "step", "plain prompt, ms", "plain step, ms"):
+        table.add_column(title, justify="left" if title in ("method", "backend") else "right", no_wrap=True)
+    for length in map(parse_length, listed(lengths)):
+        for method in METHODS:
+            encoding = lampe.method_of(method).encode(geometry, length)
+            for name, backend in lampe.BACKENDS.items():
+                if name == "dense":
+                    continue
+                calls = _calls(config, encoding, length)
+                if why := backend.refuses(calls[0]):
+                    table.add_row(method, name, str(length), why)
+                    continue
+                cells, plains = zip(*(_beside(call, backend) for call in calls), strict=True)
+                table.add_row(method, name, str(length), *cells, *(f"{1000 * plain:.2f}" for plain in plains))
+    console = Console(width=160)
+    console.print(table)
+    console.print(", ".join(f"{key} {value}" for key, value in environment().items() if value), soft_wrap=True)
 
 
-def _timed(call: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, float]:
-    began = clock()
-    out = call()
-    return out, clock() - began
+def _calls(config: Any, encoding: lampe.Encoding, length: int) -> tuple[Call, Call]:
+    """A prompt, and the step after it, over keys that are kept turned where a backend does so."""
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    dim = config.hidden_size // heads
+
+    def random(count: int, tokens: int) -> Tensor:
+        return torch.randn(1, count, tokens, dim, device=DEVICE, dtype=DTYPE)
+
+    tables, key, value = RotaryTables(), random(groups, length + 1), random(groups, length + 1)
+    prompt = random(heads, length), key[:, :, :length], value[:, :, :length]
+    return (
+        Call(*prompt, encoding, scale=dim**-0.5, tables=tables),
+        Call(random(heads, 1), key, value, encoding, scale=dim**-0.5, start=length, turned=Turned(own=True)),
+    )
 
 
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def _beside(call: Call, backend: Any) -> tuple[str, float]:
+    """The ratio with its spread, and plain attention's seconds."""
+    plain = min(_plain(call), key=_seconds)
+    times = [(_seconds(plain), _seconds(lambda: backend.attend(call))) for _ in range(1 + PAIRS)][1:]
+    ratios = [own / before for before, own in times]
+    text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return text, statistics.median(before for before, _ in times)
 
 
-def _in_a_process(method: str) -> float:
-    """Peak memory in bytes, of a fresh process."""
-    os.environ.update(HANDED_BACK)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (method,))
+def _plain(call: Call) -> Iterator[Callable[[], Tensor]]:
+    """Torch's kernels that take the call."""
+    causal = call.query.shape[2] > 1
+    for kernel in KERNELS:
+
+        def attend(kernel: SDPBackend = kernel) -> Tensor:
+            with sdpa_kernel(kernel):
+                return scaled_dot_product_attention(
+                    call.query, call.key, call.value, is_causal=causal, scale=call.scale, enable_gqa=True
+                )
+
+        if kernel == SDPBackend.MATH and causal and call.query.shape[2] > 2**13:
+            continue  # quadratic memory
+        try:
+            attend()
+        except RuntimeError:
+            continue
+        yield attend
 
 
-def _peak(method: str) -> float:
-    """What a prompt and a few steps need beyond the loaded model, patched with a method unless that is empty."""
-    model = _model()
-    with lampe.patch(model, method, check=False) if method else nullcontext():
-        _seconds(model, _prompt(model, 16), time.perf_counter)
-        resident = _status("VmRSS")
-        _seconds(model, _prompt(model, LENGTHS[-1]), time.perf_counter)
-    return _status("VmHWM") - resident
-
-
-def _status(field: str) -> float:
-    """A figure of this process, in bytes; getrusage's peak is the parent's where that is larger."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return 1024.0 * int(line.split()[1])
+def _seconds(work: Callable[[], Any]) -> float:
+    if not GPU:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    events[0].record()
+    work()
+    events[1].record()
+    events[1].synchronize()
+    return events[0].elapsed_time(events[1]) / 1000
 
 
 if __name__ == "__main__":

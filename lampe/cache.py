@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from lampe.attention.turned import Steps, Turned
 
-CHUNK = 512
+CHUNK = 256
 """Tokens by which room grows."""
 
 

@@ -148,6 +148,28 @@ def suggest(
 
 
 @app.command()
+def speed(
+    model: Annotated[str | None, Option(help="Card, card file, folder or hub id. Default: pocket.")] = None,
+    shape: Annotated[str | None, Option(help="Instead, random weights of a named shape, as llama3-8b.")] = None,
+    layers: Annotated[int | None, Option(help="Of the shape, fewer than it has.")] = None,
+    method: Annotated[Many, Option(help="As for run. Default: original,selfextend,dca,lampe.")] = None,
+    lengths: Annotated[Many, Option(help="Tokens of prompts. Default: 4k,16k.")] = None,
+    attention: Annotated[Many, Option(help="Backends, each with every method. Default: auto.")] = None,
+    pairs: Annotated[int | None, Option(help="Times that plain attention and a method take turns. Default: 3.")] = None,
+    chunk: Annotated[int | None, Option(help="Tokens of a prompt that are read at a time. Default: all.")] = None,
+    window: Window = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    output: Output = None,
+) -> None:
+    """Measure time and memory of methods beside plain attention."""
+    options = dict(locals())
+    from lampe_eval.commands.speed import measure_speed
+
+    measure_speed(options)
+
+
+@app.command()
 def score(
     run: Annotated[Path | None, Argument(help="Folder of a run.", show_default=False)] = None,
     preds: Annotated[Path | None, Option(help="Folder of prediction files that a benchmark's own code wrote.")] = None,

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from lampe_eval.cards import Card
 from lampe_eval.errors import UserError
+
+C = TypeVar("C", bound=Card)
 
 
 def listed(value: Any) -> Any:
@@ -56,7 +58,23 @@ def fails(threshold: str, failed: int, total: int) -> bool:
     return failed >= (1 if threshold == "yes" else int(threshold))
 
 
+def checked(schema: type[C], options: Mapping[str, Any]) -> C:
+    """Options of the command line by name as a card; those that are None keep their defaults.
+
+    Raises:
+        UserError: for a value that an option cannot have.
+    """
+    try:
+        return schema.model_validate({key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        option = f"--{str(fault['loc'][0]).replace('_', '-')}: " if fault["loc"] else ""
+        raise UserError(f"{option}{message}") from None
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Length = Annotated[int, BeforeValidator(_length)]
 Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
 
 
@@ -101,7 +119,7 @@ class Suite(Card):
     haystack: Path | None = None
     text: Path | None = None
     data_dir: Path | None = None
-    window: Annotated[int, BeforeValidator(_length)] | None = Field(default=None, ge=1)
+    window: Length | None = Field(default=None, ge=1)
     dtype: str | None = None
     device: str = "auto"
     attention: str = "auto"
@@ -119,12 +137,7 @@ class Suite(Card):
         Raises:
             UserError: for a value that an option cannot have.
         """
-        try:
-            return cls.model_validate({key: value for key, value in options.items() if value is not None})
-        except ValidationError as error:
-            fault = error.errors()[0]
-            option, message = str(fault["loc"][0]).replace("_", "-"), fault["msg"].removeprefix("Value error, ")
-            raise UserError(f"--{option}: {message}") from None
+        return checked(cls, options)
 
     @property
     def protocol_label(self) -> str:

@@ -31,6 +31,7 @@ class Blockwise(Backend):
 
     def attend(self, call: Call) -> Tensor:
         if step := call.step():
+            call.tables.forget()
             return merge(self._step_parts(call, step)).flatten(1, 2)
         tiles = walk(call.encoding.plan, call.start, call.stop, call.first)
         query, keys = call.grouped_query(), _keys(call, tiles)

@@ -69,6 +69,10 @@ class RotaryTables:
             del self._tables[next(iter(self._tables))]
         return known
 
+    def forget(self) -> None:
+        """Gives the tables back, as an answer can whose steps have rows of their own."""
+        self._tables.clear()
+
     def _rotated(self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int, factor: float) -> Tensor:
         stop = start + x.shape[-2]
         if positions.scale == 0 and type(encoding.rope) is Rope and type(encoding.temperature) is Temperature:

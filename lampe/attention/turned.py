@@ -103,7 +103,7 @@ class Step:
 
 
 class Steps:
-    """The latest steps, which all layers of a model share."""
+    """The steps of the latest token, which all layers of a model share."""
 
     def __init__(self) -> None:
         self._latest: list[Step] = []
@@ -113,7 +113,7 @@ class Steps:
         for step in self._latest:
             if step.encoding is encoding and step.at == at:
                 return step
-        self._latest = [*self._latest[-7:], Step(encoding, at, device)]
+        self._latest = [*(step for step in self._latest if step.at == at), Step(encoding, at, device)]
         return self._latest[-1]
 
 

@@ -25,10 +25,30 @@ class Peak:
         """None where nobody tells."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
-        if not self._known:
-            return None
-        status = dict(line.split(":", 1) for line in (PROCESS / "status").read_text().splitlines())
-        return 1024 * int(status["VmHWM"].split()[0])
+        return _status("VmHWM") if self._known else None
+
+
+def taken(device: torch.device) -> int | None:
+    """What is taken now, of which ``Peak`` tells the most: by tensors on a GPU, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        return _status("VmRSS")
+    except OSError:
+        return None
+
+
+def tensors(device: torch.device) -> int:
+    """Bytes of all tensors on a device that Python holds, each storage once."""
+    every = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
+    found = (each.untyped_storage() for each in every if each.device == device)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
+
+
+def _status(field: str) -> int:
+    """A figure of this process, in bytes; proc(5)."""
+    status = dict(line.split(":", 1) for line in (PROCESS / "status").read_text().splitlines())
+    return 1024 * int(status[field].split()[0])
 
 
 def free() -> None:

@@ -76,13 +76,18 @@ def publish(gathered: Gathered, folder: Path, console: Console) -> None:
 def show(gathered: Gathered, console: Console) -> None:
     """Prints the tables of runs."""
     for block in blocks(gathered):
-        console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
-        _print_whole(console, _rich(block))
-        for note in block.notes:
-            console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
+        print_block(block, console)
     for store in gathered.runs.values():
         for line in _short_of(store):
             console.print(line, soft_wrap=True, markup=False)
+
+
+def print_block(block: Block, console: Console) -> None:
+    """Prints a table with its notes."""
+    console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
+    _print_whole(console, _rich(block))
+    for note in block.notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
 
 
 def _rich(block: Block) -> Table:

@@ -1,0 +1,141 @@
+"""Every method, backend and length beside plain attention: rows of ratios.
+
+Runs alternate (plain, method, plain, method, ...), and each pair gives one ratio, so that a machine whose speed drifts
+moves both. The first pair prepares, and is not counted.
+"""
+
+import math
+import os
+import statistics
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import lampe
+from lampe_eval.engine import memory
+from lampe_eval.running.environment import environment
+from lampe_eval.running.progress import Progress
+from lampe_eval.speed.measure import Cost, Room, Way
+from lampe_eval.speed.order import Order
+from lampe_eval.speed.subject import subject
+
+PLAIN = "plain"
+
+
+@dataclass(eq=False)
+class Entry:
+    """A method under a backend, at a length.
+
+    Attributes:
+        method, attention: as they were asked for.
+        times: of plain attention and of the method, pair by pair.
+        room: the same of memory.
+        note: why there is nothing.
+    """
+
+    method: str
+    attention: str
+    length: int
+    way: Way
+    times: list[tuple[Cost, Cost]] = field(default_factory=list)
+    room: tuple[Room, Room] | None = None
+    note: str = ""
+
+
+def compare(order: Order, progress: Progress) -> pd.DataFrame:
+    """A row for each method, backend and length, and before those of a length one of plain attention.
+
+    Columns ``*_ratio`` are the median of the pairs' ratios, ``*_low`` and ``*_high`` their range; ``*_s`` are medians
+    in seconds, ``*_bytes`` are beyond the loaded model.
+
+    Raises:
+        UserError: where the model cannot be had or patched.
+    """
+    model, settings = subject(order)
+    plain = Way(model, chunk=order.chunk)
+    entries = [
+        Entry(spec.label, attention, length, Way(model, spec.build(settings), attention, order.window, order.chunk))
+        for length in order.lengths
+        for spec in order.specs
+        for attention in order.attention
+    ]
+    progress.total(2 * len(entries))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lampe.PositionWarning)
+        for measure in (_time, _weigh):  # memory last: the allocator is another one then
+            for entry in entries:
+                progress.now(f"{entry.method} · {entry.attention} · {entry.length} tokens")
+                if not entry.note:
+                    _try(measure, plain, entry, order.pairs)
+                progress.finished()
+    where = {**environment(), "load": round(os.getloadavg()[0], 1), "date": date.today().isoformat()}
+    about = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "chunk": order.chunk}
+    rows = (row for length in order.lengths for row in _rows([each for each in entries if each.length == length]))
+    return pd.DataFrame([{"model": order.name, **row, **about, **where} for row in rows])
+
+
+def growth(rows: pd.DataFrame) -> float:
+    """With which power of the length the seconds of a prompt grow; NaN for fewer than two lengths."""
+    known = rows.dropna(subset="prefill_s")
+    if known["length"].nunique() < 2:
+        return math.nan
+    return float(np.polyfit(np.log(known["length"]), np.log(known["prefill_s"]), 1)[0])
+
+
+def _time(plain: Way, entry: Entry, pairs: int) -> None:
+    times = [(plain.cost(entry.length), entry.way.cost(entry.length)) for _ in range(1 + pairs)]
+    entry.times = times[1:]
+
+
+def _weigh(plain: Way, entry: Entry, _: int) -> None:
+    entry.room = plain.room(entry.length), entry.way.room(entry.length)
+
+
+def _try(measure: Any, plain: Way, entry: Entry, pairs: int) -> None:
+    """Measures, or notes that a backend refuses or that there is not enough memory."""
+    try:
+        measure(plain, entry, pairs)
+    except lampe.LampeError as error:
+        entry.note = str(error)
+    except Exception as error:
+        if not memory.is_short(error):
+            raise
+        entry.note = "out of memory"
+    memory.free()
+
+
+def _rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    """The rows of one length."""
+    plain = [pair[0] for entry in entries for pair in entry.times]
+    rooms = [entry.room[0] for entry in entries if entry.room]
+    head = {"length": entries[0].length}
+    yield {"method": PLAIN, "attention": "sdpa", "backend": "sdpa", **head, **_numbers(plain, plain, rooms, rooms)}
+    for entry in entries:
+        before, own = ([pair[which] for pair in entry.times] for which in range(2))
+        room = [[both[which]] if (both := entry.room) else [] for which in range(2)]
+        names = {"method": entry.method, "attention": entry.attention, "backend": entry.way.backend}
+        yield {**names, **head, **_numbers(before, own, *room), "pairs": len(own), "note": entry.note}
+
+
+def _numbers(plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room]) -> dict[str, float]:
+    """Medians, and ratios to plain attention with their range."""
+    found: dict[str, float] = {}
+    for name in ("prefill", "first", "step"):
+        seconds, before = ([asdict(cost)[name] for cost in costs] for costs in (own, plain))
+        ratios = [one / other for one, other in zip(seconds, before, strict=True)]
+        low, high = min(ratios, default=math.nan), max(ratios, default=math.nan)
+        found |= {f"{name}_s": _median(seconds), f"{name}_ratio": _median(ratios)}
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    for name in ("peak", "held"):
+        less, more = (_median([asdict(room)[name] for room in each]) for each in rooms)
+        found |= {f"{name}_bytes": more, f"{name}_ratio": more / less if less else math.nan}
+    return found
+
+
+def _median(numbers: Sequence[float]) -> float:
+    return statistics.median(numbers) if numbers else math.nan

@@ -1,0 +1,44 @@
+"""Cost against length on logarithmic axes: seconds of a prompt on the left, milliseconds of a token on the right."""
+
+import io
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from lampe_eval.report.pictures import STYLE
+from lampe_eval.report.pictures.panels import tokens
+from lampe_eval.speed.compare import PLAIN
+
+MARKS = "osD^vP*Xdh<>"
+
+
+def drawn(frame: pd.DataFrame) -> bytes:
+    """The picture as a PNG."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        figure.suptitle(f"{frame['model'].iloc[0]}, {frame['dtype'].iloc[0]}, {_where(frame)}")
+        for axes, cost, unit in zip(
+            figure.subplots(1, 2), ("prefill_s", "step_s"), ("a prompt, s", "a token, ms"), strict=True
+        ):
+            groups = frame.groupby(frame["method"] + " · " + frame["backend"].fillna("-"), sort=False)
+            for mark, (label, rows) in zip(MARKS * len(groups), groups, strict=False):
+                plain = rows["method"].iloc[0] == PLAIN
+                axes.plot(
+                    rows["length"], rows[cost] * (1000 if unit.endswith("ms") else 1), marker=mark, markersize=4,
+                    color="black" if plain else None, linestyle="--" if plain else "-", label=label,
+                )  # fmt: skip
+            axes.set(xscale="log", yscale="log", xlabel="tokens of the prompt", ylabel=unit)
+            lengths = sorted(set(frame["length"]))
+            axes.set_xticks(lengths, [tokens(length) for length in lengths])
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.legend(frameon=False, fontsize=7)
+        target = io.BytesIO()
+        figure.savefig(target, dpi=200, metadata={"Software": None})
+    return target.getvalue()
+
+
+def _where(frame: pd.DataFrame) -> str:
+    first = frame.iloc[0]
+    return str(first["gpu"] if first["device"] == "cuda" else first["processor"])

@@ -1,0 +1,102 @@
+"""Costs on paper: a table for each length, what they were measured on, and the files of a measurement."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lampe_eval.report.blocks import Block, Line, Value
+from lampe_eval.report.markdown import markdown
+from lampe_eval.report.tables import save
+from lampe_eval.speed import picture
+from lampe_eval.speed.compare import PLAIN, growth
+
+HEAD = [
+    "",
+    "prompt, tokens/s",
+    "time / plain",
+    "token, ms",
+    "time / plain",
+    "first token, ms",
+    "peak, MB",
+    "/ plain",
+    "held, MB",
+    "/ plain",
+]
+
+
+def blocks(frame: pd.DataFrame) -> Iterator[Block]:
+    """A table for each length: plain attention, and methods beside it."""
+    for length, rows in frame.groupby("length", sort=False):
+        lines = [_line(row) for row in rows.to_dict("records")]
+        notes = [
+            f"{_label(row)}: {row['note']}" for row in rows.dropna(subset="note").to_dict("records") if row["note"]
+        ]
+        yield Block(f"{frame['model'].iloc[0]} · a prompt of {length} tokens", HEAD, lines, notes)
+
+
+def about(frame: pd.DataFrame) -> list[str]:
+    """What the numbers are, what they were measured on, and how they grow with the length."""
+    first = frame.iloc[0]
+    processor = f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
+    chunk = "" if pd.isna(first["chunk"]) else f"; prompts in chunks of {first['chunk']:.0f}"
+    return [
+        f"median of {frame['pairs'].max():.0f} pairs (lowest to highest); memory is beyond the loaded model{chunk}",
+        f"{first['gpu'] if first['device'] == 'cuda' else processor}; {first['dtype']}; torch {first['torch']}, "
+        f"transformers {first['transformers']}, triton {first['triton']}, flash-attn {first['flash-attn']}",
+        *_growths(frame),
+    ]
+
+
+def write(frame: pd.DataFrame, folder: Path) -> list[str]:
+    """Writes table, numbers and picture; returns the files' names.
+
+    Raises:
+        UserError: where the disk refuses.
+    """
+    text = "\n".join([*map(markdown, blocks(frame)), *(f"{line}\n" for line in about(frame))])
+    files = {"speed.csv": frame.to_csv(index=False, float_format="%.6g").encode(), "speed.md": text.encode()}
+    if frame["length"].nunique() > 1:
+        files["speed.png"] = picture.drawn(frame)
+    for name, content in files.items():
+        save(folder / name, content)
+    return list(files)
+
+
+def _growths(frame: pd.DataFrame) -> Iterator[str]:
+    powers = {label: growth(rows) for label, rows in frame.groupby(frame.apply(_label, axis=1), sort=False)}
+    known = [f"{label} {power:.2f}" for label, power in powers.items() if not math.isnan(power)]
+    if known:
+        yield f"the seconds of a prompt grow with this power of its length: {', '.join(known)}"
+
+
+def _line(row: Mapping[Any, Any]) -> Line:
+    plain = row["method"] == PLAIN
+    cells = [
+        _number(row["length"] / row["prefill_s"], 0),
+        "" if plain else _spread(row, "prefill"),
+        _number(1000 * row["step_s"], 2),
+        "" if plain else _spread(row, "step"),
+        _number(1000 * row["first_s"], 2),
+        _number(row["peak_bytes"] / 1e6, 0),
+        "" if plain else _number(row["peak_ratio"], 2),
+        _number(row["held_bytes"] / 1e6, 0),
+        "" if plain else _number(row["held_ratio"], 2),
+    ]
+    return _label(row), [Value(cell) for cell in cells]
+
+
+def _label(row: Mapping[Any, Any]) -> str:
+    """The method, and who attended."""
+    return f"{row['method']} · {row['backend']}"
+
+
+def _spread(row: Mapping[Any, Any], cost: str) -> str:
+    middle, low, high = (row[f"{cost}_{kind}"] for kind in ("ratio", "low", "high"))
+    return "-" if math.isnan(middle) else f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

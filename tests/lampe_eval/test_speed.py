@@ -1,0 +1,115 @@
+"""What methods cost: the orders that are refused, the rows that are made, and the memory that an answer holds."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lampe_eval.cli import app
+from lampe_eval.errors import UserError
+from lampe_eval.running.progress import Progress
+from lampe_eval.speed import show
+from lampe_eval.speed.compare import compare, growth
+from lampe_eval.speed.measure import Cost, Room, Way
+from lampe_eval.speed.order import Order
+from lampe_eval.speed.subject import subject
+
+
+class Silent:
+    def total(self, samples: int) -> None: ...
+    def now(self, text: str) -> None: ...
+    def finished(self, samples: int = 1) -> None: ...
+
+
+QUIET: Progress = Silent()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": "llama3-9b"}, "unknown shape 'llama3-9b'"),
+        ({"layers": 2}, "--layers is for a --shape"),
+        ({"attention": ["flush"]}, "unknown attention backend 'flush'"),
+        ({"lengths": ["4q"]}, "--lengths: '4q' is not a length"),
+        ({"pairs": 0}, "--pairs: "),
+        ({"method": ["lamp"]}, "unknown method 'lamp'"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare(Order.of(options), QUIET)
+
+
+def test_a_row_for_each_method_backend_and_length_beside_plain_attention() -> None:
+    order = Order.of({"method": ["lampe,yarn"], "lengths": "100,60", "attention": "blockwise,flash", "pairs": 1})
+    frame = compare(order, QUIET)
+    assert frame["length"].tolist() == [100] * 5 + [60] * 5
+    assert frame["method"].tolist()[:5] == ["plain", "lampe", "lampe", "yarn", "yarn"]
+    measured, refused = frame[frame["attention"] != "flash"], frame[frame["attention"] == "flash"]
+    assert (measured[["prefill_s", "step_s", "held_bytes"]] > 0).all(axis=None)
+    assert (measured["prefill_low"] <= measured["prefill_ratio"]).all()
+    assert (measured["prefill_ratio"] <= measured["prefill_high"]).all()
+    assert refused["prefill_s"].isna().all() and refused["note"].str.contains("it needs a GPU").all()
+    assert {"torch", "transformers", "processor", "gpu", "threads", "load", "date"} <= set(frame)
+    plain = frame[frame["method"] == "plain"]
+    assert (plain[["prefill_ratio", "step_ratio", "held_ratio"]] == 1).all(axis=None)
+
+
+def test_ratios_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain attention takes 1, 2, 3, ... seconds, a method three times as long as the plain one before it."""
+    turns = iter(range(100))
+
+    def cost(way: Way, length: int) -> Cost:
+        turn = next(turns)
+        seconds = float(turn // 2 + 1) * (3 if turn % 2 else 1)
+        return Cost(seconds, seconds, seconds)
+
+    monkeypatch.setattr(Way, "cost", cost)
+    monkeypatch.setattr(Way, "room", lambda way, length: Room(1.0, 1.0))
+    frame = compare(Order.of({"method": ["lampe"], "lengths": "100", "pairs": 3}), QUIET)
+    assert frame["prefill_s"].tolist() == [3.0, 9.0]
+    assert frame.loc[1, ["prefill_ratio", "prefill_low", "prefill_high"]].tolist() == [3.0] * 3
+
+
+def test_the_growth_of_a_cost_is_its_power_of_the_length() -> None:
+    rows = pd.DataFrame({"length": [1024, 4096, 16384], "prefill_s": [2e-6 * n**1.5 for n in (1024, 4096, 16384)]})
+    assert growth(rows) == pytest.approx(1.5)
+    assert math.isnan(growth(rows[:1]))
+
+
+@pytest.mark.parametrize("method", ["lampe", "selfextend", "dca"])
+def test_an_answer_holds_no_key_twice(method: str) -> None:
+    """A copy of the keys would make it half as much again; room for what is to come is some tokens."""
+    frame = compare(Order.of({"method": [method], "lengths": "2048", "pairs": 1}), QUIET)
+    assert frame["held_ratio"].iloc[1] < 1.25
+
+
+def test_a_prompt_may_be_read_in_chunks() -> None:
+    whole, pieces = (
+        compare(Order.of({"method": ["lampe"], "lengths": "3072", "pairs": 1, "chunk": chunk}), QUIET)
+        for chunk in (None, 512)
+    )
+    assert pieces["peak_bytes"].iloc[1] < whole["peak_bytes"].iloc[1]
+
+
+@pytest.mark.parametrize(("shape", "heads"), [("llama3-8b", 8), ("llama2-7b", 32), ("qwen2.5-7b", 4)])
+def test_a_shape_is_a_model_without_weights(shape: str, heads: int) -> None:
+    model, settings = subject(Order.of({"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"}))
+    assert (model.config.num_hidden_layers, model.config.num_key_value_heads) == (2, heads)
+    assert model.dtype == torch.bfloat16 and settings == {}
+
+
+def test_what_is_measured_is_printed_and_written(tmp_path: Path) -> None:
+    options = ["--lengths", "100,200", "--method", "lampe", "--pairs", "1", "--output", str(tmp_path / "x")]
+    result = CliRunner().invoke(app, ["speed", *options])
+    assert result.exit_code == 0, result.output
+    assert "time / plain" in result.output and "grow with this power of its length" in result.output
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["speed.csv", "speed.md", "speed.png"]
+    again = pd.read_csv(tmp_path / "x" / "speed.csv")
+    assert again["method"].tolist() == ["plain", "lampe"] * 2
+    assert "| lampe · blockwise |" in (tmp_path / "x" / "speed.md").read_text()
+    assert len(list(show.blocks(again))) == 2
