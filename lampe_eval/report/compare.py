@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.cards import MethodCard, ModelCard, names, shipped_card
+from lampe_eval.cards import ModelCard, names, shipped_card
 from lampe_eval.methods import MethodSpec, parse
 from lampe_eval.report.published import Cell, Figure, Mean, Published
 from lampe_eval.report.scores import scores
@@ -244,8 +244,7 @@ def _window(model: str) -> int | None:
 
 def _settings(published: MethodSpec, label: str, ours: Mapping[str, Any]) -> Iterator[str]:
     """Settings that differ, and those that a user gave of which the table says nothing."""
-    card = shipped_card("methods", published.name.partition("+")[0], MethodCard)
-    known = {**card.settings, **published.settings}
+    known = {**published.card.settings, **published.settings}
     given = parse([label])[0].settings
     for key, value in known.items():
         if ours.get(key) != value:
