@@ -30,7 +30,8 @@ def test_a_run_is_reported_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(list(Path("out/pictures").glob("*.svg"))) == 2
     told = capsys.readouterr().out
     assert "niah/grid · recall · pocket, window 256 · protocol fair" in told
-    assert "out/pictures/niah-grid-by-depth.pdf" in told
+    assert told.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
+    assert Path("out/pictures/niah-grid-by-depth.pdf").exists()
 
 
 def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
