@@ -223,10 +223,12 @@ class _Run:
         yield from self._state(rows)
 
     def _state(self, rows: Mapping[Cell, Mapping[str, Any]]) -> Iterator[str]:
-        """Whether a task has changed since, and how many samples lack."""
+        """Whether a task has changed since, samples ran in batches, and how many lack."""
         versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {self.table.version}
         if versions:
             yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
+        if (batch := max(row["batch"] for row in rows.values())) > 1:
+            yield f"batch {batch} (published 1)"
         for column in ("missing", "errors", "skipped"):
             if count := sum(row[column] for row in rows.values()):
                 yield f"{count} {column}"

@@ -120,15 +120,22 @@ def test_a_mean_takes_no_task_for_another(tmp_path: Path) -> None:
     assert why == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
 
 
-def test_another_version_of_a_task_and_failed_samples_are_said(tmp_path: Path) -> None:
+def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path: Path) -> None:
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
     store = made.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
     store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
+    store.append(cell, {**store.rows(cell)[1], "batch": 3})
     store.plan({cell: 6})
     (match,) = compare(store, table).matches
-    assert match.remarks == ("task version 2 (compared with 1)", "2 missing", "1 errors", "samples 3 (published 500)")
+    assert match.remarks == (
+        "task version 2 (compared with 1)",
+        "batch 3 (published 1)",
+        "2 missing",
+        "1 errors",
+        "samples 3 (published 500)",
+    )
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Meta-Llama-3-8B-Instruct", "Meta-Llama-3-8B-Instruct"])
