@@ -2,6 +2,7 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,12 @@ class Leaderboard(TyperGroup):
     """A group of which ``leaderboard RUN`` means ``leaderboard compare RUN``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        plain = args and args[0] not in (*self.commands, "--help")
-        return super().parse_args(ctx, ["compare", *args] if plain else args)
+        return super().parse_args(ctx, ["compare", *args] if args and self._begins_a_run(args[0]) else args)
+
+    def _begins_a_run(self, first: str) -> bool:
+        """Whether this is no command, nor one mistyped."""
+        known = first in (*self.commands, "--help")
+        return not known and (Path(first).exists() or not get_close_matches(first, self.commands))
 
 
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)

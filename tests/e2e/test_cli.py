@@ -108,7 +108,7 @@ def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     assert "did you mean 'lampe-ruler'" in _refused(
         cli("leaderboard", "--against", "lampe-rulr", str(tmp_path / "run"))
     )
-    assert "give a run's folder" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
+    assert "give one of those in it: run" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
     assert "Missing option '--against'" in _refused(cli("leaderboard", str(tmp_path)))
 
 
@@ -156,6 +156,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
         (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
         (["show", "plan", "--method", "pi,ntk"], "--method: one method at a time, got 'pi,ntk'"),
+        (["calibrate", "--temperatures", "1,hot"], "--temperatures: 'hot' is not a number such as 1.12"),
         (["suggest", "--length", "3x"], "'--length': '3x' is not a length in tokens such as 4096, 4k or 1m"),
         (["suggest", "--model", "nobody/nothing"], "nobody/nothing: not in the local cache, and the hub cannot be"),
         (["show", "plan", "--png", "/none/x.png"], "/none/x.png: cannot be written"),
