@@ -1,0 +1,17 @@
+"""Long labels over several lines."""
+
+import re
+from textwrap import wrap
+
+
+def folded(label: str, width: int) -> list[str]:
+    """A label in lines of at most ``width`` characters, broken behind its signs, within a name only where it must."""
+    pieces = [
+        piece for part in re.split("(?<=[:,])|(?<=· )", label) for piece in wrap(part, width, drop_whitespace=False)
+    ]
+    lines = [""]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
