@@ -1,7 +1,10 @@
-"""Long labels over several lines."""
+"""Long labels over several lines, and how wide they are in a table."""
 
 import re
 from textwrap import wrap
+
+SIDE, HEAD = 40, 24
+"""Characters of a table's row labels, and of its columns' titles."""
 
 
 def folded(label: str, width: int) -> list[str]:
