@@ -11,7 +11,7 @@ from lampe_eval.report.blocks import Block, Value, blocks
 from lampe_eval.report.gather import gather
 from lampe_eval.report.latex import escaped, latex
 from lampe_eval.report.markdown import markdown
-from lampe_eval.report.tables import write
+from lampe_eval.report.tables import console, show, write
 from tests.lampe_eval import stored
 
 FOUND = {
@@ -76,6 +76,20 @@ def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
     assert [[str(value) for value in values[1:]] for _, values in block.lines] == [["-", "100.0"], ["100.0", "-"]]
 
 
+def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
+    store = stored.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
+    (alone,) = blocks(gather([tmp_path]))
+    cell = next(iter(store.cells()))
+    store.append(cell, {**store.rows(cell)[0], "batch": 4})
+    gathered = gather([tmp_path])
+    (batched,) = blocks(gathered)
+    note = "prompts ran in batches of up to 4; published numbers are of one prompt at a time"
+    assert batched.notes == [*alone.notes, note]
+    assert gathered.scores["batch"].tolist() == [4, 1]
+    assert note in markdown(batched).splitlines()
+    assert rf"\item {note}." in latex([batched])
+
+
 def test_markdown(block: Block) -> None:
     lines = markdown(block).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"
@@ -83,6 +97,17 @@ def test_markdown(block: Block) -> None:
     assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
     assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
     assert "1 of 24 samples failed: 1 at 512" in lines
+
+
+def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored.run(tmp_path, {"lampe:mapping_length=128,head=32,temperature=1.12": {512: [True]}})
+    gathered = gather([tmp_path])
+    (block,) = blocks(gathered)
+    assert "| lampe:mapping_length=128,head=32,<br>temperature=1.12 | none |" in markdown(block)
+    show(gathered, console())
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    assert first.startswith("│ lampe:mapping_length=128,head=32, │")
+    assert second.startswith("│ temperature=1.12                  │")
 
 
 def test_latex(block: Block) -> None:
