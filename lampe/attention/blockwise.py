@@ -53,7 +53,7 @@ class Blockwise(Backend):
         assert call.turned is not None
         keys, rope = call.turned.update(call.key, step), call.encoding.rope
         query = torch.unflatten(call.query, 1, (call.key.shape[1], -1))
-        rows = query if step.heat is None else query * step.heat.to(query.dtype)
+        rows = query if step.heat is None else (query * step.heat).to(query.dtype)
         if call.logits.sinks is not None:
             yield sink(rows, call.value.shape[-1], call.logits.sinks)
         queries = rows.expand(len(step.pieces), *rows.shape)

@@ -27,13 +27,11 @@ class Dense(Backend):
         q, k, v = (x.double() for x in (call.query, *(x.repeat_interleave(groups, 1) for x in (call.key, call.value))))
         i = torch.arange(call.start, call.stop, device=q.device)
         j = torch.arange(call.first, call.first + k.shape[2], device=q.device)
-        heat, drift_q, drift_k = (encoding.temperature.query_scale(i), *(encoding.temperature.drift(x) for x in (i, j)))
+        heat, sharpness = encoding.temperature.query_scale(i), _sharpness(encoding, i, j)
         columns = []
         for region in encoding.plan:
             turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(region.key(j), j)
-            region_logits = _logits(q, k, turned, encoding) * call.scale
-            if drift_q is not None and drift_k is not None:
-                region_logits = region_logits * drift_q[:, None].double() * drift_k.double()
+            region_logits = _logits(q, k, turned, sharpness, encoding.rope) * call.scale
             if heat is not None:
                 region_logits = region_logits * heat[:, None].double()
             columns.append(call.logits.capped(region_logits).masked_fill(~region.owns(i[:, None], j), -torch.inf))
@@ -44,9 +42,16 @@ class Dense(Backend):
         return out.to(call.query.dtype)
 
 
-def _logits(q: Tensor, k: Tensor, angle: Tensor, encoding: Encoding) -> Tensor:
+def _sharpness(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:
+    """What temperature multiplies the rotated part of each pair's logit with, ``[Q, K]`` or one number."""
+    factor, drifts = encoding.sharpness.factor**2, [encoding.temperature.drift(x) for x in (i, j)]
+    ones = torch.ones(1, device=i.device)
+    of_query, of_key = (ones if drift is None else drift for drift in drifts)
+    return factor * of_query.double()[:, None] * of_key.double()
+
+
+def _logits(q: Tensor, k: Tensor, angle: Tensor, sharpness: Tensor, rope: Rope) -> Tensor:
     """Unscaled logits ``[B, H, Q, K]``: pair ``p`` turned by ``angle[Q, K, p]``, plus unrotated dimensions."""
-    rope = encoding.rope
     pairs = len(rope.inv_freq)
     (q_before, q_turned, q_after), (k_before, k_turned, k_after) = rope.split(q), rope.split(k)
     (q1, q2), (k1, k2) = _pairs(q_turned, rope), _pairs(k_turned, rope)
@@ -55,8 +60,7 @@ def _logits(q: Tensor, k: Tensor, angle: Tensor, encoding: Encoding) -> Tensor:
         along = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]
         across = q1[..., p, None] * k2[..., None, :, p] - q2[..., p, None] * k1[..., None, :, p]
         total += along * angle[..., p].cos() + across * angle[..., p].sin()
-    total *= encoding.sharpness.factor**2
-    return total + q_before @ k_before.transpose(-1, -2) + q_after @ k_after.transpose(-1, -2)
+    return total * sharpness + q_before @ k_before.transpose(-1, -2) + q_after @ k_after.transpose(-1, -2)
 
 
 def _pairs(rotated: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,15 @@
-"""One flash kernel call per region on a GPU: that of an installed flash-attn (3, then 2), else the one inside torch.
+"""One flash kernel call per region on a GPU: that of an installed flash-attn (3, 2, 4), else the one inside torch.
 
 These kernels take a causal edge and a window, both counted from the last query and the last key, which is what the
 moving edges of a piece are. A plan of chunks has a tile for each chunk, so it makes more and smaller calls.
 """
 
 import importlib
-import importlib.util
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,21 @@ from lampe.attention.call import Call
 from lampe.attention.partial import Partial
 from lampe.attention.walk import Piece
 
-PACKAGES = ("flash_attn_interface", "flash_attn")
-"""Modules that have ``flash_attn_func``: version 3, version 2."""
+
+class Package(NamedTuple):
+    """A version of flash-attn: its module, what an open side of a window is called, and head dimensions it takes."""
+
+    module: str
+    unbounded: int | None
+    dims: range
+
+
+PACKAGES = (
+    Package("flash_attn_interface", -1, range(8, 257, 8)),
+    Package("flash_attn", -1, range(8, 257, 8)),
+    Package("flash_attn.cute", None, range(64, 129, 32)),
+)
+"""Versions 3, 2 and 4; the last splits no keys between programs, so a step of an answer is slow under it."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, float, bool, int], tuple[Tensor, Tensor]]
 """``q[B, Q, H, D]``, ``k`` and ``v[B, K, G, D]``, scale, causal, keys seen before a query's own (-1 for all), to output
@@ -48,23 +62,28 @@ class Flash(Blockwise):
     def partials(self, call: Call, piece: Piece, q: Tensor, k: Tensor, v: Tensor) -> list[Partial]:
         seen = k.shape[2] - q.shape[3] if piece.left else -1
         rows, k, v = (x.transpose(1, 2) for x in (q.flatten(1, 2), k, v))
-        out, lse = kernel()(rows, k, v, call.scale, piece.right, seen)
+        out, lse = kernel(q.shape[-1])(rows, k, v, call.scale, piece.right, seen)
         return [Partial(out.transpose(1, 2).reshape(q.shape), lse.reshape(q.shape[:-1]))]
 
 
-@lru_cache(maxsize=1)
-def kernel() -> Kernel:
-    """The best kernel that is installed."""
+@lru_cache(maxsize=8)
+def kernel(dim: int) -> Kernel:
+    """The best kernel that is installed for heads of ``dim`` dimensions."""
     for package in PACKAGES:
-        if importlib.util.find_spec(package):
-            return _of_package(importlib.import_module(package).flash_attn_func)
+        with suppress(ImportError, AttributeError):  # version 4 alone leaves ``flash_attn`` empty
+            if dim in package.dims:
+                return _of_package(importlib.import_module(package.module).flash_attn_func, package.unbounded)
     return _of_torch
 
 
-def _of_package(function: Callable[..., tuple[Tensor, ...]]) -> Kernel:
+def _of_package(function: Callable[..., tuple[Tensor, ...]], unbounded: int | None) -> Kernel:
+    """A package's function; versions differ in how they are asked for the log-sum-exp, and some always tell."""
+    known = inspect.signature(function).parameters
+    asked = {name: True for name in ("return_attn_probs", "return_lse") if name in known}
+
     def call(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int) -> tuple[Tensor, Tensor]:
-        window = seen, 0 if causal else -1
-        out, lse, *_ = function(q, k, v, softmax_scale=scale, causal=causal, window_size=window, return_attn_probs=True)
+        window = unbounded if seen < 0 else seen, 0 if causal else unbounded
+        out, lse, *_ = function(q, k, v, softmax_scale=scale, causal=causal, window_size=window, **asked)
         return out, lse
 
     return call

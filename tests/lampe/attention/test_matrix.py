@@ -4,6 +4,7 @@ A backend that cannot run here is skipped with its own reason; Triton's kernels 
 The tolerance is computed, see ``tests.lampe.attention.bound``.
 """
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 
@@ -65,7 +66,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def flash_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, what flash kernels say they do stands in for them: edges counted from the last query and key."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr(flash, "kernel", lambda: _flash_by_definition)
+        monkeypatch.setattr(flash, "kernel", lambda dim: _flash_by_definition)
         monkeypatch.setattr(flash.Flash, "refuses", lambda *inputs: None)
 
 
@@ -151,6 +152,31 @@ def test_steps_over_kept_keys_equal_the_oracle(method: str, dtype: torch.dtype) 
         _check("blockwise", Call(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept))
 
 
+@pytest.mark.parametrize("backend", ["blockwise", "flash"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_over_keys_that_are_turned_where_they_lie_equal_the_oracle(
+    backend: str, method: str, dtype: torch.dtype
+) -> None:
+    """What was turned can be turned back; in half precision a key is rounded again each time."""
+    encoding = method_of(method.partition(":")[0], **METHODS[method]).encode(
+        lampe.Geometry(window=WINDOW, head_dim=16), PROMPT
+    )
+    _, key, value = _inputs((4, 2), 1, 90, dtype)
+    came, own = key.clone(), Turned(own=True)
+    for stop in range(PROMPT + 1, 90):
+        q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
+        call = Call(q, key[:, :, :stop], value[:, :, :stop], encoding, scale=SCALE, start=stop - 1, turned=own)
+        plain = Call(q, came[:, :, :stop], call.value, encoding, scale=SCALE, start=stop - 1)
+        oracle = BACKENDS["dense"].attend(
+            dataclasses.replace(plain, query=q.double(), key=plain.key.double(), value=call.value.double())
+        )
+        error = (BACKENDS[backend].attend(call).double() - oracle).abs().max()
+        assert float(error) <= (1 if dtype == torch.float32 else 2) * error_bound(plain)
+    own.restore(key[:, :, :89])
+    torch.testing.assert_close(key[:, :, :89], came[:, :, :89], atol=1e-5 if dtype == torch.float32 else 0.06, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("turning", [0, 8])
 def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(dtype: torch.dtype, turning: int) -> None:
@@ -180,6 +206,16 @@ def test_every_rope_that_a_model_may_have(backend: str, phase: str, geometry: la
     start, stop = PHASES[phase]
     encoding = method_of("lampe+yarn").encode(geometry, min(stop, PROMPT))
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32, geometry.head_dim)
+    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(backend: str, phase: str) -> None:
+    start, stop = PHASES[phase]
+    geometry = lampe.Geometry(window=WINDOW, head_dim=24, rotary_dim=16)
+    encoding = method_of("chunkllama", variant="reference").encode(geometry, 40)
+    q, k, v = _inputs((4, 2), stop - start, stop, torch.float32, 24)
     _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
 
 
