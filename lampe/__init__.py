@@ -10,9 +10,10 @@ from lampe.cache import growing_cache
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, LampeError, PositionWarning, UnknownName, UnsupportedModel
 from lampe.geometry import Geometry, geometry_of
+from lampe.handle import Handle
 from lampe.mapping import PUBLISHED, Sigmoid
 from lampe.methods import METHODS, Composed, IndexMethod, Method, method_of
-from lampe.patch import Handle, explain, patch, unpatch
+from lampe.patch import explain, patch, unpatch
 from lampe.positions import PLAIN, PositionMap, PositionPlan, Region
 from lampe.rope import Rope
 from lampe.temperature import Temperature
