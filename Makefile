@@ -17,7 +17,7 @@ demo: .venv/ready ## which method still works past the window: a table in a few 
 	$(BIN)/lampe-eval run --config demo
 
 test: .venv/ready ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/ready ## style and types
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What every test shares: no network, the user's caches out of reach, the pocket model loaded once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval import models
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # many processes on the same cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
