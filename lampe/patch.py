@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lampe.attention import AUTO, Call, Chooser, Logits
 from lampe.attention.rotary import RotaryTables
@@ -345,7 +345,15 @@ def _within(encoding: Encoding, local: Local | None) -> Encoding:
 
 
 def _outermost(model: nn.Module) -> Handle | None:
-    """The outermost patch of a model."""
+    """The outermost patch of a model.
+
+    Raises:
+        UnsupportedModel: for what is no model of transformers.
+    """
+    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
+        raise UnsupportedModel(
+            f"a {type(model).__name__} is no model of transformers; give what from_pretrained returns"
+        )
     found = behind(model)
     return found if isinstance(found, Handle) else None
 

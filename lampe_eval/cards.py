@@ -1,5 +1,6 @@
 """Cards: YAML files that describe a model, a method, a suite or a task; errors name file, line and key."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lampe_eval.errors import UserError, unknown
 
 PACKAGE = Path(__file__).parent
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Card(BaseModel):
@@ -90,6 +92,29 @@ def shipped_card(kind: str, name: str, schema: type[C]) -> C:
     if name not in names(kind):
         raise unknown(kind.rstrip("s"), name, names(kind), f"lampe-eval list {kind}")
     return read(shipped("configs") / kind / f"{name}.yaml", schema)
+
+
+def card_of(name: str) -> tuple[ModelCard, str]:
+    """The card of a model, made up for a folder or hub id, and the model's label.
+
+    Raises:
+        UserError: for a name that is none of these.
+    """
+    if name in names("models"):
+        return shipped_card("models", name, ModelCard), name
+    folder = Path(name)
+    if folder.suffix in (".yaml", ".yml"):
+        return read(folder, ModelCard), folder.stem
+    if folder.is_dir():
+        return ModelCard(path=name), folder.resolve().name
+    if HUB_ID.fullmatch(name) and not folder.exists():
+        return ModelCard(path=name), name
+    raise unknown(
+        "model",
+        name,
+        names("models"),
+        "lampe-eval list models; a folder, a card's file or a hub id like org/name will do too",
+    )
 
 
 def read(path: Path, schema: type[C]) -> C:

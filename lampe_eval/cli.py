@@ -2,6 +2,7 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,12 @@ class Leaderboard(TyperGroup):
     """A group of which ``leaderboard RUN`` means ``leaderboard compare RUN``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        plain = args and args[0] not in (*self.commands, "--help")
-        return super().parse_args(ctx, ["compare", *args] if plain else args)
+        return super().parse_args(ctx, ["compare", *args] if args and self._begins_a_run(args[0]) else args)
+
+    def _begins_a_run(self, first: str) -> bool:
+        """Whether this is no command, nor one mistyped."""
+        known = first in (*self.commands, "--help")
+        return not known and (Path(first).exists() or not get_close_matches(first, self.commands))
 
 
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)
@@ -42,6 +47,17 @@ app.add_typer(leaderboard, name="leaderboard")
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
+
+def _tokens(given: str | int) -> int:
+    """What is written as 4k, or a default."""
+    from lampe_eval.suite import parse_length
+
+    try:
+        return parse_length(str(given))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Many = list[str] | None
 Assets = Annotated[Many, Argument(help="Benches, or single files as longbench/data.zip; all by default.")]
 DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read before the cache.")]
@@ -57,7 +73,11 @@ ProtocolName = Annotated[
     str | None, Option("--protocol", help="fair (default), official or lampe; see: list protocols.")
 ]
 Wording = Annotated[str | None, Option("--prompts", help="own, official or ready, where the protocol lets it.")]
-Window = Annotated[str | None, Option(help="Tokens of pretraining, where the configuration is wrong.")]
+Window = Annotated[
+    int | None,
+    Option(help="Tokens of pretraining, where the configuration is wrong.", parser=_tokens, metavar="TOKENS"),
+]
+Length = Annotated[int, Option(help="Tokens of the prompt, as 32768 or 32k.", parser=_tokens, metavar="TOKENS")]
 Dtype = Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")]
 Device = Annotated[str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")]
 Attention = Annotated[str | None, Option(help="Attention backend.")]
@@ -94,13 +114,16 @@ def run(
 ) -> None:
     """Run methods on benchmarks. The same command again goes on where it stopped."""
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
+    from lampe_eval.commands.asked import suite_of
+
+    suite = suite_of(config, options)
     if dry_run:
         from lampe_eval.commands.dry_run import dry_run_suite
 
-        raise typer.Exit(dry_run_suite(config, options))
+        raise typer.Exit(dry_run_suite(suite))
     from lampe_eval.commands.run import run_suite
 
-    raise typer.Exit(run_suite(config, options))
+    raise typer.Exit(run_suite(suite))
 
 
 @app.command()
@@ -129,6 +152,10 @@ def calibrate(
 ) -> None:
     """Fit LaMPE's mapping length, and temperatures, to a model. The same command again goes on where it stopped."""
     options = {key: value for key, value in locals().items() if key != "dry_run"}
+    from lampe_eval.commands.asked import look_up
+    from lampe_eval.suite import listed
+
+    look_up(listed(model or ()), method or (), listed(bench or ()), protocol or "fair")
     from lampe_eval.commands.calibrate import calibrate_model
 
     calibrate_model(options, dry_run)
@@ -137,11 +164,14 @@ def calibrate(
 @app.command()
 def suggest(
     model: Annotated[str, Option(help="Card, card file, folder or hub id.")] = "pocket",
-    length: Annotated[str, Option(help="Tokens of the prompt, as 32768 or 32k.")] = "32k",
+    length: Length = 32768,
     answer: Annotated[int, Option(help="Tokens of the answer, whose positions go on from the prompt's.", min=0)] = 0,
     window: Window = None,
 ) -> None:
     """Settings of every method for a model and a length, each with the rule that it comes from."""
+    from lampe_eval.commands.asked import look_up
+
+    look_up([model])
     from lampe_eval.commands.suggest import suggest as suggest_settings
 
     suggest_settings(model, length, answer, window)
@@ -227,11 +257,14 @@ def list_published() -> None:
 @showing.command("plan")
 def show_plan(
     method: Annotated[str, Option(help="Method, as for run.")] = "lampe",
-    window: Annotated[str, Option(help="Tokens of pretraining, as 4096 or 8k.")] = "8k",
-    length: Annotated[str, Option(help="Tokens of the prompt, as 32768 or 32k.")] = "32k",
+    window: Annotated[int, Option(help="Tokens of pretraining, as 4096 or 8k.", parser=_tokens)] = 8192,
+    length: Length = 32768,
     png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
 ) -> None:
     """Regions of a method's plan, its largest relative position, and a picture of the matrix."""
+    from lampe_eval.commands.asked import look_up
+
+    look_up(methods=[method])
     from lampe_eval.commands.show import plan
 
     plan(method, window, length, png)

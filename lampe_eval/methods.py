@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-import lampe
-from lampe_eval.cards import MethodCard, names, shipped_card
-from lampe_eval.errors import UserError, unknown
+from lampe_eval.cards import MethodCard, shipped_card
+from lampe_eval.errors import UserError
+
+if TYPE_CHECKING:
+    import lampe
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,24 @@ class MethodSpec:
     name: str
     settings: Mapping[str, Any]
 
-    def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> lampe.Method:
+    @property
+    def card(self) -> MethodCard:
+        """Its card, of a composed method that of its positions.
+
+        Raises:
+            UserError: for a method that does not exist.
+        """
+        return shipped_card("methods", self.name.partition("+")[0], MethodCard)
+
+    def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> "lampe.Method":
         """The method; settings come from its card, then the model's ``defaults`` for it, then the user.
 
         Raises:
             UserError: for a method, setting or value that does not exist.
         """
-        name, _, rope = self.name.partition("+")
-        if name not in names("methods"):
-            raise unknown("method", name, names("methods"), "lampe-eval list methods")
-        card = shipped_card("methods", name, MethodCard)
+        import lampe  # brings torch along, which names are looked up without
+
+        card, (name, _, rope) = self.card, self.name.partition("+")
         settings = {**card.settings, **defaults.get(name, {}), **self.settings}
         try:
             return lampe.method_of(f"{card.method}+{rope}" if rope else card.method, **settings)

@@ -1,7 +1,6 @@
 """A model by card, folder or hub id: its description first, then the model and its tokenizer."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import lampe
-from lampe_eval.cards import ModelCard, names, read, shipped_card
-from lampe_eval.errors import UserError, unknown
+from lampe_eval.cards import card_of
+from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 
 SPREAD = "spread"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -159,29 +157,6 @@ def _quiet_hub() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     huggingface_hub.logging.set_verbosity(50)  # nothing below critical: our own error says it in one line
-
-
-def card_of(name: str) -> tuple[ModelCard, str]:
-    """The card of a model, made up for a folder or hub id, and the model's label.
-
-    Raises:
-        UserError: for a name that is none of these.
-    """
-    if name in names("models"):
-        return shipped_card("models", name, ModelCard), name
-    folder = Path(name)
-    if folder.suffix in (".yaml", ".yml"):
-        return read(folder, ModelCard), folder.stem
-    if folder.is_dir():
-        return ModelCard(path=name), folder.resolve().name
-    if HUB_ID.fullmatch(name) and not folder.exists():
-        return ModelCard(path=name), name
-    raise unknown(
-        "model",
-        name,
-        names("models"),
-        "lampe-eval list models; a folder, a card's file or a hub id like org/name will do too",
-    )
 
 
 def _config(path: str, revision: str) -> PreTrainedConfig:

@@ -27,6 +27,8 @@ from lampe_eval.errors import UserError
 SCHEMA = 2
 READ = (1, 2)
 """Schemas that this version reads."""
+FEW = 5
+"""Runs that a message names."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,7 @@ class Store:
             description = yaml.safe_load(described.read_text(encoding="utf-8"))
             self.config: dict[str, Any] = description["config"]
         except (OSError, yaml.YAMLError, TypeError, KeyError):
-            what = "not the description of a run" if folder.is_dir() else "no such folder"
-            raise UserError(f"{described}: {what}; give a run's folder") from None
+            raise _no_run(folder) from None
         schema = description.get("schema", 1)
         if schema not in READ:
             raise UserError(
@@ -174,6 +175,17 @@ class Store:
                 f"{self.folder}: made with another configuration: {key} was {_short(was)}, now {_short(now)}; "
                 "choose another --output"
             )
+
+
+def _no_run(folder: Path) -> UserError:
+    """Why a folder is no run's; of one with runs in it, such as a calibration's, their names."""
+    runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
+    if runs and not (folder / "run.yaml").exists():
+        kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
+        named = ", ".join(runs[:FEW]) + (", ..." if len(runs) > FEW else "")
+        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {named}")
+    what = "not the description of a run" if folder.is_dir() else "no such folder"
+    return UserError(f"{folder / 'run.yaml'}: {what}; give a run's folder")
 
 
 def _held_by(holder: Path) -> str:

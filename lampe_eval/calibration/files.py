@@ -8,8 +8,7 @@ import yaml
 from lampe_eval.calibration import picture
 from lampe_eval.calibration.calibrate import Fitted
 from lampe_eval.calibration.order import Calibration
-from lampe_eval.cards import ModelCard
-from lampe_eval.models import card_of
+from lampe_eval.cards import ModelCard, card_of
 from lampe_eval.report.tables import save
 
 

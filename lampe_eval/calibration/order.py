@@ -27,7 +27,14 @@ ROOM = 16
 
 
 def _numbers(value: Any) -> list[float]:
-    return [float(item) for item in listed(value)]
+    return [_number(item) for item in listed(value)]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number such as 1.12") from None
 
 
 class Order(Suite):

@@ -1,18 +1,17 @@
 """``lampe-eval run --dry-run``."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.filesize import decimal
 
 from lampe_eval.commands.progress import duration
 from lampe_eval.commands.run import plan_of
 from lampe_eval.preview import Preview, operations_per_second, previews
+from lampe_eval.suite import Suite
 
 
-def dry_run_suite(config: str | None, options: dict[str, Any]) -> int:
+def dry_run_suite(suite: Suite) -> int:
     """Prints what a suite would run, and runs nothing; the exit code is 0."""
-    plan = plan_of(config, options)
+    plan = plan_of(suite)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     times: list[float] = []
     told: set[tuple[str, tuple[str, ...]]] = set()

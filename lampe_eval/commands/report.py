@@ -17,7 +17,7 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     gathered, console = gather(runs), tables.console()
     tables.publish(gathered, folder, console)
     drawn = pictures.pictures(gathered)
-    written = pictures.write(drawn, folder / "pictures")
+    pictures.write(drawn, folder / "pictures")
     tables.save(folder / "report.html", page(gathered, {name: pictures.svg(it) for name, it in drawn.items()}).encode())
-    for path in (*written, folder / "report.html"):
-        console.print(str(path), soft_wrap=True, markup=False)
+    beside = f", {len(drawn)} pictures in {folder / 'pictures'}" if drawn else ""
+    console.print(f"written to {folder / 'report.html'}{beside}", soft_wrap=True, markup=False)

@@ -2,13 +2,9 @@
 
 import shlex
 import sys
-from pathlib import Path
-from typing import Any
 
-from lampe_eval.cards import names, read, shipped, shipped_card
 from lampe_eval.commands.data import provide
 from lampe_eval.commands.progress import progress
-from lampe_eval.errors import UserError, unknown
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report import tables
 from lampe_eval.report.gather import gather
@@ -17,7 +13,7 @@ from lampe_eval.store import Store
 from lampe_eval.suite import Suite, fails
 
 
-def run_suite(config: str | None, options: dict[str, Any]) -> int:
+def run_suite(suite: Suite) -> int:
     """Runs a suite and prints its tables.
 
     Returns:
@@ -27,7 +23,7 @@ def run_suite(config: str | None, options: dict[str, Any]) -> int:
         KeyboardInterrupt: where it was interrupted; it has said how to go on.
     """
     console = tables.console()
-    plan = plan_of(config, options)
+    plan = plan_of(suite)
     _announce(plan)
     try:
         with progress() as told:
@@ -60,23 +56,8 @@ def _announce(plan: Plan) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def plan_of(config: str | None, options: dict[str, Any]) -> Plan:
+def plan_of(suite: Suite) -> Plan:
     """The plan of a suite, with the benchmark files that it needs."""
-    plan = prepare(_suite(config, options))
-    provide(plan.files, plan.suite.data_dir)
+    plan = prepare(suite)
+    provide(plan.files, suite.data_dir)
     return plan
-
-
-def _suite(config: str | None, options: dict[str, Any]) -> Suite:
-    """The options, over those of a suite file where one is given."""
-    if config is None:
-        return Suite.of(options)
-    if Path(config).is_file():
-        suite = read(Path(config), Suite)
-    elif config in names("suites"):
-        suite = shipped_card("suites", config, Suite)
-    elif Path(config).suffix in (".yaml", ".yml") or "/" in config:
-        raise UserError(f"--config: {config}: no such file")
-    else:
-        raise unknown("suite", config, names("suites"), f"the files in {shipped('configs') / 'suites'}")
-    return Suite.of({**suite.model_dump(exclude_unset=True), **{k: v for k, v in options.items() if v is not None}})

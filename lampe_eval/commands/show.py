@@ -9,16 +9,14 @@ import lampe
 from lampe_eval.errors import UserError
 from lampe_eval.methods import parse
 from lampe_eval.report import picture
-from lampe_eval.suite import parse_length
 
 
-def plan(method: str, window_text: str, length: str, png: Path | None) -> None:
+def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     """Regions, largest relative position and picture of a method's plan."""
     specs = parse([method])
     if len(specs) != 1:
         raise UserError(f"--method: one method at a time, got {method!r}")
     try:
-        tokens, window = parse_length(length), parse_length(window_text)
         geometry = lampe.Geometry(window=window)
         resolved = specs[0].build({}).resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)

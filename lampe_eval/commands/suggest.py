@@ -5,19 +5,13 @@ from collections.abc import Iterator
 import lampe
 from lampe_eval import models
 from lampe_eval.cards import MethodCard, names, shipped_card
-from lampe_eval.errors import UserError
 from lampe_eval.methods import MethodSpec
 from lampe_eval.models import ModelSource
 from lampe_eval.report import tables
-from lampe_eval.suite import parse_length
 
 
-def suggest(model: str, length_text: str, answer: int, window_text: str | None) -> None:
+def suggest(model: str, length: int, answer: int, window: int | None) -> None:
     """Prints what every method takes for a model and a length, and where each setting comes from."""
-    try:
-        length, window = parse_length(length_text), parse_length(window_text) if window_text else None
-    except ValueError as error:
-        raise UserError(f"suggest: {error}") from None
     source = models.find(model, window=window)
     console = tables.console()
     console.print(

@@ -122,7 +122,8 @@ def _averages(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
     first, methods = rows.iloc[0], list(_by_label(rows))
     at = [f" at {length}" if pd.notna(length) else "" for length in further["length"]]
     lines = _named(further.assign(name=further["name"] + at), methods, higher_is_better(rows))
-    return Block(f"{first['bench']} · over tasks · {circumstances(first)}", ["", *methods], lines, [])
+    title = f"{first['bench']} · over tasks · {circumstances(first)}"
+    return Block(title, ["", *methods], lines, [*_batched(rows)])
 
 
 def _by_label(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -183,7 +184,13 @@ def _notes(rows: pd.DataFrame, place: str) -> list[str]:
             notes.append(
                 f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each' if alike else ', '.join(places)}"
             )
-    return notes
+    return [*notes, *_batched(rows)]
+
+
+def _batched(rows: pd.DataFrame) -> Iterator[str]:
+    """Whether prompts ran together, which rounds otherwise than one at a time."""
+    if (most := rows["batch"].max()) > 1:
+        yield f"prompts ran in batches of up to {most}; published numbers are of one prompt at a time"
 
 
 def _short(value: float) -> str:

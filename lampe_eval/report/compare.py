@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.cards import MethodCard, ModelCard, names, shipped_card
+from lampe_eval.cards import ModelCard, names, shipped_card
 from lampe_eval.methods import MethodSpec, parse
 from lampe_eval.report.published import Cell, Figure, Mean, Published
 from lampe_eval.report.scores import scores
@@ -223,10 +223,12 @@ class _Run:
         yield from self._state(rows)
 
     def _state(self, rows: Mapping[Cell, Mapping[str, Any]]) -> Iterator[str]:
-        """Whether a task has changed since, and how many samples lack."""
+        """Whether a task has changed since, samples ran in batches, and how many lack."""
         versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {self.table.version}
         if versions:
             yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
+        if (batch := max(row["batch"] for row in rows.values())) > 1:
+            yield f"batch {batch} (published 1)"
         for column in ("missing", "errors", "skipped"):
             if count := sum(row[column] for row in rows.values()):
                 yield f"{count} {column}"
@@ -244,8 +246,7 @@ def _window(model: str) -> int | None:
 
 def _settings(published: MethodSpec, label: str, ours: Mapping[str, Any]) -> Iterator[str]:
     """Settings that differ, and those that a user gave of which the table says nothing."""
-    card = shipped_card("methods", published.name.partition("+")[0], MethodCard)
-    known = {**card.settings, **published.settings}
+    known = {**published.card.settings, **published.settings}
     given = parse([label])[0].settings
     for key, value in known.items():
         if ours.get(key) != value:

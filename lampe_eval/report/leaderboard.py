@@ -1,7 +1,8 @@
 """A comparison on paper: leaderboard-<table>.csv and leaderboard-<table>.md of a run, and the same in the terminal."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -26,6 +27,9 @@ HEAD = (
     "differs",
 )
 
+FEW = 3
+"""Names or reasons in a row that a reader of the terminal takes in."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -35,13 +39,17 @@ class Sheet:
         title: what is beside what.
         lines: cells by ``HEAD``.
         notes: what the letters in the last column stand for.
-        remarks: what either side has alone, and what is known of the table.
+        alone: what either side has alone.
+        known: of the table.
+        summary: of what either side has alone, for the terminal.
     """
 
     title: str
     lines: list[tuple[str, ...]]
     notes: list[str]
-    remarks: list[tuple[str, list[str]]]
+    alone: dict[str, list[str]]
+    known: list[str]
+    summary: list[str]
 
 
 def show(run: Path, against: str, console: Console) -> None:
@@ -56,7 +64,7 @@ def show(run: Path, against: str, console: Console) -> None:
     store.write(f"leaderboard-{name}.csv", comparison.frame().to_csv(index=False, float_format="%.6f"))
     store.write(f"leaderboard-{name}.md", _markdown(sheet))
     _print(sheet, console)
-    files = f"leaderboard-{name}.csv, leaderboard-{name}.md"
+    files = f"leaderboard-{name}.csv, leaderboard-{name}.md; the latter lists what either has alone"
     console.print(f"written to {store.folder}: {files}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -70,14 +78,15 @@ def origin(table: Published) -> str:
 def _sheet(name: str, table: Published, comparison: Comparison) -> Sheet:
     notes = list(dict.fromkeys(note for match in comparison.matches if (note := _note(match))))
     lines = [_line(match, notes) for match in comparison.matches]
-    remarks = [
-        ("published, but not in the run", list(_missing(comparison))),
-        ("in the run, but not published", list(_unused(comparison))),
-        ("known of the table", [*table.deviations, f"read in: {table.source.read}"]),
-    ]
+    alone = {
+        "published, but not in the run": list(_missing(comparison)),
+        "in the run, but not published": list(_unused(comparison)),
+    }
+    known = [*table.deviations, f"read in: {table.source.read}"]
     found = len({id(match.figure) for match in comparison.matches})
     title = f"{name}: {found} of {found + len(comparison.missing)} published numbers · {origin(table)}"
-    return Sheet(title, lines, [f"{_letter(index)}: {note}" for index, note in enumerate(notes)], remarks)
+    lettered = [f"{_letter(index)}: {note}" for index, note in enumerate(notes)]
+    return Sheet(title, lines, lettered, alone, known, list(_summary(comparison)))
 
 
 def _line(match: Match, notes: list[str]) -> tuple[str, ...]:
@@ -120,6 +129,29 @@ def _unused(comparison: Comparison) -> Iterator[str]:
         yield f"{model} · {method} · {bench} at {length}: {', '.join(rows['task'])}"
 
 
+def _summary(comparison: Comparison) -> Iterator[str]:
+    """How much either side has alone, and where nothing matches what each is about."""
+    figures, unused = [figure for figure, _ in comparison.missing], comparison.unused
+    if not comparison.matches:
+        benches = (cell.task.partition("/")[0] for figure in figures for cell in figure.cells)
+        published = f"{_few(figure.row.model for figure in figures)} on {_few(benches)}"
+        ours = "nothing" if unused.empty else f"{_few(unused['model'])} on {_few(unused['bench'])}"
+        yield f"nothing matches: published is {published}; in the run is {ours}"
+    if figures:
+        reasons = Counter(why for _, why in comparison.missing).most_common()
+        told = _few((f"{why} ({count})" for why, count in reasons), "; ")
+        yield f"published, but not in the run: {len(figures)} numbers: {told}"
+    if comparison.matches and not unused.empty:
+        yield f"in the run, but not published: {len(unused)} cells of {_few(unused['bench'])}"
+
+
+def _few(names: Iterable[str], comma: str = ", ") -> str:
+    """The first few of some names, each once, and how many more there are."""
+    distinct = list(dict.fromkeys(names))
+    more = [f"and {len(distinct) - FEW} more"] if len(distinct) > FEW else []
+    return comma.join([*distinct[:FEW], *more])
+
+
 def _print(sheet: Sheet, console: Console) -> None:
     table = Table()
     for index, title in enumerate(HEAD):
@@ -129,7 +161,8 @@ def _print(sheet: Sheet, console: Console) -> None:
     console.print(sheet.title, soft_wrap=True, markup=False, highlight=False, style="bold")
     if sheet.lines:
         console.print(table)
-    for text in (*sheet.notes, *(f"{title}: {item}" for title, items in sheet.remarks for item in items)):
+    known = [f"known of the table: {item}" for item in sheet.known] if sheet.lines else []
+    for text in (*sheet.notes, *sheet.summary, *known):
         console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -138,7 +171,7 @@ def _markdown(sheet: Sheet) -> str:
     if sheet.lines:
         lines += [_row(HEAD), "|---|---|---|" + "---:|" * (len(HEAD) - 3), *map(_row, sheet.lines), ""]
     lines += [f"- {note}" for note in sheet.notes]
-    for title, items in sheet.remarks:
+    for title, items in {**sheet.alone, "known of the table": sheet.known}.items():
         lines += ["", f"## {title.capitalize()}", "", *(f"- {item}" for item in items or ["nothing"])]
     return "\n".join([*lines, ""])
 

@@ -30,6 +30,7 @@ COLUMNS = (
     "errors",
     "skipped",
     "cut",
+    "batch",
     "largest_position",
     "window",
 )
@@ -52,7 +53,10 @@ DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "va
 
 
 def scores(store: Store) -> pd.DataFrame:
-    """Tidy scores of a run: one row per cell, in the order of the run; ``details`` holds a cell's further numbers."""
+    """Tidy scores of a run: one row per cell, in the order of the run.
+
+    ``batch`` is the most prompts of a cell that ran together, ``details`` holds its further numbers.
+    """
     return _frame([_record(store, cell, samples, *_rows(store, cell)) for cell, samples in store.cells().items()])
 
 
@@ -122,6 +126,7 @@ def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: S
         "errors": len(rows) - len(good) - skipped,
         "skipped": skipped,
         "cut": sum("cut" in row for row in good),
+        "batch": max((row.get("batch", 1) for row in good), default=1),
         "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
         "window": store.config["models"][cell.model]["window"],
         "details": {},

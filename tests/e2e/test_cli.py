@@ -55,6 +55,35 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_names_are_looked_up_before_torch_is_brought_along() -> None:
+    script = """
+import sys
+from lampe_eval.cli import main
+for arguments in sys.argv[1:]:
+    sys.argv = ["lampe-eval", *arguments.split()]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert stopped.code == 2
+assert "torch" not in sys.modules
+"""
+    asked = [
+        "run --method lamp",
+        "run --bench nih --dry-run",
+        "run --model poket",
+        "run --protocol far",
+        "run --config nosuch",
+        "run --lengths 4q",
+        "calibrate --bench ppl/exat",
+        "suggest --model poket",
+        "suggest --length 3x",
+        "show plan --method lamp",
+        "leaderboard . --against lampe-tabel1",
+    ]
+    done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, len(asked)), done.stderr
+
+
 @pytest.mark.parametrize("what", ["models", "methods", "benches", "tasks", "published"])
 def test_list(cli: Cli, what: str) -> None:
     done = cli("list", what)
@@ -79,7 +108,7 @@ def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     assert "did you mean 'lampe-ruler'" in _refused(
         cli("leaderboard", "--against", "lampe-rulr", str(tmp_path / "run"))
     )
-    assert "give a run's folder" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
+    assert "give one of those in it: run" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
     assert "Missing option '--against'" in _refused(cli("leaderboard", str(tmp_path)))
 
 
@@ -125,7 +154,11 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["score", "/none"], "/none/run.yaml: no such folder"),
         (["score", "--preds", "/none", "--bench", "longbench"], "/none: holds no .jsonl files"),
         (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
-        (["show", "plan", "--length", "x"], "'x' is not a length in tokens"),
+        (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
+        (["show", "plan", "--method", "pi,ntk"], "--method: one method at a time, got 'pi,ntk'"),
+        (["calibrate", "--temperatures", "1,hot"], "--temperatures: 'hot' is not a number such as 1.12"),
+        (["suggest", "--length", "3x"], "'--length': '3x' is not a length in tokens such as 4096, 4k or 1m"),
+        (["suggest", "--model", "nobody/nothing"], "nobody/nothing: not in the local cache, and the hub cannot be"),
         (["show", "plan", "--png", "/none/x.png"], "/none/x.png: cannot be written"),
     ],
 )

@@ -30,7 +30,8 @@ def test_a_run_is_reported_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(list(Path("out/pictures").glob("*.svg"))) == 2
     told = capsys.readouterr().out
     assert "niah/grid · recall · pocket, window 256 · protocol fair" in told
-    assert "out/pictures/niah-grid-by-depth.pdf" in told
+    assert told.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
+    assert Path("out/pictures/niah-grid-by-depth.pdf").exists()
 
 
 def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,12 +54,19 @@ def test_all_runs_are_on_one_page(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "a/report.html" not in page
     assert _cli(monkeypatch, "leaderboard", "build", "results/a/samples") == 2
     assert "results/a/samples: no run in this folder" in capsys.readouterr().err
+    assert _cli(monkeypatch, "leaderboard", "buidl") == 2
+    assert "No such command 'buidl'. Did you mean 'build'?" in capsys.readouterr().err
 
 
 def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(monkeypatch, "nothing") == 2
     assert "nothing/run.yaml: no such folder; give a run's folder" in capsys.readouterr().err
     stored.run(Path("out"), FOUND)
+    assert _report(monkeypatch, ".") == 2
+    assert ".: a folder of runs, not a run; give one of those in it: out" in capsys.readouterr().err
+    Path("m-calibrated.yaml").write_text("")
+    assert _report(monkeypatch, ".") == 2
+    assert ".: a calibration, not a run; give one of those in it: out" in capsys.readouterr().err
     Path("file").write_text("")
     assert _report(monkeypatch, "out", "--output", "file") == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -336,6 +336,13 @@ def test_what_cannot_be_patched_is_refused_with_a_reason(model: LlamaForCausalLM
         model(random_ids(4), attention_mask=torch.tensor([[1, 0, 1, 1]]))
 
 
+@pytest.mark.parametrize("thing", [None, "org/name", torch.nn.Linear(1, 1)])
+def test_what_is_no_model_is_refused(thing: object) -> None:
+    for act in (lampe.patch, lampe.unpatch, lampe.explain):
+        with pytest.raises(lampe.UnsupportedModel, match=f"a {type(thing).__name__} is no model of transformers"):
+            act(thing)
+
+
 def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(model: LlamaForCausalLM) -> None:
     other = LlamaForCausalLM(model.config)
     with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="shares its configuration"):

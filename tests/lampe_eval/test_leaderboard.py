@@ -120,15 +120,22 @@ def test_a_mean_takes_no_task_for_another(tmp_path: Path) -> None:
     assert why == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
 
 
-def test_another_version_of_a_task_and_failed_samples_are_said(tmp_path: Path) -> None:
+def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path: Path) -> None:
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
     store = made.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
     store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
+    store.append(cell, {**store.rows(cell)[1], "batch": 3})
     store.plan({cell: 6})
     (match,) = compare(store, table).matches
-    assert match.remarks == ("task version 2 (compared with 1)", "2 missing", "1 errors", "samples 3 (published 500)")
+    assert match.remarks == (
+        "task version 2 (compared with 1)",
+        "batch 3 (published 1)",
+        "2 missing",
+        "1 errors",
+        "samples 3 (published 500)",
+    )
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Meta-Llama-3-8B-Instruct", "Meta-Llama-3-8B-Instruct"])
@@ -160,7 +167,8 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "string-ruler-tasks: 2 of 42 published numbers" in printed
     assert "a: variant exact (published reference); local auto (published 128)\n" in printed
-    assert "published, but not in the run: Qwen2-72b-string (single1, single2" in printed
+    assert "published, but not in the run: 40 numbers: model not in the run (" in printed
+    assert "Qwen2-72b" not in printed
     rows = list(csv.DictReader((tmp_path / "leaderboard-string-ruler-tasks.csv").read_text().splitlines()))
     assert Counter(row["status"] for row in rows) == {"both": 2, "published only": 40}
     (vt,) = [row for row in rows if row["status"] == "both" and row["quantity"] == "vt"]
@@ -170,6 +178,20 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = (tmp_path / "leaderboard-string-ruler-tasks.md").read_text()
     assert text.startswith("# string-ruler-tasks: 2 of 42 published numbers")
     assert f"| 88.08 | {ours:.2f} ± " in text
+    assert "- Qwen2-72b-string (single1, single2" in text
+
+
+def test_a_run_with_nothing_in_common_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [Cell("pocket", method, "niah", task, 512) for method in ("pi", "ntk") for task in ("single", "multikey")]
+    made.store(tmp_path, cells, "fair")
+    show(tmp_path, "lampe-table1", console())
+    _, nothing, missing, written = capsys.readouterr().out.splitlines()
+    published = "llama2-7b-chat, llama3-8b-instruct on longbench, leval"
+    assert nothing == f"nothing matches: published is {published}; in the run is pocket on niah"
+    assert missing == "published, but not in the run: 24 numbers: model not in the run (24)"
+    assert written.endswith("leaderboard-lampe-table1.md; the latter lists what either has alone")
+    text = (tmp_path / "leaderboard-lampe-table1.md").read_text()
+    assert "## In the run, but not published\n\n- pocket · pi · niah at 512: single, multikey\n" in text
 
 
 def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:

@@ -76,6 +76,20 @@ def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
     assert [[str(value) for value in values[1:]] for _, values in block.lines] == [["-", "100.0"], ["100.0", "-"]]
 
 
+def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
+    store = stored.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
+    (alone,) = blocks(gather([tmp_path]))
+    cell = next(iter(store.cells()))
+    store.append(cell, {**store.rows(cell)[0], "batch": 4})
+    gathered = gather([tmp_path])
+    (batched,) = blocks(gathered)
+    note = "prompts ran in batches of up to 4; published numbers are of one prompt at a time"
+    assert batched.notes == [*alone.notes, note]
+    assert gathered.scores["batch"].tolist() == [4, 1]
+    assert note in markdown(batched).splitlines()
+    assert rf"\item {note}." in latex([batched])
+
+
 def test_markdown(block: Block) -> None:
     lines = markdown(block).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"

@@ -59,6 +59,7 @@ def scores(frame: pd.DataFrame, reports: Mapping[str, str] | None = None) -> Tab
         text("bench", "Benchmark"),
         text("metric", "Metric", choose=False),
         text("temperature", "Temperature", choose=False),
+        number("batch", "Batch"),
         number("largest_position", "Reach"),
         number("window", "Window"),
         text("protocol", "Protocol"),

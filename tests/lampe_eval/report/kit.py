@@ -83,6 +83,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "stderr": math.nan,
         "n": samples,
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
+        "batch": 1,
         "largest_position": 255.0,
         "window": 256,
         **fields,

@@ -89,7 +89,7 @@ def test_the_exit_code_is_what_fail_on_error_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], threshold: str, code: int
 ) -> None:
     _at(monkeypatch, _broken, 1)
-    assert run_suite(None, {**SMALL, "output": tmp_path / "run", "fail_on_error": threshold}) == code
+    assert run_suite(Suite.of({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold})) == code
     assert "1 samples failed; their errors are in samples/ and in run.log" in capsys.readouterr().out
 
 
@@ -114,7 +114,7 @@ def test_an_empty_answer_is_scored_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(LocalEngine, "answer", lambda *_, **__: [Answer(" ", 1, "eos")])
-    assert run_suite(None, {**SMALL, "output": tmp_path / "run"}) == 0
+    assert run_suite(Suite.of({**SMALL, "output": tmp_path / "run"})) == 0
     assert "4 answers are empty" in capsys.readouterr().out
     assert [row["score"] for row in _rows(tmp_path / "run")] == [0.0] * 4
 
@@ -187,7 +187,7 @@ def test_ctrl_c_finishes_the_sample_in_hand(
     with monkeypatch.context() as patch:
         _at(patch, lambda: os.kill(os.getpid(), signal.SIGINT), 2)
         with pytest.raises(KeyboardInterrupt):
-            run_suite(None, {**SMALL, "output": tmp_path / "run"})
+            run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
     said = capsys.readouterr().err
     assert "finishing the sample in hand; Ctrl-C again stops at once" in said
     assert f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:" in said
@@ -219,6 +219,6 @@ def test_batches_are_flagged_and_answer_the_same(tmp_path: Path) -> None:
 
 
 def test_what_a_sample_cost_is_in_no_score(tmp_path: Path) -> None:
-    run_suite(None, {**SMALL, "output": tmp_path / "run"})
+    run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
     (row,) = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
     assert not {*COSTS, "backend"} & set(row)
