@@ -27,7 +27,7 @@ def write(gathered: Gathered, folder: Path) -> list[str]:
     """
     tables = list(blocks(gathered))
     frames = {
-        "scores.csv": gathered.scores[["run", *COLUMNS]],
+        "scores.csv": gathered.scores[["run", "settings", *COLUMNS]],
         "details.csv": gathered.details,
         "pairs.csv": gathered.pairs,
         "table.csv": _wide(gathered.scores),
@@ -112,10 +112,12 @@ def _short_of(store: Store) -> Iterator[str]:
 
 
 def _wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """Score and standard error columns by length."""
-    keys = ["run", "model", "protocol", "bench", "task", "metric", "method"]
-    wide = frame.pivot(index=keys, columns="length", values=["score", "stderr"])
-    kinds, lengths = wide.columns.get_level_values(0), wide.columns.get_level_values(1)
-    wide.columns = pd.Index([f"{n}" if k == "score" else f"{n} stderr" for k, n in zip(kinds, lengths, strict=True)])
+    """By length the score, its standard error, of how many samples it is, how many it lacks and how many were cut."""
+    keys = ["run", "settings", "model", "protocol", "bench", "task", "metric", "method"]
+    frame = frame.assign(lacking=frame[["missing", "errors", "skipped"]].sum(axis=1))
+    frame = frame.astype(dict.fromkeys(["n", "lacking", "cut"], "Int64"))
+    kinds = {"score": "", **{kind: f" {kind}" for kind in ("stderr", "n", "lacking", "cut")}}
+    pivots = [frame.pivot(index=keys, columns="length", values=kind).add_suffix(kinds[kind]) for kind in kinds]
+    wide = pd.concat(pivots, axis=1)
     order = frame[keys].drop_duplicates()
     return order.merge(wide.reset_index(), on=keys)

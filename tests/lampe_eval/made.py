@@ -30,7 +30,14 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
     for cell in cells:
         for index in range(SAMPLES):
             made.append(
-                cell, {**_sample(cell, index), "id": f"{index}", "temperature": "none", "largest_position": 1.0}
+                cell,
+                {
+                    **_sample(cell, index),
+                    "id": f"{index}",
+                    "sha256": "",
+                    "temperature": "none",
+                    "largest_position": 1.0,
+                },
             )
     return made
 
@@ -52,6 +59,7 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
         "protocols": {bench: found.model_dump(mode="json") for bench, found in protocols.items()},
         "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
         "limit": SAMPLES,
+        "seed": 0,
         "text": "pg19-validation sha256:0",
     }
 
