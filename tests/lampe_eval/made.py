@@ -29,16 +29,8 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
     made.plan(dict.fromkeys(cells, SAMPLES))
     for cell in cells:
         for index in range(SAMPLES):
-            made.append(
-                cell,
-                {
-                    **_sample(cell, index),
-                    "id": f"{index}",
-                    "sha256": "",
-                    "temperature": "none",
-                    "largest_position": 1.0,
-                },
-            )
+            about = {"id": f"{index}", "sha256": "", "temperature": "none", "largest_position": 1.0}
+            made.append(cell, {**_sample(cell, index), **about})
     return made
 
 

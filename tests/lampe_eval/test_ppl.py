@@ -59,7 +59,7 @@ def _windows(protocol: str, texts: list[str], length: int, stride: int, bos: int
 
 
 @pytest.mark.parametrize(
-    ("protocol", "documents"), [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 1]), ("dense", [0, 0, 0, 0, 1, 1])]
+    ("protocol", "documents"), [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])]
 )
 def test_a_window_tells_of_which_document_it_is(protocol: str, documents: list[int], tmp_path: Path) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
@@ -75,7 +75,7 @@ def _rows(losses: Iterable[float], length: int, documents: Sequence[int] | None 
 
 @pytest.mark.parametrize("protocol", ["exact", "stride"])
 def test_errors_are_over_documents_where_there_are_several(protocol: str) -> None:
-    """Windows of a document that are all alike tell as much as one; rows of old, and of one document, stay as they were."""
+    """Windows of a document that are alike tell as much as one; old rows, and a single document's, are as they were."""
     task, losses = _task(protocol, 4), [1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.8, 1.8, 1.8]
     old, one, several = (
         Ppl().reduce(task, _rows(losses, 8, documents), FAIR)
