@@ -194,6 +194,10 @@ class Bench(ABC):
         """More numbers of a cell, by name."""
         return {}
 
+    def counts(self, rows: Sequence[Row]) -> dict[str, int]:
+        """Of how many samples numbers of ``details`` are, where they are of some alone and it is known."""
+        return {}
+
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """What the benchmark reports of its tasks at one length, by name; none of them lacks a sample."""
         return {}

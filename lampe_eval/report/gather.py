@@ -21,7 +21,7 @@ class Gathered:
     Attributes:
         runs: named after their folders.
         scores: a row per cell, columns ``run``, ``settings`` in which the runs differ, ``report.scores.COLUMNS`` and
-            ``details``.
+            ``details`` and ``counts``.
         details: further numbers and averages, columns ``run`` and ``report.scores.DETAILS``.
         sampled: by run and cell, what methods are compared by.
     """

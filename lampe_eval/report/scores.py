@@ -35,14 +35,14 @@ COLUMNS = (
     "largest_position",
     "window",
 )
-DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value", "stderr")
+DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value", "stderr", "n")
 
 
 def scores(store: Store) -> pd.DataFrame:
     """Tidy scores of a run: one row per cell, in the order of the run.
 
     ``units`` is how many of ``unit`` the error is of, ``batch`` the most prompts of a cell that ran together;
-    ``details`` holds its further numbers.
+    ``details`` holds its further numbers, ``counts`` of how many samples these are where they are of some alone.
     """
     return scores_and_samples(store)[0]
 
@@ -56,7 +56,7 @@ def scores_and_samples(store: Store) -> tuple[pd.DataFrame, dict[Cell, Sampled]]
         if good:
             ids = [(row["id"], row["sha256"]) for row in good]
             sampled[cell] = Sampled(ids, _estimate(store, cell, good))
-    return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details"]), sampled
+    return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details", "counts"]), sampled
 
 
 def _rows(store: Store, cell: Cell) -> tuple[list[Row], list[Row]]:
@@ -69,15 +69,16 @@ def details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
     """Further numbers of cells, then averages over tasks (no task) and over lengths (neither), one a row."""
     keys = ["model", "method", "protocol", "bench"]
     records: list[dict[str, Any]] = [
-        {**{str(key): item for key, item in row.items()}, "name": name, "value": value}
-        for row in frame[[*keys, "task", "length", "details"]].to_dict("records")
+        {**{str(key): item for key, item in row.items()}, "name": name, "value": value, "n": counts.get(name)}
+        for row in frame[[*keys, "task", "length", "details", "counts"]].to_dict("records")
+        for counts in [row.pop("counts")]
         for name, value in row.pop("details").items()
     ]
     for group, rows in frame.groupby(keys, sort=False):
         head = dict(zip(keys, group, strict=True))
         bench, protocol = BENCHES[str(head["bench"])], _protocol(store, str(head["bench"]))
         records += [{**head, **average} for average in averages(bench, protocol, rows)]
-    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64"})
+    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64", "n": "Int64"})
 
 
 def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: Sequence[Row]) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: S
         "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
         "window": store.config["models"][cell.model]["window"],
         "details": {},
+        "counts": BENCHES[cell.bench].counts(good),
     }
     if good:
         score = BENCHES[cell.bench].reduce(task, good, _protocol(store, cell.bench))

@@ -19,7 +19,7 @@ FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, Fal
 def test_a_run(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
     found = gather([tmp_path / "a"])
-    assert list(found.scores) == ["run", "settings", *COLUMNS, "details"]
+    assert list(found.scores) == ["run", "settings", *COLUMNS, "details", "counts"]
     assert list(found.details) == ["run", *DETAILS]
     assert list(found.pairs) == [*PAIRS]
     assert found.scores[["run", "method", "score", "n"]].values.tolist() == [
@@ -27,6 +27,7 @@ def test_a_run(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found.details["name"].tolist() == ["depth 0", "depth 50", "depth 100"] * 2
     assert found.details["value"].tolist() == [100, 100, 100, 100, 0, 0]
+    assert found.details["n"].tolist() == [1] * 6
     (pair,) = found.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
     assert (pair["difference"], pair["p"]) == (pytest.approx(200 / 3), 0.5)

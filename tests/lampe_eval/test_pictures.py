@@ -35,6 +35,14 @@ def test_a_heat_map_has_depths_down_and_lengths_across(needles: dict[str, Figure
     np.testing.assert_array_equal(original, [[100, 0], [100, np.nan], [100, 0]])  # none was asked for there
 
 
+def test_a_heat_map_has_rings_where_samples_are_missing(needles: dict[str, Figure]) -> None:
+    figure = needles["niah/grid by depth"]
+    lampe, original = (axes.lines[0].get_xydata().tolist() for axes in figure.axes[:2])
+    assert lampe == []
+    assert original == [[1, 0], [1, 1], [1, 2]]
+    assert "rings: samples are missing" in figure.get_supxlabel()
+
+
 def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Figure]) -> None:
     lampe, original = needles["niah/grid by length"].axes
     *_, own, short, window = lampe.lines

@@ -103,6 +103,7 @@ def details(frame: pd.DataFrame) -> Table:
         number("length", "Length", choose=True),
         text("name", "Number"),
         number("value", "Value", 2),
+        number("n", "n"),
         text("bench", "Benchmark"),
         text("model", "Model"),
         text("protocol", "Protocol"),

@@ -59,7 +59,7 @@ def gathered(
         for cell, samples in run.cells().items()
     ]
     details = [
-        {key: record[key] for key in ("run", "protocol", *KEYS)} | {"name": "depth 0", "value": 1.0}
+        {key: record[key] for key in ("run", "protocol", *KEYS)} | {"name": "depth 0", "value": 1.0, "n": 1}
         for record in records
     ]
     plain = {"settings": "", "model": "m", "window": 256, "protocol": "fair", "bench": "niah", "task": "single"}
