@@ -17,9 +17,12 @@ Numbers that others published, as `configs/published/*.yaml` has them, to hold a
 
 The second command prints each published number beside ours, and writes the same as `leaderboard-<table>.csv` and `.md`
 into the run's folder: ours with its standard error, the difference, whether that lies within the 95 % interval of ours,
-and every setting in which the two differ (window, dtype, protocol, text, settings of the method, version of the task,
-samples). The interval is 1.96 standard errors to either side; for a mean over tasks these are taken as independent.
-What only one side has is listed, and a mean is compared only where the run has every task of it.
+and every setting in which the two differ (window, dtype, protocol, text, haystack, seed, settings of the method,
+version of the task, batches, samples, those that were cut). The interval is Student's t; for a mean over tasks these
+are taken as independent (degrees of freedom by Welch and Satterthwaite). Samples that all score alike are no certainty:
+a share then has the error of two right and two wrong answers more (Agresti and Coull). Of a perplexity the error is
+over documents, or over blocks of a single one. Half a unit of the last printed digit counts for nothing. What only one
+side has is listed, and a mean is compared only where the run has every task of it.
 
 A published row meets every method of the run that bears the same name; settings that differ are said. A model is known
 by its card, its hub id, or a folder called like the last part of that. `--against FILE.yaml` takes a table of your own.
