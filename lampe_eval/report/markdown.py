@@ -1,15 +1,27 @@
-"""A table in Markdown, best numbers bold."""
+"""Tables in Markdown: best numbers bold, names as they are."""
+
+import re
+from collections.abc import Iterable
 
 from lampe_eval.report.blocks import Block
 
 
 def markdown(block: Block) -> str:
     """The table under its title, its notes below."""
-    rows = [[label, *(f"**{value}**" if value.place == 1 else str(value) for value in vs)] for label, vs in block.lines]
-    table = [_row(block.columns), f"|---|{'---:|' * (len(block.columns) - 1)}", *map(_row, rows)]
-    return "\n".join([f"### {block.title}", "", *table, *(f"\n{note}" for note in block.notes), ""])
+    rows = [
+        [escaped(label), *(f"**{value}**" if value.place == 1 else str(value) for value in values)]
+        for label, values in block.lines
+    ]
+    head = [row(map(escaped, block.columns)), f"|---|{'---:|' * (len(block.columns) - 1)}"]
+    notes = [f"\n{escaped(note)}" for note in block.notes]
+    return "\n".join([f"### {escaped(block.title)}", "", *head, *map(row, rows), *notes, ""])
 
 
-def _row(texts: list[str]) -> str:
-    cells = [text.replace("|", "\\|") for text in texts]
+def row(cells: Iterable[str]) -> str:
+    """A line of a table; its cells are Markdown."""
     return f"| {' | '.join(cells)} |"
+
+
+def escaped(text: str) -> str:
+    """The text, so that Markdown shows every character of it as it is, on one line."""
+    return re.sub(r"([\\`*\[<|])", r"\\\1", " ".join(text.splitlines()))

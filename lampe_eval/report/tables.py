@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -17,6 +18,8 @@ from lampe_eval.report.latex import latex
 from lampe_eval.report.markdown import markdown
 from lampe_eval.report.scores import COLUMNS
 from lampe_eval.store import Store
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write(gathered: Gathered, folder: Path) -> list[str]:
@@ -32,7 +35,7 @@ def write(gathered: Gathered, folder: Path) -> list[str]:
         "pairs.csv": gathered.pairs,
         "table.csv": _wide(gathered.scores),
     }
-    texts = {name: gathered.tidy(frame).to_csv(index=False, float_format="%.6f") for name, frame in frames.items()} | {
+    texts = {name: csv(gathered.tidy(frame)) for name, frame in frames.items()} | {
         "table.md": "\n".join(map(markdown, tables)),
         "table.tex": latex(tables),
     }
@@ -54,6 +57,13 @@ def save(path: Path, content: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    guarded = frame[texts].map(lambda text: f"'{text}" if str(text).startswith(FORMULA) else text)
+    return frame.assign(**guarded).to_csv(index=False, float_format="%.6f")
 
 
 def console() -> Console:

@@ -68,6 +68,14 @@ def test_runs_that_differ_have_pictures_of_their_own_names(tmp_path: Path) -> No
     assert len(by_length.axes) == 4
 
 
+def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
+    stored.run(tmp_path / "cost $5 to $x_{$", FOUND)
+    stored.run(tmp_path / "b", FOUND)
+    (by_length, _) = pictures(gather([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
+    assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
+    assert svg(by_length)
+
+
 def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:
     stored.run(tmp_path / "run", FOUND)
     first, second = (write(pictures(gather([tmp_path / "run"])), tmp_path / name) for name in "ab")

@@ -11,7 +11,7 @@ from lampe_eval.report.blocks import Block, Value, blocks
 from lampe_eval.report.gather import gather
 from lampe_eval.report.latex import escaped, latex
 from lampe_eval.report.markdown import markdown
-from lampe_eval.report.tables import write
+from lampe_eval.report.tables import csv, write
 from lampe_eval.store import Cell
 from tests.lampe_eval import made, stored
 
@@ -148,6 +148,22 @@ def test_latex(block: Block) -> None:
     assert [text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == sorted(
         text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")
     )
+
+
+def test_names_are_no_markdown() -> None:
+    hostile = Block(r"a|b <i> `c` \d *e* [f](g)", ["method", "1|2"], [("<b>|`x`", [Value("1")])], ["*note*\n# no"])
+    title, _, columns, _, line, _, note, *_ = markdown(hostile).splitlines()
+    assert title == r"### a\|b \<i> \`c\` \\d \*e\* \[f](g)"
+    assert columns == r"| method | 1\|2 |"
+    assert line == r"| \<b>\|\`x\` | 1 |"
+    assert note == r"\*note\* # no"
+
+
+def test_names_are_no_formulas() -> None:
+    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 1, 2, 3]})
+    assert csv(frame).splitlines() == [
+        "model,n,x", "'=cmd(),-1,-0.500000", "plain,2,1.000000", "'@a,3,2.000000", ",4,3.000000",
+    ]  # fmt: skip
 
 
 def test_what_latex_reads_as_commands_is_escaped() -> None:

@@ -26,6 +26,7 @@ STYLE: dict[Any, Any] = {
     "figure.labelsize": 8,
     "pdf.fonttype": 42,  # letters, not shapes: conferences ask for it
     "svg.hashsalt": "lampe-eval",
+    "text.parse_math": False,  # a name may hold dollars
 }
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},
