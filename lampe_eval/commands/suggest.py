@@ -39,4 +39,4 @@ def _suggested(name: str, source: ModelSource, length: int, answer: int) -> Iter
     place = f"of {window}" if reach < window else f"BEYOND the window of {window}"
     yield f"\n{spec.label}\n    reaches position {reach:.6g} {place}; temperature {encoding.sharpness}"
     for key in shown:
-        yield f"    {key:18}  {'from the card of the model' if key in own else card.rules[key]}"
+        yield f"    {key:18}  {'from the card of the model' if key in own else card.rule(key, own)}"

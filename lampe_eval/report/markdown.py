@@ -4,17 +4,22 @@ import re
 from collections.abc import Iterable
 
 from lampe_eval.report.blocks import Block
+from lampe_eval.report.labels import HEAD, SIDE, folded
 
 
 def markdown(block: Block) -> str:
     """The table under its title, its notes below."""
     rows = [
-        [escaped(label), *(f"**{value}**" if value.place == 1 else str(value) for value in values)]
+        [_lines(label, SIDE), *(f"**{value}**" if value.place == 1 else str(value) for value in values)]
         for label, values in block.lines
     ]
-    head = [row(map(escaped, block.columns)), f"|---|{'---:|' * (len(block.columns) - 1)}"]
+    head = [row(_lines(title, HEAD) for title in block.columns), f"|---|{'---:|' * (len(block.columns) - 1)}"]
     notes = [f"\n{escaped(note)}" for note in block.notes]
     return "\n".join([f"### {escaped(block.title)}", "", *head, *map(row, rows), *notes, ""])
+
+
+def _lines(label: str, width: int) -> str:
+    return "<br>".join(map(escaped, folded(label, width)))
 
 
 def row(cells: Iterable[str]) -> str:

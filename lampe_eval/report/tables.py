@@ -14,6 +14,7 @@ from rich.table import Table
 from lampe_eval.errors import UserError
 from lampe_eval.report.blocks import Block, blocks
 from lampe_eval.report.gather import Gathered
+from lampe_eval.report.labels import HEAD, SIDE, folded
 from lampe_eval.report.latex import latex
 from lampe_eval.report.markdown import markdown
 from lampe_eval.report.scores import COLUMNS
@@ -99,10 +100,16 @@ def _rich(block: Block) -> Table:
     """A block for the terminal, best scores bold."""
     table = Table()
     for index, title in enumerate(block.columns):
-        table.add_column(escape(title), no_wrap=True, justify="right" if index else "left")
+        table.add_column(_lines(title, HEAD), no_wrap=True, justify="right" if index else "left")
     for label, values in block.lines:
-        table.add_row(escape(label), *(f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values))
+        table.add_row(
+            _lines(label, SIDE), *(f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values)
+        )
     return table
+
+
+def _lines(label: str, width: int) -> str:
+    return escape("\n".join(folded(label, width)))
 
 
 def _print_whole(console: Console, table: Table) -> None:

@@ -164,14 +164,18 @@ def test_a_suggestion_says_each_setting_and_its_rule(
     assert "two thirds of the window" in blocks["selfextend:window_size=64,group_size=10"]
     assert "BEYOND the window of 256" in blocks["original"]
     assert "reaches position 180 of 256" in blocks["selfextend:window_size=64,group_size=10"]
+    (lampe,) = (block for label, block in blocks.items() if label.startswith("lampe:"))
+    assert "mapping_length      Llama 3's published curve" in lampe
 
 
 def test_a_suggestion_takes_what_the_models_card_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = tmp_path / "mine.yaml"
-    card.write_text("path: pocket\nwindow: 256\nsettings: {selfextend: {window_size: 100}}\n")
+    card.write_text("path: pocket\nwindow: 256\nsettings: {selfextend: {window_size: 100}, lampe: {curve: llama2}}\n")
     assert _cli(monkeypatch, "suggest", "--model", str(card), "--length", "1k") == 0
     said = capsys.readouterr().out
     assert "selfextend:window_size=100,group_size=" in said
     assert "window_size         from the card of the model" in said
+    assert "mapping_length      the curve published for the model" in said
+    assert "calibrate" not in said

@@ -86,3 +86,5 @@ def test_every_setting_that_is_left_open_has_its_rule(name: str) -> None:
     assert set(card.rules) <= set(settings)
     resolved = lampe.method_of(card.method).resolved(lampe.Geometry(window=4096), 16384).settings
     assert {key for key, value in settings.items() if value is None and resolved[key] is not None} <= set(card.rules)
+    branches = [rule for rule in card.rules.values() if not isinstance(rule, str)]
+    assert all("otherwise" in branch and set(branch) <= {*settings, "otherwise"} for branch in branches)

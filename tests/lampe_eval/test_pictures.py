@@ -1,10 +1,14 @@
 """Pictures: which there are, that they show the numbers, and that they are the same whenever drawn."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from lampe_eval.report.gather import gather
 from lampe_eval.report.pictures import pictures, svg, write
@@ -74,6 +78,35 @@ def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
     (by_length, _) = pictures(gather([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
     assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
     assert svg(by_length)
+
+
+LONG = [
+    "original",
+    "lampe:mapping_length=128,temperature=1.12",
+    "chunkllama:pretraining_length=256,local_window=32,temperature=1.12,temperature_rate=0",
+    "selfextend+yarn:window_size=64,group_size=10",
+]
+
+
+@pytest.mark.parametrize("methods", [LONG, LONG[-2:], LONG[1:2]])
+@pytest.mark.parametrize("lengths", [(256, 512), (256, 512, 1024, 2048, 4096)])
+def test_long_headings_stay_over_their_own_panel(tmp_path: Path, methods: list[str], lengths: tuple[int, ...]) -> None:
+    runs = [tmp_path / name for name in ("pocket-3d0d7963", "calibrated-run-of-llama3-8b-instruct")]
+    for run in runs:
+        stored.run(run, {method: {length: [True, True, False] for length in lengths} for method in methods})
+    for figure in (figure for several in (runs[:1], runs) for figure in pictures(gather(several)).values()):
+        figure.draw_without_rendering()
+        headed = [axes for axes in figure.axes if axes.get_title(loc="left")]
+        boxes = [_box(axes, axes.get_title(loc="left")) for axes in headed]
+        boxes.append(_box(figure, figure.get_suptitle()))
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        assert not any(box.overlaps(axes.bbox) for box in boxes for axes in headed)
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+def _box(artist: Artist, text: str) -> Bbox:
+    (found,) = artist.findobj(lambda child: isinstance(child, Text) and child.get_text() == text)
+    return found.get_window_extent()
 
 
 def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from lampe_eval.report.blocks import Block, Value, blocks
 from lampe_eval.report.gather import gather
 from lampe_eval.report.latex import escaped, latex
 from lampe_eval.report.markdown import markdown
-from lampe_eval.report.tables import csv, write
+from lampe_eval.report.tables import console, csv, show, write
 from lampe_eval.store import Cell
 from tests.lampe_eval import made, stored
 
@@ -136,6 +136,17 @@ def test_markdown(block: Block) -> None:
     assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
     assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
     assert "1 of 24 samples failed: 1 at 512" in lines
+
+
+def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored.run(tmp_path, {"lampe:mapping_length=128,head=32,temperature=1.12": {512: [True]}})
+    gathered = gather([tmp_path])
+    (block,) = blocks(gathered)
+    assert "| lampe:mapping_length=128,head=32,<br>temperature=1.12 | none |" in markdown(block)
+    show(gathered, console())
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    assert first.startswith("│ lampe:mapping_length=128,head=32, │")
+    assert second.startswith("│ temperature=1.12                  │")
 
 
 def test_latex(block: Block) -> None:

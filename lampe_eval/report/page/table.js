@@ -18,6 +18,12 @@ function visible(text) {
   );
 }
 
+// A method's label, which may be broken behind the signs of its settings.
+function breakable(text) {
+  if (!text.includes("=")) return [text];
+  return text.split(/(?<=[:,_=])/).flatMap((part, index) => (index ? [element("wbr"), part] : [part]));
+}
+
 function number(value, digits = 0) {
   if (value === null) return "–";
   const form = { minimumFractionDigits: digits, maximumFractionDigits: digits };
@@ -47,7 +53,7 @@ function scale([score, error]) {
 const KINDS = {
   text: {
     style: "text",
-    show: (value) => [value === null ? "–" : visible(value)],
+    show: (value) => (value === null ? ["–"] : breakable(visible(value))),
     rank: (value) => value,
     choices: (value) => (value === null ? [] : [value]),
   },

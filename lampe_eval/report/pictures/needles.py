@@ -22,7 +22,7 @@ def has_depths(rows: pd.DataFrame) -> bool:
 def draw(rows: pd.DataFrame) -> Figure:
     """The picture of one task."""
     depths, lengths = _depths(rows), sorted(set(rows["length"]))
-    figure, methods = panels(rows, title_of(rows), width=0.7 + 0.28 * len(lengths), height=1.75)
+    figure, methods = panels(rows, title_of(rows), width=max(1.7, 0.7 + 0.28 * len(lengths)), height=1.75)
     drawn = []
     for axes, own in methods:
         drawn.append(axes)

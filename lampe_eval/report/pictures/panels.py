@@ -8,9 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lampe_eval.report.blocks import circumstances
+from lampe_eval.report.labels import folded
 
 INK, FAINT, LIMIT = "#0b4f8a", "#b8b8b8", "#a4301f"
 """A method in its own panel, the others there, and the window."""
+NARROWEST = 3.4
+"""Inches that the labels of a picture's axes take."""
+LETTERS, LINE = 14, 0.14
+"""Letters to the inch of a panel's heading, and inches of a line of it; the picture's title is somewhat larger."""
 
 
 def panels(
@@ -24,15 +29,18 @@ def panels(
     methods = list(rows.groupby("label", sort=False))
     columns = min((4, 3), key=lambda wide: -len(methods) % wide) if len(methods) > 4 else len(methods)
     down = ceil(len(methods) / columns)
-    figure = Figure(figsize=(columns * width + 0.7, down * height + 0.7), layout="constrained")
-    figure.suptitle(title)
+    headings = [folded(str(label), int(LETTERS * width)) for label, _ in methods]
+    further = sum(max(map(len, headings[row * columns :][:columns])) - 1 for row in range(down))
+    across = max(NARROWEST, columns * width + 0.7)
+    figure = Figure(figsize=(across, down * height + LINE * further + 0.7), layout="constrained")
+    figure.suptitle("\n".join(folded(title, int(0.9 * LETTERS * across))))
     grid = figure.subplots(down, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(methods) :]:
         axes.remove()
     for axes in grid.flat[max(0, len(methods) - columns) : len(methods)]:
         axes.tick_params(labelbottom=True)
-    for axes, (label, _) in zip(grid.flat, methods, strict=False):
-        axes.set_title(_folded(str(label)), loc="left")
+    for axes, heading in zip(grid.flat, headings, strict=False):
+        axes.set_title("\n".join(heading), loc="left")
     return figure, ((axes, own) for axes, (_, own) in zip(grid.flat, methods, strict=False))
 
 
@@ -45,13 +53,3 @@ def title_of(rows: pd.DataFrame) -> str:
 def tokens(length: int) -> str:
     """A length as axes have it: 4k for 4096."""
     return f"{length // 1024}k" if length % 1024 == 0 else str(length)
-
-
-def _folded(label: str, width: int = 26) -> str:
-    """A long label over several lines, broken behind its signs."""
-    lines = [""]
-    for part in label.replace(":", ":\0").replace(",", ",\0").replace(" · ", " ·\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)

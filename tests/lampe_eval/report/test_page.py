@@ -267,6 +267,25 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, b
         assert here.evaluate(width) == 360
 
 
+WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).every((node) => {
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  return range.getClientRects().length === 1;
+})"""
+"""Whether no line breaks within a piece of a cell's text."""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("build", ["report", "site"])
+def test_a_long_label_is_broken_behind_its_signs(opened: Open, tmp_path: Path, build: str, width: int) -> None:
+    label = "lampe:mapping_length=128,temperature=1.12,temperature_rate=0"
+    found = gathered(store(tmp_path / "run", {cell(label): [row("a")]}))
+    here = opened(page(found, {}) if build == "report" else site(found, {}), width=width).page
+    cells = here.locator("#overview tbody th, #scores tbody th").all()
+    assert [cell.inner_text() for cell in cells] == [label] * (2 if build == "report" else 1)
+    assert all(cell.evaluate(WHOLE) for cell in cells)
+
+
 CONTRASTS = """() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const luminance = (colour) => {

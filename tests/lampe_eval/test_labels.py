@@ -1,0 +1,18 @@
+"""Labels over several lines: nothing is lost, nothing too wide."""
+
+import pytest
+
+from lampe_eval.report.labels import folded
+
+
+@pytest.mark.parametrize(
+    ("label", "width", "lines"),
+    [
+        ("original · run", 26, ["original · run"]),
+        ("lampe:mapping_length=128,temperature=1.12", 26, ["lampe:mapping_length=128,", "temperature=1.12"]),
+        ("lampe · a-run-of-llama3-8b-instruct", 16, ["lampe ·", "a-run-of-llama3-", "8b-instruct"]),
+        ("pretraining_length=256", 12, ["pretraining_", "length=256"]),
+    ],
+)
+def test_a_label_is_broken_behind_its_signs(label: str, width: int, lines: list[str]) -> None:
+    assert folded(label, width) == lines
