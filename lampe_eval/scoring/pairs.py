@@ -19,8 +19,8 @@ import numpy as np
 from lampe_eval.scoring.statistics import HELD, SEED, Array, Estimate, Function, grouped, resampled
 
 SWAPS = 9_999
-ROUNDING = 1e-9
-"""Share of a number that is no difference."""
+ROUNDING = 1e-6
+"""Share of a number that is no difference: losses are of single precision."""
 CONFIDENCE = 0.95
 
 Compared = tuple[float, float, float, float]
