@@ -74,12 +74,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """A cell's number with its standard error (NaN below two samples) over ``n`` samples, and more numbers by name."""
+    """A cell's number over ``n`` samples, and more numbers by name.
+
+    Attributes:
+        stderr: its standard error, NaN below two units.
+        units, unit: how many of what the error is of; see ``Estimate``.
+    """
 
     value: float
     stderr: float
     n: int
     details: Mapping[str, float] = field(default_factory=dict)
+    units: int = 0
+    unit: str = "sample"
 
 
 @dataclass(frozen=True)
@@ -180,10 +187,15 @@ class Bench(ABC):
     def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
         """The number of a cell with its error, and its details."""
         estimate = self.estimate(task, rows, protocol)
-        return Score(estimate.value, estimate.stderr, len(rows), self.details(task, rows, protocol))
+        details = self.details(task, rows, protocol)
+        return Score(estimate.value, estimate.stderr, len(rows), details, estimate.units, estimate.unit)
 
     def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
         """More numbers of a cell, by name."""
+        return {}
+
+    def counts(self, rows: Sequence[Row]) -> dict[str, int]:
+        """Of how many samples numbers of ``details`` are, where they are of some alone and it is known."""
         return {}
 
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:

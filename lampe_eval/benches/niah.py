@@ -91,8 +91,16 @@ class Niah(Bench):
 
     def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
         """The means of each depth."""
-        depths = sorted({row["depth"] for row in rows if "depth" in row})
-        return {f"depth {at:g}": 100 * fmean(r["score"] for r in rows if r.get("depth") == at) for at in depths}
+        return {name: 100 * fmean(row["score"] for row in at) for name, at in _depths(rows).items()}
+
+    def counts(self, rows: Sequence[Row]) -> dict[str, int]:
+        return {name: len(at) for name, at in _depths(rows).items()}
+
+
+def _depths(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the name of their depth, from the beginning on; those of no one depth are left out."""
+    depths = sorted({row["depth"] for row in rows if "depth" in row})
+    return {f"depth {at:g}": [row for row in rows if row.get("depth") == at] for at in depths}
 
 
 def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:

@@ -25,7 +25,8 @@ def drawn(wanted: Calibration, swept: Swept, stages: Sequence[MethodSpec]) -> by
     """
     setting, task, lengths = swept.sweep.setting, wanted.plan.tasks[0], wanted.order.lengths
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    figure.suptitle(f"{stages[0].label} on {wanted.plan.sources[0].name}, window {wanted.window}")
+    title = f"{stages[0].label} on {wanted.plan.sources[0].name}, window {wanted.window}"
+    figure.suptitle(title, parse_math=False)
     left, right = figure.subplots(1, 2)
     best = {each.length: each.value for each in swept.found}
     _costs(left, swept.table, best)

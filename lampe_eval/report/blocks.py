@@ -10,7 +10,7 @@ import pandas as pd
 from lampe_eval.benches import BENCHES
 from lampe_eval.report.gather import Gathered
 
-ALIKE = ["model", "window", "protocol", "bench"]
+ALIKE = ["model", "window", "protocol", "settings", "bench"]
 """What rows of a table have in common."""
 COUNTS = {
     "missing": "samples are missing",
@@ -63,8 +63,8 @@ class Block:
 def blocks(gathered: Gathered) -> Iterator[Block]:
     """The tables of runs in their order: tasks of a bench together where it has several, all at one length."""
     further = gathered.labelled(gathered.details[gathered.details["task"].isna()])
-    for (model, _, protocol, bench), rows in gathered.labelled(gathered.scores).groupby(ALIKE, sort=False):
-        own = further[(further[["model", "protocol", "bench"]] == [model, protocol, bench]).all(axis=1)]
+    for _, rows in gathered.labelled(gathered.scores).groupby(ALIKE, sort=False):
+        own = further.merge(rows[["run", "model", "bench"]].drop_duplicates())
         if by_task(rows):
             yield _by_task(rows, own)
             continue
@@ -81,7 +81,8 @@ def by_task(rows: pd.DataFrame) -> bool:
 
 def circumstances(row: pd.Series) -> str:
     """What all numbers of a table depend on."""
-    return f"{row['model']}, window {row['window']} · protocol {row['protocol']}"
+    settings = f" · {row['settings']}" if row["settings"] else ""
+    return f"{row['model']}, window {row['window']} · protocol {row['protocol']}{settings}"
 
 
 def complete(rows: pd.DataFrame) -> pd.Series:
@@ -173,8 +174,7 @@ def _temperature(rows: pd.DataFrame) -> str:
 
 def _notes(rows: pd.DataFrame, place: str) -> list[str]:
     """How many samples numbers are of, and what became of the others; ``place`` is the column that says where."""
-    n = sorted({rows["n"].min(), rows["n"].max()})
-    notes = [f"n = {' to '.join(map(str, n))} samples a cell; ± standard error"]
+    notes = [f"n = {_between(rows['n'])} samples a cell; ± standard error{_of_units(rows)}"]
     total = rows[["n", "missing", "errors", "skipped"]].to_numpy().sum()
     for column, text in COUNTS.items():
         counts = rows.groupby(place)[column].sum()
@@ -185,6 +185,20 @@ def _notes(rows: pd.DataFrame, place: str) -> list[str]:
                 f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each' if alike else ', '.join(places)}"
             )
     return [*notes, *_batched(rows)]
+
+
+def _of_units(rows: pd.DataFrame) -> str:
+    """What errors are of, where not of samples."""
+    units = rows[rows["unit"] != "sample"]
+    told = (
+        " of windows, taken as independent" if unit == "window" else f" over {_between(own['units'])} {unit}s"
+        for unit, own in units.groupby("unit", sort=False)
+    )
+    return ",".join(told)
+
+
+def _between(counts: "pd.Series[int]") -> str:
+    return " to ".join(map(str, sorted({counts.min(), counts.max()})))
 
 
 def _batched(rows: pd.DataFrame) -> Iterator[str]:

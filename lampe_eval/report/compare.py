@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from lampe_eval.benches import BENCHES
 from lampe_eval.cards import ModelCard, names, shipped_card
 from lampe_eval.methods import MethodSpec, parse
 from lampe_eval.report.published import Cell, Figure, Mean, Published
 from lampe_eval.report.scores import scores
 from lampe_eval.store import Store
 
-Z95 = 1.96
-"""Standard errors to either side of a mean that make its 95 % interval."""
+CONFIDENCE = 0.95
 
 COLUMNS = (
     "status",
@@ -41,6 +41,7 @@ class Match:
         model, method: as the run calls them.
         length: in tokens; None for a mean over lengths.
         value, stderr: ours; the error is NaN where it is not known.
+        reach: how far the 95 % interval of ours reaches to either side; NaN where it is not known.
         n, wanted: samples, and how many were published or the tasks have.
         differs: settings in which the two differ, ours first.
     """
@@ -51,6 +52,7 @@ class Match:
     length: int | None
     value: float
     stderr: float
+    reach: float
     n: int
     wanted: int
     differs: tuple[str, ...]
@@ -63,10 +65,14 @@ class Match:
 
     @property
     def within(self) -> bool | None:
-        """Whether the difference lies within the 95 % interval of ours, or ours beyond the bound; None if unknown."""
+        """Whether the published number, as it may have been before rounding, lies within the 95 % interval of ours.
+
+        Of a bound, whether ours lies beyond it; None where the interval is not known.
+        """
         if self.figure.number.above:
             return self.value > self.figure.number.value
-        return None if math.isnan(self.stderr) else abs(self.difference) <= Z95 * self.stderr
+        rounded = 0.5 * 10.0**-self.figure.decimals
+        return None if math.isnan(self.reach) else abs(self.difference) <= self.reach + rounded
 
     @property
     def verdict(self) -> str:
@@ -189,15 +195,16 @@ class _Run:
         if lacking := [cell for cell in keys if cell not in rows]:
             return _lacking(lacking, len(keys))
         self.used |= {*keys.values()}
-        value, variance = _mean(figure.mean, rows)
+        parts = list(_parts(figure.mean, rows))
         lengths = {row["length"] for row in rows.values()}
         return Match(
             figure,
             model,
             label,
             length=lengths.pop() if len(lengths) == 1 else None,
-            value=value,
-            stderr=math.sqrt(variance),
+            value=math.fsum(part.weight * part.value for part in parts),
+            stderr=math.hypot(*(part.weight * part.stderr for part in parts)),
+            reach=_reach(parts),
             n=sum(row["n"] for row in rows.values()),
             wanted=sum(self.table.samples or self.config["tasks"][cell.task]["samples"] for cell in rows),
             differs=tuple(self._differs(figure, model, label, rows)),
@@ -213,23 +220,31 @@ class _Run:
             yield f"dtype {described['dtype']} (published {table.dtype})"
         if self.config["protocol"] != table.protocol:
             yield f"protocol {self.config['protocol']} (published: like {table.protocol})"
-        text = str(self.config.get("text") or "the pocket language").partition(" sha256:")[0]
-        if table.text and text != table.text:
-            yield f"text {text} (published {table.text})"
+        yield from self._drawn({BENCHES[row["bench"]].source_option for row in rows.values()})
         if any(cell.length is None for cell in figure.cells):
             yield "length (published: not said)"
         assert figure.spec is not None
         yield from _settings(figure.spec, label, self.config["methods"][label][model])
         yield from self._state(rows)
 
+    def _drawn(self, options: set[str | None]) -> Iterator[str]:
+        """Whether samples were made of another text, or with another seed than the suites have."""
+        for option, default in (("haystack", "default"), ("text", "the pocket language")):
+            ours = str(self.config.get(option) or default).partition(" sha256:")[0]
+            published = getattr(self.table, option)
+            if option in options and ours != (published or "default"):
+                yield f"{option} {ours} (published{f' {published}' if published else ': not said'})"
+        if self.config["seed"]:
+            yield f"seed {self.config['seed']} (suites: 0)"
+
     def _state(self, rows: Mapping[Cell, Mapping[str, Any]]) -> Iterator[str]:
-        """Whether a task has changed since, samples ran in batches, and how many lack."""
+        """Whether a task has changed since, samples ran in batches, and how many lack or were cut."""
         versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {self.table.version}
         if versions:
             yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
         if (batch := max(row["batch"] for row in rows.values())) > 1:
             yield f"batch {batch} (published 1)"
-        for column in ("missing", "errors", "skipped"):
+        for column in ("missing", "errors", "skipped", "cut"):
             if count := sum(row[column] for row in rows.values()):
                 yield f"{count} {column}"
 
@@ -272,13 +287,50 @@ def _at(lengths: set[int | None]) -> str:
     return f" at {', '.join(map(str, known))}" if known else ""
 
 
-def _mean(mean: Mean, rows: Mapping[Cell, Mapping[str, Any]]) -> tuple[float, float]:
-    """A mean with the square of its standard error; cells are independent of each other."""
+@dataclass(frozen=True)
+class _Part:
+    """A cell's share of a mean; ``units`` is what the standard error is of."""
+
+    weight: float
+    value: float
+    stderr: float
+    units: int
+    bounded: bool
+
+
+def _parts(mean: Mean, rows: Mapping[Cell, Mapping[str, Any]], weight: float = 1.0) -> Iterator[_Part]:
+    """The cells that a mean is made of; they are independent of each other."""
     if isinstance(mean, Cell):
         row = rows[mean]
-        return float(row["score"]), float(row["stderr"]) ** 2
-    parts = [_mean(part, rows) for part in mean]
-    return math.fsum(value for value, _ in parts) / len(parts), math.fsum(error for _, error in parts) / len(parts) ** 2
+        bounded = BENCHES[row["bench"]].higher_is_better
+        yield _Part(weight, float(row["score"]), float(row["stderr"]), row["units"], bounded)
+        return
+    for part in mean:
+        yield from _parts(part, rows, weight / len(mean))
+
+
+def _reach(parts: list[_Part]) -> float:
+    """Half the 95 % interval of a mean of cells: Student's t, degrees of freedom by Welch and Satterthwaite."""
+    from scipy.stats import t  # here, as it takes a second
+
+    errors = [(part.weight * _error(part)) ** 2 for part in parts]
+    if not (math.fsum(errors) > 0 and all(part.units > 1 for part in parts)):
+        return math.nan
+    freedom = math.fsum(errors) ** 2 / math.fsum(e**2 / (part.units - 1) for e, part in zip(errors, parts, strict=True))
+    return math.sqrt(math.fsum(errors)) * float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def _error(part: _Part) -> float:
+    """The standard error of a cell, for its interval.
+
+    Samples that all score alike are no certainty: a share then has the error that it has with two right and two wrong
+    answers more (Agresti and Coull 1998), a perplexity none that is known.
+    """
+    if part.stderr > 0 or math.isnan(part.stderr):
+        return part.stderr
+    n = part.units + 4
+    share = (part.value / 100 * part.units + 2) / n
+    return 100 * math.sqrt(share * (1 - share) / n) if part.bounded else math.nan
 
 
 def _printed(figure: Figure) -> dict[str, Any]:

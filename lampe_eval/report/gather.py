@@ -2,29 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from lampe_eval.report.scores import details, scores_and_pairs
-from lampe_eval.store import Store
+from lampe_eval.report.differences import differences
+from lampe_eval.report.scores import details, scores_and_samples
+from lampe_eval.report.settings import settings
+from lampe_eval.scoring.pairs import Sampled
+from lampe_eval.store import Cell, Store
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Runs by name, and their tidy tables; the first column of each, ``run``, is the name.
+    """Runs by name, and their tidy tables.
 
     Attributes:
         runs: named after their folders.
-        scores: a row per cell, columns ``report.scores.COLUMNS`` and ``details``.
-        details: further numbers and averages, columns ``report.scores.DETAILS``.
-        pairs: a row per two methods in the same cell, columns ``report.scores.PAIRS``.
+        scores: a row per cell, columns ``run``, ``settings`` in which the runs differ, ``report.scores.COLUMNS`` and
+            ``details`` and ``counts``.
+        details: further numbers and averages, columns ``run`` and ``report.scores.DETAILS``.
+        sampled: by run and cell, what methods are compared by.
     """
 
     runs: Mapping[str, Store]
     scores: pd.DataFrame
     details: pd.DataFrame
-    pairs: pd.DataFrame
+    sampled: Mapping[tuple[str, Cell], Sampled]
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """A row for every two methods in the same cell, of whichever runs: columns ``report.differences.COLUMNS``."""
+        return differences(self.labelled(self.scores), self.sampled)
 
     @property
     def several(self) -> bool:
@@ -36,8 +46,8 @@ class Gathered:
         return frame.assign(label=frame["method"] + " · " + frame["run"] if self.several else frame["method"])
 
     def tidy(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame as it is written: of one run, which need not be named, without its name."""
-        return frame if self.several else frame.drop(columns="run")
+        """The frame as it is written: of one run without its name, and without settings in which no other differs."""
+        return frame if self.several else frame.drop(columns=["run", "settings"], errors="ignore")
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
@@ -47,13 +57,18 @@ def gather(folders: Sequence[Path]) -> Gathered:
         UserError: for a folder that holds no run, and a damaged one.
     """
     runs = dict(zip(_names(folders), map(Store, folders), strict=True))
-    kinds: list[list[pd.DataFrame]] = [[], [], []]
+    scores: list[pd.DataFrame] = []
+    further: list[pd.DataFrame] = []
+    sampled: dict[tuple[str, Cell], Sampled] = {}
     for name, store in runs.items():
-        frame, pairs = scores_and_pairs(store)
-        for kind, found in zip(kinds, (frame, details(frame, store), pairs), strict=True):
+        frame, cells = scores_and_samples(store)
+        for kind, found in ((scores, frame), (further, details(frame, store))):
             found.insert(0, "run", name)
             kind.append(found)
-    return Gathered(runs, *(pd.concat(kind, ignore_index=True) for kind in kinds))
+        sampled |= {(name, cell): found for cell, found in cells.items()}
+    together = pd.concat(scores, ignore_index=True)
+    together.insert(1, "settings", settings(runs, together))
+    return Gathered(runs, together, pd.concat(further, ignore_index=True), sampled)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lampe_eval.report.compare import Comparison, Match, compare
+from lampe_eval.report.markdown import escaped, row
 from lampe_eval.report.published import Published, find
+from lampe_eval.report.tables import csv
 from lampe_eval.store import Store
 
 HEAD = (
@@ -61,7 +63,7 @@ def show(run: Path, against: str, console: Console) -> None:
     store, table, name = Store(run), find(against), Path(against).stem
     comparison = compare(store, table)
     sheet = _sheet(name, table, comparison)
-    store.write(f"leaderboard-{name}.csv", comparison.frame().to_csv(index=False, float_format="%.6f"))
+    store.write(f"leaderboard-{name}.csv", csv(comparison.frame()))
     store.write(f"leaderboard-{name}.md", _markdown(sheet))
     _print(sheet, console)
     files = f"leaderboard-{name}.csv, leaderboard-{name}.md; the latter lists what either has alone"
@@ -167,14 +169,11 @@ def _print(sheet: Sheet, console: Console) -> None:
 
 
 def _markdown(sheet: Sheet) -> str:
-    lines = [f"# {sheet.title}", ""]
+    lines = [f"# {escaped(sheet.title)}", ""]
     if sheet.lines:
-        lines += [_row(HEAD), "|---|---|---|" + "---:|" * (len(HEAD) - 3), *map(_row, sheet.lines), ""]
-    lines += [f"- {note}" for note in sheet.notes]
+        rows = (row(map(escaped, line)) for line in sheet.lines)
+        lines += [row(HEAD), "|---|---|---|" + "---:|" * (len(HEAD) - 3), *rows, ""]
+    lines += [f"- {escaped(note)}" for note in sheet.notes]
     for title, items in {**sheet.alone, "known of the table": sheet.known}.items():
-        lines += ["", f"## {title.capitalize()}", "", *(f"- {item}" for item in items or ["nothing"])]
+        lines += ["", f"## {title.capitalize()}", "", *(f"- {escaped(item)}" for item in items or ["nothing"])]
     return "\n".join([*lines, ""])
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

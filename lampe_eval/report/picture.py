@@ -53,7 +53,7 @@ def save(plan: PositionPlan, length: int, window: int, title: str, path: Path) -
     image = axes.imshow(
         grid, cmap=colours, vmin=0, vmax=window - 1, extent=(0, length, length, 0), interpolation="nearest"
     )
-    axes.set_title("\n".join(fill(line, TITLE) for line in title.splitlines()), fontsize="medium")
+    axes.set_title("\n".join(fill(line, TITLE) for line in title.splitlines()), fontsize="medium", parse_math=False)
     axes.set(xlabel="key", ylabel="query")
     figure.colorbar(image, label="relative position (red: beyond the window)", extend="max")
     try:

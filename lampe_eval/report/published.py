@@ -167,7 +167,7 @@ class Published(Card):
         scale: percent, shares, or perplexity (lower is better).
         decimals: as printed.
         protocol: ours that is nearest to how it was made.
-        text: corpus by name, where it matters.
+        text, haystack: corpus by name, where it matters.
         dtype: of the weights, where it is known.
         samples: of a cell, where it is not all that a task has.
         version: of our tasks that the table is compared with.
@@ -185,6 +185,7 @@ class Published(Card):
     decimals: int
     protocol: str
     text: str = ""
+    haystack: str = ""
     dtype: str = ""
     samples: int | None = None
     version: int = 1

@@ -1,7 +1,6 @@
-"""From stored samples to one row per cell, and one per pair of methods: a pass that reads what is stored alone."""
+"""From stored samples to one row per cell: a pass that reads what is stored alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +9,7 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.benches.base import Row, Task
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.report.averages import averages
-from lampe_eval.scoring.pairs import Sampled, pairs
+from lampe_eval.scoring.pairs import Sampled
 from lampe_eval.scoring.statistics import Estimate
 from lampe_eval.store import Cell, Store
 
@@ -26,6 +25,8 @@ COLUMNS = (
     "score",
     "stderr",
     "n",
+    "units",
+    "unit",
     "missing",
     "errors",
     "skipped",
@@ -34,49 +35,28 @@ COLUMNS = (
     "largest_position",
     "window",
 )
-PAIRS = (
-    "model",
-    "protocol",
-    "bench",
-    "task",
-    "length",
-    "first",
-    "second",
-    "n",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_corrected",
-)
-DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value", "stderr")
+DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value", "stderr", "n")
 
 
 def scores(store: Store) -> pd.DataFrame:
     """Tidy scores of a run: one row per cell, in the order of the run.
 
-    ``batch`` is the most prompts of a cell that ran together, ``details`` holds its further numbers.
+    ``units`` is how many of ``unit`` the error is of, ``batch`` the most prompts of a cell that ran together;
+    ``details`` holds its further numbers, ``counts`` of how many samples these are where they are of some alone.
     """
-    return _frame([_record(store, cell, samples, *_rows(store, cell)) for cell, samples in store.cells().items()])
+    return scores_and_samples(store)[0]
 
 
-def scores_and_pairs(store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The scores, and the differences between methods: one row per pair and model, task and length."""
-    records, compared = [], []
-    for head, cells in _tables(store.cells()).items():
-        sampled = {}
-        for cell, samples in cells.items():
-            rows, good = _rows(store, cell)
-            records.append(_record(store, cell, samples, rows, good))
-            if good:
-                sampled[cell.method] = Sampled([row["id"] for row in good], _estimate(store, cell, good))
-        about = {**asdict(head), "protocol": store.config["protocol"]}
-        compared += [{**about, **asdict(pair)} for pair in pairs(sampled)]
-    return _frame(records), pd.DataFrame(compared, columns=list(PAIRS))
-
-
-def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details"])
+def scores_and_samples(store: Store) -> tuple[pd.DataFrame, dict[Cell, Sampled]]:
+    """The scores, and of every cell that has one what its samples give, by which methods are compared."""
+    records, sampled = [], {}
+    for cell, samples in store.cells().items():
+        rows, good = _rows(store, cell)
+        records.append(_record(store, cell, samples, rows, good))
+        if good:
+            ids = [(row["id"], row["sha256"]) for row in good]
+            sampled[cell] = Sampled(ids, _estimate(store, cell, good))
+    return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details", "counts"]), sampled
 
 
 def _rows(store: Store, cell: Cell) -> tuple[list[Row], list[Row]]:
@@ -85,27 +65,20 @@ def _rows(store: Store, cell: Cell) -> tuple[list[Row], list[Row]]:
     return rows, [_scored(cell, row, protocol) for row in rows if "error" not in row and "skipped" not in row]
 
 
-def _tables(cells: Mapping[Cell, int]) -> dict[Cell, dict[Cell, int]]:
-    """The cells that methods compete in, by what they have in common."""
-    found: dict[Cell, dict[Cell, int]] = {}
-    for cell, samples in cells.items():
-        found.setdefault(replace(cell, method=""), {})[cell] = samples
-    return found
-
-
 def details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
     """Further numbers of cells, then averages over tasks (no task) and over lengths (neither), one a row."""
     keys = ["model", "method", "protocol", "bench"]
     records: list[dict[str, Any]] = [
-        {**{str(key): item for key, item in row.items()}, "name": name, "value": value}
-        for row in frame[[*keys, "task", "length", "details"]].to_dict("records")
+        {**{str(key): item for key, item in row.items()}, "name": name, "value": value, "n": counts.get(name)}
+        for row in frame[[*keys, "task", "length", "details", "counts"]].to_dict("records")
+        for counts in [row.pop("counts")]
         for name, value in row.pop("details").items()
     ]
     for group, rows in frame.groupby(keys, sort=False):
         head = dict(zip(keys, group, strict=True))
         bench, protocol = BENCHES[str(head["bench"])], _protocol(store, str(head["bench"]))
         records += [{**head, **average} for average in averages(bench, protocol, rows)]
-    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64"})
+    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64", "n": "Int64"})
 
 
 def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: Sequence[Row]) -> dict[str, Any]:
@@ -122,6 +95,8 @@ def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: S
         "metric": task.card.metric,
         "temperature": _span(row["temperature"] for row in good),
         "n": len(good),
+        "units": 0,
+        "unit": "sample",
         "missing": samples - len(rows),
         "errors": len(rows) - len(good) - skipped,
         "skipped": skipped,
@@ -130,10 +105,12 @@ def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: S
         "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
         "window": store.config["models"][cell.model]["window"],
         "details": {},
+        "counts": BENCHES[cell.bench].counts(good),
     }
     if good:
         score = BENCHES[cell.bench].reduce(task, good, _protocol(store, cell.bench))
-        record |= {"score": score.value, "stderr": score.stderr, "details": dict(score.details)}
+        record |= {"score": score.value, "stderr": score.stderr, "units": score.units, "unit": score.unit}
+        record["details"] = dict(score.details)
     return record
 
 

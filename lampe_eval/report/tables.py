@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -19,6 +20,8 @@ from lampe_eval.report.markdown import markdown
 from lampe_eval.report.scores import COLUMNS
 from lampe_eval.store import Store
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def write(gathered: Gathered, folder: Path) -> list[str]:
     """Writes the tables of runs to a folder; returns the files' names.
@@ -28,12 +31,12 @@ def write(gathered: Gathered, folder: Path) -> list[str]:
     """
     tables = list(blocks(gathered))
     frames = {
-        "scores.csv": gathered.scores[["run", *COLUMNS]],
+        "scores.csv": gathered.scores[["run", "settings", *COLUMNS]],
         "details.csv": gathered.details,
         "pairs.csv": gathered.pairs,
         "table.csv": _wide(gathered.scores),
     }
-    texts = {name: gathered.tidy(frame).to_csv(index=False, float_format="%.6f") for name, frame in frames.items()} | {
+    texts = {name: csv(gathered.tidy(frame)) for name, frame in frames.items()} | {
         "table.md": "\n".join(map(markdown, tables)),
         "table.tex": latex(tables),
     }
@@ -55,6 +58,13 @@ def save(path: Path, content: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    guarded = frame[texts].map(lambda text: f"'{text}" if str(text).startswith(FORMULA) else text)
+    return frame.assign(**guarded).to_csv(index=False, float_format="%.6f")
 
 
 def console() -> Console:
@@ -124,10 +134,12 @@ def _short_of(store: Store) -> Iterator[str]:
 
 
 def _wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """Score and standard error columns by length."""
-    keys = ["run", "model", "protocol", "bench", "task", "metric", "method"]
-    wide = frame.pivot(index=keys, columns="length", values=["score", "stderr"])
-    kinds, lengths = wide.columns.get_level_values(0), wide.columns.get_level_values(1)
-    wide.columns = pd.Index([f"{n}" if k == "score" else f"{n} stderr" for k, n in zip(kinds, lengths, strict=True)])
+    """By length the score, its standard error, of how many samples it is, how many it lacks and how many were cut."""
+    keys = ["run", "settings", "model", "protocol", "bench", "task", "metric", "method"]
+    frame = frame.assign(lacking=frame[["missing", "errors", "skipped"]].sum(axis=1))
+    frame = frame.astype(dict.fromkeys(["n", "lacking", "cut"], "Int64"))
+    kinds = {"score": "", **{kind: f" {kind}" for kind in ("stderr", "n", "lacking", "cut")}}
+    pivots = [frame.pivot(index=keys, columns="length", values=kind).add_suffix(kinds[kind]) for kind in kinds]
+    wide = pd.concat(pivots, axis=1)
     order = frame[keys].drop_duplicates()
     return order.merge(wide.reset_index(), on=keys)

@@ -2,20 +2,25 @@
 
 The interval is the bootstrap's, over samples, both methods together; its percentiles are those whose width is a t
 interval's where the numbers are means (Hesterberg, arXiv 1411.5279, "expanded percentile"), so that few samples do not
-look like many. The p-value is that of the permutation test in which any sample's answers may have been the other
-method's: of all ways to swap where these are few, else of ``SWAPS`` drawn ones.
+look like many. Where all samples differ alike it has no width, and is not known. The p-value is that of the permutation
+test in which any sample's answers may have been the other method's: of all ways to swap where these are few, else of
+``SWAPS`` drawn ones. Samples of one group are drawn, and swapped, together.
+
+A sample is the same where its id and its prompt are: protocol ``lampe`` gives LaMPE other prompts than other methods.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from lampe_eval.scoring.statistics import HELD, SEED, Array, Estimate, Function, resampled
+from lampe_eval.scoring.statistics import HELD, SEED, Array, Estimate, Function, grouped, resampled
 
 SWAPS = 9_999
+ROUNDING = 1e-6
+"""Share of a number that is no difference: losses are of single precision."""
 CONFIDENCE = 0.95
 
 Compared = tuple[float, float, float, float]
@@ -24,9 +29,9 @@ Compared = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Sampled:
-    """A method's estimate, with the ids of the samples that its parts are of."""
+    """A method's estimate, with the ids of the samples and the prompts that its parts are of."""
 
-    ids: Sequence[str]
+    ids: Sequence[Hashable]
     estimate: Estimate
 
 
@@ -35,9 +40,9 @@ class Pair:
     """Two methods on the ``n`` samples that both have: the first's number less the second's.
 
     Attributes:
-        low: beginning of its interval; this and what follows is NaN below two samples, and where they overlap.
-        p: that the difference is none.
-        p_corrected: the same, for as many pairs as were compared (Holm).
+        low, high: ends of its interval; NaN below two units, and where all of them differ alike.
+        p: that the difference is none; NaN below two units.
+        p_corrected: the same, for as many pairs as were compared together (Holm): those of one call of ``pairs``.
     """
 
     first: str
@@ -52,7 +57,7 @@ class Pair:
 
 def pairs(methods: Mapping[str, Sampled]) -> list[Pair]:
     """Every pair of methods of one table that share samples, in their order."""
-    shared: dict[frozenset[str], list[tuple[str, str]]] = {}
+    shared: dict[frozenset[Hashable], list[tuple[str, str]]] = {}
     for first, second in combinations(methods, 2):
         if ids := frozenset(methods[first].ids) & frozenset(methods[second].ids):
             shared.setdefault(ids, []).append((first, second))
@@ -67,33 +72,36 @@ def pairs(methods: Mapping[str, Sampled]) -> list[Pair]:
 
 
 def _compared(
-    methods: Mapping[str, Sampled], ids: frozenset[str], members: Sequence[tuple[str, str]]
+    methods: Mapping[str, Sampled], ids: frozenset[Hashable], members: Sequence[tuple[str, str]]
 ) -> Iterator[Compared]:
     """Difference, interval and p-value of pairs on the same samples."""
     first, second = (np.stack([_parts(methods[pair[side]], ids) for pair in members], axis=1) for side in (0, 1))
-    estimate = methods[members[0][0]].estimate
-    return differences(first, second, estimate.of, estimate.independent)
+    sampled = methods[members[0][0]]
+    groups = [group for group, id in zip(sampled.estimate.groups, sampled.ids, strict=False) if id in ids]
+    return differences(first, second, sampled.estimate.of, groups)
 
 
-def _parts(sampled: Sampled, ids: frozenset[str]) -> Array:
+def _parts(sampled: Sampled, ids: frozenset[Hashable]) -> Array:
     return sampled.estimate.parts[[id in ids for id in sampled.ids]]
 
 
-def differences(first: Array, second: Array, of: Function, independent: bool = True) -> Iterator[Compared]:
+def differences(first: Array, second: Array, of: Function, groups: Sequence[int] = ()) -> Iterator[Compared]:
     """Compares methods by pairs.
 
     Args:
         first: parts of the first methods, [samples, pairs, parts]; a row is a sample.
         second: the same of the second methods.
-        of, independent: as ``Estimate`` has them.
+        of, groups: as ``Estimate`` has them.
     """
+    (first, _), (second, of) = grouped(first, of, groups), grouped(second, of, groups)
     with np.errstate(all="ignore"):  # a loss may be infinite, and then so is what follows
         value = of(first.mean(0)) - of(second.mean(0))
         low, high, p = np.full((3, len(value)), math.nan)
-        if len(first) > 1 and independent:
+        if len(first) > 1:
             tail = 100 * _tail(len(first))
             replicates = of(resampled(np.stack([first, second], axis=1)))
             low, high = np.percentile(replicates[:, 0] - replicates[:, 1], (tail, 100 - tail), axis=0)
+            low, high = np.where(high - low > _rounding(first, second, of), (low, high), math.nan)
             p = np.where(np.isfinite(value), _p(first, second, of, value), math.nan)
     return zip(value.tolist(), low.tolist(), high.tolist(), p.tolist(), strict=True)
 
@@ -119,12 +127,17 @@ def _tail(n: int) -> float:
 def _p(first: Array, second: Array, of: Function, value: Array) -> Array:
     """Two-sided p-values; swapping samples moves half the difference of their parts to the other side of the middle."""
     middle, half = (first + second).mean(0) / 2, (first - second) / 2
-    least = np.abs(value) * (1 - 1e-9)
+    least = np.abs(value) - _rounding(first, second, of)
     extreme = np.zeros(len(value))
     for signs in _signs(len(first)):
         moved = np.tensordot(signs, half, 1) / len(first)
         extreme += (np.abs(of(middle + moved) - of(middle - moved)) >= least).sum(0)
     return extreme / 2 ** len(first) if _few(len(first)) else (extreme + 1) / (SWAPS + 1)
+
+
+def _rounding(first: Array, second: Array, of: Function) -> Array:
+    """What is no difference between numbers of the size of these."""
+    return ROUNDING * np.maximum(np.abs(of(first.mean(0))), np.abs(of(second.mean(0))))
 
 
 def _few(n: int) -> bool:

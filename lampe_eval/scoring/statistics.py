@@ -1,7 +1,8 @@
 """Numbers of a cell from its samples, with their standard errors.
 
 Every number here is a function of means: the mean itself, a ratio of means (perplexity), a geometric mean of means. So
-the samples of a cell are a table of parts, and whatever is resampled is a product of weights with it.
+the samples of a cell are a table of parts, and whatever is resampled is a product of weights with it. Samples that
+tell of each other, such as windows of one document, are drawn together: their group is the unit of what is resampled.
 """
 
 import math
@@ -33,12 +34,14 @@ class Estimate:
     Attributes:
         parts: what each sample gives, [samples, parts].
         of: the number, given means [..., parts] of the parts.
-        independent: whether samples are; where they are not (windows that overlap) nothing here has an error.
+        groups: the group of each sample, where those of one are drawn together; none where each is drawn alone.
+        unit: what is drawn: "sample", or what groups are.
     """
 
     parts: Array
     of: Function = only
-    independent: bool = True
+    groups: Sequence[int] = ()
+    unit: str = "sample"
 
     @classmethod
     def mean(cls, values: Sequence[float]) -> "Estimate":
@@ -51,18 +54,38 @@ class Estimate:
         return float(self.of(np.array([math.fsum(part) for part in self.parts.T]) / len(self.parts)))
 
     @property
+    def units(self) -> int:
+        """How many units there are."""
+        return len(set(self.groups)) or len(self.parts)
+
+    @property
     def stderr(self) -> float:
-        """Its standard error, NaN below two samples: of a mean from the sample deviation, of others by bootstrap.
+        """Its standard error, NaN below two units: of a mean from the sample deviation, of others by bootstrap.
 
         The bootstrap is scaled by the root of n / (n - 1), which makes it what the sample deviation gives for a mean.
         """
-        n = len(self.parts)
-        if n < 2 or not self.independent:
+        parts, of = grouped(self.parts, self.of, self.groups)
+        n = len(parts)
+        if n < 2:
             return math.nan
         with np.errstate(all="ignore"):  # a loss may be infinite, and then this is NaN
-            if self.of is only:
-                return float(np.std(self.parts[:, 0], ddof=1)) / math.sqrt(n)
-            return float(np.std(self.of(resampled(self.parts)))) * math.sqrt(n / (n - 1))
+            if of is only:
+                return float(np.std(parts[:, 0], ddof=1)) / math.sqrt(n)
+            return float(np.std(of(resampled(parts)))) * math.sqrt(n / (n - 1))
+
+
+def grouped(parts: Array, of: Function, groups: Sequence[int]) -> tuple[Array, Function]:
+    """Parts [samples, ..., parts] summed by group, and what makes of the means of these what ``of`` makes of theirs.
+
+    The sums are [groups, ..., parts + 1]: the last counts a group's samples. Without groups nothing changes.
+    """
+    if not len(groups):
+        return parts, of
+    _, index = np.unique(groups, return_inverse=True)
+    counted = np.concatenate([parts, np.ones((*parts.shape[:-1], 1))], axis=-1)
+    sums = np.zeros((index.max() + 1, *counted.shape[1:]))
+    np.add.at(sums, index, counted)
+    return sums, lambda means: of(means[..., :-1] / means[..., -1:])
 
 
 def resampled(parts: Array) -> Array:

@@ -29,9 +29,8 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
     made.plan(dict.fromkeys(cells, SAMPLES))
     for cell in cells:
         for index in range(SAMPLES):
-            made.append(
-                cell, {**_sample(cell, index), "id": f"{index}", "temperature": "none", "largest_position": 1.0}
-            )
+            about = {"id": f"{index}", "sha256": "", "temperature": "none", "largest_position": 1.0}
+            made.append(cell, {**_sample(cell, index), **about})
     return made
 
 
@@ -52,6 +51,7 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
         "protocols": {bench: found.model_dump(mode="json") for bench, found in protocols.items()},
         "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
         "limit": SAMPLES,
+        "seed": 0,
         "text": "pg19-validation sha256:0",
     }
 

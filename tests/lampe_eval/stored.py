@@ -10,12 +10,15 @@ from lampe_eval.store import Cell, Store
 DEPTHS = (0, 50, 100)
 
 
-def run(folder: Path, found: Mapping[str, Mapping[int, Sequence[bool | None]]], seed: int = 0) -> Store:
+def run(folder: Path, found: Mapping[str, Mapping[int, Sequence[bool | None]]], seed: int = 0, **changes: Any) -> Store:
     """A run of niah/grid by method and length: whether each sample's needle was found; None for an error.
 
     Each cell is planned with as many samples as the longest has; those that are not told are missing.
+
+    Args:
+        changes: fields of the configuration.
     """
-    store = _store(folder, ["niah/grid"], found, seed)
+    store = _store(folder, ["niah/grid"], found, seed=seed, **changes)
     samples = max(len(answers) for lengths in found.values() for answers in lengths.values())
     cells = {Cell("pocket", method, "niah", "grid", n): samples for method, ls in found.items() for n in ls}
     store.plan(cells)
@@ -28,7 +31,7 @@ def run(folder: Path, found: Mapping[str, Mapping[int, Sequence[bool | None]]], 
 
 def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> Store:
     """A run of ppl/exact by method and length: mean losses of windows of 10 tokens."""
-    store = _store(folder, ["ppl/exact"], found, 0)
+    store = _store(folder, ["ppl/exact"], found)
     cells = {Cell("pocket", method, "ppl", "exact", n): len(ls[n]) for method, ls in found.items() for n in ls}
     store.plan(cells)
     for cell in cells:
@@ -37,7 +40,7 @@ def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> 
     return store
 
 
-def _store(folder: Path, names: list[str], methods: Mapping[str, Any], seed: int) -> Store:
+def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes: Any) -> Store:
     tasks = find_tasks(names)
     protocols = {task.bench: BENCHES[task.bench].protocol("fair").model_dump(mode="json") for task in tasks}
     config = {
@@ -47,9 +50,9 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], seed: int
         "protocols": protocols,
         "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
         "limit": 3,
-        "seed": seed,
+        "seed": 0,
     }
-    return Store.create(folder, config, {})
+    return Store.create(folder, config | changes, {})
 
 
 def _row(index: int, **more: Any) -> dict[str, Any]:

@@ -1,28 +1,33 @@
 """Runs gathered: scores, further numbers and pairs of stored samples, of one run and of several."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lampe_eval.benches import find_tasks
 from lampe_eval.errors import UserError
+from lampe_eval.report.differences import COLUMNS as PAIRS
 from lampe_eval.report.gather import gather
-from lampe_eval.report.scores import COLUMNS, DETAILS, PAIRS
+from lampe_eval.report.scores import COLUMNS, DETAILS
 from tests.lampe_eval import stored
 
+NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
 FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
 
 
 def test_a_run(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
     found = gather([tmp_path / "a"])
-    assert list(found.scores) == ["run", *COLUMNS, "details"]
+    assert list(found.scores) == ["run", "settings", *COLUMNS, "details", "counts"]
     assert list(found.details) == ["run", *DETAILS]
-    assert list(found.pairs) == ["run", *PAIRS]
+    assert list(found.pairs) == [*PAIRS]
     assert found.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
     ]  # fmt: skip
     assert found.details["name"].tolist() == ["depth 0", "depth 50", "depth 100"] * 2
     assert found.details["value"].tolist() == [100, 100, 100, 100, 0, 0]
+    assert found.details["n"].tolist() == [1] * 6
     (pair,) = found.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
     assert (pair["difference"], pair["p"]) == (pytest.approx(200 / 3), 0.5)
@@ -47,6 +52,56 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
     assert pairs.loc[256, "p_corrected"].tolist() == [1, 1, 1]
     assert pairs.loc[512, "p"].tolist() == [2 / 256, 2 / 256, 1]
     assert pairs.loc[512, "p_corrected"].tolist() == [6 / 256, 6 / 256, 1]
+
+
+def test_other_prompts_are_no_pair(tmp_path: Path) -> None:
+    """As protocol ``lampe`` has it, which cuts LaMPE's prompts otherwise."""
+    store = stored.run(tmp_path, FOUND)
+    cell = next(cell for cell in store.cells() if cell.method == "lampe")
+    for row in store.rows(cell)[1:]:
+        store.append(cell, {**row, "sha256": "another"})
+    (pair,) = gather([tmp_path]).pairs.to_dict("records")
+    assert (pair["n"], pair["lacking"]) == (1, 2)
+    store.append(cell, {**store.rows(cell)[0], "sha256": "another"})
+    assert gather([tmp_path]).pairs.empty
+
+
+def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
+    methods = {method: {512: [True, True, answer]} for method, answer in (("a", True), ("b", False))}
+    for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
+        stored.run(tmp_path / name, {method: methods[method]}, seed)
+    found = gather([tmp_path / name for name in "xyz"])
+    (pair,) = found.pairs.to_dict("records")
+    assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == ("seed 0", "a · x", "b · y", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 5}, ["seed 0", "seed 5"]),
+        ({"limit": None}, ["limit 3", "limit none"]),
+        ({"haystack": "own.txt sha256:12"}, ["haystack default", "haystack own.txt"]),
+        ({"text": "own.txt sha256:12"}, ["", ""]),  # which niah does not read
+        ({"batch": "measured"}, ["batch 1", "batch measured"]),
+        ({"models": {"pocket": {"window": 256, "dtype": "bfloat16"}}}, ["dtype None", "dtype bfloat16"]),
+        ({"models": {"pocket": {"window": 256, "fingerprint": "sha256:1"}}}, ["weights None", "weights sha256:1"]),
+        ({"tasks": {"niah/grid": {**NIAH, "version": 9}}}, ["niah/grid version 1", "niah/grid version 9"]),
+        ({"own files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
+        ({"device": "cuda"}, ["", ""]),
+    ],
+)  # fmt: skip
+def test_settings_in_which_runs_differ_are_told(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
+    stored.run(tmp_path / "a", FOUND)
+    stored.run(tmp_path / "b", FOUND, **changes)
+    found = gather([tmp_path / "a", tmp_path / "b"]).scores
+    assert found.groupby("run")["settings"].unique().explode().tolist() == told
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        stored.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
+    found = gather([tmp_path / "a", tmp_path / "b"]).scores["settings"]
+    assert sorted(set(found)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:

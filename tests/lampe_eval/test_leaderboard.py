@@ -55,7 +55,13 @@ def _value(figure: Figure, table: Published, name: str = "") -> float:
     return 100 * math.fsum(shares) / len(shares)
 
 
-@pytest.mark.parametrize("name", names())
+def test_a_table_of_no_method_of_ours_says_so(tmp_path: Path) -> None:
+    cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 131072)
+    found = compare(made.store(tmp_path, [cell], "official"), load("dpe-ruler"))
+    assert (found.matches, {why for _, why in found.missing}) == ([], {"no such method here"})
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "dpe-ruler"])
 def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
     table = load(name)
     chosen = _chosen(table)
@@ -149,14 +155,75 @@ def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Pat
 
 def test_the_interval_and_the_bound(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
-    inside = match.figure.number.value - match.value
-    assert match.within is (abs(inside) <= 1.96 * match.stderr)
+    assert match.within is (abs(match.difference) <= match.reach + 0.005)
     cell = Cell("llama2-7b", "original", "ppl", "dense", 8192)
     ours = compare(made.store(tmp_path / "ppl", [cell], "fair"), load("chunkllama-pg19"))
     (bound,) = ours.matches
     assert (str(bound.figure.number), bound.within, bound.verdict) == (">100", False, "no")
     assert math.isnan(bound.difference)
     assert math.isnan(bound.stderr)
+
+
+def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) -> Match:
+    """A number of one task of RULER, beside a run with so many right and wrong answers."""
+    table = load("string-ruler-tasks")
+    cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", figure, 131072)
+    store = made.store(tmp_path, [cell], table.protocol)
+    store.plan({cell: len(right)})
+    for index, hit in enumerate(right):
+        row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
+        store.append(cell, row)
+    (match,) = compare(store, table).matches
+    return dataclasses.replace(match, figure=dataclasses.replace(match.figure, decimals=decimals))
+
+
+def test_the_interval_of_few_samples_is_students(tmp_path: Path) -> None:
+    """1, 1, 1, 0: a mean of 75, an error of 25, and t of three degrees of freedom."""
+    match = _single(tmp_path, "vt", [1, 1, 1, 0])
+    assert (match.value, match.stderr) == (75, 25)
+    assert match.reach == pytest.approx(3.18245 * 25, rel=1e-5)
+
+
+def test_the_interval_of_a_mean_has_the_freedom_of_its_cells(tmp_path: Path) -> None:
+    """Welch and Satterthwaite: at most that of all samples, at least that of the cell with the fewest."""
+    (match,) = _one(tmp_path)
+    assert 1.96 * match.stderr < match.reach < 3.18245 * match.stderr + 10
+
+
+def test_samples_that_all_score_alike_are_no_certainty(tmp_path: Path) -> None:
+    """Ten right of ten: Agresti and Coull have 12 of 14, and t of nine degrees of freedom."""
+    match = _single(tmp_path, "vt", [1] * 10)
+    assert (match.value, match.stderr) == (100, 0)
+    assert match.reach == pytest.approx(2.26216 * 100 * math.sqrt(12 / 14 * 2 / 14 / 14), rel=1e-5)
+    assert match.verdict == "yes"  # published: 88.08
+
+
+def test_a_single_window_and_windows_that_are_alike_tell_nothing(tmp_path: Path) -> None:
+    cell = Cell("llama2-7b", "original", "ppl", "dense", 4096)
+    store = made.store(tmp_path, [cell], "fair")
+    (match,) = compare(store, load("chunkllama-pg19")).matches  # four windows, all of one block
+    assert (match.verdict, math.isnan(match.reach)) == ("unknown", True)
+    for index in range(4):
+        store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
+    store.plan({cell: 8})
+    (match,) = compare(store, load("chunkllama-pg19")).matches
+    assert (match.stderr, match.verdict) == (0, "unknown")
+
+
+def test_rounding_of_the_published_number_counts_for_nothing(tmp_path: Path) -> None:
+    match = dataclasses.replace(_single(tmp_path, "vt", [1, 1, 1, 0]), value=88.0, reach=0.001)
+    rough = dataclasses.replace(match, figure=dataclasses.replace(match.figure, decimals=0))
+    assert (match.verdict, rough.verdict) == ("no", "yes")
+
+
+@pytest.mark.parametrize("text", [None, "own.txt sha256:1"])
+def test_another_haystack_seed_and_cut_prompts_are_said(tmp_path: Path, text: str | None) -> None:
+    cell = Cell("llama2-7b", "original", "niah", "string", 4096)
+    store = made.store(tmp_path, [cell], "fair", haystack=text, seed=9)
+    store.append(cell, {**store.rows(cell)[0], "cut": 12})
+    (match,) = compare(store, load("string-niah")).matches
+    ours = "own.txt" if text else "default"
+    assert match.differs == (f"haystack {ours} (published essays)", "seed 9 (suites: 0)", "1 cut")
 
 
 def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

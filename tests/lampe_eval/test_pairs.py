@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from lampe_eval.scoring.pairs import Pair, Sampled, differences, holm, pairs
+from lampe_eval.scoring.pairs import Sampled, differences, holm, pairs
 from lampe_eval.scoring.statistics import Array, Estimate, only
 
 
@@ -37,7 +37,7 @@ def test_pairs_keep_their_order_where_one_method_lacks_a_sample() -> None:
 
 
 def test_what_has_no_error_has_a_difference_alone() -> None:
-    windows = Sampled(["a", "b"], Estimate(np.array([[1.0], [2.0]]), independent=False))
+    windows = Sampled(["a", "b"], Estimate(np.array([[1.0], [2.0]]), groups=[0, 0], unit="block"))
     for first, second in ((_sampled([1]), _sampled([3])), (windows, windows)):
         (pair,) = pairs({"a": first, "b": second})
         assert math.isfinite(pair.difference)
@@ -51,7 +51,34 @@ def test_an_infinite_loss_proves_nothing() -> None:
 
 def test_methods_that_are_alike_do_not_differ() -> None:
     (pair,) = pairs({"a": _sampled([1, 0, 1]), "b": _sampled([1, 0, 1])})
-    assert pair == Pair("a", "b", 3, 0, 0, 0, 1, 1)
+    assert (pair.difference, pair.p, pair.p_corrected) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("second", [[1, 1, 1], [0, 0, 0]])
+def test_samples_that_all_differ_alike_give_no_interval(second: list[float]) -> None:
+    (pair,) = pairs({"a": _sampled([1, 1, 1]), "b": _sampled(second)})
+    assert math.isnan(pair.low)
+    assert math.isnan(pair.high)
+    assert pair.p == (1 if second[0] else 0.25)
+
+
+def test_no_difference_is_none_however_it_is_rounded() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        first = 100 * rng.integers(0, 11, 12) / 7
+        (pair,) = pairs({"a": _sampled(first, "abcdefghijkl"), "b": _sampled(rng.permutation(first), "abcdefghijkl")})
+        assert pair.p == 1
+
+
+def test_samples_of_a_group_are_drawn_and_swapped_together() -> None:
+    """Twelve samples that are four documents: two in sixteen ways to swap are as far out."""
+    rng = np.random.default_rng(8)
+    ids, groups = list(range(12)), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    first = Estimate(rng.normal(3, 0.1, (12, 1)), groups=groups, unit="document")
+    second = Estimate(rng.normal(1, 0.1, (12, 1)), groups=groups, unit="document")
+    (pair,) = pairs({"a": Sampled(ids, first), "b": Sampled(ids, second)})
+    assert (pair.n, pair.p) == (12, 2 / 16)
+    assert pair.low < 2 < pair.high
 
 
 def _perplexity(means: Array) -> Array:

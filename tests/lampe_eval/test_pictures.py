@@ -39,6 +39,14 @@ def test_a_heat_map_has_depths_down_and_lengths_across(needles: dict[str, Figure
     np.testing.assert_array_equal(original, [[100, 0], [100, np.nan], [100, 0]])  # none was asked for there
 
 
+def test_a_heat_map_has_rings_where_samples_are_missing(needles: dict[str, Figure]) -> None:
+    figure = needles["niah/grid by depth"]
+    lampe, original = (axes.lines[0].get_xydata().tolist() for axes in figure.axes[:2])
+    assert lampe == []
+    assert original == [[1, 0], [1, 1], [1, 2]]
+    assert "rings: samples are missing" in figure.get_supxlabel()
+
+
 def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Figure]) -> None:
     lampe, original = needles["niah/grid by length"].axes
     *_, own, short, window = lampe.lines
@@ -62,6 +70,14 @@ def test_runs_that_differ_have_pictures_of_their_own_names(tmp_path: Path) -> No
     stored.run(tmp_path / "b", FOUND)
     (by_length, _) = pictures(gather([tmp_path / "a", tmp_path / "b"])).values()
     assert len(by_length.axes) == 4
+
+
+def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
+    stored.run(tmp_path / "cost $5 to $x_{$", FOUND)
+    stored.run(tmp_path / "b", FOUND)
+    (by_length, _) = pictures(gather([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
+    assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
+    assert svg(by_length)
 
 
 LONG = [

@@ -11,8 +11,9 @@ from lampe_eval.report.blocks import Block, Value, blocks
 from lampe_eval.report.gather import gather
 from lampe_eval.report.latex import escaped, latex
 from lampe_eval.report.markdown import markdown
-from lampe_eval.report.tables import console, show, write
-from tests.lampe_eval import stored
+from lampe_eval.report.tables import console, csv, show, write
+from lampe_eval.store import Cell
+from tests.lampe_eval import made, stored
 
 FOUND = {
     "lampe": {256: [True, True, True], 512: [True, True, True]},
@@ -69,6 +70,44 @@ def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_runs_of_other_settings_do_not_compete(tmp_path: Path) -> None:
+    """A table each, which says in what they differ; of all runs, in whatever form."""
+    for name, seed in (("a", 0), ("b", 5)):
+        stored.run(tmp_path / name, {"lampe": {512: [True, not seed]}, "yarn": {512: [False, True]}}, seed)
+    found = list(blocks(gather([tmp_path / "a", tmp_path / "b"])))
+    head = "niah/grid · recall · pocket, window 256 · protocol fair"
+    assert [block.title for block in found] == [f"{head} · seed 0", f"{head} · seed 5"]
+    assert [{label: value.place for label, value in _column(block, "512").items()} for block in found] == [
+        {"lampe · a": 1, "yarn · a": 2}, {"lampe · b": 0, "yarn · b": 0},
+    ]  # fmt: skip
+
+
+def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
+    for name, window in (("a", 256), ("b", 512)):
+        cells = [Cell("pocket", "lampe", "ruler", task, n) for task in ("vt", "cwe") for n in (512, 1024)]
+        made.store(tmp_path / name, cells, "fair", models={"pocket": {**made.described("pocket"), "window": window}})
+    found = [block for block in blocks(gather([tmp_path / "a", tmp_path / "b"])) if " · over tasks · " in block.title]
+    assert [block.columns[1:] for block in found] == [["lampe · a"], ["lampe · b"]]
+    assert all(str(value) != "-" for block in found for _, values in block.lines for value in values)
+
+
+@pytest.mark.parametrize(
+    ("documents", "told"),
+    [
+        ([None] * 4, " of windows, taken as independent"),
+        ([0, 0, 1, 1], " over 2 documents"),
+        ([0, 0, 0, 0], " of windows, taken as independent"),
+    ],
+)
+def test_what_the_error_of_windows_is_of_is_said(tmp_path: Path, documents: list[int | None], told: str) -> None:
+    store = stored.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
+    (cell,) = store.cells()
+    for row, document in zip(store.rows(cell), documents, strict=True):
+        store.append(cell, row if document is None else {**row, "document": document})
+    (block,) = blocks(gather([tmp_path]))
+    assert block.notes == [f"n = 4 samples a cell; ± standard error{told}"]
+
+
 def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", {"lampe": {512: [True]}})
     stored.run(tmp_path / "b", {"lampe": {256: [True]}})
@@ -122,6 +161,22 @@ def test_latex(block: Block) -> None:
     )
 
 
+def test_names_are_no_markdown() -> None:
+    hostile = Block(r"a|b <i> `c` \d *e* [f](g)", ["method", "1|2"], [("<b>|`x`", [Value("1")])], ["*note*\n# no"])
+    title, _, columns, _, line, _, note, *_ = markdown(hostile).splitlines()
+    assert title == r"### a\|b \<i> \`c\` \\d \*e\* \[f](g)"
+    assert columns == r"| method | 1\|2 |"
+    assert line == r"| \<b>\|\`x\` | 1 |"
+    assert note == r"\*note\* # no"
+
+
+def test_names_are_no_formulas() -> None:
+    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 1, 2, 3]})
+    assert csv(frame).splitlines() == [
+        "model,n,x", "'=cmd(),-1,-0.500000", "plain,2,1.000000", "'@a,3,2.000000", ",4,3.000000",
+    ]  # fmt: skip
+
+
 def test_what_latex_reads_as_commands_is_escaped() -> None:
     assert escaped("mapping_length=250") == r"mapping\_length=250"
     assert escaped(r"50% of \x{a} & $1 #2 ~ ^") == (
@@ -151,6 +206,9 @@ def test_files(tmp_path: Path) -> None:
     names = write(alone, tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
     write(both, tmp_path / "two")
+    lacking = pd.read_csv(tmp_path / "one" / "table.csv").set_index("method")
+    columns = ["256 n", "256 lacking", "512 n", "512 lacking", "512 cut"]
+    assert lacking.loc["yarn", columns].tolist() == [3, 0, 2, 1, 0]
     scores = [pd.read_csv(tmp_path / folder / "scores.csv") for folder in ("one", "two")]
     assert "run" not in scores[0]
     assert scores[1]["run"].tolist() == ["a"] * 8 + ["b"] * 8

@@ -63,6 +63,7 @@ def scores(frame: pd.DataFrame, reports: Mapping[str, str] | None = None) -> Tab
         number("largest_position", "Reach"),
         number("window", "Window"),
         text("protocol", "Protocol"),
+        text("settings", "Settings"),
         {**text("run", "Run"), "kind": "text" if reports is None else "link"},
     ]
     keep = {"method", "task", "length", "score", "stderr", "n", "metric", "temperature", "largest_position"}
@@ -70,7 +71,8 @@ def scores(frame: pd.DataFrame, reports: Mapping[str, str] | None = None) -> Tab
 
 
 def differences(frame: pd.DataFrame) -> Table:
-    """First minus second on the same samples, with a 95 % interval."""
+    """First minus second on the same samples, with a 95 % interval; marks count the samples that they do not share."""
+    values = {**_values(frame), "marks": [[[count, "not shared"]] if count else [] for count in frame["lacking"]]}
     columns = [
         text("first", "First"),
         text("second", "Second"),
@@ -82,13 +84,15 @@ def differences(frame: pd.DataFrame) -> Table:
         {"key": "p", "title": "p", "kind": "probability"},
         {"key": "p_corrected", "title": "p corrected", "kind": "probability"},
         number("n", "n"),
+        {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
         text("bench", "Benchmark"),
         text("model", "Model"),
+        number("window", "Window"),
         text("protocol", "Protocol"),
-        text("run", "Run"),
+        text("settings", "Settings"),
     ]
     keep = {"first", "second", "task", "length", "difference", "low", "high", "p", "p_corrected", "n"}
-    return _table(_values(frame), columns, keep)
+    return _table(values, columns, keep | ({"marks"} if frame["lacking"].any() else set()))
 
 
 def details(frame: pd.DataFrame) -> Table:
@@ -99,6 +103,7 @@ def details(frame: pd.DataFrame) -> Table:
         number("length", "Length", choose=True),
         text("name", "Number"),
         number("value", "Value", 2),
+        number("n", "n"),
         text("bench", "Benchmark"),
         text("model", "Model"),
         text("protocol", "Protocol"),

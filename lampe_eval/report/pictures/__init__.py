@@ -26,6 +26,7 @@ STYLE: dict[Any, Any] = {
     "figure.labelsize": 8,
     "pdf.fonttype": 42,  # letters, not shapes: conferences ask for it
     "svg.hashsalt": "lampe-eval",
+    "text.parse_math": False,  # a name may hold dollars
 }
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},
@@ -41,10 +42,12 @@ def pictures(gathered: Gathered) -> dict[str, Figure]:
     scores = gathered.labelled(gathered.scores)
     varying = [column for column in ("model", "window", "protocol") if scores[column].nunique() > 1]
     with rc_context(STYLE):
-        return {
-            ", ".join([name, *(f"{column} {rows.iloc[0][column]}" for column in varying)]): draw(rows)
-            for name, draw, rows in _drawings(scores)
-        }
+        return {", ".join([name, *_told(rows.iloc[0], varying)]): draw(rows) for name, draw, rows in _drawings(scores)}
+
+
+def _told(row: pd.Series, varying: list[str]) -> list[str]:
+    """What tells a picture's rows from another's."""
+    return [*(f"{column} {row[column]}" for column in varying), *([row["settings"]] if row["settings"] else [])]
 
 
 def svg(figure: Figure) -> str:

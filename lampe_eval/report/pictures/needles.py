@@ -1,4 +1,7 @@
-"""Needles by depth and length: the brighter, the more were found; right of the dashed line is beyond the window."""
+"""Needles by depth and length: the brighter, the more were found; right of the dashed line is beyond the window.
+
+Rings mark the depths of a length at which samples are missing or failed.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lampe_eval.report.pictures.panels import LIMIT, panels, title_of, tokens
+from lampe_eval.report.blocks import complete
+from lampe_eval.report.pictures.panels import INK, LIMIT, panels, title_of, tokens
 
 
 def has_depths(rows: pd.DataFrame) -> bool:
@@ -26,11 +30,15 @@ def draw(rows: pd.DataFrame) -> Figure:
             _grid(own, depths, lengths), cmap=colormaps["cividis"].with_extremes(bad="white"), vmin=0, vmax=100,
             aspect="auto", interpolation="nearest",
         )  # fmt: skip
+        short = [lengths.index(length) for length in own[~complete(own)]["length"]]
+        ringed = np.array([(column, row) for column in short for row in range(len(depths))]).reshape(-1, 2)
+        axes.plot(*ringed.T, "o", color=INK, markerfacecolor="white", markersize=3)
         _frame(axes, len(lengths), len(depths), sum(length <= own.iloc[0]["window"] for length in lengths))
     axes.set_xticks(range(len(lengths)), [tokens(length) for length in lengths])
     shown = range(0, len(depths), max(1, len(depths) // 4))
     axes.set_yticks(shown, [f"{depths[row]:g}" for row in shown])
-    figure.supxlabel("length in tokens (dashed: the window ends)")
+    rings = "" if complete(rows).all() else "; rings: samples are missing"
+    figure.supxlabel(f"length in tokens (dashed: the window ends{rings})")
     figure.supylabel("depth of the needle in %")
     figure.colorbar(image, ax=drawn, label=f"{rows.iloc[0]['metric']} in %", aspect=30)
     return figure

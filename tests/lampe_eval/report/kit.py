@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from lampe_eval.report.differences import COLUMNS as PAIRS
 from lampe_eval.report.gather import Gathered
-from lampe_eval.report.scores import PAIRS
 from lampe_eval.store import Cell, Store
 
 KEYS = ("model", "method", "bench", "task", "length")
@@ -59,22 +59,21 @@ def gathered(
         for cell, samples in run.cells().items()
     ]
     details = [
-        {key: record[key] for key in ("run", "protocol", *KEYS)} | {"name": "depth 0", "value": 1.0}
+        {key: record[key] for key in ("run", "protocol", *KEYS)} | {"name": "depth 0", "value": 1.0, "n": 1}
         for record in records
     ]
-    differences = [
-        {"run": "run", "model": "m", "protocol": "fair", "bench": "niah", "task": "single", "length": 1024, **pair}
-        for pair in pairs
-    ]
-    compared = pd.DataFrame(differences, columns=["run", *PAIRS])
-    return Gathered(
-        {store.folder.name: store for store in stores}, pd.DataFrame(records), pd.DataFrame(details), compared
-    )
+    plain = {"settings": "", "model": "m", "window": 256, "protocol": "fair", "bench": "niah", "task": "single"}
+    plain |= {"length": 1024, "lacking": 0}
+    differences = [{**plain, **pair} for pair in pairs]
+    found = Gathered({run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {})
+    vars(found)["pairs"] = pd.DataFrame(differences, columns=list(PAIRS))  # in place of what samples would give
+    return found
 
 
 def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": run,
+        "settings": "",
         **{key: getattr(cell, key) for key in KEYS},
         "temperature": "none",
         "protocol": "fair",
@@ -82,6 +81,8 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "score": 50.0,
         "stderr": math.nan,
         "n": samples,
+        "units": samples,
+        "unit": "sample",
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
         "batch": 1,
         "largest_position": 255.0,
