@@ -7,8 +7,8 @@ def test_public_names() -> None:
     assert set(lampe.__all__) == {
         "AUTO", "BACKENDS", "METHODS", "PLAIN", "PUBLISHED", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
         "IndexMethod", "LampeError", "Method", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
-        "Sigmoid", "Temperature", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache", "method_of",
-        "patch", "unpatch",
+        "Sigmoid", "Temperature", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
+        "method_of", "patch", "unpatch",
     }  # fmt: skip
     assert all(hasattr(lampe, name) for name in lampe.__all__)
 
