@@ -7,6 +7,11 @@ class UserError(Exception):
     """Something in the user's hands: a name, a file, an option, a network."""
 
 
+def told(error: Exception) -> str:
+    """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
     """An error for a name that does not exist, with the nearest one and the command that lists them."""
     from lampe.errors import nearest  # brings torch along, which the command line does without until it errs

@@ -66,7 +66,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Store":
-        """The folder of a run of this configuration, new or to be gone on with.
+        """The folder of a run of this configuration, new or to be gone on with; for who holds it by ``writing``.
 
         Raises:
             UserError: where the folder cannot be written, or holds a run of another configuration.
@@ -82,32 +82,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             _write(described, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
+            raise _unwritable(folder, error) from None
         return cls(folder)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Keeps every other run from writing here.
-
-        Raises:
-            UserError: where another run does; it says which.
-        """
-        lock, holder = FileLock(self.folder / ".lock"), self.folder / ".holder"
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another run is writing here{_held_by(holder)}; wait for it, or choose another --output"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --output") from None
-        try:
-            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self.write(holder.name, f"process {os.getpid()} on {platform.node()} since {since}")
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
 
     def plan(self, cells: Mapping[Cell, int]) -> bool:
         """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""
@@ -174,6 +150,37 @@ class Store:
                 f"{self.folder}: made with another configuration: {key} was {_short(was)}, now {_short(now)}; "
                 "choose another --output"
             )
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps every other run from writing to a folder, which need not be there yet.
+
+    Raises:
+        UserError: where another run does, and it says which; where the folder cannot be written.
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        _write(holder, f"process {os.getpid()} on {platform.node()} since {since}")
+    except Timeout:
+        raise UserError(
+            f"{folder}: another run is writing here{_held_by(holder)}; wait for it, or choose another --output"
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output")
 
 
 def _held_by(holder: Path) -> str:

@@ -72,7 +72,7 @@ class Watch:
             for job, since in in_hand.items():
                 if now - since >= self._patience and job not in warned:
                     warned.add(job)
-                    _warn(f"hangs? {job}: nothing for {now - since:.0f} s")
+                    warn(f"hangs? {job}: nothing for {now - since:.0f} s")
 
     def _state(self) -> str:
         now = time.monotonic()
@@ -98,6 +98,7 @@ class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Says something in the log and on the error stream."""
     LOG.warning("%s", text)
     print(f"lampe-eval: {text}", file=sys.stderr, flush=True)

@@ -6,12 +6,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches.base import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Workers
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, told
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.ahead import ahead
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import sha256
+from lampe_eval.running.watch import warn
 from lampe_eval.store import Cell, Store
 
 Group = tuple[Task, list[Cell]]
@@ -47,11 +48,15 @@ class Work:
                     yield from self._jobs_of(task, cell, batches(samples, room), wanted)
 
     def _drawn(self) -> Iterator[tuple[Task, list[Cell], list[Sample]]]:
-        """Groups with their samples, longest first."""
+        """Groups with their samples, longest first; one whose samples cannot be had is said, and left out."""
         for task, group in sorted(self._groups(), key=lambda group: -group[1][0].length):
             first = group[0]
             mapped = self._plan.mapped(task, first.model, first.method)
-            samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+            try:
+                samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+            except Exception as error:
+                warn(f"{task.full_name} at {first.length} is left out: {told(error)}")
+                continue
             yield task, group, sorted(samples, key=lambda sample: -len(sample.ids))
 
     def _groups(self) -> Iterator[Group]:

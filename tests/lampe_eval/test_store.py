@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lampe_eval.errors import UserError
-from lampe_eval.store import Cell, Store
+from lampe_eval.store import Cell, Store, writing
 
 CELL = Cell("org/model", "lampe:head=3", "niah", "single", 256)
 CONFIG = {"seed": 0, "methods": {"lampe": {"head": 3}}}
@@ -88,6 +88,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .* choose another --output"):
         _store(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"cannot be written .* choose another --output"), writing(tmp_path / "file"):
+        pytest.fail("a file is written to as a folder")
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,15 +107,14 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_who_holds_the_lock_is_said_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
-    first, second = _store(tmp_path), Store(tmp_path)
-    with first.writing():
+    with writing(tmp_path / "new"):
         said = rf"another run is writing here: process {os.getpid()} on {platform.node()} since 20\d\d-.*; wait for it"
-        with pytest.raises(UserError, match=said), second.writing():
+        with pytest.raises(UserError, match=said), writing(tmp_path / "new"):
             pytest.fail("two runs write")
-        holder = (tmp_path / ".holder").read_text()
-    assert not (tmp_path / ".holder").exists()
-    (tmp_path / ".holder").write_text(holder)  # as a killed run leaves it
-    with second.writing():
+        holder = (tmp_path / "new" / ".holder").read_text()
+    assert not (tmp_path / "new" / ".holder").exists()
+    (tmp_path / "new" / ".holder").write_text(holder)  # as a killed run leaves it
+    with writing(tmp_path / "new"):
         pass
 
 
