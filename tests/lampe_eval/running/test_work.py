@@ -1,5 +1,7 @@
 """What is left to do: longest first, in batches that fit, drawn ahead."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,3 +147,17 @@ def test_what_making_raised_comes_in_its_turn() -> None:
     assert next(coming) == 0
     with pytest.raises(ValueError, match="no text"):
         next(coming)
+
+
+def test_a_process_does_not_wait_for_what_nobody_wants_any_more() -> None:
+    code = """
+import time
+from lampe_eval.running.ahead import ahead
+def items():
+    yield 0
+    time.sleep(3600)
+print(next(ahead(items())), flush=True)
+raise SystemExit(2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "0\n")
