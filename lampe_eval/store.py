@@ -126,7 +126,8 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(path)
-            with path.open("a", encoding="utf-8") as file:
+            # half a surrogate pair, which UTF-8 has not, is escaped as JSON escapes it
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps({"length": cell.length, **row}, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -27,6 +27,12 @@ def test_rows_come_back_in_order_of_their_ids_and_by_length(tmp_path: Path) -> N
     assert store.rows(CELL)[0]["prediction"] == "ü\n"
 
 
+def test_half_a_surrogate_pair_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(CELL, {"id": "a", "prediction": "ü\ud83d"})
+    assert store.rows(CELL)[0]["prediction"] == "ü\ud83d"
+
+
 def test_a_line_torn_anywhere_is_dropped_and_done_again(tmp_path: Path) -> None:
     store = _store(tmp_path)
     store.append(CELL, {"id": "a"})

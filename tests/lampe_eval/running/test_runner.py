@@ -166,6 +166,26 @@ def test_a_scorer_that_fails_is_an_error_of_its_sample(tmp_path: Path, monkeypat
     assert row["error"] == "ZeroDivisionError: no references" and row["prediction"]
 
 
+def _no_encoding(*_: Any) -> dict[str, Any]:
+    raise ValueError("cannot encode")
+
+
+@pytest.mark.parametrize(
+    ("part", "made", "error"),
+    [
+        ("rows._reached", _no_encoding, "ValueError: cannot encode"),
+        ("rows._scored", lambda *_: {"score": {1}}, "TypeError: Object of type set is not JSON serializable"),
+    ],
+)
+def test_a_row_that_cannot_be_made_is_an_error_of_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, made: Callable[..., Any], error: str
+) -> None:
+    monkeypatch.setattr(f"lampe_eval.running.{part}", made)
+    _run(tmp_path / "run")
+    row = _rows(tmp_path / "run")[0]
+    assert row["error"] == error and row["prediction"] and row["sha256"] and "score" not in row
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
 def test_a_disk_that_refuses_stops_the_run_and_what_was_stored_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
