@@ -14,7 +14,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ class Cell:
     bench: str
     task: str
     length: int
+
+
+CELL = {"samples", *(field.name for field in fields(Cell))}
+"""What a line of cells.jsonl says."""
 
 
 class Store:
@@ -98,9 +102,15 @@ class Store:
         return news
 
     def cells(self) -> dict[Cell, int]:
-        """Every cell of the run with its number of samples, finished or not."""
-        cells: dict[Cell, int] = {}
-        for record in _lines(self.folder / "cells.jsonl"):
+        """Every cell of the run with its number of samples, finished or not.
+
+        Raises:
+            UserError: where a line is damaged.
+        """
+        path, cells = self.folder / "cells.jsonl", dict[Cell, int]()
+        for number, record in enumerate(_records(path), start=1):
+            if not (isinstance(record, dict) and record.keys() == CELL):
+                raise UserError(f"{path}:{number}: damaged; remove the file and run again, which writes it anew")
             samples = record.pop("samples")
             cells[Cell(**record)] = samples
         return cells
@@ -137,8 +147,9 @@ class Store:
             ) from None
 
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
-        """Finished samples of a cell in the order of their ids; a torn last line does not count."""
-        found = {row["id"]: row for row in _lines(self._path(cell)) if row["length"] == cell.length}
+        """Finished samples of a cell in the order of their ids; a line that is torn or damaged does not count."""
+        rows = (row for row in _records(self._path(cell)) if _is_row(row))
+        found = {row["id"]: row for row in rows if row["length"] == cell.length}
         return [found[key] for key in sorted(found)]
 
     def _path(self, cell: Cell) -> Path:
@@ -205,15 +216,17 @@ def _differences(was: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, 
         yield key, was, now
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if line.endswith(b"\n"):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise UserError(f"{path}:{number}: damaged; take the line out and run again") from None
+def _records(path: Path) -> Iterator[Any]:
+    """What the whole lines of a file say; None of one that is damaged."""
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            yield None
+
+
+def _is_row(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("id"), str) and "length" in record
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -74,7 +74,7 @@ class Work:
 
     def _wanted(self, task: Task, cell: Cell, samples: Sequence[Sample]) -> frozenset[str]:
         """Samples of a cell that are left; one that failed before is tried again."""
-        done = {row["id"]: row["sha256"] for row in self._store.rows(cell) if "error" not in row}
+        done = {row["id"]: row.get("sha256") for row in self._store.rows(cell) if "error" not in row}
         if changed := sorted(s.id for s in samples if s.id in done and done[s.id] != sha256(s)):
             raise UserError(
                 f"{self._store.folder}: {task.full_name} at {cell.length}: sample {changed[0]} has another prompt now "

@@ -67,13 +67,27 @@ def test_a_folder_without_samples_takes_a_corrected_configuration(tmp_path: Path
     assert Store.create(tmp_path, {**CONFIG, "seed": 1}, {}).config["seed"] == 1
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+DAMAGED = ("{oops", "{}", "3", "[1]", "null", '{"id": [1], "length": 256}', "\0\0\0", "")
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_line_does_not_count(tmp_path: Path, line: str) -> None:
     store = _store(tmp_path)
     store.append(CELL, {"id": "a"})
     path = next(tmp_path.rglob("*.jsonl"))
-    path.write_text("{oops\n" + path.read_text())
-    with pytest.raises(UserError, match=r"single.jsonl:1: damaged"):
-        store.rows(CELL)
+    path.write_text(f"{line}\n{path.read_text()}{line}\n")
+    store.append(CELL, {"id": "b"})
+    assert [row["id"] for row in store.rows(CELL)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_cell_is_named(tmp_path: Path, line: str) -> None:
+    store = _store(tmp_path)
+    store.plan({CELL: 25})
+    path = tmp_path / "cells.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(UserError, match=r"cells.jsonl:2: damaged; remove the file and run again, which writes it anew"):
+        store.cells()
 
 
 def test_cells_are_remembered(tmp_path: Path) -> None:

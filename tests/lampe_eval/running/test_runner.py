@@ -3,6 +3,7 @@
 import csv
 import errno
 import itertools
+import json
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local import Answer, LocalEngine
 from lampe_eval.errors import UserError, told
 from lampe_eval.plan import Plan, prepare
+from lampe_eval.report.scores import scores
 from lampe_eval.running import runner
 from lampe_eval.store import Store, writing
 from lampe_eval.suite import Suite, fails
@@ -219,12 +221,15 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch
     assert [row["score"] for row in _rows(tmp_path / "run")] == [1.0] * 4
 
 
-def test_a_damaged_line_is_named_before_anything_runs(tmp_path: Path) -> None:
-    _run(tmp_path / "run")
+@pytest.mark.parametrize("line", ["{oops", '{"length": 256}'])
+def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(tmp_path: Path, line: str) -> None:
+    whole = scores(_run(tmp_path / "run"))
     (samples,) = (tmp_path / "run" / "samples").rglob("*.jsonl")
-    samples.write_text("{oops\n" + samples.read_text())
-    with pytest.raises(UserError, match=r"single.jsonl:1: damaged; take the line out and run again"):
-        _run(tmp_path / "run")
+    first, *others = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join([f"{line}\n", *others]))
+    assert list(scores(Store(tmp_path / "run"))["missing"]) == [1]
+    assert scores(_run(tmp_path / "run")).equals(whole)
+    assert samples.read_text().count(json.loads(first)["sha256"]) == 1
 
 
 def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(tmp_path: Path) -> None:
