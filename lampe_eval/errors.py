@@ -1,6 +1,11 @@
 """Errors that a person can mend: one line that says what, where, and what to do; the exit code is 2."""
 
+import logging
+import sys
 from collections.abc import Iterable
+
+LOG = logging.getLogger("lampe_eval")
+"""Of a run; ``run.log`` listens."""
 
 
 class UserError(Exception):
@@ -10,6 +15,12 @@ class UserError(Exception):
 def told(error: Exception) -> str:
     """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def warn(text: str) -> None:
+    """Says in the log and on the error stream what does not end the run."""
+    LOG.warning("%s", text)
+    print(f"lampe-eval: {text}", file=sys.stderr, flush=True)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:

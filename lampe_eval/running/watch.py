@@ -1,7 +1,6 @@
 """Watches over a run: ``run.log`` with a heartbeat, and a word about a sample that hangs. Clocks here are monotonic."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from lampe_eval.engine.job import Job
-
-LOG = logging.getLogger("lampe_eval")
+from lampe_eval.errors import LOG, warn
 
 
 class Watch:
@@ -96,9 +94,3 @@ class _File(logging.FileHandler):
             super().close()
 
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802
-
-
-def warn(text: str) -> None:
-    """Says something in the log and on the error stream."""
-    LOG.warning("%s", text)
-    print(f"lampe-eval: {text}", file=sys.stderr, flush=True)

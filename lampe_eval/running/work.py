@@ -6,13 +6,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches.base import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Workers
-from lampe_eval.errors import UserError, told
+from lampe_eval.errors import UserError, told, warn
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.ahead import ahead
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import sha256
-from lampe_eval.running.watch import warn
 from lampe_eval.store import Cell, Store
 
 Group = tuple[Task, list[Cell]]

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: the extra ray"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="worker processes are found in /proc"),
 ]
-SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "12"]
+SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "24"]
 
 
 def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
     command = [*RUN, *SMALL, "--output", str(tmp_path / "two"), "--devices", "cpu,cpu"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while _stored(tmp_path / "two") < 3:
+    while _stored(tmp_path / "two") < 3 or (tmp_path / "two" / "run.log").read_text().count("a replica is up") < 2:
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]
         time.sleep(0.05)
     busy = _replicas(driver.pid)

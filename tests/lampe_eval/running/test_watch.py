@@ -10,7 +10,8 @@ import lampe
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.base import Prompt
 from lampe_eval.engine.job import Job
-from lampe_eval.running.watch import LOG, Watch
+from lampe_eval.errors import LOG
+from lampe_eval.running.watch import Watch
 from lampe_eval.store import Cell
 
 
