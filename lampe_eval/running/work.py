@@ -42,7 +42,7 @@ class Work:
             self._count(dict.fromkeys(group, len(samples)))
             for cell in group:
                 if wanted := self._wanted(task, cell, samples):
-                    room = room or self._start(workers)
+                    room = self._start(workers) if room is None else room
                     self._progress.now(f"{cell.method} · {task.full_name} · {cell.length}")
                     yield from self._jobs_of(task, cell, batches(samples, room), wanted)
 
@@ -88,7 +88,7 @@ class Work:
         self._progress.now(f"loading {self._source.name}")
         workers.start()
         room = self._plan.batch
-        return room if isinstance(room, int) else workers.room() if room == "measured" else 1
+        return room if isinstance(room, int) else max(1, workers.room()) if room == "measured" else 1
 
     def _jobs_of(
         self, task: Task, cell: Cell, together: Iterator[tuple[Sample, ...]], wanted: frozenset[str]

@@ -98,6 +98,17 @@ def test_nothing_left_loads_nothing(tmp_path: Path, pocket: Pocket) -> None:
     assert workers.started == 0
 
 
+def test_a_room_of_nothing_is_one_sample_and_is_measured_once(
+    tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, work = _work(tmp_path / "run", pocket)
+    monkeypatch.setattr(Plan, "batch", "measured")
+    monkeypatch.setattr(Nobody, "room", lambda _: 0)
+    workers = Nobody()
+    assert {len(job.samples) for job in work.jobs(workers)} == {1}
+    assert workers.started == 1
+
+
 def _prompt(tokens: int, room: int = 10, **options: object) -> Prompt:
     return Prompt(f"{tokens}", [0] * tokens, room, (), **options)  # type: ignore[arg-type]
 
