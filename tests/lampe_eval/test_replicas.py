@@ -205,3 +205,12 @@ def test_no_room_on_any_machine_is_said() -> None:
     said = "takes 4 GPUs and 1 CPU of one machine, and there are 3 GPUs and 8 CPUs; 2 GPUs and 8 CPUs"
     with pytest.raises(UserError, match=said):
         ours._connected(_cluster((8, 3), (8, 2)), Suite(engine="ray", address="auto", gpus_per_replica=4))
+
+
+def test_a_cluster_that_wants_a_token_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UserError, match=r"--address auto: Failed to connect; if .* set RAY_AUTH_MODE=token here too"):
+        ours._connected(SimpleNamespace(init=init, exceptions=FakeRay.exceptions), Suite(engine="ray", address="auto"))
