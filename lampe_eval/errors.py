@@ -18,9 +18,14 @@ def told(error: Exception) -> str:
 
 
 def warn(text: str) -> None:
-    """Says in the log and on the error stream what does not end the run."""
+    """Says in the log and on the error stream, in one line, what does not end the run."""
     LOG.warning("%s", text)
-    print(f"lampe-eval: {text}", file=sys.stderr, flush=True)
+    print(f"lampe-eval: {in_one_line(text)}", file=sys.stderr, flush=True)
+
+
+def in_one_line(text: str) -> str:
+    """A text whose line breaks, escapes and other characters that cannot be seen are written as Python writes them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from lampe_eval.engine.job import Job
-from lampe_eval.errors import LOG, warn
+from lampe_eval.errors import LOG, in_one_line, warn
 
 
 class Watch:
@@ -78,12 +78,19 @@ class Watch:
         return f"{self._done} samples done, {self._failed} of them failed; in hand: {in_hand or 'nothing'}"
 
 
+class _Lines(logging.Formatter):
+    """A line for each thing that happened, whatever an error says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return in_one_line(super().format(record))
+
+
 class _File(logging.FileHandler):
     """The log file, made with its first line. A disk that refuses it stops no run: rows are what must be kept."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
