@@ -252,20 +252,31 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ctrl_c_finishes_the_sample_in_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--method", "yarn:a=1, b"])
     with monkeypatch.context() as patch:
         _at(patch, lambda: os.kill(os.getpid(), signal.SIGINT), 2)
         with pytest.raises(KeyboardInterrupt):
             run_suite(None, {**SMALL, "output": tmp_path / "run"})
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "finishing the sample in hand; Ctrl-C again stops at once" in said
     assert f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:" in said
     assert "    lampe-eval run --method 'yarn:a=1, b'" in said
     assert len(_rows(tmp_path / "run")) == 2
     _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 4
+
+
+def test_ctrl_c_while_nothing_is_in_hand_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lampe_eval.models.load", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(None, {**SMALL, "output": tmp_path / "run"})
+    said = capfd.readouterr().err
+    assert "finishing the sample in hand" not in said and "stopped; what is finished is kept" in said
+    assert _rows(tmp_path / "run") == []
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
