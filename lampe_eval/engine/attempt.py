@@ -9,6 +9,7 @@ from lampe_eval.benches.base import Passage, Prompt, Sample
 from lampe_eval.engine import memory
 from lampe_eval.engine.job import Outcome
 from lampe_eval.engine.local import Answer, LocalEngine
+from lampe_eval.errors import told
 
 NAN = "NotANumber: the model's logits are not numbers; a --dtype with more range, as bfloat16 or float32, may mend it"
 
@@ -21,29 +22,31 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
     """
     longest = max(len(sample.ids) for sample in samples)
     lean = lean or (len(samples) == 1 and longest >= engine.short_from)
+    peak, began = memory.Peak(engine.device), time.perf_counter()
     try:
-        return _measured(engine, samples, lean)
+        outcomes, cost = _outcomes(engine, samples, lean), _cost(engine, samples, lean, peak, began)
+        return [{**outcome, **cost} for outcome in outcomes]
     except Exception as error:
-        short, text = memory.is_short(error), _line(error)  # not the error, which holds the tensors of its frames
+        short, text = memory.is_short(error), told(error)  # not the error, which holds the tensors of its frames
     memory.free()
     if short and len(samples) == 1:
         engine.short_from = min(engine.short_from, longest)
     if len(samples) > 1 or (short and not lean):
         return [outcome for sample in samples for outcome in attempt(engine, [sample], lean=short)]
-    return [{"error": f"oom: {text}" if short else text}]
+    return [{"error": f"oom: {text}" if short else text, **_cost(engine, samples, lean, peak, began)}]
 
 
-def _measured(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> list[Outcome]:
-    """What came of samples that were run together, with the seconds and bytes that they took together."""
-    peak, began = memory.Peak(engine.device), time.perf_counter()
-    outcomes = _outcomes(engine, samples, lean)
+def _cost(engine: LocalEngine, samples: Sequence[Sample], lean: bool, peak: memory.Peak, began: float) -> Outcome:
+    """What samples that were run together ran on, and the seconds and bytes that they took together."""
     seconds = round(time.perf_counter() - began, 4)
-    shared: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}
+    cost: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}
+    if isinstance(samples[0], Passage):
+        cost["prefill_seconds"] = seconds
     if (most := peak.bytes()) is not None:
-        shared["peak_memory"] = most
+        cost["peak_memory"] = most
     if lean:
-        shared["lean"] = True
-    return [{**outcome, **shared} for outcome in outcomes]
+        cost["lean"] = True
+    return cost
 
 
 def _outcomes(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> list[Outcome]:
@@ -80,8 +83,3 @@ def _told(answers: Sequence[Answer], prediction: str) -> dict[str, Any]:
         "prefill_seconds": round(sum(answer.prefill for answer in answers), 4),
         "decode_seconds": round(sum(answer.decode for answer in answers), 4),
     }
-
-
-def _line(error: Exception) -> str:
-    """Class and message of an error."""
-    return f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.engine.job import Job, Outcome, Workers
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, told
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.environment import environment
@@ -17,7 +17,7 @@ from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import Rows
 from lampe_eval.running.watch import Watch
 from lampe_eval.running.work import Work
-from lampe_eval.store import Store
+from lampe_eval.store import Store, writing
 
 
 def run(plan: Plan, progress: Progress) -> Store:
@@ -25,16 +25,17 @@ def run(plan: Plan, progress: Progress) -> Store:
 
     Raises:
         UserError: for whatever a person can mend; what is finished stays stored.
-        KeyboardInterrupt: after Ctrl-C, when the samples in hand are stored; at once after a second.
+        KeyboardInterrupt: after Ctrl-C, when the samples in hand are stored; at once where there are none, or after a
+            second one.
     """
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
         probe(plan, source, tokenizers[source.name])
-    store = Store.create(plan.folder, plan.config, environment())
-    with store.writing(), Interrupt() as interrupt, Watch(store.folder) as watch:
+    with writing(plan.folder), Watch(plan.folder) as watch, Interrupt(lambda: watch.has_jobs) as interrupt:
+        store = Store.create(plan.folder, plan.config, environment())
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
-            work, rows = Work(plan, source, tokenizer, store, progress), Rows(plan, source, tokenizer)
+            work, rows = Work(plan, source, tokenizer, store, progress, watch), Rows(plan, source, tokenizer)
             with _workers(plan, source) as workers:
                 jobs = takewhile(lambda _: not interrupt.asked, work.jobs(workers))
                 for job, outcomes in workers.do(watch.begins(jobs)):
@@ -56,8 +57,8 @@ def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -
         for length in plan.lengths(source, task.bench):
             try:
                 plan.samples(task, length, tokenizer, limit=1)
-            except UserError as error:
-                faults[task.full_name] = str(error)
+            except Exception as error:
+                faults[task.full_name] = told(error)
     if faults:
         raise UserError("; ".join(f"{task}: {fault}" for task, fault in faults.items()))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lampe_eval.store import Store
+from lampe_eval.store import writing
 from tests.e2e.torture import torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
@@ -44,7 +44,7 @@ def test_everything_is_on_disk(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     run = yaml.safe_load((folder / "run.yaml").read_text())
     assert run["config"]["methods"]["lampe:temperature=none"]["pocket"]["temperature"] == "none"
-    assert run["environment"]["transformers"]
+    assert [environment["transformers"] for environment in run["environments"]]
     scores = _table(folder / "scores.csv")
     assert len(scores) == 3 * 2 * 2
     assert all(row["n"] == "4" and row["missing"] == "0" and row["errors"] == "0" for row in scores)
@@ -113,7 +113,7 @@ def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    with Store(folder).writing():
+    with writing(folder):
         refused = _run(*LIMITED, "--output", str(folder))
     assert refused.returncode == 2
     assert f"another run is writing here: process {os.getpid()} on " in refused.stderr
