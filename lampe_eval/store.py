@@ -60,7 +60,10 @@ class Store:
         try:
             self._description = _described(yaml.safe_load(described.read_text(encoding="utf-8")))
             self.config: dict[str, Any] = self._description["config"]
-        except (OSError, yaml.YAMLError, AttributeError, KeyError):
+        except yaml.YAMLError as error:
+            what = " ".join(str(error).split())
+            raise UserError(f"{described}: damaged ({what}); restore it, or run anew with another --output") from None
+        except (OSError, AttributeError, KeyError):
             raise _no_run(folder) from None
         if (schema := self._description["schema"]) not in READ:
             version = self._description["environments"][0].get("lampe-eval", "of unknown version")
@@ -78,11 +81,14 @@ class Store:
         """
         described = folder / "run.yaml"
         description: dict[str, Any] = {"schema": SCHEMA, "config": config, "environments": []}
+        stored = any(folder.glob("samples/**/*.jsonl"))
         if described.exists():
             store = cls(folder)
-            if any(folder.glob("samples/**/*.jsonl")):
+            if stored:
                 store._refuse_other(config)
                 description = store._description
+        elif stored:
+            raise UserError(f"{folder}: has samples, but no run.yaml that tells of what; choose another --output")
         if environment not in description["environments"]:
             description["environments"].append(environment)
             try:

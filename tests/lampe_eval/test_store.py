@@ -162,3 +162,18 @@ def test_schemas_that_can_be_read(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=said):
         Store(tmp_path)
+
+
+def test_samples_that_nothing_describes_are_not_gone_on_with(tmp_path: Path) -> None:
+    store = Store.create(tmp_path, {"seed": 0}, {})
+    store.append(CELL, {"id": "a"})
+    (tmp_path / "run.yaml").unlink()
+    with pytest.raises(UserError, match="has samples, but no run.yaml"):
+        Store.create(tmp_path, {"seed": 0}, {})
+
+
+def test_a_description_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    Store.create(tmp_path, {"seed": 0}, {})
+    (tmp_path / "run.yaml").write_text("config: {}\nx: [\n")
+    with pytest.raises(UserError, match=r"run.yaml: damaged .*line [23].*restore it"):
+        Store(tmp_path)
