@@ -168,7 +168,7 @@ def test_samples_that_nothing_describes_are_not_gone_on_with(tmp_path: Path) -> 
     store = Store.create(tmp_path, {"seed": 0}, {})
     store.append(CELL, {"id": "a"})
     (tmp_path / "run.yaml").unlink()
-    with pytest.raises(UserError, match="has samples, but no run.yaml"):
+    with pytest.raises(UserError, match=r"has samples, but no run\.yaml"):
         Store.create(tmp_path, {"seed": 0}, {})
 
 
