@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # LaMPE against the model as it is, on two nodes of four GPUs: sbatch examples/slurm.sh
 # Ray's head and workers run beside the command; sent again, the same script goes on where it stopped.
+# Who shares the nodes cannot use this cluster: it wants a token, made once, in ~/.ray, which every node has to see.
 #SBATCH --job-name=lampe-eval
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -11,6 +12,8 @@
 set -euo pipefail
 
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | cut -d ' ' -f 1):6379"
 start="ray start --block --disable-usage-stats --num-gpus=$SLURM_GPUS_ON_NODE"

@@ -1,11 +1,32 @@
 """Errors that a person can mend: one line that says what, where, and what to do; the exit code is 2."""
 
+import logging
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LOG = logging.getLogger("lampe_eval")
+"""Of a run; ``run.log`` listens."""
 
 
 class UserError(Exception):
     """Something in the user's hands: a name, a file, an option, a network."""
+
+
+def told(error: Exception) -> str:
+    """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def warn(text: str) -> None:
+    """Says in the log and on the error stream, in one line, what does not end the run."""
+    LOG.warning("%s", text)
+    print(f"lampe-eval: {in_one_line(text)}", file=sys.stderr, flush=True)
+
+
+def in_one_line(text: str) -> str:
+    """A text whose line breaks, escapes and other characters that cannot be seen are written as Python writes them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:

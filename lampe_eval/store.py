@@ -14,7 +14,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class Cell:
     length: int
 
 
+CELL = {"samples", *(field.name for field in fields(Cell))}
+"""What a line of cells.jsonl says."""
+
+
 class Store:
     """The folder of one run.
 
@@ -67,7 +71,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Store":
-        """The folder of a run of this configuration, new or to be gone on with.
+        """The folder of a run of this configuration, new or to be gone on with; for who holds it by ``writing``.
 
         Raises:
             UserError: where the folder cannot be written, or holds a run of another configuration.
@@ -83,32 +87,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             _write(described, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
+            raise _unwritable(folder, error) from None
         return cls(folder)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Keeps every other run from writing here.
-
-        Raises:
-            UserError: where another run does; it says which.
-        """
-        lock, holder = FileLock(self.folder / ".lock"), self.folder / ".holder"
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another run is writing here{_held_by(holder)}; wait for it, or choose another --output"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --output") from None
-        try:
-            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            self.write(holder.name, f"process {os.getpid()} on {platform.node()} since {since}")
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
 
     def plan(self, cells: Mapping[Cell, int]) -> bool:
         """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""
@@ -123,9 +103,15 @@ class Store:
         return news
 
     def cells(self) -> dict[Cell, int]:
-        """Every cell of the run with its number of samples, finished or not."""
-        cells: dict[Cell, int] = {}
-        for record in _lines(self.folder / "cells.jsonl"):
+        """Every cell of the run with its number of samples, finished or not.
+
+        Raises:
+            UserError: where a line is damaged.
+        """
+        path, cells = self.folder / "cells.jsonl", dict[Cell, int]()
+        for number, record in enumerate(_records(path), start=1):
+            if not (isinstance(record, dict) and record.keys() == CELL):
+                raise UserError(f"{path}:{number}: damaged; remove the file and run again, which writes it anew")
             samples = record.pop("samples")
             cells[Cell(**record)] = samples
         return cells
@@ -151,7 +137,8 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(path)
-            with path.open("a", encoding="utf-8") as file:
+            # half a surrogate pair, which UTF-8 has not, is escaped as JSON escapes it
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps({"length": cell.length, **row}, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -161,8 +148,9 @@ class Store:
             ) from None
 
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
-        """Finished samples of a cell in the order of their ids; a torn last line does not count."""
-        found = {row["id"]: row for row in _lines(self._path(cell)) if row["length"] == cell.length}
+        """Finished samples of a cell in the order of their ids; a line that is torn or damaged does not count."""
+        rows = (row for row in _records(self._path(cell)) if _is_row(row))
+        found = {row["id"]: row for row in rows if row["length"] == cell.length}
         return [found[key] for key in sorted(found)]
 
     def _path(self, cell: Cell) -> Path:
@@ -188,6 +176,37 @@ def _no_run(folder: Path) -> UserError:
     return UserError(f"{folder / 'run.yaml'}: {what}; give a run's folder")
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps every other run from writing to a folder, which need not be there yet.
+
+    Raises:
+        UserError: where another run does, and it says which; where the folder cannot be written.
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        _write(holder, f"process {os.getpid()} on {platform.node()} since {since}")
+    except Timeout:
+        raise UserError(
+            f"{folder}: another run is writing here{_held_by(holder)}; wait for it, or choose another --output"
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output")
+
+
 def _held_by(holder: Path) -> str:
     """Who holds the lock, as far as it is written."""
     try:
@@ -209,15 +228,17 @@ def _differences(was: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, 
         yield key, was, now
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if line.endswith(b"\n"):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise UserError(f"{path}:{number}: damaged; take the line out and run again") from None
+def _records(path: Path) -> Iterator[Any]:
+    """What the whole lines of a file say; None of one that is damaged."""
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            yield None
+
+
+def _is_row(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("id"), str) and "length" in record
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -1,5 +1,6 @@
 """``lampe-eval leaderboard``: a run beside what others published, and all runs on one page."""
 
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -7,6 +8,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.report import leaderboard, tables
 from lampe_eval.report.gather import gather
 from lampe_eval.report.page.page import site
+from lampe_eval.store import Store
 
 
 def compare(run: Path, against: str) -> None:
@@ -17,10 +19,13 @@ def compare(run: Path, against: str) -> None:
 def build(results: Path, output: Path | None) -> None:
     """Writes the page of all runs below a folder, with links to the reports that stand beside it.
 
+    A run that cannot be read is said, and left out.
+
     Raises:
         UserError: where there is no run.
     """
-    folders = sorted(path.parent for path in results.rglob("run.yaml") if _is_run(path.parent))
+    runs = sorted(path.parent for path in results.rglob("run.yaml") if _is_run(path.parent))
+    folders = [folder for folder in runs if _is_whole(folder)]
     if not folders:
         raise UserError(f"{results}: no run in this folder; give the one that runs are written to, such as results")
     page, gathered = output or results / "index.html", gather(folders)
@@ -37,6 +42,16 @@ def build(results: Path, output: Path | None) -> None:
 def _is_run(folder: Path) -> bool:
     """Whether a folder has samples, and is no step of a calibration."""
     return any(folder.glob("samples/**/*.jsonl")) and not any(folder.parent.glob("*-calibrated.yaml"))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a run can be read; else says why not."""
+    try:
+        Store(folder).cells()
+    except UserError as error:
+        print(f"lampe-eval: left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _beside(page: Path, report: Path) -> Path | None:

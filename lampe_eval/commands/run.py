@@ -17,7 +17,7 @@ def run_suite(suite: Suite) -> int:
     """Runs a suite and prints its tables.
 
     Returns:
-        0, or 1 where as many samples failed as ``--fail-on-error`` says.
+        0, or 1 where as many samples failed as ``--fail-on-error`` says; those that could not be had count.
 
     Raises:
         KeyboardInterrupt: where it was interrupted; it has said how to go on.
@@ -34,12 +34,14 @@ def run_suite(suite: Suite) -> int:
         raise
     gathered = gather([store.folder])
     tables.publish(gathered, store.folder, console)
-    failed, total = int(gathered.scores["errors"].sum()), sum(store.cells().values())
+    failed, missing = (int(gathered.scores[column].sum()) for column in ("errors", "missing"))
     if failed:
         console.print(f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True)
+    if missing:
+        console.print(f"{missing} samples could not be had; run.log says why", soft_wrap=True)
     if empty := _empty(store):
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
-    return 1 if fails(plan.suite.fail_on_error, failed, total) else 0
+    return 1 if fails(plan.suite.fail_on_error, failed + missing, sum(store.cells().values())) else 0
 
 
 def _empty(store: Store) -> int:

@@ -9,6 +9,7 @@ from lampe_eval.benches.base import Passage, Prompt, Sample
 from lampe_eval.engine import memory
 from lampe_eval.engine.job import Outcome
 from lampe_eval.engine.local import Answer, LocalEngine
+from lampe_eval.errors import told
 
 NAN = "NotANumber: the model's logits are not numbers; a --dtype with more range, as bfloat16 or float32, may mend it"
 
@@ -24,7 +25,7 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
     try:
         return _measured(engine, samples, lean)
     except Exception as error:
-        short, text = memory.is_short(error), _line(error)  # not the error, which holds the tensors of its frames
+        short, text = memory.is_short(error), told(error)  # not the error, which holds the tensors of its frames
     memory.free()
     if short and len(samples) == 1:
         engine.short_from = min(engine.short_from, longest)
@@ -80,8 +81,3 @@ def _told(answers: Sequence[Answer], prediction: str) -> dict[str, Any]:
         "prefill_seconds": round(sum(answer.prefill for answer in answers), 4),
         "decode_seconds": round(sum(answer.decode for answer in answers), 4),
     }
-
-
-def _line(error: Exception) -> str:
-    """Class and message of an error."""
-    return f"{type(error).__name__}: {error}"

@@ -3,11 +3,11 @@
 A replica is what does the jobs of a single process (``Worker``), so results are the same.
 """
 
-import logging
 import os
 import socket
+import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from types import TracebackType
@@ -17,24 +17,30 @@ import torch
 
 from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import UserError
+from lampe_eval.errors import LOG, UserError, told, warn
 from lampe_eval.models import SPREAD, ModelSource
 from lampe_eval.suite import Suite
 
-LOG = logging.getLogger(__name__)
 LOSSES = 2
-"""Workers that may die of a job before it is given up."""
+"""Workers that may be lost at a job before it is given up."""
+PATIENCE = 300
+"""Seconds in which a replica has to get a process; a GPU that others hold may be free by then."""
 
 
 class Replicas:
-    """Replicas of one model, a process each; the ``Workers`` of many devices."""
+    """Replicas of one model, a process each; the ``Workers`` of many devices.
+
+    One that is up gets jobs while others still start; one that finds no room in ``PATIENCE`` is given up.
+    """
 
     def __init__(self, source: ModelSource, suite: Suite) -> None:
         self._source, self._suite = source, suite
         self._ray: Any = _imported(suite.address)
-        self._idle: list[Any] = []
+        self._placing: dict[Any, Any] = {}
+        """What is awaited of which replica that has no process yet; the last one was asked for at ``_asked``."""
         self._busy: dict[Any, tuple[Any, Job | None]] = {}
-        """What is awaited of which replica, and its job; none while it starts."""
+        """What is awaited of which replica, and its job; none while it loads the model."""
+        self._idle: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,15 +51,21 @@ class Replicas:
         self._ray.shutdown()
 
     def start(self) -> None:
-        """As ``Workers`` has it."""
+        """As ``Workers`` has it, until the first replica is up."""
         for _ in range(_connected(self._ray, self._suite)):
             self._launch()
-        while self._busy:
+        while not self._idle and (self._placing or self._busy):
             self._await()
+        if not self._idle:
+            raise UserError("--engine ray: no replica of the model could be started; run.log says why")
 
     def room(self) -> int:
         """As ``Workers`` has it, of one replica."""
-        return int(self._result(self._idle[0].room.remote()))
+        try:
+            return int(self._result(self._idle[0].room.remote()))
+        except self._ray.exceptions.RayError as error:  # it is lost, as its first job will tell
+            warn(f"cannot measure the room for a batch: {_line(error)}")
+            return 1
 
     def do(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
         """As ``Workers`` has it. A job whose worker is lost is begun again, by another.
@@ -67,41 +79,67 @@ class Replicas:
             while self._idle and (begun := again.popleft() if again else next(jobs, None)):
                 replica = self._idle.pop()
                 self._busy[replica.outcomes.remote(begun.method, begun.samples)] = replica, begun
-            if not any(job for _, job in self._busy.values()) and (self._idle or not self._busy):
+            if not any(job for _, job in self._busy.values()) and (self._idle or not (self._placing or self._busy)):
                 break
-            job, outcomes = self._await()
+            job, came = self._await()
             if job is None:
                 continue
-            losses[job] += outcomes is None
-            if outcomes is None and losses[job] < LOSSES:
+            if not isinstance(came, str):
+                yield job, came
+                continue
+            losses[job] += 1
+            if losses[job] < LOSSES:
                 again.append(job)
             else:
-                yield job, outcomes or [{"error": f"WorkerLost: {LOSSES} workers died of it"} for _ in job.samples]
+                yield job, [{"error": f"WorkerLost: {LOSSES} workers were lost at it: {came}"} for _ in job.samples]
         if again or (not self._idle and next(jobs, None)):
             raise UserError("--engine ray: all workers are lost; what is finished is kept, run again")
 
     def _launch(self) -> None:
-        """Starts a worker process, which has no job until its model is loaded."""
-        gpus = 0 if _on_cpus(self._suite) else self._suite.gpus_per_replica
+        """Asks for a worker process, which has no job until its model is loaded."""
+        gpus = _gpus(self._suite)
         device = "cpu" if gpus == 0 else "cuda" if gpus == 1 else SPREAD
         actor = self._ray.remote(num_cpus=1, num_gpus=gpus)(_Replica)
         replica = actor.remote(torch.get_num_threads(), self._source, device, self._suite.attention)
-        self._busy[replica.start.remote()] = replica, None
+        self._placing[replica.__ray_ready__.remote()] = replica
+        self._asked = time.monotonic()
 
-    def _await(self) -> tuple[Job | None, list[Outcome] | None]:
-        """The next job that is done, and what came of it; None of a worker that was lost, whose place another takes."""
-        (done,), _ = self._ray.wait(list(self._busy))
-        replica, job = self._busy.pop(done)
+    def _await(self) -> tuple[Job | None, list[Outcome] | str]:
+        """The next job that is done with what came of it, or why its worker was lost, whose place another takes.
+
+        No job where a replica has a process or its model now, or none of those that were asked for found room.
+        """
+        left = max(0.0, self._asked + PATIENCE - time.monotonic()) if self._placing else None
+        done, _ = self._ray.wait([*self._placing, *self._busy], timeout=left)
+        if not done:
+            self._give_up()
+            return None, []
+        placed = self._placing.pop(done[0], None)
+        replica, job = (placed, None) if placed else self._busy.pop(done[0])
         try:
-            outcomes = self._result(done)
-        except self._ray.exceptions.RayActorError as error:
-            LOG.warning("lost a worker at %s: %s", job or "its start", str(error).splitlines()[0])
+            came = self._result(done[0])
+        except UserError:
+            raise
+        except Exception as error:
+            warn(f"lost a worker at {job or 'its start'}: {_line(error)}")
             self._ray.kill(replica)
-            if job is not None:
+            if job:
                 self._launch()
-            return job, None
-        self._idle.append(replica)
-        return job, outcomes
+            return job, _line(error)
+        if placed:
+            self._busy[replica.start.remote()] = replica, None
+        else:
+            self._idle.append(replica)
+            if not job:
+                LOG.info("a replica is up")
+        return job, came
+
+    def _give_up(self) -> None:
+        """Waits no more for replicas that found no room."""
+        warn(f"--engine ray: no room for {len(self._placing)} more replicas in {PATIENCE} s; going on without them")
+        for replica in self._placing.values():
+            self._ray.kill(replica)
+        self._placing.clear()
 
     def _result(self, awaited: Any) -> Any:
         """What a replica returned, or raised."""
@@ -139,7 +177,7 @@ def _connected(ray: Any, suite: Suite) -> int:
     """Connects to the cluster, or starts Ray on this machine; the number of replicas that there is room for.
 
     Raises:
-        UserError: where there is no such cluster, or no GPU for a replica.
+        UserError: where there is no such cluster, or no room for a replica.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if suite.address is None:
@@ -153,17 +191,29 @@ def _connected(ray: Any, suite: Suite) -> int:
     try:
         _knock(suite.address or "")
         ray.init(**options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--address {suite.address}: {str(error).splitlines()[0]}") from None
-    if _on_cpus(suite):
-        return len(suite.devices)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if gpus < suite.gpus_per_replica:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        where = f"--address {suite.address}" if suite.address else "--engine ray"
+        wanting = type(error) is ConnectionError and "RAY_AUTH_MODE" not in os.environ
+        hint = "; if it was started with a token, set RAY_AUTH_MODE=token here too" if wanting else ""
+        raise UserError(f"{where}: {str(error).splitlines()[0]}{hint}") from None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = sum(_fitting(node, _gpus(suite)) for node in nodes)
+    if fit == 0:
+        has = "; ".join(f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes)
         raise UserError(
-            f"--engine ray: {gpus} GPUs, and a replica takes {suite.gpus_per_replica}; "
+            f"--engine ray: a replica takes {_gpus(suite)} GPUs and 1 CPU of one machine, and there are {has}; "
             "--devices cpu,cpu runs two replicas on CPUs"
         )
-    return gpus // suite.gpus_per_replica
+    wanted = len(suite.devices) if _on_cpus(suite) else fit
+    if fit < wanted:
+        warn(f"--devices: {wanted} replicas are asked for, and the cluster has room for {fit}")
+    return min(fit, wanted)
+
+
+def _fitting(node: Mapping[str, float], gpus: int) -> int:
+    """Replicas that a machine has room for."""
+    cpus = int(node.get("CPU", 0))
+    return min(cpus, int(node.get("GPU", 0)) // gpus) if gpus else cpus
 
 
 def _knock(address: str) -> None:
@@ -184,5 +234,15 @@ def _visible(devices: tuple[str, ...]) -> list[str]:
     return [names[int(device)] for device in devices]
 
 
+def _gpus(suite: Suite) -> int:
+    """GPUs that a replica takes."""
+    return 0 if _on_cpus(suite) else suite.gpus_per_replica
+
+
 def _on_cpus(suite: Suite) -> bool:
     return suite.devices[:1] == ("cpu",)
+
+
+def _line(error: Exception) -> str:
+    """Class and message of an error, of which Ray's have many lines."""
+    return told(error).splitlines()[0]

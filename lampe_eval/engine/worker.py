@@ -56,7 +56,10 @@ class Worker:
         if device.type != "cuda":
             return 1
         before, peak = torch.cuda.memory_allocated(device), Peak(device)
-        self.engine.answer([Prompt("room", [0] * PROBED, 1, ())])
+        try:
+            self.engine.answer([Prompt("room", [0] * PROBED, 1, ())])
+        except Exception:
+            return 1  # what is wrong, each sample will tell
         taken = ((peak.bytes() or 0) - before) / PROBED
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int((1 - KEPT_FREE) * (torch.cuda.mem_get_info(device)[0] + cached) / taken)

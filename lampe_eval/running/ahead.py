@@ -1,7 +1,8 @@
 """Making the next thing while the last one is used."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,19 +11,25 @@ T = TypeVar("T")
 def ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items in the same order, each made in another thread while the one before is used.
 
+    The process does not wait for an item that nobody wants any more.
+
     Raises:
         Exception: what making an item raised, when its turn comes.
     """
     end = object()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
 
-    def make() -> "Future[T | object]":
-        return thread.submit(next, items, end)
+    def make(coming: "Future[T | object]") -> None:
+        try:
+            coming.set_result(next(items, end))
+        except BaseException as error:
+            coming.set_exception(error)
 
-    try:
-        coming = make()
-        while (item := coming.result()) is not end:
-            coming = make()
-            yield item  # type: ignore[misc]
-    finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+    def begun() -> "Future[T | object]":
+        coming: Future[T | object] = Future()
+        Thread(target=make, args=(coming,), name="ahead", daemon=True).start()
+        return coming
+
+    coming = begun()
+    while (item := coming.result()) is not end:
+        coming = begun()
+        yield item  # type: ignore[misc]

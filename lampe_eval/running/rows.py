@@ -1,6 +1,7 @@
 """What is stored of a sample: what it is, how far its positions reach, and what came of it."""
 
 import hashlib
+import json
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +10,7 @@ import lampe
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.base import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Outcome
+from lampe_eval.errors import told
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.prompts.protocol import Protocol
@@ -26,13 +28,20 @@ class Rows:
         self._protocols, self._geometry, self._tokenizer = plan.protocols, source.geometry, tokenizer
 
     def of(self, job: Job, sample: Sample, outcome: Outcome) -> dict[str, Any]:
-        """The row of a sample of a job; what a scorer raises is an error of the sample."""
-        row = {
-            **_described(sample, self._tokenizer),
-            **_reached(job.method, self._geometry, len(sample.ids)),
-            **outcome,
-        }
-        return row | _scored(job.task, row, self._protocols[job.cell.bench])
+        """The row of a sample of a job; what making it or a scorer raises is an error of the sample."""
+        named = {"id": sample.id, "sha256": sha256(sample), "tokens": len(sample.ids)}
+        try:
+            row = {
+                **named,
+                **_described(sample, self._tokenizer),
+                **_reached(job.method, self._geometry, len(sample.ids)),
+                **outcome,
+            }
+            row |= _scored(job.task, row, self._protocols[job.cell.bench])
+            json.dumps(row)  # or it cannot be stored
+            return row
+        except Exception as error:
+            return {**named, **outcome, "error": told(error)}
 
 
 def sha256(sample: Sample) -> str:
@@ -43,9 +52,6 @@ def sha256(sample: Sample) -> str:
 def _described(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What a sample is; ``head`` and ``tail`` are the ends of its prompt as the model reads it."""
     row: dict[str, Any] = {
-        "id": sample.id,
-        "sha256": sha256(sample),
-        "tokens": len(sample.ids),
         "head": str(tokenizer.decode(list(sample.ids[:SHOWN])))[:LETTERS],
         "tail": str(tokenizer.decode(list(sample.ids[-SHOWN:])))[-LETTERS:],
         **sample.meta,
@@ -72,4 +78,4 @@ def _scored(task: Task, row: dict[str, Any], protocol: Protocol) -> dict[str, An
     try:
         return {"score": BENCHES[task.bench].score(task.name, row, protocol)}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": told(error)}

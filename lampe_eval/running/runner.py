@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.engine.job import Job, Outcome, Workers
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, told
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.environment import environment
@@ -17,7 +17,7 @@ from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import Rows
 from lampe_eval.running.watch import Watch
 from lampe_eval.running.work import Work
-from lampe_eval.store import Store
+from lampe_eval.store import Store, writing
 
 
 def run(plan: Plan, progress: Progress) -> Store:
@@ -30,8 +30,8 @@ def run(plan: Plan, progress: Progress) -> Store:
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
         probe(plan, source, tokenizers[source.name])
-    store = Store.create(plan.folder, plan.config, environment())
-    with store.writing(), Interrupt() as interrupt, Watch(store.folder) as watch:
+    with writing(plan.folder), Interrupt() as interrupt, Watch(plan.folder) as watch:
+        store = Store.create(plan.folder, plan.config, environment())
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
             work, rows = Work(plan, source, tokenizer, store, progress), Rows(plan, source, tokenizer)
@@ -56,8 +56,8 @@ def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -
         for length in plan.lengths(source, task.bench):
             try:
                 plan.samples(task, length, tokenizer, limit=1)
-            except UserError as error:
-                faults[task.full_name] = str(error)
+            except Exception as error:
+                faults[task.full_name] = told(error)
     if faults:
         raise UserError("; ".join(f"{task}: {fault}" for task, fault in faults.items()))
 

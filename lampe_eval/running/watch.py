@@ -1,7 +1,6 @@
 """Watches over a run: ``run.log`` with a heartbeat, and a word about a sample that hangs. Clocks here are monotonic."""
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from lampe_eval.engine.job import Job
-
-LOG = logging.getLogger("lampe_eval")
+from lampe_eval.errors import LOG, in_one_line, warn
 
 
 class Watch:
@@ -72,7 +70,7 @@ class Watch:
             for job, since in in_hand.items():
                 if now - since >= self._patience and job not in warned:
                     warned.add(job)
-                    _warn(f"hangs? {job}: nothing for {now - since:.0f} s")
+                    warn(f"hangs? {job}: nothing for {now - since:.0f} s")
 
     def _state(self) -> str:
         now = time.monotonic()
@@ -80,12 +78,19 @@ class Watch:
         return f"{self._done} samples done, {self._failed} of them failed; in hand: {in_hand or 'nothing'}"
 
 
+class _Lines(logging.Formatter):
+    """A line for each thing that happened, whatever an error says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return in_one_line(super().format(record))
+
+
 class _File(logging.FileHandler):
     """The log file, made with its first line. A disk that refuses it stops no run: rows are what must be kept."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
@@ -96,8 +101,3 @@ class _File(logging.FileHandler):
             super().close()
 
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802
-
-
-def _warn(text: str) -> None:
-    LOG.warning("%s", text)
-    print(f"lampe-eval: {text}", file=sys.stderr, flush=True)

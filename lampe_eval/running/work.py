@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches.base import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Workers
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, told, warn
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.ahead import ahead
@@ -42,16 +42,20 @@ class Work:
             self._count(dict.fromkeys(group, len(samples)))
             for cell in group:
                 if wanted := self._wanted(task, cell, samples):
-                    room = room or self._start(workers)
+                    room = self._start(workers) if room is None else room
                     self._progress.now(f"{cell.method} · {task.full_name} · {cell.length}")
                     yield from self._jobs_of(task, cell, batches(samples, room), wanted)
 
     def _drawn(self) -> Iterator[tuple[Task, list[Cell], list[Sample]]]:
-        """Groups with their samples, longest first."""
+        """Groups with their samples, longest first; one whose samples cannot be had is said, and left out."""
         for task, group in sorted(self._groups(), key=lambda group: -group[1][0].length):
             first = group[0]
             mapped = self._plan.mapped(task, first.model, first.method)
-            samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+            try:
+                samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+            except Exception as error:
+                warn(f"{task.full_name} at {first.length} is left out: {told(error)}")
+                continue
             yield task, group, sorted(samples, key=lambda sample: -len(sample.ids))
 
     def _groups(self) -> Iterator[Group]:
@@ -69,7 +73,7 @@ class Work:
 
     def _wanted(self, task: Task, cell: Cell, samples: Sequence[Sample]) -> frozenset[str]:
         """Samples of a cell that are left; one that failed before is tried again."""
-        done = {row["id"]: row["sha256"] for row in self._store.rows(cell) if "error" not in row}
+        done = {row["id"]: row.get("sha256") for row in self._store.rows(cell) if "error" not in row}
         if changed := sorted(s.id for s in samples if s.id in done and done[s.id] != sha256(s)):
             raise UserError(
                 f"{self._store.folder}: {task.full_name} at {cell.length}: sample {changed[0]} has another prompt now "
@@ -84,7 +88,7 @@ class Work:
         self._progress.now(f"loading {self._source.name}")
         workers.start()
         room = self._plan.batch
-        return room if isinstance(room, int) else workers.room() if room == "measured" else 1
+        return room if isinstance(room, int) else max(1, workers.room()) if room == "measured" else 1
 
     def _jobs_of(
         self, task: Task, cell: Cell, together: Iterator[tuple[Sample, ...]], wanted: frozenset[str]

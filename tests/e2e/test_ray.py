@@ -2,9 +2,13 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: the extra ray"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="worker processes are found in /proc"),
 ]
-SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "12"]
+SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "24"]
 
 
 def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
@@ -23,7 +27,7 @@ def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
     command = [*RUN, *SMALL, "--output", str(tmp_path / "two"), "--devices", "cpu,cpu"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while _stored(tmp_path / "two") < 3:
+    while _stored(tmp_path / "two") < 3 or (tmp_path / "two" / "run.log").read_text().count("a replica is up") < 2:
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]
         time.sleep(0.05)
     busy = _replicas(driver.pid)
@@ -58,3 +62,46 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     while (pid := parents.get(pid, 0)) and pid not in found:
         found.add(pid)
     return found
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster of one CPU on this machine, which wants a token."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie in it
+        start = f"start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats --temp-dir {folder}"
+        head = subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), *start.split(), "--include-dashboard", "false"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            told = list(_until(head.stdout or (), "--address="))
+            found = re.search(r"--address='(\S+)'", told[-1])
+            if found is None:
+                pytest.skip(f"Ray starts no cluster here: {''.join(told)[-300:]}")
+            yield found[1]
+        finally:
+            os.killpg(head.pid, signal.SIGKILL)
+            head.communicate()
+
+
+def test_a_cluster_by_its_address(cluster: str, tmp_path: Path) -> None:
+    small = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "256", "--limit", "2"]
+    on = [*RUN, *small, "--engine", "ray", "--address", cluster, "--devices", "cpu,cpu"]
+    done = subprocess.run([*on, "--output", str(tmp_path / "two")], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "--devices: 2 replicas are asked for, and the cluster has room for 1" in done.stderr
+    subprocess.run([*RUN, *small, "--output", str(tmp_path / "one")], check=True, capture_output=True)
+    compare(tmp_path / "one", tmp_path / "two")
+
+
+def _until(lines: Iterable[str], text: str) -> Iterator[str]:
+    """Lines up to the one with a text."""
+    for line in lines:
+        yield line
+        if text in line:
+            return

@@ -58,6 +58,22 @@ def test_all_runs_are_on_one_page(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "No such command 'buidl'. Did you mean 'build'?" in capsys.readouterr().err
 
 
+def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        stored.run(Path("results", name), FOUND)
+    Path("results/a/cells.jsonl").write_text("{}\n")
+    Path("results/b/run.yaml").write_text("hello")
+    assert _cli(monkeypatch, "leaderboard", "build") == 0
+    said = capsys.readouterr()
+    assert "1 runs, 0 of them with a report" in said.out
+    assert said.err.splitlines() == [
+        "lampe-eval: left out: results/a/cells.jsonl:1: damaged; remove the file and run again, which writes it anew",
+        "lampe-eval: left out: results/b/run.yaml: not the description of a run; give a run's folder",
+    ]
+
+
 def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(monkeypatch, "nothing") == 2
     assert "nothing/run.yaml: no such folder; give a run's folder" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lampe_eval.store import Store
+from lampe_eval.store import writing
 from tests.e2e.torture import torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
@@ -113,7 +113,7 @@ def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    with Store(folder).writing():
+    with writing(folder):
         refused = _run(*LIMITED, "--output", str(folder))
     assert refused.returncode == 2
     assert f"another run is writing here: process {os.getpid()} on " in refused.stderr

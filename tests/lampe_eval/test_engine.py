@@ -1,9 +1,16 @@
 """Answers are greedy whatever a checkpoint recommends, and stop where it stops."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lampe_eval import models
 from lampe_eval.benches.base import Prompt
 from lampe_eval.engine.local import LocalEngine
+from lampe_eval.engine.worker import Worker
 from lampe_eval.methods import parse
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -26,3 +33,13 @@ def test_recommendations_of_a_checkpoint_do_not_move_an_answer(pocket: Pocket) -
     assert plain == (" 48213.", 7, "eos")
     assert _answer(pocket, repetition_penalty=1.8, no_repeat_ngram_size=1) == plain
     assert _answer(pocket, do_sample=True, temperature=5.0, num_beams=3) == plain
+
+
+def test_a_gpu_without_room_for_the_probe_has_room_for_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 3 PiB")
+
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 0)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(Worker, "engine", SimpleNamespace(device=torch.device("cuda"), answer=short))
+    assert Worker(models.find("pocket"), "cuda", "auto").room() == 1

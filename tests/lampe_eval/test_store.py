@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lampe_eval.errors import UserError
-from lampe_eval.store import Cell, Store
+from lampe_eval.store import Cell, Store, writing
 
 CELL = Cell("org/model", "lampe:head=3", "niah", "single", 256)
 CONFIG = {"seed": 0, "methods": {"lampe": {"head": 3}}}
@@ -25,6 +25,12 @@ def test_rows_come_back_in_order_of_their_ids_and_by_length(tmp_path: Path) -> N
     store.append(Cell("org/model", "lampe:head=3", "niah", "single", 512), {"id": "c"})
     assert [row["id"] for row in store.rows(CELL)] == ["a", "b"]
     assert store.rows(CELL)[0]["prediction"] == "ü\n"
+
+
+def test_half_a_surrogate_pair_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.append(CELL, {"id": "a", "prediction": "ü\ud83d"})
+    assert store.rows(CELL)[0]["prediction"] == "ü\ud83d"
 
 
 def test_a_line_torn_anywhere_is_dropped_and_done_again(tmp_path: Path) -> None:
@@ -61,13 +67,27 @@ def test_a_folder_without_samples_takes_a_corrected_configuration(tmp_path: Path
     assert Store.create(tmp_path, {**CONFIG, "seed": 1}, {}).config["seed"] == 1
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+DAMAGED = ("{oops", "{}", "3", "[1]", "null", '{"id": [1], "length": 256}', "\0\0\0", "")
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_line_does_not_count(tmp_path: Path, line: str) -> None:
     store = _store(tmp_path)
     store.append(CELL, {"id": "a"})
     path = next(tmp_path.rglob("*.jsonl"))
-    path.write_text("{oops\n" + path.read_text())
-    with pytest.raises(UserError, match=r"single.jsonl:1: damaged"):
-        store.rows(CELL)
+    path.write_text(f"{line}\n{path.read_text()}{line}\n")
+    store.append(CELL, {"id": "b"})
+    assert [row["id"] for row in store.rows(CELL)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_cell_is_named(tmp_path: Path, line: str) -> None:
+    store = _store(tmp_path)
+    store.plan({CELL: 25})
+    path = tmp_path / "cells.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(UserError, match=r"cells.jsonl:2: damaged; remove the file and run again, which writes it anew"):
+        store.cells()
 
 
 def test_cells_are_remembered(tmp_path: Path) -> None:
@@ -88,6 +108,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .* choose another --output"):
         _store(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"cannot be written .* choose another --output"), writing(tmp_path / "file"):
+        pytest.fail("a file is written to as a folder")
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,15 +127,14 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
 
 
 def test_who_holds_the_lock_is_said_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
-    first, second = _store(tmp_path), Store(tmp_path)
-    with first.writing():
+    with writing(tmp_path / "new"):
         said = rf"another run is writing here: process {os.getpid()} on {platform.node()} since 20\d\d-.*; wait for it"
-        with pytest.raises(UserError, match=said), second.writing():
+        with pytest.raises(UserError, match=said), writing(tmp_path / "new"):
             pytest.fail("two runs write")
-        holder = (tmp_path / ".holder").read_text()
-    assert not (tmp_path / ".holder").exists()
-    (tmp_path / ".holder").write_text(holder)  # as a killed run leaves it
-    with second.writing():
+        holder = (tmp_path / "new" / ".holder").read_text()
+    assert not (tmp_path / "new" / ".holder").exists()
+    (tmp_path / "new" / ".holder").write_text(holder)  # as a killed run leaves it
+    with writing(tmp_path / "new"):
         pass
 
 

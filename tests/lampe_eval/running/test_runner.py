@@ -3,6 +3,7 @@
 import csv
 import errno
 import itertools
+import json
 import os
 import resource
 import signal
@@ -16,13 +17,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lampe_eval.benches.base import Sample, Task
 from lampe_eval.commands.progress import Lines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.errors import UserError
-from lampe_eval.plan import prepare
+from lampe_eval.errors import UserError, told
+from lampe_eval.plan import Plan, prepare
+from lampe_eval.report.scores import scores
 from lampe_eval.running import runner
-from lampe_eval.store import Store
+from lampe_eval.store import Store, writing
 from lampe_eval.suite import Suite, fails
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -101,6 +104,42 @@ def test_thresholds() -> None:
     assert Suite.model_validate({"fail_on_error": True}).fail_on_error == "yes"  # what YAML makes of it
 
 
+@pytest.mark.parametrize("error", [RuntimeError("the template says no"), UserError("niah/single: no essays")])
+def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    draw = Plan.samples
+
+    def draws(plan: Plan, task: Task, length: int, *arguments: Any, **options: Any) -> list[Sample]:
+        if length == 512 and "limit" not in options:  # all, after one of them was had
+            raise error
+        return draw(plan, task, length, *arguments, **options)
+
+    monkeypatch.setattr(Plan, "samples", draws)
+    options = {**SMALL, "lengths": "256,512", "output": tmp_path / "run"}
+    assert run_suite(None, options) == 1
+    printed = capsys.readouterr()
+    line = f"niah/single at 512 is left out: {told(error)}"
+    assert f"lampe-eval: {line}\n" in printed.err and line in (tmp_path / "run" / "run.log").read_text()
+    assert "4 samples could not be had; run.log says why" in printed.out
+    rows = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
+    assert [(row["length"], row["n"], row["missing"]) for row in rows] == [("512", "0", "4"), ("256", "4", "0")]
+    monkeypatch.undo()
+    assert run_suite(None, options) == 0
+
+
+def test_a_task_of_which_nothing_can_be_drawn_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> list[Sample]:
+        raise RuntimeError("the template says no")
+
+    monkeypatch.setattr(Plan, "samples", broken)
+    with pytest.raises(UserError, match="niah/single: RuntimeError: the template says no"):
+        _run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*arguments: Any, **options: Any) -> list[Answer]:
         raise torch.OutOfMemoryError("tried to allocate 3 PiB")
@@ -127,6 +166,26 @@ def test_a_scorer_that_fails_is_an_error_of_its_sample(tmp_path: Path, monkeypat
     _run(tmp_path / "run")
     row = _rows(tmp_path / "run")[0]
     assert row["error"] == "ZeroDivisionError: no references" and row["prediction"]
+
+
+def _no_encoding(*_: Any) -> dict[str, Any]:
+    raise ValueError("cannot encode")
+
+
+@pytest.mark.parametrize(
+    ("part", "made", "error"),
+    [
+        ("rows._reached", _no_encoding, "ValueError: cannot encode"),
+        ("rows._scored", lambda *_: {"score": {1}}, "TypeError: Object of type set is not JSON serializable"),
+    ],
+)
+def test_a_row_that_cannot_be_made_is_an_error_of_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, made: Callable[..., Any], error: str
+) -> None:
+    monkeypatch.setattr(f"lampe_eval.running.{part}", made)
+    _run(tmp_path / "run")
+    row = _rows(tmp_path / "run")[0]
+    assert row["error"] == error and row["prediction"] and row["sha256"] and "score" not in row
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -162,12 +221,24 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch
     assert [row["score"] for row in _rows(tmp_path / "run")] == [1.0] * 4
 
 
-def test_a_damaged_line_is_named_before_anything_runs(tmp_path: Path) -> None:
-    _run(tmp_path / "run")
+@pytest.mark.parametrize("line", ["{oops", '{"length": 256}'])
+def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(tmp_path: Path, line: str) -> None:
+    whole = scores(_run(tmp_path / "run"))
     (samples,) = (tmp_path / "run" / "samples").rglob("*.jsonl")
-    samples.write_text("{oops\n" + samples.read_text())
-    with pytest.raises(UserError, match=r"single.jsonl:1: damaged; take the line out and run again"):
-        _run(tmp_path / "run")
+    first, *others = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join([f"{line}\n", *others]))
+    assert list(scores(Store(tmp_path / "run"))["missing"]) == [1]
+    assert scores(_run(tmp_path / "run")).equals(whole)
+    assert samples.read_text().count(json.loads(first)["sha256"]) == 1
+
+
+def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(tmp_path: Path) -> None:
+    with writing(tmp_path / "run"):
+        Store.create(tmp_path / "run", prepare(Suite(output=tmp_path / "run", **SMALL)).config, {})
+        before = (tmp_path / "run" / "run.yaml").read_bytes()
+        with pytest.raises(UserError, match="another run is writing here"):
+            _run(tmp_path / "run", seed=1)
+        assert (tmp_path / "run" / "run.yaml").read_bytes() == before
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import lampe
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.base import Prompt
 from lampe_eval.engine.job import Job
-from lampe_eval.running.watch import LOG, Watch
+from lampe_eval.errors import LOG, warn
+from lampe_eval.running.watch import Watch
 from lampe_eval.store import Cell
 
 
@@ -44,6 +45,17 @@ def test_a_heartbeat_says_what_is_in_hand(tmp_path: Path) -> None:
         watch.done(second, [])
     assert "ERROR pocket · lampe · niah/single · 512 · a: ValueError: broken" in _log(tmp_path)
     assert _log(tmp_path).splitlines()[-1].endswith("ended: 2 samples done, 1 of them failed; in hand: nothing")
+
+
+def test_an_error_of_many_lines_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch(tmp_path) as watch:
+        (job,) = watch.begins(iter([_job("a")]))
+        watch.done(job, ["RuntimeError: one\ntwo \x1b[31mred\ud83d ü"])
+        warn("three\nfour")
+    logged = _log(tmp_path).splitlines()
+    assert logged[0].endswith(r"· a: RuntimeError: one\ntwo \x1b[31mred\ud83d ü")
+    assert logged[1].endswith(r"WARNING three\nfour") and len(logged) == 3
+    assert capsys.readouterr().err == "lampe-eval: three\\nfour\n"
 
 
 def test_a_sample_that_hangs_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """What is left to do: longest first, in batches that fit, drawn ahead."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,17 @@ def test_nothing_left_loads_nothing(tmp_path: Path, pocket: Pocket) -> None:
     assert workers.started == 0
 
 
+def test_a_room_of_nothing_is_one_sample_and_is_measured_once(
+    tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, work = _work(tmp_path / "run", pocket)
+    monkeypatch.setattr(Plan, "batch", "measured")
+    monkeypatch.setattr(Nobody, "room", lambda _: 0)
+    workers = Nobody()
+    assert {len(job.samples) for job in work.jobs(workers)} == {1}
+    assert workers.started == 1
+
+
 def _prompt(tokens: int, room: int = 10, **options: object) -> Prompt:
     return Prompt(f"{tokens}", [0] * tokens, room, (), **options)  # type: ignore[arg-type]
 
@@ -145,3 +158,17 @@ def test_what_making_raised_comes_in_its_turn() -> None:
     assert next(coming) == 0
     with pytest.raises(ValueError, match="no text"):
         next(coming)
+
+
+def test_a_process_does_not_wait_for_what_nobody_wants_any_more() -> None:
+    code = """
+import time
+from lampe_eval.running.ahead import ahead
+def items():
+    yield 0
+    time.sleep(3600)
+print(next(ahead(items())), flush=True)
+raise SystemExit(2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "0\n")
