@@ -31,6 +31,10 @@ def in_one_line(text: str) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
     """An error for a name that does not exist, with the nearest one and the command that lists them."""
+    return UserError(f"unknown {kind} {name!r}{nearest(name, known)}; see: {see}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name that is meant, as a message offers it behind an unknown one; empty where none is near."""
     near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return UserError(f"unknown {kind} {name!r}{hint}; see: {see}")
+    return f" (did you mean {near[0]!r}?)" if near else ""

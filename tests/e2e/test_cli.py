@@ -147,9 +147,12 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--engine", "ray", "--address", "auto", "--devices", "0"], "--devices are GPUs of this machine"),
         (["run", "--address", "auto"], "--address is that of a Ray cluster; add --engine ray"),
         (["run", "--devices", "cpu", "--device", "cpu"], "--device is for a single process; with Ray it is --devices"),
-        (["run", "--engine", "rya"], "--engine: Input should be 'local' or 'ray'"),
-        (["run", "--fail-on-error", "5 %"], "--fail-on-error: String should match pattern"),
-        (["run", "--max-batch-tokens", "0"], "--max-batch-tokens: Input should be greater than or equal to 1"),
+        (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray', got 'rya'"),
+        (["run", "--fail-on-error", "5 %"], "--fail-on-error: '5 %' is none of yes, no, a count such as 5, or a share"),
+        (["run", "--max-batch-tokens", "0"], "--max-batch-tokens: must be at least 1, got 0"),
+        (["run", "--model", "./none"], "--model: ./none: no such folder"),
+        (["run", "--gpus-per-replica", "2"], "--gpus-per-replica is for GPUs on Ray; add --engine ray"),
+        (["run", "--gpus-per-replica", "2", "--devices", "cpu"], "--gpus-per-replica is for GPUs on Ray"),
         (["score"], "give a run's folder, or --preds FOLDER with --bench NAME"),
         (["score", "/none"], "/none/run.yaml: no such folder"),
         (["score", "--preds", "/none", "--bench", "longbench"], "/none: holds no .jsonl files"),
@@ -177,7 +180,15 @@ def test_prediction_files_of_a_benchmarks_own_code(cli: Cli, tmp_path: Path) -> 
 def test_malformed_suites_name_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmetod: pi\n")
-    assert f"{suite}:2: key 'metod'" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'?)" in _refused(cli("run", "--config", str(suite)))
+
+
+def test_keys_of_a_suite_are_named_as_options_are(cli: Cli, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("limit: 3\nmax-batch-tokens: 0\n")
+    assert f"{suite}:2: key 'max_batch_tokens': must be at least 1" in _refused(cli("run", "--config", str(suite)))
+    suite.write_text("max-batch-tokens: 1\nlengths: 4q\n")
+    assert f"{suite}:2: key 'lengths': '4q' is not a length" in _refused(cli("run", "--config", str(suite)))
 
 
 def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
