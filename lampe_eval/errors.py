@@ -13,6 +13,19 @@ class UserError(Exception):
     """Something in the user's hands: a name, a file, an option, a network."""
 
 
+class Stopped(BaseException):
+    """By a signal: Ctrl-C, or SIGTERM as clusters send it. The message says what is kept."""
+
+    def __init__(self, number: int, message: str = "stopped") -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """The exit code, as shells have it."""
+        return 128 + self.number
+
+
 def told(error: Exception) -> str:
     """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

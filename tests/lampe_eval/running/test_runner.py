@@ -21,7 +21,7 @@ from lampe_eval.benches.base import Sample, Task
 from lampe_eval.commands.progress import Lines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.errors import UserError, told
+from lampe_eval.errors import Stopped, UserError, told
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report.scores import scores
 from lampe_eval.running import runner
@@ -117,7 +117,7 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
 
     monkeypatch.setattr(Plan, "samples", draws)
     options = {**SMALL, "lengths": "256,512", "output": tmp_path / "run"}
-    assert run_suite(None, options) == 1
+    assert run_suite(Suite.of(options)) == 1
     printed = capsys.readouterr()
     line = f"niah/single at 512 is left out: {told(error)}"
     assert f"lampe-eval: {line}\n" in printed.err and line in (tmp_path / "run" / "run.log").read_text()
@@ -125,7 +125,7 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
     rows = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
     assert [(row["length"], row["n"], row["missing"]) for row in rows] == [("512", "0", "4"), ("256", "4", "0")]
     monkeypatch.undo()
-    assert run_suite(None, options) == 0
+    assert run_suite(Suite.of(options)) == 0
 
 
 def test_a_task_of_which_nothing_can_be_drawn_is_said_before_anything_runs(
@@ -251,18 +251,22 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     assert all(0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping"))
 
 
-def test_ctrl_c_finishes_the_sample_in_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("number", "again", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+)
+def test_a_signal_finishes_the_sample_in_hand(
+    number: int, again: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--method", "yarn:a=1, b"])
     with monkeypatch.context() as patch:
-        _at(patch, lambda: os.kill(os.getpid(), signal.SIGINT), 2)
-        with pytest.raises(KeyboardInterrupt):
+        _at(patch, lambda: os.kill(os.getpid(), number), 2)
+        with pytest.raises(Stopped) as stop:
             run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
-    said = capsys.readouterr().err
-    assert "finishing the sample in hand; Ctrl-C again stops at once" in said
-    assert f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:" in said
-    assert "    lampe-eval run --method 'yarn:a=1, b'" in said
+    assert f"finishing the sample in hand; {again} again stops at once" in capsys.readouterr().err
+    kept = f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:"
+    assert str(stop.value) == f"{kept}\n    lampe-eval run --method 'yarn:a=1, b'"
+    assert stop.value.code == code
     assert len(_rows(tmp_path / "run")) == 2
     _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 4
@@ -275,7 +279,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = signal.getsignal(signal.SIGINT)
     _at(monkeypatch, twice, 2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 1
     assert signal.getsignal(signal.SIGINT) is before
