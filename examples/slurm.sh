@@ -12,8 +12,7 @@
 set -euo pipefail
 
 export RAY_USAGE_STATS_ENABLED=0
-export RAY_AUTH_MODE=token
-ray get-auth-token --generate >/dev/null
+ray get-auth-token --generate >/dev/null && export RAY_AUTH_MODE=token # an old Ray knows of no tokens
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | cut -d ' ' -f 1):6379"
 start="ray start --block --disable-usage-stats --num-gpus=$SLURM_GPUS_ON_NODE"

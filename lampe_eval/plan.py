@@ -129,7 +129,7 @@ class Plan:
             "haystack": suite.haystack and documents.digest(suite.haystack, suite.data_dir),
             "text": suite.text and documents.digest(suite.text, suite.data_dir),
             "attention": suite.attention,
-            "device": self.device,
+            "device": self.device.partition(":")[0],
             "batch": self.batch,
         }
 

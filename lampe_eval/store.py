@@ -1,6 +1,6 @@
 """Results on disk. Finished samples are appended one line each and never rewritten; what is there is not done twice.
 
-<run>/run.yaml                                         the resolved configuration, versions and hardware
+<run>/run.yaml                                         the resolved configuration; versions and hardware of all sessions
 <run>/cells.jsonl                                      every cell and its number of samples
 <run>/samples/<model>/<method>/<bench>/<task>.jsonl    one finished sample a line
 <run>/run.log                                          what happened when
@@ -73,14 +73,14 @@ class Store:
         self._planned = ""
         described = folder / "run.yaml"
         try:
-            description = yaml.safe_load(described.read_text(encoding="utf-8"))
-            self.config: dict[str, Any] = description["config"]
-        except (OSError, yaml.YAMLError, TypeError, KeyError):
+            self._description = _described(yaml.safe_load(described.read_text(encoding="utf-8")))
+            self.config: dict[str, Any] = self._description["config"]
+        except (OSError, yaml.YAMLError, AttributeError, KeyError):
             raise _no_run(folder) from None
-        schema = description.get("schema", 1)
-        if schema not in READ:
+        if (schema := self._description["schema"]) not in READ:
+            version = self._description["environments"][0].get("lampe-eval", "of unknown version")
             raise UserError(
-                f"{described}: written in schema {schema} by lampe-eval {_version(description)}, and this one reads "
+                f"{described}: written in schema {schema} by lampe-eval {version}, and this one reads "
                 f"{' and '.join(map(str, READ))}; take the version that wrote it"
             )
 
@@ -92,17 +92,19 @@ class Store:
             UserError: where the folder cannot be written, or holds a run of another configuration.
         """
         described = folder / "run.yaml"
+        description: dict[str, Any] = {"schema": SCHEMA, "config": config, "environments": []}
         if described.exists():
             store = cls(folder)
             if any(folder.glob("samples/**/*.jsonl")):
                 store._refuse_other(config)
-                return store
-        description = {"schema": SCHEMA, "config": config, "environment": environment}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(described, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise _unwritable(folder, error) from None
+                description = store._description
+        if environment not in description["environments"]:
+            description["environments"].append(environment)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(described, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+            except OSError as error:
+                raise _unwritable(folder, error) from None
         return cls(folder)
 
     def plan(self, cells: Mapping[Cell, int]) -> bool:
@@ -232,8 +234,13 @@ def _held_by(holder: Path) -> str:
         return ""
 
 
-def _version(description: Mapping[str, Any]) -> str:
-    return str((description.get("environment") or {}).get("lampe-eval", "of unknown version"))
+def _described(text: dict[str, Any]) -> dict[str, Any]:
+    """A run's description; an older one tells of a single environment."""
+    return {
+        "schema": text.get("schema", 1),
+        "config": text["config"],
+        "environments": text.get("environments") or [text.get("environment") or {}],
+    }
 
 
 def _differences(was: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:

@@ -22,8 +22,10 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
     """
     longest = max(len(sample.ids) for sample in samples)
     lean = lean or (len(samples) == 1 and longest >= engine.short_from)
+    peak, began = memory.Peak(engine.device), time.perf_counter()
     try:
-        return _measured(engine, samples, lean)
+        outcomes, cost = _outcomes(engine, samples, lean), _cost(engine, samples, lean, peak, began)
+        return [{**outcome, **cost} for outcome in outcomes]
     except Exception as error:
         short, text = memory.is_short(error), told(error)  # not the error, which holds the tensors of its frames
     memory.free()
@@ -31,20 +33,20 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
         engine.short_from = min(engine.short_from, longest)
     if len(samples) > 1 or (short and not lean):
         return [outcome for sample in samples for outcome in attempt(engine, [sample], lean=short)]
-    return [{"error": f"oom: {text}" if short else text}]
+    return [{"error": f"oom: {text}" if short else text, **_cost(engine, samples, lean, peak, began)}]
 
 
-def _measured(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> list[Outcome]:
-    """What came of samples that were run together, with the seconds and bytes that they took together."""
-    peak, began = memory.Peak(engine.device), time.perf_counter()
-    outcomes = _outcomes(engine, samples, lean)
+def _cost(engine: LocalEngine, samples: Sequence[Sample], lean: bool, peak: memory.Peak, began: float) -> Outcome:
+    """What samples that were run together ran on, and the seconds and bytes that they took together."""
     seconds = round(time.perf_counter() - began, 4)
-    shared: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}
+    cost: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}
+    if isinstance(samples[0], Passage):
+        cost["prefill_seconds"] = seconds
     if (most := peak.bytes()) is not None:
-        shared["peak_memory"] = most
+        cost["peak_memory"] = most
     if lean:
-        shared["lean"] = True
-    return [{**outcome, **shared} for outcome in outcomes]
+        cost["lean"] = True
+    return cost
 
 
 def _outcomes(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> list[Outcome]:

@@ -29,17 +29,18 @@ def run(plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda 
 
     Raises:
         UserError: for whatever a person can mend; what is finished stays stored.
-        Stopped: after Ctrl-C or SIGTERM, when the samples in hand are stored; at once after a second.
+        Stopped: after Ctrl-C or SIGTERM, when the samples in hand are stored; at once where there are none, or after
+            a second one.
     """
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
         probe(plan, source, tokenizers[source.name], progress.now)
-    with writing(plan.folder), Interrupt() as interrupt, Watch(plan.folder) as watch:
+    with writing(plan.folder), Watch(plan.folder) as watch, Interrupt(lambda: watch.has_jobs) as interrupt:
         store = Store.create(plan.folder, plan.config, environment())
         began(store)
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
-            work, rows = Work(plan, source, tokenizer, store, progress), Rows(plan, source, tokenizer)
+            work, rows = Work(plan, source, tokenizer, store, progress, watch), Rows(plan, source, tokenizer)
             with _workers(plan, source) as workers:
                 jobs = takewhile(lambda _: not interrupt.asked, work.jobs(workers))
                 for job, outcomes in workers.do(watch.begins(jobs)):

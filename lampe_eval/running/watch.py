@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,7 @@ from lampe_eval.errors import LOG, in_one_line, warn
 
 
 class Watch:
-    """A thread that looks at what is in hand.
+    """A thread that looks at what is in hand: jobs, and what else takes time, such as loading.
 
     Args:
         folder: of the run.
@@ -24,7 +24,7 @@ class Watch:
 
     def __init__(self, folder: Path, heartbeat: float = 60, patience: float = 600) -> None:
         self._file, self._heartbeat, self._patience = _File(folder / "run.log"), heartbeat, patience
-        self._in_hand: dict[Job, float] = {}
+        self._in_hand: dict[Job | str, float] = {}
         self._done = self._failed = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -45,6 +45,20 @@ class Watch:
         LOG.removeHandler(self._file)
         self._file.close()
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether a sample is in hand."""
+        return any(isinstance(doing, Job) for doing in tuple(self._in_hand))
+
+    @contextmanager
+    def over(self, doing: str) -> Iterator[None]:
+        """What is no job is in hand within."""
+        self._in_hand[doing] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._in_hand[doing]
+
     def begins(self, jobs: Iterator[Job]) -> Iterator[Job]:
         """The same jobs, each in hand from when it is taken."""
         for job in jobs:
@@ -60,21 +74,22 @@ class Watch:
             LOG.error("%s: %s", job, error)
 
     def _look(self) -> None:
-        warned: set[Job] = set()
+        warned: set[Job | str] = set()
         beat = time.monotonic()
         while not self._over.wait(min(self._heartbeat, self._patience) / 10):
             now, in_hand = time.monotonic(), dict(self._in_hand)
             if now - beat >= self._heartbeat:
                 LOG.info("%s", self._state())
                 beat = now
-            for job, since in in_hand.items():
-                if now - since >= self._patience and job not in warned:
-                    warned.add(job)
-                    warn(f"hangs? {job}: nothing for {now - since:.0f} s")
+            warned &= in_hand.keys()
+            for doing, since in in_hand.items():
+                if now - since >= self._patience and doing not in warned:
+                    warned.add(doing)
+                    warn(f"hangs? {doing}: nothing for {now - since:.0f} s")
 
     def _state(self) -> str:
         now = time.monotonic()
-        in_hand = "; ".join(f"{job} since {now - since:.0f} s" for job, since in dict(self._in_hand).items())
+        in_hand = "; ".join(f"{doing} since {now - since:.0f} s" for doing, since in dict(self._in_hand).items())
         return f"{self._done} samples done, {self._failed} of them failed; in hand: {in_hand or 'nothing'}"
 
 

@@ -12,6 +12,7 @@ from lampe_eval.plan import Plan
 from lampe_eval.running.ahead import ahead
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import sha256
+from lampe_eval.running.watch import Watch
 from lampe_eval.store import Cell, Store
 
 Group = tuple[Task, list[Cell]]
@@ -22,10 +23,16 @@ class Work:
     """What is left to do with one model. Samples of two groups are held at a time, those that run and the next."""
 
     def __init__(
-        self, plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, store: Store, progress: Progress
+        self,
+        plan: Plan,
+        source: ModelSource,
+        tokenizer: PreTrainedTokenizerBase,
+        store: Store,
+        progress: Progress,
+        watch: Watch,
     ) -> None:
         self._plan, self._source, self._tokenizer = plan, source, tokenizer
-        self._store, self._progress = store, progress
+        self._store, self._progress, self._watch = store, progress, watch
         every = [pair for other in plan.sources for pair in cells(plan, other)]
         drawn = store.cells()  # with other models, or before
         self._counts = {cell: drawn.get(cell, plan.limit(task)) for task, cell in every}
@@ -52,7 +59,8 @@ class Work:
             first = group[0]
             mapped = self._plan.mapped(task, first.model, first.method)
             try:
-                samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+                with self._watch.over(f"drawing {task.full_name} · {first.length}"):
+                    samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
             except Exception as error:
                 warn(f"{task.full_name} at {first.length} is left out: {told(error)}")
                 continue
@@ -85,10 +93,11 @@ class Work:
 
     def _start(self, workers: Workers) -> int:
         """Loads the model; the tokens that a batch may have."""
-        self._progress.now(f"loading {self._source.name}")
-        workers.start()
-        room = self._plan.batch
-        return room if isinstance(room, int) else max(1, workers.room()) if room == "measured" else 1
+        doing, room = f"loading {self._source.name}", self._plan.batch
+        self._progress.now(doing)
+        with self._watch.over(doing):
+            workers.start()
+            return room if isinstance(room, int) else max(1, workers.room()) if room == "measured" else 1
 
     def _jobs_of(
         self, task: Task, cell: Cell, together: Iterator[tuple[Sample, ...]], wanted: frozenset[str]

@@ -44,7 +44,7 @@ def test_everything_is_on_disk(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     run = yaml.safe_load((folder / "run.yaml").read_text())
     assert run["config"]["methods"]["lampe:temperature=none"]["pocket"]["temperature"] == "none"
-    assert run["environment"]["transformers"]
+    assert [environment["transformers"] for environment in run["environments"]]
     scores = _table(folder / "scores.csv")
     assert len(scores) == 3 * 2 * 2
     assert all(row["n"] == "4" and row["missing"] == "0" and row["errors"] == "0" for row in scores)

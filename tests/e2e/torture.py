@@ -1,6 +1,6 @@
 """Runs killed by SIGKILL at random moments and begun again until they are done; none may lose or double a sample.
 
-python -m tests.e2e.torture [KILLS]
+python -m tests.e2e.torture [KILLS [SEED]]
 """
 
 import json
@@ -17,19 +17,25 @@ RUN = [sys.executable, "-m", "lampe_eval", "run"]
 SMALL = ["--method", "original,lampe", "--bench", "niah/multikey,ppl", "--lengths", "256,512", "--limit", "8"]
 
 
-def torture(arguments: Sequence[str], whole: Path, folder: Path, kills: int, seconds: float) -> int:
+def torture(
+    arguments: Sequence[str], whole: Path, folder: Path, kills: int, seconds: float, seed: int | None = None
+) -> int:
     """Kills runs so many times, at moments up to ``seconds`` after their start; one that gets done is compared.
 
     Args:
         whole: the folder of the same run, undisturbed.
         folder: where the others go.
+        seed: of the moments; drawn by default, and printed.
 
     Returns:
         Runs that got done, the last one among them, which is no longer killed.
     """
+    seed = random.randrange(2**32) if seed is None else seed
+    print(f"seed of the moments: {seed}", flush=True)
+    moments = random.Random(seed)
     done, killed, output = 0, 0, folder / "0"
     while killed < kills:
-        if _outlives(arguments, output, random.uniform(0, seconds)):
+        if _outlives(arguments, output, moments.uniform(0, seconds)):
             compare(whole, output)
             done, output = done + 1, folder / str(done + 1)
         else:
@@ -69,13 +75,13 @@ def _samples(folder: Path) -> "Counter[tuple[str, int, str]]":
     return found
 
 
-def main(kills: int = 50) -> None:
+def main(kills: int = 50, seed: int | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.monotonic()
         assert _outlives(SMALL, folder / "whole", None)
         seconds = time.monotonic() - began
-        done = torture(SMALL, folder / "whole", folder, kills, seconds)
+        done = torture(SMALL, folder / "whole", folder, kills, seconds, seed)
         samples = len(_samples(folder / "whole"))
     print(f"{kills} kills, {done} runs done; {samples} samples each, every one once, scores.csv byte for byte the same")
 

@@ -105,7 +105,11 @@ def test_a_batch_that_is_too_large_is_done_one_by_one(engine: LocalEngine, monke
 def test_out_of_memory_for_good_is_recorded(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     _short_unless(engine, monkeypatch)
     outcomes = attempt(engine, _prompts(engine, 20, 60))
-    assert outcomes == [{"error": "oom: OutOfMemoryError: CUDA out of memory. Tried to allocate 3 PiB"}] * 2
+    assert [outcome["error"] for outcome in outcomes] == [
+        "oom: OutOfMemoryError: CUDA out of memory. Tried to allocate 3 PiB"
+    ] * 2
+    assert all(outcome["seconds"] > 0 and outcome["peak_memory"] > 0 for outcome in outcomes)
+    assert all((outcome["backend"], outcome["lean"]) == ("blockwise on cpu", True) for outcome in outcomes)
 
 
 def test_one_bad_sample_does_not_take_its_batch_along(engine: LocalEngine) -> None:
@@ -113,7 +117,8 @@ def test_one_bad_sample_does_not_take_its_batch_along(engine: LocalEngine) -> No
     bad = Prompt(bad.id, [10**6, *bad.ids], bad.max_new_tokens, bad.references)
     answered, failed = attempt(engine, [good, bad])
     assert answered["prediction"] == " 48210."
-    assert failed == {"error": "IndexError: index out of range in self"}
+    assert failed["error"] == "IndexError: index out of range in self"
+    assert (failed["backend"], failed["batch"]) == ("blockwise on cpu", 1)
 
 
 def test_logits_that_are_no_numbers_are_an_error_and_no_zero(engine: LocalEngine) -> None:
@@ -134,6 +139,7 @@ def test_a_loss_that_is_no_number_is_an_error(engine: LocalEngine) -> None:
     passage = Passage("x", list(range(40)), 10)
     (sound,) = attempt(engine, [passage])
     assert sound["loss"] > 0 and "error" not in sound
+    assert sound["prefill_seconds"] == sound["seconds"] > 0
     with engine.model.get_output_embeddings().register_forward_hook(lambda *args: args[-1] * math.nan):
         (spoiled,) = attempt(engine, [passage])
     assert spoiled["error"].startswith("NotANumber") and "loss" not in spoiled

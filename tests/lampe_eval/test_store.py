@@ -69,6 +69,15 @@ def test_another_configuration_is_refused_by_field(tmp_path: Path) -> None:
     Store.create(tmp_path, CONFIG, {"torch": "y"})
 
 
+def test_every_environment_of_a_run_is_told_once(tmp_path: Path) -> None:
+    _store(tmp_path).append(CELL, {"id": "a"})
+    for torch in "yxy":
+        Store.create(tmp_path, CONFIG, {"torch": torch})
+    described = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert described["environments"] == [{"torch": "x"}, {"torch": "y"}]
+    assert described["config"] == CONFIG
+
+
 def test_a_folder_without_samples_takes_a_corrected_configuration(tmp_path: Path) -> None:
     _store(tmp_path)
     assert Store.create(tmp_path, {**CONFIG, "seed": 1}, {}).config["seed"] == 1
@@ -149,9 +158,11 @@ def test_schemas_that_can_be_read(tmp_path: Path) -> None:
     store = _store(tmp_path)
     described = yaml.safe_load((tmp_path / "run.yaml").read_text())
     assert described.pop("schema") == 2
+    (described["environment"],) = described.pop("environments")
     store.append(CELL, {"id": "a"})
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(described))  # as it was before there were schemas
     assert Store.create(tmp_path, CONFIG, {}).rows(CELL) == [{"length": 256, "id": "a"}]
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["environments"] == [{"torch": "x"}, {}]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"schema": 3, **described, "environment": {"lampe-eval": "9.1"}}))
     said = (
         r"run.yaml: written in schema 3 by lampe-eval 9.1, and this one reads 1 and 2; take the version that wrote it"

@@ -3,6 +3,7 @@
 import pytest
 
 from lampe_eval.errors import UserError
+from lampe_eval.plan import prepare
 from lampe_eval.suite import Suite, parse_length
 
 
@@ -44,3 +45,8 @@ def test_a_bad_option_is_named(options: dict[str, object], message: str) -> None
 def test_a_suite_takes_a_lone_text_for_every_list() -> None:
     suite = Suite.of({"method": "original,lampe:head=3,tail=9", "bench": "niah", "lengths": 256})
     assert (suite.method, suite.bench, suite.lengths) == (("original,lampe:head=3,tail=9",), ("niah",), (256,))
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cuda:0", "cuda"), ("cuda:1", "cuda"), ("cpu", "cpu")])
+def test_a_score_depends_on_the_kind_of_a_device_alone(device: str, kind: str) -> None:
+    assert prepare(Suite(device=device, bench="niah/single")).config["device"] == kind

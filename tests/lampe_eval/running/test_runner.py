@@ -256,20 +256,30 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
 )
 def test_a_signal_finishes_the_sample_in_hand(
     number: int, again: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--method", "yarn:a=1, b"])
     with monkeypatch.context() as patch:
         _at(patch, lambda: os.kill(os.getpid(), number), 2)
         with pytest.raises(Stopped) as stop:
             run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
-    assert f"finishing the sample in hand; {again} again stops at once" in capsys.readouterr().err
+    assert f"finishing the sample in hand; {again} again stops at once" in capfd.readouterr().err
     kept = f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:"
     assert str(stop.value) == f"{kept}\n    lampe-eval run --method 'yarn:a=1, b'"
     assert stop.value.code == code
     assert len(_rows(tmp_path / "run")) == 2
     _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 4
+
+
+def test_ctrl_c_while_nothing_is_in_hand_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lampe_eval.models.load", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped, match="stopped; what is finished is kept"):
+        run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
+    assert "finishing the sample in hand" not in capfd.readouterr().err
+    assert _rows(tmp_path / "run") == []
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.running.ahead import ahead
 from lampe_eval.running.rows import sha256
+from lampe_eval.running.watch import Watch
 from lampe_eval.running.work import Work, batches, cells
 from lampe_eval.store import Store
 from lampe_eval.suite import Suite
@@ -41,7 +42,7 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def _work(folder: Path, pocket: Pocket, **options: object) -> tuple[Plan, Store, Work]:
     plan = prepare(Suite(output=folder, limit=3, lengths="256,512", bench="niah/single,niah/multikey", **options))
     store = Store.create(folder, plan.config, {})
-    return plan, store, Work(plan, plan.sources[0], pocket[1], store, Lines())
+    return plan, store, Work(plan, plan.sources[0], pocket[1], store, Lines(), Watch(folder))
 
 
 def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(tmp_path: Path, pocket: Pocket) -> None:
@@ -85,7 +86,7 @@ def test_counts_of_what_was_drawn_outlast_the_work_that_drew_it(
     monkeypatch.setattr(Plan, "samples", lambda *args, **options: draw(*args, **options)[:2])
     list(work.jobs(Nobody()))
     assert set(store.cells().values()) == {2}
-    next(Work(plan, plan.sources[0], pocket[1], store, Lines()).jobs(Nobody()))
+    next(Work(plan, plan.sources[0], pocket[1], store, Lines(), Watch(tmp_path)).jobs(Nobody()))
     assert set(store.cells().values()) == {2}
 
 
@@ -107,6 +108,23 @@ def test_a_room_of_nothing_is_one_sample_and_is_measured_once(
     workers = Nobody()
     assert {len(job.samples) for job in work.jobs(workers)} == {1}
     assert workers.started == 1
+
+
+def test_drawing_and_loading_are_watched(tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, watched = Watch(tmp_path), set[str]()
+    plan, store, _ = _work(tmp_path / "run", pocket)
+    draw = Plan.samples
+
+    def note() -> None:
+        assert not watch.has_jobs
+        watched.update(map(str, watch._in_hand))
+
+    monkeypatch.setattr(Plan, "samples", lambda *args, **options: note() or draw(*args, **options))
+    monkeypatch.setattr(Nobody, "start", lambda _: note())
+    list(Work(plan, plan.sources[0], pocket[1], store, Lines(), watch).jobs(Nobody()))
+    drawn = {f"drawing niah/{task} · {length}" for task in ("single", "multikey") for length in (256, 512)}
+    assert watched == {*drawn, "loading pocket"}
+    assert not watch._in_hand
 
 
 def _prompt(tokens: int, room: int = 10, **options: object) -> Prompt:
