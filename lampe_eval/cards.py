@@ -7,11 +7,23 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from lampe_eval.errors import UserError, unknown
+from lampe_eval.errors import UserError, nearest, unknown
 
 PACKAGE = Path(__file__).parent
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+PLAIN = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "literal_error": "must be {expected}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    "string_type": "must be a text",
+    "mapping_type": "must be a mapping of keys to values",
+}
+"""What pydantic finds wrong with a value, by its names, in plain words."""
 
 
 class Card(BaseModel):
@@ -117,6 +129,8 @@ def card_of(name: str) -> tuple[ModelCard, str]:
         return ModelCard(path=name), folder.resolve().name
     if HUB_ID.fullmatch(name) and not folder.exists():
         return ModelCard(path=name), name
+    if "/" in name:
+        raise UserError(f"--model: {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
     raise unknown(
         "model",
         name,
@@ -151,9 +165,22 @@ def read(path: Path, schema: type[C]) -> C:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "(whole file)"
-        foreign = fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
-        allowed = f"; allowed keys: {', '.join(schema.model_fields)}" if foreign else ""
-        raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}: {fault['msg']}{allowed}") from None
+        problem = f": {plain(fault)}"
+        if fault["type"] == "extra_forbidden":
+            known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
+            allowed = f"; allowed keys: {', '.join(known)}" if known else ""
+            problem = f" is unknown{nearest(key, known)}{allowed}"
+        raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}{problem}") from None
+
+
+def plain(fault: ErrorDetails) -> str:
+    """What pydantic found wrong, and with which value."""
+    if fault["type"] == "value_error":  # of our own validators
+        return fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return "is missing"
+    words = PLAIN.get(fault["type"], fault["msg"]).format_map(fault.get("ctx", {}))
+    return f"{words}, got {fault['input']!r}"
 
 
 def _refuse_twice(path: Path, node: yaml.Node) -> None:
@@ -174,7 +201,9 @@ def _line(node: yaml.Node, where: tuple[int | str, ...]) -> int:
             node = node.value[step]
             line = node.start_mark.line + 1
         elif isinstance(node, yaml.MappingNode):
-            entry = next((pair for pair in node.value if pair[0].value == step), None)
+            entry = next(
+                (pair for pair in node.value if step in (pair[0].value, pair[0].value.replace("-", "_"))), None
+            )
             if entry is None:
                 break
             line, node = entry[0].start_mark.line + 1, entry[1]

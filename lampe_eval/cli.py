@@ -1,16 +1,19 @@
 """The command line. Heavy libraries are imported by the commands that need them, so that ``--help`` answers at once."""
 
 import os
+import signal
 import sys
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 from typer.core import TyperGroup
 
-from lampe_eval.errors import UserError
+from lampe_eval.errors import Stopped, UserError
 
 app = typer.Typer(
     name="lampe-eval",
@@ -44,9 +47,6 @@ app.add_typer(showing, name="show")
 app.add_typer(data, name="data")
 app.add_typer(leaderboard, name="leaderboard")
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-
 
 def _tokens(given: str | int) -> int:
     """What is written as 4k, or a default."""
@@ -64,7 +64,7 @@ DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read 
 Models = Annotated[Many, Option(help="Card, card file, folder or hub id; several by commas. Default: pocket.")]
 Limit = Annotated[int | None, Option(help="Samples of a cell.")]
 Seed = Annotated[int | None, Option(help="Seed of everything drawn.")]
-Output = Annotated[Path | None, Option(help="Folder of the results.")]
+Output = Annotated[Path | None, Option(help="Folder of the results.", file_okay=False)]
 Haystack = Annotated[Path | None, Option(help="File, folder or corpus (essays) that needles are hidden in.")]
 Text = Annotated[
     Path | None, Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile).")
@@ -81,6 +81,18 @@ Length = Annotated[int, Option(help="Tokens of the prompt, as 32768 or 32k.", pa
 Dtype = Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")]
 Device = Annotated[str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")]
 Attention = Annotated[str | None, Option(help="Attention backend.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lampe-eval {version('lampe-eval')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    _: Annotated[bool, Option("--version", help="Say the version.", callback=_version, is_eager=True)] = False,
+) -> None: ...
 
 
 @app.command()
@@ -202,7 +214,10 @@ def speed(
 @app.command()
 def score(
     run: Annotated[Path | None, Argument(help="Folder of a run.", show_default=False)] = None,
-    preds: Annotated[Path | None, Option(help="Folder of prediction files that a benchmark's own code wrote.")] = None,
+    preds: Annotated[
+        Path | None,
+        Option(help="Folder of prediction files that a benchmark's own code wrote.", exists=True, file_okay=False),
+    ] = None,
     bench: Annotated[
         str | None,
         Option(help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."),
@@ -219,7 +234,7 @@ def report(
     runs: Annotated[list[Path], Argument(help="Folders of runs.", show_default=False)],
     output: Annotated[
         Path | None,
-        Option(help="Folder to write to; the run's own by default, results/report for several."),
+        Option(help="Folder to write to; the run's own by default, results/report for several.", file_okay=False),
     ] = None,
 ) -> None:
     """Tables and pictures of runs, for the terminal, spreadsheets, Markdown and LaTeX."""
@@ -327,7 +342,7 @@ def data_path(names: Assets = None, data_dir: DataDir = None) -> None:
 @leaderboard.command("compare")
 def leaderboard_compare(
     run: Annotated[Path, Argument(help="Folder of a run.")],
-    against: Annotated[str, Option(help="Published table: a name (see: list published) or a YAML file.")],
+    against: Annotated[str, Option(help="Published table: a name (see: list published) or a YAML file.")] = "",
 ) -> None:
     """Put a run beside a published table; the word compare may be left out."""
     from lampe_eval.commands.leaderboard import compare
@@ -347,7 +362,9 @@ def leaderboard_build(
 
 
 def main() -> None:
-    """Entry point: errors that a person can mend are one line, with exit code 2."""
+    """Entry point: errors that a person can mend are one line, with exit code 2; Ctrl-C and SIGTERM are told."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         code = app(standalone_mode=False)
     except (UserError, typer.TyperException) as error:
@@ -355,9 +372,12 @@ def main() -> None:
         if message:  # none where the help was printed instead
             print(f"lampe-eval: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    if code == INTERRUPTED:
+    except Stopped as stop:
+        print(stop, file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(code)  # at once: another thread may be drawing samples
+        os._exit(stop.code)  # at once: another thread may be drawing samples
     sys.exit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

@@ -13,6 +13,19 @@ class UserError(Exception):
     """Something in the user's hands: a name, a file, an option, a network."""
 
 
+class Stopped(BaseException):
+    """By a signal: Ctrl-C, or SIGTERM as clusters send it. The message says what is kept."""
+
+    def __init__(self, number: int, message: str = "stopped") -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """The exit code, as shells have it."""
+        return 128 + self.number
+
+
 def told(error: Exception) -> str:
     """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -31,6 +44,10 @@ def in_one_line(text: str) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
     """An error for a name that does not exist, with the nearest one and the command that lists them."""
+    return UserError(f"unknown {kind} {name!r}{nearest(name, known)}; see: {see}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name that is meant, as a message offers it behind an unknown one; empty where none is near."""
     near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return UserError(f"unknown {kind} {name!r}{hint}; see: {see}")
+    return f" (did you mean {near[0]!r}?)" if near else ""

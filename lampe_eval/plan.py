@@ -187,7 +187,10 @@ def _refuse_devices(suite: Suite) -> None:
         raise UserError("--devices are GPUs of this machine; of a cluster (--address) all are used, so leave it out")
     if suite.address and suite.engine != "ray":
         raise UserError("--address is that of a Ray cluster; add --engine ray")
-    if (devices or suite.engine == "ray") and suite.device != "auto":
+    on_ray = devices or suite.engine == "ray"
+    if suite.gpus_per_replica > 1 and (not on_ray or devices[:1] == ("cpu",)):
+        raise UserError("--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3")
+    if on_ray and suite.device != "auto":
         raise UserError("--device is for a single process; with Ray it is --devices")
 
 

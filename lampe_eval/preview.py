@@ -1,7 +1,7 @@
 """What a plan would run, told without loading weights: prompts, their lengths, and what they cost at least."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,14 +45,14 @@ class Preview:
     text: str
 
 
-def previews(plan: Plan) -> Iterator[Preview]:
-    """Every task and length of every model.
+def previews(plan: Plan, now: Callable[[str], None] = lambda text: None) -> Iterator[Preview]:
+    """Every task and length of every model; ``now`` is told whose samples are drawn.
 
     Raises:
         UserError: as running it would.
     """
     for source in plan.sources:
-        probe(plan, source, models.load_tokenizer(source))
+        probe(plan, source, models.load_tokenizer(source), now)
     for source in plan.sources:
         tokenizer, size = models.load_tokenizer(source), models.size_of(source)
         for task in plan.tasks:
@@ -60,6 +60,7 @@ def previews(plan: Plan) -> Iterator[Preview]:
                 for mapped in (False, True):
                     methods = tuple(s.label for s in plan.specs if plan.mapped(task, source.name, s.label) == mapped)
                     if methods:
+                        now(f"preparing {task.full_name} · {length}")
                         samples = plan.samples(task, length, tokenizer, mapped=mapped)
                         yield _preview(plan, source.name, methods, task, length, samples, tokenizer, size)
 

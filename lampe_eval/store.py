@@ -12,7 +12,7 @@ Folders of schema 1, whose rows tell neither ends of the prompt nor what a sampl
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -28,7 +28,22 @@ SCHEMA = 2
 READ = (1, 2)
 """Schemas that this version reads."""
 FEW = 5
-"""Runs that a message names."""
+"""Names that a message gives."""
+OPTIONS = {
+    "models": "--model",
+    "methods": "--method",
+    "tasks": "--bench",
+    "lengths": "--lengths",
+    "protocol": "--protocol",
+    "limit": "--limit",
+    "seed": "--seed",
+    "haystack": "--haystack",
+    "text": "--text",
+    "attention": "--attention",
+    "device": "--device",
+    "batch": "--max-batch-tokens",
+}
+"""What sets a part of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +180,13 @@ class Store:
         return self.folder / "samples" / _safe(cell.model) / _safe(cell.method) / cell.bench / f"{cell.task}.jsonl"
 
     def _refuse_other(self, config: Mapping[str, Any]) -> None:
-        """Refuses another configuration, naming the first field that differs."""
-        for key, was, now in _differences(self.config, config):
-            raise UserError(
-                f"{self.folder}: made with another configuration: {key} was {_short(was)}, now {_short(now)}; "
-                "choose another --output"
-            )
+        """Refuses another configuration, naming the first field that differs, those first that options set."""
+        for key in dict.fromkeys([*OPTIONS, *self.config, *config]):
+            for path, was, now in _differences(self.config.get(key), config.get(key), OPTIONS.get(key, key)):
+                raise UserError(
+                    f"{self.folder}: made with another configuration: {path} was {was}, now {now}; "
+                    "choose another --output"
+                )
 
 
 @contextmanager
@@ -211,8 +227,9 @@ def _no_run(folder: Path) -> UserError:
         kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
         named = ", ".join(runs[:FEW]) + (", ..." if len(runs) > FEW else "")
         return UserError(f"{folder}: {kind}, not a run; give one of those in it: {named}")
-    what = "not the description of a run" if folder.is_dir() else "no such folder"
-    return UserError(f"{folder / 'run.yaml'}: {what}; give a run's folder")
+    if folder.is_dir():
+        return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
+    return UserError(f"{folder}: {'a file' if folder.exists() else 'no such folder'}; give a run's folder")
 
 
 def _held_by(holder: Path) -> str:
@@ -232,13 +249,16 @@ def _described(text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(was: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Paths of the innermost fields that differ, with both values."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for step in [*was, *(step for step in now if step not in was)]:
-            yield from _differences(was.get(step), now.get(step), f"{key}.{step}" if key else step)
-    elif was != now:
-        yield key, was, now
+def _differences(was: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    """Paths of the innermost fields that differ, with both values, or with the names where one has others."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        if was != now:
+            yield path, _shown(was), _shown(now)
+    elif was.keys() != now.keys():
+        yield path, _listed(was, now), _listed(now, was)
+    else:
+        for step in was:
+            yield from _differences(was[step], now[step], f"{path} {step}")
 
 
 def _records(path: Path) -> Iterator[Any]:
@@ -277,6 +297,14 @@ def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_.+=," else f"%{ord(c):02X}" for c in name)
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _listed(names: Collection[str], others: Collection[str]) -> str:
+    """Names; of many, those alone that are not among the others."""
+    if len(names) <= FEW:
+        return ", ".join(names) or "nothing"
+    return ", ".join(["...", *(name for name in names if name not in others)])

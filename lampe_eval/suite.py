@@ -1,15 +1,19 @@
 """A suite: what to run. The command line's options and a ``--config`` file say the same things by the same names."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lampe_eval.cards import Card
+from lampe_eval.cards import Card, plain
 from lampe_eval.errors import UserError
 
 C = TypeVar("C", bound=Card)
+
+LONGEST = 16 * 1024**2
+"""Tokens of the longest length; no benchmark is as long."""
 
 
 def listed(value: Any) -> Any:
@@ -30,12 +34,14 @@ def parse_length(text: str) -> int:
     """Tokens from ``4096``, ``4k`` (4096) or ``1m`` (1048576).
 
     Raises:
-        ValueError: for anything else, or nothing.
+        ValueError: for anything else, or nothing, or more than ``LONGEST``.
     """
     units = {"k": 1024, "m": 1024**2}
     number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"{text!r} is not a length in tokens such as 4096, 4k or 1m")
+    if int(number) * unit > LONGEST:
+        raise ValueError(f"{text!r} is more than 16m tokens; no benchmark is as long")
     return int(number) * unit
 
 
@@ -44,9 +50,13 @@ def texts(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _answer(value: Any) -> str:
-    """YAML reads a bare yes as true."""
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _threshold(value: Any) -> str:
+    """What ``fails`` takes; YAML reads a bare yes as true."""
+    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if not (text in ("yes", "no") or text.isdecimal() or (share and float(share[1]) <= 100)):
+        raise ValueError(f"{text!r} is none of yes, no, a count such as 5, or a share up to 100% such as 1%")
+    return text
 
 
 def fails(threshold: str, failed: int, total: int) -> bool:
@@ -68,9 +78,8 @@ def checked(schema: type[C], options: Mapping[str, Any]) -> C:
         return schema.model_validate({key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
         fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ")
         option = f"--{str(fault['loc'][0]).replace('_', '-')}: " if fault["loc"] else ""
-        raise UserError(f"{option}{message}") from None
+        raise UserError(f"{option}{plain(fault)}") from None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
@@ -124,11 +133,20 @@ class Suite(Card):
     device: str = "auto"
     attention: str = "auto"
     max_batch_tokens: int | None = Field(default=None, ge=1)
-    fail_on_error: Annotated[str, BeforeValidator(_answer), Field(pattern=r"^(yes|no|\d+|\d+(\.\d+)?%)$")] = "yes"
+    fail_on_error: Annotated[str, BeforeValidator(_threshold)] = "yes"
     engine: Literal["local", "ray"] = "local"
     devices: Names = ()
     address: str | None = None
     gpus_per_replica: int = Field(default=1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_as_options(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Keys may have the hyphens of the options whose names they are."""
+        named = {str(key).replace("-", "_"): value for key, value in given.items()}
+        if len(named) < len(given):
+            raise ValueError("a key stands twice, with hyphens and with underscores")
+        return named
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:

@@ -1,6 +1,7 @@
 """What every test shares: no network, the user's caches out of reach, the pocket model loaded once."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LAMPE_EVAL_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What the command line does on signals ends with its test."""
+    taken = signal.SIGINT, signal.SIGTERM
+    before = [signal.getsignal(number) for number in taken]
+    yield
+    for number, handler in zip(taken, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

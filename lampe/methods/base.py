@@ -7,7 +7,8 @@ overrides what it changes of ``rope``, ``plan`` and ``released``, and these may 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, UnknownName
@@ -36,7 +37,8 @@ class Method:
             if key not in hints:
                 raise UnknownName(f"setting of {cls.name}", key, hints)
             if isinstance(value, bool) is not (hints[key] is bool) or not isinstance(value, hints[key]):
-                raise BadSetting(f"{cls.name}: {key}={value!r} is not of type {hints[key]}")
+                kinds = [kind.__name__ for kind in get_args(hints[key]) or [hints[key]] if kind is not NoneType]
+                raise BadSetting(f"{cls.name}: {key} must be of type {' or '.join(kinds)}, got {value!r}")
         return cls(**settings)
 
     @property

@@ -46,7 +46,8 @@ def _configured(config: str) -> dict[str, Any]:
     elif config in names("suites"):
         suite = shipped_card("suites", config, Suite)
     elif Path(config).suffix in (".yaml", ".yml") or "/" in config:
-        raise UserError(f"--config: {config}: no such file")
+        problem = "a folder; give the suite's file" if Path(config).is_dir() else "no such file"
+        raise UserError(f"--config: {config}: {problem}")
     else:
         raise unknown("suite", config, names("suites"), f"the files in {shipped('configs') / 'suites'}")
     return suite.model_dump(exclude_unset=True)

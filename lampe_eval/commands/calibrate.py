@@ -1,6 +1,5 @@
 """``lampe-eval calibrate``."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from lampe_eval.calibration.files import write
 from lampe_eval.calibration.order import Calibration, Order, calibration
 from lampe_eval.commands.data import provide
 from lampe_eval.commands.progress import duration, progress
+from lampe_eval.errors import Stopped
 from lampe_eval.methods import MethodSpec
 from lampe_eval.preview import least_seconds
 from lampe_eval.report import tables
@@ -28,9 +28,9 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
         return
     try:
         fitted = calibrate(wanted, progress)
-    except KeyboardInterrupt:
-        print(f"stopped; what is finished is kept in {wanted.folder}, the same command goes on", file=sys.stderr)
-        raise
+    except Stopped as stop:
+        kept = f"stopped; what is finished is kept in {wanted.folder}, the same command goes on"
+        raise Stopped(stop.number, kept) from None
     written = write(wanted, fitted)
     console.print(_table(fitted))
     for line in _edges(fitted):

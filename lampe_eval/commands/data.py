@@ -99,8 +99,9 @@ def paths(names: Sequence[str], data_dir: Path | None) -> None:
 def _fetch(asset: Asset) -> None:
     """Fetches behind a progress bar; huggingface_hub has its own."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    own = bool(asset.source.hub)
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=own) as progress:
+    console = Console(stderr=True)
+    disabled = bool(asset.source.hub) or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
         bar = progress.add_task(asset.name, total=asset.file.bytes)
         fetch(asset, lambda done: progress.update(bar, completed=done))
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.filesize import decimal
 
-from lampe_eval.commands.progress import duration
+from lampe_eval.commands.progress import duration, say
 from lampe_eval.commands.run import plan_of
 from lampe_eval.preview import Preview, operations_per_second, previews
 from lampe_eval.suite import Suite
@@ -15,7 +15,7 @@ def dry_run_suite(suite: Suite) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     times: list[float] = []
     told: set[tuple[str, tuple[str, ...]]] = set()
-    for seen in previews(plan):
+    for seen in previews(plan, say):
         _print(console, seen)
         if (key := (seen.task.full_name, seen.methods)) not in told:
             console.print(f"prompt of the first sample:\n{seen.text}")

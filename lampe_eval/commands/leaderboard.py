@@ -12,7 +12,14 @@ from lampe_eval.store import Store
 
 
 def compare(run: Path, against: str) -> None:
-    """Prints and writes a run's scores beside those of a published table."""
+    """Prints and writes a run's scores beside those of a published table.
+
+    Raises:
+        UserError: where no table is named, too.
+    """
+    Store(run)  # what is no run is said first
+    if not against:
+        raise UserError("--against: name a published table; see: lampe-eval list published")
     leaderboard.show(run, against, tables.console())
 
 

@@ -38,7 +38,7 @@ class Terminal:
 
 
 class Lines:
-    """Plain lines, for a file or a pipe."""
+    """Plain lines, for a file or a pipe, from when it is known how much there is to do."""
 
     def __init__(self) -> None:
         self._done, self._total = 0, 0
@@ -52,7 +52,8 @@ class Lines:
         self._total = samples
 
     def now(self, text: str) -> None:
-        print(f"[{self._done}/{self._total}] {text}", file=sys.stderr, flush=True)
+        if self._total:
+            say(f"[{self._done}/{self._total}] {text}")
 
     def finished(self, samples: int = 1) -> None:
         self._done += samples
@@ -61,6 +62,11 @@ class Lines:
 def progress() -> Terminal | Lines:
     """A bar on a terminal, else lines."""
     return Terminal() if Console(stderr=True).is_terminal else Lines()
+
+
+def say(text: str) -> None:
+    """A line on the error stream, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import sys
 
 from lampe_eval.commands.data import provide
 from lampe_eval.commands.progress import progress
+from lampe_eval.errors import Stopped
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report import tables
 from lampe_eval.report.gather import gather
@@ -20,18 +21,17 @@ def run_suite(suite: Suite) -> int:
         0, or 1 where as many samples failed as ``--fail-on-error`` says; those that could not be had count.
 
     Raises:
-        KeyboardInterrupt: where it was interrupted; it has said how to go on.
+        Stopped: by Ctrl-C or SIGTERM; it says how to go on.
     """
     console = tables.console()
     plan = plan_of(suite)
-    _announce(plan)
     try:
         with progress() as told:
-            store = runner.run(plan, told)
-    except KeyboardInterrupt:
-        print(f"stopped; what is finished is kept in {plan.folder}. To go on:", file=sys.stderr)
-        print(f"    lampe-eval {shlex.join(sys.argv[1:])}", file=sys.stderr)
-        raise
+            store = runner.run(plan, told, lambda store: _announce(plan, store))
+    except Stopped as stop:
+        again = f"    lampe-eval {shlex.join(sys.argv[1:])}"
+        kept = f"stopped; what is finished is kept in {plan.folder}. To go on:\n{again}"
+        raise Stopped(stop.number, kept) from None
     gathered = gather([store.folder])
     tables.publish(gathered, store.folder, console)
     failed, missing = (int(gathered.scores[column].sum()) for column in ("errors", "missing"))
@@ -50,11 +50,17 @@ def _empty(store: Store) -> int:
     return sum("error" not in row and not row.get("prediction", "x").strip() for row in rows)
 
 
-def _announce(plan: Plan) -> None:
-    """One line about what begins."""
+def _announce(plan: Plan, store: Store) -> None:
+    """One line about what begins, or goes on."""
     models, methods = ", ".join(source.name for source in plan.sources), ", ".join(spec.label for spec in plan.specs)
     tasks = ", ".join(task.full_name for task in plan.tasks)
-    text = f"running {models} x {methods} x {tasks}, protocol {plan.suite.protocol_label}; results in {plan.folder}"
+    what = f"{models} x {methods} x {tasks}, protocol {plan.suite.protocol_label}; results in {plan.folder}"
+    cells = store.cells()
+    total = sum(cells.values())
+    stored = sum("error" not in row for cell in cells for row in store.rows(cell))
+    text = f"running {what}" + (f"; {stored} of {total} samples are stored" if stored else "")
+    if stored == total > 0:
+        text = f"nothing is left to run, {stored} of {total} samples are stored: {what}"
     print(text, file=sys.stderr, flush=True)
 
 

@@ -4,10 +4,13 @@ A replica is what does the jobs of a single process (``Worker``), so results are
 """
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from types import TracebackType
@@ -190,7 +193,8 @@ def _connected(ray: Any, suite: Suite) -> int:
         options["address"] = suite.address
     try:
         _knock(suite.address or "")
-        ray.init(**options)
+        with _own_sigterm():
+            ray.init(**options)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"--address {suite.address}" if suite.address else "--engine ray"
         wanting = type(error) is ConnectionError and "RAY_AUTH_MODE" not in os.environ
@@ -208,6 +212,15 @@ def _connected(ray: Any, suite: Suite) -> int:
     if fit < wanted:
         warn(f"--devices: {wanted} replicas are asked for, and the cluster has room for {fit}")
     return min(fit, wanted)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Leaves SIGTERM to the run, which finishes the samples in hand; Ray would exit in the middle of them."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fitting(node: Mapping[str, float], gpus: int) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one waits for the sample in hand, the second one stops at once."""
+"""Ctrl-C and SIGTERM: the first one waits for the sample in hand, the second one stops at once."""
 
 import os
 import signal
@@ -7,15 +7,19 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
+from lampe_eval.errors import Stopped
+
+SIGNALS = {signal.SIGINT: b"Ctrl-C", signal.SIGTERM: b"SIGTERM"}
+
 
 class Interrupt:
-    """While it is on, the first Ctrl-C only sets ``asked``; the second one raises KeyboardInterrupt.
+    """While it is on, the first signal is only noted in ``asked``; the second one raises Stopped.
 
     Args:
         busy: whether a sample is in hand; if not, as while the model is loaded, the first one raises too.
     """
 
-    asked = False
+    asked: int | None = None
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self._busy = busy
@@ -23,17 +27,21 @@ class Interrupt:
     def __enter__(self) -> Self:
         self._own = threading.current_thread() is threading.main_thread()  # no other thread is told
         if self._own:
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._own:
-            signal.signal(signal.SIGINT, self._before)
+            for number, before in self._before.items():
+                signal.signal(number, before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked or not self._busy():
-            raise KeyboardInterrupt
-        self.asked = True
-        os.write(2, b"finishing the sample in hand; Ctrl-C again stops at once\n")  # print may be interrupted itself
+            raise Stopped(number)
+        self.asked = number
+        again = SIGNALS[signal.Signals(number)]
+        os.write(
+            2, b"finishing the sample in hand; %b again stops at once\n" % again
+        )  # print may be interrupted itself

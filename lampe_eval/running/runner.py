@@ -1,5 +1,6 @@
 """Runs a plan: jobs to workers, and a row for every sample that comes back; only this process writes."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import takewhile
 
@@ -8,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.engine.job import Job, Outcome, Workers
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import UserError, told
+from lampe_eval.errors import Stopped, UserError, told
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.environment import environment
@@ -20,19 +21,23 @@ from lampe_eval.running.work import Work
 from lampe_eval.store import Store, writing
 
 
-def run(plan: Plan, progress: Progress) -> Store:
+def run(plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda store: None) -> Store:
     """Does what is left of a plan.
+
+    Args:
+        began: told when nothing is refused any more, before anything runs.
 
     Raises:
         UserError: for whatever a person can mend; what is finished stays stored.
-        KeyboardInterrupt: after Ctrl-C, when the samples in hand are stored; at once where there are none, or after a
-            second one.
+        Stopped: after Ctrl-C or SIGTERM, when the samples in hand are stored; at once where there are none, or after
+            a second one.
     """
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
-        probe(plan, source, tokenizers[source.name])
+        probe(plan, source, tokenizers[source.name], progress.now)
     with writing(plan.folder), Watch(plan.folder) as watch, Interrupt(lambda: watch.has_jobs) as interrupt:
         store = Store.create(plan.folder, plan.config, environment())
+        began(store)
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
             work, rows = Work(plan, source, tokenizer, store, progress, watch), Rows(plan, source, tokenizer)
@@ -42,12 +47,14 @@ def run(plan: Plan, progress: Progress) -> Store:
                     watch.done(job, _store(store, rows, job, outcomes))
                     progress.finished(len(job.wanted))
             if interrupt.asked:
-                raise KeyboardInterrupt
+                raise Stopped(interrupt.asked)
     return store
 
 
-def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
+def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, now: Callable[[str], None]) -> None:
     """Draws one sample of every task at every length, so that what cannot be had is said before anything runs.
+
+    ``now`` is told which.
 
     Raises:
         UserError: for all tasks that cannot be had, in one line.
@@ -55,6 +62,7 @@ def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -
     faults: dict[str, str] = {}
     for task in plan.tasks:
         for length in plan.lengths(source, task.bench):
+            now(f"trying {task.full_name} · {length}")
             try:
                 plan.samples(task, length, tokenizer, limit=1)
             except Exception as error:

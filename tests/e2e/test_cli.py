@@ -1,9 +1,11 @@
 """The command line's manners: help at once, errors in one line with exit code 2 and no traceback."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +86,18 @@ assert "torch" not in sys.modules
     assert (done.returncode, done.stderr.count("\n")) == (0, len(asked)), done.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_at_any_time_is_told(number: int, code: int) -> None:
+    script = f"""
+import signal
+from lampe_eval import cli
+cli.app = lambda **_: signal.raise_signal({number})
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "stopped\n")
+
+
 @pytest.mark.parametrize("what", ["models", "methods", "benches", "tasks", "published"])
 def test_list(cli: Cli, what: str) -> None:
     done = cli("list", what)
@@ -109,7 +123,8 @@ def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
         cli("leaderboard", "--against", "lampe-rulr", str(tmp_path / "run"))
     )
     assert "give one of those in it: run" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
-    assert "Missing option '--against'" in _refused(cli("leaderboard", str(tmp_path)))
+    assert "see: lampe-eval list published" in _refused(cli("leaderboard", str(tmp_path / "run")))
+    assert f"{tmp_path / 'none'}: no such folder" in _refused(cli("leaderboard", str(tmp_path / "none")))
 
 
 def test_show_plan(cli: Cli, tmp_path: Path) -> None:
@@ -136,6 +151,9 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--method", "lampe:head=9999", "--lengths", "512"], "method 'lampe:head=9999' at length 512"),
         (["run", "--haystack", "/none.txt", "--lengths", "256"], "/none.txt: no such file or folder"),
         (["run", "--config", "/none.yaml"], "--config: /none.yaml: no such file"),
+        (["run", "--config", "/proc"], "--config: /proc: a folder; give the suite's file"),
+        (["run", "--output", "/proc/version"], "'--output': dir '/proc/version' is a file"),
+        (["report", "/proc/version"], "/proc/version: a file; give a run's folder"),
         (["run", "--config", "dmo"], "unknown suite 'dmo' (did you mean 'demo'?)"),
         (["run", "--output", "/proc/none"], "/proc/none: cannot be written"),
         (["run", "--model", "pocket,pocket"], "two models are called 'pocket'"),
@@ -147,12 +165,15 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--engine", "ray", "--address", "auto", "--devices", "0"], "--devices are GPUs of this machine"),
         (["run", "--address", "auto"], "--address is that of a Ray cluster; add --engine ray"),
         (["run", "--devices", "cpu", "--device", "cpu"], "--device is for a single process; with Ray it is --devices"),
-        (["run", "--engine", "rya"], "--engine: Input should be 'local' or 'ray'"),
-        (["run", "--fail-on-error", "5 %"], "--fail-on-error: String should match pattern"),
-        (["run", "--max-batch-tokens", "0"], "--max-batch-tokens: Input should be greater than or equal to 1"),
+        (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray', got 'rya'"),
+        (["run", "--fail-on-error", "5 %"], "--fail-on-error: '5 %' is none of yes, no, a count such as 5, or a share"),
+        (["run", "--max-batch-tokens", "0"], "--max-batch-tokens: must be at least 1, got 0"),
+        (["run", "--model", "./none"], "--model: ./none: no such folder"),
+        (["run", "--gpus-per-replica", "2"], "--gpus-per-replica is for GPUs on Ray; add --engine ray"),
+        (["run", "--gpus-per-replica", "2", "--devices", "cpu"], "--gpus-per-replica is for GPUs on Ray"),
         (["score"], "give a run's folder, or --preds FOLDER with --bench NAME"),
-        (["score", "/none"], "/none/run.yaml: no such folder"),
-        (["score", "--preds", "/none", "--bench", "longbench"], "/none: holds no .jsonl files"),
+        (["score", "/none"], "/none: no such folder"),
+        (["score", "--preds", "/none", "--bench", "longbench"], "'--preds': dir '/none' does not exist"),
         (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
         (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
         (["show", "plan", "--method", "pi,ntk"], "--method: one method at a time, got 'pi,ntk'"),
@@ -177,7 +198,15 @@ def test_prediction_files_of_a_benchmarks_own_code(cli: Cli, tmp_path: Path) -> 
 def test_malformed_suites_name_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmetod: pi\n")
-    assert f"{suite}:2: key 'metod'" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'?)" in _refused(cli("run", "--config", str(suite)))
+
+
+def test_keys_of_a_suite_are_named_as_options_are(cli: Cli, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("limit: 3\nmax-batch-tokens: 0\n")
+    assert f"{suite}:2: key 'max_batch_tokens': must be at least 1" in _refused(cli("run", "--config", str(suite)))
+    suite.write_text("max-batch-tokens: 1\nlengths: 4q\n")
+    assert f"{suite}:2: key 'lengths': '4q' is not a length" in _refused(cli("run", "--config", str(suite)))
 
 
 def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
@@ -212,6 +241,18 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
     FalconForCausalLM(config).save_pretrained(folder)
     message = _refused(cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out")))
     assert "does not look its attention up by name" in message
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli("--version") == (0, f"lampe-eval {version('lampe-eval')}\n", "")
+
+
+def test_a_dry_run_says_what_it_prepares(cli: Cli) -> None:
+    done = cli("run", "--dry-run", "--bench", "niah/single", "--lengths", "256,512", "--limit", "1")
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        f"{what} niah/single · {n}" for what in ("trying", "preparing") for n in (512, 256)
+    ]
 
 
 def test_without_arguments_the_help_stands_alone(cli: Cli) -> None:

@@ -76,7 +76,7 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
 
 def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(monkeypatch, "nothing") == 2
-    assert "nothing/run.yaml: no such folder; give a run's folder" in capsys.readouterr().err
+    assert "nothing: no such folder; give a run's folder" in capsys.readouterr().err
     stored.run(Path("out"), FOUND)
     assert _report(monkeypatch, ".") == 2
     assert ".: a folder of runs, not a run; give one of those in it: out" in capsys.readouterr().err
@@ -85,4 +85,4 @@ def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys
     assert ".: a calibration, not a run; give one of those in it: out" in capsys.readouterr().err
     Path("file").write_text("")
     assert _report(monkeypatch, "out", "--output", "file") == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "'--output': dir 'file' is a file" in capsys.readouterr().err

@@ -65,6 +65,7 @@ def test_the_same_command_again_runs_nothing_twice(finished: tuple[Path, str]) -
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     again = _run(*LIMITED, "--output", str(folder))
     assert again.stdout == printed
+    assert again.stderr.startswith("nothing is left to run, 48 of 48 samples are stored: pocket x ")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -95,7 +96,8 @@ def test_another_command_into_the_same_folder_is_refused(finished: tuple[Path, s
     before = (folder / "scores.csv").read_bytes()
     refused = _run(*SMALL, "--limit", "3", "--output", str(folder))
     assert refused.returncode == 2
-    assert "made with another configuration: limit was 4, now 3" in refused.stderr
+    assert "made with another configuration: --limit was 4, now 3" in refused.stderr
+    assert "running " not in refused.stderr
     assert (folder / "scores.csv").read_bytes() == before
 
 

@@ -59,10 +59,11 @@ def test_fetch_leaves_out_what_the_offline_folder_has(
     assert not server.asked
 
 
-def test_fetch_without_a_network_is_one_line(server: Server) -> None:
+def test_fetch_without_a_network_is_one_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.files.clear()
     with pytest.raises(UserError, match=r"^tiny/pinned.bin: http://.* cannot be fetched .*--data-dir \(1 more"):
         data.bring([], None)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_list_shows_states(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

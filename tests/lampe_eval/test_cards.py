@@ -46,10 +46,13 @@ def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
     ("text", "message"),
     [
         ("path: a\nwindow: [1\n", "card.yaml:3: not valid YAML"),
-        ("path: a\nwindw: 1\n", "card.yaml:2: key 'windw'"),
-        ("path: a\nwindow: many\n", "card.yaml:2: key 'window'"),
+        (
+            "path: a\nwindw: 1\n",
+            "card.yaml:2: key 'windw' is unknown (did you mean 'window'?); allowed keys: about, path, ",
+        ),
+        ("path: a\nwindow: many\n", "card.yaml:2: key 'window': must be a whole number, got 'many'"),
         ("path: a\nsettings:\n  lampe: 3\n", "card.yaml:3: key 'settings.lampe'"),
-        ("about: nothing\n", "card.yaml:1: key 'path': Field required"),
+        ("about: nothing\n", "card.yaml:1: key 'path': is missing"),
         ("- path\n", "card.yaml:1: must be a mapping"),
         ("", "card.yaml:1: must be a mapping"),
         ("path: \x01\n", "card.yaml"),

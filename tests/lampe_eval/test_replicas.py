@@ -1,5 +1,6 @@
 """What is done about workers that are lost, with a Ray that does everything in this process."""
 
+import signal
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -214,3 +215,11 @@ def test_a_cluster_that_wants_a_token_is_told_of(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UserError, match=r"--address auto: Failed to connect; if .* set RAY_AUTH_MODE=token here too"):
         ours._connected(SimpleNamespace(init=init, exceptions=FakeRay.exceptions), Suite(engine="ray", address="auto"))
+
+
+def test_a_sigterm_is_not_left_to_ray() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ray = _cluster((1, 0))
+    ray.init = lambda **_: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ours._connected(ray, Suite(devices=("cpu",)))
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -55,10 +55,17 @@ def test_names_of_any_kind_stay_inside_the_folder(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_by_field(tmp_path: Path) -> None:
     _store(tmp_path).append(CELL, {"id": "a"})
-    with pytest.raises(UserError, match="another configuration: seed was 0, now 1; choose another --output"):
+    with pytest.raises(UserError, match="another configuration: --seed was 0, now 1; choose another --output"):
         Store.create(tmp_path, {**CONFIG, "seed": 1}, {})
-    with pytest.raises(UserError, match=r"methods.lampe.head was 3, now 4"):
+    with pytest.raises(UserError, match=r"--method lampe head was 3, now 4"):
         Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 4}}}, {})
+    with pytest.raises(UserError, match="--method was lampe, now lampe, pi; "):
+        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 3}, "pi": {}}}, {})
+    many = {f"m{i}": {} for i in range(9)}
+    with pytest.raises(UserError, match=r"--method was lampe, now \.\.\., m0, m1, "):
+        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 3}, **many}}, {})
+    with pytest.raises(UserError, match="--max-batch-tokens was not given, now 7; "):
+        Store.create(tmp_path, {**CONFIG, "batch": 7}, {})
     Store.create(tmp_path, CONFIG, {"torch": "y"})
 
 

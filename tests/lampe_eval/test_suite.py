@@ -7,7 +7,7 @@ from lampe_eval.plan import prepare
 from lampe_eval.suite import Suite, parse_length
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("256", 256), ("4k", 4096), ("4K", 4096), ("1m", 2**20)])
+@pytest.mark.parametrize(("text", "tokens"), [("256", 256), ("4k", 4096), ("4K", 4096), ("16m", 2**24)])
 def test_lengths(text: str, tokens: int) -> None:
     assert parse_length(text) == tokens
 
@@ -29,8 +29,11 @@ def test_options_repeat_or_take_commas() -> None:
     ("options", "message"),
     [
         ({"lengths": ["4q"]}, "--lengths: '4q' is not a length in tokens"),
-        ({"limit": 0}, "--limit: Input should be greater than or equal to 1"),
-        ({"seed": -1}, "--seed: Input should be greater"),
+        ({"limit": 0}, "--limit: must be at least 1, got 0"),
+        ({"seed": -1}, "--seed: must be at least 0, got -1"),
+        ({"lengths": ["17m"]}, "--lengths: '17m' is more than 16m tokens"),
+        ({"fail_on_error": "200%"}, "--fail-on-error: '200%' is none of yes, no, a count such as 5, or a share"),
+        ({"max_batch_tokens": 1, "max-batch-tokens": 2}, "a key stands twice"),
     ],
 )
 def test_a_bad_option_is_named(options: dict[str, object], message: str) -> None:

@@ -21,7 +21,7 @@ from lampe_eval.benches.base import Sample, Task
 from lampe_eval.commands.progress import Lines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.errors import UserError, told
+from lampe_eval.errors import Stopped, UserError, told
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report.scores import scores
 from lampe_eval.running import runner
@@ -251,18 +251,22 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     assert all(0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping"))
 
 
-def test_ctrl_c_finishes_the_sample_in_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("number", "again", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+)
+def test_a_signal_finishes_the_sample_in_hand(
+    number: int, again: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--method", "yarn:a=1, b"])
     with monkeypatch.context() as patch:
-        _at(patch, lambda: os.kill(os.getpid(), signal.SIGINT), 2)
-        with pytest.raises(KeyboardInterrupt):
+        _at(patch, lambda: os.kill(os.getpid(), number), 2)
+        with pytest.raises(Stopped) as stop:
             run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
-    said = capfd.readouterr().err
-    assert "finishing the sample in hand; Ctrl-C again stops at once" in said
-    assert f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:" in said
-    assert "    lampe-eval run --method 'yarn:a=1, b'" in said
+    assert f"finishing the sample in hand; {again} again stops at once" in capfd.readouterr().err
+    kept = f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:"
+    assert str(stop.value) == f"{kept}\n    lampe-eval run --method 'yarn:a=1, b'"
+    assert stop.value.code == code
     assert len(_rows(tmp_path / "run")) == 2
     _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 4
@@ -272,10 +276,9 @@ def test_ctrl_c_while_nothing_is_in_hand_stops_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lampe_eval.models.load", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped, match="stopped; what is finished is kept"):
         run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
-    said = capfd.readouterr().err
-    assert "finishing the sample in hand" not in said and "stopped; what is finished is kept" in said
+    assert "finishing the sample in hand" not in capfd.readouterr().err
     assert _rows(tmp_path / "run") == []
 
 
@@ -286,7 +289,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = signal.getsignal(signal.SIGINT)
     _at(monkeypatch, twice, 2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 1
     assert signal.getsignal(signal.SIGINT) is before
