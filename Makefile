@@ -35,5 +35,7 @@ torture: .venv/ready ## runs killed 50 times, which end as one that was not
 
 results: .venv/ready ## the reference run that is committed in results/, made whole again where it lacks anything
 	$(BIN)/lampe-eval run --config pocket
+	$(BIN)/lampe-eval run --config pocket-ruler
 	$(BIN)/lampe-eval report results/pocket
+	$(BIN)/lampe-eval report results/pocket-ruler
 	$(BIN)/lampe-eval leaderboard build
