@@ -204,11 +204,14 @@ def speed(
     device: Device = None,
     output: Output = None,
 ) -> None:
-    """Measure time and memory of methods beside plain attention."""
+    """Measure time and memory of methods beside plain attention, into results/speed/NAME by default."""
     options = dict(locals())
+    from lampe_eval.commands.asked import order_of
+
+    order = order_of(options)
     from lampe_eval.commands.speed import measure_speed
 
-    measure_speed(options)
+    measure_speed(order)
 
 
 @app.command()

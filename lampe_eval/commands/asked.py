@@ -8,6 +8,7 @@ from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import card_of, names, read, shipped, shipped_card
 from lampe_eval.errors import UserError, unknown
 from lampe_eval.methods import parse
+from lampe_eval.speed.order import Order
 from lampe_eval.suite import Suite
 
 
@@ -21,6 +22,17 @@ def suite_of(config: str | None, options: Mapping[str, Any]) -> Suite:
     suite = Suite.of({**(_configured(config) if config else {}), **given})
     look_up(suite.model, suite.method, suite.bench, suite.protocol_label)
     return suite
+
+
+def order_of(options: Mapping[str, Any]) -> Order:
+    """What is to be measured by ``lampe-eval speed``.
+
+    Raises:
+        UserError: as ``suite_of``.
+    """
+    order = Order.of(options)
+    look_up([] if order.shape else [order.checkpoint], order.method)
+    return order
 
 
 def look_up(

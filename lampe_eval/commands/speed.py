@@ -1,19 +1,42 @@
 """``lampe-eval speed``."""
 
-from typing import Any
-
 from lampe_eval.commands.progress import progress
+from lampe_eval.errors import UserError
 from lampe_eval.report import tables
 from lampe_eval.speed import show
-from lampe_eval.speed.compare import compare
+from lampe_eval.speed.compare import Comparison
 from lampe_eval.speed.order import Order
 
 
-def measure_speed(options: dict[str, Any]) -> None:
-    """Measures, prints a table for each length, and writes them with the numbers and a picture."""
-    order, console = Order.of(options), tables.console()
-    with progress() as told:
-        frame = compare(order, told)
+def measure_speed(order: Order) -> None:
+    """Measures, prints a table for each length, and writes them with the numbers and a picture.
+
+    Where it is stopped, what was measured until then is printed and written.
+
+    Raises:
+        UserError: where nothing could be measured, or the folder cannot be written.
+    """
+    _make_folder(order)
+    comparison = Comparison(order)
+    try:
+        with progress() as told:
+            comparison.run(told)
+    finally:
+        if any(entry.times for entry in comparison.entries):
+            _publish(comparison, order)
+    if not any(entry.times for entry in comparison.entries):
+        raise UserError(f"nothing could be measured: {comparison.entries[0].note}")
+
+
+def _make_folder(order: Order) -> None:
+    try:
+        order.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{order.folder}: cannot be written ({error.strerror}); choose another --output") from None
+
+
+def _publish(comparison: Comparison, order: Order) -> None:
+    frame, console = comparison.frame, tables.console()
     for block in show.blocks(frame):
         tables.print_block(block, console)
     for line in show.about(frame):

@@ -18,6 +18,7 @@ import pandas as pd
 
 import lampe
 from lampe_eval.engine import memory
+from lampe_eval.errors import unknown
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
 from lampe_eval.speed.measure import Cost, Room, Way
@@ -47,36 +48,64 @@ class Entry:
     note: str = ""
 
 
-def compare(order: Order, progress: Progress) -> pd.DataFrame:
-    """A row for each method, backend and length, and before those of a length one of plain attention.
-
-    Columns ``*_ratio`` are the median of the pairs' ratios, ``*_low`` and ``*_high`` their range; ``*_s`` are medians
-    in seconds, ``*_bytes`` are beyond the loaded model.
+class Comparison:
+    """What an order asks for, measured one by one; what is measured is there whatever stops the rest.
 
     Raises:
-        UserError: where the model cannot be had or patched.
+        UserError: where the model or a backend cannot be had.
     """
-    model, settings = subject(order)
-    plain = Way(model, chunk=order.chunk)
-    entries = [
-        Entry(spec.label, attention, length, Way(model, spec.build(settings), attention, order.window, order.chunk))
-        for length in order.lengths
-        for spec in order.specs
-        for attention in order.attention
-    ]
-    progress.total(2 * len(entries))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lampe.PositionWarning)
-        for measure in (_time, _weigh):  # memory last: the allocator is another one then
-            for entry in entries:
-                progress.now(f"{entry.method} · {entry.attention} · {entry.length} tokens")
-                if not entry.note:
-                    _try(measure, plain, entry, order.pairs)
-                progress.finished()
-    where = {**environment(), "load": round(os.getloadavg()[0], 1), "date": date.today().isoformat()}
-    about = {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "chunk": order.chunk}
-    rows = (row for length in order.lengths for row in _rows([each for each in entries if each.length == length]))
-    return pd.DataFrame([{"model": order.name, **row, **about, **where} for row in rows])
+
+    def __init__(self, order: Order) -> None:
+        for backend in order.attention:
+            if backend not in (lampe.AUTO, *lampe.BACKENDS):
+                raise unknown("attention backend", backend, (lampe.AUTO, *lampe.BACKENDS), "lampe-eval speed --help")
+        self._order = order
+        self._model, settings = subject(order)
+        self._plain = Way(self._model, chunk=order.chunk)
+        self.entries = [
+            Entry(spec.label, backend, length, self._way(spec.build(settings), backend))
+            for length in order.lengths
+            for spec in order.specs
+            for backend in order.attention
+        ]
+
+    def run(self, progress: Progress) -> None:
+        """Measures times, then memory, for which the allocator is another one."""
+        progress.total(2 * len(self.entries))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", lampe.PositionWarning)
+            for what, measure in (("time", _time), ("memory", _weigh)):
+                for entry in self.entries:
+                    progress.now(f"{what} · {entry.method} · {entry.attention} · {entry.length} tokens")
+                    if not entry.note:
+                        _try(measure, self._plain, entry, self._order.pairs)
+                    progress.finished()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each method, backend and length, and before those of a length one of plain attention.
+
+        Columns ``*_s`` are medians in seconds, ``*_plain_s`` those of the plain runs that took turns with them;
+        ``*_ratio`` is the median of the pairs' ratios, ``*_low`` and ``*_high`` their range; ``*_bytes`` are beyond the
+        loaded model.
+        """
+        where = {**environment(), "load": round(os.getloadavg()[0], 1), "date": date.today().isoformat()}
+        about = {
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": self._model.device.type,
+            "layers": self._model.config.get_text_config().num_hidden_layers,
+            "chunk": self._order.chunk,
+            "window": self._order.window,
+        }
+        rows = (
+            row
+            for length in self._order.lengths
+            for row in _rows([entry for entry in self.entries if entry.length == length])
+        )
+        return pd.DataFrame([{"model": self._order.name, **row, **about, **where} for row in rows])
+
+    def _way(self, method: lampe.Method, backend: str) -> Way:
+        return Way(self._model, method, backend, self._order.window, self._order.chunk)
 
 
 def growth(rows: pd.DataFrame) -> float:
@@ -118,7 +147,8 @@ def _rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     for entry in entries:
         before, own = ([pair[which] for pair in entry.times] for which in range(2))
         room = [[both[which]] if (both := entry.room) else [] for which in range(2)]
-        names = {"method": entry.method, "attention": entry.attention, "backend": entry.way.backend}
+        backend = entry.way.backend if own else entry.attention
+        names = {"method": entry.method, "attention": entry.attention, "backend": backend}
         yield {**names, **head, **_numbers(before, own, *room), "pairs": len(own), "note": entry.note}
 
 
@@ -129,11 +159,12 @@ def _numbers(plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room])
         seconds, before = ([asdict(cost)[name] for cost in costs] for costs in (own, plain))
         ratios = [one / other for one, other in zip(seconds, before, strict=True)]
         low, high = min(ratios, default=math.nan), max(ratios, default=math.nan)
-        found |= {f"{name}_s": _median(seconds), f"{name}_ratio": _median(ratios)}
+        found |= {f"{name}_s": _median(seconds), f"{name}_plain_s": _median(before), f"{name}_ratio": _median(ratios)}
         found |= {f"{name}_low": low, f"{name}_high": high}
     for name in ("peak", "held"):
         less, more = (_median([asdict(room)[name] for room in each]) for each in rooms)
-        found |= {f"{name}_bytes": more, f"{name}_ratio": more / less if less else math.nan}
+        found |= {f"{name}_bytes": more, f"{name}_plain_bytes": less}
+        found[f"{name}_ratio"] = more / less if less else math.nan
     return found
 
 

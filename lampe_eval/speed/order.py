@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-import lampe
 from lampe_eval.cards import Card, names
 from lampe_eval.errors import UserError, unknown
 from lampe_eval.methods import MethodSpec, parse
@@ -17,7 +16,7 @@ class Order(Card):
     """What to measure.
 
     Attributes:
-        model: card, folder or hub id of a checkpoint.
+        model: card, folder or hub id of a checkpoint; "pocket" by default.
         shape: instead of a model, one of ``configs/shapes`` with random weights, which cost what others do.
         layers: of the shape, fewer than it has.
         method: methods, each with settings behind a colon.
@@ -31,12 +30,12 @@ class Order(Card):
         output: folder of the results.
     """
 
-    model: str = "pocket"
+    model: str | None = None
     shape: str | None = None
     layers: int | None = Field(default=None, ge=1)
     method: Annotated[tuple[str, ...], BeforeValidator(texts)] = ("original", "selfextend", "dca", "lampe")
-    lengths: Lengths = (4096, 16_384)
-    attention: Names = (lampe.AUTO,)
+    lengths: Annotated[Lengths, Field(min_length=1)] = (4096, 16_384)
+    attention: Annotated[Names, Field(min_length=1)] = ("auto",)
     pairs: int = Field(default=3, ge=1)
     chunk: int | None = Field(default=None, ge=1)
     window: Length | None = Field(default=None, ge=1)
@@ -48,6 +47,8 @@ class Order(Card):
     def _agree(self) -> Self:
         if self.layers and not self.shape:
             raise ValueError("--layers is for a --shape; a checkpoint has its own")
+        if self.shape and self.model:
+            raise ValueError("--shape takes the place of a --model: give one of them")
         return self
 
     @classmethod
@@ -60,9 +61,6 @@ class Order(Card):
         order = checked(cls, options)
         if order.shape and order.shape not in names("shapes"):
             raise unknown("shape", order.shape, names("shapes"), "the files in configs/shapes")
-        for backend in order.attention:
-            if backend not in (lampe.AUTO, *lampe.BACKENDS):
-                raise unknown("attention backend", backend, (lampe.AUTO, *lampe.BACKENDS), "lampe-eval speed --help")
         if not order.specs:
             raise UserError("--method: no method given; see: lampe-eval list methods")
         return order
@@ -73,12 +71,17 @@ class Order(Card):
         return parse(self.method)
 
     @property
+    def checkpoint(self) -> str:
+        """The model, where no shape takes its place."""
+        return self.model or "pocket"
+
+    @property
     def name(self) -> str:
         """What is measured, as tables call it."""
-        layers = f", {self.layers} layers" if self.layers else ""
-        return f"shape {self.shape}{layers}" if self.shape else self.model
+        layers = f", {self.layers} of its layers" if self.layers else ""
+        return f"shape {self.shape}{layers}" if self.shape else self.checkpoint
 
     @property
     def folder(self) -> Path:
         """Where results go."""
-        return self.output or Path("results/speed") / (self.shape or Path(self.model).stem)
+        return self.output or Path("results/speed") / (self.shape or Path(self.checkpoint).stem)

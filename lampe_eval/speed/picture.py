@@ -5,7 +5,7 @@ import io
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lampe_eval.report.pictures import STYLE
 from lampe_eval.report.pictures.panels import tokens
@@ -33,6 +33,9 @@ def drawn(frame: pd.DataFrame) -> bytes:
             lengths = sorted(set(frame["length"]))
             axes.set_xticks(lengths, [tokens(length) for length in lengths])
             axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.legend(frameon=False, fontsize=7)
         target = io.BytesIO()
         figure.savefig(target, dpi=200, metadata={"Software": None})

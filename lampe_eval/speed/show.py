@@ -15,11 +15,11 @@ from lampe_eval.speed.compare import PLAIN, growth
 
 HEAD = [
     "",
-    "prompt, tokens/s",
-    "time / plain",
-    "token, ms",
-    "time / plain",
-    "first token, ms",
+    "prompt, s",
+    "/ plain",
+    "step, ms",
+    "/ plain",
+    "first step, ms",
     "peak, MB",
     "/ plain",
     "held, MB",
@@ -41,9 +41,11 @@ def about(frame: pd.DataFrame) -> list[str]:
     """What the numbers are, what they were measured on, and how they grow with the length."""
     first = frame.iloc[0]
     processor = f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
-    chunk = "" if pd.isna(first["chunk"]) else f"; prompts in chunks of {first['chunk']:.0f}"
     return [
-        f"median of {frame['pairs'].max():.0f} pairs (lowest to highest); memory is beyond the loaded model{chunk}",
+        f"{_pairs(frame)}; a ratio is to the plain runs that took turns with the method; one random prompt at a time",
+        "step: a token of an answer, the first of which turns the prompt's keys; peak: the most memory beyond the loaded "
+        "model; held: tensors of an answer, with room for some tokens more",
+        *_shortened(first),
         f"{first['gpu'] if first['device'] == 'cuda' else processor}; {first['dtype']}; torch {first['torch']}, "
         f"transformers {first['transformers']}, triton {first['triton']}, flash-attn {first['flash-attn']}",
         *_growths(frame),
@@ -65,24 +67,38 @@ def write(frame: pd.DataFrame, folder: Path) -> list[str]:
     return list(files)
 
 
+def _pairs(frame: pd.DataFrame) -> str:
+    pairs = int(frame["pairs"].max())
+    return f"medians of {pairs} pairs (lowest to highest)" if pairs > 1 else "one pair, so no spread is known"
+
+
+def _shortened(first: pd.Series) -> Iterator[str]:
+    """What is not as it would be in a run."""
+    if "of its layers" in first["model"]:
+        yield f"{first['layers']} layers: what a model does once weighs more here than in a whole one"
+    if pd.notna(first["chunk"]):
+        yield f"prompts are read in chunks of {first['chunk']:.0f} tokens"
+
+
 def _growths(frame: pd.DataFrame) -> Iterator[str]:
     powers = {label: growth(rows) for label, rows in frame.groupby(frame.apply(_label, axis=1), sort=False)}
     known = [f"{label} {power:.2f}" for label, power in powers.items() if not math.isnan(power)]
     if known:
-        yield f"the seconds of a prompt grow with this power of its length: {', '.join(known)}"
+        lengths = frame["length"].nunique()
+        yield f"seconds of a prompt grow with this power of its length (from {lengths} lengths): {', '.join(known)}"
 
 
 def _line(row: Mapping[Any, Any]) -> Line:
     plain = row["method"] == PLAIN
     cells = [
-        _number(row["length"] / row["prefill_s"], 0),
+        _number(row["prefill_s"], 3),
         "" if plain else _spread(row, "prefill"),
         _number(1000 * row["step_s"], 2),
         "" if plain else _spread(row, "step"),
         _number(1000 * row["first_s"], 2),
-        _number(row["peak_bytes"] / 1e6, 0),
+        _number(row["peak_bytes"] / 1e6, 1),
         "" if plain else _number(row["peak_ratio"], 2),
-        _number(row["held_bytes"] / 1e6, 0),
+        _number(row["held_bytes"] / 1e6, 1),
         "" if plain else _number(row["held_ratio"], 2),
     ]
     return _label(row), [Value(cell) for cell in cells]
@@ -95,7 +111,9 @@ def _label(row: Mapping[Any, Any]) -> str:
 
 def _spread(row: Mapping[Any, Any], cost: str) -> str:
     middle, low, high = (row[f"{cost}_{kind}"] for kind in ("ratio", "low", "high"))
-    return "-" if math.isnan(middle) else f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    if math.isnan(middle):
+        return "-"
+    return f"{middle:.2f}" if row["pairs"] == 1 else f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _number(value: float, digits: int) -> str:

@@ -28,7 +28,7 @@ def subject(order: Order) -> tuple[PreTrainedModel, Mapping[str, Mapping[str, An
     device = device_of(order.device)
     if order.shape:
         return _of_shape(order, device), {}
-    source = models.find(order.model, window=order.window, dtype=order.dtype)
+    source = models.find(order.checkpoint, window=order.window, dtype=order.dtype)
     return models.load(source, device)[0], source.settings
 
 
@@ -36,6 +36,8 @@ def _of_shape(order: Order, device: str) -> PreTrainedModel:
     """Random weights, made where they are to be."""
     assert order.shape is not None
     described = dict(shipped_card("shapes", order.shape, ShapeCard).config)
+    if order.layers and order.layers > described["num_hidden_layers"]:
+        raise UserError(f"--layers: {order.shape} has {described['num_hidden_layers']}")
     if order.layers:
         described["num_hidden_layers"] = order.layers
     config = AutoConfig.for_model(**described)

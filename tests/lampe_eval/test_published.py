@@ -112,7 +112,9 @@ def _from_parts(figure: Figure, figures: dict[str, Figure], table: Published) ->
     return total / len(figure.cells) if not left else None
 
 
-@pytest.mark.parametrize("name", [name for name in card_names("suites") if name not in ("demo", "pocket", "pocket-ruler")])
+@pytest.mark.parametrize(
+    "name", [name for name in card_names("suites") if name not in ("demo", "pocket", "pocket-ruler")]
+)
 def test_every_suite_runs_a_table(name: str) -> None:
     tables = [load(table) for table in TABLES if name in load(table).suites]
     suite = shipped_card("suites", name, Suite)

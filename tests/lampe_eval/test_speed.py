@@ -10,10 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from lampe_eval.cli import app
+from lampe_eval.commands.asked import order_of
+from lampe_eval.commands.speed import measure_speed
 from lampe_eval.errors import UserError
 from lampe_eval.running.progress import Progress
 from lampe_eval.speed import show
-from lampe_eval.speed.compare import compare, growth
+from lampe_eval.speed.compare import Comparison, growth
 from lampe_eval.speed.measure import Cost, Room, Way
 from lampe_eval.speed.order import Order
 from lampe_eval.speed.subject import subject
@@ -28,6 +30,12 @@ class Silent:
 QUIET: Progress = Silent()
 
 
+def compare(**options: Any) -> pd.DataFrame:
+    comparison = Comparison(order_of(options))
+    comparison.run(QUIET)
+    return comparison.frame
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -37,16 +45,18 @@ QUIET: Progress = Silent()
         ({"lengths": ["4q"]}, "--lengths: '4q' is not a length"),
         ({"pairs": 0}, "--pairs: "),
         ({"method": ["lamp"]}, "unknown method 'lamp'"),
+        ({"lengths": [""]}, "--lengths: "),
+        ({"shape": "llama3-8b", "model": "pocket"}, "--shape takes the place of a --model"),
+        ({"shape": "llama3-8b", "layers": 33}, "--layers: llama3-8b has 32"),
     ],
 )
 def test_an_order_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        compare(Order.of(options), QUIET)
+        compare(**options)
 
 
 def test_a_row_for_each_method_backend_and_length_beside_plain_attention() -> None:
-    order = Order.of({"method": ["lampe,yarn"], "lengths": "100,60", "attention": "blockwise,flash", "pairs": 1})
-    frame = compare(order, QUIET)
+    frame = compare(method=["lampe,yarn"], lengths="100,60", attention="blockwise,flash", pairs=1)
     assert frame["length"].tolist() == [100] * 5 + [60] * 5
     assert frame["method"].tolist()[:5] == ["plain", "lampe", "lampe", "yarn", "yarn"]
     measured, refused = frame[frame["attention"] != "flash"], frame[frame["attention"] == "flash"]
@@ -70,8 +80,8 @@ def test_ratios_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Way, "cost", cost)
     monkeypatch.setattr(Way, "room", lambda way, length: Room(1.0, 1.0))
-    frame = compare(Order.of({"method": ["lampe"], "lengths": "100", "pairs": 3}), QUIET)
-    assert frame["prefill_s"].tolist() == [3.0, 9.0]
+    frame = compare(method=["lampe"], lengths="100", pairs=3)
+    assert frame["prefill_s"].tolist() == [3.0, 9.0] and frame["prefill_plain_s"].tolist() == [3.0, 3.0]
     assert frame.loc[1, ["prefill_ratio", "prefill_low", "prefill_high"]].tolist() == [3.0] * 3
 
 
@@ -84,15 +94,12 @@ def test_the_growth_of_a_cost_is_its_power_of_the_length() -> None:
 @pytest.mark.parametrize("method", ["lampe", "selfextend", "dca"])
 def test_an_answer_holds_no_key_twice(method: str) -> None:
     """A copy of the keys would make it half as much again; room for what is to come is some tokens."""
-    frame = compare(Order.of({"method": [method], "lengths": "2048", "pairs": 1}), QUIET)
+    frame = compare(method=[method], lengths="2048", pairs=1)
     assert frame["held_ratio"].iloc[1] < 1.25
 
 
 def test_a_prompt_may_be_read_in_chunks() -> None:
-    whole, pieces = (
-        compare(Order.of({"method": ["lampe"], "lengths": "3072", "pairs": 1, "chunk": chunk}), QUIET)
-        for chunk in (None, 512)
-    )
+    whole, pieces = (compare(method=["lampe"], lengths="3072", pairs=1, chunk=chunk) for chunk in (None, 512))
     assert pieces["peak_bytes"].iloc[1] < whole["peak_bytes"].iloc[1]
 
 
@@ -107,9 +114,40 @@ def test_what_is_measured_is_printed_and_written(tmp_path: Path) -> None:
     options = ["--lengths", "100,200", "--method", "lampe", "--pairs", "1", "--output", str(tmp_path / "x")]
     result = CliRunner().invoke(app, ["speed", *options])
     assert result.exit_code == 0, result.output
-    assert "time / plain" in result.output and "grow with this power of its length" in result.output
+    assert "/ plain" in result.output and "grow with this power of its length (from 2 lengths)" in result.output
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["speed.csv", "speed.md", "speed.png"]
     again = pd.read_csv(tmp_path / "x" / "speed.csv")
     assert again["method"].tolist() == ["plain", "lampe"] * 2
     assert "| lampe · blockwise |" in (tmp_path / "x" / "speed.md").read_text()
     assert len(list(show.blocks(again))) == 2
+
+
+def test_what_was_measured_is_written_where_the_rest_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = Way.cost
+
+    def stopped(way: Way, length: int) -> Cost:
+        if length == 200:
+            raise KeyboardInterrupt
+        return cost(way, length)
+
+    monkeypatch.setattr(Way, "cost", stopped)
+    options = ["--lengths", "100,200", "--method", "lampe", "--pairs", "1", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, ["speed", *options])
+    assert result.exit_code == 130
+    frame = pd.read_csv(tmp_path / "speed.csv")
+    assert frame.loc[frame["length"] == 100, "prefill_s"].notna().all()
+    assert frame.loc[frame["length"] == 200, "prefill_s"].isna().all()
+
+
+def test_where_nothing_can_be_measured_it_is_an_error(tmp_path: Path) -> None:
+    order = order_of({"lengths": "64", "attention": "flash", "output": tmp_path / "x"})
+    with pytest.raises(UserError, match=r"nothing could be measured: .* it needs a GPU"):
+        measure_speed(order)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        measure_speed(order_of({"output": tmp_path / "x" / "y"}))
