@@ -28,7 +28,7 @@ class Value:
         text: the number.
         error: its standard error.
         mark: of how many samples it is, where some are missing or failed.
-        place: 1 for the best of its competitors, 2 for the second; a number with a mark does not compete.
+        place: 1 for the best of its competitors, 2 for the second, 0 for others; a number with a mark does not compete.
     """
 
     text: str = "-"
@@ -58,6 +58,11 @@ class Block:
     columns: list[str]
     lines: list[Line]
     notes: list[str]
+
+    @property
+    def places(self) -> set[int]:
+        """Which places are taken."""
+        return {value.place for _, values in self.lines for value in values}
 
 
 def blocks(gathered: Gathered) -> Iterator[Block]:
@@ -161,9 +166,15 @@ def _named(further: pd.DataFrame, labels: list[str], higher: bool) -> list[Line]
 
 
 def _places(scores: Mapping[str, float], higher: bool) -> dict[str, int]:
-    """Who is first and who second, each maybe several; nobody where all are alike."""
-    ranks = sorted(set(scores.values()), reverse=higher)[:2]
-    return {label: ranks.index(score) + 1 for label, score in scores.items() if score in ranks and len(ranks) > 1}
+    """Who is best, maybe several, and where it is one alone who is second; by the numbers as they are printed.
+
+    The last are nothing: nobody is best where all are alike, nor second where nobody is worse.
+    """
+    printed = {label: float(_short(score)) for label, score in scores.items() if not math.isnan(score)}
+    best, *others = sorted(set(printed.values()), reverse=higher) or [math.nan]
+    alone = list(printed.values()).count(best) == 1
+    places = ({best: 1} if others else {}) | ({others[0]: 2} if alone and len(others) > 1 else {})
+    return {label: places[number] for label, number in printed.items() if number in places}
 
 
 def _temperature(rows: pd.DataFrame) -> str:
@@ -182,7 +193,7 @@ def _notes(rows: pd.DataFrame, place: str) -> list[str]:
             places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
             alike = len(counts) > 1 and counts.nunique() == 1
             notes.append(
-                f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each' if alike else ', '.join(places)}"
+                f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each {place}' if alike else ', '.join(places)}"
             )
     return [*notes, *_batched(rows)]
 
