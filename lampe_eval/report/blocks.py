@@ -191,10 +191,9 @@ def _notes(rows: pd.DataFrame, place: str) -> list[str]:
         counts = rows.groupby(place)[column].sum()
         if counts.any():
             places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
-            alike = len(counts) > 1 and counts.nunique() == 1
-            notes.append(
-                f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each {place}' if alike else ', '.join(places)}"
-            )
+            if len(counts) > 1 and counts.nunique() == 1:
+                places = [f"{counts.iloc[0]} at each {place}"]
+            notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
     return [*notes, *_batched(rows)]
 
 

@@ -64,7 +64,12 @@ def csv(frame: pd.DataFrame) -> str:
     """A frame as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     guarded = frame[texts].map(lambda text: f"'{text}" if str(text).startswith(FORMULA) else text)
-    return frame.assign(**guarded).to_csv(index=False, float_format="%.6f")
+    return frame.assign(**guarded).to_csv(index=False, float_format=_decimal)
+
+
+def _decimal(value: float) -> str:
+    """A number without zeros that say nothing: 495, not 495.000000."""
+    return f"{value:z.6f}".rstrip("0").rstrip(".")
 
 
 def console() -> Console:

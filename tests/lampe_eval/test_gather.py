@@ -33,6 +33,16 @@ def test_a_run(tmp_path: Path) -> None:
     assert (pair["difference"], pair["p"]) == (pytest.approx(200 / 3), 0.5)
 
 
+def test_lengths_ascend(tmp_path: Path) -> None:
+    """A run does the longest first."""
+    stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
+    found = gather([tmp_path])
+    assert found.scores[["length", "method"]].values.tolist() == [
+        [256, "yarn"], [256, "lampe"], [512, "yarn"], [512, "lampe"],
+    ]  # fmt: skip
+    assert found.details["length"].tolist() == [256, 256, 512, 512]
+
+
 def test_samples_that_failed_are_counted_and_belong_to_no_pair(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
     found = gather([tmp_path])

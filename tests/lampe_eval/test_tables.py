@@ -219,10 +219,10 @@ def test_names_are_no_markdown() -> None:
     assert note == r"\*note\* # no"
 
 
-def test_names_are_no_formulas() -> None:
-    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 1, 2, 3]})
+def test_names_are_no_formulas_and_integers_have_no_point() -> None:
+    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 495, 1 / 3, None]})
     assert csv(frame).splitlines() == [
-        "model,n,x", "'=cmd(),-1,-0.500000", "plain,2,1.000000", "'@a,3,2.000000", ",4,3.000000",
+        "model,n,x", "'=cmd(),-1,-0.5", "plain,2,495", "'@a,3,0.333333", ",4,",
     ]  # fmt: skip
 
 

@@ -150,6 +150,7 @@ def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
 
 def test_the_keyboard_shows_a_sample(opened: Open, tmp_path: Path) -> None:
     here = opened(page(_small(tmp_path), {})).page
+    here.locator("#samples").get_by_label("Length").select_option("1024")
     here.locator("#samples .box").focus()
     for _ in here.locator("#samples thead button").all():
         here.keyboard.press("Tab")
