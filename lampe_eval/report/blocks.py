@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -70,13 +70,20 @@ def blocks(gathered: Gathered) -> Iterator[Block]:
     further = gathered.labelled(gathered.details[gathered.details["task"].isna()])
     for _, rows in gathered.labelled(gathered.scores).groupby(ALIKE, sort=False):
         own = further.merge(rows[["run", "model", "bench"]].drop_duplicates())
-        if by_task(rows):
-            yield _by_task(rows, own)
-            continue
-        for _, of_task in rows.groupby("task", sort=False):
-            yield _by_length(of_task)
-        if not own.empty:
-            yield _averages(rows, own)
+        writing = [gathered.writing[run] for run in rows["run"].unique() if run in gathered.writing]
+        for block in _blocks(rows, own):
+            yield replace(block, notes=[*block.notes, *writing])
+
+
+def _blocks(rows: pd.DataFrame, further: pd.DataFrame) -> Iterator[Block]:
+    """The tables of a bench."""
+    if by_task(rows):
+        yield _by_task(rows, further)
+        return
+    for _, of_task in rows.groupby("task", sort=False):
+        yield _by_length(of_task)
+    if not further.empty:
+        yield _averages(rows, further)
 
 
 def by_task(rows: pd.DataFrame) -> bool:

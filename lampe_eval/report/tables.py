@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -67,7 +69,7 @@ def csv(frame: pd.DataFrame) -> str:
     return frame.assign(**guarded).to_csv(index=False, float_format=_decimal)
 
 
-def _decimal(value: float) -> str:
+def _decimal(value: Any) -> str:
     """A number without zeros that say nothing: 495, not 495.000000."""
     return f"{value:z.6f}".rstrip("0").rstrip(".")
 
@@ -90,12 +92,11 @@ def publish(gathered: Gathered, folder: Path, console: Console) -> None:
 
 
 def show(gathered: Gathered, console: Console) -> None:
-    """Prints the tables of runs."""
+    """Prints the tables of runs, and what they do not say."""
     for block in blocks(gathered):
         print_block(block, console)
-    for store in gathered.runs.values():
-        for line in _short_of(store):
-            console.print(line, soft_wrap=True, markup=False)
+    for line in (*chain(*map(_short_of, gathered.runs.values())), *gathered.left_out):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def print_block(block: Block, console: Console) -> None:

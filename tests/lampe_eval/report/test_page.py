@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,12 @@ def test_what_is_not_in_a_score_stands_beside_it(opened: Open, tmp_path: Path) -
     here = opened(page(_small(tmp_path), {})).page
     assert _column(here, "scores", "Marks")[0].split("\n") == ["1 missing2 failed3 cut"]
     expect(here.locator(".warning").first).to_contain_text("1 missing, 2 failed. The cells are marked.")
+
+
+def test_a_run_that_goes_on_is_told_above_everything(opened: Open, tmp_path: Path) -> None:
+    run = replace(_small(tmp_path), writing={"run": f"run is still being written: {LABEL}"})
+    for text in (page(run, {}), site(run, {})):
+        expect(opened(text).page.locator(".warning").nth(1)).to_have_text(f"run is still being written: {LABEL}")
 
 
 def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(opened: Open, tmp_path: Path) -> None:
