@@ -64,7 +64,7 @@ def site(gathered: Gathered, reports: Mapping[str, str]) -> str:
     Args:
         reports: address of a run's own report, relative to the site, by the run's name; not every run has one.
     """
-    data = {"scores": frames.scores(gathered.scores, reports)}
+    data = {"standings": frames.standings(gathered.scores, reports)}
     return _render(
         "site.html",
         ["table.js", "site.js"],

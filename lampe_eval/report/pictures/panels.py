@@ -15,7 +15,7 @@ INK, FAINT, LIMIT = "#0b4f8a", "#b8b8b8", "#a4301f"
 """A method in its own panel, the others there, and the window."""
 NARROWEST = 3.4
 """Inches that the labels of a picture's axes take."""
-PADS = {"w_pad": 0.07, "h_pad": 0.07}
+PAD = 0.07
 """Inches around panels and at the borders."""
 LETTERS, LINE = 14, 0.14
 """Letters to the inch of a panel's heading, and inches of a line of it; the picture's title is somewhat larger."""
@@ -37,7 +37,8 @@ def panels(
     titled = folded(title, int(0.9 * LETTERS * across))
     lines = len(titled) + sum(max(map(len, headings[row * columns :][:columns])) for row in range(down))
     figure = Figure(
-        figsize=(across, down * (height - LINE) + LINE * lines + 0.6), layout=ConstrainedLayoutEngine(**PADS)
+        figsize=(across, down * (height - LINE) + LINE * lines + 0.6),
+        layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD),
     )
     figure.suptitle("\n".join(titled))
     grid = figure.subplots(down, columns, sharex=True, sharey=True, squeeze=False)
