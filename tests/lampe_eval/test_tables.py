@@ -193,7 +193,7 @@ def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytes
 def test_latex(block: Block) -> None:
     text = latex([block])
     assert r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\" in text
-    assert r"\item best number bold." in text
+    assert r"\item Best number bold." in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
@@ -206,7 +206,7 @@ def test_latex(block: Block) -> None:
 def test_latex_underlines_the_second_and_names_tables(ranked: Block) -> None:
     text = latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
     assert r"\underline{50.0} {\scriptsize$\pm$50.0} \\" in text
-    assert r"\item best number bold, second underlined." in text
+    assert r"\item Best number bold, second underlined." in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
 
 

@@ -285,7 +285,7 @@ def test_the_leaderboard_shows_the_score_beside_the_method(opened: Open, tmp_pat
         for i, method in enumerate(methods)
     ]
     found = gathered(*runs, scores={cell(LONG, task="task_0", model="model-0"): {"missing": 10, "cut": 10}})
-    found.scores["window"], found.scores["protocol"] = [256, 4096, 8192], list(methods[1:]) + ["fair"]
+    found.scores["window"], found.scores["protocol"] = [256, 4096, 8192], [*methods[1:], "fair"]
     found.scores["settings"] = "weights sha256:85fdadd77d2bb07a, dtype float32, limit none", "seed 5", ""
     here = opened(site(found, {}), width=width).page
     box = here.locator("#standings .box")
