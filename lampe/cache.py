@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from lampe.attention.turned import Steps, Turned
 
-CHUNK = 256
+CHUNK = 128
 """Tokens by which room grows."""
 
 
@@ -43,10 +43,11 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """The keys as they came."""
+        """The keys as they came. Who has them may keep them: what comes later is written elsewhere."""
         if self._turned is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._turned.restore(self._keys)
+        self._rooms[0].leave()
         return self._keys
 
     @keys.setter
@@ -71,7 +72,9 @@ class GrowingLayer(DynamicLayer):
         """All keys and values with the new ones ``[B, G, n, D]``; as they came where there are several."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        held = self._keys if key_states.shape[2] == 1 else self.keys
+        held = self._keys
+        if self._turned is not None and held is not None and key_states.shape[2] > 1:
+            self._turned.restore(held)
         self._keys = self._rooms[0].joined(held, key_states)
         self.values = self._rooms[1].joined(self.values, value_states)
         _HANDED_OUT[self._keys] = weakref.ref(self)
@@ -102,6 +105,10 @@ class _Room:
                 room[:, :, :start] = held
         room[:, :, start:stop] = new
         return room[:, :, :stop]
+
+    def leave(self) -> None:
+        """Leaves the room to who has what is in it."""
+        self._all = None
 
     def _holds(self, held: Tensor | None) -> bool:
         """Whether ``held`` lies at the beginning of this room, and may be written."""

@@ -7,6 +7,7 @@ what the type needs). Frequency methods answer with other parameters; everything
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -40,7 +41,14 @@ class Rope:
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         """Angles ``[L, P]`` (float64) of tokens ``index[L]`` at ``positions[L]``."""
-        return positions[:, None] * torch.tensor(self.inv_freq, dtype=torch.float64, device=positions.device)
+        return positions[:, None] * _on(self.inv_freq, positions.device)
+
+
+@lru_cache(maxsize=64)
+def _on(inv_freq: tuple[float, ...], device: torch.device) -> Tensor:
+    """Frequencies ``[P]`` on a device, which a copy from the host would wait for."""
+    with torch.inference_mode(False):
+        return torch.tensor(inv_freq, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)

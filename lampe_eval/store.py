@@ -232,6 +232,18 @@ def _no_run(folder: Path) -> UserError:
     return UserError(f"{folder}: {'a file' if folder.exists() else 'no such folder'}; give a run's folder")
 
 
+def writer(folder: Path) -> str:
+    """Who writes to a folder at the moment, as far as it is written; empty where nobody does."""
+    holder = folder / ".holder"
+    if not holder.exists():
+        return ""
+    try:
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            return ""  # a run that was killed left its name
+    except OSError:  # held, or not ours to ask
+        return _held_by(holder).removeprefix(": ") or "another process"
+
+
 def _held_by(holder: Path) -> str:
     """Who holds the lock, as far as it is written."""
     try:

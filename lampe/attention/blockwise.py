@@ -17,7 +17,7 @@ from lampe.attention.partial import Partial, merge, sink
 from lampe.attention.rotary import rotate
 from lampe.attention.turned import Step
 from lampe.attention.walk import Piece, Tile, walk
-from lampe.positions import Region
+from lampe.positions import PositionMap
 
 Keys = Callable[[Piece], Tensor]
 """The rotated keys of a piece, ``[B, G, K, D]``."""
@@ -72,20 +72,20 @@ class Blockwise(Backend):
 
 
 def _keys(call: Call, tiles: tuple[Tile, ...]) -> Keys:
-    """What gives each piece its keys, of all that its region owns, turned once."""
-    owned: dict[int, tuple[Region, int, int]] = {}
+    """What gives each piece its keys; those of regions with one map are turned together, once."""
+    owned: dict[PositionMap, tuple[int, int]] = {}
     for piece in (piece for tile in tiles for piece in tile.pieces):
-        _, low, high = owned.get(id(piece.region), (piece.region, piece.low, piece.high))
-        owned[id(piece.region)] = piece.region, min(low, piece.low), max(high, piece.high)
-    turned = {key: (low, _turn(call, region, low, high)) for key, (region, low, high) in owned.items()}
+        low, high = owned.get(piece.region.key, (piece.low, piece.high))
+        owned[piece.region.key] = min(low, piece.low), max(high, piece.high)
+    turned = {positions: (low, _turn(call, positions, low, high)) for positions, (low, high) in owned.items()}
 
     def of(piece: Piece) -> Tensor:
-        low, keys = turned[id(piece.region)]
+        low, keys = turned[piece.region.key]
         return keys[:, :, piece.low - low : piece.high - low]
 
     return of
 
 
-def _turn(call: Call, region: Region, low: int, high: int) -> Tensor:
+def _turn(call: Call, positions: PositionMap, low: int, high: int) -> Tensor:
     keys = call.key[:, :, low - call.first : high - call.first]
-    return call.tables.keys(keys, region.key, call.encoding, low)
+    return call.tables.keys(keys, positions, call.encoding, low)

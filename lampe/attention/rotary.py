@@ -61,9 +61,10 @@ class RotaryTables:
         known = self._tables.pop(key, None)
         if known is None or known[0].shape[1] < stop:
             length = stop if known is None else max(stop, known[0].shape[1] * 5 // 4)
-            index = torch.arange(length, device=device)
-            tables = [cos_sin(each, encoding, index, factor) for each in positions]
-            known = torch.stack([cos for cos, _ in tables]), torch.stack([sin for _, sin in tables])
+            with torch.inference_mode(False):  # they may outlive it
+                index = torch.arange(length, device=device)
+                tables = [cos_sin(each, encoding, index, factor) for each in positions]
+                known = torch.stack([cos for cos, _ in tables]), torch.stack([sin for _, sin in tables])
         self._tables[key] = known
         while len(self._tables) > TABLES:
             del self._tables[next(iter(self._tables))]

@@ -41,6 +41,8 @@ class Tile(NamedTuple):
 
 def prefill_tile(dim: int, dtype: torch.dtype) -> Tile:
     """What compiles for compute capability 8.0 without spilling registers in the loop over keys."""
+    if dtype == torch.float32 and dim > 128:
+        return Tile(32, 16, 4, 2)
     if dtype == torch.float32 or dim > 128:
         return Tile(64, 32, 4, 2)
     return Tile(128, 64, 8 if dim > 64 else 4, 3)

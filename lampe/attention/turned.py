@@ -23,7 +23,9 @@ from lampe.positions import PositionMap
 from lampe.rope import Rope
 
 CHUNK = 512
-"""Keys by which a store grows."""
+"""Keys by which a copy grows."""
+KINDS = 7
+"""Other encodings and devices of a token whose steps are remembered: kinds of layers, rows of a batch."""
 
 
 class Run(NamedTuple):
@@ -81,7 +83,7 @@ class Step:
     """
 
     def __init__(self, encoding: Encoding, at: int, device: torch.device) -> None:
-        self.encoding, self.at, self._device = encoding, at, device
+        self.encoding, self.at, self.device = encoding, at, device
         self.pieces: tuple[Piece, ...] = walk(encoding.plan, at, at + 1, 0)[0].pieces
         self.runs = _joined(Run(piece.low, piece.high, piece.region.key) for piece in self.pieces)
         token, factor = torch.tensor([at], device=device), encoding.sharpness.factor**2
@@ -93,12 +95,13 @@ class Step:
     def moves(self, held: Runs) -> tuple[Moves | None, Runs]:
         """What is to be turned where ``held`` is turned already, and what is turned then; once for all layers."""
         if held not in self._moves:
-            runs = self.runs or ()
+            assert self.runs is not None
+            runs = self.runs
             left = [Run(low, high, old) for low, high, old, new in _changes(held, runs) if old and not new]
             changes = [change for change in _changes(held, runs) if change.new and change.old != change.new]
             after = _joined((*runs, *left))
             assert after is not None
-            self._moves[held] = Moves.of(changes, self.encoding, self._device), after
+            self._moves[held] = Moves.of(changes, self.encoding, self.device), after
         return self._moves[held]
 
 
@@ -111,9 +114,10 @@ class Steps:
     def of(self, encoding: Encoding, at: int, device: torch.device) -> Step:
         """The step of token ``at`` under an encoding."""
         for step in self._latest:
-            if step.encoding is encoding and step.at == at:
+            if step.encoding is encoding and (step.at, step.device) == (at, device):
                 return step
-        self._latest = [*(step for step in self._latest if step.at == at), Step(encoding, at, device)]
+        latest = [step for step in self._latest if step.at == at]
+        self._latest = [*latest[-KINDS:], Step(encoding, at, device)]
         return self._latest[-1]
 
 
@@ -154,9 +158,10 @@ class Turned:
             self.restore(key)
             self._encoding = step.encoding
         keys = key if self.own else self._copy_of(key)
-        moves, self._runs = step.moves(self._runs)
+        moves, runs = step.moves(self._runs)
         if moves:
             moves.turn(keys, step.encoding.rope)
+        self._runs = runs
         return keys
 
     def _copy_of(self, key: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def build(results: Path, output: Path | None) -> None:
     Raises:
         UserError: where there is no run.
     """
-    runs = sorted(path.parent for path in results.rglob("run.yaml") if _is_run(path.parent))
-    folders = [folder for folder in runs if _is_whole(folder)]
+    found = sorted(path.parent for path in results.rglob("run.yaml"))
+    folders = [folder for folder in found if not _is_calibration(folder.parent) and _is_whole(folder)]
     if not folders:
         raise UserError(f"{results}: no run in this folder; give the one that runs are written to, such as results")
     page, gathered = output or results / "index.html", gather(folders)
@@ -42,13 +42,16 @@ def build(results: Path, output: Path | None) -> None:
         if (address := _beside(page, store.folder / "report.html"))
     }
     tables.save(page, site(gathered, reports).encode())
-    told = f"written to {page}: {len(folders)} runs, {len(reports)} of them with a report (lampe-eval report RUN)"
-    tables.console().print(told, soft_wrap=True, markup=False)
+    calibrations = dict.fromkeys(folder.parent for folder in found if _is_calibration(folder.parent))
+    left_out = [*gathered.left_out, *(f"left out: {folder}: the runs of a calibration" for folder in calibrations)]
+    told = f"{len(gathered.runs)} runs, {len(reports)} of them with a report (lampe-eval report RUN)"
+    for line in (*left_out, f"written to {page}: {told}"):
+        tables.console().print(line, soft_wrap=True, markup=False)
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder has samples, and is no step of a calibration."""
-    return any(folder.glob("samples/**/*.jsonl")) and not any(folder.parent.glob("*-calibrated.yaml"))
+def _is_calibration(folder: Path) -> bool:
+    """Whether runs in a folder are the steps of a calibration."""
+    return any(folder.glob("*-calibrated.yaml"))
 
 
 def _is_whole(folder: Path) -> bool:

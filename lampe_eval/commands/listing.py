@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.cards import MethodCard, ModelCard, names, shipped_card
@@ -56,13 +57,18 @@ def all_protocols() -> None:
 
 
 def all_published() -> None:
-    """Published tables."""
+    """Published tables, a paragraph each; a terminal breaks its lines, so that names and commits can be copied."""
     from lampe_eval.report import published
     from lampe_eval.report.leaderboard import origin
 
-    found = [(name, published.find(name)) for name in published.names()]
-    rows = [(name, str(sum(1 for _ in t.figures())), t.about, ", ".join(t.suites), origin(t)) for name, t in found]
-    _print(("table", "numbers", "about", "suites", "source"), rows)
+    console = tables.console()
+    for name in published.names():
+        table = published.find(name)
+        console.print(f"[bold]{escape(name)}[/]", highlight=False)
+        numbers = f"{table.about}: {sum(1 for _ in table.figures())} numbers"
+        suites = [f"suites: {', '.join(table.suites)}"] if table.suites else []
+        for line in (numbers, f"source: {origin(table)}", *suites):
+            console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _about(bench: object) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -28,7 +28,7 @@ class Value:
         text: the number.
         error: its standard error.
         mark: of how many samples it is, where some are missing or failed.
-        place: 1 for the best of its competitors, 2 for the second; a number with a mark does not compete.
+        place: 1 for the best of its competitors, 2 for the second, 0 for others; a number with a mark does not compete.
     """
 
     text: str = "-"
@@ -59,19 +59,31 @@ class Block:
     lines: list[Line]
     notes: list[str]
 
+    @property
+    def places(self) -> set[int]:
+        """Which places are taken."""
+        return {value.place for _, values in self.lines for value in values}
+
 
 def blocks(gathered: Gathered) -> Iterator[Block]:
     """The tables of runs in their order: tasks of a bench together where it has several, all at one length."""
     further = gathered.labelled(gathered.details[gathered.details["task"].isna()])
     for _, rows in gathered.labelled(gathered.scores).groupby(ALIKE, sort=False):
         own = further.merge(rows[["run", "model", "bench"]].drop_duplicates())
-        if by_task(rows):
-            yield _by_task(rows, own)
-            continue
-        for _, of_task in rows.groupby("task", sort=False):
-            yield _by_length(of_task)
-        if not own.empty:
-            yield _averages(rows, own)
+        writing = [gathered.writing[run] for run in rows["run"].unique() if run in gathered.writing]
+        for block in _blocks(rows, own):
+            yield replace(block, notes=[*block.notes, *writing])
+
+
+def _blocks(rows: pd.DataFrame, further: pd.DataFrame) -> Iterator[Block]:
+    """The tables of a bench."""
+    if by_task(rows):
+        yield _by_task(rows, further)
+        return
+    for _, of_task in rows.groupby("task", sort=False):
+        yield _by_length(of_task)
+    if not further.empty:
+        yield _averages(rows, further)
 
 
 def by_task(rows: pd.DataFrame) -> bool:
@@ -161,9 +173,15 @@ def _named(further: pd.DataFrame, labels: list[str], higher: bool) -> list[Line]
 
 
 def _places(scores: Mapping[str, float], higher: bool) -> dict[str, int]:
-    """Who is first and who second, each maybe several; nobody where all are alike."""
-    ranks = sorted(set(scores.values()), reverse=higher)[:2]
-    return {label: ranks.index(score) + 1 for label, score in scores.items() if score in ranks and len(ranks) > 1}
+    """Who is best, maybe several, and where it is one alone who is second; by the numbers as they are printed.
+
+    The last are nothing: nobody is best where all are alike, nor second where nobody is worse.
+    """
+    printed = {label: float(_short(score)) for label, score in scores.items() if not math.isnan(score)}
+    best, *others = sorted(set(printed.values()), reverse=higher) or [math.nan]
+    alone = list(printed.values()).count(best) == 1
+    places = ({best: 1} if others else {}) | ({others[0]: 2} if alone and len(others) > 1 else {})
+    return {label: places[number] for label, number in printed.items() if number in places}
 
 
 def _temperature(rows: pd.DataFrame) -> str:
@@ -180,10 +198,9 @@ def _notes(rows: pd.DataFrame, place: str) -> list[str]:
         counts = rows.groupby(place)[column].sum()
         if counts.any():
             places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
-            alike = len(counts) > 1 and counts.nunique() == 1
-            notes.append(
-                f"{counts.sum()} of {total} {text}: {f'{counts.iloc[0]} at each' if alike else ', '.join(places)}"
-            )
+            if len(counts) > 1 and counts.nunique() == 1:
+                places = [f"{counts.iloc[0]} at each {place}"]
+            notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
     return [*notes, *_batched(rows)]
 
 

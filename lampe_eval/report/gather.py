@@ -1,17 +1,18 @@
 """What runs have found, together: the one thing that tables, pictures and pages are made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from lampe_eval.errors import UserError
 from lampe_eval.report.differences import differences
 from lampe_eval.report.scores import details, scores_and_samples
 from lampe_eval.report.settings import settings
 from lampe_eval.scoring.pairs import Sampled
-from lampe_eval.store import Cell, Store
+from lampe_eval.store import Cell, Store, writer
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Gathered:
             ``details`` and ``counts``.
         details: further numbers and averages, columns ``run`` and ``report.scores.DETAILS``.
         sampled: by run and cell, what methods are compared by.
+        writing: of runs that go on while they are read, a line that says so.
+        left_out: a line for each folder that has nothing to show.
     """
 
     runs: Mapping[str, Store]
     scores: pd.DataFrame
     details: pd.DataFrame
     sampled: Mapping[tuple[str, Cell], Sampled]
+    writing: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -54,9 +59,15 @@ def gather(folders: Sequence[Path]) -> Gathered:
     """Reads runs, and scores what they stored anew.
 
     Raises:
-        UserError: for a folder that holds no run, and a damaged one.
+        UserError: for a folder that holds no run, and a damaged one; where no sample is stored in any.
     """
-    runs = dict(zip(_names(folders), map(Store, folders), strict=True))
+    stores = [Store(folder) for folder in folders]
+    begun = [store for store in stores if _has_samples(store)]
+    empty = [f"{store.folder}: no sample is stored yet" for store in stores if store not in begun]
+    if not begun:
+        raise UserError(f"{'; '.join(empty)}; run.log there tells how far it got")
+    runs = dict(zip(_names([store.folder for store in begun]), begun, strict=True))
+    writing = {name: f"{name} is still being written: {who}" for name, who in _writers(runs).items()}
     scores: list[pd.DataFrame] = []
     further: list[pd.DataFrame] = []
     sampled: dict[tuple[str, Cell], Sampled] = {}
@@ -68,7 +79,17 @@ def gather(folders: Sequence[Path]) -> Gathered:
         sampled |= {(name, cell): found for cell, found in cells.items()}
     together = pd.concat(scores, ignore_index=True)
     together.insert(1, "settings", settings(runs, together))
-    return Gathered(runs, together, pd.concat(further, ignore_index=True), sampled)
+    left_out = [f"left out: {line}" for line in empty]
+    return Gathered(runs, together, pd.concat(further, ignore_index=True), sampled, writing, left_out)
+
+
+def _has_samples(store: Store) -> bool:
+    return any(store.rows(cell) for cell in store.cells())
+
+
+def _writers(runs: Mapping[str, Store]) -> dict[str, str]:
+    found = {name: writer(store.folder) for name, store in runs.items()}
+    return {name: who for name, who in found.items() if who}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -4,7 +4,8 @@ A document that reads them with ``\input`` needs ``\usepackage{booktabs,threepar
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from string import ascii_lowercase
 
 from lampe_eval.report.blocks import Block, Value
@@ -21,25 +22,31 @@ ESCAPES = {
     "±": r"$\pm$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+LEGEND = {1: "best number bold", 2: "second underlined"}
+"""What places look like."""
 
 
 def latex(blocks: Iterable[Block]) -> str:
-    """One table for each block."""
-    return "\n".join([PACKAGES, *map(_table, blocks)])
+    """One table for each block, to be referred to by its \\label, such as tab:niah-single."""
+    tables = list(blocks)
+    return "\n".join([PACKAGES, *map(_table, tables, _labels(tables))])
 
 
-def _table(block: Block) -> str:
+def _table(block: Block, label: str) -> str:
     marks = _letters(value.mark for _, values in block.lines for value in values)
     rows = [_row([escaped(label), *(_cell(value, marks) for value in values)]) for label, values in block.lines]
-    notes = [r"\item Best number bold, second underlined.", *(rf"\item {escaped(note)}." for note in block.notes)]
+    legend = ", ".join(text for place, text in LEGEND.items() if place in block.places).capitalize()
+    notes = [rf"\item {escaped(note)}." for note in (legend, *block.notes) if note]
     notes += [rf"\item[{letter}] {escaped(mark)} samples." for mark, letter in marks.items()]
+    if notes:
+        notes = [r"\begin{tablenotes}\footnotesize", *notes, r"\end{tablenotes}"]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             r"\begin{adjustbox}{max width=\linewidth}",
             r"\begin{threeparttable}",
-            rf"\caption{{{escaped(block.title)}}}",
+            rf"\caption{{{escaped(block.title)}}}\label{{{label}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(block.columns) - 1)}}}",
             r"\toprule",
             _row(map(escaped, block.columns)),
@@ -47,15 +54,22 @@ def _table(block: Block) -> str:
             *rows,
             r"\bottomrule",
             r"\end{tabular}",
-            r"\begin{tablenotes}\footnotesize",
             *notes,
-            r"\end{tablenotes}",
             r"\end{threeparttable}",
             r"\end{adjustbox}",
             r"\end{table}",
             "",
         ]
     )
+
+
+def _labels(blocks: Iterable[Block]) -> Iterator[str]:
+    """A name for each table: what its title begins with, and a number from the second of that name on."""
+    seen = Counter[str]()
+    for block in blocks:
+        name = re.sub("[^a-z0-9]+", "-", block.title.partition(" · ")[0].lower()).strip("-")
+        seen[name] += 1
+        yield f"tab:{name}-{seen[name]}" if seen[name] > 1 else f"tab:{name}"
 
 
 def escaped(text: str) -> str:

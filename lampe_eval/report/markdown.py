@@ -14,7 +14,8 @@ def markdown(block: Block) -> str:
         for label, values in block.lines
     ]
     head = [row(_lines(title, HEAD) for title in block.columns), f"|---|{'---:|' * (len(block.columns) - 1)}"]
-    notes = [f"\n{escaped(note)}" for note in block.notes]
+    legend = ["best number bold"] if 1 in block.places else []
+    notes = [f"\n{escaped(note)}" for note in legend + block.notes]
     return "\n".join([f"### {escaped(block.title)}", "", *head, *map(row, rows), *notes, ""])
 
 

@@ -1,6 +1,6 @@
 """From stored samples to one row per cell: a pass that reads what is stored alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -39,7 +39,7 @@ DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "va
 
 
 def scores(store: Store) -> pd.DataFrame:
-    """Tidy scores of a run: one row per cell, in the order of the run.
+    """Tidy scores of a run: one row per cell, lengths of a task ascending, else in the order of the run.
 
     ``units`` is how many of ``unit`` the error is of, ``batch`` the most prompts of a cell that ran together;
     ``details`` holds its further numbers, ``counts`` of how many samples these are where they are of some alone.
@@ -50,13 +50,22 @@ def scores(store: Store) -> pd.DataFrame:
 def scores_and_samples(store: Store) -> tuple[pd.DataFrame, dict[Cell, Sampled]]:
     """The scores, and of every cell that has one what its samples give, by which methods are compared."""
     records, sampled = [], {}
-    for cell, samples in store.cells().items():
+    for cell, samples in ascending(store.cells()).items():
         rows, good = _rows(store, cell)
         records.append(_record(store, cell, samples, rows, good))
         if good:
             ids = [(row["id"], row["sha256"]) for row in good]
             sampled[cell] = Sampled(ids, _estimate(store, cell, good))
     return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details", "counts"]), sampled
+
+
+def ascending(cells: Mapping[Cell, int]) -> dict[Cell, int]:
+    """A run's cells with the lengths of each task ascending; a run does the longest first."""
+    tasks: dict[tuple[str, str, str], int] = {}
+    for cell in cells:
+        tasks.setdefault((cell.model, cell.bench, cell.task), len(tasks))
+    order = sorted(cells, key=lambda cell: (tasks[cell.model, cell.bench, cell.task], cell.length))
+    return {cell: cells[cell] for cell in order}
 
 
 def _rows(store: Store, cell: Cell) -> tuple[list[Row], list[Row]]:

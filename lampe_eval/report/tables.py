@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -64,7 +66,12 @@ def csv(frame: pd.DataFrame) -> str:
     """A frame as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     guarded = frame[texts].map(lambda text: f"'{text}" if str(text).startswith(FORMULA) else text)
-    return frame.assign(**guarded).to_csv(index=False, float_format="%.6f")
+    return frame.assign(**guarded).to_csv(index=False, float_format=_decimal)
+
+
+def _decimal(value: Any) -> str:
+    """A number without zeros that say nothing: 495, not 495.000000."""
+    return f"{value:z.6f}".rstrip("0").rstrip(".")
 
 
 def console() -> Console:
@@ -85,12 +92,11 @@ def publish(gathered: Gathered, folder: Path, console: Console) -> None:
 
 
 def show(gathered: Gathered, console: Console) -> None:
-    """Prints the tables of runs."""
+    """Prints the tables of runs, and what they do not say."""
     for block in blocks(gathered):
         print_block(block, console)
-    for store in gathered.runs.values():
-        for line in _short_of(store):
-            console.print(line, soft_wrap=True, markup=False)
+    for line in (*chain(*map(_short_of, gathered.runs.values())), *gathered.left_out):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def print_block(block: Block, console: Console) -> None:

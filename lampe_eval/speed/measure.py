@@ -117,11 +117,13 @@ class Way:
 
 @contextmanager
 def _handing_back() -> Iterator[None]:
-    """Has glibc give freed tensors back at once, so that a process's peak is what was in use; then as it came to be."""
+    """Has glibc give freed tensors back at once, so that a process's peak is what was in use; then about as it does by itself."""
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, 1 << 16)
         libc.malloc_trim(0)
-    yield
-    with suppress(AttributeError, OSError):
-        libc.mallopt(MMAP_THRESHOLD, 1 << 25)
+    try:
+        yield
+    finally:
+        with suppress(AttributeError, OSError):
+            libc.mallopt(MMAP_THRESHOLD, 1 << 25)

@@ -43,8 +43,8 @@ def about(frame: pd.DataFrame) -> list[str]:
     processor = f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
     return [
         f"{_pairs(frame)}; a ratio is to the plain runs that took turns with the method; one random prompt at a time",
-        "step: a token of an answer, the first of which turns the prompt's keys; peak: the most memory beyond the loaded "
-        "model; held: tensors of an answer, with room for some tokens more",
+        "step: a token of an answer, the first of which turns the prompt's keys; peak: memory beyond the model's; "
+        "held: tensors of an answer, with room for some tokens more",
         *_shortened(first),
         f"{first['gpu'] if first['device'] == 'cuda' else processor}; {first['dtype']}; torch {first['torch']}, "
         f"transformers {first['transformers']}, triton {first['triton']}, flash-attn {first['flash-attn']}",

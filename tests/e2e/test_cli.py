@@ -112,6 +112,13 @@ def test_list(cli: Cli, what: str) -> None:
     assert expected in done.out
 
 
+def test_no_name_in_the_list_of_published_tables_is_broken(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    told = cli("list", "published").out
+    assert "HKUNLP/ChunkLlama@2add4d7c99d24dcc1ab03414cc602abb2e28cf2c" in told
+    assert "string-niah-baselines-llama3.1" in told
+
+
 def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
     made.store(tmp_path / "run", [cell], "lampe")

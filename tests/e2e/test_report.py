@@ -1,5 +1,6 @@
 """Reports and the page of all runs, as a user makes them."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,11 +45,17 @@ def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_runs_are_on_one_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("results/a", "results/deep/b c"):
+    for name in ("results/a", "results/deep/b c", "results/m/step"):
         stored.run(Path(name), FOUND)
+    Path("results/m/m-calibrated.yaml").write_text("")
+    stored.run(Path("results/new"), {"lampe": {256: []}})
     assert _report(monkeypatch, "results/deep/b c") == 0
     assert _cli(monkeypatch, "leaderboard", "build") == 0
-    assert "2 runs, 1 of them with a report" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "left out: results/new: no sample is stored yet",
+        "left out: results/m: the runs of a calibration",
+        "written to results/index.html: 2 runs, 1 of them with a report (lampe-eval report RUN)",
+    ]
     page = Path("results/index.html").read_text()
     assert "deep/b%20c/report.html" in page
     assert "a/report.html" not in page
@@ -77,6 +84,10 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
 def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(monkeypatch, "nothing") == 2
     assert "nothing: no such folder; give a run's folder" in capsys.readouterr().err
+    stored.run(Path("new"), {"lampe": {256: []}})
+    assert _report(monkeypatch, "new") == 2
+    assert "new: no sample is stored yet; run.log there tells how far it got" in capsys.readouterr().err
+    shutil.rmtree("new")
     stored.run(Path("out"), FOUND)
     assert _report(monkeypatch, ".") == 2
     assert ".: a folder of runs, not a run; give one of those in it: out" in capsys.readouterr().err

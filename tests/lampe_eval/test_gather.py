@@ -1,12 +1,15 @@
 """Runs gathered: scores, further numbers and pairs of stored samples, of one run and of several."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from lampe_eval.benches import find_tasks
 from lampe_eval.errors import UserError
+from lampe_eval.report.blocks import blocks
 from lampe_eval.report.differences import COLUMNS as PAIRS
 from lampe_eval.report.gather import gather
 from lampe_eval.report.scores import COLUMNS, DETAILS
@@ -31,6 +34,16 @@ def test_a_run(tmp_path: Path) -> None:
     (pair,) = found.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
     assert (pair["difference"], pair["p"]) == (pytest.approx(200 / 3), 0.5)
+
+
+def test_lengths_ascend(tmp_path: Path) -> None:
+    """A run does the longest first."""
+    stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
+    found = gather([tmp_path])
+    assert found.scores[["length", "method"]].values.tolist() == [
+        [256, "yarn"], [256, "lampe"], [512, "yarn"], [512, "lampe"],
+    ]  # fmt: skip
+    assert found.details["length"].tolist() == [256, 256, 512, 512]
 
 
 def test_samples_that_failed_are_counted_and_belong_to_no_pair(tmp_path: Path) -> None:
@@ -121,6 +134,26 @@ def test_folders_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
         stored.run(tmp_path / parent / "run", FOUND)
     found = gather([tmp_path / "x" / "run", tmp_path / "y" / "run"])
     assert set(found.scores["run"]) == {str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")}
+
+
+def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
+    for name, answers in (("a", [True]), ("b", [])):
+        stored.run(tmp_path / name, {"lampe": {512: answers}})
+    found = gather([tmp_path / "a", tmp_path / "b"])
+    assert (list(found.runs), found.left_out) == (["a"], [f"left out: {tmp_path / 'b'}: no sample is stored yet"])
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet; run.log there")):
+        gather([tmp_path / "b"])
+
+
+def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
+    for name in "ab":
+        stored.run(tmp_path / name, FOUND)
+        (tmp_path / name / ".holder").write_text("process 7 on h")  # b's was killed
+    with FileLock(tmp_path / "a" / ".lock"):
+        found = gather([tmp_path / "a", tmp_path / "b"])
+    (block,) = blocks(found)
+    assert block.notes[1:] == ["a is still being written: process 7 on h"]
+    assert gather([tmp_path / "a", tmp_path / "b"]).writing == {}
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:

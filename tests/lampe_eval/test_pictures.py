@@ -58,11 +58,18 @@ def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Fi
 
 
 def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> None:
-    found = {"lampe": {256: [1.0, 1.1], 512: [1.0, 1.2]}, "original": {256: [5.0, 5.0], 512: [7.0, 8.0]}}
+    found = {
+        "lampe": {256: [1.0, 1.1], 512: [1.0, 1.2]},
+        "original": {256: [1.0, 1.0], 512: [7.0, 8.0]},
+        "yarn": {256: [3, 3], 512: [20, 20]},
+    }
     stored.losses(tmp_path, found)
-    lampe, original = pictures(gather([tmp_path]))["ppl/exact by length"].axes
-    assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.05))
-    assert [text.get_text() for text in original.texts] == ["off the scale"]
+    lampe, original, yarn = pictures(gather([tmp_path]))["ppl/exact by length"].axes
+    assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
+    told = [[(text.get_position()[0], text.get_text()) for text in axes.texts] for axes in (lampe, original, yarn)]
+    assert told == [[], [(512, "1808")], [(256, "20.1"), (512, "4.85e+08")]]
+    (arrows,) = (line for line in yarn.lines if line.get_marker() == "^")
+    assert arrows.get_xdata().tolist() == [256, 512]
 
 
 def test_runs_that_differ_have_pictures_of_their_own_names(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Tables: who is best, what is marked, and the forms they are written in."""
 
+import math
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +33,15 @@ def block(tmp_path: Path) -> Block:
     return found
 
 
+@pytest.fixture
+def ranked(tmp_path: Path) -> Block:
+    """Three methods, none alike."""
+    answers = {"lampe": [True, True], "dca": [True, False], "original": [False, False]}
+    stored.run(tmp_path, {method: {512: found} for method, found in answers.items()})
+    (found,) = blocks(gather([tmp_path]))
+    return found
+
+
 def _column(block: Block, title: str) -> dict[str, Value]:
     at = block.columns.index(title) - 1
     return {label: values[at] for label, values in block.lines}
@@ -37,8 +49,27 @@ def _column(block: Block, title: str) -> dict[str, Value]:
 
 def test_the_best_and_the_second(block: Block) -> None:
     places = {label: value.place for label, value in _column(block, "512").items()}
-    assert places == {"lampe": 1, "dca:temperature=1.12": 2, "yarn": 0, "original": 0}
+    assert places == {"lampe": 1, "dca:temperature=1.12": 0, "yarn": 0, "original": 0}  # of two that compete
     assert {value.place for value in _column(block, "256").values()} == {0}  # all are alike
+
+
+@pytest.mark.parametrize(
+    ("losses", "places"),
+    [
+        ([1.0, 1.5, 2.0], [1, 2, 0]),
+        ([1.0, 1.0004, 2.0], [1, 1, 0]),  # both printed as 2.72
+        ([1.0, 1.0, 1.5, 2.0], [1, 1, 0, 0]),
+        ([1.0, 1.5, 1.5001, 2.0], [1, 2, 2, 0]),
+        ([1.0, 2.0, 2.0], [1, 0, 0]),  # nobody is worse than these
+        ([1.0, 1.5], [1, 0]),
+        ([1.0], [0]),
+        ([math.nan, 1.0, 1.5], [0, 1, 0]),
+    ],
+)
+def test_places_are_of_the_numbers_as_printed(losses: list[float], places: list[int], tmp_path: Path) -> None:
+    stored.losses(tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)})
+    (block,) = blocks(gather([tmp_path]))
+    assert [value.place for value in _column(block, "512").values()] == places
 
 
 def test_a_cell_that_lacks_samples_is_marked_and_does_not_compete(block: Block) -> None:
@@ -51,6 +82,15 @@ def test_a_cell_that_lacks_samples_is_marked_and_does_not_compete(block: Block) 
         "1 of 24 samples are missing: 1 at 512",
         "1 of 24 samples failed: 1 at 512",
     ]
+
+
+def test_lengths_that_lack_alike_are_told_together(tmp_path: Path) -> None:
+    stored.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
+    store = stored.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
+    store.plan(dict.fromkeys(store.cells(), 3))
+    (some,), (every,) = (blocks(gather([folder])) for folder in (tmp_path, tmp_path / "alike"))
+    assert some.notes[1:] == ["1 of 6 samples are missing: 1 at 1024"]
+    assert every.notes[1:] == ["4 of 6 samples are missing: 2 at each length"]
 
 
 def test_of_perplexities_the_lowest_is_best(tmp_path: Path) -> None:
@@ -78,7 +118,7 @@ def test_runs_of_other_settings_do_not_compete(tmp_path: Path) -> None:
     head = "niah/grid · recall · pocket, window 256 · protocol fair"
     assert [block.title for block in found] == [f"{head} · seed 0", f"{head} · seed 5"]
     assert [{label: value.place for label, value in _column(block, "512").items()} for block in found] == [
-        {"lampe · a": 1, "yarn · a": 2}, {"lampe · b": 0, "yarn · b": 0},
+        {"lampe · a": 1, "yarn · a": 0}, {"lampe · b": 0, "yarn · b": 0},
     ]  # fmt: skip
 
 
@@ -135,6 +175,7 @@ def test_markdown(block: Block) -> None:
     assert lines[2] == "| method | temperature | 256 | 512 |"
     assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
     assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
+    assert lines[9] == "best number bold"
     assert "1 of 24 samples failed: 1 at 512" in lines
 
 
@@ -152,13 +193,21 @@ def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytes
 def test_latex(block: Block) -> None:
     text = latex([block])
     assert r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\" in text
-    assert r"\underline{66.7} {\scriptsize$\pm$33.3} \\" in text
+    assert r"\item Best number bold." in text
+    assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
     assert r"\item n = 2 to 3 samples a cell; $\pm$ standard error." in text
     assert [text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == sorted(
         text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")
     )
+
+
+def test_latex_underlines_the_second_and_names_tables(ranked: Block) -> None:
+    text = latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
+    assert r"\underline{50.0} {\scriptsize$\pm$50.0} \\" in text
+    assert r"\item Best number bold, second underlined." in text
+    assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
 
 
 def test_names_are_no_markdown() -> None:
@@ -170,10 +219,10 @@ def test_names_are_no_markdown() -> None:
     assert note == r"\*note\* # no"
 
 
-def test_names_are_no_formulas() -> None:
-    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 1, 2, 3]})
+def test_names_are_no_formulas_and_integers_have_no_point() -> None:
+    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 495, 1 / 3, None]})
     assert csv(frame).splitlines() == [
-        "model,n,x", "'=cmd(),-1,-0.500000", "plain,2,1.000000", "'@a,3,2.000000", ",4,3.000000",
+        "model,n,x", "'=cmd(),-1,-0.5", "plain,2,495", "'@a,3,0.333333", ",4,",
     ]  # fmt: skip
 
 
@@ -189,14 +238,18 @@ def test_latex_sets_the_table(block: Block, tmp_path: Path) -> None:
     hostile = Block(r"100% \of $all_#{x}~^<>|", block.columns, [(r"a_b&c\d", values) for _, values in block.lines], [])
     (tmp_path / "table.tex").write_text(latex([block, hostile]), encoding="utf-8")
     packages = latex([]).removeprefix("% ")
-    document = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\end{{document}}"
+    document = (
+        rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\ref{{tab:niah-grid}}\end{{document}}"
+    )
     (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    for _ in range(2):  # the second knows where the first set the tables
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     if "File `threeparttable.sty' not found" in done.stdout:
         pytest.skip("no threeparttable")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+    assert "undefined" not in done.stdout
 
 
 def test_files(tmp_path: Path) -> None:

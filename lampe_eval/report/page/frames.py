@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.report.blocks import complete
 
 MARKS = {"missing": "missing", "errors": "failed", "skipped": "left out", "cut": "cut"}
 """Columns of scores that count samples which are not in the score, or not whole, and the words for them."""
@@ -27,34 +28,25 @@ Column = dict[str, Any]
 Table = dict[str, Any]
 
 
-def scores(frame: pd.DataFrame, reports: Mapping[str, str] | None = None) -> Table:
-    """Scores with error, number of samples and marks.
-
-    Args:
-        reports: addresses by run, where runs are to be links rather than numbers of samples.
-    """
+def scores(frame: pd.DataFrame) -> Table:
+    """Scores with error, number of samples and marks."""
     values = {
         **_values(frame),
         "share": [
             [score, error] if BENCHES[bench].higher_is_better else None
             for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False)
         ],
-        "marks": [
-            [[count, word] for count, word in zip(counts, MARKS.values(), strict=True) if count]
-            for counts in frame[list(MARKS)].itertuples(index=False)
-        ],
+        "marks": _marks(frame),
     }
-    if reports is not None:
-        values["run"] = [[run, reports.get(run)] for run in frame["run"]]
     columns = [
         text("method", "Method"),
-        text("model", "Model"),
-        text("task", "Task"),
-        number("length", "Length", choose=True),
         number("score", "Score", 2),
         number("stderr", "± s.e.", 2),
         {"key": "share", "title": "0 to 100", "kind": "share"},
-        {**number("n", "n"), "kind": "count" if reports is None else "number"},
+        text("model", "Model"),
+        text("task", "Task"),
+        number("length", "Length", choose=True),
+        {**number("n", "n"), "kind": "count"},
         {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
         text("bench", "Benchmark"),
         text("metric", "Metric", choose=False),
@@ -64,10 +56,47 @@ def scores(frame: pd.DataFrame, reports: Mapping[str, str] | None = None) -> Tab
         number("window", "Window"),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
-        {**text("run", "Run"), "kind": "text" if reports is None else "link"},
+        text("run", "Run"),
     ]
     keep = {"method", "task", "length", "score", "stderr", "n", "metric", "temperature", "largest_position"}
-    return _table(values, columns, keep if reports is None else keep | {"model", "run"})
+    return _table(values, columns, keep)
+
+
+def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
+    """Scores of many runs by rank.
+
+    Args:
+        reports: addresses by run.
+    """
+    frame = _ranked(frame.assign(task=frame["bench"] + "/" + frame["task"]))
+    values = {**_values(frame), "marks": _marks(frame), "run": [[run, reports.get(run)] for run in frame["run"]]}
+    columns = [
+        text("method", "Method"),
+        number("score", "Score", 2),
+        number("stderr", "± s.e.", 2),
+        text("task", "Task"),
+        number("length", "Length", choose=True),
+        text("model", "Model"),
+        number("n", "n"),
+        {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
+        text("metric", "Metric", choose=False),
+        number("window", "Window"),
+        text("protocol", "Protocol"),
+        text("settings", "Settings"),
+        {**text("run", "Run"), "kind": "link"},
+    ]
+    return _table(values, columns, {"method", "score", "stderr", "task", "length", "model", "n", "metric", "run"})
+
+
+def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Task by task, shorter lengths first; of each the best first, those that lack samples last."""
+    higher = frame["bench"].map(lambda bench: BENCHES[bench].higher_is_better)
+    order = frame.assign(
+        task=pd.factorize(frame["task"])[0],
+        lacks=~complete(frame),
+        score=frame["score"].where(~higher, -frame["score"]),
+    ).sort_values(["task", "length", "lacks", "score"], kind="stable")
+    return frame.loc[order.index]
 
 
 def differences(frame: pd.DataFrame) -> Table:
@@ -110,6 +139,13 @@ def details(frame: pd.DataFrame) -> Table:
         text("run", "Run"),
     ]
     return _table(_values(frame), columns, keep={"method", "task", "length", "name", "value"})
+
+
+def _marks(frame: pd.DataFrame) -> list[Any]:
+    return [
+        [[count, word] for count, word in zip(counts, MARKS.values(), strict=True) if count]
+        for counts in frame[list(MARKS)].itertuples(index=False)
+    ]
 
 
 def _values(frame: pd.DataFrame) -> dict[str, list[Any]]:

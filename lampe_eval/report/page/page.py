@@ -50,6 +50,7 @@ def page(gathered: Gathered, pictures: Mapping[str, str]) -> str:
         title=_told(gathered.scores["run"], "runs"),
         facts=_facts(gathered),
         lacking=_lacking(gathered.scores),
+        writing=gathered.writing.values(),
         blocks=list(blocks(gathered)),
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
         runs={run: (store.folder / "run.yaml").read_text(encoding="utf-8") for run, store in gathered.runs.items()},
@@ -63,7 +64,7 @@ def site(gathered: Gathered, reports: Mapping[str, str]) -> str:
     Args:
         reports: address of a run's own report, relative to the site, by the run's name; not every run has one.
     """
-    data = {"scores": frames.scores(gathered.scores, reports)}
+    data = {"standings": frames.standings(gathered.scores, reports)}
     return _render(
         "site.html",
         ["table.js", "site.js"],
@@ -71,6 +72,7 @@ def site(gathered: Gathered, reports: Mapping[str, str]) -> str:
         title="Leaderboard",
         facts=_facts(gathered),
         lacking=_lacking(gathered.scores),
+        writing=gathered.writing.values(),
     )
 
 

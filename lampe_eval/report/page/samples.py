@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lampe_eval.report.page.frames import Column, number, plain, text
+from lampe_eval.report.scores import ascending
 from lampe_eval.store import Store
 
 LONGEST = 4_000
@@ -27,7 +28,7 @@ def compact(stores: Mapping[str, Store]) -> dict[str, Any]:
     fields: defaultdict[str, int] = defaultdict()
     texts.default_factory, fields.default_factory = texts.__len__, fields.__len__
     for run, store in stores.items():
-        for cell in store.cells():
+        for cell in ascending(store.cells()):
             cells.append([run, cell.model, cell.method, cell.bench, cell.task, cell.length])
             rows += [[len(cells) - 1, *_row(row, texts, fields)] for row in store.rows(cell)]
     return {

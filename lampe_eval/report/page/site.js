@@ -1,1 +1,1 @@
-new Table(document.getElementById("scores"), data.scores.columns, objects(data.scores));
+new Table(document.getElementById("standings"), data.standings.columns, objects(data.standings));

@@ -18,10 +18,9 @@ function visible(text) {
   );
 }
 
-// A method's label, which may be broken behind the signs of its settings.
+// A name or a method's label, which may be broken behind its signs.
 function breakable(text) {
-  if (!text.includes("=")) return [text];
-  return text.split(/(?<=[:,_=])/).flatMap((part, index) => (index ? [element("wbr"), part] : [part]));
+  return text.split(/(?<=[:,_=/])/).flatMap((part, index) => (index ? [element("wbr"), part] : [part]));
 }
 
 function number(value, digits = 0) {

@@ -1,4 +1,7 @@
-"""Score against length: a method with its standard error, the others faint behind it, the window a vertical line."""
+"""Score against length: a method with its standard error, the others faint behind it, the window a vertical line.
+
+Arrows at the top have the numbers that are off the scale.
+"""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,8 +23,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     top = 100 if higher_is_better(rows) else OFF * float(rows["score"].min())
     for axes, own in methods:
         _panel(axes, rows, own)
-        if (own["score"] > top).all():
-            axes.text(0.5, 0.5, "off the scale", transform=axes.transAxes, ha="center", color=INK)
+        if not (off := own[own["score"] > top]).empty:
+            _off(axes, off)
     axes.set_xscale("log", base=2)
     lengths = sorted(set(rows["length"]))
     axes.set_xticks(lengths, [tokens(length) for length in lengths])
@@ -33,6 +36,22 @@ def draw(rows: pd.DataFrame) -> Figure:
     elif rows["score"].max() > top:
         axes.set_ylim(0.95 * top / OFF, top)
     return figure
+
+
+def _off(axes: Axes, own: pd.DataFrame) -> None:
+    """An arrow for each number off the scale, the number below it."""
+    at_top = axes.get_xaxis_transform()
+    axes.plot(own["length"], [0.97] * len(own), "^", color=INK, markersize=3.5, transform=at_top, zorder=5)
+    for length, score in zip(own["length"], own["score"], strict=True):
+        axes.text(
+            length, 0.91, _short(score), transform=at_top, rotation=90, ha="center", va="top", color=INK, zorder=5,
+            fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )  # fmt: skip
+
+
+def _short(score: float) -> str:
+    """Three digits, or all before the point of what is no longer than six."""
+    return f"{score:.0f}" if 100 <= score < 1e6 else f"{score:.3g}"
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, own: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ from math import ceil
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lampe_eval.report.blocks import circumstances
 from lampe_eval.report.labels import folded
@@ -14,6 +15,8 @@ INK, FAINT, LIMIT = "#0b4f8a", "#b8b8b8", "#a4301f"
 """A method in its own panel, the others there, and the window."""
 NARROWEST = 3.4
 """Inches that the labels of a picture's axes take."""
+PAD = 0.07
+"""Inches around panels and at the borders."""
 LETTERS, LINE = 14, 0.14
 """Letters to the inch of a panel's heading, and inches of a line of it; the picture's title is somewhat larger."""
 
@@ -30,10 +33,14 @@ def panels(
     columns = min((4, 3), key=lambda wide: -len(methods) % wide) if len(methods) > 4 else len(methods)
     down = ceil(len(methods) / columns)
     headings = [folded(str(label), int(LETTERS * width)) for label, _ in methods]
-    further = sum(max(map(len, headings[row * columns :][:columns])) - 1 for row in range(down))
     across = max(NARROWEST, columns * width + 0.7)
-    figure = Figure(figsize=(across, down * height + LINE * further + 0.7), layout="constrained")
-    figure.suptitle("\n".join(folded(title, int(0.9 * LETTERS * across))))
+    titled = folded(title, int(0.9 * LETTERS * across))
+    lines = len(titled) + sum(max(map(len, headings[row * columns :][:columns])) for row in range(down))
+    figure = Figure(
+        figsize=(across, down * (height - LINE) + LINE * lines + 0.6),
+        layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD),
+    )
+    figure.suptitle("\n".join(titled))
     grid = figure.subplots(down, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(methods) :]:
         axes.remove()

@@ -18,8 +18,21 @@ def test_settings_in_which_runs_differ_are_a_column(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 5)):
         stored.run(tmp_path / name, {"lampe": {512: [True]}}, seed)
     both, alone = gather([tmp_path / "a", tmp_path / "b"]), gather([tmp_path / "a"])
-    assert _column(frames.scores(both.scores, {}), "settings") == ["seed 0", "seed 5"]
-    assert _column(frames.scores(alone.scores, {}), "settings") == []
+    for table in (frames.scores, lambda scores: frames.standings(scores, {})):
+        assert _column(table(both.scores), "settings") == ["seed 0", "seed 5"]
+        assert _column(table(alone.scores), "settings") == []
+
+
+def test_standings_are_by_rank(tmp_path: Path) -> None:
+    """Task by task, short lengths first, the best first, those that lack samples last."""
+    found = {"original": [False, False], "yarn": [True, None], "lampe": [True, True], "dca": [True, False]}
+    stored.run(tmp_path / "a", {method: {512: answers, 256: answers} for method, answers in found.items()})
+    stored.losses(tmp_path / "b", {"original": {512: [3, 3]}, "lampe": {512: [1, 2]}, "dca": {512: [2, 2]}})
+    table = frames.standings(gather([tmp_path / "a", tmp_path / "b"]).scores, {"b": "b.html"})
+    rows = list(zip(*(_column(table, key) for key in ("task", "length", "method")), strict=True))
+    niah = [("niah/grid", length, method) for length in (256, 512) for method in ("lampe", "dca", "original", "yarn")]
+    assert rows == [*niah, *(("ppl/exact", 512, method) for method in ("lampe", "dca", "original"))]
+    assert _column(table, "run")[-1] == ["b", "b.html"]
 
 
 def test_a_difference_counts_the_samples_that_two_methods_do_not_share(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ HOSTILE = (
 )
 LABEL = "</script><script>alert(4)</script><img src=x onerror=alert(5)>"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><script>alert(6)</script><circle r="9"/></svg>'
+LONG = "lampe:mapping_length=128,temperature=1.12,temperature_rate=0"
 METHODS = ("original", "yarn", "lampe")
 SCORES = {"original": 9.5, "yarn": math.nan, "lampe": 100.0}
 
@@ -105,6 +107,12 @@ def test_what_is_not_in_a_score_stands_beside_it(opened: Open, tmp_path: Path) -
     expect(here.locator(".warning").first).to_contain_text("1 missing, 2 failed. The cells are marked.")
 
 
+def test_a_run_that_goes_on_is_told_above_everything(opened: Open, tmp_path: Path) -> None:
+    run = replace(_small(tmp_path), writing={"run": f"run is still being written: {LABEL}"})
+    for text in (page(run, {}), site(run, {})):
+        expect(opened(text).page.locator(".warning").nth(1)).to_have_text(f"run is still being written: {LABEL}")
+
+
 def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(opened: Open, tmp_path: Path) -> None:
     run = _small(tmp_path)
     run.scores.loc[run.scores["method"] == "yarn", "score"] = 20.0
@@ -117,7 +125,7 @@ def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(ope
         ["lampe", "100.0 ± 1.50"],
     ]
     assert found.locator("td .place-1").all_inner_texts() == ["50.0", "50.0", "100.0"]
-    assert found.locator("td .place-2").all_inner_texts() == ["20.0", "20.0"]
+    assert found.locator("td .place-2").all_inner_texts() == []  # nobody is worse than the second
 
 
 def test_differences_say_how_sure_they_are(opened: Open, tmp_path: Path) -> None:
@@ -150,6 +158,7 @@ def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
 
 def test_the_keyboard_shows_a_sample(opened: Open, tmp_path: Path) -> None:
     here = opened(page(_small(tmp_path), {})).page
+    here.locator("#samples").get_by_label("Length").select_option("1024")
     here.locator("#samples .box").focus()
     for _ in here.locator("#samples thead button").all():
         here.keyboard.press("Tab")
@@ -267,6 +276,42 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, b
         assert here.evaluate(width) == 360
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_leaderboard_shows_the_score_beside_the_method(opened: Open, tmp_path: Path, width: int) -> None:
+    """On a phone without scrolling; where there is room all columns, however many tell something."""
+    methods = (LONG, "yarn", "dca")
+    runs = [
+        store(tmp_path / f"pocket-3d0d796{i}", {cell(method, task=f"task_{i}", model=f"model-{i}"): [row("a")]})
+        for i, method in enumerate(methods)
+    ]
+    found = gathered(*runs, scores={cell(LONG, task="task_0", model="model-0"): {"missing": 10, "cut": 10}})
+    found.scores["window"], found.scores["protocol"] = [256, 4096, 8192], [*methods[1:], "fair"]
+    found.scores["settings"] = "weights sha256:85fdadd77d2bb07a, dtype float32, limit none", "seed 5", ""
+    here = opened(site(found, {}), width=width).page
+    box = here.locator("#standings .box")
+    assert here.locator("#standings thead th").all_inner_texts()[:2] == ["Method", "Score"]
+    assert len(here.locator("#standings thead th").all()) == 13
+    score = here.locator("#standings tbody td").first.bounding_box()
+    assert score is not None and score["x"] + score["width"] <= width
+    if width == 1280:
+        assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
+@pytest.mark.parametrize("width", [390, 700, 1280])
+def test_pictures_are_as_large_as_drawn_and_no_link_is_cut(opened: Open, tmp_path: Path, width: int) -> None:
+    drawn = {f"{wide} inches": _svg(wide) for wide in (3, 9)}
+    here = opened(page(_small(tmp_path), drawn), width=width).page
+    assert [image.evaluate("image => image.width") for image in here.locator("img").all()] == [288, 864]
+    assert here.evaluate("document.documentElement.scrollWidth") == width
+    for link in here.locator("nav a").all():
+        box = link.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
+def _svg(inches: int) -> str:
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{72 * inches}pt" height="72pt"><circle r="9"/></svg>'
+
+
 WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).every((node) => {
   const range = document.createRange();
   range.selectNodeContents(node);
@@ -278,11 +323,10 @@ WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("build", ["report", "site"])
 def test_a_long_label_is_broken_behind_its_signs(opened: Open, tmp_path: Path, build: str, width: int) -> None:
-    label = "lampe:mapping_length=128,temperature=1.12,temperature_rate=0"
-    found = gathered(store(tmp_path / "run", {cell(label): [row("a")]}))
+    found = gathered(store(tmp_path / "run", {cell(LONG): [row("a")]}))
     here = opened(page(found, {}) if build == "report" else site(found, {}), width=width).page
-    cells = here.locator("#overview tbody th, #scores tbody th").all()
-    assert [cell.inner_text() for cell in cells] == [label] * (2 if build == "report" else 1)
+    cells = here.locator("#overview tbody th, #scores tbody th, #standings tbody th").all()
+    assert [cell.inner_text() for cell in cells] == [LONG] * (2 if build == "report" else 1)
     assert all(cell.evaluate(WHOLE) for cell in cells)
 
 
@@ -333,9 +377,9 @@ def test_without_scripts_settings_are_there_and_it_says_what_is_not(opened: Open
 def test_the_site_leads_to_the_reports_that_there_are(opened: Open, tmp_path: Path) -> None:
     runs = [store(tmp_path / name, {cell(method): [row("a")]}) for name, method in (("one", "lampe"), ("two", "yarn"))]
     found = opened(site(gathered(*runs), {"one": "one/report.html"}))
-    assert _column(found.page, "scores", "Run") == ["one", "two"]
-    links = found.page.locator("#scores tbody a")
+    assert _column(found.page, "standings", "Run") == ["one", "two"]
+    links = found.page.locator("#standings tbody a")
     assert [link.get_attribute("href") for link in links.all()] == ["one/report.html"]
-    found.page.locator("#scores").get_by_label("Run").select_option("two")
-    assert _column(found.page, "scores", "Method") == ["yarn"]
+    found.page.locator("#standings").get_by_label("Run").select_option("two")
+    assert _column(found.page, "standings", "Method") == ["yarn"]
     assert found.console == []
