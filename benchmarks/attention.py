@@ -3,14 +3,15 @@
     python -m benchmarks.attention [SHAPE [LENGTHS]]      # llama3-8b 32k,128k on a GPU, llama3-8b 2k,8k elsewhere
 
 What a model does beside attention is in ``lampe-eval speed``. Here a prompt's rotations of queries and keys count, and
-so does all that a step does to its cache; plain attention rotates nothing, which is how much too good it looks.
-Median (lowest to highest) of pairs that take turns, after one that is not counted.
+so does all that a step does to its cache, token after token; plain attention rotates nothing, which is how much too
+good it looks. Median (lowest to highest) of pairs that take turns on fresh inputs, after one that is not counted.
 """
 
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -50,60 +51,79 @@ def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k"
             for name, backend in lampe.BACKENDS.items():
                 if name == "dense":
                     continue
-                calls = _calls(config, encoding, length)
-                if why := backend.refuses(calls[0]):
+                if why := backend.refuses(_prompt(config, encoding, length)):
                     table.add_row(method, name, str(length), why)
                     continue
-                cells, plains = zip(*(_beside(call, backend) for call in calls), strict=True)
+                prompts = (_prompt(config, encoding, length) for _ in range(1 + PAIRS))
+                cells, plains = zip(
+                    _beside(prompts, backend), _beside(_steps(config, encoding, length), backend), strict=True
+                )
                 table.add_row(method, name, str(length), *cells, *(f"{1000 * plain:.2f}" for plain in plains))
     console = Console(width=160)
     console.print(table)
     console.print(", ".join(f"{key} {value}" for key, value in environment().items() if value), soft_wrap=True)
 
 
-def _calls(config: Any, encoding: lampe.Encoding, length: int) -> tuple[Call, Call]:
-    """A prompt, and the step after it, over keys that are kept turned where a backend does so."""
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    dim = config.hidden_size // heads
-
-    def random(count: int, tokens: int) -> Tensor:
-        return torch.randn(1, count, tokens, dim, device=DEVICE, dtype=DTYPE)
-
-    tables, key, value = RotaryTables(), random(groups, length + 1), random(groups, length + 1)
-    prompt = random(heads, length), key[:, :, :length], value[:, :, :length]
-    return (
-        Call(*prompt, encoding, scale=dim**-0.5, tables=tables),
-        Call(random(heads, 1), key, value, encoding, scale=dim**-0.5, start=length, turned=Turned(own=True)),
-    )
+def _prompt(config: Any, encoding: lampe.Encoding, length: int) -> Call:
+    heads, groups, dim = _shape(config)
+    key, value = _random(groups, length, dim), _random(groups, length, dim)
+    return Call(_random(heads, length, dim), key, value, encoding, scale=dim**-0.5)
 
 
-def _beside(call: Call, backend: Any) -> tuple[str, float]:
+def _steps(config: Any, encoding: lampe.Encoding, length: int) -> Iterator[Call]:
+    """Steps of one answer, over keys that are kept turned where a backend does so."""
+    heads, groups, dim = _shape(config)
+    key, value = (_random(groups, length + PAIRS + 1, dim) for _ in range(2))
+    turned, tables = Turned(own=True), RotaryTables()
+    for at in range(length, length + PAIRS + 1):
+        keys, values = key[:, :, : at + 1], value[:, :, : at + 1]
+        query = _random(heads, 1, dim)
+        yield Call(query, keys, values, encoding, scale=dim**-0.5, start=at, tables=tables, turned=turned)
+
+
+def _shape(config: Any) -> tuple[int, int, int]:
+    heads: int = config.num_attention_heads
+    return heads, config.num_key_value_heads, config.hidden_size // heads
+
+
+def _random(count: int, tokens: int, dim: int) -> Tensor:
+    return torch.randn(1, count, tokens, dim, device=DEVICE, dtype=DTYPE)
+
+
+def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
     """The ratio with its spread, and plain attention's seconds."""
-    plain = min(_plain(call), key=_seconds)
-    times = [(_seconds(plain), _seconds(lambda: backend.attend(call))) for _ in range(1 + PAIRS)][1:]
-    ratios = [own / before for before, own in times]
+    times, fastest = [], None
+    for call in calls:
+        ways = _plain(call)
+        if fastest is None:
+            fastest = min(ways, key=lambda name: statistics.median(_seconds(ways[name]) for _ in range(3)))
+        times.append((_seconds(ways[fastest]), _seconds(lambda call=call: backend.attend(call))))
+    ratios = [own / before for before, own in times[1:]]
     text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    return text, statistics.median(before for before, _ in times)
+    return text, statistics.median(before for before, _ in times[1:])
 
 
-def _plain(call: Call) -> Iterator[Callable[[], Tensor]]:
-    """Torch's kernels that take the call."""
-    causal = call.query.shape[2] > 1
+def _plain(call: Call) -> dict[str, Callable[[], Tensor]]:
+    """Torch's kernels that take the call; of one query also with the heads of a group as rows of one head."""
+    query, (_, groups, _, dim) = call.query, call.key.shape
+    causal = query.shape[2] > 1
+    forms = {"heads": query} if causal else {"heads": query, "rows": query.view(1, groups, -1, dim)}
+    found: dict[str, Callable[[], Tensor]] = {}
     for kernel in KERNELS:
-
-        def attend(kernel: SDPBackend = kernel) -> Tensor:
-            with sdpa_kernel(kernel):
-                return scaled_dot_product_attention(
-                    call.query, call.key, call.value, is_causal=causal, scale=call.scale, enable_gqa=True
-                )
-
-        if kernel == SDPBackend.MATH and causal and call.query.shape[2] > 2**13:
+        if kernel == SDPBackend.MATH and causal and query.shape[2] > 2**13:
             continue  # quadratic memory
-        try:
-            attend()
-        except RuntimeError:
-            continue
-        yield attend
+        for form, q in forms.items():
+
+            def attend(kernel: SDPBackend = kernel, q: Tensor = q) -> Tensor:
+                with sdpa_kernel(kernel):
+                    return scaled_dot_product_attention(
+                        q, call.key, call.value, is_causal=causal, scale=call.scale, enable_gqa=True
+                    )
+
+            with suppress(RuntimeError):
+                attend()
+                found[f"{kernel.name} {form}"] = attend
+    return found
 
 
 def _seconds(work: Callable[[], Any]) -> float:

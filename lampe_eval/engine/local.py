@@ -23,8 +23,12 @@ from lampe_eval.benches.base import Passage, Prompt
 CHUNK, LEAN_CHUNK = 1024, 256
 """Tokens of a passage at a time, which bounds the logits held; and where memory is short."""
 
-READ = 2048
-"""Tokens of a prompt at a time where memory is short; enough that its attention is not slowed."""
+WHOLE, READ = 32_768, 2048
+"""Tokens of a prompt that are read in one piece; and at a time where memory is short, enough for its attention.
+
+A longer prompt is read in pieces of as many, so that what is held beside its cache does not grow with it: at most 8 GB
+for Llama 3's 8B (docs/performance.md).
+"""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class LocalEngine:
         """Greedy answers, whatever else the checkpoint recommends, to prompts with one room, stops and decoding.
 
         Args:
-            lean: whether to read the prompt, which is then alone, in chunks.
+            lean: whether to read the prompt, which is then alone, in small chunks.
         """
         ids, mask = self._padded([prompt.ids for prompt in prompts])
+        piece = READ if lean else WHOLE
         steps, began = _Steps(), time.perf_counter()
-        with self._read(ids) if lean else nullcontext(lampe.growing_cache(self.model)) as cache:
+        whole = ids.shape[1] <= piece or len(ids) > 1
+        with nullcontext(lampe.growing_cache(self.model)) if whole else self._read(ids, piece) as cache:
             out = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
@@ -116,13 +122,13 @@ class LocalEngine:
         return total
 
     @contextmanager
-    def _read(self, ids: Tensor) -> Iterator[Any]:
+    def _read(self, ids: Tensor, size: int) -> Iterator[Any]:
         """The cache of a prompt ``ids[1, L]`` but for its last token, read in chunks; its length is stated within."""
         assert self._handle is not None
         cache = None
         with self._handle.prompt(ids.shape[1]):
             last = {"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}  # type: ignore[operator]
-            for *_, out in self._chunks(ids, READ, **last):
+            for *_, out in self._chunks(ids, size, **last):
                 cache = out.past_key_values
             yield cache
 

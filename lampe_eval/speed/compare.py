@@ -8,7 +8,7 @@ import math
 import os
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
@@ -34,17 +34,19 @@ class Entry:
 
     Attributes:
         method, attention: as they were asked for.
-        times: of plain attention and of the method, pair by pair.
-        room: the same of memory.
-        note: why there is nothing.
+        plain, times: of plain attention and of the method, pair by pair.
+        plain_room, room: the same of memory.
+        note: why the method has nothing.
     """
 
     method: str
     attention: str
     length: int
     way: Way
-    times: list[tuple[Cost, Cost]] = field(default_factory=list)
-    room: tuple[Room, Room] | None = None
+    plain: list[Cost] = field(default_factory=list)
+    times: list[Cost] = field(default_factory=list)
+    plain_room: list[Room] = field(default_factory=list)
+    room: list[Room] = field(default_factory=list)
     note: str = ""
 
 
@@ -77,8 +79,7 @@ class Comparison:
             for what, measure in (("time", _time), ("memory", _weigh)):
                 for entry in self.entries:
                     progress.now(f"{what} · {entry.method} · {entry.attention} · {entry.length} tokens")
-                    if not entry.note:
-                        _try(measure, self._plain, entry, self._order.pairs)
+                    measure(self._plain, entry, self._order.pairs)
                     progress.finished()
 
     @property
@@ -117,39 +118,45 @@ def growth(rows: pd.DataFrame) -> float:
 
 
 def _time(plain: Way, entry: Entry, pairs: int) -> None:
-    times = [(plain.cost(entry.length), entry.way.cost(entry.length)) for _ in range(1 + pairs)]
-    entry.times = times[1:]
+    for _ in range(1 + pairs):
+        _try(lambda: entry.plain.append(plain.cost(entry.length)))
+        entry.note = entry.note or _try(lambda: entry.times.append(entry.way.cost(entry.length)))
+    entry.plain, entry.times = entry.plain[1:], entry.times[1:]
 
 
 def _weigh(plain: Way, entry: Entry, _: int) -> None:
-    entry.room = plain.room(entry.length), entry.way.room(entry.length)
+    _try(lambda: entry.plain_room.append(plain.room(entry.length)))
+    entry.note = entry.note or _try(lambda: entry.room.append(entry.way.room(entry.length)))
 
 
-def _try(measure: Any, plain: Way, entry: Entry, pairs: int) -> None:
-    """Measures, or notes that a backend refuses or that there is not enough memory."""
+def _try(measure: Callable[[], None]) -> str:
+    """Measures; the words of a backend that refuses, or that there is not enough memory."""
     try:
-        measure(plain, entry, pairs)
+        measure()
     except lampe.LampeError as error:
-        entry.note = str(error)
+        return str(error)
     except Exception as error:
         if not memory.is_short(error):
             raise
-        entry.note = "out of memory"
-    memory.free()
+        return "out of memory"
+    finally:
+        memory.free()
+    return ""
 
 
 def _rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """The rows of one length."""
-    plain = [pair[0] for entry in entries for pair in entry.times]
-    rooms = [entry.room[0] for entry in entries if entry.room]
+    plain = [cost for entry in entries for cost in entry.plain]
+    rooms = [room for entry in entries for room in entry.plain_room]
     head = {"length": entries[0].length}
-    yield {"method": PLAIN, "attention": "sdpa", "backend": "sdpa", **head, **_numbers(plain, plain, rooms, rooms)}
+    note = "" if plain else "out of memory"
+    names = {"method": PLAIN, "attention": "sdpa", "backend": "sdpa", **head}
+    yield {**names, **_numbers(plain, plain, rooms, rooms), "pairs": len(plain), "note": note}
     for entry in entries:
-        before, own = ([pair[which] for pair in entry.times] for which in range(2))
-        room = [[both[which]] if (both := entry.room) else [] for which in range(2)]
-        backend = entry.way.backend if own else entry.attention
-        names = {"method": entry.method, "attention": entry.attention, "backend": backend}
-        yield {**names, **head, **_numbers(before, own, *room), "pairs": len(own), "note": entry.note}
+        backend = entry.way.backend if entry.times else entry.attention
+        names = {"method": entry.method, "attention": entry.attention, "backend": backend, **head}
+        numbers = _numbers(entry.plain, entry.times, entry.plain_room, entry.room)
+        yield {**names, **numbers, "pairs": len(entry.times), "note": entry.note}
 
 
 def _numbers(plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room]) -> dict[str, float]:
@@ -157,7 +164,7 @@ def _numbers(plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room])
     found: dict[str, float] = {}
     for name in ("prefill", "first", "step"):
         seconds, before = ([asdict(cost)[name] for cost in costs] for costs in (own, plain))
-        ratios = [one / other for one, other in zip(seconds, before, strict=True)]
+        ratios = [one / other for one, other in zip(seconds, before, strict=False)]
         low, high = min(ratios, default=math.nan), max(ratios, default=math.nan)
         found |= {f"{name}_s": _median(seconds), f"{name}_plain_s": _median(before), f"{name}_ratio": _median(ratios)}
         found |= {f"{name}_low": low, f"{name}_high": high}

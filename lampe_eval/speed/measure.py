@@ -117,7 +117,7 @@ class Way:
 
 @contextmanager
 def _handing_back() -> Iterator[None]:
-    """Has glibc give freed tensors back at once, so that a process's peak is what was in use; then about as it does by itself."""
+    """Has glibc give freed tensors back at once, so that a process's peak is what was in use; then about as it does."""
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, 1 << 16)

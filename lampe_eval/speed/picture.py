@@ -22,12 +22,13 @@ def drawn(frame: pd.DataFrame) -> bytes:
         for axes, cost, unit in zip(
             figure.subplots(1, 2), ("prefill_s", "step_s"), ("a prompt, s", "a token, ms"), strict=True
         ):
-            groups = frame.groupby(frame["method"] + " · " + frame["backend"].fillna("-"), sort=False)
-            for mark, (label, rows) in zip(MARKS * len(groups), groups, strict=False):
-                plain = rows["method"].iloc[0] == PLAIN
+            groups = frame.groupby(["method", "attention"], sort=False)
+            for mark, (_, rows) in zip(MARKS * len(groups), groups, strict=False):
+                method, backend = rows.iloc[0][["method", "backend"]]
                 axes.plot(
                     rows["length"], rows[cost] * (1000 if unit.endswith("ms") else 1), marker=mark, markersize=4,
-                    color="black" if plain else None, linestyle="--" if plain else "-", label=label,
+                    color="black" if method == PLAIN else None, linestyle="--" if method == PLAIN else "-",
+                    label=f"{method} · {backend}",
                 )  # fmt: skip
             axes.set(xscale="log", yscale="log", xlabel="tokens of the prompt", ylabel=unit)
             lengths = sorted(set(frame["length"]))

@@ -20,6 +20,7 @@ HEAD = [
     "step, ms",
     "/ plain",
     "first step, ms",
+    "/ plain",
     "peak, MB",
     "/ plain",
     "held, MB",
@@ -43,6 +44,7 @@ def about(frame: pd.DataFrame) -> list[str]:
     processor = f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
     return [
         f"{_pairs(frame)}; a ratio is to the plain runs that took turns with the method; one random prompt at a time",
+        "plain: the model as it is, with transformers' own cache, which is copied for each token; the methods' is not",
         "step: a token of an answer, the first of which turns the prompt's keys; peak: memory beyond the model's; "
         "held: tensors of an answer, with room for some tokens more",
         *_shortened(first),
@@ -68,7 +70,7 @@ def write(frame: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def _pairs(frame: pd.DataFrame) -> str:
-    pairs = int(frame["pairs"].max())
+    pairs = int(frame.loc[frame["method"] != PLAIN, "pairs"].max())
     return f"medians of {pairs} pairs (lowest to highest)" if pairs > 1 else "one pair, so no spread is known"
 
 
@@ -81,7 +83,8 @@ def _shortened(first: pd.Series) -> Iterator[str]:
 
 
 def _growths(frame: pd.DataFrame) -> Iterator[str]:
-    powers = {label: growth(rows) for label, rows in frame.groupby(frame.apply(_label, axis=1), sort=False)}
+    groups = frame.groupby(["method", "attention"], sort=False)
+    powers = {_label(rows.iloc[0]): growth(rows) for _, rows in groups}
     known = [f"{label} {power:.2f}" for label, power in powers.items() if not math.isnan(power)]
     if known:
         lengths = frame["length"].nunique()
@@ -96,6 +99,7 @@ def _line(row: Mapping[Any, Any]) -> Line:
         _number(1000 * row["step_s"], 2),
         "" if plain else _spread(row, "step"),
         _number(1000 * row["first_s"], 2),
+        "" if plain else _number(row["first_ratio"], 2),
         _number(row["peak_bytes"] / 1e6, 1),
         "" if plain else _number(row["peak_ratio"], 2),
         _number(row["held_bytes"] / 1e6, 1),
@@ -104,8 +108,8 @@ def _line(row: Mapping[Any, Any]) -> Line:
     return _label(row), [Value(cell) for cell in cells]
 
 
-def _label(row: Mapping[Any, Any]) -> str:
-    """The method, and who attended."""
+def _label(row: Mapping[Any, Any] | pd.Series) -> str:
+    """The method, and who attended, or was to."""
     return f"{row['method']} · {row['backend']}"
 
 

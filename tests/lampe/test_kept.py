@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, LlamaForCausalLM, StaticCache
 
 import lampe
-from lampe.attention.turned import Step, Turned
+from lampe.attention.turned import Moves, Step, Steps, Turned
 from lampe.kept import KeptKeys
 from lampe.methods import METHODS
 from tests.lampe.tiny import llama, random_ids
@@ -282,6 +282,55 @@ def test_turned_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCaus
             out = model(tokens[:, 2:], attention_mask=mask, past_key_values=cache, use_cache=True)
             found.append(out.logits[:, -1])
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+def test_a_step_that_fails_leaves_keys_as_they_were(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, tokens = random_ids(PROMPT), random_ids(2)
+    turn = Moves.turn
+    failing = iter([False, True, False, False, False, False])
+
+    def sometimes(moves: Moves, *inputs: Any) -> None:
+        if next(failing):
+            raise MemoryError
+        turn(moves, *inputs)
+
+    with lampe.patch(model, "lampe", check=False):
+        cache = _read(model, ids, lampe.growing_cache(model))
+        monkeypatch.setattr(Moves, "turn", sometimes)
+        with pytest.raises(MemoryError):
+            _step(model, tokens[:, :1], cache)
+        cache.layers[0].crop(-1)
+        cache.layers[1].crop(-1)
+        ours = _step(model, tokens[:, :1], cache)
+        plain = _read(model, ids, _dynamic(model))
+        monkeypatch.setattr(Moves, "turn", turn)
+        torch.testing.assert_close(ours, _step(model, tokens[:, :1], plain), atol=1e-5, rtol=0)
+
+
+def test_who_has_keys_of_a_growing_cache_keeps_them(model: LlamaForCausalLM) -> None:
+    with lampe.patch(model, "lampe", check=False):
+        cache = _after_some_steps(model, _read(model, random_ids(PROMPT), lampe.growing_cache(model)))
+        held = [layer.keys for layer in cache.layers]
+        copies = [keys.clone() for keys in held]
+        _after_some_steps(model, cache)
+    assert all(torch.equal(one, other) for one, other in zip(held, copies, strict=True))
+
+
+def test_a_step_is_of_one_device() -> None:
+    steps, encoding = Steps(), lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT)
+    here, there = (steps.of(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
+    assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
+    assert steps.of(encoding, PROMPT, torch.device("cpu")) is here
+
+
+def test_tables_made_in_inference_mode_serve_gradients() -> None:
+    model, ids = llama(), random_ids(PROMPT)
+    with lampe.patch(model, "lampe", check=False):
+        with torch.inference_mode():
+            model(ids, use_cache=False)
+        with torch.enable_grad():
+            model(ids, use_cache=False).logits.sum().backward()
+    assert model.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
 
 
 def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(model: LlamaForCausalLM) -> None:

@@ -80,6 +80,15 @@ def test_short_of_memory_a_prompt_is_read_in_chunks(engine: LocalEngine, monkeyp
     assert (outcome["prediction"], outcome["tokens_out"]) == (expected["prediction"], expected["tokens_out"])
 
 
+def test_a_long_prompt_is_read_in_pieces(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = _prompts(engine, 220)
+    (expected,) = attempt(engine, prompts)
+    _short_unless(engine, monkeypatch, lean=True)
+    monkeypatch.setattr("lampe_eval.engine.local.WHOLE", 100)
+    (outcome,) = attempt(engine, prompts)
+    assert outcome["prediction"] == expected["prediction"] and "lean" not in outcome
+
+
 def test_what_did_not_fit_is_not_tried_in_one_piece_again(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     _short_unless(engine, monkeypatch, lean=True)
     monkeypatch.setattr("lampe_eval.engine.local.READ", 50)

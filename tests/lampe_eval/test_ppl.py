@@ -189,7 +189,7 @@ def test_too_little_text_is_said(tmp_path: Path, pocket: Pocket) -> None:
 
 
 def _lines(*rows: object) -> bytes:
-    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
 
 
 def _parquet(path: Path, **columns: list[Any]) -> bytes:
