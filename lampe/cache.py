@@ -21,9 +21,9 @@ CHUNK = 128
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """An empty cache for ``past_key_values`` of a patched model; None where the model brings a kind of its own.
+    """An empty cache for ``past_key_values`` of a model, patched or not; None where it brings a kind of its own.
 
-    Layers that see all tokens are ``GrowingLayer``; those with a sliding window, or no keys, are transformers' own.
+    It goes with the patch under which it was filled, as every cache does, and with no gradients. Layers that see all tokens are ``GrowingLayer``; those with a sliding window, or no keys, are transformers' own.
     """
     if not model._supports_default_dynamic_cache():  # type: ignore[operator]
         return None
