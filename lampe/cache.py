@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from lampe.attention.turned import Steps, Turned
+from lampe.errors import UnsupportedModel
 
 CHUNK = 128
 """Tokens by which room grows."""
@@ -23,8 +24,14 @@ CHUNK = 128
 def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
     """An empty cache for ``past_key_values`` of a model, patched or not; None where it brings a kind of its own.
 
-    It goes with the patch under which it was filled, as every cache does, and with no gradients. Layers that see all tokens are ``GrowingLayer``; those with a sliding window, or no keys, are transformers' own.
+    It goes with the patch under which it was filled, as every cache does, and knows no gradients. Layers that see all
+    tokens are ``GrowingLayer``; those with a sliding window, or no keys, are transformers' own.
+
+    Raises:
+        UnsupportedModel: for what is no model of transformers.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModel(f"a {type(model).__name__} is no model of transformers: no cache fits it")
     if not model._supports_default_dynamic_cache():  # type: ignore[operator]
         return None
     cache = DynamicCache(config=model.config)
