@@ -84,7 +84,11 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
 
 def _has_samples(store: Store) -> bool:
-    return any(store.rows(cell) for cell in store.cells())
+    """Whether a sample of a cell is stored; refuses samples of which nothing says what cells they belong to."""
+    cells = store.cells()
+    if not cells and any(store.folder.glob("samples/**/*.jsonl")):
+        raise UserError(f"{store.folder / 'cells.jsonl'}: missing; the same command again writes it anew")
+    return any(store.rows(cell) for cell in cells)
 
 
 def _writers(runs: Mapping[str, Store]) -> dict[str, str]:

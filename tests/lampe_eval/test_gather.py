@@ -159,3 +159,10 @@ def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder; give a run's folder"):
         gather([tmp_path / "nothing"])
+
+
+def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
+    stored.run(tmp_path, FOUND)
+    (tmp_path / "cells.jsonl").unlink()
+    with pytest.raises(UserError, match=r"cells\.jsonl: missing; the same command again writes it anew"):
+        gather([tmp_path])
