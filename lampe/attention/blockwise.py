@@ -4,7 +4,7 @@ Each region of a tile is an ordinary attention over one run of keys, and the par
 an answer reads keys that are turned already, where the caller keeps them (``Call.turned``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -32,15 +32,20 @@ class Blockwise(Backend):
     def attend(self, call: Call) -> Tensor:
         if step := call.step():
             call.tables.forget()
-            return merge(self._step_parts(call, step)).flatten(1, 2)
+            return self.merged(self._step_parts(call, step)).flatten(1, 2)
         tiles = walk(call.encoding.plan, call.start, call.stop, call.first)
         query, keys = call.grouped_query(), _keys(call, tiles)
         if len(tiles) == 1:
-            return merge(self._parts(call, tiles[0], query, keys)).flatten(1, 2)
+            return self.merged(self._parts(call, tiles[0], query, keys)).flatten(1, 2)
         out = query.new_empty(*query.shape[:-1], call.value.shape[-1])
         for tile in tiles:
-            out[..., tile.begin - call.start : tile.end - call.start, :] = merge(self._parts(call, tile, query, keys))
+            rows = slice(tile.begin - call.start, tile.end - call.start)
+            out[..., rows, :] = self.merged(self._parts(call, tile, query, keys))
         return out.flatten(1, 2)
+
+    def merged(self, parts: Iterable[Partial]) -> Tensor:
+        """Output of all parts together."""
+        return merge(parts)
 
     def partials(self, call: Call, piece: Piece, q: Tensor, k: Tensor, v: Tensor) -> list[Partial]:
         """The parts of one piece: ``q[B, G, R, Q, D]`` over ``k[B, G, K, D]`` and ``v[B, G, K, D]``."""

@@ -6,7 +6,7 @@ moving edges of a piece are. A plan of chunks has a tile for each chunk, so it m
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from lampe.attention import fused
 from lampe.attention.blockwise import Blockwise
 from lampe.attention.call import Call
 from lampe.attention.partial import Partial
@@ -58,6 +59,9 @@ class Flash(Blockwise):
         if dims[0] != dims[1] or dims[0] % 8 or dims[0] > 256:
             return f"it takes heads of 8, 16, ... 256 dimensions, not of {dims[0]} and {dims[1]}"
         return None
+
+    def merged(self, parts: Iterable[Partial]) -> Tensor:
+        return fused.merge(parts)
 
     def partials(self, call: Call, piece: Piece, q: Tensor, k: Tensor, v: Tensor) -> list[Partial]:
         seen = k.shape[2] - q.shape[3] if piece.left else -1

@@ -208,3 +208,28 @@ def decode(
     some = tl.where(total == 0.0, 1.0, total)
     tl.store(lse + row, tl.where(total == 0.0, float("-inf"), (top + tl.log2(some)) / LOG2E), mask=real)
     tl.store(out + row[:, None] * E + e[None, :], acc / some[:, None], mask=real[:, None] & (e < E)[None, :])
+
+
+@triton.jit
+def both(
+    one, a_b, a_h, a_q, one_lse, other, c_b, c_h, c_q, other_lse, out, o_b, o_h, o_q, lse, Q, H,
+    E: tl.constexpr, EP: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    """Two parts ``[B, H, Q, E]`` of attention as one, by their log-sum-exps ``[B, H, Q]``."""
+    b, h = (tl.program_id(1) // H).to(tl.int64), (tl.program_id(1) % H).to(tl.int64)
+    rows = tl.program_id(0) * M + tl.arange(0, M)
+    e, wide, real = tl.arange(0, EP), rows.to(tl.int64)[:, None], rows < Q
+    mask = real[:, None] & (e < E)[None, :]
+    x = tl.load(one + b * a_b + h * a_h + wide * a_q + e[None, :], mask=mask, other=0.0).to(tl.float32)
+    y = tl.load(other + b * c_b + h * c_h + wide * c_q + e[None, :], mask=mask, other=0.0).to(tl.float32)
+    row = tl.program_id(1).to(tl.int64) * Q + rows
+    x_lse = tl.load(one_lse + row, mask=real, other=float("-inf"))
+    y_lse = tl.load(other_lse + row, mask=real, other=float("-inf"))
+    top = tl.maximum(x_lse, y_lse)
+    base = tl.where(top == float("-inf"), 0.0, top)
+    x_share, y_share = tl.exp(x_lse - base), tl.exp(y_lse - base)
+    total = x_share + y_share
+    some = tl.where(total == 0.0, 1.0, total)
+    merged = (x_share[:, None] * x + y_share[:, None] * y) / some[:, None]
+    tl.store(out + b * o_b + h * o_h + wide * o_q + e[None, :], merged.to(out.dtype.element_ty), mask=mask)
+    tl.store(lse + row, tl.where(total == 0.0, float("-inf"), base + tl.log(some)), mask=real)

@@ -28,10 +28,13 @@ SIZES = {
     "turn": dict(KEYS, N=32),
     "prefill": dict(KEYS, **VALUES, M=32, N=32, S=3, SINKS=True),
     "decode": dict(KEYS, **VALUES, M=16, N=32, S=3, SPLIT=64),
+    "both": dict(E=80, EP=128, M=64),
 }
-FLOATS = dict.fromkeys(("cos", "sin", "q_cos", "q_sin", "k_cos", "k_sin", "lse"), "*fp32")
+FLOATS = dict.fromkeys((
+    "cos", "sin", "q_cos", "q_sin", "k_cos", "k_sin", "lse", "one_lse", "other_lse",
+), "*fp32")
 INDICES = dict.fromkeys(("low", "high", "rotation"), "*i32")
-HALVES = dict.fromkeys(("x", "query", "key", "keys", "value", "sinks", "out"), "*bf16")
+HALVES = dict.fromkeys(("x", "query", "key", "keys", "value", "sinks", "out", "one", "other"), "*bf16")
 for name, sizes in SIZES.items():
     kernel = getattr(kernels, name)
     types = {"scale": "fp32", **FLOATS, **INDICES, **HALVES, **dict.fromkeys(sizes, "constexpr")}
@@ -54,4 +57,4 @@ def test_the_kernels_compile_for_compute_capability_8(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert run.stdout.split() == ["turn", "prefill", "decode"], run.stderr
+    assert run.stdout.split() == ["turn", "prefill", "decode", "both"], run.stderr

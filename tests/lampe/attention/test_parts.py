@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lampe.attention import cpu, definition
+from lampe.attention import cpu, definition, fused
 from lampe.attention.logits import UNCHANGED
 from lampe.attention.partial import Partial, merge, sink
 
@@ -40,6 +40,29 @@ def test_a_kernel_attends_to_what_a_query_owns(
     torch.testing.assert_close(merge(parts), logits.softmax(-1) @ v[:, :, None], atol=1e-5, rtol=1e-5)
     lse = torch.stack([part.lse for part in parts]).logsumexp(0)
     torch.testing.assert_close(lse, logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_kernel_merges_as_torch_does(count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More queries than a tile holds, heads of no power of two, parts that some queries have nothing of."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    parts = []
+    for index in range(count):
+        out = torch.randn(2, 70, 6, 24).to(dtype).transpose(1, 2).unflatten(1, (2, 3))
+        lse = 20 * torch.randn(2, 2, 3, 70)
+        lse[..., :: index + 2] = -torch.inf
+        parts.append(Partial(out, lse))
+    merged, expected = fused.merge(parts), merge(parts)
+    has_some = torch.stack([part.lse for part in parts]).amax(0) > -torch.inf
+    assert merged.dtype == dtype and torch.isfinite(merged).all()
+    torch.testing.assert_close(
+        merged[has_some],
+        expected[has_some],
+        atol=1e-6 if dtype == torch.float32 else 1e-2,
+        rtol=1e-2 if dtype == torch.bfloat16 else 1e-5,
+    )
 
 
 @pytest.mark.parametrize("split", [1, 13, 63])
