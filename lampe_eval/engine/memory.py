@@ -40,7 +40,7 @@ def taken(device: torch.device) -> int | None:
 
 def tensors(device: torch.device) -> int:
     """Bytes of all tensors on a device that Python holds, each storage once."""
-    every = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
+    every = (each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter))
     found = (each.untyped_storage() for each in every if each.device == device)
     return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
 

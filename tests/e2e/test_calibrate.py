@@ -112,7 +112,7 @@ def test_scores_that_are_no_numbers_are_not_fitted(
     monkeypatch.setattr(LocalEngine, "loss", lambda self, passage, **lean: math.inf)
     order = ("calibrate", "--method", "dca", *SMALL, "--output", str(tmp_path / "cal"))
     assert _cli(monkeypatch, *order) == 2
-    assert "at 256 tokens scores inf; nothing was fitted" in capsys.readouterr().err
+    assert "at 64 tokens scores inf; nothing was fitted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
