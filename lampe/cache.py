@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lampe.attention.turned import Steps, Turned
+from lampe.attention.turned import Steps, TurnedRows
 from lampe.errors import UnsupportedModel
 
 CHUNK = 128
@@ -44,7 +44,7 @@ class GrowingLayer(DynamicLayer):
 
     def __init__(self, **options: Any) -> None:
         self._keys: Tensor | None = None
-        self._turned: Turned | None = None
+        self._turned: TurnedRows | None = None
         self._rooms = _Room(), _Room()
         super().__init__(**options)  # type: ignore[no-untyped-call]
 
@@ -63,10 +63,10 @@ class GrowingLayer(DynamicLayer):
         if self._turned is not None:
             self._turned.forget()
 
-    def turned(self, steps: Steps) -> Turned:
+    def turned(self, steps: Steps) -> TurnedRows:
         """What turns the keys."""
         if self._turned is None:
-            self._turned = Turned(steps, own=True)
+            self._turned = TurnedRows(steps, own=True)
         return self._turned
 
     @classmethod

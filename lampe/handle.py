@@ -159,18 +159,19 @@ class Handle:
             raise UnsupportedModel(f"{type(module).__name__} attends to more than the tokens of a text")
         frame = self._frame(mask)
         rows = self._rows_of(dataclasses.replace(self.layers.of[module], local=frame.local), frame)
-        turned = self._kept.of(module, key)
+        kept = self._kept.of(module, key)
         if frame.rows == (range(frame.stop),):
+            turned = None if kept is None else kept.whole(key)
             return self._attend_row(rows[0], frame, query, key, value, scale, logits, turned)
-        if turned:
-            turned.restore(key)
         out = query.new_zeros(*query.shape[:3], value.shape[-1])
         for row in rows:
             columns = slice(max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start))
             if columns.start < columns.stop:
                 one = slice(row.index, row.index + 1)
                 q = query[one, :, columns]
-                out[one, :, columns] = self._attend_row(row, frame, q, key[one], value[one], scale, logits)
+                start = max(0, row.tokens.start - frame.offset)
+                turned = None if kept is None else kept.row(key, row.index, start)
+                out[one, :, columns] = self._attend_row(row, frame, q, key[one], value[one], scale, logits, turned)
         return out
 
     def _attend_row(
@@ -182,7 +183,7 @@ class Handle:
         value: Tensor,
         scale: float,
         logits: Logits,
-        turned: Turned | None = None,
+        turned: Turned | None,
     ) -> Tensor:
         first = max(row.tokens.start, frame.offset)
         tokens = slice(first - frame.offset, row.tokens.stop - frame.offset)

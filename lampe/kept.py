@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
-from lampe.attention.turned import Steps, Turned
+from lampe.attention.turned import Steps, TurnedRows
 from lampe.cache import GrowingLayer
 
 
@@ -27,7 +27,7 @@ from lampe.cache import GrowingLayer
 class _Layer:
     """What was turned of a cache's layer, and the keys that it held then."""
 
-    turned: Turned
+    turned: TurnedRows
     keys: weakref.ref[Tensor] | None = None
     version: int = 0
 
@@ -63,7 +63,7 @@ class KeptKeys:
                 kept.turned.forget()
         self._reached[module] = layer and weakref.ref(layer)
 
-    def of(self, module: nn.Module, keys: Tensor) -> Turned | None:
+    def of(self, module: nn.Module, keys: Tensor) -> TurnedRows | None:
         """What is kept of the keys that a module's attention is handed; None where they are not a cache's own."""
         if (growing := GrowingLayer.of(keys)) is not None:
             return growing.turned(self._steps)
@@ -71,6 +71,6 @@ class KeptKeys:
         layer = reached and reached()
         if layer is None or getattr(layer, "keys", None) is not keys or keys.is_inference():
             return None
-        kept = self._of.setdefault(layer, _Layer(Turned(self._steps)))
+        kept = self._of.setdefault(layer, _Layer(TurnedRows(self._steps)))
         kept.note(keys)
         return kept.turned

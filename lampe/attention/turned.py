@@ -24,8 +24,8 @@ from lampe.rope import Rope
 
 CHUNK = 512
 """Keys by which a copy grows."""
-KINDS = 7
-"""Other encodings and devices of a token whose steps are remembered: kinds of layers, rows of a batch."""
+KINDS = 63
+"""Other encodings and devices whose latest steps are remembered: kinds of layers, rows of a batch."""
 
 
 class Run(NamedTuple):
@@ -106,7 +106,7 @@ class Step:
 
 
 class Steps:
-    """The steps of the latest token, which all layers of a model share."""
+    """The latest step of each encoding, which all layers of a model share."""
 
     def __init__(self) -> None:
         self._latest: list[Step] = []
@@ -116,8 +116,8 @@ class Steps:
         for step in self._latest:
             if step.encoding is encoding and (step.at, step.device) == (at, device):
                 return step
-        latest = [step for step in self._latest if step.at == at]
-        self._latest = [*latest[-KINDS:], Step(encoding, at, device)]
+        others = [step for step in self._latest if step.encoding is not encoding or step.device != device]
+        self._latest = [*others[-KINDS:], Step(encoding, at, device)]
         return self._latest[-1]
 
 
@@ -175,6 +175,48 @@ class Turned:
         self._copy[:, :, self._copied : stop] = key[:, :, self._copied :]
         self._copied = stop
         return self._copy
+
+
+class TurnedRows:
+    """The turned keys of one layer: of all its rows together, or where rows are padded, of each by itself.
+
+    Args:
+        own: as ``Turned`` has it.
+    """
+
+    def __init__(self, steps: Steps, own: bool = False) -> None:
+        self._steps, self._own = steps, own
+        self._of: dict[tuple[int, int] | None, Turned] = {}
+
+    def whole(self, key: Tensor) -> Turned:
+        """Of all rows of ``key[B, G, K, D]``."""
+        return self._part(key, None)
+
+    def row(self, key: Tensor, index: int, start: int) -> Turned:
+        """Of the row ``index``, whose tokens begin at the column ``start``."""
+        return self._part(key, (index, start))
+
+    def restore(self, key: Tensor) -> None:
+        """Turns a cache's own keys back to what they were when they came; leaves others alone."""
+        for part, turned in self._of.items():
+            turned.restore(key if part is None else key[part[0] : part[0] + 1, :, part[1] :])
+
+    def forget(self) -> None:
+        """Takes no key for turned from now on."""
+        self._of.clear()
+
+    def _part(self, key: Tensor, part: tuple[int, int] | None) -> Turned:
+        if part not in self._of:
+            if any(_overlap(part, other) for other in self._of):
+                self.restore(key)
+                self.forget()
+            self._of[part] = Turned(self._steps, self._own)
+        return self._of[part]
+
+
+def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    """Whether two parts of a layer, all of it or a row from a column on, have keys in common."""
+    return one is None or other is None or one[0] == other[0]
 
 
 def _alike(one: Encoding, other: Encoding) -> bool:

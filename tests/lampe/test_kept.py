@@ -175,6 +175,55 @@ def test_a_step_turns_the_new_key_and_one_at_each_boundary(
     assert len(others) == 22 and max(others) <= most
 
 
+@pytest.mark.parametrize("made", [_growing, _dynamic])
+@pytest.mark.parametrize("method", ["lampe", "chunkllama"])
+def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
+    model: LlamaForCausalLM, method: str, made: Callable[[LlamaForCausalLM], Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned: list[int] = []
+    moves = Step.moves
+
+    def spy(step: Step, held: Any) -> Any:
+        out = moves(step, held)
+        turned.append(len(out[0].index) if out[0] else 0)
+        return out
+
+    monkeypatch.setattr(Step, "moves", spy)
+    ids, tokens, pads = random_ids(PROMPT, rows=2), random_ids(8, rows=2), (0, 63)
+    mask = torch.ones(2, PROMPT + 8, dtype=torch.long)
+    mask[1, : pads[1]] = 0
+    cache, together = made(model), []
+    with lampe.patch(model, method, check=False):
+        model(ids, attention_mask=mask[:, :PROMPT], past_key_values=cache, use_cache=True)
+        for at in range(8):
+            out = model(
+                tokens[:, at : at + 1], attention_mask=mask[:, : PROMPT + at + 1], past_key_values=cache, use_cache=True
+            )
+            together.append(out.logits[:, -1])
+        assert max(turned[4:]) <= 3, "two rows in each of two layers, once all their keys, then few"
+        for row, pad in enumerate(pads):
+            alone = _read(model, ids[row : row + 1, pad:], _dynamic(model))
+            for at in range(8):
+                logits = _step(model, tokens[row : row + 1, at : at + 1], alone)
+                torch.testing.assert_close(together[at][row : row + 1], logits, atol=1e-5, rtol=0)
+
+
+def test_a_batch_may_come_to_be_padded_and_whole_again(model: LlamaForCausalLM) -> None:
+    """What is turned of all rows together, then of one by itself, then of all again."""
+    ids, tokens, found = random_ids(PROMPT, rows=2), random_ids(6, rows=2), []
+    for made in (_growing, _dynamic):
+        cache, logits = made(model), []
+        with lampe.patch(model, "lampe", check=False) as handle, handle.prompt(PROMPT):
+            _step(model, ids, cache)
+            for at in range(6):
+                mask = torch.ones(2, PROMPT + at + 1, dtype=torch.long)
+                mask[1, : 40 * (at in (2, 3))] = 0
+                options = {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
+                logits.append(model(tokens[:, at : at + 1], **options).logits[:, -1])
+        found.append(logits)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
 def test_what_is_kept_goes_with_the_cache(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     stores: list[weakref.ref[Tensor]] = []
     update = Turned.update
@@ -321,6 +370,15 @@ def test_a_step_is_of_one_device() -> None:
     here, there = (steps.of(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
     assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
     assert steps.of(encoding, PROMPT, torch.device("cpu")) is here
+
+
+def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
+    """Each row is at a token of its own."""
+    steps, method = Steps(), lampe.method_of("lampe")
+    rows = [(method.encode(lampe.Geometry(window=64, head_dim=16), length), length) for length in (100, 120, 150)]
+    first, second = ([steps.of(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next"))
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert steps.of(rows[0][0], 101, torch.device("cpu")) is not first[0]
 
 
 def test_tables_made_in_inference_mode_serve_gradients() -> None:
