@@ -79,7 +79,7 @@ class GrowingLayer(DynamicLayer):
         """All keys and values with the new ones ``[B, G, n, D]``; as they came where there are several."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        held = self._keys
+        held = None if self._keys is None else _writable(self._keys)
         if self._turned is not None and held is not None and key_states.shape[2] > 1:
             self._turned.restore(held)
         self._keys = self._rooms[0].joined(held, key_states)

@@ -391,9 +391,10 @@ def test_tables_made_in_inference_mode_serve_gradients() -> None:
     assert model.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
 
 
-def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(model: LlamaForCausalLM) -> None:
-    ids, tokens = random_ids(PROMPT), random_ids(2)
-    with lampe.patch(model, "lampe", check=False):
+@pytest.mark.parametrize("more", [1, 3])
+def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(model: LlamaForCausalLM, more: int) -> None:
+    ids, tokens = random_ids(PROMPT), random_ids(1 + more)
+    with lampe.patch(model, "lampe", check=False) as handle, handle.prompt(PROMPT):
         cache = lampe.growing_cache(model)
         with torch.inference_mode():
             _step(model, ids, cache)
