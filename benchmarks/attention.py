@@ -9,7 +9,6 @@ good it looks. Median (lowest to highest) of pairs that take turns on fresh inpu
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -28,6 +27,7 @@ from lampe.attention.rotary import RotaryTables
 from lampe.attention.turned import Turned
 from lampe_eval.cards import shipped_card
 from lampe_eval.running.environment import environment
+from lampe_eval.speed.measure import seconds
 from lampe_eval.speed.subject import ShapeCard
 from lampe_eval.suite import listed, parse_length
 
@@ -35,7 +35,7 @@ PAIRS = 5
 METHODS = ("lampe", "selfextend", "dca")
 KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 GPU = torch.cuda.is_available()
-DEVICE, DTYPE = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
+DEVICE, DTYPE = (torch.device("cuda"), torch.bfloat16) if GPU else (torch.device("cpu"), torch.float32)
 
 
 @torch.no_grad()
@@ -96,8 +96,8 @@ def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
     for call in calls:
         ways = _plain(call)
         if fastest is None:
-            fastest = min(ways, key=lambda name: statistics.median(_seconds(ways[name]) for _ in range(3)))
-        times.append((_seconds(ways[fastest]), _seconds(lambda call=call: backend.attend(call))))
+            fastest = min(ways, key=lambda name: statistics.median(seconds(ways[name], DEVICE) for _ in range(3)))
+        times.append((seconds(ways[fastest], DEVICE), seconds(lambda call=call: backend.attend(call), DEVICE)))
     ratios = [own / before for before, own in times[1:]]
     text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     return text, statistics.median(before for before, _ in times[1:])
@@ -124,19 +124,6 @@ def _plain(call: Call) -> dict[str, Callable[[], Tensor]]:
                 attend()
                 found[f"{kernel.name} {form}"] = attend
     return found
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    if not GPU:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-    events[0].record()
-    work()
-    events[1].record()
-    events[1].synchronize()
-    return events[0].elapsed_time(events[1]) / 1000
 
 
 if __name__ == "__main__":

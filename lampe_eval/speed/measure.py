@@ -59,8 +59,8 @@ class Way:
         """Of a random prompt."""
         ids = self._ids(length)
         with self._ready(length) as cache:
-            prefill = self._seconds(lambda: self._read(ids, cache))
-            steps = [self._seconds(lambda: self._step(cache)) for _ in range(1 + STEPS)]
+            prefill = seconds(lambda: self._read(ids, cache), self.model.device)
+            steps = [seconds(lambda: self._step(cache), self.model.device) for _ in range(1 + STEPS)]
         return Cost(prefill, steps[0], statistics.median(steps[1:]))
 
     @torch.no_grad()
@@ -101,18 +101,19 @@ class Way:
     def _ids(self, length: int) -> Tensor:
         return torch.randint(0, self.model.config.get_text_config().vocab_size, (1, length), device=self.model.device)
 
-    def _seconds(self, work: Callable[[], Any]) -> float:
-        """Of the device, between two events where it has them."""
-        if self.model.device.type != "cuda":
-            began = time.perf_counter()
-            work()
-            return time.perf_counter() - began
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
-        events[0].record()
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """What some work takes; on a GPU between two events of the device."""
+    if device.type != "cuda":
+        began = time.perf_counter()
         work()
-        events[1].record()
-        events[1].synchronize()
-        return float(events[0].elapsed_time(events[1])) / 1000
+        return time.perf_counter() - began
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+    events[0].record()
+    work()
+    events[1].record()
+    events[1].synchronize()
+    return float(events[0].elapsed_time(events[1])) / 1000
 
 
 @contextmanager
