@@ -1,6 +1,5 @@
 """Parts of attention merged by a kernel, two at a time: one launch where torch has four, and no copy between."""
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from lampe.attention import partial
 from lampe.attention.partial import Partial
+from lampe.attention.triton import dense_rows, kernels_module, power
 
 ROWS = 64
 """Queries of one program."""
@@ -34,19 +34,12 @@ def _serves(out: Tensor) -> bool:
 
 def _both(a: Partial, b: Partial, dtype: torch.dtype) -> Partial:
     """Two parts ``[B, G, R, Q, E]`` as one."""
-    kernels = importlib.import_module("lampe.attention.kernels")
-    (one, other), shape = (_rows(part.out) for part in (a, b)), a.out.shape
+    (one, other), shape = (dense_rows(part.out.flatten(1, 2)) for part in (a, b)), a.out.shape
     lses = [part.lse.reshape(one.shape[:3]).contiguous() for part in (a, b)]
     batch, heads, queries, wide = one.shape
     out, lse = one.new_empty(one.shape, dtype=dtype), torch.empty_like(lses[0])
-    kernels.both[-(-queries // ROWS), batch * heads](
+    kernels_module().both[-(-queries // ROWS), batch * heads](
         one, *one.stride()[:3], lses[0], other, *other.stride()[:3], lses[1], out, *out.stride()[:3], lse,
-        queries, heads, E=wide, EP=1 << (wide - 1).bit_length(), M=ROWS,
+        queries, heads, E=wide, EP=power(wide), M=ROWS,
     )  # fmt: skip
     return Partial(out.view(shape), lse.view(shape[:-1]))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """``x[B, G, R, Q, E]`` as ``[B, H, Q, E]`` with its last dimension dense."""
-    flat = x.flatten(1, 2)
-    return flat if flat.stride(-1) == 1 else flat.contiguous()

@@ -80,13 +80,13 @@ class Triton(Backend):
 
 def _prefill(call: Call) -> Tensor:
     """All queries over keys that are turned once by each of the plan's key maps."""
-    kernels, encoding = _kernels(), call.encoding
+    kernels, encoding = kernels_module(), call.encoding
     batch, heads, queries, _ = call.query.shape
     _, groups, keys, wide = call.value.shape
     low, high = _edges(encoding.plan, call.start, call.stop, call.first, call.query.device)
     maps, rotation = _key_maps(encoding.plan, call.query.device)
     turned = _turned_keys(call, maps)
-    query, value = _rows(call.grouped_query().flatten(1, 2)), _rows(call.value)
+    query, value = dense_rows(call.grouped_query().flatten(1, 2)), dense_rows(call.value)
     out = query.new_empty(batch, queries, heads, wide).transpose(1, 2)
     asked = tuple(region.query for region in encoding.plan)
     cos, sin = call.tables.stacked(asked, encoding, encoding.sharpness.factor**2, call.stop, query.device)
@@ -105,10 +105,10 @@ def _prefill(call: Call) -> Tensor:
 def _turned_keys(call: Call, maps: tuple[PositionMap, ...]) -> Tensor:
     """The keys turned by each map, ``[V, B, G, K, D]``."""
     batch, groups, keys, _ = call.key.shape
-    key, turned = _rows(call.key), call.key.new_empty(len(maps), *call.key.shape)
+    key, turned = dense_rows(call.key), call.key.new_empty(len(maps), *call.key.shape)
     cos, sin = call.tables.stacked(maps, call.encoding, 1.0, call.first + keys, call.key.device)
     for index, out in enumerate(turned):
-        _kernels().turn[-(-keys // TURN), batch * groups](
+        kernels_module().turn[-(-keys // TURN), batch * groups](
             key, *key.stride()[:3], out, *out.stride()[:2], cos[index], sin[index], call.first, keys, groups,
             **_shape(call), N=TURN,
         )  # fmt: skip
@@ -117,14 +117,14 @@ def _turned_keys(call: Call, maps: tuple[PositionMap, ...]) -> Tensor:
 
 def _decode(call: Call) -> Tensor:
     """One query: the splits' parts ``[B, G, splits, R, E]``, merged."""
-    kernels, encoding = _kernels(), call.encoding
+    kernels, encoding = kernels_module(), call.encoding
     batch, heads, _, dim = call.query.shape
     _, groups, keys, wide = call.value.shape
     device = call.query.device
     low, high = _edges(encoding.plan, call.start, call.stop, call.first, device)
     maps, rotation = _key_maps(encoding.plan, device)
     cos, sin = call.tables.stacked(maps, encoding, 1.0, call.first + keys, device)
-    query, key, value = call.grouped_query().flatten(1, 2), _rows(call.key), _rows(call.value)
+    query, key, value = call.grouped_query().flatten(1, 2), dense_rows(call.key), dense_rows(call.value)
     splits, rows = -(-keys // SPLIT), heads // groups
     out = torch.empty(batch, groups, splits, rows, wide, device=device)
     lse = torch.empty(batch, groups, splits, rows, device=device)
@@ -132,7 +132,7 @@ def _decode(call: Call) -> Tensor:
     kernels.decode[splits, batch * groups](
         query, *query.stride()[:2], key, *key.stride()[:3], value, *value.stride()[:3], out, lse,
         low, high, q_cos, q_sin, rotation, cos, sin, cos.shape[1], call.first, keys, groups, rows,
-        call.scale * LOG2E, **_shape(call), **_values(call), M=max(16, _power(rows)), N=DECODE.keys, S=len(low),
+        call.scale * LOG2E, **_shape(call), **_values(call), M=max(16, power(rows)), N=DECODE.keys, S=len(low),
         SPLIT=SPLIT, num_warps=DECODE.warps, num_stages=DECODE.stages,
     )  # fmt: skip
     if call.logits.sinks is not None:
@@ -143,7 +143,8 @@ def _decode(call: Call) -> Tensor:
     return merged.to(query.dtype).view(batch, heads, 1, wide)
 
 
-def _kernels() -> ModuleType:
+def kernels_module() -> ModuleType:
+    """The kernels, imported when first needed."""
     return importlib.import_module("lampe.attention.kernels")
 
 
@@ -151,21 +152,21 @@ def _shape(call: Call) -> dict[str, int]:
     """Compile-time sizes of keys and of their rotation."""
     rope, dim = call.encoding.rope, call.query.shape[-1]
     pairs = {"P": len(rope.inv_freq), "BEGIN": rope.begin, "HALF": rope.layout == "half"}
-    return {"D": dim, "DP": _power(dim), **pairs}
+    return {"D": dim, "DP": power(dim), **pairs}
 
 
 def _values(call: Call) -> dict[str, float]:
     """Compile-time sizes of values, and the soft cap."""
     wide = call.value.shape[-1]
-    return {"E": wide, "EP": _power(wide), "SOFTCAP": call.logits.softcap or 0.0}
+    return {"E": wide, "EP": power(wide), "SOFTCAP": call.logits.softcap or 0.0}
 
 
-def _power(size: int) -> int:
+def power(size: int) -> int:
     """The power of two from ``size`` on."""
     return 1 << (size - 1).bit_length()
 
 
-def _rows(x: Tensor) -> Tensor:
+def dense_rows(x: Tensor) -> Tensor:
     """``x`` with its last dimension dense."""
     return x if x.stride(-1) == 1 else x.contiguous()
 

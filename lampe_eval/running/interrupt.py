@@ -42,6 +42,5 @@ class Interrupt:
             raise Stopped(number)
         self.asked = number
         again = SIGNALS[signal.Signals(number)]
-        os.write(
-            2, b"finishing the sample in hand; %b again stops at once\n" % again
-        )  # print may be interrupted itself
+        # not by print, which this may have interrupted
+        os.write(2, b"finishing the sample in hand; %b again stops at once\n" % again)
