@@ -33,18 +33,37 @@ from lampe_eval.suite import listed, parse_length
 
 PAIRS = 5
 METHODS = ("lampe", "selfextend", "dca")
-KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+KERNELS = (
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
 GPU = torch.cuda.is_available()
-DEVICE, DTYPE = (torch.device("cuda"), torch.bfloat16) if GPU else (torch.device("cpu"), torch.float32)
+DEVICE, DTYPE = (
+    (torch.device("cuda"), torch.bfloat16) if GPU else (torch.device("cpu"), torch.float32)
+)
 
 
 @torch.no_grad()
 def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k") -> None:
     config = AutoConfig.for_model(**shipped_card("shapes", shape, ShapeCard).config)
     geometry = lampe.geometry_of(config)
-    table = Table(title=f"{shape}, {DTYPE}: seconds / those of torch's fastest", title_justify="left")
-    for title in ("method", "backend", "length", "prompt", "step", "plain prompt, ms", "plain step, ms"):
-        table.add_column(title, justify="left" if title in ("method", "backend") else "right", no_wrap=True)
+    table = Table(
+        title=f"{shape}, {DTYPE}: seconds / those of torch's fastest", title_justify="left"
+    )
+    for title in (
+        "method",
+        "backend",
+        "length",
+        "prompt",
+        "step",
+        "plain prompt, ms",
+        "plain step, ms",
+    ):
+        table.add_column(
+            title, justify="left" if title in ("method", "backend") else "right", no_wrap=True
+        )
     for length in map(parse_length, listed(lengths)):
         for method in METHODS:
             encoding = lampe.method_of(method).encode(geometry, length)
@@ -56,12 +75,18 @@ def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k"
                     continue
                 prompts = (_prompt(config, encoding, length) for _ in range(1 + PAIRS))
                 cells, plains = zip(
-                    _beside(prompts, backend), _beside(_steps(config, encoding, length), backend), strict=True
+                    _beside(prompts, backend),
+                    _beside(_steps(config, encoding, length), backend),
+                    strict=True,
                 )
-                table.add_row(method, name, str(length), *cells, *(f"{1000 * plain:.2f}" for plain in plains))
+                table.add_row(
+                    method, name, str(length), *cells, *(f"{1000 * plain:.2f}" for plain in plains)
+                )
     console = Console(width=160)
     console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in environment().items() if value), soft_wrap=True)
+    console.print(
+        ", ".join(f"{key} {value}" for key, value in environment().items() if value), soft_wrap=True
+    )
 
 
 def _prompt(config: Any, encoding: lampe.Encoding, length: int) -> Call:
@@ -78,7 +103,9 @@ def _steps(config: Any, encoding: lampe.Encoding, length: int) -> Iterator[Call]
     for at in range(length, length + PAIRS + 1):
         keys, values = key[:, :, : at + 1], value[:, :, : at + 1]
         query = _random(heads, 1, dim)
-        yield Call(query, keys, values, encoding, scale=dim**-0.5, start=at, tables=tables, turned=turned)
+        yield Call(
+            query, keys, values, encoding, scale=dim**-0.5, start=at, tables=tables, turned=turned
+        )
 
 
 def _shape(config: Any) -> tuple[int, int, int]:
@@ -96,8 +123,16 @@ def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
     for call in calls:
         ways = _plain(call)
         if fastest is None:
-            fastest = min(ways, key=lambda name: statistics.median(seconds(ways[name], DEVICE) for _ in range(3)))
-        times.append((seconds(ways[fastest], DEVICE), seconds(lambda call=call: backend.attend(call), DEVICE)))
+            fastest = min(
+                ways,
+                key=lambda name: statistics.median(seconds(ways[name], DEVICE) for _ in range(3)),
+            )
+        times.append(
+            (
+                seconds(ways[fastest], DEVICE),
+                seconds(lambda call=call: backend.attend(call), DEVICE),
+            )
+        )
     ratios = [own / before for before, own in times[1:]]
     text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     return text, statistics.median(before for before, _ in times[1:])

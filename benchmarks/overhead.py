@@ -103,10 +103,14 @@ def main(samples: int = 20) -> None:
         spread = f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         console.print(f"  {name:5} {whole:.3f} of the sums, {spread}")
     ticks = _run(Instant, "niah/single", 256, MANY)
-    tenths = " ".join(f"{ticks.resident[at - 1] / 2**20:.0f}" for at in range(MANY // 10, MANY + 1, MANY // 10))
+    tenths = " ".join(
+        f"{ticks.resident[at - 1] / 2**20:.0f}" for at in range(MANY // 10, MANY + 1, MANY // 10)
+    )
     clock, cpu = _between(ticks.at[0], ticks.at[-1])
     console.print(f"memory in MiB after each tenth of {MANY} samples: {tenths}")
-    console.print(f"of a sample that is answered at once: {1000 * clock / MANY:.2f} ms, CPU {1000 * cpu / MANY:.2f} ms")
+    console.print(
+        f"of a sample that is answered at once: {1000 * clock / MANY:.2f} ms, CPU {1000 * cpu / MANY:.2f} ms"
+    )
 
 
 def _between(began: Times, ended: Times) -> Times:
@@ -115,8 +119,17 @@ def _between(began: Times, ended: Times) -> Times:
 
 def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Ticks:
     ticks = Ticks()
-    with tempfile.TemporaryDirectory() as folder, patch("lampe_eval.engine.worker.LocalEngine", engine):
-        suite = Suite(method=("lampe",), bench=task, lengths=str(length), limit=samples, output=Path(folder) / "run")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("lampe_eval.engine.worker.LocalEngine", engine),
+    ):
+        suite = Suite(
+            method=("lampe",),
+            bench=task,
+            lengths=str(length),
+            limit=samples,
+            output=Path(folder) / "run",
+        )
         runner.run(prepare(suite), ticks)
     return ticks
 

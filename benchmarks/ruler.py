@@ -34,10 +34,17 @@ def main(length: int = 131_072, samples: int = 50) -> None:
     for task in tasks("ruler"):
         if task.card.parameters.kind != "qa":
             began = time.perf_counter()
-            built = [build(task.name, task.card, Recipe(shelf, length), index) for index in range(samples)]
+            built = [
+                build(task.name, task.card, Recipe(shelf, length), index)
+                for index in range(samples)
+            ]
             passed = time.perf_counter() - began
             text = tokenizer.decode(built[0].ids.tolist()) if built[0].ids is not None else ""
-            table.add_row(task.name, f"{passed:.1f}", f"{passed / samples / encoding_time(tokenizer, text):.3f}")
+            table.add_row(
+                task.name,
+                f"{passed:.1f}",
+                f"{passed / samples / encoding_time(tokenizer, text):.3f}",
+            )
     Console().print(table)
 
 

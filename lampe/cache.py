@@ -31,11 +31,15 @@ def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
         UnsupportedModel: for what is no model of transformers.
     """
     if not isinstance(model, PreTrainedModel):
-        raise UnsupportedModel(f"a {type(model).__name__} is no model of transformers: no cache fits it")
+        raise UnsupportedModel(
+            f"a {type(model).__name__} is no model of transformers: no cache fits it"
+        )
     if not model._supports_default_dynamic_cache():  # type: ignore[operator]
         return None
     cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
     return cache
 
 
@@ -75,7 +79,9 @@ class GrowingLayer(DynamicLayer):
         layer = _HANDED_OUT[keys]() if keys in _HANDED_OUT else None
         return layer if layer is not None and layer._keys is keys else None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *inputs: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *inputs: Any, **options: Any
+    ) -> tuple[Tensor, Tensor]:
         """All keys and values with the new ones ``[B, G, n, D]``; as they came where there are several."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -124,7 +130,8 @@ class _Room:
             room is not None
             and held is not None
             and held.data_ptr() == room.data_ptr()
-            and (held.shape[0], held.shape[1], *held.stride()) == (room.shape[0], room.shape[1], *room.stride())
+            and (held.shape[0], held.shape[1], *held.stride())
+            == (room.shape[0], room.shape[1], *room.stride())
             and _writable(room) is room
         )
 

@@ -45,7 +45,9 @@ def check_exact(model: PreTrainedModel, attentions: Iterable[nn.Module], origina
         )
 
 
-def check_causal(model: PreTrainedModel, attentions: Iterable[nn.Module], patched: Patched, tokens: int) -> None:
+def check_causal(
+    model: PreTrainedModel, attentions: Iterable[nn.Module], patched: Patched, tokens: int
+) -> None:
     """Proves on so many tokens that under a patch a later token never moves an earlier logit.
 
     Raises:
@@ -56,7 +58,9 @@ def check_causal(model: PreTrainedModel, attentions: Iterable[nn.Module], patche
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
     moved = _moved(model, attentions, (patched, ids), (patched, changed), tokens - 1)
     if not moved < _tolerance(model):
-        raise UnsupportedModel(f"{type(model).__name__}: a later token moves earlier logits by {moved:.1e}: not causal")
+        raise UnsupportedModel(
+            f"{type(model).__name__}: a later token moves earlier logits by {moved:.1e}: not causal"
+        )
 
 
 def proof_of(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
@@ -117,7 +121,9 @@ class _Replay:
 
     def note(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Forward hook of the first run."""
-        self.answers.setdefault(module, []).append(output if isinstance(output, Tensor) else output[0])
+        self.answers.setdefault(module, []).append(
+            output if isinstance(output, Tensor) else output[0]
+        )
 
     def compare(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """Forward hook of the second: answers with what the first did."""
@@ -129,7 +135,9 @@ class _Replay:
 
 
 @contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+def _hooked(
+    modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]
+) -> Iterator[None]:
     hooks = [module.register_forward_hook(hook) for module in modules]
     try:
         yield

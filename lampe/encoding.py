@@ -36,4 +36,6 @@ class Encoding:
 
     def leaves(self, window: int, length: int, own: Rope) -> int:
         """At how many tokens, prompt and answer, the reach comes to ``window``; ``FAR`` where it never does."""
-        return length + bisect_left(range(length, FAR), True, key=lambda stop: self.reach(stop, own) >= window)
+        return length + bisect_left(
+            range(length, FAR), True, key=lambda stop: self.reach(stop, own) >= window
+        )

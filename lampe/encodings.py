@@ -30,7 +30,9 @@ class Settled:
 
     def under(self, plan: PositionPlan) -> Self:
         """The same with the plan of one generated token."""
-        return dataclasses.replace(self, encoding=dataclasses.replace(self.encoding, plan=plan), leaves=None)
+        return dataclasses.replace(
+            self, encoding=dataclasses.replace(self.encoding, plan=plan), leaves=None
+        )
 
 
 class Encodings:
@@ -42,7 +44,9 @@ class Encodings:
 
     def __init__(self, method: Method, layers: Layers, window: int) -> None:
         self._method = method
-        self._geometries = [dataclasses.replace(geometry, window=window) for geometry in layers.geometries]
+        self._geometries = [
+            dataclasses.replace(geometry, window=window) for geometry in layers.geometries
+        ]
         self.geometry = self._geometries[layers.main(window)]
         self._settled: dict[tuple[Layer, int], Settled] = {}
         self._warned: set[float] = set()
@@ -57,14 +61,20 @@ class Encodings:
 
     def keep(self, lengths: Container[int]) -> None:
         """Forgets all prompts but those of these lengths."""
-        self._settled = {key: settled for key, settled in self._settled.items() if key[1] in lengths}
+        self._settled = {
+            key: settled for key, settled in self._settled.items() if key[1] in lengths
+        }
 
     def settle(self, layer: Layer, length: int, answered: int) -> "Settled":
         """The encoding of a prompt in a layer; a generated token has a plan of its own where the method has one."""
         if (layer, length) not in self._settled:
             encoding = self._encoding(layer, length)
             geometry = self._changed(layer)
-            leaves = None if geometry is None else encoding.leaves(geometry.window, length, geometry.rope(length))
+            leaves = (
+                None
+                if geometry is None
+                else encoding.leaves(geometry.window, length, geometry.rope(length))
+            )
             self._settled[layer, length] = Settled(encoding, RotaryTables(), leaves)
         settled = self._settled[layer, length]
         if answered > 0 and (geometry := self._changed(layer)):

@@ -43,7 +43,9 @@ class UnknownName(LampeError):
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``; one with the same first letter is preferred, for that is seldom mistyped."""
     names = list(known)
-    alike = difflib.get_close_matches(name, [other for other in names if other[:1] == name[:1]], n=1, cutoff=0.5)
+    alike = difflib.get_close_matches(
+        name, [other for other in names if other[:1] == name[:1]], n=1, cutoff=0.5
+    )
     return next(iter(alike or difflib.get_close_matches(name, names, n=1)), None)
 
 

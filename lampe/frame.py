@@ -70,7 +70,9 @@ class Frame:
         if fault:
             raise UnsupportedModel(FAULTS[fault])
         local = Local(size, bool(chunked)) if size else None
-        return cls(start, stop, tuple(range(first, last) for *_, first, last in rows), offset, local)
+        return cls(
+            start, stop, tuple(range(first, last) for *_, first, last in rows), offset, local
+        )
 
 
 def mask(
@@ -100,7 +102,9 @@ def mask(
     asked = _Asked(mask_function, places, start, stop, local_size or 0, options.get("device"))
     choices = (Local(local_size), Local(local_size, chunked=True)) if local_size else (None,)
     fits = [local for local in choices if asked.agrees(local)]
-    return Frame(start, stop, rows, int(kv_offset), fits[0] if fits else None, fault=0 if fits else 2).to_mask()
+    return Frame(
+        start, stop, rows, int(kv_offset), fits[0] if fits else None, fault=0 if fits else 2
+    ).to_mask()
 
 
 def _rows(attention_mask: Tensor | None, stop: int) -> tuple[range, ...] | None:
@@ -110,8 +114,13 @@ def _rows(attention_mask: Tensor | None, stop: int) -> tuple[range, ...] | None:
         return (range(stop),)
     counts = real.sum(-1)
     firsts = real.int().argmax(-1)
-    rows = tuple(range(first, first + count) for first, count in zip(firsts.tolist(), counts.tolist(), strict=True))
-    if any(not bool(real[row, tokens.start : tokens.stop].all()) for row, tokens in enumerate(rows)):
+    rows = tuple(
+        range(first, first + count)
+        for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
+    )
+    if any(
+        not bool(real[row, tokens.start : tokens.stop].all()) for row, tokens in enumerate(rows)
+    ):
         return None
     return rows
 
@@ -120,7 +129,13 @@ class _Asked:
     """What a mask function says of the queries ``start..stop`` of every row, about keys at telling distances."""
 
     def __init__(
-        self, function: Callable[..., Any], rows: tuple[range, ...], start: int, stop: int, size: int, device: Any
+        self,
+        function: Callable[..., Any],
+        rows: tuple[range, ...],
+        start: int,
+        stop: int,
+        size: int,
+        device: Any,
     ) -> None:
         row = torch.arange(len(rows), device=device)[:, None, None]
         first = torch.tensor([tokens.start for tokens in rows], device=device)[:, None, None]
@@ -130,7 +145,9 @@ class _Asked:
         key = query - torch.tensor([-1, 0, *powers, size - 1, size, size + 1], device=device)
         self.real = (first <= query) & (query < last) & (first <= key) & (key < last)
         self.query, self.key = query - first, key - first
-        self.seen = function(row, 0, query.expand(self.real.shape), key.clamp(0, stop - 1).expand(self.real.shape))
+        self.seen = function(
+            row, 0, query.expand(self.real.shape), key.clamp(0, stop - 1).expand(self.real.shape)
+        )
 
     def agrees(self, local: Local | None) -> bool:
         """Whether it is causal attention, all of it or a local part."""

@@ -60,8 +60,12 @@ class Geometry:
         return self._rope({**self.rope_parameters, "rope_theta": theta}, length)
 
     def _rope(self, parameters: Mapping[str, Any], length: int) -> Rope:
-        rope = rope_from(parameters, dim=self.dim, window=self.window, length=length, layout=self.layout)
-        return replace(rope, begin=self.begin, inv_freq=tuple(self.sense * speed for speed in rope.inv_freq))
+        rope = rope_from(
+            parameters, dim=self.dim, window=self.window, length=length, layout=self.layout
+        )
+        return replace(
+            rope, begin=self.begin, inv_freq=tuple(self.sense * speed for speed in rope.inv_freq)
+        )
 
 
 def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry:
@@ -87,7 +91,9 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
 
 def _head_dim(config: PreTrainedConfig) -> int:
     """Dimensions of a head; where layers differ in it, a guess, for the probe of a live model finds out."""
-    stated = None if getattr(config, "per_layer_config", None) else getattr(config, "head_dim", None)
+    stated = (
+        None if getattr(config, "per_layer_config", None) else getattr(config, "head_dim", None)
+    )
     described = config.to_dict()
     return int(stated or described.get("hidden_size", 0) // described.get("num_attention_heads", 1))
 
@@ -101,9 +107,15 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
     text = config.get_text_config(decoder=True)
     parameters = getattr(text, "rope_parameters", None) or {}
     by_kind = {"": parameters} if "rope_theta" in parameters else parameters
-    ropes = {kind: dict(rope) for kind, rope in by_kind.items() if isinstance(rope, Mapping) and "rope_theta" in rope}
+    ropes = {
+        kind: dict(rope)
+        for kind, rope in by_kind.items()
+        if isinstance(rope, Mapping) and "rope_theta" in rope
+    }
     if not ropes:
-        raise UnsupportedModel(f"the configuration of {text.model_type!r} describes no rope: {_instead(text)}")
+        raise UnsupportedModel(
+            f"the configuration of {text.model_type!r} describes no rope: {_instead(text)}"
+        )
     return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
 
 
@@ -122,5 +134,7 @@ def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> 
         return int(parameters["original_max_position_embeddings"])
     window = getattr(config, "max_position_embeddings", None)
     if not window:
-        raise UnsupportedModel(f"{config.model_type!r} does not say on how many tokens it was trained: give its window")
+        raise UnsupportedModel(
+            f"{config.model_type!r} does not say on how many tokens it was trained: give its window"
+        )
     return int(window)

@@ -45,7 +45,14 @@ class Handle:
         stated: the prompt's length where ``prompt`` states one.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method, layers: Layers, window: int, attention: Chooser) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        method: Method,
+        layers: Layers,
+        window: int,
+        attention: Chooser,
+    ) -> None:
         self._model = weakref.ref(model)
         self.method, self.layers = method, layers
         self._encodings = Encodings(method, layers, window)
@@ -94,7 +101,10 @@ class Handle:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.unpatch()
 
@@ -107,7 +117,9 @@ class Handle:
         if not self._hooks:
             raise UnsupportedModel("this patch is off already")
         if behind(self.model) is not self:
-            raise UnsupportedModel("this patch is not the outermost one of its model: take the later patch off first")
+            raise UnsupportedModel(
+                "this patch is not the outermost one of its model: take the later patch off first"
+            )
         while self._hooks:
             self._hooks.pop().remove()
         if not self._below:
@@ -156,7 +168,9 @@ class Handle:
     ) -> Tensor:
         """Attention of one layer, ``[B, H, Q, D]``; rows of different lengths are run one by one."""
         if module not in self.layers.of:
-            raise UnsupportedModel(f"{type(module).__name__} attends to more than the tokens of a text")
+            raise UnsupportedModel(
+                f"{type(module).__name__} attends to more than the tokens of a text"
+            )
         frame = self._frame(mask)
         rows = self._rows_of(dataclasses.replace(self.layers.of[module], local=frame.local), frame)
         kept = self._kept.of(module, key)
@@ -165,13 +179,17 @@ class Handle:
             return self._attend_row(rows[0], frame, query, key, value, scale, logits, turned)
         out = query.new_zeros(*query.shape[:3], value.shape[-1])
         for row in rows:
-            columns = slice(max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start))
+            columns = slice(
+                max(0, row.tokens.start - frame.start), max(0, row.tokens.stop - frame.start)
+            )
             if columns.start < columns.stop:
                 one = slice(row.index, row.index + 1)
                 q = query[one, :, columns]
                 start = max(0, row.tokens.start - frame.offset)
                 turned = None if kept is None else kept.row(key, row.index, start)
-                out[one, :, columns] = self._attend_row(row, frame, q, key[one], value[one], scale, logits, turned)
+                out[one, :, columns] = self._attend_row(
+                    row, frame, q, key[one], value[one], scale, logits, turned
+                )
         return out
 
     def _attend_row(
@@ -226,7 +244,9 @@ class Handle:
                 "before you begin the next prompt, or state this one's length with handle.prompt(length)"
             )
         if frame.start and any(0 < row.stop < frame.stop for row in frame.rows):
-            raise UnsupportedModel("where prompts come in chunks, pad rows on the left: one has ended before this call")
+            raise UnsupportedModel(
+                "where prompts come in chunks, pad rows on the left: one has ended before this call"
+            )
         self._frames.clear()
         self._rows.clear()
         self._encodings.keep({self._length(tokens, frame) for tokens in frame.rows})
@@ -240,7 +260,11 @@ class Handle:
         if (layer, frame) not in self._rows:
             answered = frame.stop - self._prompt_stop
             self._rows[layer, frame] = [
-                Row(index, tokens, self._encodings.settle(layer, self._length(tokens, frame), answered))
+                Row(
+                    index,
+                    tokens,
+                    self._encodings.settle(layer, self._length(tokens, frame), answered),
+                )
                 for index, tokens in enumerate(frame.rows)
                 if tokens
             ]

@@ -55,7 +55,9 @@ def behind(module: nn.Module) -> Attention | None:
     return _BEHIND.get(module)
 
 
-def stand_behind(model: PreTrainedModel, attention: Attention, layers: Iterable[nn.Module] | None = None) -> None:
+def stand_behind(
+    model: PreTrainedModel, attention: Attention, layers: Iterable[nn.Module] | None = None
+) -> None:
     """Puts ``attention`` behind every module of a model.
 
     Args:
@@ -155,12 +157,18 @@ def _unpatched(module: nn.Module) -> UnsupportedModel:
     """Of a module whose configuration names our function, but behind which nothing stands."""
     named = [config for before in _BEFORE.values() for config, _ in before]
     if any(config is _config(module) for config in named):
-        return UnsupportedModel("this model is not patched, but shares its configuration object with one that is")
-    return UnsupportedModel("this model, or its configuration, is a copy of a patched one: copy before you patch")
+        return UnsupportedModel(
+            "this model is not patched, but shares its configuration object with one that is"
+        )
+    return UnsupportedModel(
+        "this model, or its configuration, is a copy of a patched one: copy before you patch"
+    )
 
 
 def _not_by_name(model: PreTrainedModel) -> UnsupportedModel:
-    return UnsupportedModel(f"{type(model).__name__} does not look its attention up by name (AttentionInterface)")
+    return UnsupportedModel(
+        f"{type(model).__name__} does not look its attention up by name (AttentionInterface)"
+    )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -183,12 +191,16 @@ def _attention(
     """
     strange = [does for option, does in UNKNOWN.items() if options.get(option) is not None]
     if strange or is_causal is False:
-        raise UnsupportedModel(f"{type(module).__name__} {strange[0] if strange else 'attends to later tokens'}")
+        raise UnsupportedModel(
+            f"{type(module).__name__} {strange[0] if strange else 'attends to later tokens'}"
+        )
     attention = behind(module)
     if attention is None:
         raise _unpatched(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attention.attend(module, query, key, value, attention_mask, scale=scale, logits=Logits(softcap, s_aux))
+    out = attention.attend(
+        module, query, key, value, attention_mask, scale=scale, logits=Logits(softcap, s_aux)
+    )
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -35,7 +35,12 @@ class _Layer:
         self.keys, self.version = weakref.ref(keys), keys._version
 
     def holds(self, keys: Tensor | None) -> bool:
-        return keys is not None and self.keys is not None and self.keys() is keys and self.version == keys._version
+        return (
+            keys is not None
+            and self.keys is not None
+            and self.keys() is keys
+            and self.version == keys._version
+        )
 
 
 class KeptKeys:
@@ -48,7 +53,9 @@ class KeptKeys:
 
     def watch(self, modules: Iterable[nn.Module]) -> list[RemovableHandle]:
         """Looks at the caches that these attention modules are called with."""
-        return [module.register_forward_pre_hook(self._before, with_kwargs=True) for module in modules]
+        return [
+            module.register_forward_pre_hook(self._before, with_kwargs=True) for module in modules
+        ]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:

@@ -64,17 +64,25 @@ def patch(
     if isinstance(method, str):
         method = method_of(method, **settings)
     elif settings:
-        raise BadSetting(f"settings ({', '.join(settings)}) go with a method's name; this method has its own already")
+        raise BadSetting(
+            f"settings ({', '.join(settings)}) go with a method's name; this method has its own already"
+        )
     below = outermost(model)
     geometry = geometry_of(model.config, window)
     layers = below.layers if below else probe(model, geometry)
     if check and not below:
         original = method_of("original")
-        check_exact(model, layers.of, lambda: Handle(model, original, layers, geometry.window, chooser))
+        check_exact(
+            model, layers.of, lambda: Handle(model, original, layers, geometry.window, chooser)
+        )
     if check:
-        main = dataclasses.replace(layers.geometries[layers.main(geometry.window)], window=geometry.window)
+        main = dataclasses.replace(
+            layers.geometries[layers.main(geometry.window)], window=geometry.window
+        )
         small, tokens = proof_of(method, main)
-        check_causal(model, layers.of, lambda: Handle(model, method, layers, small.window, chooser), tokens)
+        check_causal(
+            model, layers.of, lambda: Handle(model, method, layers, small.window, chooser), tokens
+        )
     handle = Handle(model, method, layers, geometry.window, chooser)
     if not layers.extendable(geometry.window):
         warnings.warn(
@@ -96,7 +104,10 @@ def explain(model: PreTrainedModel) -> str:
     """
     handle = _patch_of(model)
     attention = Chooser(handle.attention)
-    with Handle(model, handle.method, handle.layers, handle.geometry.window, attention), warnings.catch_warnings():
+    with (
+        Handle(model, handle.method, handle.layers, handle.geometry.window, attention),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", PositionWarning)
         ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
         cache = model(ids[:, :2], use_cache=True).past_key_values

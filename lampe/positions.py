@@ -115,8 +115,14 @@ class Region:
         """First and last key (inclusive) that each query index owns here; ``last < first`` where it owns none."""
         chunk = query.div(self.block, rounding_mode="floor")
         last = torch.minimum(query, (chunk - self.near + 1) * self.block - 1)
-        first = torch.zeros_like(query) if self.far is None else ((chunk - self.far + 1) * self.block).clamp(min=0)
-        return (first if self.local is None else torch.maximum(first, self.local.first(query))), last
+        first = (
+            torch.zeros_like(query)
+            if self.far is None
+            else ((chunk - self.far + 1) * self.block).clamp(min=0)
+        )
+        return (
+            first if self.local is None else torch.maximum(first, self.local.first(query))
+        ), last
 
     def owns(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether the pair is in this region; ``query`` and ``key`` broadcast against each other."""
@@ -175,7 +181,9 @@ class PositionPlan:
             owned = first <= last
             if owned.any():
                 at, first, last = query[owned], first[owned], last[owned]
-                best = torch.maximum(best, (region.query(at) - region.key.lowest(first, last)).max())
+                best = torch.maximum(
+                    best, (region.query(at) - region.key.lowest(first, last)).max()
+                )
         return float(best)
 
     def coverage_fault(self) -> str | None:
@@ -193,7 +201,9 @@ class PositionPlan:
                 return f"block distances from {reached} on: region {region.name!r} begins at {region.near}"
             if reached is not None:
                 reached = None if region.far is None else max(reached, region.far)
-        return None if reached is None else f"block distances from {reached} on: no region owns them"
+        return (
+            None if reached is None else f"block distances from {reached} on: no region owns them"
+        )
 
 
 PLAIN = PositionPlan((Region(0, None, name="plain"),))

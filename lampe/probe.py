@@ -59,11 +59,18 @@ class Layers:
 
     def extendable(self, window: int) -> list[Layer]:
         """Layers in which a method can change anything: they turn, and see further than the window."""
-        return [layer for layer in self.of.values() if layer.rope is not None and not inside(layer.local, window)]
+        return [
+            layer
+            for layer in self.of.values()
+            if layer.rope is not None and not inside(layer.local, window)
+        ]
 
     def main(self, window: int) -> int:
         """Which geometry is the model's: that of the layers a method changes, where there are any."""
-        turning = [*self.extendable(window), *(layer for layer in self.of.values() if layer.rope is not None)]
+        turning = [
+            *self.extendable(window),
+            *(layer for layer in self.of.values() if layer.rope is not None),
+        ]
         return turning[0].rope or 0
 
 
@@ -124,17 +131,25 @@ def probe(model: PreTrainedModel, geometry: Geometry) -> Layers:
         for hook in hooks:
             hook.remove()
     if not turned:
-        raise UnsupportedModel(f"{name}: its attention does not go through transformers' AttentionInterface")
+        raise UnsupportedModel(
+            f"{name}: its attention does not go through transformers' AttentionInterface"
+        )
     if len(turned) != len(still) or not _near(answer, still_answer, model.dtype):
-        raise UnsupportedModel(f"{name}: rotary positions reach more of it than the queries and keys of its attention")
+        raise UnsupportedModel(
+            f"{name}: rotary positions reach more of it than the queries and keys of its attention"
+        )
     found = _Found(geometry, heard.answers, list(ropes_of(model.config)), model.dtype)
     of: WeakKeyDictionary[nn.Module, Layer] = WeakKeyDictionary()
     for before, after in zip(still, turned, strict=True):
         layer = Layer(found.rope(before, after), after.local)
         if of.setdefault(after.module, layer) != layer:
-            raise UnsupportedModel(f"{type(after.module).__name__} is called twice and does not do the same")
+            raise UnsupportedModel(
+                f"{type(after.module).__name__} is called twice and does not do the same"
+            )
     if not found.geometries:
-        raise UnsupportedModel(f"{name}: no layer turns its queries and keys by the rotary modules' answers")
+        raise UnsupportedModel(
+            f"{name}: no layer turns its queries and keys by the rotary modules' answers"
+        )
     return Layers(tuple(found.geometries), of, WeakSet(heard.modules))
 
 
@@ -152,7 +167,9 @@ class _Found:
         """Which geometry takes a layer's still queries and keys to the turned ones; None where they are the same."""
         best, error = None, _difference(still, turned, still.query, still.key)
         for (cos, sin), layout, begin, sense in self._ways(still.query.shape[-1]):
-            query, key = (rotate(x, cos, sense * sin, layout, begin) for x in (still.query, still.key))
+            query, key = (
+                rotate(x, cos, sense * sin, layout, begin) for x in (still.query, still.key)
+            )
             difference = _difference(still, turned, query, key)
             if difference < error:
                 best, error = ((cos, sin), layout, begin, sense), difference
@@ -174,7 +191,9 @@ class _Found:
                     for sense in (1, -1):
                         yield answer, layout, begin, sense
 
-    def _index(self, head_dim: int, answer: tuple[Tensor, Tensor], layout: Layout, begin: int, sense: int) -> int:
+    def _index(
+        self, head_dim: int, answer: tuple[Tensor, Tensor], layout: Layout, begin: int, sense: int
+    ) -> int:
         cos, sin = answer
         for parameters in self.described:
             geometry = dataclasses.replace(
@@ -206,7 +225,10 @@ def _describes(geometry: Geometry, cos: Tensor, sin: Tensor, dtype: torch.dtype)
         return False
     index = torch.arange(len(cos))
     angle = rope.angles(index.double(), index).float()
-    return all(_near(rope.scaling * ours, theirs, dtype) for ours, theirs in ((angle.cos(), cos), (angle.sin(), sin)))
+    return all(
+        _near(rope.scaling * ours, theirs, dtype)
+        for ours, theirs in ((angle.cos(), cos), (angle.sin(), sin))
+    )
 
 
 def _difference(still: Call, turned: Call, query: Tensor, key: Tensor) -> float:
@@ -228,7 +250,9 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 def _ids(model: PreTrainedModel) -> Tensor:
     vocabulary = model.config.get_text_config().vocab_size
-    return torch.randint(vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(1)).to(model.device)
+    return torch.randint(vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(1)).to(
+        model.device
+    )
 
 
 @torch.no_grad()

@@ -66,12 +66,16 @@ class DriftingRope(Rope):
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         dim = 2 * len(self.inv_freq)
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
-        base = self.theta * (self.factor * length / self.window - (self.factor - 1)) ** (dim / (dim - 2))
+        base = self.theta * (self.factor * length / self.window - (self.factor - 1)) ** (
+            dim / (dim - 2)
+        )
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
         return math.copysign(1, self.inv_freq[0]) * positions[:, None] / base[:, None] ** exponent
 
 
-def rope_from(parameters: Mapping[str, Any], *, dim: int, window: int, length: int, layout: Layout = "half") -> Rope:
+def rope_from(
+    parameters: Mapping[str, Any], *, dim: int, window: int, length: int, layout: Layout = "half"
+) -> Rope:
     """The rope that ``rope_parameters`` describe.
 
     Args:
@@ -92,9 +96,13 @@ def rope_from(parameters: Mapping[str, Any], *, dim: int, window: int, length: i
     if kind not in ROPE_INIT_FUNCTIONS:
         raise UnknownName("rope_type", str(kind), ["default", *ROPE_INIT_FUNCTIONS])
     share = "partial_rotary_factor"  # of a head, which is in ``dim`` already; but "proportional" turns a share of dim
-    flat = {key: value for key, value in parameters.items() if key != share or kind == "proportional"}
+    flat = {
+        key: value for key, value in parameters.items() if key != share or kind == "proportional"
+    }
     described = {"rope_parameters": flat, "max_position_embeddings": window}
-    config = PreTrainedConfig.from_dict({**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1})
+    config = PreTrainedConfig.from_dict(
+        {**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1}
+    )
     inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=length)
     return Rope(tuple(inv_freq.double().tolist()), float(scaling), layout)
 

@@ -21,7 +21,11 @@ def rotaries_of(model: nn.Module) -> list[nn.Module]:
     Raises:
         UnsupportedModel: where there are none.
     """
-    found = [m for m in model.modules() if any(name.endswith("inv_freq") for name, _ in m.named_buffers(recurse=False))]
+    found = [
+        m
+        for m in model.modules()
+        if any(name.endswith("inv_freq") for name, _ in m.named_buffers(recurse=False))
+    ]
     if not found:
         raise UnsupportedModel(
             f"{type(model).__name__} has no module that holds inverse frequencies, to take over from"
@@ -71,12 +75,20 @@ def listening(rotaries: Iterable[nn.Module]) -> Iterator[Heard]:
 def _parts(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
     if isinstance(output, Tensor) and output.is_complex():
         cos, sin = output.real, output.imag
-    elif isinstance(output, tuple) and len(output) == 2 and all(isinstance(part, Tensor) for part in output):
+    elif (
+        isinstance(output, tuple)
+        and len(output) == 2
+        and all(isinstance(part, Tensor) for part in output)
+    ):
         cos, sin = output
     else:
-        raise UnsupportedModel(f"{type(module).__name__} answers with neither cos and sin nor a complex tensor")
+        raise UnsupportedModel(
+            f"{type(module).__name__} answers with neither cos and sin nor a complex tensor"
+        )
     if cos.shape != sin.shape or cos.ndim != 3:
-        raise UnsupportedModel(f"{type(module).__name__} answers with cos and sin of shape {tuple(cos.shape)}")
+        raise UnsupportedModel(
+            f"{type(module).__name__} answers with cos and sin of shape {tuple(cos.shape)}"
+        )
     return cos, sin
 
 

@@ -47,7 +47,9 @@ class Temperature:
         return None
 
     def __str__(self) -> str:
-        parts = [f"{self.factor:.4f}"] * (self.factor != 1) + [f"log-n {self.logn_base}"] * (self.logn_base is not None)
+        parts = [f"{self.factor:.4f}"] * (self.factor != 1) + [f"log-n {self.logn_base}"] * (
+            self.logn_base is not None
+        )
         return " ".join(parts) or "none"
 
 
@@ -72,7 +74,9 @@ class DriftingTemperature(Temperature):
         return ((1 + self.rate * torch.log(length / self.window)) / self.factor).float()
 
 
-def temperature(setting: Setting, released: Temperature, *, window: int, length: int, rate: float = 0.0) -> Temperature:
+def temperature(
+    setting: Setting, released: Temperature, *, window: int, length: int, rate: float = 0.0
+) -> Temperature:
     """The temperature that a setting means for a prompt of ``length`` tokens.
 
     Args:
@@ -94,14 +98,20 @@ def temperature(setting: Setting, released: Temperature, *, window: int, length:
             return Temperature(yarn_factor(length / window))
         case int() | float() if 0 < setting < math.inf:
             return Temperature(float(setting))
-    raise BadSetting(f"temperature={setting!r} is neither a positive number nor one of: {', '.join(CHOICES)}")
+    raise BadSetting(
+        f"temperature={setting!r} is neither a positive number nor one of: {', '.join(CHOICES)}"
+    )
 
 
 def _growing(setting: Setting, rate: float, span: float) -> Temperature:
     """``sqrt(c**2 + rate span)``, a number ``c`` that grows with the logarithm of the prompt's length."""
     if isinstance(setting, str):
-        raise BadSetting(f"temperature_rate={rate} grows from a number: give temperature=1.0 or another")
+        raise BadSetting(
+            f"temperature_rate={rate} grows from a number: give temperature=1.0 or another"
+        )
     square = setting**2 + rate * span
     if not 0 < square < math.inf:
-        raise BadSetting(f"temperature={setting} with temperature_rate={rate} leaves no positive temperature")
+        raise BadSetting(
+            f"temperature={setting} with temperature_rate={rate} leaves no positive temperature"
+        )
     return Temperature(math.sqrt(square))

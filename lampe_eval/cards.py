@@ -130,7 +130,9 @@ def card_of(name: str) -> tuple[ModelCard, str]:
     if HUB_ID.fullmatch(name) and not folder.exists():
         return ModelCard(path=name), name
     if "/" in name:
-        raise UserError(f"--model: {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+        raise UserError(
+            f"--model: {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}"
+        )
     raise unknown(
         "model",
         name,
@@ -150,13 +152,17 @@ def read(path: Path, schema: type[C]) -> C:
         node = yaml.compose(text)
         data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror if isinstance(error, OSError) else error})") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+        ) from None
     except yaml.YAMLError as error:
         mark, problem = (
             getattr(error, "problem_mark", None),
             getattr(error, "problem", None) or str(error).splitlines()[0],
         )
-        raise UserError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from None
+        raise UserError(
+            f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}"
+        ) from None
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{path}:1: must be a mapping of keys to values")
     _refuse_twice(path, node)
@@ -188,7 +194,9 @@ def _refuse_twice(path: Path, node: yaml.Node) -> None:
     seen: set[str] = set()
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if key.value in seen:
-            raise UserError(f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands here a second time")
+            raise UserError(
+                f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands here a second time"
+            )
         seen.add(key.value)
         _refuse_twice(path, value)
 
@@ -202,7 +210,12 @@ def _line(node: yaml.Node, where: tuple[int | str, ...]) -> int:
             line = node.start_mark.line + 1
         elif isinstance(node, yaml.MappingNode):
             entry = next(
-                (pair for pair in node.value if step in (pair[0].value, pair[0].value.replace("-", "_"))), None
+                (
+                    pair
+                    for pair in node.value
+                    if step in (pair[0].value, pair[0].value.replace("-", "_"))
+                ),
+                None,
             )
             if entry is None:
                 break

@@ -28,7 +28,9 @@ class Leaderboard(TyperGroup):
     """A group of which ``leaderboard RUN`` means ``leaderboard compare RUN``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["compare", *args] if args and self._begins_a_run(args[0]) else args)
+        return super().parse_args(
+            ctx, ["compare", *args] if args and self._begins_a_run(args[0]) else args
+        )
 
     def _begins_a_run(self, first: str) -> bool:
         """Whether this is no command, nor one mistyped."""
@@ -40,7 +42,9 @@ listing = typer.Typer(help="List what there is.", no_args_is_help=True)
 showing = typer.Typer(help="Show one thing in detail.", no_args_is_help=True)
 data = typer.Typer(help="Benchmark files: list, fetch, verify, find.", no_args_is_help=True)
 leaderboard = typer.Typer(
-    cls=Leaderboard, help="Runs beside what others published, and all on one page.", no_args_is_help=True
+    cls=Leaderboard,
+    help="Runs beside what others published, and all on one page.",
+    no_args_is_help=True,
 )
 app.add_typer(listing, name="list")
 app.add_typer(showing, name="show")
@@ -59,27 +63,44 @@ def _tokens(given: str | int) -> int:
 
 
 Many = list[str] | None
-Assets = Annotated[Many, Argument(help="Benches, or single files as longbench/data.zip; all by default.")]
+Assets = Annotated[
+    Many, Argument(help="Benches, or single files as longbench/data.zip; all by default.")
+]
 DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read before the cache.")]
-Models = Annotated[Many, Option(help="Card, card file, folder or hub id; several by commas. Default: pocket.")]
+Models = Annotated[
+    Many, Option(help="Card, card file, folder or hub id; several by commas. Default: pocket.")
+]
 Limit = Annotated[int | None, Option(help="Samples of a cell.")]
 Seed = Annotated[int | None, Option(help="Seed of everything drawn.")]
 Output = Annotated[Path | None, Option(help="Folder of the results.", file_okay=False)]
-Haystack = Annotated[Path | None, Option(help="File, folder or corpus (essays) that needles are hidden in.")]
+Haystack = Annotated[
+    Path | None, Option(help="File, folder or corpus (essays) that needles are hidden in.")
+]
 Text = Annotated[
-    Path | None, Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile).")
+    Path | None,
+    Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile)."),
 ]
 ProtocolName = Annotated[
     str | None, Option("--protocol", help="fair (default), official or lampe; see: list protocols.")
 ]
-Wording = Annotated[str | None, Option("--prompts", help="own, official or ready, where the protocol lets it.")]
+Wording = Annotated[
+    str | None, Option("--prompts", help="own, official or ready, where the protocol lets it.")
+]
 Window = Annotated[
     int | None,
-    Option(help="Tokens of pretraining, where the configuration is wrong.", parser=_tokens, metavar="TOKENS"),
+    Option(
+        help="Tokens of pretraining, where the configuration is wrong.",
+        parser=_tokens,
+        metavar="TOKENS",
+    ),
 ]
-Length = Annotated[int, Option(help="Tokens of the prompt, as 32768 or 32k.", parser=_tokens, metavar="TOKENS")]
+Length = Annotated[
+    int, Option(help="Tokens of the prompt, as 32768 or 32k.", parser=_tokens, metavar="TOKENS")
+]
 Dtype = Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")]
-Device = Annotated[str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")]
+Device = Annotated[
+    str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")
+]
 Attention = Annotated[str | None, Option(help="Attention backend.")]
 
 
@@ -91,20 +112,30 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def every_command(
-    _: Annotated[bool, Option("--version", help="Say the version.", callback=_version, is_eager=True)] = False,
+    _: Annotated[
+        bool, Option("--version", help="Say the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None: ...
 
 
 @app.command()
 def run(
     model: Models = None,
-    method: Annotated[Many, Option(help="As lampe, or lampe:mapping_length=128. Default: original,lampe.")] = None,
-    bench: Annotated[Many, Option(help="Benches, or single tasks as niah/single. Default: niah,ppl.")] = None,
-    lengths: Annotated[Many, Option(help="Tokens of prompt and answer, as 512,1k,4k. Default: by protocol.")] = None,
+    method: Annotated[
+        Many, Option(help="As lampe, or lampe:mapping_length=128. Default: original,lampe.")
+    ] = None,
+    bench: Annotated[
+        Many, Option(help="Benches, or single tasks as niah/single. Default: niah,ppl.")
+    ] = None,
+    lengths: Annotated[
+        Many, Option(help="Tokens of prompt and answer, as 512,1k,4k. Default: by protocol.")
+    ] = None,
     limit: Limit = None,
     seed: Seed = None,
     output: Output = None,
-    config: Annotated[str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")] = None,
+    config: Annotated[
+        str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")
+    ] = None,
     haystack: Haystack = None,
     text: Text = None,
     protocol: ProtocolName = None,
@@ -115,14 +146,25 @@ def run(
     device: Device = None,
     attention: Attention = None,
     max_batch_tokens: Annotated[
-        int | None, Option(help="Tokens of a batch. Default: by free memory of a GPU; 1 is one sample at a time.")
+        int | None,
+        Option(
+            help="Tokens of a batch. Default: by free memory of a GPU; 1 is one sample at a time."
+        ),
     ] = None,
-    fail_on_error: Annotated[str | None, Option(help="yes (default), no, or from how many on: 5, 1%.")] = None,
+    fail_on_error: Annotated[
+        str | None, Option(help="yes (default), no, or from how many on: 5, 1%.")
+    ] = None,
     engine: Annotated[str | None, Option(help="local (default), or ray for many devices.")] = None,
-    devices: Annotated[Many, Option(help="GPUs of this machine, as 0,1,2,3; or cpu,cpu. On Ray.")] = None,
+    devices: Annotated[
+        Many, Option(help="GPUs of this machine, as 0,1,2,3; or cpu,cpu. On Ray.")
+    ] = None,
     address: Annotated[str | None, Option(help="Of a Ray cluster, as auto or HOST:PORT.")] = None,
-    gpus_per_replica: Annotated[int | None, Option(help="GPUs that one model is spread over.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what would run, without loading weights.")] = False,
+    gpus_per_replica: Annotated[
+        int | None, Option(help="GPUs that one model is spread over.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would run, without loading weights.")
+    ] = False,
 ) -> None:
     """Run methods on benchmarks. The same command again goes on where it stopped."""
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
@@ -141,12 +183,24 @@ def run(
 @app.command()
 def calibrate(
     model: Models = None,
-    method: Annotated[Many, Option(help="Methods of positions, as lampe:head=64,dca. Default: lampe.")] = None,
-    sweep: Annotated[Many, Option(help="mapping_length (of lampe), temperature (of all). Default: both.")] = None,
-    bench: Annotated[Many, Option(help="One task to fit by, as niah/multikey. Default: ppl/exact.")] = None,
-    lengths: Annotated[Many, Option(help="Tokens to sweep at. Default: 1, 2, 4, 8 and 16 windows.")] = None,
-    held_out: Annotated[Many, Option(help="Tokens to compare at. Default: between the lengths.")] = None,
-    mapping_lengths: Annotated[Many, Option(help="Positions to try. Default: eight up to the window.")] = None,
+    method: Annotated[
+        Many, Option(help="Methods of positions, as lampe:head=64,dca. Default: lampe.")
+    ] = None,
+    sweep: Annotated[
+        Many, Option(help="mapping_length (of lampe), temperature (of all). Default: both.")
+    ] = None,
+    bench: Annotated[
+        Many, Option(help="One task to fit by, as niah/multikey. Default: ppl/exact.")
+    ] = None,
+    lengths: Annotated[
+        Many, Option(help="Tokens to sweep at. Default: 1, 2, 4, 8 and 16 windows.")
+    ] = None,
+    held_out: Annotated[
+        Many, Option(help="Tokens to compare at. Default: between the lengths.")
+    ] = None,
+    mapping_lengths: Annotated[
+        Many, Option(help="Positions to try. Default: eight up to the window.")
+    ] = None,
     temperatures: Annotated[Many, Option(help="Factors to try. Default: 1 to 1.24.")] = None,
     limit: Limit = None,
     seed: Seed = None,
@@ -177,7 +231,9 @@ def calibrate(
 def suggest(
     model: Annotated[str, Option(help="Card, card file, folder or hub id.")] = "pocket",
     length: Length = 32768,
-    answer: Annotated[int, Option(help="Tokens of the answer, whose positions go on from the prompt's.", min=0)] = 0,
+    answer: Annotated[
+        int, Option(help="Tokens of the answer, whose positions go on from the prompt's.", min=0)
+    ] = 0,
     window: Window = None,
 ) -> None:
     """Settings of every method for a model and a length, each with the rule that it comes from."""
@@ -191,14 +247,26 @@ def suggest(
 
 @app.command()
 def speed(
-    model: Annotated[str | None, Option(help="Card, card file, folder or hub id. Default: pocket.")] = None,
-    shape: Annotated[str | None, Option(help="Instead, random weights of a named shape, as llama3-8b.")] = None,
+    model: Annotated[
+        str | None, Option(help="Card, card file, folder or hub id. Default: pocket.")
+    ] = None,
+    shape: Annotated[
+        str | None, Option(help="Instead, random weights of a named shape, as llama3-8b.")
+    ] = None,
     layers: Annotated[int | None, Option(help="Of the shape, fewer than it has.")] = None,
-    method: Annotated[Many, Option(help="As for run. Default: original,selfextend,dca,lampe.")] = None,
+    method: Annotated[
+        Many, Option(help="As for run. Default: original,selfextend,dca,lampe.")
+    ] = None,
     lengths: Annotated[Many, Option(help="Tokens of prompts. Default: 4k,16k.")] = None,
-    attention: Annotated[Many, Option(help="Backends, each with every method. Default: auto.")] = None,
-    pairs: Annotated[int | None, Option(help="Times that plain attention and a method take turns. Default: 3.")] = None,
-    chunk: Annotated[int | None, Option(help="Tokens of a prompt that are read at a time. Default: all.")] = None,
+    attention: Annotated[
+        Many, Option(help="Backends, each with every method. Default: auto.")
+    ] = None,
+    pairs: Annotated[
+        int | None, Option(help="Times that plain attention and a method take turns. Default: 3.")
+    ] = None,
+    chunk: Annotated[
+        int | None, Option(help="Tokens of a prompt that are read at a time. Default: all.")
+    ] = None,
     window: Window = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -219,11 +287,17 @@ def score(
     run: Annotated[Path | None, Argument(help="Folder of a run.", show_default=False)] = None,
     preds: Annotated[
         Path | None,
-        Option(help="Folder of prediction files that a benchmark's own code wrote.", exists=True, file_okay=False),
+        Option(
+            help="Folder of prediction files that a benchmark's own code wrote.",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
     bench: Annotated[
         str | None,
-        Option(help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."),
+        Option(
+            help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."
+        ),
     ] = None,
 ) -> None:
     """Score predictions again: those of a run, or files in a benchmark's own format."""
@@ -237,7 +311,10 @@ def report(
     runs: Annotated[list[Path], Argument(help="Folders of runs.", show_default=False)],
     output: Annotated[
         Path | None,
-        Option(help="Folder to write to; the run's own by default, results/report for several.", file_okay=False),
+        Option(
+            help="Folder to write to; the run's own by default, results/report for several.",
+            file_okay=False,
+        ),
     ] = None,
 ) -> None:
     """Tables and pictures of runs, for the terminal, spreadsheets, Markdown and LaTeX."""
@@ -297,7 +374,9 @@ def list_published() -> None:
 @showing.command("plan")
 def show_plan(
     method: Annotated[str, Option(help="Method, as for run.")] = "lampe",
-    window: Annotated[int, Option(help="Tokens of pretraining, as 4096 or 8k.", parser=_tokens)] = 8192,
+    window: Annotated[
+        int, Option(help="Tokens of pretraining, as 4096 or 8k.", parser=_tokens)
+    ] = 8192,
     length: Length = 32768,
     png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
 ) -> None:
@@ -345,7 +424,9 @@ def data_path(names: Assets = None, data_dir: DataDir = None) -> None:
 @leaderboard.command("compare")
 def leaderboard_compare(
     run: Annotated[Path, Argument(help="Folder of a run.")],
-    against: Annotated[str, Option(help="Published table: a name (see: list published) or a YAML file.")] = "",
+    against: Annotated[
+        str, Option(help="Published table: a name (see: list published) or a YAML file.")
+    ] = "",
 ) -> None:
     """Put a run beside a published table; the word compare may be left out."""
     from lampe_eval.commands.leaderboard import compare
@@ -356,7 +437,9 @@ def leaderboard_compare(
 @leaderboard.command("build")
 def leaderboard_build(
     results: Annotated[Path, Argument(help="Folder with runs in it.")] = Path("results"),
-    output: Annotated[Path | None, Option(help="The page. Default: index.html in that folder.")] = None,
+    output: Annotated[
+        Path | None, Option(help="The page. Default: index.html in that folder.")
+    ] = None,
 ) -> None:
     """One page, without network, of all runs in a folder."""
     from lampe_eval.commands.leaderboard import build

@@ -44,7 +44,9 @@ class MethodSpec:
         try:
             return lampe.method_of(f"{card.method}+{rope}" if rope else card.method, **settings)
         except lampe.LampeError as error:
-            raise UserError(f"method {self.label!r}: {error}; see: lampe-eval list methods") from None
+            raise UserError(
+                f"method {self.label!r}: {error}; see: lampe-eval list methods"
+            ) from None
 
     def plus(self, **settings: Any) -> "MethodSpec":
         """The same row with further settings, as a user would write it."""
@@ -66,9 +68,15 @@ def parse(texts: Iterable[str]) -> list[MethodSpec]:
         name, colon, setting = part.partition(":")
         if not colon and "=" in part:
             if not specs:
-                raise UserError(f"--method: setting {part!r} comes before any method; write NAME:{part}")
+                raise UserError(
+                    f"--method: setting {part!r} comes before any method; write NAME:{part}"
+                )
             before = specs.pop()
-            specs.append(MethodSpec(f"{before.label},{part}", before.name, {**before.settings, **_setting(part)}))
+            specs.append(
+                MethodSpec(
+                    f"{before.label},{part}", before.name, {**before.settings, **_setting(part)}
+                )
+            )
         elif part:
             specs.append(MethodSpec(part, name, _setting(setting) if colon else {}))
     twice = {spec.label for spec in specs if sum(other.label == spec.label for other in specs) > 1}

@@ -50,7 +50,11 @@ class ModelSource:
     @property
     def described(self) -> dict[str, Any]:
         """What a score depends on."""
-        return {"fingerprint": self.fingerprint, "dtype": self.dtype, "window": self.geometry.window}
+        return {
+            "fingerprint": self.fingerprint,
+            "dtype": self.dtype,
+            "window": self.geometry.window,
+        }
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,12 @@ def find(name: str, *, window: int | None = None, dtype: str | None = None) -> M
         raise UserError(f"model {name!r}: {error}") from None
     dtype = dtype or card.dtype
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise UserError(f"--dtype: {dtype!r} is no type of torch's; use auto, float32, bfloat16 or float16")
-    return ModelSource(label, path, card.revision, dtype, geometry, card.settings, _fingerprint(path, config))
+        raise UserError(
+            f"--dtype: {dtype!r} is no type of torch's; use auto, float32, bfloat16 or float16"
+        )
+    return ModelSource(
+        label, path, card.revision, dtype, geometry, card.settings, _fingerprint(path, config)
+    )
 
 
 def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -110,15 +118,21 @@ def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedT
             device_map="auto" if device == SPREAD else None,
             output_loading_info=True,
         )
-    except Exception as error:  # a checkpoint can be broken in the ways of every library that reads it
+    except (
+        Exception
+    ) as error:  # a checkpoint can be broken in the ways of every library that reads it
         raise _trouble(source.path, error) from None
     model, report = loaded
     if lacking := sorted(report["missing_keys"]) or sorted(report["mismatched_keys"]):
-        raise UserError(f"{source.path}: the checkpoint lacks weights: {', '.join(map(str, lacking[:3]))}")
+        raise UserError(
+            f"{source.path}: the checkpoint lacks weights: {', '.join(map(str, lacking[:3]))}"
+        )
     try:
         return (model if device == SPREAD else model.to(device)).eval(), tokenizer
     except Exception as error:  # what a device refuses, each backend says in its own way
-        raise UserError(f"model {source.name!r} on device {device!r}: {_first_line(error)}") from None
+        raise UserError(
+            f"model {source.name!r} on device {device!r}: {_first_line(error)}"
+        ) from None
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -128,7 +142,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         UserError: where it cannot be had.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.path, revision=source.revision
+        )
     except Exception as error:  # as above
         raise _trouble(source.path, error) from None
     return tokenizer
@@ -142,7 +158,11 @@ def size_of(source: ModelSource) -> Size:
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    named = str(config.dtype or "float32").removeprefix("torch.") if source.dtype == "auto" else source.dtype
+    named = (
+        str(config.dtype or "float32").removeprefix("torch.")
+        if source.dtype == "auto"
+        else source.dtype
+    )
     itemsize: int = getattr(torch, named).itemsize
     return Size(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -156,7 +176,9 @@ def _quiet_hub() -> None:
     """Leaves the terminal to our own progress bar and messages."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    huggingface_hub.logging.set_verbosity(50)  # nothing below critical: our own error says it in one line
+    huggingface_hub.logging.set_verbosity(
+        50
+    )  # nothing below critical: our own error says it in one line
 
 
 def _config(path: str, revision: str) -> PreTrainedConfig:
@@ -205,8 +227,16 @@ def _trouble(path: str, error: Exception) -> UserError:
             f"{path}: gated on the hub: accept its licence there, then set HF_TOKEN or run `hf auth login`"
         )
     if "RepositoryNotFoundError" in kinds or "RevisionNotFoundError" in kinds:
-        return UserError(f"{path}: no such model or revision on the hub (a private one needs HF_TOKEN)")
-    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "TransportError"}:
+        return UserError(
+            f"{path}: no such model or revision on the hub (a private one needs HF_TOKEN)"
+        )
+    if kinds & {
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "ConnectionError",
+        "ConnectError",
+        "TransportError",
+    }:
         return UserError(
             f"{path}: not in the local cache, and the hub cannot be reached; check the network, or give a folder"
         )

@@ -64,7 +64,9 @@ class Plan:
 
     def mapped(self, task: Task, model: str, method: str) -> bool:
         """Whether a task's prompts are those that LaMPE's authors give to LaMPE alone."""
-        return self.protocols[task.bench].prompts == "lampe" and self.built[model, method].label.startswith("lampe")
+        return self.protocols[task.bench].prompts == "lampe" and self.built[
+            model, method
+        ].label.startswith("lampe")
 
     def limit(self, task: Task) -> int:
         """Samples of a task in a cell, at most."""
@@ -81,7 +83,11 @@ class Plan:
     def batch(self) -> int | str | None:
         """Tokens of a batch, or "measured"; None for one sample at a time, as published numbers are made."""
         given = self.suite.max_batch_tokens
-        if given is None and self.device.startswith("cuda") and self.suite.protocol.partition(":")[0] == "fair":
+        if (
+            given is None
+            and self.device.startswith("cuda")
+            and self.suite.protocol.partition(":")[0] == "fair"
+        ):
             return "measured"
         return given if given != 1 else None
 
@@ -89,7 +95,9 @@ class Plan:
     def files(self) -> list[str]:
         """Names of the benchmark files that tasks and texts need, each once."""
         needed = [
-            BENCHES[task.bench].needs(task, self.protocols[task.bench], self._source(BENCHES[task.bench]))
+            BENCHES[task.bench].needs(
+                task, self.protocols[task.bench], self._source(BENCHES[task.bench])
+            )
             for task in self.tasks
         ]
         needed += [documents.needs(self.suite.haystack), documents.needs(self.suite.text)]
@@ -97,7 +105,9 @@ class Plan:
 
     def _source(self, bench: Bench) -> Path | None:
         """The user's text that a bench reads."""
-        source: Path | None = getattr(self.suite, bench.source_option) if bench.source_option else None
+        source: Path | None = (
+            getattr(self.suite, bench.source_option) if bench.source_option else None
+        )
         return source
 
     def _own_files(self, task: Task) -> list[Path]:
@@ -110,15 +120,23 @@ class Plan:
         return {
             "models": {source.name: source.described for source in self.sources},
             "methods": {
-                spec.label: {source.name: self.built[source.name, spec.label].settings for source in self.sources}
+                spec.label: {
+                    source.name: self.built[source.name, spec.label].settings
+                    for source in self.sources
+                }
                 for spec in self.specs
             },
             "protocol": suite.protocol_label,
-            "protocols": {bench: protocol.model_dump(mode="json") for bench, protocol in self.protocols.items()},
+            "protocols": {
+                bench: protocol.model_dump(mode="json")
+                for bench, protocol in self.protocols.items()
+            },
             "tasks": {task.full_name: task.card.model_dump(mode="json") for task in self.tasks},
             "files": {name: f"sha256:{assets.digest(name, suite.data_dir)}" for name in self.files},
             "own files": {
-                task.full_name: documents.digest_of(files) for task in self.tasks if (files := self._own_files(task))
+                task.full_name: documents.digest_of(files)
+                for task in self.tasks
+                if (files := self._own_files(task))
             },
             "lengths": {
                 source.name: {bench: list(self.lengths(source, bench)) for bench in self.protocols}
@@ -151,7 +169,9 @@ def prepare(suite: Suite) -> Plan:
     """
     backends = lampe.AUTO, *lampe.BACKENDS
     if suite.attention not in backends:
-        raise UserError(f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}")
+        raise UserError(
+            f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
+        )
     device_of(suite.device)
     specs, tasks = parse(suite.method), find_tasks(suite.bench)
     if not specs:
@@ -161,8 +181,14 @@ def prepare(suite: Suite) -> Plan:
     labels = [source.name for source in sources]
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"--model: two models are called {label!r}; give each folder a name of its own")
-    built = {(source.name, spec.label): spec.build(source.settings) for source in sources for spec in specs}
+            raise UserError(
+                f"--model: two models are called {label!r}; give each folder a name of its own"
+            )
+    built = {
+        (source.name, spec.label): spec.build(source.settings)
+        for source in sources
+        for spec in specs
+    }
     _refuse_unread(suite, tasks)
     _refuse_devices(suite)
     plan = Plan(suite, sources, specs, _possible(tasks, protocols, suite), protocols, built)
@@ -175,21 +201,31 @@ def _refuse_unread(suite: Suite, tasks: list[Task]) -> None:
     read = {BENCHES[task.bench].source_option for task in tasks}
     for option in ("haystack", "text"):
         if getattr(suite, option) and option not in read:
-            raise UserError(f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}")
+            raise UserError(
+                f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}"
+            )
 
 
 def _refuse_devices(suite: Suite) -> None:
     """Refuses devices that do not go together."""
     devices = suite.devices
-    if not (all(device == "cpu" for device in devices) or all(device.isdecimal() for device in devices)):
-        raise UserError(f"--devices: {','.join(devices)!r} is neither GPUs by number, as 0,1,2,3, nor cpu,cpu")
+    if not (
+        all(device == "cpu" for device in devices) or all(device.isdecimal() for device in devices)
+    ):
+        raise UserError(
+            f"--devices: {','.join(devices)!r} is neither GPUs by number, as 0,1,2,3, nor cpu,cpu"
+        )
     if suite.address and devices and devices[0] != "cpu":
-        raise UserError("--devices are GPUs of this machine; of a cluster (--address) all are used, so leave it out")
+        raise UserError(
+            "--devices are GPUs of this machine; of a cluster (--address) all are used, so leave it out"
+        )
     if suite.address and suite.engine != "ray":
         raise UserError("--address is that of a Ray cluster; add --engine ray")
     on_ray = devices or suite.engine == "ray"
     if suite.gpus_per_replica > 1 and (not on_ray or devices[:1] == ("cpu",)):
-        raise UserError("--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3")
+        raise UserError(
+            "--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3"
+        )
     if on_ray and suite.device != "auto":
         raise UserError("--device is for a single process; with Ray it is --devices")
 
@@ -201,7 +237,11 @@ def _possible(tasks: list[Task], protocols: Mapping[str, Protocol], suite: Suite
         if BENCHES[task.bench].has(task, protocols[task.bench]):
             found.append(task)
         elif task.full_name in suite.bench:
-            names = [other.name for other in tasks if BENCHES[other.bench].has(other, protocols[other.bench])]
+            names = [
+                other.name
+                for other in tasks
+                if BENCHES[other.bench].has(other, protocols[other.bench])
+            ]
             raise UserError(
                 f"{task.full_name}: protocol {suite.protocol_label!r} has no such task; "
                 f"name {task.bench} alone for those that it has{': ' + ', '.join(names) if names else ''}"
@@ -213,11 +253,15 @@ def _try_methods(plan: Plan) -> None:
     """Has every method encode every length, so that a setting that does not fit is found before anything is loaded."""
     for source in plan.sources:
         for spec in plan.specs:
-            for length in sorted({n for bench in plan.protocols for n in plan.lengths(source, bench)}):
+            for length in sorted(
+                {n for bench in plan.protocols for n in plan.lengths(source, bench)}
+            ):
                 try:
                     plan.built[source.name, spec.label].encode(source.geometry, length)
                 except lampe.LampeError as error:
-                    raise UserError(f"method {spec.label!r} at length {length} on {source.name}: {error}") from None
+                    raise UserError(
+                        f"method {spec.label!r} at length {length} on {source.name}: {error}"
+                    ) from None
 
 
 def device_of(name: str) -> str:
@@ -230,5 +274,7 @@ def device_of(name: str) -> str:
         try:
             return str(torch.device(name))
         except RuntimeError:
-            raise UserError(f"--device: {name!r} is no device; use auto, cpu, cuda or cuda:0") from None
+            raise UserError(
+                f"--device: {name!r} is no device; use auto, cpu, cuda or cuda:0"
+            ) from None
     return "cuda" if torch.cuda.is_available() else "cpu"

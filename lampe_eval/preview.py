@@ -58,11 +58,17 @@ def previews(plan: Plan, now: Callable[[str], None] = lambda text: None) -> Iter
         for task in plan.tasks:
             for length in plan.lengths(source, task.bench):
                 for mapped in (False, True):
-                    methods = tuple(s.label for s in plan.specs if plan.mapped(task, source.name, s.label) == mapped)
+                    methods = tuple(
+                        s.label
+                        for s in plan.specs
+                        if plan.mapped(task, source.name, s.label) == mapped
+                    )
                     if methods:
                         now(f"preparing {task.full_name} · {length}")
                         samples = plan.samples(task, length, tokenizer, mapped=mapped)
-                        yield _preview(plan, source.name, methods, task, length, samples, tokenizer, size)
+                        yield _preview(
+                            plan, source.name, methods, task, length, samples, tokenizer, size
+                        )
 
 
 def least_seconds(plan: Plan) -> float | None:
@@ -71,7 +77,10 @@ def least_seconds(plan: Plan) -> float | None:
     Raises:
         UserError: as ``previews``.
     """
-    times = [None if seen.seconds is None else seen.seconds * len(seen.methods) for seen in previews(plan)]
+    times = [
+        None if seen.seconds is None else seen.seconds * len(seen.methods)
+        for seen in previews(plan)
+    ]
     return None if None in times else sum(time for time in times if time is not None)
 
 
@@ -98,7 +107,9 @@ def _preview(
         skipped=len(samples) - len(run),
         histogram=_histogram(len(sample.ids) for sample in run),
         longest=longest,
-        seconds=sum(_operations(s, size) / speed + _read(s, size) / flow for s in run) if speed and flow else None,
+        seconds=sum(_operations(s, size) / speed + _read(s, size) / flow for s in run)
+        if speed and flow
+        else None,
         memory=size.parameters * size.itemsize + longest * size.cached,
         text=str(tokenizer.decode(list(samples[0].ids))) if samples else "",
     )

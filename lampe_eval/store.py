@@ -77,7 +77,9 @@ class Store:
             self.config: dict[str, Any] = self._description["config"]
         except yaml.YAMLError as error:
             what = " ".join(str(error).split())
-            raise UserError(f"{described}: damaged ({what}); restore it, or run anew with another --output") from None
+            raise UserError(
+                f"{described}: damaged ({what}); restore it, or run anew with another --output"
+            ) from None
         except (OSError, AttributeError, KeyError):
             raise _no_run(folder) from None
         if (schema := self._description["schema"]) not in READ:
@@ -88,7 +90,9 @@ class Store:
             )
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Store":
+    def create(
+        cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "Store":
         """The folder of a run of this configuration, new or to be gone on with; for who holds it by ``writing``.
 
         Raises:
@@ -103,7 +107,9 @@ class Store:
                 store._refuse_other(config)
                 description = store._description
         elif stored:
-            raise UserError(f"{folder}: has samples, but no run.yaml that tells of what; choose another --output")
+            raise UserError(
+                f"{folder}: has samples, but no run.yaml that tells of what; choose another --output"
+            )
         if environment not in description["environments"]:
             description["environments"].append(environment)
             try:
@@ -116,7 +122,8 @@ class Store:
     def plan(self, cells: Mapping[Cell, int]) -> bool:
         """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""
         lines = [
-            json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False) for cell, samples in cells.items()
+            json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False)
+            for cell, samples in cells.items()
         ]
         text = "".join(f"{line}\n" for line in lines)
         news = text != self._planned
@@ -134,7 +141,9 @@ class Store:
         path, cells = self.folder / "cells.jsonl", dict[Cell, int]()
         for number, record in enumerate(_records(path), start=1):
             if not (isinstance(record, dict) and record.keys() == CELL):
-                raise UserError(f"{path}:{number}: damaged; remove the file and run again, which writes it anew")
+                raise UserError(
+                    f"{path}:{number}: damaged; remove the file and run again, which writes it anew"
+                )
             samples = record.pop("samples")
             cells[Cell(**record)] = samples
         return cells
@@ -177,12 +186,21 @@ class Store:
         return [found[key] for key in sorted(found)]
 
     def _path(self, cell: Cell) -> Path:
-        return self.folder / "samples" / _safe(cell.model) / _safe(cell.method) / cell.bench / f"{cell.task}.jsonl"
+        return (
+            self.folder
+            / "samples"
+            / _safe(cell.model)
+            / _safe(cell.method)
+            / cell.bench
+            / f"{cell.task}.jsonl"
+        )
 
     def _refuse_other(self, config: Mapping[str, Any]) -> None:
         """Refuses another configuration, naming the first field that differs, those first that options set."""
         for key in dict.fromkeys([*OPTIONS, *self.config, *config]):
-            for path, was, now in _differences(self.config.get(key), config.get(key), OPTIONS.get(key, key)):
+            for path, was, now in _differences(
+                self.config.get(key), config.get(key), OPTIONS.get(key, key)
+            ):
                 raise UserError(
                     f"{self.folder}: made with another configuration: {path} was {was}, now {now}; "
                     "choose another --output"
@@ -228,8 +246,12 @@ def _no_run(folder: Path) -> UserError:
         named = ", ".join(runs[:FEW]) + (", ..." if len(runs) > FEW else "")
         return UserError(f"{folder}: {kind}, not a run; give one of those in it: {named}")
     if folder.is_dir():
-        return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
-    return UserError(f"{folder}: {'a file' if folder.exists() else 'no such folder'}; give a run's folder")
+        return UserError(
+            f"{folder / 'run.yaml'}: not the description of a run; give a run's folder"
+        )
+    return UserError(
+        f"{folder}: {'a file' if folder.exists() else 'no such folder'}; give a run's folder"
+    )
 
 
 def writer(folder: Path) -> str:

@@ -55,7 +55,9 @@ def _threshold(value: Any) -> str:
     text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
     share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
     if not (text in ("yes", "no") or text.isdecimal() or (share and float(share[1]) <= 100)):
-        raise ValueError(f"{text!r} is none of yes, no, a count such as 5, or a share up to 100% such as 1%")
+        raise ValueError(
+            f"{text!r} is none of yes, no, a count such as 5, or a share up to 100% such as 1%"
+        )
     return text
 
 
@@ -75,7 +77,9 @@ def checked(schema: type[C], options: Mapping[str, Any]) -> C:
         UserError: for a value that an option cannot have.
     """
     try:
-        return schema.model_validate({key: value for key, value in options.items() if value is not None})
+        return schema.model_validate(
+            {key: value for key, value in options.items() if value is not None}
+        )
     except ValidationError as error:
         fault = error.errors()[0]
         option = f"--{str(fault['loc'][0]).replace('_', '-')}: " if fault["loc"] else ""

@@ -25,7 +25,9 @@ def pin(package: Path, bench: str, name: str, content: bytes) -> None:
     """Writes a bench's file, ``name`` as in "bench/name", to the data folder and pins it."""
     card = package / "tasks" / bench / "assets.yaml"
     listed = yaml.safe_load(card.read_text(encoding="utf-8"))
-    file = next(file for source in listed["sources"] for file in source["files"] if _name(file) == name)
+    file = next(
+        file for source in listed["sources"] for file in source["files"] if _name(file) == name
+    )
     file |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
     card.write_text(yaml.safe_dump(listed), encoding="utf-8")
     path = package / "data" / bench / file["path"]

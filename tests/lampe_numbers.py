@@ -21,7 +21,9 @@ def release_table() -> str:
     rows = {
         "tokens of the prompt": LENGTHS,
         "`use_length`": [release.use_length for release in releases],
-        "m of the release": [int(release.three_regions().largest(release.length)) + 1 for release in releases],
+        "m of the release": [
+            int(release.three_regions().largest(release.length)) + 1 for release in releases
+        ],
         "m of `lampe`": [_mapping("llama3", length) for length in LENGTHS],
         "tail": [release.run_end for release in releases],
         "floors that float32 misses": [_missed(release) for release in releases],
@@ -35,11 +37,22 @@ def release_table() -> str:
 def curve_table() -> str:
     """Each row a curve; m for a model with the curve's window, the prompt itself where it keeps true distances."""
     lengths = (4096, 8191, 8192)
-    rows = [["curve", "ceiling", *(f"{what} at {at}" for what in ("`use_length`", "m") for at in lengths), "stretches"]]
+    rows = [
+        [
+            "curve",
+            "ceiling",
+            *(f"{what} at {at}" for what in ("`use_length`", "m") for at in lengths),
+            "stretches",
+        ]
+    ]
     for name, curve in PUBLISHED.items():
-        mapped = [curve(length) for length in lengths] + [_mapping(name, length) for length in lengths]
+        mapped = [curve(length) for length in lengths] + [
+            _mapping(name, length) for length in lengths
+        ]
         longest = max(length for length in range(2, lengths[-1]) if curve(length) >= length)
-        rows.append([f"`{name}`", f"{curve.ceiling / curve.window:.2f}", *map(str, mapped), f"to {longest}"])
+        rows.append(
+            [f"`{name}`", f"{curve.ceiling / curve.window:.2f}", *map(str, mapped), f"to {longest}"]
+        )
     return _table(rows)
 
 
@@ -70,7 +83,9 @@ def _drift(release: Release, generated: int) -> int:
 
 
 def _mapping(curve: str, length: int) -> int:
-    resolved = method_of("lampe", curve=curve).resolved(lampe.Geometry(window=PUBLISHED[curve].window), length)
+    resolved = method_of("lampe", curve=curve).resolved(
+        lampe.Geometry(window=PUBLISHED[curve].window), length
+    )
     return min(length, resolved.settings["mapping_length"])
 
 

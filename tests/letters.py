@@ -19,7 +19,9 @@ class Letters:
     def __init__(self, chat_template: str | None = None) -> None:
         self.chat_template = chat_template
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
+    def __call__(
+        self, text: str, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[int]]:
         return {"input_ids": [self.bos_token_id] * add_special_tokens + [ord(c) for c in text]}
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:

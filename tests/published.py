@@ -61,13 +61,20 @@ def document() -> str:
 def _section(name: str, table: Published) -> str:
     runs = [f"    lampe-eval run --config {suite}" for suite in table.suites]
     doubts = [f"in doubt: {row.printed}: {row.doubt}" for row in table.rows if row.doubt]
-    known = [*table.deviations, *doubts, *(f"not here: {text}" for text in table.missing), *_left(table)]
+    known = [
+        *table.deviations,
+        *doubts,
+        *(f"not here: {text}" for text in table.missing),
+        *_left(table),
+    ]
     numbers = f"{len(table.rows)} rows, {sum(1 for _ in table.figures())} numbers: {table.metric}."
     return "\n".join(
         [
             f"## {name}",
             "",
-            *_wrapped(f"{table.about[0].upper()}{table.about[1:]}. {numbers} Nearest protocol: `{table.protocol}`."),
+            *_wrapped(
+                f"{table.about[0].upper()}{table.about[1:]}. {numbers} Nearest protocol: `{table.protocol}`."
+            ),
             *_wrapped(f"From {origin(table)}. Read in: {table.source.read}."),
             "",
             *runs,
@@ -82,7 +89,9 @@ def _left(table: Published) -> list[str]:
     """How many numbers no suite runs, and why."""
     suites = [shipped_card("suites", name, Suite) for name in table.suites]
     left = [figure for figure in table.figures() if not any(map(partial(_runs, figure), suites))]
-    reasons = Counter("methods that are none here" if figure.spec is None else "other models" for figure in left)
+    reasons = Counter(
+        "methods that are none here" if figure.spec is None else "other models" for figure in left
+    )
     counts = " and ".join(f"{count} numbers of {why}" for why, count in reasons.items())
     return [f"in no suite: {counts}"] if left else []
 

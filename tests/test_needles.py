@@ -105,7 +105,9 @@ def test_question_and_answer_of_several_keys() -> None:
     case = draw(Recipe(SEVERAL_KEYS, keys=4, queries=3), seed=0, index=0, depth=50)
     a, b, c = case.asked
     assert case.question == f"\nWhat are the codes of {a}, {b} and {c}? The code of {a} is"
-    assert case.answer.startswith(f" {case.values[0]}. The code of {b} is {case.values[1]}. The code of {c} is")
+    assert case.answer.startswith(
+        f" {case.values[0]}. The code of {b} is {case.values[1]}. The code of {c} is"
+    )
     assert len(case.needles) == 4
 
 
@@ -127,7 +129,12 @@ def test_impossible_recipes_are_refused(wrong: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("task", "wording"),
-    [("single", ONE_CODE), ("multikey", ONE_CODE), ("multivalue", SEVERAL_CODES), ("multiquery", SEVERAL_KEYS)],
+    [
+        ("single", ONE_CODE),
+        ("multikey", ONE_CODE),
+        ("multivalue", SEVERAL_CODES),
+        ("multiquery", SEVERAL_KEYS),
+    ],
 )
 def test_cards_say_what_the_pocket_model_was_trained_on(task: str, wording: Wording) -> None:
     card = yaml.safe_load((TASKS / "tasks.yaml").read_text())[task]

@@ -53,7 +53,9 @@ def test_the_shipped_tokenizer_is_the_one_that_is_built(words: Any) -> None:
     assert words.decode([words.eos_token_id]) == tokenizer.END
 
 
-def test_loading_is_silent(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_silent(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AutoModelForCausalLM.from_pretrained(WEIGHTS)
@@ -70,7 +72,10 @@ def test_the_model_is_small_and_plain(model: Any) -> None:
 
 def test_needles_are_found_in_a_full_window(model: Any, words: Any) -> None:
     recipe = Recipe(ONE_CODE, keys=4)
-    found = [measure.recall(model, words, recipe, depth, samples=8, length=256) for depth in measure.DEPTHS]
+    found = [
+        measure.recall(model, words, recipe, depth, samples=8, length=256)
+        for depth in measure.DEPTHS
+    ]
     assert sum(found) / len(found) >= 95
 
 

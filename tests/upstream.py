@@ -72,7 +72,13 @@ V2_TEMPLATES = {
 
 def v2_row(index: int = 0, **changes: Any) -> dict[str, Any]:
     choices = {"choice_A": "one ", "choice_B": "two", "choice_C": "\nthree", "choice_D": "four"}
-    row = {"_id": f"q{index}", "domain": "Law", "sub_domain": "Wills", "difficulty": "hard", "length": "short"}
+    row = {
+        "_id": f"q{index}",
+        "domain": "Law",
+        "sub_domain": "Wills",
+        "difficulty": "hard",
+        "length": "short",
+    }
     return row | choices | {"question": " Why?\n", "answer": "C", "context": " A tale.\n"} | changes
 
 

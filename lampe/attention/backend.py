@@ -23,6 +23,8 @@ class Backend:
         """Attention ``[B, H, Q, D]`` in the dtype of the queries."""
         raise NotImplementedError
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, encoding: Encoding, **options: Any) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, encoding: Encoding, **options: Any
+    ) -> Tensor:
         """The same with the fields of a ``Call`` spelled out."""
         return self.attend(Call(query, key, value, encoding, **options))

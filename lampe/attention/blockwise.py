@@ -51,7 +51,9 @@ class Blockwise(Backend):
         """The parts of one piece: ``q[B, G, R, Q, D]`` over ``k[B, G, K, D]`` and ``v[B, G, K, D]``."""
         if call.logits.softcap is None and cpu.serves(q, v):
             return cpu.partials(q, k, v, left=piece.left, right=piece.right, scale=call.scale)
-        return definition.partials(q, k, v, left=piece.left, right=piece.right, scale=call.scale, logits=call.logits)
+        return definition.partials(
+            q, k, v, left=piece.left, right=piece.right, scale=call.scale, logits=call.logits
+        )
 
     def _step_parts(self, call: Call, step: Step) -> Iterator[Partial]:
         """The parts of one query over keys that are kept turned."""
@@ -62,7 +64,9 @@ class Blockwise(Backend):
         if call.logits.sinks is not None:
             yield sink(rows, call.value.shape[-1], call.logits.sinks)
         queries = rows.expand(len(step.pieces), *rows.shape)
-        for piece, q in zip(step.pieces, rotate(queries, step.cos, step.sin, rope.layout, rope.begin), strict=True):
+        for piece, q in zip(
+            step.pieces, rotate(queries, step.cos, step.sin, rope.layout, rope.begin), strict=True
+        ):
             run = slice(piece.low, piece.high)
             yield from self.partials(call, piece, q, keys[:, :, run], call.value[:, :, run])
 
@@ -82,7 +86,10 @@ def _keys(call: Call, tiles: tuple[Tile, ...]) -> Keys:
     for piece in (piece for tile in tiles for piece in tile.pieces):
         low, high = owned.get(piece.region.key, (piece.low, piece.high))
         owned[piece.region.key] = min(low, piece.low), max(high, piece.high)
-    turned = {positions: (low, _turn(call, positions, low, high)) for positions, (low, high) in owned.items()}
+    turned = {
+        positions: (low, _turn(call, positions, low, high))
+        for positions, (low, high) in owned.items()
+    }
 
     def of(piece: Piece) -> Tensor:
         low, keys = turned[piece.region.key]

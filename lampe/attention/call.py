@@ -53,5 +53,7 @@ class Call:
     def grouped_query(self) -> Tensor:
         """The queries ``[B, G, R, Q, D]``, ``R`` heads to a key head, under a log-n temperature times its scale."""
         query = torch.unflatten(self.query, 1, (self.key.shape[1], -1))
-        heat = self.encoding.temperature.query_scale(torch.arange(self.start, self.stop, device=query.device))
+        heat = self.encoding.temperature.query_scale(
+            torch.arange(self.start, self.stop, device=query.device)
+        )
         return query if heat is None else (query * heat[:, None]).to(query.dtype)

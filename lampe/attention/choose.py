@@ -13,7 +13,9 @@ from lampe.attention.flash import Flash
 from lampe.attention.triton import Triton
 from lampe.errors import BadSetting, UnknownName
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Triton(), Flash(), Blockwise(), Dense())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (Triton(), Flash(), Blockwise(), Dense())
+}
 """All backends by name, the fastest first as far as it was counted; no GPU has timed them."""
 
 AUTO = "auto"
@@ -29,7 +31,9 @@ class Choice:
     refusals: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join([f"attention: {self.backend}", *(f"  not {name}: {why}" for name, why in self.refusals)])
+        return "\n".join(
+            [f"attention: {self.backend}", *(f"  not {name}: {why}" for name, why in self.refusals)]
+        )
 
 
 @dataclass
@@ -68,7 +72,9 @@ class Chooser:
     def _choose(self, call: Call) -> Choice:
         if self.name != AUTO:
             if why := BACKENDS[self.name].refuses(call):
-                raise BadSetting(f"attention={self.name!r} cannot run here: {why}; 'auto' takes what can")
+                raise BadSetting(
+                    f"attention={self.name!r} cannot run here: {why}; 'auto' takes what can"
+                )
             return Choice(self.name)
         refusals: list[tuple[str, str]] = []
         for backend in BACKENDS.values():

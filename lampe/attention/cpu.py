@@ -21,7 +21,9 @@ def serves(q: Tensor, v: Tensor) -> bool:
     return q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and not q.requires_grad
 
 
-def partials(q: Tensor, k: Tensor, v: Tensor, *, left: bool, right: bool, scale: float) -> list[Partial]:
+def partials(
+    q: Tensor, k: Tensor, v: Tensor, *, left: bool, right: bool, scale: float
+) -> list[Partial]:
     """As ``lampe.attention.definition.partials``, without soft caps."""
     queries, keys = q.shape[-2], k.shape[-2]
     if queries == 1:
@@ -43,7 +45,13 @@ def _one(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Partial:
 
 
 def _flash(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, *, causal: bool = False, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    *,
+    causal: bool = False,
+    bias: Tensor | None = None,
 ) -> Partial:
     """One call: rows and key heads together are its batch, so that views are all it needs."""
     grouped = q.flatten(0, 1)
@@ -66,7 +74,10 @@ def _band(q: Tensor, k: Tensor, v: Tensor, right: bool, scale: float) -> Partial
         parts.append(_flash(q[..., begin:end, :], k[..., run, :], v[..., run, :], scale, bias=bias))
     if len(parts) == 1:
         return parts[0]
-    return Partial(torch.cat([part.out for part in parts], dim=3), torch.cat([part.lse for part in parts], dim=3))
+    return Partial(
+        torch.cat([part.out for part in parts], dim=3),
+        torch.cat([part.lse for part in parts], dim=3),
+    )
 
 
 def _strips(q: Tensor, k: Tensor, v: Tensor, width: int, scale: float) -> Partial:
@@ -78,11 +89,17 @@ def _strips(q: Tensor, k: Tensor, v: Tensor, width: int, scale: float) -> Partia
         .permute(0, 3, 1, 2, 4, 5)
         .reshape(batch * count, groups, heads * STRIP, dim)
     )
-    k, v = (x.unfold(2, STRIP + width - 1, STRIP)[:, :, :count].permute(0, 2, 1, 4, 3).flatten(0, 1) for x in (k, v))
+    k, v = (
+        x.unfold(2, STRIP + width - 1, STRIP)[:, :, :count].permute(0, 2, 1, 4, 3).flatten(0, 1)
+        for x in (k, v)
+    )
     x, y = torch.arange(STRIP).repeat(heads)[:, None], torch.arange(STRIP + width - 1)
     bias = _bias((x <= y) & (y < x + width), q.dtype)
     out, lse = KERNEL(rows, k, v, attn_mask=bias, scale=scale)
-    out, lse = (x.reshape(batch, count, groups, heads, STRIP, -1).permute(0, 2, 3, 1, 4, 5) for x in (out, lse))
+    out, lse = (
+        x.reshape(batch, count, groups, heads, STRIP, -1).permute(0, 2, 3, 1, 4, 5)
+        for x in (out, lse)
+    )
     return Partial(out.flatten(3, 4), lse.flatten(3))
 
 

@@ -29,13 +29,21 @@ def partials(
             x = torch.arange(begin, end, device=q.device)[:, None]
             y = torch.arange(at, to, device=q.device)
             hidden = (y < x if left else y < 0) | (y > x + ahead if right else y < 0)
-            blocks.append(_block(q[..., begin:end, :], k[..., at:to, :], v[..., at:to, :], hidden, scale, logits))
-        rows.append(Partial(merge(blocks), torch.stack([block.lse for block in blocks]).logsumexp(0)))
+            blocks.append(
+                _block(
+                    q[..., begin:end, :], k[..., at:to, :], v[..., at:to, :], hidden, scale, logits
+                )
+            )
+        rows.append(
+            Partial(merge(blocks), torch.stack([block.lse for block in blocks]).logsumexp(0))
+        )
     out, lse = (torch.cat(parts, dim=3) for parts in zip(*rows, strict=True))
     return [Partial(out.to(q.dtype), lse)]
 
 
-def _block(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, scale: float, logits: Logits) -> Partial:
+def _block(
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, scale: float, logits: Logits
+) -> Partial:
     """Attention where ``hidden[Q, K]`` says which pairs do not count."""
     columns = logits.capped(q.float() @ k.float().transpose(-1, -2)[:, :, None] * scale)
     columns = columns.masked_fill(hidden, -torch.inf)

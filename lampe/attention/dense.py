@@ -24,17 +24,26 @@ class Dense(Backend):
 
     def attend(self, call: Call) -> Tensor:
         encoding, groups = call.encoding, call.query.shape[1] // call.key.shape[1]
-        q, k, v = (x.double() for x in (call.query, *(x.repeat_interleave(groups, 1) for x in (call.key, call.value))))
+        q, k, v = (
+            x.double()
+            for x in (call.query, *(x.repeat_interleave(groups, 1) for x in (call.key, call.value)))
+        )
         i = torch.arange(call.start, call.stop, device=q.device)
         j = torch.arange(call.first, call.first + k.shape[2], device=q.device)
         heat, sharpness = encoding.temperature.query_scale(i), _sharpness(encoding, i, j)
         columns = []
         for region in encoding.plan:
-            turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(region.key(j), j)
+            turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(
+                region.key(j), j
+            )
             region_logits = _logits(q, k, turned, sharpness, encoding.rope) * call.scale
             if heat is not None:
                 region_logits = region_logits * heat[:, None].double()
-            columns.append(call.logits.capped(region_logits).masked_fill(~region.owns(i[:, None], j), -torch.inf))
+            columns.append(
+                call.logits.capped(region_logits).masked_fill(
+                    ~region.owns(i[:, None], j), -torch.inf
+                )
+            )
         values = torch.cat([v] * len(columns), dim=2)
         if call.logits.sinks is not None:
             columns.append(call.logits.sinks.double()[:, None, None].expand(*q.shape[:3], 1))
@@ -60,7 +69,11 @@ def _logits(q: Tensor, k: Tensor, angle: Tensor, sharpness: Tensor, rope: Rope) 
         along = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]
         across = q1[..., p, None] * k2[..., None, :, p] - q2[..., p, None] * k1[..., None, :, p]
         total += along * angle[..., p].cos() + across * angle[..., p].sin()
-    return total * sharpness + q_before @ k_before.transpose(-1, -2) + q_after @ k_after.transpose(-1, -2)
+    return (
+        total * sharpness
+        + q_before @ k_before.transpose(-1, -2)
+        + q_after @ k_after.transpose(-1, -2)
+    )
 
 
 def _pairs(rotated: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:

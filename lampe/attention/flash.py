@@ -76,7 +76,9 @@ def kernel(dim: int) -> Kernel:
     for package in PACKAGES:
         with suppress(ImportError, AttributeError):  # version 4 alone leaves ``flash_attn`` empty
             if dim in package.dims:
-                return _of_package(importlib.import_module(package.module).flash_attn_func, package.unbounded)
+                return _of_package(
+                    importlib.import_module(package.module).flash_attn_func, package.unbounded
+                )
     return _of_torch
 
 
@@ -85,15 +87,21 @@ def _of_package(function: Callable[..., tuple[Tensor, ...]], unbounded: int | No
     known = inspect.signature(function).parameters
     asked = {name: True for name in ("return_attn_probs", "return_lse") if name in known}
 
-    def call(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int) -> tuple[Tensor, Tensor]:
+    def call(
+        q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int
+    ) -> tuple[Tensor, Tensor]:
         window = unbounded if seen < 0 else seen, 0 if causal else unbounded
-        out, lse, *_ = function(q, k, v, softmax_scale=scale, causal=causal, window_size=window, **asked)
+        out, lse, *_ = function(
+            q, k, v, softmax_scale=scale, causal=causal, window_size=window, **asked
+        )
         return out, lse
 
     return call
 
 
-def _of_torch(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int) -> tuple[Tensor, Tensor]:
+def _of_torch(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int
+) -> tuple[Tensor, Tensor]:
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
         q, k, v, None, None, q.shape[1], k.shape[1], 0.0, causal, False,
         scale=scale, window_size_left=None if seen < 0 else seen, window_size_right=0 if causal else None,

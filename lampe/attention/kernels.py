@@ -56,7 +56,9 @@ def turn(
     b, g = (tl.program_id(1) // G).to(tl.int64), (tl.program_id(1) % G).to(tl.int64)
     rows = tl.program_id(0) * N + tl.arange(0, N)
     d = tl.arange(0, DP)
-    y = _turned(x + b * x_b + g * x_g, x_k, rows, cos, sin, first + rows, rows < K, D, DP, P, BEGIN, HALF)
+    y = _turned(
+        x + b * x_b + g * x_g, x_k, rows, cos, sin, first + rows, rows < K, D, DP, P, BEGIN, HALF
+    )
     spot = out + b * out_b + g * out_g + rows.to(tl.int64)[:, None] * D + d[None, :]
     tl.store(spot, y, mask=(rows < K)[:, None] & (d < D)[None, :])
 
@@ -87,9 +89,21 @@ def _walk(
     for at in range(begin, end, N):
         y = at + tl.arange(0, N)
         wide = y.to(tl.int64)
-        k = tl.load(keys + wide[None, :] * k_stride + d[:, None], mask=(y < K)[None, :] & (d < D)[:, None], other=0.0)
-        v = tl.load(values + wide[:, None] * v_stride + e[None, :], mask=(y < K)[:, None] & (e < E)[None, :], other=0.0)
-        owned = (low[:, None] <= y[None, :]) & (y[None, :] <= high[:, None]) if MASKED else y[None, :] >= 0
+        k = tl.load(
+            keys + wide[None, :] * k_stride + d[:, None],
+            mask=(y < K)[None, :] & (d < D)[:, None],
+            other=0.0,
+        )
+        v = tl.load(
+            values + wide[:, None] * v_stride + e[None, :],
+            mask=(y < K)[:, None] & (e < E)[None, :],
+            other=0.0,
+        )
+        owned = (
+            (low[:, None] <= y[None, :]) & (y[None, :] <= high[:, None])
+            if MASKED
+            else y[None, :] >= 0
+        )
         acc, top, total = _softmax(q, k, v, acc, top, total, owned, scale, SOFTCAP)
     return acc, top, total
 
@@ -153,7 +167,9 @@ def prefill(
     e = tl.arange(0, EP)
     spot = out + b * o_b + h * o_h + rows.to(tl.int64)[:, None] * o_q + e[None, :]
     total = tl.where(total == 0.0, 1.0, total)
-    tl.store(spot, (acc / total[:, None]).to(out.dtype.element_ty), mask=real[:, None] & (e < E)[None, :])
+    tl.store(
+        spot, (acc / total[:, None]).to(out.dtype.element_ty), mask=real[:, None] & (e < E)[None, :]
+    )
 
 
 @triton.jit
@@ -168,7 +184,11 @@ def decode(
     Keys are turned on their way: ``k_cos[rotation[s]]`` and ``k_sin`` (of ``table`` rows) are region ``s``'s tables for
     keys, ``q_cos[s, P]`` and ``q_sin`` for the query. ``out[B, G, splits, R, E]`` and ``lse[B, G, splits, R]``.
     """
-    split, b, g = tl.program_id(0), (tl.program_id(1) // G).to(tl.int64), (tl.program_id(1) % G).to(tl.int64)
+    split, b, g = (
+        tl.program_id(0),
+        (tl.program_id(1) // G).to(tl.int64),
+        (tl.program_id(1) % G).to(tl.int64),
+    )
     rows = tl.arange(0, M)
     real = rows < R
     e = tl.arange(0, EP)
@@ -203,11 +223,19 @@ def decode(
                 )
                 spot = value + b * v_b + g * v_g + y.to(tl.int64)[:, None] * v_k + e[None, :]
                 v = tl.load(spot, mask=owned[:, None] & (e < E)[None, :], other=0.0)
-                acc, top, total = _softmax(q, tl.trans(k), v, acc, top, total, owned[None, :], scale, SOFTCAP)
+                acc, top, total = _softmax(
+                    q, tl.trans(k), v, acc, top, total, owned[None, :], scale, SOFTCAP
+                )
     row = ((b * G + g) * tl.num_programs(0) + split) * R + rows
     some = tl.where(total == 0.0, 1.0, total)
-    tl.store(lse + row, tl.where(total == 0.0, float("-inf"), (top + tl.log2(some)) / LOG2E), mask=real)
-    tl.store(out + row[:, None] * E + e[None, :], acc / some[:, None], mask=real[:, None] & (e < E)[None, :])
+    tl.store(
+        lse + row, tl.where(total == 0.0, float("-inf"), (top + tl.log2(some)) / LOG2E), mask=real
+    )
+    tl.store(
+        out + row[:, None] * E + e[None, :],
+        acc / some[:, None],
+        mask=real[:, None] & (e < E)[None, :],
+    )
 
 
 @triton.jit
@@ -220,8 +248,12 @@ def both(
     rows = tl.program_id(0) * M + tl.arange(0, M)
     e, wide, real = tl.arange(0, EP), rows.to(tl.int64)[:, None], rows < Q
     mask = real[:, None] & (e < E)[None, :]
-    x = tl.load(one + b * a_b + h * a_h + wide * a_q + e[None, :], mask=mask, other=0.0).to(tl.float32)
-    y = tl.load(other + b * c_b + h * c_h + wide * c_q + e[None, :], mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(one + b * a_b + h * a_h + wide * a_q + e[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
+    y = tl.load(other + b * c_b + h * c_h + wide * c_q + e[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
     row = tl.program_id(1).to(tl.int64) * Q + rows
     x_lse = tl.load(one_lse + row, mask=real, other=float("-inf"))
     y_lse = tl.load(other_lse + row, mask=real, other=float("-inf"))
@@ -231,5 +263,9 @@ def both(
     total = x_share + y_share
     some = tl.where(total == 0.0, 1.0, total)
     merged = (x_share[:, None] * x + y_share[:, None] * y) / some[:, None]
-    tl.store(out + b * o_b + h * o_h + wide * o_q + e[None, :], merged.to(out.dtype.element_ty), mask=mask)
+    tl.store(
+        out + b * o_b + h * o_h + wide * o_q + e[None, :],
+        merged.to(out.dtype.element_ty),
+        mask=mask,
+    )
     tl.store(lse + row, tl.where(total == 0.0, float("-inf"), base + tl.log(some)), mask=real)

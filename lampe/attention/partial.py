@@ -40,4 +40,6 @@ def _both(a: Partial, b: Partial) -> Partial:
     """Two parts as one, in float32 at least."""
     share = (b.lse - a.lse).nan_to_num(nan=0.0).sigmoid()[..., None]
     dtype = torch.promote_types(a.out.dtype, torch.float32)
-    return Partial(torch.lerp(a.out.to(dtype), b.out.to(dtype), share.to(dtype)), torch.logaddexp(a.lse, b.lse))
+    return Partial(
+        torch.lerp(a.out.to(dtype), b.out.to(dtype), share.to(dtype)), torch.logaddexp(a.lse, b.lse)
+    )

@@ -89,7 +89,9 @@ def _prefill(call: Call) -> Tensor:
     query, value = dense_rows(call.grouped_query().flatten(1, 2)), dense_rows(call.value)
     out = query.new_empty(batch, queries, heads, wide).transpose(1, 2)
     asked = tuple(region.query for region in encoding.plan)
-    cos, sin = call.tables.stacked(asked, encoding, encoding.sharpness.factor**2, call.stop, query.device)
+    cos, sin = call.tables.stacked(
+        asked, encoding, encoding.sharpness.factor**2, call.stop, query.device
+    )
     sinks = call.logits.sinks
     tile = prefill_tile(query.shape[-1], query.dtype)
     kernels.prefill[-(-queries // tile.queries), batch * heads](
@@ -124,7 +126,11 @@ def _decode(call: Call) -> Tensor:
     low, high = _edges(encoding.plan, call.start, call.stop, call.first, device)
     maps, rotation = _key_maps(encoding.plan, device)
     cos, sin = call.tables.stacked(maps, encoding, 1.0, call.first + keys, device)
-    query, key, value = call.grouped_query().flatten(1, 2), dense_rows(call.key), dense_rows(call.value)
+    query, key, value = (
+        call.grouped_query().flatten(1, 2),
+        dense_rows(call.key),
+        dense_rows(call.value),
+    )
     splits, rows = -(-keys // SPLIT), heads // groups
     out = torch.empty(batch, groups, splits, rows, wide, device=device)
     lse = torch.empty(batch, groups, splits, rows, device=device)
@@ -172,10 +178,15 @@ def dense_rows(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _edges(plan: PositionPlan, start: int, stop: int, first: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _edges(
+    plan: PositionPlan, start: int, stop: int, first: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """First and last key of each query in each region, ``[S, Q]`` int32."""
     query = torch.arange(start, stop, device=device)
-    low, high = (torch.stack(edges).int() for edges in zip(*(region.span(query) for region in plan), strict=True))
+    low, high = (
+        torch.stack(edges).int()
+        for edges in zip(*(region.span(query) for region in plan), strict=True)
+    )
     return low.clamp(min=first), high
 
 
@@ -183,7 +194,9 @@ def _edges(plan: PositionPlan, start: int, stop: int, first: int, device: torch.
 def _key_maps(plan: PositionPlan, device: torch.device) -> tuple[tuple[PositionMap, ...], Tensor]:
     """The plan's distinct key maps, and which of them each region takes, ``[S]`` int32."""
     maps = tuple(dict.fromkeys(region.key for region in plan))
-    return maps, torch.tensor([maps.index(region.key) for region in plan], dtype=torch.int32, device=device)
+    return maps, torch.tensor(
+        [maps.index(region.key) for region in plan], dtype=torch.int32, device=device
+    )
 
 
 @lru_cache(maxsize=8)

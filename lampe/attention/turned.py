@@ -57,7 +57,9 @@ class Moves:
     sin: Tensor
 
     @classmethod
-    def of(cls, changes: Iterable[Change], encoding: Encoding, device: torch.device) -> "Moves | None":
+    def of(
+        cls, changes: Iterable[Change], encoding: Encoding, device: torch.device
+    ) -> "Moves | None":
         """What changes ask for; None where there are none."""
         index, tables = [], []
         for change in changes:
@@ -68,7 +70,9 @@ class Moves:
     def turn(self, keys: Tensor, rope: Rope) -> None:
         """Turns ``keys[B, G, K, D]`` in place."""
         keys.index_copy_(
-            2, self.index, rotate(keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin)
+            2,
+            self.index,
+            rotate(keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin),
         )
 
 
@@ -88,7 +92,9 @@ class Step:
         self.runs = _joined(Run(piece.low, piece.high, piece.region.key) for piece in self.pieces)
         token, factor = torch.tensor([at], device=device), encoding.sharpness.factor**2
         tables = [cos_sin(piece.region.query, encoding, token, factor) for piece in self.pieces]
-        self.cos, self.sin = (torch.stack(x)[:, None, None, None] for x in zip(*tables, strict=True))
+        self.cos, self.sin = (
+            torch.stack(x)[:, None, None, None] for x in zip(*tables, strict=True)
+        )
         self.heat = encoding.temperature.query_scale(token)
         self._moves: dict[Runs, tuple[Moves | None, Runs]] = {}
 
@@ -97,8 +103,14 @@ class Step:
         if held not in self._moves:
             assert self.runs is not None
             runs = self.runs
-            left = [Run(low, high, old) for low, high, old, new in _changes(held, runs) if old and not new]
-            changes = [change for change in _changes(held, runs) if change.new and change.old != change.new]
+            left = [
+                Run(low, high, old)
+                for low, high, old, new in _changes(held, runs)
+                if old and not new
+            ]
+            changes = [
+                change for change in _changes(held, runs) if change.new and change.old != change.new
+            ]
             after = _joined((*runs, *left))
             assert after is not None
             self._moves[held] = Moves.of(changes, self.encoding, self.device), after
@@ -116,7 +128,9 @@ class Steps:
         for step in self._latest:
             if step.encoding is encoding and (step.at, step.device) == (at, device):
                 return step
-        others = [step for step in self._latest if step.encoding is not encoding or step.device != device]
+        others = [
+            step for step in self._latest if step.encoding is not encoding or step.device != device
+        ]
         self._latest = [*others[-KINDS:], Step(encoding, at, device)]
         return self._latest[-1]
 
@@ -146,8 +160,13 @@ class Turned:
         """Turns a cache's own keys back to what they were when they came; leaves others alone."""
         if self.own and self._runs:
             assert self._encoding is not None
-            back = (Change(run.low, min(run.high, key.shape[2]), run.positions, None) for run in self._runs)
-            moves = Moves.of((change for change in back if change.low < change.high), self._encoding, key.device)
+            back = (
+                Change(run.low, min(run.high, key.shape[2]), run.positions, None)
+                for run in self._runs
+            )
+            moves = Moves.of(
+                (change for change in back if change.low < change.high), self._encoding, key.device
+            )
             if moves:
                 moves.turn(key, self._encoding.rope)
         self.forget()

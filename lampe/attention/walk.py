@@ -54,9 +54,16 @@ def walk(plan: PositionPlan, start: int, stop: int, first: int) -> tuple[Tile, .
             cut |= _turns(low, high)
     begins = [0, *(cut.nonzero()[:, 0] + 1).tolist()]
     ends = [*begins[1:], len(query)]
-    at = torch.tensor([begins, [min(b + 1, e - 1) for b, e in zip(begins, ends, strict=True)], [e - 1 for e in ends]])
+    at = torch.tensor(
+        [
+            begins,
+            [min(b + 1, e - 1) for b, e in zip(begins, ends, strict=True)],
+            [e - 1 for e in ends],
+        ]
+    )
     corners = [
-        (region, low[at].T.tolist(), high[at].T.tolist()) for region, (low, high) in zip(plan, edges, strict=True)
+        (region, low[at].T.tolist(), high[at].T.tolist())
+        for region, (low, high) in zip(plan, edges, strict=True)
     ]
     return tuple(
         Tile(
@@ -64,7 +71,11 @@ def walk(plan: PositionPlan, start: int, stop: int, first: int) -> tuple[Tile, .
             start + end,
             tuple(
                 Piece(
-                    region, low[tile][0], high[tile][2] + 1, low[tile][0] < low[tile][1], high[tile][0] < high[tile][1]
+                    region,
+                    low[tile][0],
+                    high[tile][2] + 1,
+                    low[tile][0] < low[tile][1],
+                    high[tile][0] < high[tile][1],
                 )
                 for region, low, high in corners
                 if low[tile][0] <= high[tile][0]

@@ -20,7 +20,9 @@ def _named(base: type[Method]) -> Iterator[type[Method]]:
         yield from _named(child)
 
 
-METHODS: dict[str, type[Method]] = {child.name: child for child in sorted(_named(Method), key=lambda child: child.name)}
+METHODS: dict[str, type[Method]] = {
+    child.name: child for child in sorted(_named(Method), key=lambda child: child.name)
+}
 
 
 def method_of(name: str, **settings: Any) -> Method:
@@ -31,7 +33,9 @@ def method_of(name: str, **settings: Any) -> Method:
         BadSetting: for a value that the method cannot take.
     """
     if ":" in name:
-        raise BadSetting(f"method {name!r}: settings are arguments of their own, as method_of('lampe', head=64)")
+        raise BadSetting(
+            f"method {name!r}: settings are arguments of their own, as method_of('lampe', head=64)"
+        )
     name, plus, rope = name.partition("+")
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)

@@ -36,9 +36,17 @@ class Method:
         for key, value in settings.items():
             if key not in hints:
                 raise UnknownName(f"setting of {cls.name}", key, hints)
-            if isinstance(value, bool) is not (hints[key] is bool) or not isinstance(value, hints[key]):
-                kinds = [kind.__name__ for kind in get_args(hints[key]) or [hints[key]] if kind is not NoneType]
-                raise BadSetting(f"{cls.name}: {key} must be of type {' or '.join(kinds)}, got {value!r}")
+            if isinstance(value, bool) is not (hints[key] is bool) or not isinstance(
+                value, hints[key]
+            ):
+                kinds = [
+                    kind.__name__
+                    for kind in get_args(hints[key]) or [hints[key]]
+                    if kind is not NoneType
+                ]
+                raise BadSetting(
+                    f"{cls.name}: {key} must be of type {' or '.join(kinds)}, got {value!r}"
+                )
         return cls(**settings)
 
     @property
@@ -55,7 +63,9 @@ class Method:
         """The encoding of a prompt of ``length`` tokens."""
         method = self.resolved(geometry, length)
         return Encoding(
-            method.rope(geometry, length), method.plan(geometry, length), method.temperature_of(geometry, length)
+            method.rope(geometry, length),
+            method.plan(geometry, length),
+            method.temperature_of(geometry, length),
         )
 
     def answering(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
@@ -108,7 +118,11 @@ class IndexMethod(Method):
     def temperature_of(self, geometry: Geometry, length: int) -> Temperature:
         released = self.released(geometry, length)
         return temperature(
-            self.temperature, released, window=geometry.window, length=length, rate=self.temperature_rate
+            self.temperature,
+            released,
+            window=geometry.window,
+            length=length,
+            rate=self.temperature_rate,
         )
 
 
@@ -127,7 +141,9 @@ def compression(geometry: Geometry, length: int, *, exact: int, share: float = 2
         return 1
     room = int(share * geometry.window) - exact
     if room < 1:
-        raise BadSetting(f"{exact} exact positions leave no room below {share:.0%} of a window of {geometry.window}")
+        raise BadSetting(
+            f"{exact} exact positions leave no room below {share:.0%} of a window of {geometry.window}"
+        )
     return math.ceil((length - exact) / room)
 
 

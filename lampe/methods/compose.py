@@ -24,7 +24,9 @@ class Composed(Method):
 
     def __post_init__(self) -> None:
         if not isinstance(self.positions, IndexMethod) or isinstance(self.frequencies, IndexMethod):
-            raise BadSetting(f"{self.label}: compose a method of positions with one of frequencies, as lampe+yarn")
+            raise BadSetting(
+                f"{self.label}: compose a method of positions with one of frequencies, as lampe+yarn"
+            )
 
     @property
     def label(self) -> str:
@@ -34,7 +36,10 @@ class Composed(Method):
     def settings(self) -> dict[str, Any]:
         return {
             **self.positions.settings,
-            **{f"{self.frequencies.name}.{key}": value for key, value in self.frequencies.settings.items()},
+            **{
+                f"{self.frequencies.name}.{key}": value
+                for key, value in self.frequencies.settings.items()
+            },
         }
 
     def resolved(self, geometry: Geometry, length: int) -> Self:

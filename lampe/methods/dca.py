@@ -86,7 +86,9 @@ class ChunkLlama(IndexMethod):
         assert self.pretraining_length is not None and self.local_window is not None
         cap = self.pretraining_length * 3 // 4
         if not 0 < self.local_window < cap:
-            raise BadSetting(f"chunkllama: local_window={self.local_window} must lie between 0 and {cap}")
+            raise BadSetting(
+                f"chunkllama: local_window={self.local_window} must lie between 0 and {cap}"
+            )
         return chunk_plan(cap - self.local_window, cap)
 
     def released(self, geometry: Geometry, length: int) -> Temperature:

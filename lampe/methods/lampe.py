@@ -88,9 +88,15 @@ class LaMPE(IndexMethod):
         assert mapping is not None and head is not None and tail is not None
         if self.variant in RELEASED:
             release = self._release(length)
-            return release.two_regions() if self.variant.startswith("sw-map") else release.three_regions()
+            return (
+                release.two_regions()
+                if self.variant.startswith("sw-map")
+                else release.three_regions()
+            )
         if head < 0 or tail < 0 or mapping <= head + tail:
-            raise BadSetting(f"lampe: mapping_length={mapping} must exceed head={head} plus tail={tail}")
+            raise BadSetting(
+                f"lampe: mapping_length={mapping} must exceed head={head} plus tail={tail}"
+            )
         if length <= mapping:
             return PLAIN
         slope = Fraction(mapping - head - tail, length - head - tail)
@@ -98,7 +104,9 @@ class LaMPE(IndexMethod):
             (
                 Region(0, head + 1, name="head"),
                 *self._middle(head, length - tail, slope),
-                Region(length - tail, None, query=PositionMap(offset=mapping - length), name="tail"),
+                Region(
+                    length - tail, None, query=PositionMap(offset=mapping - length), name="tail"
+                ),
             )
         )
 
@@ -106,7 +114,11 @@ class LaMPE(IndexMethod):
         if self.variant not in RELEASED or self.variant == "reference-fixed":
             return None
         release = self.resolved(geometry, length)._release(length)
-        return release.two_regions_at(stop) if self.variant.startswith("sw-map") else release.three_regions_at(stop)
+        return (
+            release.two_regions_at(stop)
+            if self.variant.startswith("sw-map")
+            else release.three_regions_at(stop)
+        )
 
     def released(self, geometry: Geometry, length: int) -> Temperature:
         return Temperature(STRING_FACTOR)
@@ -120,7 +132,9 @@ class LaMPE(IndexMethod):
         """The curve's mapping length, kept above head and tail and below the window and the prompt."""
         own = self._own_curve(geometry)
         if head + tail + 1 >= geometry.window:
-            raise BadSetting(f"lampe: head={head} plus tail={tail} leave no room below the window of {geometry.window}")
+            raise BadSetting(
+                f"lampe: head={head} plus tail={tail} leave no room below the window of {geometry.window}"
+            )
         if length <= head + tail + 1:
             return head + tail + 1
         last = (own or self._published(geometry))(length)
@@ -128,7 +142,11 @@ class LaMPE(IndexMethod):
             return last
         mapping = last
         if own is None:
-            mapping = length if last >= length - 1 else effective(last, length=length, head=head, tail=tail)
+            mapping = (
+                length
+                if last >= length - 1
+                else effective(last, length=length, head=head, tail=tail)
+            )
         return max(head + tail + 1, min(mapping, length, geometry.window - 1))
 
     def _own_curve(self, geometry: Geometry) -> Sigmoid | None:
@@ -138,13 +156,17 @@ class LaMPE(IndexMethod):
         if not constants:
             return None
         if len(constants) < len(own):
-            raise BadSetting("lampe: slope, intercept and ceiling make a curve together: give all three")
+            raise BadSetting(
+                "lampe: slope, intercept and ceiling make a curve together: give all three"
+            )
         positive(self.name, ceiling=constants["ceiling"])
         if not 0 <= constants["slope"] < math.inf:
             raise BadSetting(f"lampe: slope={self.slope} must be finite and at least 0")
         if not math.isfinite(constants["intercept"]):
             raise BadSetting(f"lampe: intercept={self.intercept} must be finite")
-        return Sigmoid(constants["slope"], constants["intercept"], constants["ceiling"], geometry.window)
+        return Sigmoid(
+            constants["slope"], constants["intercept"], constants["ceiling"], geometry.window
+        )
 
     def _published(self, geometry: Geometry) -> Sigmoid:
         """The curve by name, Llama-3's by default."""
@@ -159,7 +181,10 @@ class LaMPE(IndexMethod):
         near = head + 1
         match self.variant:
             case "continuous":
-                query, key = PositionMap(scale=slope, offset=head - slope * head), PositionMap(scale=slope)
+                query, key = (
+                    PositionMap(scale=slope, offset=head - slope * head),
+                    PositionMap(scale=slope),
+                )
             case "separable":
                 query = PositionMap(scale=slope, shift=-head, offset=head, floor=True)
                 key = PositionMap(scale=slope, floor=True)
@@ -176,7 +201,9 @@ def _steps(head: int, end: int, slope: Fraction) -> list[Region]:
     while near < end:
         far = min(end, head + math.ceil((step + 1) / slope))
         if far > near:
-            regions.append(Region(near, far, query=constant(head + step), key=constant(0), name="middle"))
+            regions.append(
+                Region(near, far, query=constant(head + step), key=constant(0), name="middle")
+            )
             near = far
         step += 1
     return regions

@@ -48,7 +48,11 @@ class DynamicNTK(Method):
         positive(self.name, factor=self.factor)
         factor = float(self.factor)
         fits = length <= geometry.window
-        frozen = geometry.rope(length) if fits else geometry.rope(length, rope_type="dynamic", factor=factor)
+        frozen = (
+            geometry.rope(length)
+            if fits
+            else geometry.rope(length, rope_type="dynamic", factor=factor)
+        )
         match self.cache:
             case "unrotated":
                 return frozen

@@ -77,7 +77,9 @@ class Release:
     def ids(self, length: int, offset: Number = 0) -> PositionMap:
         """f over so many tokens, plus an offset."""
         if self.exact:
-            return PositionMap(scale=Fraction(self.use_length, length - 1), floor=True, offset=offset)
+            return PositionMap(
+                scale=Fraction(self.use_length, length - 1), floor=True, offset=offset
+            )
         return Float32Floor(last=self.use_length, span=length - 1, offset=offset)
 
     def id(self, index: int) -> int:
@@ -110,7 +112,9 @@ class Release:
         if self.length < 2 * self.head:
             return PLAIN
         if self.tail >= self.length or self.head + self.run_end > self.length:
-            raise BadSetting(f"lampe: head={self.head} and tail={self.tail} do not fit into {self.length} tokens")
+            raise BadSetting(
+                f"lampe: head={self.head} and tail={self.tail} do not fit into {self.length} tokens"
+            )
         ids, far, more = self.ids(self.length), self.length - self.run_end, 0 if self.once else 1
         regions = (
             Region(0, self.head + (1 if self.exact else more), name="head"),
@@ -134,13 +138,17 @@ class Release:
         if self.length < 2 * self.head:
             return PLAIN
         if stop - self.length > self.head:
-            raise BadSetting(f"lampe: the release breaks after head={self.head} generated tokens; use another variant")
+            raise BadSetting(
+                f"lampe: the release breaks after head={self.head} generated tokens; use another variant"
+            )
         frozen = self.id(self.length - 1) + self.head_offset
         far = self.length - self.run_end
         return PositionPlan(
             (
                 Region(0, self.head, name="head"),
-                Region(self.head, far, query=constant(frozen), key=self.ids(self.length), name="middle"),
+                Region(
+                    self.head, far, query=constant(frozen), key=self.ids(self.length), name="middle"
+                ),
                 Region(far, None, query=PositionMap(offset=-self.tail_offset), name="tail"),
             )
         )
@@ -151,7 +159,9 @@ class Release:
             return PLAIN
         query, key = self.ids(self.length, self.head_offset), self.ids(self.length)
         near = Region(0, self.head + (0 if self.once else 1), name="head")
-        return PositionPlan((near, Region(self.head, None, query=query, key=key, name="middle")), not self.once)
+        return PositionPlan(
+            (near, Region(self.head, None, query=query, key=key, name="middle")), not self.once
+        )
 
     def two_regions_at(self, stop: int) -> PositionPlan:
         """The plan of a generated token.
@@ -160,7 +170,9 @@ class Release:
             BadSetting: after a prompt no longer than a head, of which the release attends to nothing.
         """
         if self.length <= self.head:
-            raise BadSetting(f"lampe: the release cannot answer a prompt of {self.length} tokens with head={self.head}")
+            raise BadSetting(
+                f"lampe: the release cannot answer a prompt of {self.length} tokens with head={self.head}"
+            )
         ids = self.ids(stop)
         last = int(ids(torch.tensor(stop - 1))) + self.head_offset
         return PositionPlan(

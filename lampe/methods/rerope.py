@@ -69,7 +69,9 @@ class LeakyReRoPE(IndexMethod):
             return PLAIN
         slow = PositionMap(scale=Fraction(1, factor))
         far = dataclasses.replace(slow, offset=Fraction(near * (factor - 1), factor))
-        return PositionPlan((Region(0, near, name="near"), Region(near, None, query=far, key=slow, name="far")))
+        return PositionPlan(
+            (Region(0, near, name="near"), Region(near, None, query=far, key=slow, name="far"))
+        )
 
     def released(self, geometry: Geometry, length: int) -> Temperature:
         return Temperature(logn_base=geometry.window)

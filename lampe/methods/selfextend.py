@@ -37,7 +37,11 @@ class SelfExtend(IndexMethod):
     def resolved(self, geometry: Geometry, length: int) -> Self:
         near = given(self.window_size, geometry.window // 4)
         positive(self.name, window_size=near)
-        group = compression(geometry, length, exact=near) if self.group_size is None else self.group_size
+        group = (
+            compression(geometry, length, exact=near)
+            if self.group_size is None
+            else self.group_size
+        )
         return dataclasses.replace(self, window_size=near, group_size=group)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
@@ -47,13 +51,22 @@ class SelfExtend(IndexMethod):
         if group == 1:
             return PLAIN
         groups = PositionMap(scale=Fraction(1, group), floor=True)
-        steps: dict[str, int | Fraction] = {"integer": near // group, "fractional": Fraction(near, group)}
+        steps: dict[str, int | Fraction] = {
+            "integer": near // group,
+            "fractional": Fraction(near, group),
+        }
         if self.shift not in steps:
             raise UnknownName("shift of selfextend", self.shift, steps)
         shift = near - steps[self.shift]
         return PositionPlan(
             (
                 Region(0, near, name="neighbours"),
-                Region(near, None, query=dataclasses.replace(groups, offset=shift), key=groups, name="groups"),
+                Region(
+                    near,
+                    None,
+                    query=dataclasses.replace(groups, offset=shift),
+                    key=groups,
+                    name="groups",
+                ),
             )
         )

@@ -36,13 +36,17 @@ class String(IndexMethod):
     def resolved(self, geometry: Geometry, length: int) -> Self:
         shift = given(self.shift, max(1, length * 33 // 100))
         local = given(self.local, min(128, geometry.window // 8))
-        return dataclasses.replace(self, shift=shift, local=min(local, shift) if self.shift is None else local)
+        return dataclasses.replace(
+            self, shift=shift, local=min(local, shift) if self.shift is None else local
+        )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.shift is not None and self.local is not None
         positive(self.name, shift=self.shift)
         if not 0 <= self.local <= self.shift:
-            raise BadSetting(f"string: local={self.local} must lie between 0 and shift={self.shift}")
+            raise BadSetting(
+                f"string: local={self.local} must lie between 0 and shift={self.shift}"
+            )
         twice = self._twice(length)
         moved = PositionMap(offset=self.local - self.shift)
         near, shifted = (
@@ -58,7 +62,9 @@ class String(IndexMethod):
             return None
         assert method.shift is not None
         if stop <= method.shift:
-            raise BadSetting(f"string: the release cannot answer before shift={method.shift} tokens, here are {stop}")
+            raise BadSetting(
+                f"string: the release cannot answer before shift={method.shift} tokens, here are {stop}"
+            )
         return dataclasses.replace(method, variant="exact").plan(geometry, length)
 
     def _twice(self, length: int) -> bool:
@@ -69,7 +75,9 @@ class String(IndexMethod):
                 return False
             case "reference":
                 if length < self.shift - self.local or length == self.shift:
-                    raise BadSetting(f"string: the release cannot read {length} tokens with shift={self.shift}")
+                    raise BadSetting(
+                        f"string: the release cannot read {length} tokens with shift={self.shift}"
+                    )
                 return length > self.shift
         raise UnknownName("variant of string", self.variant, ("exact", "reference"))
 

@@ -64,11 +64,15 @@ def unpack(archive: Path, target: Path, caps: Caps = Caps()) -> None:
             _write(entries, draft, caps)
         draft.replace(target)
     except BROKEN as error:
-        raise UserError(f"{archive}: is a broken archive ({' '.join(str(error).split())})") from None
+        raise UserError(
+            f"{archive}: is a broken archive ({' '.join(str(error).split())})"
+        ) from None
     except Unsafe as error:
         raise UserError(f"{archive}: not unpacked: {error}") from None
     except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked to {target} ({error.strerror or error})") from None
+        raise UserError(
+            f"{archive}: cannot be unpacked to {target} ({error.strerror or error})"
+        ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -114,7 +118,11 @@ def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
             yield _zipped(file)
     else:
         with tarfile.open(archive) as tar:
-            yield ((entry.name, entry.isreg(), partial(tar.extractfile, entry)) for entry in tar if not entry.isdir())
+            yield (
+                (entry.name, entry.isreg(), partial(tar.extractfile, entry))
+                for entry in tar
+                if not entry.isdir()
+            )
 
 
 def _zipped(file: zipfile.ZipFile) -> Iterator[Entry]:

@@ -28,7 +28,11 @@ from lampe_eval.errors import UserError
 def root() -> Path:
     """The cache."""
     chosen = os.environ.get("LAMPE_EVAL_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("lampe-eval", appauthor=False)
+    return (
+        Path(chosen).expanduser().absolute()
+        if chosen
+        else user_cache_path("lampe-eval", appauthor=False)
+    )
 
 
 def shelf(source: Source) -> Path:
@@ -59,17 +63,29 @@ def offline(folder: Path | None) -> Path | None:
     if chosen is None:
         return None
     if not chosen.expanduser().is_dir():
-        raise UserError(f"{chosen}: no such folder; --data-dir and LAMPE_EVAL_DATA name a folder with benchmark files")
+        raise UserError(
+            f"{chosen}: no such folder; --data-dir and LAMPE_EVAL_DATA name a folder with benchmark files"
+        )
     return chosen.expanduser()
 
 
 def candidates(asset: Asset, folder: Path) -> Iterator[Path]:
     """Paths in an offline folder at which an asset is, those that say most about it first."""
     repository = asset.source.place
-    tops = [folder / repository, folder / PurePosixPath(repository).name, folder / asset.bench, folder]
+    tops = [
+        folder / repository,
+        folder / PurePosixPath(repository).name,
+        folder / asset.bench,
+        folder,
+    ]
     steps = PurePosixPath(asset.file.path.rpartition("!/")[2]).parts
     tails = ["/".join(steps[start:]) for start in range(len(steps))]
-    return (path for way in (*tails, *asset.file.also) for top in tops if _holds(asset, path := top / way))
+    return (
+        path
+        for way in (*tails, *asset.file.also)
+        for top in tops
+        if _holds(asset, path := top / way)
+    )
 
 
 @contextmanager
@@ -108,8 +124,14 @@ def write(path: Path, text: str) -> None:
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """The error for a cache that cannot be written."""
-    return UserError(f"{path}: cannot be written ({error.strerror}); LAMPE_EVAL_CACHE names another folder")
+    return UserError(
+        f"{path}: cannot be written ({error.strerror}); LAMPE_EVAL_CACHE names another folder"
+    )
 
 
 def _holds(asset: Asset, path: Path) -> bool:
-    return all((path / part).is_file() for part in asset.file.parts) if asset.file.parts else path.is_file()
+    return (
+        all((path / part).is_file() for part in asset.file.parts)
+        if asset.file.parts
+        else path.is_file()
+    )

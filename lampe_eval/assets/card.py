@@ -99,9 +99,17 @@ class Source(Card):
     def base(self) -> str:
         """Folder of the web below which the paths lie."""
         if self.github:
-            host = "https://media.githubusercontent.com/media" if self.lfs else "https://raw.githubusercontent.com"
+            host = (
+                "https://media.githubusercontent.com/media"
+                if self.lfs
+                else "https://raw.githubusercontent.com"
+            )
             return f"{host}/{self.github}/{self.revision}/"
-        return f"https://huggingface.co/datasets/{self.hub}/resolve/{self.revision}/" if self.hub else str(self.url)
+        return (
+            f"https://huggingface.co/datasets/{self.hub}/resolve/{self.revision}/"
+            if self.hub
+            else str(self.url)
+        )
 
     @model_validator(mode="after")
     def _sound(self) -> "Source":
@@ -111,7 +119,9 @@ class Source(Card):
             raise ValueError("needs a revision for github and hub, and none for url")
         loose = [file.path for file in self.files if not file.sha256]
         if loose and (self.mirrors or not COMMIT.fullmatch(self.revision)):
-            raise ValueError(f"{loose[0]} needs a sha256: it has mirrors, or a revision that is no full commit id")
+            raise ValueError(
+                f"{loose[0]} needs a sha256: it has mirrors, or a revision that is no full commit id"
+            )
         return self
 
 
@@ -122,7 +132,11 @@ class AssetCard(Card):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "AssetCard":
-        names = [file.name or PurePosixPath(file.path).name for source in self.sources for file in source.files]
+        names = [
+            file.name or PurePosixPath(file.path).name
+            for source in self.sources
+            for file in source.files
+        ]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two files are called {twice!r}; give one a name")
@@ -192,5 +206,7 @@ def chosen(names: Iterable[str]) -> list[Asset]:
     Raises:
         UserError: for a name that does not exist.
     """
-    found = [[find(name)] if "/" in name else assets(name) for name in names or benches_with_assets()]
+    found = [
+        [find(name)] if "/" in name else assets(name) for name in names or benches_with_assets()
+    ]
     return list({asset.name: asset for group in found for asset in group}.values())

@@ -18,7 +18,15 @@ from lampe_eval.assets.web import Progress, TooLong, download
 from lampe_eval.errors import UserError
 
 LARGEST = 4 << 30  # bytes of a file whose size is not known
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
 
 
 class Unreachable(UserError):
@@ -64,19 +72,35 @@ def _bring(asset: Asset, home: Path, progress: Progress) -> State:
         return check(asset, home, again=True)
     except (Corrupt, TooLong) as error:
         _discard(home)
-        what = str(error) if isinstance(error, Corrupt) else f"{asset.name}: {asset.key} is not what it was: {error}"
-        raise Corrupt(f"{what}; nothing of it was kept, try again or give the file with --data-dir") from None
+        what = (
+            str(error)
+            if isinstance(error, Corrupt)
+            else f"{asset.name}: {asset.key} is not what it was: {error}"
+        )
+        raise Corrupt(
+            f"{what}; nothing of it was kept, try again or give the file with --data-dir"
+        ) from None
 
 
 def _from_hub(asset: Asset, progress: Progress) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    repository, revision, shelf = str(asset.source.hub), asset.source.revision, cache.shelf(asset.source)
+    repository, revision, shelf = (
+        str(asset.source.hub),
+        asset.source.revision,
+        cache.shelf(asset.source),
+    )
     for piece in asset.pieces:
         try:
-            get_hf_file_metadata(hf_hub_url(repository, piece, repo_type="dataset", revision=revision))  # fails at once
-            hf_hub_download(repository, piece, repo_type="dataset", revision=revision, local_dir=shelf)
-        except Exception as error:  # of the hub's http client, and which one that is differs by version
+            get_hf_file_metadata(
+                hf_hub_url(repository, piece, repo_type="dataset", revision=revision)
+            )  # fails at once
+            hf_hub_download(
+                repository, piece, repo_type="dataset", revision=revision, local_dir=shelf
+            )
+        except (
+            Exception
+        ) as error:  # of the hub's http client, and which one that is differs by version
             raise _unreachable(asset, piece, error) from None
         progress((shelf / piece).stat().st_size)
 

@@ -18,7 +18,9 @@ def literal(path: Path, name: str, scope: str | None = None) -> Any:
     """
     found = literals(path, name, scope)
     if len(found) != 1:
-        raise UserError(f"{path}: {name!r} is assigned {len(found)} literals, expected 1; is it the pinned file?")
+        raise UserError(
+            f"{path}: {name!r} is assigned {len(found)} literals, expected 1; is it the pinned file?"
+        )
     return found[0]
 
 
@@ -42,7 +44,11 @@ def strings(path: Path, function: str) -> list[str]:
     """
     body = _body(path, function)
     first = body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         body = body[1:]
     constants = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Constant)]
     constants.sort(key=lambda node: (node.lineno, node.col_offset))
@@ -58,7 +64,9 @@ def _body(path: Path, scope: str | None) -> list[ast.stmt]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path}: not Python source that can be read ({str(error) or type(error).__name__})") from None
+        raise UserError(
+            f"{path}: not Python source that can be read ({str(error) or type(error).__name__})"
+        ) from None
     if scope is None:
         return tree.body
     scopes = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))

@@ -67,13 +67,17 @@ def load_member(asset: Asset, member: str, data_dir: Path | None = None) -> Path
     if path is None:
         raise UserError(f"{asset.name}: has no {member}; is it the official file?")
     try:
-        check(asset.member(f"{folder.name}/{member}"), path)  # the archive vouches for it, no copy of elsewhere
+        check(
+            asset.member(f"{folder.name}/{member}"), path
+        )  # the archive vouches for it, no copy of elsewhere
     except Corrupt as error:
         raise Corrupt(f"{error}; remove {folder} to unpack {asset.name} anew") from None
     return path
 
 
-def locate(asset: Asset, data_dir: Path | None = None, *, again: bool = False) -> tuple[Path | None, State]:
+def locate(
+    asset: Asset, data_dir: Path | None = None, *, again: bool = False
+) -> tuple[Path | None, State]:
     """Path and state of an asset; no path for one that is missing. ``again`` takes its hash in any case.
 
     Raises:

@@ -44,8 +44,13 @@ def _pins() -> dict[str, Pin]:
     path = lock_file()
     try:
         pins: dict[str, Pin] = json.loads(path.read_text(encoding="utf-8"))
-        return {key: {"bytes": int(pin["bytes"]), "sha256": str(pin["sha256"])} for key, pin in pins.items()}
+        return {
+            key: {"bytes": int(pin["bytes"]), "sha256": str(pin["sha256"])}
+            for key, pin in pins.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        raise UserError(f"{path}: not a lock file; mend it, or remove it to record all hashes anew") from None
+        raise UserError(
+            f"{path}: not a lock file; mend it, or remove it to record all hashes anew"
+        ) from None

@@ -53,7 +53,9 @@ def check(asset: Asset, path: Path, *, again: bool = False) -> State:
         fresh = known is not None and known.stamps == stamps
         got = known.sha256 if known and fresh else _sha256(files)
     except FileNotFoundError as error:
-        raise Corrupt(f"{asset.name}: {path} is not complete: {error.filename} is missing") from None
+        raise Corrupt(
+            f"{asset.name}: {path} is not complete: {error.filename} is missing"
+        ) from None
     except OSError as error:
         raise UserError(f"{asset.name}: {path} cannot be read ({error.strerror})") from None
     state = _check_hash(asset, path, got, sum(size for size, _ in stamps))
@@ -72,7 +74,9 @@ def manifest(path: Path) -> Manifest | None:
 
 def _check_size(asset: Asset, path: Path, got: int) -> None:
     if asset.file.bytes not in (None, got):
-        raise Corrupt(f"{asset.name}: {path} is corrupt: expected {asset.file.bytes} bytes, got {got}")
+        raise Corrupt(
+            f"{asset.name}: {path} is corrupt: expected {asset.file.bytes} bytes, got {got}"
+        )
 
 
 def _check_hash(asset: Asset, path: Path, got: str, size: int) -> State:
@@ -84,7 +88,9 @@ def _check_hash(asset: Asset, path: Path, got: str, size: int) -> State:
         expected = expected or pins.record(asset, {"bytes": size, "sha256": got})
         where = f" (recorded on first use in {pins.lock_file()}; remove it there if that was wrong)"
     if got != expected:
-        raise Corrupt(f"{asset.name}: {path} is corrupt: expected sha256 {expected}{where}, got {got}")
+        raise Corrupt(
+            f"{asset.name}: {path} is corrupt: expected sha256 {expected}{where}, got {got}"
+        )
     return "unpinned" if asset.file.sha256 is None else "present"
 
 

@@ -21,7 +21,9 @@ def _all(kind: type[Bench]) -> Iterator[type[Bench]]:
 
 for module in pkgutil.iter_modules(__path__, f"{__name__}."):
     import_module(module.name)
-BENCHES: dict[str, Bench] = {bench.name: bench() for bench in sorted(_all(Bench), key=lambda bench: bench.name)}  # type: ignore[type-abstract]
+BENCHES: dict[str, Bench] = {
+    bench.name: bench() for bench in sorted(_all(Bench), key=lambda bench: bench.name)
+}  # type: ignore[type-abstract]
 
 
 def tasks(bench: str) -> list[Task]:

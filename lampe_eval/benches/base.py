@@ -188,7 +188,9 @@ class Bench(ABC):
         """The number of a cell with its error, and its details."""
         estimate = self.estimate(task, rows, protocol)
         details = self.details(task, rows, protocol)
-        return Score(estimate.value, estimate.stderr, len(rows), details, estimate.units, estimate.unit)
+        return Score(
+            estimate.value, estimate.stderr, len(rows), details, estimate.units, estimate.unit
+        )
 
     def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
         """More numbers of a cell, by name."""

@@ -80,7 +80,9 @@ class InfiniteBench(Bench):
             try:
                 fields, label = _fields(task.name, row, draw.data_dir), _label(task.name, row)
             except ValueError as error:
-                raise UserError(f"{path}: row {index + 1}: {error}; is it the official file?") from None
+                raise UserError(
+                    f"{path}: row {index + 1}: {error}; is it the official file?"
+                ) from None
             prompt = _prompt(template, fields, card.max_new_tokens, draw)
             yield Prompt(
                 f"{index:04d}", prompt.ids, card.max_new_tokens, label, {"id": row["id"]},
@@ -88,10 +90,16 @@ class InfiniteBench(Bench):
             )  # fmt: skip
 
     def score(self, task: str, row: Row, protocol: Protocol) -> float:
-        return infinitebench.score(task, row["prediction"], row["references"], row["extras"], protocol.scorer)
+        return infinitebench.score(
+            task, row["prediction"], row["references"], row["extras"], protocol.scorer
+        )
 
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        return {f"mean of {len(scores)} tasks": fmean(s.value for s in scores.values())} if len(scores) > 1 else {}
+        return (
+            {f"mean of {len(scores)} tasks": fmean(s.value for s in scores.values())}
+            if len(scores) > 1
+            else {}
+        )
 
 
 def _template(task: str, data_dir: Path | None) -> str:
@@ -112,7 +120,9 @@ def _fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -> dict[st
     if task in CHOICE:
         if len(row["options"]) != len(LETTERS):
             raise ValueError(f"{len(row['options'])} options, expected {len(LETTERS)}")
-        return fields | {f"OPTION_{letter}": text for letter, text in zip(LETTERS, row["options"], strict=True)}
+        return fields | {
+            f"OPTION_{letter}": text for letter, text in zip(LETTERS, row["options"], strict=True)
+        }
     if task == "code_run":
         call = _first(CALL, row["input"], "a call")
         return fields | {"func": call.partition("(")[0], "func_call": call}
@@ -136,7 +146,9 @@ def _list_question(data_dir: Path | None) -> tuple[str, str]:
     texts = assets.strings(path, "create_prompt")
     ends = [at for at, text in enumerate(texts) if text.endswith("?")]
     if len(ends) != 1 or ends[0] == 0:
-        raise UserError(f"{path}: has {len(ends)} questions in 'create_prompt', expected 1; is it the pinned file?")
+        raise UserError(
+            f"{path}: has {len(ends)} questions in 'create_prompt', expected 1; is it the pinned file?"
+        )
     return texts[ends[0] - 1], texts[ends[0]]
 
 

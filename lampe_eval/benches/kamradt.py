@@ -45,7 +45,11 @@ class Wording:
     def keywords(self) -> list[str]:
         """The needle's longer words that the question has not, in lower case."""
         asked = set(_words(self.question))
-        return [word for word in _words(self.needle) if len(word) >= SHORTEST_KEYWORD and word not in asked]
+        return [
+            word
+            for word in _words(self.needle)
+            if len(word) >= SHORTEST_KEYWORD and word not in asked
+        ]
 
 
 def wording(data_dir: Path | None) -> Wording:
@@ -62,7 +66,9 @@ def wording(data_dir: Path | None) -> Wording:
         )
     system, rule = sentences
     run = assets.path_of("niah/run.py", data_dir)
-    needle, question = (assets.literal(run, name, "CommandArgs") for name in ("needle", "retrieval_question"))
+    needle, question = (
+        assets.literal(run, name, "CommandArgs") for name in ("needle", "retrieval_question")
+    )
     return Wording(str(needle), system, f"{question}{rule}")
 
 
@@ -81,8 +87,15 @@ def prompt(draw: Draw, wording: Wording, depth: float, answer: int) -> list[int]
     around = len(head) + len(question) + len(tail) if draw.protocol.reserve == "answer" else 0
     room = draw.protocol.limit(draw.length, answer) - around - len(needle)
     if room < 1:
-        raise UserError(f"niah at length {draw.length}: {1 - room} tokens too short for needle, question and answer")
-    return [*head, *planted(_haystack(draw, room), needle, depth, _full_stops(draw.tokenizer)), *question, *tail]
+        raise UserError(
+            f"niah at length {draw.length}: {1 - room} tokens too short for needle, question and answer"
+        )
+    return [
+        *head,
+        *planted(_haystack(draw, room), needle, depth, _full_stops(draw.tokenizer)),
+        *question,
+        *tail,
+    ]
 
 
 def planted(hay: list[int], needle: list[int], depth: float, stops: frozenset[int]) -> list[int]:
@@ -95,7 +108,9 @@ def planted(hay: list[int], needle: list[int], depth: float, stops: frozenset[in
 
 def _haystack(draw: Draw, room: int) -> list[int]:
     text, letters = "", LETTERS * room
-    for more in documents(draw.source or ESSAYS, seed=draw.seed, words=draw.length, data_dir=draw.data_dir):
+    for more in documents(
+        draw.source or ESSAYS, seed=draw.seed, words=draw.length, data_dir=draw.data_dir
+    ):
         text += more
         if len(text) >= letters:
             break

@@ -64,7 +64,9 @@ class LEval(Bench):
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
         if not self.has(task, draw.protocol):
-            raise UserError(f"{task.full_name}: LaMPE's authors ran only {', '.join(LAMPE)}; use another --protocol")
+            raise UserError(
+                f"{task.full_name}: LaMPE's authors ran only {', '.join(LAMPE)}; use another --protocol"
+            )
         return islice(_prompts(task.name, draw), draw.limit)
 
     def score(self, task: str, row: Row, protocol: Protocol) -> float:
@@ -79,7 +81,9 @@ class LEval(Bench):
         (_, value), *others = leval.total(samples).items()
         details = dict(others)
         if protocol.prompts == "lampe":
-            details |= leval.by_length([row["score"] for row in rows], [row["tokens"] for row in rows])
+            details |= leval.by_length(
+                [row["score"] for row in rows], [row["tokens"] for row in rows]
+            )
         return Score(value, _estimate(samples).stderr, len(rows), details)
 
     def estimate(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Estimate:
@@ -89,7 +93,11 @@ class LEval(Bench):
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """The paper's mean of exams, to which the retrieval of topics does not belong."""
         exams = [score.value for task, score in scores.items() if task in EXAMS and task != TOPICS]
-        return {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)} if len(exams) > 1 else {}
+        return (
+            {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)}
+            if len(exams) > 1
+            else {}
+        )
 
 
 def _answer(row: Row) -> str:
@@ -175,8 +183,12 @@ def _prompts(task: str, draw: Draw) -> Iterator[Prompt]:
 
 def _questions(row: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     questions, answers = row["instructions"], row["outputs"]
-    if len(questions) != len(answers) or not all(isinstance(text, str) for text in questions + answers):
-        raise UserError(f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; is the file whole?")
+    if len(questions) != len(answers) or not all(
+        isinstance(text, str) for text in questions + answers
+    ):
+        raise UserError(
+            f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; is the file whole?"
+        )
     return zip(questions, answers, strict=True)
 
 
@@ -198,7 +210,9 @@ def _document(task: str, text: str, draw: Draw) -> tuple[str, int]:
         return text, 0
     limit = draw.protocol.limit(draw.length, _room(draw))
     kept = shortened(draw.tokenizer, text, limit, last=task == CODE)
-    return kept, 0 if kept == text else len(encode(draw.tokenizer, text)) - len(encode(draw.tokenizer, kept))
+    return kept, 0 if kept == text else len(encode(draw.tokenizer, text)) - len(
+        encode(draw.tokenizer, kept)
+    )
 
 
 def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last: bool) -> str:
@@ -211,16 +225,24 @@ def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last
     return text
 
 
-def _fitted(task: str, words: Wording, document: str, question: str, answer: str, draw: Draw) -> Fitted:
+def _fitted(
+    task: str, words: Wording, document: str, question: str, answer: str, draw: Draw
+) -> Fitted:
     style = _style(task, draw.protocol)
     said = message(style, words, document, question, answer)
     if draw.protocol.cut == "ids" and draw.protocol.prompts != "lampe":
         return fitted(draw.tokenizer, draw.protocol, said, length=draw.length, answer=_room(draw))
-    text = wrapped(draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED)
+    text = wrapped(
+        draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED
+    )
     if style == "plain":
         text = _formatted(text, document, question)
     added = draw.protocol.bos == "added"
-    return Fitted(encode_whole(draw.tokenizer, text) if added else begun(draw.tokenizer, encode(draw.tokenizer, text)))
+    return Fitted(
+        encode_whole(draw.tokenizer, text)
+        if added
+        else begun(draw.tokenizer, encode(draw.tokenizer, text))
+    )
 
 
 def _style(task: str, protocol: Protocol) -> Style:
@@ -242,7 +264,9 @@ def message(style: Style, words: Wording, document: str, question: str, answer: 
     return Message(words.open.format(document=document, inst=question) + length, words.system)
 
 
-def wrapped(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, said: Message, *, closed: bool) -> str:
+def wrapped(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, said: Message, *, closed: bool
+) -> str:
     """A message in turns: Llama-2's and, under protocol lampe, Llama-3's as upstream types them, else the template's.
 
     Args:
@@ -254,11 +278,16 @@ def wrapped(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, said: Messag
         return f"{text}[/INST]{said.lead}" if closed else text
     if kind == "llama3" and protocol.prompts == "lampe":
         system, user, assistant = (
-            f"<|start_header_id|>{name}<|end_header_id|>" for name in ("system", "user", "assistant")
+            f"<|start_header_id|>{name}<|end_header_id|>"
+            for name in ("system", "user", "assistant")
         )
-        turns = f"<|begin_of_text|>{system}\n\n{said.system}<|eot_id|>{user}\n\n{said.user}<|eot_id|>"
+        turns = (
+            f"<|begin_of_text|>{system}\n\n{said.system}<|eot_id|>{user}\n\n{said.user}<|eot_id|>"
+        )
         return f"{turns}{assistant}{said.lead}"
-    before, after = (f"{said.system}\n\n", "") if protocol.chat == "none" else envelope(tokenizer, said.system)
+    before, after = (
+        (f"{said.system}\n\n", "") if protocol.chat == "none" else envelope(tokenizer, said.system)
+    )
     return f"{before}{said.user}{after}{said.lead.lstrip() if after else said.lead}"
 
 
@@ -270,7 +299,9 @@ def _formatted(text: str, document: str, question: str) -> str:
         return text
 
 
-def _fact(words: Wording, question: str, draw: Draw, decoding: Literal["text", "specials", "squeezed"]) -> FollowUp:
+def _fact(
+    words: Wording, question: str, draw: Draw, decoding: Literal["text", "specials", "squeezed"]
+) -> FollowUp:
     """The same statement asked of the real world, without document and turns."""
     old, new, end = words.fact
     ids = encode_whole(draw.tokenizer, question.replace(old, new) + end)

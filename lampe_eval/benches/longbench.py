@@ -80,7 +80,9 @@ class LongBench(Bench):
         code = len(english & {*longbench.CATEGORIES["code"]})
         means = {}
         if english:
-            means[f"mean of categories, {len(english)} of {self.english} tasks"] = longbench.category_mean(values)
+            means[f"mean of categories, {len(english)} of {self.english} tasks"] = (
+                longbench.category_mean(values)
+            )
         if chinese:
             name = f"mean of categories, Chinese, {len(chinese) + code} of 7 tasks"
             means[name] = longbench.category_mean(values, chinese=True)
@@ -96,13 +98,22 @@ class LongBenchE(LongBench):
     english: ClassVar[int] = 13
 
     def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
-        return longbench.by_length([row["score"] for row in rows], [row["extras"]["length"] for row in rows])
+        return longbench.by_length(
+            [row["score"] for row in rows], [row["extras"]["length"] for row in rows]
+        )
 
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         whole = super().averages(scores, protocol)
         bands = dict.fromkeys(band for score in scores.values() for band in score.details)
-        found = {band: [value for s in scores.values() if not math.isnan(value := s.details[band])] for band in bands}
-        return whole | {f"{band}, {len(values)} tasks": fmean(values) for band, values in found.items() if values}
+        found = {
+            band: [value for s in scores.values() if not math.isnan(value := s.details[band])]
+            for band in bands
+        }
+        return whole | {
+            f"{band}, {len(values)} tasks": fmean(values)
+            for band, values in found.items()
+            if values
+        }
 
 
 def _prompt_and_limit(task: str, data_dir: Path | None) -> tuple[str, int]:
@@ -122,12 +133,16 @@ def _prompt(task: str, template: str, row: Mapping[str, Any], answer: int, draw:
     protocol, chat = draw.protocol, task not in BARE
     if protocol.cut == "ids":
         message = Message(template.format(**row))
-        return fitted(draw.tokenizer, protocol, message, length=draw.length, answer=answer, chat=chat)
+        return fitted(
+            draw.tokenizer, protocol, message, length=draw.length, answer=answer, chat=chat
+        )
     if protocol.prompts == "lampe":
         return _lampe_prompt(task, template, row, draw)
     limit = protocol.limit(draw.length, answer)
     text, cut = halves(draw.tokenizer, template.format(**row), limit)
-    return Fitted(encode_whole(draw.tokenizer, wrapped(draw.tokenizer, text) if chat else text), cut)
+    return Fitted(
+        encode_whole(draw.tokenizer, wrapped(draw.tokenizer, text) if chat else text), cut
+    )
 
 
 def wrapped(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -148,7 +163,9 @@ def _lampe_prompt(task: str, template: str, row: Mapping[str, Any], draw: Draw) 
     text = (llama3_template(task, template) if kind == "llama3" else template).format(**row)
     cut = 0
     if not draw.mapped or task == "narrativeqa":
-        text, cut = halves(draw.tokenizer, text, draw.protocol.limit(draw.length, 0), specials=draw.mapped)
+        text, cut = halves(
+            draw.tokenizer, text, draw.protocol.limit(draw.length, 0), specials=draw.mapped
+        )
     if task not in BARE and kind == "llama2":
         text = f"[INST]{text}[/INST]"
     elif task not in BARE and kind == "mistral":

@@ -99,7 +99,11 @@ class LongBenchV2(Bench):
 
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Not averages, but what its leaderboard shows: accuracy by difficulty and by length."""
-        return {f"{task}, {part}": value for task, score in scores.items() for part, value in score.details.items()}
+        return {
+            f"{task}, {part}": value
+            for task, score in scores.items()
+            for part, value in score.details.items()
+        }
 
 
 def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench.Verdict:
@@ -144,7 +148,9 @@ def _items(path: Path) -> Iterator[Any]:
                 item, end = decode(text)
             except ValueError:
                 if not (more := read()):
-                    raise UserError(f"{path}: row {number}: is not JSON; is the file whole?") from None
+                    raise UserError(
+                        f"{path}: row {number}: is not JSON; is the file whole?"
+                    ) from None
                 text += more
                 continue
             yield item
@@ -167,7 +173,9 @@ def filled(template: str, row: Question, reasoning: str = "") -> str:
 def _fitted(text: str, answer: int, draw: Draw) -> Fitted:
     """The tokens of one turn of the user."""
     if draw.protocol.cut == "ids":
-        return fitted(draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer)
+        return fitted(
+            draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer
+        )
     limit = draw.protocol.limit(draw.length, answer)
     text, cut = shortened(draw.tokenizer, text, limit)
     before, after = envelope(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
@@ -192,6 +200,13 @@ def _conclude(template: str, row: Question, answer: int, draw: Draw) -> FollowUp
 
     def ask(reasoning: str) -> Prompt:
         prompt = _fitted(filled(template, row, reasoning), answer, draw)
-        return Prompt("conclusion", prompt.ids, answer, [row.answer], cut=prompt.cut, decoding=draw.protocol.decoding)
+        return Prompt(
+            "conclusion",
+            prompt.ids,
+            answer,
+            [row.answer],
+            cut=prompt.cut,
+            decoding=draw.protocol.decoding,
+        )
 
     return FollowUp(ask, lambda _, conclusion: conclusion)

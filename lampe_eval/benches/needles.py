@@ -69,7 +69,9 @@ class Recipe:
         if not 1 <= self.queries <= self.keys:
             raise ValueError(f"queries is {self.queries}; allowed: 1 to keys ({self.keys})")
         if self.values < 1 or self.digits < 1:
-            raise ValueError(f"values is {self.values} and digits is {self.digits}; both must be at least 1")
+            raise ValueError(
+                f"values is {self.values} and digits is {self.digits}; both must be at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class Riddle:
     @property
     def _answer(self) -> tuple[str, str]:
         sentences = " ".join(
-            self.wording.answer.format(key=key, value=", ".join(self.codes[key]), count=len(self.codes[key]))
+            self.wording.answer.format(
+                key=key, value=", ".join(self.codes[key]), count=len(self.codes[key])
+            )
             for key in self.asked
         )
         lead = sentences.partition(self.values[0])[0].rstrip()
@@ -151,7 +155,9 @@ def draw(recipe: Recipe, seed: int, index: int, depth: float) -> Riddle:
     The recipe's numbers take part in the draw, its wording does not.
     """
     shape = (recipe.keys, recipe.values, recipe.queries, recipe.digits)
-    return riddle(Random(f"evaluation {seed} {index} {shape} {depth:g}"), recipe, depth, "evaluation")
+    return riddle(
+        Random(f"evaluation {seed} {index} {shape} {depth:g}"), recipe, depth, "evaluation"
+    )
 
 
 def riddle(rng: Random, recipe: Recipe, depth: float, split: Split) -> Riddle:
@@ -161,16 +167,23 @@ def riddle(rng: Random, recipe: Recipe, depth: float, split: Split) -> Riddle:
     numbers = iter(rng.sample(range(10 ** (recipe.digits - 1), 10**recipe.digits), sum(counts)))
     return Riddle(
         wording=recipe.wording,
-        codes={key: tuple(str(next(numbers)) for _ in range(count)) for key, count in zip(names, counts, strict=True)},
+        codes={
+            key: tuple(str(next(numbers)) for _ in range(count))
+            for key, count in zip(names, counts, strict=True)
+        },
         depths=(depth, *(rng.uniform(0, 100) for _ in range(sum(counts) - 1))),
         asked=tuple(names[: recipe.queries]),
     )
 
 
-def least_length(riddle: Riddle, encode: Encode, head: Sequence[int] = (), tail: Sequence[int] | None = None) -> int:
+def least_length(
+    riddle: Riddle, encode: Encode, head: Sequence[int] = (), tail: Sequence[int] | None = None
+) -> int:
     """The tokens of everything but the haystack: the shortest prompt there is. Arguments are those of `assemble`."""
     end = _end(riddle, encode, tail)
-    return len(head) + sum(len(encode(f" {needle.sentence}")) for needle in riddle.needles) + len(end)
+    return (
+        len(head) + sum(len(encode(f" {needle.sentence}")) for needle in riddle.needles) + len(end)
+    )
 
 
 def assemble(
@@ -191,9 +204,13 @@ def assemble(
     least = least_length(riddle, encode, head, tail)
     room = length - least
     if room < 0:
-        raise ValueError(f"a prompt of {length} tokens is too short for its needles and question: {least} needed")
+        raise ValueError(
+            f"a prompt of {length} tokens is too short for its needles and question: {least} needed"
+        )
     if room > len(haystack):
-        raise ValueError(f"a prompt of {length} tokens needs {room} tokens of haystack, got {len(haystack)}")
+        raise ValueError(
+            f"a prompt of {length} tokens needs {room} tokens of haystack, got {len(haystack)}"
+        )
     planted = [encode(f" {needle.sentence}") for needle in riddle.needles]
     depths = [needle.depth for needle in riddle.needles]
     end = _end(riddle, encode, tail)

@@ -83,10 +83,17 @@ class Niah(Bench):
         return [*kamradt.SENTENCES, *([] if source else [kamradt.ESSAYS_FILE])]
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
-        return _official(task.card, draw) if draw.protocol.prompts == "official" else _own(task.card, draw)
+        return (
+            _official(task.card, draw)
+            if draw.protocol.prompts == "official"
+            else _own(task.card, draw)
+        )
 
     def score(self, task: str, row: Row, protocol: Protocol) -> float:
-        share, enough = recall(row["prediction"].lower(), row["references"]), row["extras"].get("enough")
+        share, enough = (
+            recall(row["prediction"].lower(), row["references"]),
+            row["extras"].get("enough"),
+        )
         return float(round(share * len(row["references"])) >= enough) if enough else share
 
     def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
@@ -112,12 +119,21 @@ def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
         ids = _prompt(card, draw, riddle, _haystack(card, draw, index))
         meta = {} if card.spread else {"depth": depth}
         extras = {"enough": card.enough} if card.enough else {}
-        yield Prompt(f"{draw.length}/{depth:g}/{index}", ids, card.max_new_tokens, riddle.values, extras, meta)
+        yield Prompt(
+            f"{draw.length}/{depth:g}/{index}",
+            ids,
+            card.max_new_tokens,
+            riddle.values,
+            extras,
+            meta,
+        )
 
 
 def _spread(riddle: needles.Riddle, rng: Random) -> needles.Riddle:
     parts = len(riddle.depths)
-    return replace(riddle, depths=tuple(100 * (part + rng.random()) / parts for part in range(parts)))
+    return replace(
+        riddle, depths=tuple(100 * (part + rng.random()) / parts for part in range(parts))
+    )
 
 
 def _official(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
@@ -134,7 +150,9 @@ def _prompt(card: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[i
     ends = _sentence_ends(draw.tokenizer)
     room = draw.length - card.max_new_tokens
     try:
-        return needles.assemble(riddle, haystack, partial(encode, draw.tokenizer, inside=True), room, ends, head, tail)
+        return needles.assemble(
+            riddle, haystack, partial(encode, draw.tokenizer, inside=True), room, ends, head, tail
+        )
     except ValueError as error:
         raise UserError(
             f"niah at length {draw.length}: {error} (the answer takes {card.max_new_tokens} more); use longer --lengths"
@@ -157,4 +175,8 @@ def _haystack(card: NiahCard, draw: Draw, index: int) -> list[int]:
 def _sentence_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that end a sentence: all whose text ends in a full stop, ``?``, ``!`` or a newline."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return frozenset(token for token, text in enumerate(texts) if text.rstrip(" ").endswith((".", "?", "!", "\n")))
+    return frozenset(
+        token
+        for token, text in enumerate(texts)
+        if text.rstrip(" ").endswith((".", "?", "!", "\n"))
+    )

@@ -58,16 +58,23 @@ class Ppl(Bench):
     def samples(self, task: Task, draw: Draw) -> Iterator[Passage]:
         if draw.length < 2:
             raise UserError(f"ppl at length {draw.length}: a window needs at least 2 tokens")
-        texts = documents(draw.source, seed=draw.seed, words=2 * draw.length, data_dir=draw.data_dir)
+        texts = documents(
+            draw.source, seed=draw.seed, words=2 * draw.length, data_dir=draw.data_dir
+        )
         windows = _windows(
-            task.card, draw.length, (encode(draw.tokenizer, text) for text in texts), bos(draw.tokenizer)
+            task.card,
+            draw.length,
+            (encode(draw.tokenizer, text) for text in texts),
+            bos(draw.tokenizer),
         )
         passages = [
             Passage(f"{draw.length}/{n}", ids, scored, {"document": document})
             for n, (ids, scored, document) in enumerate(islice(windows, draw.limit))
         ]
         if not passages:
-            raise UserError(f"ppl at length {draw.length}: {draw.source} has no text that long; use shorter --lengths")
+            raise UserError(
+                f"ppl at length {draw.length}: {draw.source} has no text that long; use shorter --lengths"
+            )
         yield from passages
 
     def estimate(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Estimate:
@@ -89,7 +96,11 @@ def _groups(task: PplCard, rows: Sequence[Row]) -> tuple[list[int], str]:
     if task.protocol != "dense":
         return (documents, "document") if several else ([], "window")
     blocks = [_place(row) // (2 * -(-row["length"] // task.stride)) for row in rows]
-    return (documents, "document") if several and len(set(documents)) <= len(set(blocks)) else (blocks, "block")
+    return (
+        (documents, "document")
+        if several and len(set(documents)) <= len(set(blocks))
+        else (blocks, "block")
+    )
 
 
 def _place(row: Row) -> int:
@@ -113,13 +124,21 @@ Window = tuple[list[int], int, int]
 """Token ids, how many of the last ones count, and the number of the document that the first is of."""
 
 
-def _windows(task: PplCard, length: int, texts: Iterator[list[int]], first: int | None) -> Iterator[Window]:
+def _windows(
+    task: PplCard, length: int, texts: Iterator[list[int]], first: int | None
+) -> Iterator[Window]:
     match task.protocol:
         case "exact":
-            return ((*window, n) for n, text in enumerate(texts) for window in _exact(text, length, first))
+            return (
+                (*window, n)
+                for n, text in enumerate(texts)
+                for window in _exact(text, length, first)
+            )
         case "stride":
             return (
-                (*window, n) for n, text in enumerate(texts) for window in _stride(text, length, task.stride, first)
+                (*window, n)
+                for n, text in enumerate(texts)
+                for window in _stride(text, length, task.stride, first)
             )
         case "dense":
             return _dense(texts, length, task.stride)
@@ -132,7 +151,9 @@ def _exact(text: list[int], length: int, first: int | None) -> Iterator[tuple[li
         yield start + text[begin : begin + body], length - 1
 
 
-def _stride(text: list[int], length: int, stride: int, first: int | None) -> Iterator[tuple[list[int], int]]:
+def _stride(
+    text: list[int], length: int, stride: int, first: int | None
+) -> Iterator[tuple[list[int], int]]:
     """A tokenizer without BOS loses the target of a text's very first token, and nothing else."""
     start = [] if first is None else [first]
     reached = 0

@@ -37,26 +37,36 @@ class Ruler(Bench):
         if protocol.prompts == "ready":
             return []
         if source and protocol.prompts != "own":
-            raise UserError(f"--haystack: ruler's prompts {protocol.prompts!r} bring their own; leave it out")
+            raise UserError(
+                f"--haystack: ruler's prompts {protocol.prompts!r} bring their own; leave it out"
+            )
         return [*wording.ASSETS[_words(protocol)], *_texts(task.card, protocol)]
 
     def files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         if protocol.prompts != "ready":
             return []
         folder = _ready_folder(data_dir)
-        return sorted(path for path in folder.rglob("*.jsonl") if task.name in str(path.relative_to(folder)))
+        return sorted(
+            path for path in folder.rglob("*.jsonl") if task.name in str(path.relative_to(folder))
+        )
 
     def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
         make = _ready if draw.protocol.prompts == "ready" else _made
         for index, (ids, outputs, meta) in enumerate(make(task, draw)):
             room, decoding = task.card.max_new_tokens, draw.protocol.decoding
-            yield Prompt(f"{draw.length}/{index:04d}", ids, room, list(outputs), meta=meta, decoding=decoding)
+            yield Prompt(
+                f"{draw.length}/{index:04d}", ids, room, list(outputs), meta=meta, decoding=decoding
+            )
 
     def score(self, task: str, row: Row, protocol: Protocol) -> float:
         return ruler.score(task, row["prediction"], row["references"], {})
 
     def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        return {f"mean of {len(scores)} tasks": ruler.average({task: score.value for task, score in scores.items()})}
+        return {
+            f"mean of {len(scores)} tasks": ruler.average(
+                {task: score.value for task, score in scores.items()}
+            )
+        }
 
     def across(self, averages: Mapping[int, float]) -> dict[str, float]:
         return {
@@ -116,7 +126,9 @@ def _key(task: Task, draw: Draw) -> cache.Key:
         "seed": draw.seed,
         "samples": draw.limit,
         "protocol": draw.protocol.model_dump_json(),
-        "files": repr([assets.digest(name, draw.data_dir) for name in Ruler().needs(task, draw.protocol)]),
+        "files": repr(
+            [assets.digest(name, draw.data_dir) for name in Ruler().needs(task, draw.protocol)]
+        ),
     }
 
 
@@ -131,7 +143,11 @@ def _recipe(draw: Draw) -> Recipe:
 
 @lru_cache(maxsize=1)
 def _shelf(tokenizer: PreTrainedTokenizerBase, source: Path | None, data_dir: Path | None) -> Shelf:
-    return Shelf(tokenizer, lambda words: documents.documents(source, seed=0, words=words, data_dir=data_dir), data_dir)
+    return Shelf(
+        tokenizer,
+        lambda words: documents.documents(source, seed=0, words=words, data_dir=data_dir),
+        data_dir,
+    )
 
 
 def _framed(draw: Draw, prefix: str) -> tuple[list[int], list[int]]:
@@ -161,5 +177,7 @@ def _ready(task: Task, draw: Draw) -> Iterator[Sampled]:
 
 def _ready_folder(data_dir: Path | None) -> Path:
     if data_dir is None:
-        raise UserError("ruler: prompts=ready reads samples from files; name their folder with --data-dir")
+        raise UserError(
+            "ruler: prompts=ready reads samples from files; name their folder with --data-dir"
+        )
     return data_dir

@@ -47,7 +47,9 @@ class Fitted:
     def loss(self, spec: MethodSpec) -> float:
         """A row's mean score over the lengths held out, turned so that less is better."""
         own = self.held_out[self.held_out["method"] == spec.label]
-        return float(own["score"].mean()) * (-1 if BENCHES[str(own["bench"].iloc[0])].higher_is_better else 1)
+        return float(own["score"].mean()) * (
+            -1 if BENCHES[str(own["bench"].iloc[0])].higher_is_better else 1
+        )
 
     def kept(self, stages: Sequence[MethodSpec]) -> MethodSpec:
         """The best of a method's rows on the lengths held out: what a card should say, be it what was given."""
@@ -63,7 +65,9 @@ def calibrate(wanted: Calibration, telling: Telling) -> Fitted:
     stages: list[list[MethodSpec]] = [[spec] for spec in wanted.plan.specs]
     swept: list[Swept] = []
     for setting in wanted.settings:
-        pairs = [(own, wanted.sweep(own[-1], setting)) for own in stages if wanted.has(own[0], setting)]
+        pairs = [
+            (own, wanted.sweep(own[-1], setting)) for own in stages if wanted.has(own[0], setting)
+        ]
         labels = [label for _, sweep in pairs for label in sweep.rows]
         frame = _measured(wanted.run(labels, wanted.order.lengths, setting), telling)
         for own, sweep in pairs:
@@ -79,9 +83,13 @@ def _measured(plan: Plan, telling: Telling) -> pd.DataFrame:
     with telling() as progress:
         frame = scores(run(plan, progress))
     if lacking := int(frame[["missing", "errors", "skipped"]].to_numpy().sum()):
-        raise UserError(f"{plan.folder}: {lacking} samples failed or were left out, see samples/; nothing was fitted")
+        raise UserError(
+            f"{plan.folder}: {lacking} samples failed or were left out, see samples/; nothing was fitted"
+        )
     for row in frame[~np.isfinite(frame["score"].astype(float))].itertuples():
-        raise UserError(f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; nothing was fitted")
+        raise UserError(
+            f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; nothing was fitted"
+        )
     return frame
 
 

@@ -20,10 +20,17 @@ def write(wanted: Calibration, fitted: Fitted) -> list[Path]:
     """
     source = wanted.plan.sources[0]
     card = wanted.folder / f"{source.name.replace('/', '--')}-calibrated.yaml"
-    text = yaml.safe_dump(_card(wanted, fitted).model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.safe_dump(
+        _card(wanted, fitted).model_dump(mode="json"),
+        sort_keys=False,
+        allow_unicode=True,
+        width=120,
+    )
     save(card, text.encode())
     tables = [
-        swept.table.assign(best=swept.table["length"].map({best.length: best.value for best in swept.found}))
+        swept.table.assign(
+            best=swept.table["length"].map({best.length: best.value for best in swept.found})
+        )
         for swept in fitted.swept
     ]
     table = wanted.folder / "calibration.csv"
@@ -45,7 +52,9 @@ def _card(wanted: Calibration, fitted: Fitted) -> ModelCard:
     lengths = ", ".join(map(str, order.lengths))
     about = f"{source.name} with settings that lampe-eval calibrate fitted by {task} at {lengths} tokens"
     path = str(Path(card.path).resolve()) if Path(card.path).is_dir() else card.path
-    return card.model_copy(update={"about": about, "path": path, "window": wanted.window, "settings": settings})
+    return card.model_copy(
+        update={"about": about, "path": path, "window": wanted.window, "settings": settings}
+    )
 
 
 def _pictures(wanted: Calibration, fitted: Fitted) -> list[Path]:

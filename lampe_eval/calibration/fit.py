@@ -55,8 +55,13 @@ def sigmoid(found: Sequence[Best], window: int, ceiling: float) -> Sigmoid:
     """
     found = [each for each in found if each.weight > 0]
     if len(found) < 3:
-        raise ValueError(f"a sigmoid has three constants, and at {len(found)} lengths alone one value beats another")
-    x, y, weight = (np.array(column) for column in zip(*((b.length, b.value, b.weight) for b in found), strict=True))
+        raise ValueError(
+            f"a sigmoid has three constants, and at {len(found)} lengths alone one value beats another"
+        )
+    x, y, weight = (
+        np.array(column)
+        for column in zip(*((b.length, b.value, b.weight) for b in found), strict=True)
+    )
     x, y, weight = x / window, y / window, np.sqrt(weight / weight.max())
 
     def missed(constants: np.ndarray) -> np.ndarray:
@@ -78,7 +83,9 @@ def growth(found: Sequence[Best], window: int) -> tuple[float, float]:
     found = [each for each in found if each.weight > 0]
     spans = [span(each.length, window) for each in found]
     if len(set(spans)) < 2:
-        raise ValueError("it takes two lengths, one beyond the window, where one value beats another")
+        raise ValueError(
+            "it takes two lengths, one beyond the window, where one value beats another"
+        )
     weights = np.sqrt([each.weight for each in found])
     rate, square = np.polyfit(spans, np.square([each.value for each in found]), 1, w=weights)
     if min(square, square + rate * max(spans)) <= 0:

@@ -49,7 +49,10 @@ class Order(Suite):
 
     method: Annotated[tuple[str, ...], BeforeValidator(texts)] = ("lampe",)
     bench: Names = ("ppl/exact",)
-    sweep: Annotated[tuple[Setting, ...], BeforeValidator(listed)] = ("mapping_length", "temperature")
+    sweep: Annotated[tuple[Setting, ...], BeforeValidator(listed)] = (
+        "mapping_length",
+        "temperature",
+    )
     mapping_lengths: Lengths = ()
     temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_numbers)] = (
         0.96, 1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28,
@@ -84,7 +87,11 @@ class Calibration:
     def settings(self) -> list[Setting]:
         """What is fitted, in order: temperatures are swept at the mapping lengths found."""
         wanted = [setting for setting in FITTED if setting in self.order.sweep]
-        return [setting for setting in wanted if any(self.has(spec, setting) for spec in self.plan.specs)]
+        return [
+            setting
+            for setting in wanted
+            if any(self.has(spec, setting) for spec in self.plan.specs)
+        ]
 
     def has(self, spec: MethodSpec, setting: Setting) -> bool:
         """Whether a method gets this setting fitted."""
@@ -96,7 +103,9 @@ class Calibration:
             return Sweep(spec, setting, self.order.temperatures)
         return Sweep(spec, setting, self.order.mapping_lengths or self._grid(spec))
 
-    def run(self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0) -> Plan:
+    def run(
+        self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
+    ) -> Plan:
         """One run of the calibration, in a folder of that name; ``seed`` other than 0 gives other samples."""
         changes = {"method": tuple(labels), "lengths": lengths, "output": self.folder / name}
         return prepare(self.order.model_copy(update={**changes, "seed": self.order.seed + seed}))
@@ -105,13 +114,20 @@ class Calibration:
     def rows(self) -> list[tuple[tuple[int, ...], int]]:
         """Lengths, and how many rows are run at them: those of the sweeps, those held out."""
         specs, order = self.plan.specs, self.order
-        swept = [len(self.sweep(spec, s).values) for spec in specs for s in self.settings if self.has(spec, s)]
+        swept = [
+            len(self.sweep(spec, s).values)
+            for spec in specs
+            for s in self.settings
+            if self.has(spec, s)
+        ]
         return [(order.lengths, sum(swept)), (order.held_out, len(specs) + len(swept))]
 
     def _grid(self, spec: MethodSpec) -> tuple[int, ...]:
         """Mapping lengths from what head and tail take up to the window, the same for every prompt."""
         source = self.plan.sources[0]
-        resolved = spec.build(source.settings).resolved(source.geometry, self.order.lengths[-1]).settings
+        resolved = (
+            spec.build(source.settings).resolved(source.geometry, self.order.lengths[-1]).settings
+        )
         least, most = resolved["head"] + resolved["tail"], self.window - self.window // ROOM
         return tuple(sorted({most - (most - least) * step // GRID for step in range(GRID)}))
 
@@ -124,19 +140,27 @@ def calibration(order: Order) -> Calibration:
     """
     plan = prepare(order)
     if len(plan.sources) != 1 or len(plan.tasks) != 1:
-        raise UserError("calibrate: one --model, and one task as --bench, such as ppl/exact or niah/multikey")
+        raise UserError(
+            "calibrate: one --model, and one task as --bench, such as ppl/exact or niah/multikey"
+        )
     window = plan.sources[0].geometry.window
     lengths = order.lengths or tuple(windows * window for windows in WINDOWS)
     if len(lengths) < 3:
         raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
-    held_out = order.held_out or tuple(round(math.sqrt(near * far)) for near, far in pairwise(lengths))
+    held_out = order.held_out or tuple(
+        round(math.sqrt(near * far)) for near, far in pairwise(lengths)
+    )
     order = order.model_copy(update={"lengths": lengths, "held_out": held_out})
     plan = prepare(order)
     found = Calibration(order, plan, order.output or _folder(order, plan))
     for spec in plan.specs:
         _refuse_unfit(found, spec)
     for setting in found.settings:
-        _refuse_grid(found, setting, [found.sweep(spec, setting) for spec in plan.specs if found.has(spec, setting)])
+        _refuse_grid(
+            found,
+            setting,
+            [found.sweep(spec, setting) for spec in plan.specs if found.has(spec, setting)],
+        )
     return found
 
 
@@ -159,19 +183,27 @@ def _refuse_grid(found: Calibration, setting: Setting, sweeps: Sequence[Sweep]) 
             f"{option}: {values[-1]} positions do not fit a window of {found.window} and {lengths[0]} tokens"
         )
     if setting == "temperature" and len({span(length, found.window) for length in lengths}) < 2:
-        raise UserError(f"--lengths: temperature grows beyond the window of {found.window}; give two lengths beyond it")
-    found.run([label for sweep in sweeps for label in sweep.rows], lengths)  # refuses values that a method cannot take
+        raise UserError(
+            f"--lengths: temperature grows beyond the window of {found.window}; give two lengths beyond it"
+        )
+    found.run(
+        [label for sweep in sweeps for label in sweep.rows], lengths
+    )  # refuses values that a method cannot take
 
 
 def _refuse_unfit(found: Calibration, spec: MethodSpec) -> None:
     """Refuses a method that has nothing to fit, or has it set already, or shares its place on the card."""
     where = f"--method: {spec.label}"
     if not isinstance(spec.build({}), lampe.IndexMethod):
-        raise UserError(f"{where}: only a method of positions, alone, has something to fit, such as lampe or dca")
+        raise UserError(
+            f"{where}: only a method of positions, alone, has something to fit, such as lampe or dca"
+        )
     wanted = [setting for setting in found.settings if found.has(spec, setting)]
     if not wanted:
         raise UserError(f"{where} has no mapping length; only lampe has one")
     for setting in (own for swept in wanted for own in FITTED[swept] if own in spec.settings):
-        raise UserError(f"{where}: {setting} is what is to be fitted; leave it out, or narrow --sweep")
+        raise UserError(
+            f"{where}: {setting} is what is to be fitted; leave it out, or narrow --sweep"
+        )
     if sum(other.name == spec.name for other in found.plan.specs) > 1:
         raise UserError(f"{where}: {spec.name} stands twice; a card holds one fit of each method")

@@ -14,7 +14,10 @@ from lampe_eval.calibration.calibrate import Swept
 from lampe_eval.calibration.order import Calibration
 from lampe_eval.methods import MethodSpec
 
-NAMES = {"mapping_length": "mapping length (positions)", "temperature": "temperature (on cos and sin)"}
+NAMES = {
+    "mapping_length": "mapping length (positions)",
+    "temperature": "temperature (on cos and sin)",
+}
 
 
 def drawn(wanted: Calibration, swept: Swept, stages: Sequence[MethodSpec]) -> bytes:
@@ -30,7 +33,10 @@ def drawn(wanted: Calibration, swept: Swept, stages: Sequence[MethodSpec]) -> by
     left, right = figure.subplots(1, 2)
     best = {each.length: each.value for each in swept.found}
     _costs(left, swept.table, best)
-    left.set(xlabel=NAMES[setting], ylabel=f"{task.full_name}: {task.card.metric} beside that at the best")
+    left.set(
+        xlabel=NAMES[setting],
+        ylabel=f"{task.full_name}: {task.card.metric} beside that at the best",
+    )
     right.plot(list(best), list(best.values()), "o", color="black", label="best at its length")
     for spec, style, label in ((stages[0], ":", "as given"), (stages[-1], "-", "fitted")):
         _curve(right, wanted, spec, setting, linestyle=style, label=label)
@@ -59,7 +65,12 @@ def _curve(axes: Any, wanted: Calibration, spec: MethodSpec, setting: str, **sty
     source, lengths = wanted.plan.sources[0], wanted.order.lengths
     method = spec.build(source.settings)
     tokens = np.unique(np.geomspace(lengths[0], lengths[-1], 100).round().astype(int)).tolist()
-    axes.plot(tokens, [_value(method, setting, source.geometry, each) for each in tokens], color="tab:blue", **style)
+    axes.plot(
+        tokens,
+        [_value(method, setting, source.geometry, each) for each in tokens],
+        color="tab:blue",
+        **style,
+    )
 
 
 def _value(method: lampe.Method, setting: str, geometry: lampe.Geometry, length: int) -> float:

@@ -30,12 +30,16 @@ class Sweep:
     def rows(self) -> dict[str, float]:
         """The label of each row, with its value; a temperature stays the same at every length."""
         fixed = {"temperature_rate": 0} if self.setting == "temperature" else {}
-        return {self.spec.plus(**{self.setting: value}, **fixed).label: value for value in self.values}
+        return {
+            self.spec.plus(**{self.setting: value}, **fixed).label: value for value in self.values
+        }
 
     def table(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Its scores among those of a run: columns method, setting, length, value, score, stderr and n."""
         own = frame[frame["method"].isin(list(self.rows))]
-        table = own.assign(method=self.spec.label, setting=self.setting, value=own["method"].map(self.rows))
+        table = own.assign(
+            method=self.spec.label, setting=self.setting, value=own["method"].map(self.rows)
+        )
         columns = ["method", "setting", "length", "value", "score", "stderr", "n"]
         return table.sort_values(["length", "value"], ignore_index=True)[columns]
 

@@ -36,7 +36,10 @@ def order_of(options: Mapping[str, Any]) -> Order:
 
 
 def look_up(
-    models: Iterable[str] = (), methods: Iterable[str] = (), benches: Iterable[str] = (), protocol: str = "fair"
+    models: Iterable[str] = (),
+    methods: Iterable[str] = (),
+    benches: Iterable[str] = (),
+    protocol: str = "fair",
 ) -> None:
     """Looks up cards, tasks and protocols.
 
@@ -61,5 +64,7 @@ def _configured(config: str) -> dict[str, Any]:
         problem = "a folder; give the suite's file" if Path(config).is_dir() else "no such file"
         raise UserError(f"--config: {config}: {problem}")
     else:
-        raise unknown("suite", config, names("suites"), f"the files in {shipped('configs') / 'suites'}")
+        raise unknown(
+            "suite", config, names("suites"), f"the files in {shipped('configs') / 'suites'}"
+        )
     return suite.model_dump(exclude_unset=True)

@@ -39,7 +39,10 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     held_out = wanted.folder / "held-out"
     tables.publish(gather([held_out]), held_out, console)
     names = ", ".join(path.name for path in written)
-    for line in (*(_kept(fitted, stages) for stages in fitted.stages), f"written to {wanted.folder}: {names}"):
+    for line in (
+        *(_kept(fitted, stages) for stages in fitted.stages),
+        f"written to {wanted.folder}: {names}",
+    ):
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"use it: lampe-eval run --model {written[0]}", soft_wrap=True, markup=False)
 
@@ -58,17 +61,28 @@ def _kept(fitted: Fitted, stages: Sequence[MethodSpec]) -> str:
     if kept is given:
         return f"kept: {given.label} as given; what was fitted is no better on the lengths held out"
     mean, before = (abs(fitted.loss(spec)) for spec in (kept, given))
-    return f"kept: {kept.label}; on the lengths held out {mean:.4g} on average, as given {before:.4g}"
+    return (
+        f"kept: {kept.label}; on the lengths held out {mean:.4g} on average, as given {before:.4g}"
+    )
 
 
 def _estimate(wanted: Calibration) -> str:
     """What is going to be run, and its time."""
     order, (first, *_) = wanted.order, wanted.plan.specs
     cells = sum(rows * len(lengths) for lengths, rows in wanted.rows)
-    costs = [(least_seconds(wanted.run([first.label], lengths)), rows) for lengths, rows in wanted.rows]
+    costs = [
+        (least_seconds(wanted.run([first.label], lengths)), rows) for lengths, rows in wanted.rows
+    ]
     known = [seconds * rows for seconds, rows in costs if seconds is not None]
-    time = f"at least {duration(sum(known))}" if len(known) == len(costs) else "time unknown: the device is not here"
-    methods, settings = ", ".join(spec.label for spec in wanted.plan.specs), " and ".join(wanted.settings)
+    time = (
+        f"at least {duration(sum(known))}"
+        if len(known) == len(costs)
+        else "time unknown: the device is not here"
+    )
+    methods, settings = (
+        ", ".join(spec.label for spec in wanted.plan.specs),
+        " and ".join(wanted.settings),
+    )
     samples = wanted.plan.limit(wanted.plan.tasks[0])
     return (
         f"calibrating {settings} of {methods} on {order.model[0]} by {wanted.plan.tasks[0].full_name} at "

@@ -9,7 +9,18 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from lampe_eval.assets import Asset, Corrupt, Missing, Unreachable, chosen, fetch, find, load, locate, path_of
+from lampe_eval.assets import (
+    Asset,
+    Corrupt,
+    Missing,
+    Unreachable,
+    chosen,
+    fetch,
+    find,
+    load,
+    locate,
+    path_of,
+)
 from lampe_eval.assets.cache import root
 from lampe_eval.assets.pins import lock_file, recorded
 from lampe_eval.errors import UserError
@@ -55,7 +66,9 @@ def provide(names: Sequence[str], data_dir: Path | None) -> None:
         try:
             path_of(name, data_dir)
         except Missing:
-            print(f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr)
+            print(
+                f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr
+            )
             try:
                 _fetch(asset)
             except Unreachable as error:
@@ -81,9 +94,15 @@ def verify(names: Sequence[str], data_dir: Path | None) -> None:
     """
     states = [(asset, _state(asset, data_dir, again=True)) for asset in chosen(names)]
     _print(states)
-    wrong = [asset.name for asset, state in states if state == "corrupt" or (names and state == "missing")]
+    wrong = [
+        asset.name
+        for asset, state in states
+        if state == "corrupt" or (names and state == "missing")
+    ]
     if wrong:
-        raise UserError(f"{len(wrong)} of {len(states)} files are corrupt or missing: {', '.join(wrong)}")
+        raise UserError(
+            f"{len(wrong)} of {len(states)} files are corrupt or missing: {', '.join(wrong)}"
+        )
 
 
 def paths(names: Sequence[str], data_dir: Path | None) -> None:
@@ -116,7 +135,11 @@ def _state(asset: Asset, data_dir: Path | None, *, again: bool = False) -> str:
 def _proof(asset: Asset, new: bool) -> str:
     if asset.file.sha256:
         return "sha256 as pinned"
-    return f"sha256 {recorded(asset)} recorded in {lock_file()}" if new else f"sha256 as recorded in {lock_file()}"
+    return (
+        f"sha256 {recorded(asset)} recorded in {lock_file()}"
+        if new
+        else f"sha256 as recorded in {lock_file()}"
+    )
 
 
 def _print(rows: Iterable[tuple[Asset, str]]) -> None:
@@ -124,7 +147,12 @@ def _print(rows: Iterable[tuple[Asset, str]]) -> None:
     for title in ("file", "size", "state", "source"):
         table.add_column(title, overflow="fold", no_wrap=title != "source")
     for asset, state in rows:
-        table.add_row(asset.name, _size(asset), state, f"{asset.source.place} {asset.source.revision[:7]}".strip())
+        table.add_row(
+            asset.name,
+            _size(asset),
+            state,
+            f"{asset.source.place} {asset.source.revision[:7]}".strip(),
+        )
     Console().print(table)
 
 

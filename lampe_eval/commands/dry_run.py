@@ -22,9 +22,15 @@ def dry_run_suite(suite: Suite) -> int:
             told.add(key)
         times += [] if seen.seconds is None else [seen.seconds * len(seen.methods)]
     speed = operations_per_second(plan.device)
-    total = f"at least {duration(sum(times))}, at {speed / 1e12:.2g} TFLOP/s measured here" if speed else "time unknown"
+    total = (
+        f"at least {duration(sum(times))}, at {speed / 1e12:.2g} TFLOP/s measured here"
+        if speed
+        else "time unknown"
+    )
     console.rule(align="left")
-    console.print(f"methods   {', '.join(spec.label for spec in plan.specs)}; protocol {plan.suite.protocol_label}")
+    console.print(
+        f"methods   {', '.join(spec.label for spec in plan.specs)}; protocol {plan.suite.protocol_label}"
+    )
     console.print(
         f"in all    {total} on {plan.device}{'' if speed else ', which is not here'}; results in {plan.folder}"
     )
@@ -35,7 +41,9 @@ def _print(console: Console, seen: Preview) -> None:
     bins = ", ".join(f"{count} up to {end}k" for end, count in seen.histogram.items())
     console.rule(f"{seen.task.full_name} · {seen.length} tokens · {seen.model}", align="left")
     console.print(f"methods   {', '.join(seen.methods)}")
-    console.print(f"samples   {seen.samples} a method; tokens: {bins}; {seen.cut} cut, {seen.skipped} left out")
+    console.print(
+        f"samples   {seen.samples} a method; tokens: {bins}; {seen.cut} cut, {seen.skipped} left out"
+    )
     console.print(f"longest   {seen.longest} tokens with its answer, of {seen.length}{_over(seen)}")
     cost = "" if seen.seconds is None else f"at least {duration(seen.seconds)} a method, "
     console.print(f"cost      {cost}{decimal(seen.memory)} of memory")

@@ -32,9 +32,13 @@ def build(results: Path, output: Path | None) -> None:
         UserError: where there is no run.
     """
     found = sorted(path.parent for path in results.rglob("run.yaml"))
-    folders = [folder for folder in found if not _is_calibration(folder.parent) and _is_whole(folder)]
+    folders = [
+        folder for folder in found if not _is_calibration(folder.parent) and _is_whole(folder)
+    ]
     if not folders:
-        raise UserError(f"{results}: no run in this folder; give the one that runs are written to, such as results")
+        raise UserError(
+            f"{results}: no run in this folder; give the one that runs are written to, such as results"
+        )
     page, gathered = output or results / "index.html", gather(folders)
     reports = {
         name: quote(address.as_posix())
@@ -42,9 +46,16 @@ def build(results: Path, output: Path | None) -> None:
         if (address := _beside(page, store.folder / "report.html"))
     }
     tables.save(page, site(gathered, reports).encode())
-    calibrations = dict.fromkeys(folder.parent for folder in found if _is_calibration(folder.parent))
-    left_out = [*gathered.left_out, *(f"left out: {folder}: the runs of a calibration" for folder in calibrations)]
-    told = f"{len(gathered.runs)} runs, {len(reports)} of them with a report (lampe-eval report RUN)"
+    calibrations = dict.fromkeys(
+        folder.parent for folder in found if _is_calibration(folder.parent)
+    )
+    left_out = [
+        *gathered.left_out,
+        *(f"left out: {folder}: the runs of a calibration" for folder in calibrations),
+    ]
+    told = (
+        f"{len(gathered.runs)} runs, {len(reports)} of them with a report (lampe-eval report RUN)"
+    )
     for line in (*left_out, f"written to {page}: {told}"):
         tables.console().print(line, soft_wrap=True, markup=False)
 
@@ -67,4 +78,8 @@ def _is_whole(folder: Path) -> bool:
 def _beside(page: Path, report: Path) -> Path | None:
     """A report's address relative to a page; None where there is none in reach."""
     here = page.resolve().parent
-    return report.resolve().relative_to(here) if report.exists() and report.resolve().is_relative_to(here) else None
+    return (
+        report.resolve().relative_to(here)
+        if report.exists() and report.resolve().is_relative_to(here)
+        else None
+    )

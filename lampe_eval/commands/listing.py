@@ -12,7 +12,10 @@ from lampe_eval.report import tables
 def models() -> None:
     """Models with a card."""
     cards = [(name, shipped_card("models", name, ModelCard)) for name in names("models")]
-    _print(("model", "path", "window", "about"), [(name, c.path, str(c.window or "-"), c.about) for name, c in cards])
+    _print(
+        ("model", "path", "window", "about"),
+        [(name, c.path, str(c.window or "-"), c.about) for name, c in cards],
+    )
 
 
 def methods() -> None:
@@ -23,7 +26,9 @@ def methods() -> None:
     for name in names("methods"):
         card = shipped_card("methods", name, MethodCard)
         defaults = {**METHODS[card.method].of({}).settings, **card.settings}
-        settings = "\n".join(f"{key}={'auto' if value is None else value}" for key, value in defaults.items())
+        settings = "\n".join(
+            f"{key}={'auto' if value is None else value}" for key, value in defaults.items()
+        )
         rows.append((name, settings, card.about, card.paper))
     _print(("method", "settings", "about", "source"), rows)
 
@@ -32,7 +37,10 @@ def benches() -> None:
     """Benches with what they measure."""
     from lampe_eval.benches import BENCHES, tasks
 
-    rows = [(name, ", ".join(task.name for task in tasks(name)), _about(bench)) for name, bench in BENCHES.items()]
+    rows = [
+        (name, ", ".join(task.name for task in tasks(name)), _about(bench))
+        for name, bench in BENCHES.items()
+    ]
     _print(("bench", "tasks", "about"), rows)
 
 
@@ -42,7 +50,14 @@ def all_tasks() -> None:
 
     found = [task for name in BENCHES for task in tasks(name)]
     rows = [
-        (t.full_name, "yes" if t.card.default else "", str(t.card.samples), t.card.metric, t.card.about) for t in found
+        (
+            t.full_name,
+            "yes" if t.card.default else "",
+            str(t.card.samples),
+            t.card.metric,
+            t.card.about,
+        )
+        for t in found
     ]
     _print(("task", "default", "samples", "metric", "about"), rows)
 
@@ -52,8 +67,15 @@ def all_protocols() -> None:
     from lampe_eval.benches import BENCHES
     from lampe_eval.prompts.protocol import protocols
 
-    found = [(name, *item) for name, bench in BENCHES.items() for item in protocols(bench.family or name).items()]
-    _print(("bench", "protocol", "about"), [(bench, name, protocol.about) for bench, name, protocol in found])
+    found = [
+        (name, *item)
+        for name, bench in BENCHES.items()
+        for item in protocols(bench.family or name).items()
+    ]
+    _print(
+        ("bench", "protocol", "about"),
+        [(bench, name, protocol.about) for bench, name, protocol in found],
+    )
 
 
 def all_published() -> None:

@@ -18,6 +18,9 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     tables.publish(gathered, folder, console)
     drawn = pictures.pictures(gathered)
     pictures.write(drawn, folder / "pictures")
-    tables.save(folder / "report.html", page(gathered, {name: pictures.svg(it) for name, it in drawn.items()}).encode())
+    tables.save(
+        folder / "report.html",
+        page(gathered, {name: pictures.svg(it) for name, it in drawn.items()}).encode(),
+    )
     beside = f", {len(drawn)} pictures in {folder / 'pictures'}" if drawn else ""
     console.print(f"written to {folder / 'report.html'}{beside}", soft_wrap=True, markup=False)

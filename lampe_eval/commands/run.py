@@ -36,12 +36,16 @@ def run_suite(suite: Suite) -> int:
     tables.publish(gathered, store.folder, console)
     failed, missing = (int(gathered.scores[column].sum()) for column in ("errors", "missing"))
     if failed:
-        console.print(f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True)
+        console.print(
+            f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True
+        )
     if missing:
         console.print(f"{missing} samples could not be had; run.log says why", soft_wrap=True)
     if empty := _empty(store):
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
-    return 1 if fails(plan.suite.fail_on_error, failed + missing, sum(store.cells().values())) else 0
+    return (
+        1 if fails(plan.suite.fail_on_error, failed + missing, sum(store.cells().values())) else 0
+    )
 
 
 def _empty(store: Store) -> int:
@@ -52,7 +56,10 @@ def _empty(store: Store) -> int:
 
 def _announce(plan: Plan, store: Store) -> None:
     """One line about what begins, or goes on."""
-    models, methods = ", ".join(source.name for source in plan.sources), ", ".join(spec.label for spec in plan.specs)
+    models, methods = (
+        ", ".join(source.name for source in plan.sources),
+        ", ".join(spec.label for spec in plan.specs),
+    )
     tasks = ", ".join(task.full_name for task in plan.tasks)
     what = f"{models} x {methods} x {tasks}, protocol {plan.suite.protocol_label}; results in {plan.folder}"
     cells = store.cells()

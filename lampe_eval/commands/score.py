@@ -21,7 +21,9 @@ def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
 
 
 def _table(bench: str, results: dict[str, Result]) -> Table:
-    table = Table(title=f"{bench}, as its own code scores", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{bench}, as its own code scores", title_justify="left", title_style="bold"
+    )
     for title in ("task", "score", "n", "broken"):
         table.add_column(title, justify="left" if title == "task" else "right")
     for task, result in results.items():

@@ -23,14 +23,21 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
     console = Console()
-    settings = ", ".join(f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items())
-    console.print(f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}", highlight=False)
+    settings = ", ".join(
+        f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items()
+    )
+    console.print(
+        f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}",
+        highlight=False,
+    )
     console.print(_regions(encoding.plan))
     console.print(_verdict(encoding, tokens, geometry), highlight=False)
     slowed = round(window * geometry.rope(tokens).inv_freq[-1] / encoding.rope.inv_freq[-1])
     console.print(picture.terminal(encoding.plan, tokens, slowed))
     if png:
-        picture.save(encoding.plan, tokens, slowed, f"{method}\n{tokens} tokens, window {window}", png)
+        picture.save(
+            encoding.plan, tokens, slowed, f"{method}\n{tokens} tokens, window {window}", png
+        )
         console.print(f"written to {png}")
 
 

@@ -32,7 +32,9 @@ def _make_folder(order: Order) -> None:
     try:
         order.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{order.folder}: cannot be written ({error.strerror}); choose another --output") from None
+        raise UserError(
+            f"{order.folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
 
 
 def _publish(comparison: Comparison, order: Order) -> None:

@@ -33,9 +33,16 @@ def _suggested(name: str, source: ModelSource, length: int, answer: int) -> Iter
     except lampe.LampeError as error:
         yield f"\n{name}: not for this model and length: {error}"
         return
-    shown = {key: settings[key] for key in dict.fromkeys((*card.rules, *own)) if settings[key] is not None}
+    shown = {
+        key: settings[key]
+        for key in dict.fromkeys((*card.rules, *own))
+        if settings[key] is not None
+    }
     spec = MethodSpec(name, name, {}).plus(**shown) if shown else MethodSpec(name, name, {})
-    reach, window = encoding.reach(length + answer, source.geometry.rope(length)), source.geometry.window
+    reach, window = (
+        encoding.reach(length + answer, source.geometry.rope(length)),
+        source.geometry.window,
+    )
     place = f"of {window}" if reach < window else f"BEYOND the window of {window}"
     yield f"\n{spec.label}\n    reaches position {reach:.6g} {place}; temperature {encoding.sharpness}"
     for key in shown:

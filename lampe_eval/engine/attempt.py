@@ -27,16 +27,23 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
         outcomes, cost = _outcomes(engine, samples, lean), _cost(engine, samples, lean, peak, began)
         return [{**outcome, **cost} for outcome in outcomes]
     except Exception as error:
-        short, text = memory.is_short(error), told(error)  # not the error, which holds the tensors of its frames
+        short, text = (
+            memory.is_short(error),
+            told(error),
+        )  # not the error, which holds the tensors of its frames
     memory.free()
     if short and len(samples) == 1:
         engine.short_from = min(engine.short_from, longest)
     if len(samples) > 1 or (short and not lean):
         return [outcome for sample in samples for outcome in attempt(engine, [sample], lean=short)]
-    return [{"error": f"oom: {text}" if short else text, **_cost(engine, samples, lean, peak, began)}]
+    return [
+        {"error": f"oom: {text}" if short else text, **_cost(engine, samples, lean, peak, began)}
+    ]
 
 
-def _cost(engine: LocalEngine, samples: Sequence[Sample], lean: bool, peak: memory.Peak, began: float) -> Outcome:
+def _cost(
+    engine: LocalEngine, samples: Sequence[Sample], lean: bool, peak: memory.Peak, began: float
+) -> Outcome:
     """What samples that were run together ran on, and the seconds and bytes that they took together."""
     seconds = round(time.perf_counter() - began, 4)
     cost: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}

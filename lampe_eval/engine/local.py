@@ -92,7 +92,11 @@ class LocalEngine:
         piece = READ if lean else WHOLE
         steps, began = _Steps(), time.perf_counter()
         whole = ids.shape[1] <= piece or len(ids) > 1
-        with nullcontext(lampe.growing_cache(self.model)) if whole else self._read(ids, piece) as cache:
+        with (
+            nullcontext(lampe.growing_cache(self.model))
+            if whole
+            else self._read(ids, piece) as cache
+        ):
             out = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
@@ -101,7 +105,11 @@ class LocalEngine:
                 logits_processor=LogitsProcessorList([steps]),
             )
         answered: list[list[int]] = out[:, ids.shape[1] :].tolist()
-        prefill, decode, nan = steps.first - began, time.perf_counter() - steps.first, steps.nan.tolist()
+        prefill, decode, nan = (
+            steps.first - began,
+            time.perf_counter() - steps.first,
+            steps.nan.tolist(),
+        )
         return [
             Answer(*self._said(prompt, new), row_nan, prefill, decode)
             for prompt, new, row_nan in zip(prompts, answered, nan, strict=True)
@@ -117,7 +125,9 @@ class LocalEngine:
             for begin, end, out in self._chunks(ids, LEAN_CHUNK if lean else CHUNK):
                 skip = max(0, first - 1 - begin)
                 targets = ids[0, begin + 1 + skip : end + 1]
-                losses = torch.nn.functional.cross_entropy(out.logits[0, skip:].float(), targets, reduction="none")
+                losses = torch.nn.functional.cross_entropy(
+                    out.logits[0, skip:].float(), targets, reduction="none"
+                )
                 total += float(losses.double().sum())
         return total
 
@@ -145,8 +155,13 @@ class LocalEngine:
         """Token ids ``[B, L]`` of rows, padded on the left, and their mask."""
         longest = max(map(len, rows))
         pads = [longest - len(row) for row in rows]
-        ids = torch.tensor([[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)], device=self.device)
-        mask = torch.arange(longest, device=self.device) >= torch.tensor(pads, device=self.device)[:, None]
+        ids = torch.tensor(
+            [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)], device=self.device
+        )
+        mask = (
+            torch.arange(longest, device=self.device)
+            >= torch.tensor(pads, device=self.device)[:, None]
+        )
         return ids, mask.long()
 
     def _greedy(self, prompt: Prompt) -> GenerationConfig:

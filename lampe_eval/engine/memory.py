@@ -60,4 +60,6 @@ def free() -> None:
 
 def is_short(error: Exception) -> bool:
     """Whether an error says that there is not enough memory, as each device says it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
+        error
+    )

@@ -49,7 +49,10 @@ class Replicas:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._ray.shutdown()
 
@@ -60,7 +63,9 @@ class Replicas:
         while not self._idle and (self._placing or self._busy):
             self._await()
         if not self._idle:
-            raise UserError("--engine ray: no replica of the model could be started; run.log says why")
+            raise UserError(
+                "--engine ray: no replica of the model could be started; run.log says why"
+            )
 
     def room(self) -> int:
         """As ``Workers`` has it, of one replica."""
@@ -82,7 +87,9 @@ class Replicas:
             while self._idle and (begun := again.popleft() if again else next(jobs, None)):
                 replica = self._idle.pop()
                 self._busy[replica.outcomes.remote(begun.method, begun.samples)] = replica, begun
-            if not any(job for _, job in self._busy.values()) and (self._idle or not (self._placing or self._busy)):
+            if not any(job for _, job in self._busy.values()) and (
+                self._idle or not (self._placing or self._busy)
+            ):
                 break
             job, came = self._await()
             if job is None:
@@ -94,9 +101,17 @@ class Replicas:
             if losses[job] < LOSSES:
                 again.append(job)
             else:
-                yield job, [{"error": f"WorkerLost: {LOSSES} workers were lost at it: {came}"} for _ in job.samples]
+                yield (
+                    job,
+                    [
+                        {"error": f"WorkerLost: {LOSSES} workers were lost at it: {came}"}
+                        for _ in job.samples
+                    ],
+                )
         if again or (not self._idle and next(jobs, None)):
-            raise UserError("--engine ray: all workers are lost; what is finished is kept, run again")
+            raise UserError(
+                "--engine ray: all workers are lost; what is finished is kept, run again"
+            )
 
     def _launch(self) -> None:
         """Asks for a worker process, which has no job until its model is loaded."""
@@ -139,7 +154,9 @@ class Replicas:
 
     def _give_up(self) -> None:
         """Waits no more for replicas that found no room."""
-        warn(f"--engine ray: no room for {len(self._placing)} more replicas in {PATIENCE} s; going on without them")
+        warn(
+            f"--engine ray: no room for {len(self._placing)} more replicas in {PATIENCE} s; going on without them"
+        )
         for replica in self._placing.values():
             self._ray.kill(replica)
         self._placing.clear()
@@ -156,7 +173,9 @@ class _Replica(Worker):
     """A worker in a process of its own."""
 
     def __init__(self, threads: int, *arguments: Any) -> None:
-        torch.set_num_threads(threads)  # as many as the driver has: sums are taken in the same order
+        torch.set_num_threads(
+            threads
+        )  # as many as the driver has: sums are taken in the same order
         super().__init__(*arguments)
 
 
@@ -173,7 +192,9 @@ def _imported(address: str | None) -> Any:
     try:
         return import_module("ray")
     except ModuleNotFoundError:
-        raise UserError("--engine ray and --devices need Ray: pip install 'lampe-eval[ray]'") from None
+        raise UserError(
+            "--engine ray and --devices need Ray: pip install 'lampe-eval[ray]'"
+        ) from None
 
 
 def _connected(ray: Any, suite: Suite) -> int:
@@ -198,12 +219,16 @@ def _connected(ray: Any, suite: Suite) -> int:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"--address {suite.address}" if suite.address else "--engine ray"
         wanting = type(error) is ConnectionError and "RAY_AUTH_MODE" not in os.environ
-        hint = "; if it was started with a token, set RAY_AUTH_MODE=token here too" if wanting else ""
+        hint = (
+            "; if it was started with a token, set RAY_AUTH_MODE=token here too" if wanting else ""
+        )
         raise UserError(f"{where}: {str(error).splitlines()[0]}{hint}") from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fit = sum(_fitting(node, _gpus(suite)) for node in nodes)
     if fit == 0:
-        has = "; ".join(f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes)
+        has = "; ".join(
+            f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes
+        )
         raise UserError(
             f"--engine ray: a replica takes {_gpus(suite)} GPUs and 1 CPU of one machine, and there are {has}; "
             "--devices cpu,cpu runs two replicas on CPUs"

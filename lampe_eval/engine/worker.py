@@ -37,7 +37,10 @@ class Worker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._patched.close()
 
@@ -76,7 +79,9 @@ class Worker:
             UserError: where the model cannot be patched with it.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", lampe.PositionWarning)  # every row says how far its positions reach
+            warnings.simplefilter(
+                "ignore", lampe.PositionWarning
+            )  # every row says how far its positions reach
             if method != self._method:
                 self._change(method)
             return attempt(self.engine, samples)
@@ -86,7 +91,11 @@ class Worker:
         self._patched.close()
         self._method = None
         try:
-            self._patched.enter_context(self.engine.under(method, self._source.geometry.window, self._attention))
+            self._patched.enter_context(
+                self.engine.under(method, self._source.geometry.window, self._attention)
+            )
         except lampe.LampeError as error:
-            raise UserError(f"model {self._source.name!r} under {method.label!r}: {error}") from None
+            raise UserError(
+                f"model {self._source.name!r} under {method.label!r}: {error}"
+            ) from None
         self._method = method

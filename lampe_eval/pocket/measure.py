@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lampe_eval.benches.needles import ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS, Recipe, Riddle, assemble, draw
+from lampe_eval.benches.needles import (
+    ONE_CODE,
+    SEVERAL_CODES,
+    SEVERAL_KEYS,
+    Recipe,
+    Riddle,
+    assemble,
+    draw,
+)
 from lampe_eval.texts import language
 
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
@@ -35,7 +43,9 @@ def prompt(words: PreTrainedTokenizerFast, case: Riddle, seed: int, length: int)
 
 
 @torch.no_grad()
-def answers(model: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[list[int]], new: int) -> list[str]:
+def answers(
+    model: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[list[int]], new: int
+) -> list[str]:
     """Greedy answers to prompts of one length."""
     ids = torch.tensor(prompts)
     out = model.generate(  # type: ignore[misc]
@@ -59,7 +69,9 @@ def recall(
     prompts = [prompt(words, case, index, length) for index, case in enumerate(cases)]
     new = len(encode(words, cases[0].answer)) + 2
     said = answers(model, words, prompts, new)
-    found = [value in answer for case, answer in zip(cases, said, strict=True) for value in case.values]
+    found = [
+        value in answer for case, answer in zip(cases, said, strict=True) for value in case.values
+    ]
     return 100 * sum(found) / len(found)
 
 
@@ -68,20 +80,32 @@ def perplexity_by_position(
     model: LlamaForCausalLM, words: PreTrainedTokenizerFast, texts: int, length: int
 ) -> dict[str, float]:
     """Perplexity of stories by how many tokens of context a token has."""
-    ids = torch.tensor([encode(words, language.text(seed, length))[:length] for seed in range(texts)])
+    ids = torch.tensor(
+        [encode(words, language.text(seed, length))[:length] for seed in range(texts)]
+    )
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    losses = F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none").mean(dim=0)
-    return {f"{low}-{high}": round(math.exp(losses[low - 1 : high - 1].mean().item()), 3) for low, high in BUCKETS}
+    losses = F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none").mean(
+        dim=0
+    )
+    return {
+        f"{low}-{high}": round(math.exp(losses[low - 1 : high - 1].mean().item()), 3)
+        for low, high in BUCKETS
+    }
 
 
-def scores(model: LlamaForCausalLM, words: PreTrainedTokenizerFast, samples: int = 40) -> dict[str, Any]:
+def scores(
+    model: LlamaForCausalLM, words: PreTrainedTokenizerFast, samples: int = 40
+) -> dict[str, Any]:
     """All in-window scores, each recall over `samples` prompts that fill the window."""
     window = model.config.max_position_embeddings
     return {
         "length": window,
         "samples_per_recall": samples,
         "recall": {
-            name: {f"{depth:g}": round(recall(model, words, recipe, depth, samples, window), 1) for depth in DEPTHS}
+            name: {
+                f"{depth:g}": round(recall(model, words, recipe, depth, samples, window), 1)
+                for depth in DEPTHS
+            }
             for name, recipe in RECIPES.items()
         },
         "perplexity": perplexity_by_position(model, words, texts=4 * samples, length=window),

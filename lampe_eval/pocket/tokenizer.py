@@ -22,7 +22,9 @@ _PIECES = Regex(r" ?[A-Za-z]+| ?[0-9]")
 def words() -> tuple[str, ...]:
     """Every word that has a token: those of the stories and those of needles and questions."""
     wordings = (asdict(wording) for wording in (ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS))
-    templates = re.sub(r"{\w+}", "", " ".join(sentence for wording in wordings for sentence in wording.values()))
+    templates = re.sub(
+        r"{\w+}", "", " ".join(sentence for wording in wordings for sentence in wording.values())
+    )
     return tuple(sorted({*VOCABULARY, *re.findall(r"[A-Za-z]+", templates)}))
 
 
@@ -35,13 +37,19 @@ def _pieces() -> list[str]:
 def build() -> PreTrainedTokenizerFast:
     """The tokenizer as transformers' own class."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    spelled = ["".join(piece for piece, _ in byte_level.pre_tokenize_str(piece)) for piece in _pieces()]
+    spelled = [
+        "".join(piece for piece, _ in byte_level.pre_tokenize_str(piece)) for piece in _pieces()
+    ]
     vocabulary = [END, *sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled]
     tokenizer = Tokenizer(
-        models.BPE(vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], ignore_merges=True)
+        models.BPE(
+            vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], ignore_merges=True
+        )
     )
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(_PIECES, behavior="isolated"), byte_level])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_PIECES, behavior="isolated"), byte_level]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,

@@ -60,8 +60,18 @@ class Training:
 
     stages: tuple[Stage, ...] = (
         Stage(steps=150, length=64, batch=128, mixture={"repeat": 1}),
-        Stage(steps=350, length=128, batch=64, mixture={"needles": 0.5, "copies": 0.25, "stories": 0.25}),
-        Stage(steps=2600, length=256, batch=32, mixture={"needles": 0.6, "copies": 0.15, "stories": 0.25}),
+        Stage(
+            steps=350,
+            length=128,
+            batch=64,
+            mixture={"needles": 0.5, "copies": 0.25, "stories": 0.25},
+        ),
+        Stage(
+            steps=2600,
+            length=256,
+            batch=32,
+            mixture={"needles": 0.6, "copies": 0.15, "stories": 0.25},
+        ),
     )
     seed: int = 0
     learning_rate: float = 2e-3
@@ -73,7 +83,9 @@ class Training:
 
     def shortened(self, share: float) -> "Training":
         """The same course with a share of the steps, for a quick look."""
-        stages = tuple(Stage(max(1, round(s.steps * share)), s.length, s.batch, s.mixture) for s in self.stages)
+        stages = tuple(
+            Stage(max(1, round(s.steps * share)), s.length, s.batch, s.mixture) for s in self.stages
+        )
         return replace(self, stages=stages)
 
 
@@ -104,7 +116,9 @@ class Material:
         self.words = words
         self.end = self.encode(tokenizer.END)[0]
         self.sentence_ends = {self.encode(".")[0]}
-        self.digits = set(self.encode("0123456789")) | {self.encode(f" {digit}")[0] for digit in range(10)}
+        self.digits = set(self.encode("0123456789")) | {
+            self.encode(f" {digit}")[0] for digit in range(10)
+        }
         self.stream = self._stories()
         self.kinds: dict[str, Callable[[int], Sequence]] = {
             "repeat": self.repeat,
@@ -118,9 +132,14 @@ class Material:
         return ids
 
     def _stories(self) -> Tensor:
-        texts = [language.text(f"train {i}", self.training.words_per_text) for i in range(self.training.texts)]
+        texts = [
+            language.text(f"train {i}", self.training.words_per_text)
+            for i in range(self.training.texts)
+        ]
         encoded = self.words(texts, add_special_tokens=False)["input_ids"]
-        return torch.tensor([token for ids in encoded for token in [*ids, self.end]], dtype=torch.int16)
+        return torch.tensor(
+            [token for ids in encoded for token in [*ids, self.end]], dtype=torch.int16
+        )
 
     def passage(self, length: int) -> list[int]:
         """So many tokens from anywhere in the stories."""
@@ -195,7 +214,9 @@ class Material:
         return replace(case, wording=ONE_CODE, asked=(self.rng.choice(single),))
 
     def batch(self, stage: Stage) -> tuple[Tensor, Tensor]:
-        kinds = self.rng.choices(list(stage.mixture), weights=list(stage.mixture.values()), k=stage.batch)
+        kinds = self.rng.choices(
+            list(stage.mixture), weights=list(stage.mixture.values()), k=stage.batch
+        )
         rows = [self.kinds[kind](stage.length) for kind in kinds]
         return torch.tensor([row.ids for row in rows]), torch.tensor([row.weights for row in rows])
 
@@ -220,7 +241,9 @@ def new_model(words: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
         pad_token_id=words.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.set_attn_implementation("eager")  # at 256 tokens a fifth faster than sdpa on a CPU, backward included
+    model.set_attn_implementation(
+        "eager"
+    )  # at 256 tokens a fifth faster than sdpa on a CPU, backward included
     _look_back(model)
     return model
 
@@ -240,7 +263,10 @@ def _look_back(model: LlamaForCausalLM) -> None:
 def new_optimizer(model: LlamaForCausalLM, training: Training) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.95))
 
 
@@ -261,7 +287,9 @@ def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tens
 LossOf = Callable[[LlamaForCausalLM, Tensor, Tensor], Tensor]
 
 
-def fit(model: LlamaForCausalLM, material: Material, training: Training, loss_of: LossOf = weighted_loss) -> int:
+def fit(
+    model: LlamaForCausalLM, material: Material, training: Training, loss_of: LossOf = weighted_loss
+) -> int:
     """Train in place; the number of tokens that were read."""
     stages = [stage for stage in training.stages for _ in range(stage.steps)]
     steps = len(stages)
@@ -279,7 +307,10 @@ def fit(model: LlamaForCausalLM, material: Material, training: Training, loss_of
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 25 == 0 or step == steps - 1:
-            print(f"step {step}/{steps} loss {loss.item():.3f} seconds {time.monotonic() - started:.0f}", flush=True)
+            print(
+                f"step {step}/{steps} loss {loss.item():.3f} seconds {time.monotonic() - started:.0f}",
+                flush=True,
+            )
     return tokens
 
 
@@ -292,10 +323,16 @@ def save(folder: Path, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the pocket model.")
-    parser.add_argument("--output", type=Path, default=Path("pocket-weights"), help="folder for the checkpoint")
+    parser.add_argument(
+        "--output", type=Path, default=Path("pocket-weights"), help="folder for the checkpoint"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="share of the steps to do, for a quick look")
-    parser.add_argument("--compile", action="store_true", help="a third faster; needs a C++ compiler")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of the steps to do, for a quick look"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="a third faster; needs a C++ compiler"
+    )
     options = parser.parse_args()
     training = Training(seed=options.seed).shortened(options.share)
     words = tokenizer.build()

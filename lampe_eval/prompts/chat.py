@@ -45,7 +45,9 @@ def envelope(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[str, str]
     if text is None or (system and system.strip() not in text):
         text = _rendered(tokenizer, [{"role": "user", "content": said}])
     if text is None or text.count(SAID) != 1:
-        raise UserError(f"the chat template of {tokenizer.name_or_path} cannot be used; try --protocol fair:chat=none")
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot be used; try --protocol fair:chat=none"
+        )
     before, _, after = text.partition(SAID)
     return before, after
 

@@ -62,7 +62,9 @@ def fitted(
     return Fitted(head + shortened(body, room, protocol.truncation) + tail, cut=over)
 
 
-def frame(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message) -> tuple[list[int], list[int]]:
+def frame(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message
+) -> tuple[list[int], list[int]]:
     """Ids before and after the user's part: begin of text, chat template, lead of the answer.
 
     A lead begins with the white space that parts it from the user's text; after a template's turn it needs none.
@@ -70,11 +72,15 @@ def frame(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Messa
     return _framed(tokenizer, *_around(tokenizer, protocol, message, chat=True))
 
 
-def _framed(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> tuple[list[int], list[int]]:
+def _framed(
+    tokenizer: PreTrainedTokenizerBase, before: str, after: str
+) -> tuple[list[int], list[int]]:
     return begun(tokenizer, encode(tokenizer, before)), encode(tokenizer, after, inside=True)
 
 
-def _around(tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool) -> tuple[str, str]:
+def _around(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool
+) -> tuple[str, str]:
     """Text before and after the user's part."""
     if chat and protocol.chat == "template":
         before, after = envelope(tokenizer, message.system)
@@ -93,7 +99,9 @@ def shortened(ids: list[int], room: int, side: str) -> list[int]:
     return ids[: room - room // 2] + ids[len(ids) - room // 2 :]
 
 
-def halves(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, specials: bool = False) -> tuple[str, int]:
+def halves(
+    tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, specials: bool = False
+) -> tuple[str, int]:
     """A text of which the first and last ``limit // 2`` tokens are decoded one after the other, as upstream cuts.
 
     Args:

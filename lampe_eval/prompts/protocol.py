@@ -86,9 +86,16 @@ def parse(bench: str, text: str) -> Protocol:
     name, _, changes = text.partition(":")
     known = protocols(bench)
     if name not in known:
-        raise unknown(f"protocol of {bench}", name, known, f"lampe-eval list protocols; {bench} has {', '.join(known)}")
+        raise unknown(
+            f"protocol of {bench}",
+            name,
+            known,
+            f"lampe-eval list protocols; {bench} has {', '.join(known)}",
+        )
     pairs = [part.partition("=") for part in changes.split(",") if part.strip()]
-    changed = dict(_change(bench, name, known[name], key.strip(), value.strip()) for key, _, value in pairs)
+    changed = dict(
+        _change(bench, name, known[name], key.strip(), value.strip()) for key, _, value in pairs
+    )
     return known[name].model_copy(update=changed)
 
 
@@ -99,5 +106,7 @@ def _change(bench: str, name: str, protocol: Protocol, field: str, value: str) -
         may = f"; what can is: {', '.join(protocol.changes)}" if protocol.changes else ""
         raise UserError(f"{where}: {field!r} cannot be changed{may}")
     if value not in protocol.changes[field]:
-        raise UserError(f"{where}: {field} is one of {', '.join(protocol.changes[field])}, not {value!r}")
+        raise UserError(
+            f"{where}: {field} is one of {', '.join(protocol.changes[field])}, not {value!r}"
+        )
     return field, value

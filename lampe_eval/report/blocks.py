@@ -111,11 +111,16 @@ def _by_length(rows: pd.DataFrame) -> Block:
     first, lengths = rows.iloc[0], sorted(set(rows["length"]))
     values = {length: _values(rows[rows["length"] == length]) for length in lengths}
     lines: list[Line] = [
-        (label, [Value(_temperature(own)), *(values[length].get(label, Value()) for length in lengths)])
+        (
+            label,
+            [Value(_temperature(own)), *(values[length].get(label, Value()) for length in lengths)],
+        )
         for label, own in _by_label(rows).items()
     ]
     title = f"{first['bench']}/{first['task']} · {first['metric']} · {circumstances(first)}"
-    return Block(title, ["method", "temperature", *map(str, lengths)], lines, _notes(rows, "length"))
+    return Block(
+        title, ["method", "temperature", *map(str, lengths)], lines, _notes(rows, "length")
+    )
 
 
 def _by_task(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
@@ -123,7 +128,9 @@ def _by_task(rows: pd.DataFrame, further: pd.DataFrame) -> Block:
     lines: list[Line] = []
     for task, own in rows.groupby("task", sort=False):
         values = _values(own)
-        lines.append((f"{task} ({own.iloc[0]['metric']})", [values.get(label, Value()) for label in methods]))
+        lines.append(
+            (f"{task} ({own.iloc[0]['metric']})", [values.get(label, Value()) for label in methods])
+        )
     lines += _named(further, list(methods), higher_is_better(rows))
     lines.append(("temperature", [Value(_temperature(own)) for own in methods.values()]))
     title = f"{first['bench']} · at {first['length']} tokens · {circumstances(first)}"
@@ -146,8 +153,12 @@ def _by_label(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _values(rows: pd.DataFrame) -> dict[str, Value]:
     """The cells of competitors, by label."""
     competing = rows[complete(rows)]
-    places = _places(dict(zip(competing["label"], competing["score"], strict=True)), higher_is_better(rows))
-    return {row["label"]: _value(row, places.get(row["label"], 0)) for row in rows.to_dict("records")}
+    places = _places(
+        dict(zip(competing["label"], competing["score"], strict=True)), higher_is_better(rows)
+    )
+    return {
+        row["label"]: _value(row, places.get(row["label"], 0)) for row in rows.to_dict("records")
+    }
 
 
 def _value(row: Mapping[Any, Any], place: int) -> Value:
@@ -177,7 +188,9 @@ def _places(scores: Mapping[str, float], higher: bool) -> dict[str, int]:
 
     The last are nothing: nobody is best where all are alike, nor second where nobody is worse.
     """
-    printed = {label: float(_short(score)) for label, score in scores.items() if not math.isnan(score)}
+    printed = {
+        label: float(_short(score)) for label, score in scores.items() if not math.isnan(score)
+    }
     best, *others = sorted(set(printed.values()), reverse=higher) or [math.nan]
     alone = list(printed.values()).count(best) == 1
     places = ({best: 1} if others else {}) | ({others[0]: 2} if alone and len(others) > 1 else {})
@@ -208,7 +221,9 @@ def _of_units(rows: pd.DataFrame) -> str:
     """What errors are of, where not of samples."""
     units = rows[rows["unit"] != "sample"]
     told = (
-        " of windows, taken as independent" if unit == "window" else f" over {_between(own['units'])} {unit}s"
+        " of windows, taken as independent"
+        if unit == "window"
+        else f" over {_between(own['units'])} {unit}s"
         for unit, own in units.groupby("unit", sort=False)
     )
     return ",".join(told)

@@ -108,7 +108,10 @@ class Comparison:
     def frame(self) -> pd.DataFrame:
         """One row for each match, then for what either side has alone."""
         records = [_matched(match) for match in self.matches]
-        records += [{"status": "published only", **_printed(figure), "differs": why} for figure, why in self.missing]
+        records += [
+            {"status": "published only", **_printed(figure), "differs": why}
+            for figure, why in self.missing
+        ]
         records += [
             {
                 "status": "ours only",
@@ -122,7 +125,9 @@ class Comparison:
             }
             for row in self.unused.to_dict("records")
         ]
-        return pd.DataFrame(records, columns=list(COLUMNS)).astype({"length": "Int64", "n": "Int64"})
+        return pd.DataFrame(records, columns=list(COLUMNS)).astype(
+            {"length": "Int64", "n": "Int64"}
+        )
 
 
 def compare(store: Store, table: Published) -> Comparison:
@@ -136,7 +141,9 @@ def compare(store: Store, table: Published) -> Comparison:
         matches += [match for match in found if isinstance(match, Match)]
         if not any(isinstance(match, Match) for match in found):
             missing.append((figure, next((str(why) for why in found), run.why_not(figure))))
-    unused = [index for index, row in enumerate(frame.to_dict("records")) if _key(row) not in run.used]
+    unused = [
+        index for index, row in enumerate(frame.to_dict("records")) if _key(row) not in run.used
+    ]
     return Comparison(matches, missing, frame.iloc[unused])
 
 
@@ -175,11 +182,16 @@ class _Run:
         return [
             name
             for name, described in models.items()
-            if wanted & (_identities(name) | _identities(described["fingerprint"].partition("@")[0]))
+            if wanted
+            & (_identities(name) | _identities(described["fingerprint"].partition("@")[0]))
         ]
 
     def _labels(self, figure: Figure) -> list[str]:
-        return [label for label in self.config["methods"] if figure.spec and parse([label])[0].name == figure.spec.name]
+        return [
+            label
+            for label in self.config["methods"]
+            if figure.spec and parse([label])[0].name == figure.spec.name
+        ]
 
     def _lengths(self, figure: Figure, model: str, label: str) -> list[int | None]:
         """The lengths to compare at: all that the run has, where none was published."""
@@ -190,8 +202,14 @@ class _Run:
         return [*sorted(own)] or [None]
 
     def _match(self, figure: Figure, model: str, label: str, length: int | None) -> Match | str:
-        keys = {cell: (model, label, cell.task, cell.length or length or 0) for cell in figure.cells}
-        rows = {cell: self._rows[key] for cell, key in keys.items() if key in self._rows and self._rows[key]["n"]}
+        keys = {
+            cell: (model, label, cell.task, cell.length or length or 0) for cell in figure.cells
+        }
+        rows = {
+            cell: self._rows[key]
+            for cell, key in keys.items()
+            if key in self._rows and self._rows[key]["n"]
+        }
         if lacking := [cell for cell in keys if cell not in rows]:
             return _lacking(lacking, len(keys))
         self.used |= {*keys.values()}
@@ -206,11 +224,15 @@ class _Run:
             stderr=math.hypot(*(part.weight * part.stderr for part in parts)),
             reach=_reach(parts),
             n=sum(row["n"] for row in rows.values()),
-            wanted=sum(self.table.samples or self.config["tasks"][cell.task]["samples"] for cell in rows),
+            wanted=sum(
+                self.table.samples or self.config["tasks"][cell.task]["samples"] for cell in rows
+            ),
             differs=tuple(self._differs(figure, model, label, rows)),
         )
 
-    def _differs(self, figure: Figure, model: str, label: str, rows: Mapping[Cell, Mapping[str, Any]]) -> Iterator[str]:
+    def _differs(
+        self, figure: Figure, model: str, label: str, rows: Mapping[Cell, Mapping[str, Any]]
+    ) -> Iterator[str]:
         """The settings in which the run and the table differ."""
         described, table = self.config["models"][model], self.table
         window = figure.row.window or _window(figure.row.model)
@@ -239,7 +261,9 @@ class _Run:
 
     def _state(self, rows: Mapping[Cell, Mapping[str, Any]]) -> Iterator[str]:
         """Whether a task has changed since, samples ran in batches, and how many lack or were cut."""
-        versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {self.table.version}
+        versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {
+            self.table.version
+        }
         if versions:
             yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
         if (batch := max(row["batch"] for row in rows.values())) > 1:
@@ -279,7 +303,9 @@ def _lacking(cells: list[Cell], total: int) -> str:
     if len(cells) == total:
         return f"not in the run{_at({cell.length for cell in cells})}"
     names = ", ".join(f"{cell.task}{_at({cell.length})}" for cell in cells[:3])
-    return f"{len(cells)} of {total} cells not in the run: {names}{', ...' if len(cells) > 3 else ''}"
+    return (
+        f"{len(cells)} of {total} cells not in the run: {names}{', ...' if len(cells) > 3 else ''}"
+    )
 
 
 def _at(lengths: set[int | None]) -> str:
@@ -298,7 +324,9 @@ class _Part:
     bounded: bool
 
 
-def _parts(mean: Mean, rows: Mapping[Cell, Mapping[str, Any]], weight: float = 1.0) -> Iterator[_Part]:
+def _parts(
+    mean: Mean, rows: Mapping[Cell, Mapping[str, Any]], weight: float = 1.0
+) -> Iterator[_Part]:
     """The cells that a mean is made of; they are independent of each other."""
     if isinstance(mean, Cell):
         row = rows[mean]
@@ -316,7 +344,9 @@ def _reach(parts: list[_Part]) -> float:
     errors = [(part.weight * _error(part)) ** 2 for part in parts]
     if not (math.fsum(errors) > 0 and all(part.units > 1 for part in parts)):
         return math.nan
-    freedom = math.fsum(errors) ** 2 / math.fsum(e**2 / (part.units - 1) for e, part in zip(errors, parts, strict=True))
+    freedom = math.fsum(errors) ** 2 / math.fsum(
+        e**2 / (part.units - 1) for e, part in zip(errors, parts, strict=True)
+    )
     return math.sqrt(math.fsum(errors)) * float(t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 

@@ -11,10 +11,23 @@ from lampe_eval.store import Cell
 
 CELL = ["settings", "model", "window", "protocol", "bench", "task", "length"]
 """What methods have in common that are compared; p-values are corrected for the pairs of one such cell."""
-COLUMNS = (*CELL, "first", "second", "n", "lacking", "difference", "low", "high", "p", "p_corrected")
+COLUMNS = (
+    *CELL,
+    "first",
+    "second",
+    "n",
+    "lacking",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_corrected",
+)
 
 
-def differences(labelled: pd.DataFrame, sampled: Mapping[tuple[str, Cell], Sampled]) -> pd.DataFrame:
+def differences(
+    labelled: pd.DataFrame, sampled: Mapping[tuple[str, Cell], Sampled]
+) -> pd.DataFrame:
     """First less second on the ``n`` samples that both have; ``lacking`` is how many of the cell these are too few.
 
     Args:
@@ -23,14 +36,20 @@ def differences(labelled: pd.DataFrame, sampled: Mapping[tuple[str, Cell], Sampl
     """
     records: list[dict[str, Any]] = []
     for key, rows in labelled.groupby(CELL, sort=False):
-        samples = dict(zip(rows["label"], rows[["n", "missing", "errors", "skipped"]].sum(axis=1), strict=True))
+        samples = dict(
+            zip(rows["label"], rows[["n", "missing", "errors", "skipped"]].sum(axis=1), strict=True)
+        )
         for pair in pairs(dict(_sampled(rows, sampled))):
             lacking = max(samples[pair.first], samples[pair.second]) - pair.n
-            records.append({**dict(zip(CELL, key, strict=True)), **asdict(pair), "lacking": lacking})
+            records.append(
+                {**dict(zip(CELL, key, strict=True)), **asdict(pair), "lacking": lacking}
+            )
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def _sampled(rows: pd.DataFrame, sampled: Mapping[tuple[str, Cell], Sampled]) -> Iterator[tuple[str, Sampled]]:
+def _sampled(
+    rows: pd.DataFrame, sampled: Mapping[tuple[str, Cell], Sampled]
+) -> Iterator[tuple[str, Sampled]]:
     """By label, of those that have any sample."""
     for row in rows.to_dict("records"):
         cell = Cell(*(row[name] for name in ("model", "method", "bench", "task", "length")))

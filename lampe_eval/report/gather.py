@@ -48,7 +48,9 @@ class Gathered:
 
     def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with a column ``label``: the method, and where there are several runs, whose."""
-        return frame.assign(label=frame["method"] + " · " + frame["run"] if self.several else frame["method"])
+        return frame.assign(
+            label=frame["method"] + " · " + frame["run"] if self.several else frame["method"]
+        )
 
     def tidy(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame as it is written: of one run without its name, and without settings in which no other differs."""
@@ -67,7 +69,9 @@ def gather(folders: Sequence[Path]) -> Gathered:
     if not begun:
         raise UserError(f"{'; '.join(empty)}; run.log there tells how far it got")
     runs = dict(zip(_names([store.folder for store in begun]), begun, strict=True))
-    writing = {name: f"{name} is still being written: {who}" for name, who in _writers(runs).items()}
+    writing = {
+        name: f"{name} is still being written: {who}" for name, who in _writers(runs).items()
+    }
     scores: list[pd.DataFrame] = []
     further: list[pd.DataFrame] = []
     sampled: dict[tuple[str, Cell], Sampled] = {}
@@ -80,14 +84,18 @@ def gather(folders: Sequence[Path]) -> Gathered:
     together = pd.concat(scores, ignore_index=True)
     together.insert(1, "settings", settings(runs, together))
     left_out = [f"left out: {line}" for line in empty]
-    return Gathered(runs, together, pd.concat(further, ignore_index=True), sampled, writing, left_out)
+    return Gathered(
+        runs, together, pd.concat(further, ignore_index=True), sampled, writing, left_out
+    )
 
 
 def _has_samples(store: Store) -> bool:
     """Whether a sample of a cell is stored; refuses samples of which nothing says what cells they belong to."""
     cells = store.cells()
     if not cells and any(store.folder.glob("samples/**/*.jsonl")):
-        raise UserError(f"{store.folder / 'cells.jsonl'}: missing; the same command again writes it anew")
+        raise UserError(
+            f"{store.folder / 'cells.jsonl'}: missing; the same command again writes it anew"
+        )
     return any(store.rows(cell) for cell in cells)
 
 

@@ -10,7 +10,9 @@ SIDE, HEAD = 40, 24
 def folded(label: str, width: int) -> list[str]:
     """A label in lines of at most ``width`` characters, broken behind its signs, within a name only where it must."""
     pieces = [
-        piece for part in re.split("(?<=[:,])|(?<=· )", label) for piece in wrap(part, width, drop_whitespace=False)
+        piece
+        for part in re.split("(?<=[:,])|(?<=· )", label)
+        for piece in wrap(part, width, drop_whitespace=False)
     ]
     lines = [""]
     for piece in pieces:

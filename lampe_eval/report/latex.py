@@ -34,7 +34,10 @@ def latex(blocks: Iterable[Block]) -> str:
 
 def _table(block: Block, label: str) -> str:
     marks = _letters(value.mark for _, values in block.lines for value in values)
-    rows = [_row([escaped(label), *(_cell(value, marks) for value in values)]) for label, values in block.lines]
+    rows = [
+        _row([escaped(label), *(_cell(value, marks) for value in values)])
+        for label, values in block.lines
+    ]
     legend = ", ".join(text for place, text in LEGEND.items() if place in block.places).capitalize()
     notes = [rf"\item {escaped(note)}." for note in (legend, *block.notes) if note]
     notes += [rf"\item[{letter}] {escaped(mark)} samples." for mark, letter in marks.items()]

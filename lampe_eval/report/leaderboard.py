@@ -67,13 +67,17 @@ def show(run: Path, against: str, console: Console) -> None:
     store.write(f"leaderboard-{name}.md", _markdown(sheet))
     _print(sheet, console)
     files = f"leaderboard-{name}.csv, leaderboard-{name}.md; the latter lists what either has alone"
-    console.print(f"written to {store.folder}: {files}", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"written to {store.folder}: {files}", soft_wrap=True, markup=False, highlight=False
+    )
 
 
 def origin(table: Published) -> str:
     """Where a table is from, in a line."""
     source = table.source
-    places = [f"arXiv {source.arxiv}"] * bool(source.arxiv) + [source.repository] * bool(source.repository)
+    places = [f"arXiv {source.arxiv}"] * bool(source.arxiv) + [source.repository] * bool(
+        source.repository
+    )
     return f"{source.title} ({', '.join(places)}), {source.table}"
 
 
@@ -86,7 +90,9 @@ def _sheet(name: str, table: Published, comparison: Comparison) -> Sheet:
     }
     known = [*table.deviations, f"read in: {table.source.read}"]
     found = len({id(match.figure) for match in comparison.matches})
-    title = f"{name}: {found} of {found + len(comparison.missing)} published numbers · {origin(table)}"
+    title = (
+        f"{name}: {found} of {found + len(comparison.missing)} published numbers · {origin(table)}"
+    )
     lettered = [f"{_letter(index)}: {note}" for index, note in enumerate(notes)]
     return Sheet(title, lines, lettered, alone, known, list(_summary(comparison)))
 
@@ -120,7 +126,9 @@ def _letter(index: int) -> str:
 
 def _missing(comparison: Comparison) -> Iterator[str]:
     """Published numbers without ours, those of a row that lack for one reason together."""
-    for (printed, why), group in groupby(comparison.missing, key=lambda item: (item[0].row.printed, item[1])):
+    for (printed, why), group in groupby(
+        comparison.missing, key=lambda item: (item[0].row.printed, item[1])
+    ):
         yield f"{printed} ({', '.join(figure.column for figure, _ in group)}): {why}"
 
 
@@ -175,5 +183,10 @@ def _markdown(sheet: Sheet) -> str:
         lines += [row(HEAD), "|---|---|---|" + "---:|" * (len(HEAD) - 3), *rows, ""]
     lines += [f"- {escaped(note)}" for note in sheet.notes]
     for title, items in {**sheet.alone, "known of the table": sheet.known}.items():
-        lines += ["", f"## {title.capitalize()}", "", *(f"- {escaped(item)}" for item in items or ["nothing"])]
+        lines += [
+            "",
+            f"## {title.capitalize()}",
+            "",
+            *(f"- {escaped(item)}" for item in items or ["nothing"]),
+        ]
     return "\n".join([*lines, ""])

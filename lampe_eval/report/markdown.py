@@ -10,10 +10,16 @@ from lampe_eval.report.labels import HEAD, SIDE, folded
 def markdown(block: Block) -> str:
     """The table under its title, its notes below."""
     rows = [
-        [_lines(label, SIDE), *(f"**{value}**" if value.place == 1 else str(value) for value in values)]
+        [
+            _lines(label, SIDE),
+            *(f"**{value}**" if value.place == 1 else str(value) for value in values),
+        ]
         for label, values in block.lines
     ]
-    head = [row(_lines(title, HEAD) for title in block.columns), f"|---|{'---:|' * (len(block.columns) - 1)}"]
+    head = [
+        row(_lines(title, HEAD) for title in block.columns),
+        f"|---|{'---:|' * (len(block.columns) - 1)}",
+    ]
     legend = ["best number bold"] if 1 in block.places else []
     notes = [f"\n{escaped(note)}" for note in legend + block.notes]
     return "\n".join([f"### {escaped(block.title)}", "", *head, *map(row, rows), *notes, ""])

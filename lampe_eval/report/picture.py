@@ -21,7 +21,9 @@ TITLE = 60
 
 def sampled(plan: PositionPlan, length: int, rows: int, columns: int) -> Tensor:
     """Relative positions of an evenly spaced grid of pairs, ``[rows, columns]``, NaN above the diagonal."""
-    query, key = (torch.linspace(0, length - 1, min(size, length)).round().long() for size in (rows, columns))
+    query, key = (
+        torch.linspace(0, length - 1, min(size, length)).round().long() for size in (rows, columns)
+    )
     return plan.relative(query[:, None], key[None, :])
 
 
@@ -51,9 +53,18 @@ def save(plan: PositionPlan, length: int, window: int, title: str, path: Path) -
     colours = pyplot.get_cmap("viridis").with_extremes(over="tab:red", bad="white")
     grid = sampled(plan, length, 1024, 1024).numpy()
     image = axes.imshow(
-        grid, cmap=colours, vmin=0, vmax=window - 1, extent=(0, length, length, 0), interpolation="nearest"
+        grid,
+        cmap=colours,
+        vmin=0,
+        vmax=window - 1,
+        extent=(0, length, length, 0),
+        interpolation="nearest",
     )
-    axes.set_title("\n".join(fill(line, TITLE) for line in title.splitlines()), fontsize="medium", parse_math=False)
+    axes.set_title(
+        "\n".join(fill(line, TITLE) for line in title.splitlines()),
+        fontsize="medium",
+        parse_math=False,
+    )
     axes.set(xlabel="key", ylabel="query")
     figure.colorbar(image, label="relative position (red: beyond the window)", extend="max")
     try:

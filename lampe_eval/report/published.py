@@ -11,7 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic import field_validator as validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -55,7 +62,9 @@ def _number(value: Any) -> Number | None:
             raise ValueError
         return Number(float(value[1:] if above else value), above)
     except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is neither a number, nor a bound such as '>100', nor null") from None
+        raise ValueError(
+            f"{value!r} is neither a number, nor a bound such as '>100', nor null"
+        ) from None
 
 
 def _tokens(value: Any) -> Any:
@@ -76,7 +85,9 @@ def _known(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def _matching(pattern: str) -> list[str]:
     bench, _, name = pattern.partition("/")
-    found = [f"{bench}/{task}" for task in _tasks(shipped("tasks"), bench) if fnmatchcase(task, name)]
+    found = [
+        f"{bench}/{task}" for task in _tasks(shipped("tasks"), bench) if fnmatchcase(task, name)
+    ]
     if not found:
         raise UserError(f"no task is called {pattern!r}; see: lampe-eval list tasks")
     return found
@@ -200,7 +211,9 @@ class Published(Card):
 
     @validator("columns")
     @classmethod
-    def _columns_make_sense(cls, columns: dict[str, Column], info: ValidationInfo) -> dict[str, Column]:
+    def _columns_make_sense(
+        cls, columns: dict[str, Column], info: ValidationInfo
+    ) -> dict[str, Column]:
         for name, column in columns.items():
             for part in column.mean:
                 if part not in columns:
@@ -228,7 +241,9 @@ class Published(Card):
                     scaled = Number(number.value * factor, number.above)
                     column = self.columns[name]
                     decimals = self.decimals if column.decimals is None else column.decimals
-                    yield Figure(row, self._spec(row), name, scaled, decimals, self._mean(row, name))
+                    yield Figure(
+                        row, self._spec(row), name, scaled, decimals, self._mean(row, name)
+                    )
 
     def _spec(self, row: Row) -> MethodSpec | None:
         method = row.method or self.method

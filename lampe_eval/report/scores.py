@@ -71,14 +71,21 @@ def ascending(cells: Mapping[Cell, int]) -> dict[Cell, int]:
 def _rows(store: Store, cell: Cell) -> tuple[list[Row], list[Row]]:
     """What is stored of a cell, and of it what was answered, scored anew."""
     rows, protocol = list[Row](store.rows(cell)), _protocol(store, cell.bench)
-    return rows, [_scored(cell, row, protocol) for row in rows if "error" not in row and "skipped" not in row]
+    return rows, [
+        _scored(cell, row, protocol) for row in rows if "error" not in row and "skipped" not in row
+    ]
 
 
 def details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
     """Further numbers of cells, then averages over tasks (no task) and over lengths (neither), one a row."""
     keys = ["model", "method", "protocol", "bench"]
     records: list[dict[str, Any]] = [
-        {**{str(key): item for key, item in row.items()}, "name": name, "value": value, "n": counts.get(name)}
+        {
+            **{str(key): item for key, item in row.items()},
+            "name": name,
+            "value": value,
+            "n": counts.get(name),
+        }
         for row in frame[[*keys, "task", "length", "details", "counts"]].to_dict("records")
         for counts in [row.pop("counts")]
         for name, value in row.pop("details").items()
@@ -90,7 +97,9 @@ def details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64", "n": "Int64"})
 
 
-def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: Sequence[Row]) -> dict[str, Any]:
+def _record(
+    store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: Sequence[Row]
+) -> dict[str, Any]:
     """The row of a cell, its stored rows given, and those of them that were answered."""
     skipped = sum("skipped" in row for row in rows)
     task = _task(store, cell)
@@ -118,7 +127,12 @@ def _record(store: Store, cell: Cell, samples: int, rows: Sequence[Row], good: S
     }
     if good:
         score = BENCHES[cell.bench].reduce(task, good, _protocol(store, cell.bench))
-        record |= {"score": score.value, "stderr": score.stderr, "units": score.units, "unit": score.unit}
+        record |= {
+            "score": score.value,
+            "stderr": score.stderr,
+            "units": score.units,
+            "unit": score.unit,
+        }
         record["details"] = dict(score.details)
     return record
 
@@ -128,7 +142,9 @@ def _protocol(store: Store, bench: str) -> Protocol:
 
 
 def _task(store: Store, cell: Cell) -> Task:
-    card = BENCHES[cell.bench].card.model_validate(store.config["tasks"][f"{cell.bench}/{cell.task}"])
+    card = BENCHES[cell.bench].card.model_validate(
+        store.config["tasks"][f"{cell.bench}/{cell.task}"]
+    )
     return Task(cell.bench, cell.task, card)
 
 

@@ -49,7 +49,9 @@ def _told(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
             values[name].add(value)
     return {
         run: ", ".join(
-            f"{name} {_short(value, values[name])}" for name, value in found.items() if len(values[name]) > 1
+            f"{name} {_short(value, values[name])}"
+            for name, value in found.items()
+            if len(values[name]) > 1
         )
         for run, found in runs.items()
     }
@@ -58,4 +60,6 @@ def _told(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def _short(value: str, values: set[str]) -> str:
     """A value, without its digest where its name tells it from the others."""
     name = value.partition(" sha256:")[0]
-    return name if len({other.partition(" sha256:")[0] for other in values}) == len(values) else value
+    return (
+        name if len({other.partition(" sha256:")[0] for other in values}) == len(values) else value
+    )

@@ -114,7 +114,8 @@ def _rich(block: Block) -> Table:
         table.add_column(_lines(title, HEAD), no_wrap=True, justify="right" if index else "left")
     for label, values in block.lines:
         table.add_row(
-            _lines(label, SIDE), *(f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values)
+            _lines(label, SIDE),
+            *(f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values),
         )
     return table
 
@@ -145,7 +146,10 @@ def _wide(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.assign(lacking=frame[["missing", "errors", "skipped"]].sum(axis=1))
     frame = frame.astype(dict.fromkeys(["n", "lacking", "cut"], "Int64"))
     kinds = {"score": "", **{kind: f" {kind}" for kind in ("stderr", "n", "lacking", "cut")}}
-    pivots = [frame.pivot(index=keys, columns="length", values=kind).add_suffix(kinds[kind]) for kind in kinds]
+    pivots = [
+        frame.pivot(index=keys, columns="length", values=kind).add_suffix(kinds[kind])
+        for kind in kinds
+    ]
     wide = pd.concat(pivots, axis=1)
     order = frame[keys].drop_duplicates()
     return order.merge(wide.reset_index(), on=keys)

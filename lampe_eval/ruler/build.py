@@ -66,7 +66,16 @@ def _sample(name: str, card: RulerCard, recipe: Recipe, index: int) -> Built:
     before, after = _frame(coder, recipe, puzzle.prefix) if recipe.exact else ((), ())
     fit = fill.exact if recipe.exact else fill.whole
     filled = fit(coder, puzzle, draw.budget - len(before) - len(after))
-    return Built(filled.text, filled.ids, puzzle.prefix, puzzle.outputs, filled.units, before, after, filled.meta)
+    return Built(
+        filled.text,
+        filled.ids,
+        puzzle.prefix,
+        puzzle.outputs,
+        filled.units,
+        before,
+        after,
+        filled.meta,
+    )
 
 
 def _least(name: str, card: RulerCard, recipe: Recipe, index: int) -> int:

@@ -60,19 +60,31 @@ def load(key: Key) -> list[Built] | None:
     flat = np.load(io.BytesIO(ids), allow_pickle=False)
     read = [json.loads(line) for line in rows.decode().splitlines()]
     ends = np.cumsum([row["size"] or 0 for row in read])
-    return [_built(row, flat[end - (row["size"] or 0) : end]) for row, end in zip(read, ends.tolist(), strict=True)]
+    return [
+        _built(row, flat[end - (row["size"] or 0) : end])
+        for row, end in zip(read, ends.tolist(), strict=True)
+    ]
 
 
 def digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """What tells a tokenizer from others: its whole definition, or vocabulary and class where it has no fast one."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    stated = fast.to_str() if fast is not None else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
+    stated = (
+        fast.to_str()
+        if fast is not None
+        else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
+    )
     return hashlib.sha256(stated.encode()).hexdigest()
 
 
 def _save(home: Path, key: Key, samples: Sequence[Built]) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, np.concatenate([np.empty(0, np.int32), *(built.ids for built in samples if built.ids is not None)]))
+    np.save(
+        buffer,
+        np.concatenate(
+            [np.empty(0, np.int32), *(built.ids for built in samples if built.ids is not None)]
+        ),
+    )
     rows = "".join(f"{json.dumps(_row(built))}\n" for built in samples).encode()
     (home / "manifest.json").unlink(missing_ok=True)
     _write(home / "samples.jsonl", rows)
@@ -119,7 +131,10 @@ def _built(row: dict[str, Any], ids: Ids) -> Built:
 
 def _manifest(key: Key, rows: bytes, ids: bytes) -> dict[str, Any]:
     hashes = {"samples.jsonl": rows, "ids.npy": ids}
-    return {"key": dict(key), **{name: hashlib.sha256(data).hexdigest() for name, data in hashes.items()}}
+    return {
+        "key": dict(key),
+        **{name: hashlib.sha256(data).hexdigest() for name, data in hashes.items()},
+    }
 
 
 def _stated(key: Key) -> str:

@@ -102,7 +102,9 @@ class Coder:
 
     def text(self, parts: Sequence[Part]) -> str:
         """Text of the parts of a prompt."""
-        return "".join(part if isinstance(part, str) else part.table.text(part.order) for part in parts)
+        return "".join(
+            part if isinstance(part, str) else part.table.text(part.order) for part in parts
+        )
 
     def _part(self, part: Part, *, first: bool) -> Ids:
         if isinstance(part, Run):
@@ -115,7 +117,9 @@ class Coder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         return encoded
 
     def _bare(self, piece: str, ids: list[int]) -> list[int]:

@@ -49,7 +49,10 @@ class Book:
 def puzzle(parameters: CweParameters, draw: Draw) -> Puzzle:
     """A sample before its length is chosen."""
     times = parameters.short if draw.recipe.length < parameters.short_below else parameters.long
-    common, template = parameters.common, draw.wording.templates["cwe"].filled(count=parameters.common, query="")
+    common, template = (
+        parameters.common,
+        draw.wording.templates["cwe"].filled(count=parameters.common, query=""),
+    )
     book, order = _words(draw, times.seldom)
     coder, spot = draw.shelf.coder, draw.rng
     before = [*demo(draw, book, template, common, times), template.head]
@@ -90,7 +93,9 @@ def demo(draw: Draw, book: Book, template: Template, common: int, times: Frequen
     chosen = permutation(random, len(words.pool()))[: times.demo_words]
     listed = repeated(chosen, common, times.demo_often, times.demo_seldom)
     listed = listed[permutation(random, len(listed))]
-    answers = " ".join(f"{i}. {book.word(number)}" for i, number in enumerate(chosen[:common].tolist(), 1))
+    answers = " ".join(
+        f"{i}. {book.word(number)}" for i, number in enumerate(chosen[:common].tolist(), 1)
+    )
     return [template.head, *book.listed(listed), f"{template.tail}{template.prefix} {answers}\n"]
 
 
@@ -115,7 +120,9 @@ def _words(draw: Draw, seldom: int) -> tuple[Book, Order]:
 def _least_cost(book: Book, pool: int, seldom: int) -> int:
     """Tokens of a list in which each word of the pool stands so seldom."""
     costs = book.number_costs
-    return seldom * int(book.table.sizes[:pool].sum()) + int(costs[min(seldom * pool, len(costs) - 1)])
+    return seldom * int(book.table.sizes[:pool].sum()) + int(
+        costs[min(seldom * pool, len(costs) - 1)]
+    )
 
 
 def _book(draw: Draw, extra: Sequence[str], name: str) -> Book:
@@ -123,7 +130,10 @@ def _book(draw: Draw, extra: Sequence[str], name: str) -> Book:
     count = draw.budget // 3 + SPARE
 
     def pieces() -> Iterator[str]:
-        return chain((f" {word}" for word in (*words.pool(), *extra)), (f" {i}." for i in range(1, count + 1)))
+        return chain(
+            (f" {word}" for word in (*words.pool(), *extra)),
+            (f" {i}." for i in range(1, count + 1)),
+        )
 
     def make() -> Book:
         table = draw.shelf.coder.table(list(pieces()))

@@ -36,7 +36,11 @@ def puzzle(parameters: FweParameters, draw: Draw) -> Puzzle:
         times = counts(shares, units)
         order = np.repeat(np.arange(ranks), times)
         order = order[permutation(draw.rng("text", units), len(order))]
-        begin = [Run(table, order)] if gap else [table.texts[order[0]].removeprefix(" "), Run(table, order[1:])]
+        begin = (
+            [Run(table, order)]
+            if gap
+            else [table.texts[order[0]].removeprefix(" "), Run(table, order[1:])]
+        )
         return Layout([head, *begin], [template.tail], more=repeat(table.texts[0]))
 
     return Puzzle(
@@ -64,7 +68,12 @@ def zeta(alpha: float, terms: int = 1_000) -> float:
     """Riemann's function above 1: its first terms, and the rest by Euler and Maclaurin's formula."""
     head = sum(float(k) ** -alpha for k in range(1, terms))
     last = float(terms)
-    return float(head + last ** (1 - alpha) / (alpha - 1) + last**-alpha / 2 + alpha * last ** (-alpha - 1) / 12)
+    return float(
+        head
+        + last ** (1 - alpha) / (alpha - 1)
+        + last**-alpha / 2
+        + alpha * last ** (-alpha - 1) / 12
+    )
 
 
 def _ranks(parameters: FweParameters, draw: Draw) -> int:

@@ -48,7 +48,9 @@ def puzzle(parameters: NiahParameters, draw: Draw) -> Puzzle:
         case "essay":
             return _in_essays(hidden, draw)
         case "noise":
-            filler = draw.shelf.table(lambda: [f"{draw.wording.filler}\n"], "filler", draw.wording.filler)
+            filler = draw.shelf.table(
+                lambda: [f"{draw.wording.filler}\n"], "filler", draw.wording.filler
+            )
             return _among_lines(hidden, draw, filler, np.zeros(max(1, draw.budget), dtype=np.int64))
         case "needle":
             return _among_lines(hidden, draw, *_distractors(parameters, hidden, draw))
@@ -79,10 +81,14 @@ def needle(wording: Wording, parameters: NiahParameters, key: str, value: str) -
     return filled(wording.needle, type_needle_v=kind, key=key, value=value)
 
 
-def template(wording: Wording, parameters: NiahParameters, keys: Sequence[str], *, one: bool) -> Template:
+def template(
+    wording: Wording, parameters: NiahParameters, keys: Sequence[str], *, one: bool
+) -> Template:
     """Instruction and question for keys; ``one`` where a single value is asked for."""
     kind = parameters.values.removesuffix("s") if one else parameters.values
-    return wording.templates["niah_one" if one else "niah"].filled(type_needle_v=kind, query=listed(keys))
+    return wording.templates["niah_one" if one else "niah"].filled(
+        type_needle_v=kind, query=listed(keys)
+    )
 
 
 def listed(keys: Sequence[str]) -> str:
@@ -92,7 +98,11 @@ def listed(keys: Sequence[str]) -> str:
 
 def _among_lines(hidden: Riddle, draw: Draw, table: Table, order: Order) -> Puzzle:
     """Needles at random lines of a haystack of lines; the last line is never a needle."""
-    coder, template, needles = draw.shelf.coder, hidden.template, [f"{line}\n" for line in hidden.needles]
+    coder, template, needles = (
+        draw.shelf.coder,
+        hidden.template,
+        [f"{line}\n" for line in hidden.needles],
+    )
     tail = template.tail.removeprefix("\n")
     costs = np.concatenate([[0], np.cumsum(table.sizes[order])])
     fixed = len(coder.first(template.head)) + coder.count(*needles, tail)
@@ -108,11 +118,18 @@ def _among_lines(hidden: Riddle, draw: Draw, table: Table, order: Order) -> Puzz
         )
 
     return Puzzle(
-        hidden.outputs, template.prefix, len(needles), len(order), lambda units: fixed + int(costs[units]), lay
+        hidden.outputs,
+        template.prefix,
+        len(needles),
+        len(order),
+        lambda units: fixed + int(costs[units]),
+        lay,
     )
 
 
-def interleaved(table: Table, order: Order, places: Sequence[int], inserted: Sequence[str]) -> Iterator[Part]:
+def interleaved(
+    table: Table, order: Order, places: Sequence[int], inserted: Sequence[str]
+) -> Iterator[Part]:
     """Pieces of a table with other pieces before those at the places, which rise."""
     done = 0
     for place, piece in zip(places, inserted, strict=True):
@@ -129,7 +146,9 @@ def _distractors(parameters: NiahParameters, hidden: Riddle, draw: Draw) -> tupl
 
     def pool() -> list[tuple[str, str]]:
         random = rng("pool", seed, *kinds)
-        return list(zip(distinct(random, kinds[0], size), distinct(random, kinds[1], size), strict=True))
+        return list(
+            zip(distinct(random, kinds[0], size), distinct(random, kinds[1], size), strict=True)
+        )
 
     def lines() -> Iterator[str]:
         return (f"{needle(draw.wording, parameters, *fact)}\n" for fact in facts)
@@ -146,11 +165,16 @@ def _in_essays(hidden: Riddle, draw: Draw) -> Puzzle:
     coder, template, wording = draw.shelf.coder, hidden.template, draw.wording
     essays = draw.shelf.essays(max(1, draw.budget), own=wording.own, old=wording.old)
     depths = sorted(draw.rng("depths").sample(DEPTHS, len(hidden.needles)))
-    fixed = len(coder.first(template.head)) + coder.count(*(f" {line}" for line in hidden.needles), template.tail)
+    fixed = len(coder.first(template.head)) + coder.count(
+        *(f" {line}" for line in hidden.needles), template.tail
+    )
 
     def lay(units: int) -> Layout:
         return Layout(
-            before=[template.head, *planted(essays, units, depths, hidden.needles, spaced=not wording.own)],
+            before=[
+                template.head,
+                *planted(essays, units, depths, hidden.needles, spaced=not wording.own),
+            ],
             after=[template.tail],
             more=essays.table.onward(essays.pieces, int(essays.ends[units])),
             meta={"depth": depths[hidden.asked]},

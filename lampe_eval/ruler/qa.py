@@ -72,12 +72,19 @@ def puzzle(parameters: QaParameters, draw: Draw) -> Puzzle:
 
     def lay(units: int) -> Layout:
         shuffled = permutation(draw.rng("shuffle", units), units).tolist()
-        pieces = chain.from_iterable((heading(i), document(number)) for i, number in enumerate(shuffled))
+        pieces = chain.from_iterable(
+            (heading(i), document(number)) for i, number in enumerate(shuffled)
+        )
         more = chain.from_iterable((heading(i), document(i)) for i in count(units))
         return Layout([template.head, *pieces], [tail], more, close=GAP)
 
     return Puzzle(
-        question.answers, template.prefix, least, len(costs) - 1, lambda units: fixed + int(costs[units]), lay
+        question.answers,
+        template.prefix,
+        least,
+        len(costs) - 1,
+        lambda units: fixed + int(costs[units]),
+        lay,
     )
 
 
@@ -93,12 +100,18 @@ def ranked(question: Question, order: Order) -> list[int]:
     ]
 
 
-def _costs(coder: Coder, pieces: Callable[[int], tuple[str, str]], least: int, budget: int) -> Order:
+def _costs(
+    coder: Coder, pieces: Callable[[int], tuple[str, str]], least: int, budget: int
+) -> Order:
     """Tokens of the first n documents, for every n up to the first that is over the budget."""
     costs = np.zeros(1, dtype=np.int64)
     for first in range(0, least + max(0, budget) + 1, STEP):
         step = chain.from_iterable(pieces(i) for i in range(first, first + STEP))
-        sizes = np.fromiter(map(len, coder.many(list(step))), dtype=np.int64).reshape(STEP, 2).sum(axis=1)
+        sizes = (
+            np.fromiter(map(len, coder.many(list(step))), dtype=np.int64)
+            .reshape(STEP, 2)
+            .sum(axis=1)
+        )
         costs = np.concatenate([costs, costs[-1] + np.cumsum(sizes)])
         if len(costs) > least and costs[-1] > budget:
             break
@@ -120,7 +133,9 @@ def corpus(dataset: str, path: Path) -> Corpus:
     try:
         found = read(data)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: not a file of {dataset} as expected ({type(error).__name__}: {error})") from None
+        raise UserError(
+            f"{path}: not a file of {dataset} as expected ({type(error).__name__}: {error})"
+        ) from None
     if not found.questions:
         raise UserError(f"{path}: has no question with an answer")
     return found
@@ -150,13 +165,20 @@ def _squad(data: Any) -> Corpus:
 
 def _hotpotqa(data: Any) -> Corpus:
     """Passages with their titles; a question comes with all of its own."""
-    passages = [[f"{title}\n{''.join(sentences)}" for title, sentences in entry["context"]] for entry in data]
+    passages = [
+        [f"{title}\n{''.join(sentences)}" for title, sentences in entry["context"]]
+        for entry in data
+    ]
     documents = sorted({passage for own in passages for passage in own})
     number = {text: i for i, text in enumerate(documents)}
     return Corpus(
         tuple(documents),
         tuple(
-            Question(entry["question"], (entry["answer"],), tuple(dict.fromkeys(number[passage] for passage in own)))
+            Question(
+                entry["question"],
+                (entry["answer"],),
+                tuple(dict.fromkeys(number[passage] for passage in own)),
+            )
             for entry, own in zip(data, passages, strict=True)
         ),
     )

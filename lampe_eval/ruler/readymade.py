@@ -35,12 +35,18 @@ def read(folder: Path, task: str, length: int) -> Iterator[Readymade]:
         for number, row in enumerate(rows(path, {"input": str, "outputs": list}), 1):
             prefix, outputs = row.get("answer_prefix", ""), row["outputs"]
             if not isinstance(prefix, str):
-                raise UserError(f"{path}: row {number}: 'answer_prefix' is {type(prefix).__name__}, expected str")
+                raise UserError(
+                    f"{path}: row {number}: 'answer_prefix' is {type(prefix).__name__}, expected str"
+                )
             if not outputs or not all(isinstance(output, str) for output in outputs):
-                raise UserError(f"{path}: row {number}: 'outputs' is not a list of one or more texts")
+                raise UserError(
+                    f"{path}: row {number}: 'outputs' is not a list of one or more texts"
+                )
             made = row.get("length")
             if isinstance(made, int) and not length / 2 < made <= length:
-                raise UserError(f"{path}: row {number}: is of {made} tokens, not for a length of {length}")
+                raise UserError(
+                    f"{path}: row {number}: is of {made} tokens, not for a length of {length}"
+                )
             yield Readymade(count, row["input"], prefix, tuple(outputs))
             count += 1
 
@@ -55,7 +61,9 @@ def files(folder: Path, task: str, length: int) -> list[Path]:
         UserError: for a folder without any.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; it must hold RULER's files, such as {task}/validation.jsonl")
+        raise UserError(
+            f"{folder}: no such folder; it must hold RULER's files, such as {task}/validation.jsonl"
+        )
     for place in (f"{length}/data", f"{length}", "data", "."):
         for pattern in (f"{task}/*.jsonl", f"{task}.jsonl", f"{task}_*.jsonl"):
             found = sorted((folder / place).glob(pattern))

@@ -149,7 +149,8 @@ def punkt_parameters(lines: Callable[[str], list[str]]) -> "PunktParameters":
     parameters.sent_starters = set(lines("sent_starters.txt"))
     parameters.abbrev_types = set(lines("abbrev_types.txt"))
     parameters.ortho_context.update(
-        (word, int(bits)) for word, bits in (line.split("\t") for line in lines("ortho_context.tab"))
+        (word, int(bits))
+        for word, bits in (line.split("\t") for line in lines("ortho_context.tab"))
     )
     return parameters
 
@@ -165,7 +166,9 @@ def squeezed(path: Path) -> list[str]:
         text = json.loads(path.read_text(encoding="utf-8"))["text"]
         words: list[str] = text.split()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: must be a JSON object with a text ({type(error).__name__}: {error})") from None
+        raise UserError(
+            f"{path}: must be a JSON object with a text ({type(error).__name__}: {error})"
+        ) from None
     if not words:
         raise UserError(f"{path}: its text is empty")
     return words

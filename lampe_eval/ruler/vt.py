@@ -36,11 +36,16 @@ class Chains:
         size = parameters.hops + 1
         names = capitals(random, letters, parameters.chains * size)
         numbers = [str(number) for number in random.sample(range(*NUMBERS), parameters.chains)]
-        return cls(tuple(tuple(names[i : i + size]) for i in range(0, len(names), size)), tuple(numbers))
+        return cls(
+            tuple(tuple(names[i : i + size]) for i in range(0, len(names), size)), tuple(numbers)
+        )
 
     def lines(self, wording: Wording) -> list[list[str]]:
         """The assignments of each chain."""
-        return [_lines(wording, names, number) for names, number in zip(self.names, self.numbers, strict=True)]
+        return [
+            _lines(wording, names, number)
+            for names, number in zip(self.names, self.numbers, strict=True)
+        ]
 
     def template(self, wording: Wording) -> Template:
         """Instruction and question."""
@@ -70,8 +75,12 @@ class Scene:
     def parts(self, random: Random, filler: Table, units: int) -> list[Part]:
         """The prompt with each chain's lines at random lines, in their order."""
         order = np.zeros(units, dtype=np.int64)
-        places = chain.from_iterable(sorted(random.sample(range(units), len(one))) for one in self.lines)
-        placed = sorted(zip(places, chain.from_iterable(self.lines), strict=True), key=lambda pair: pair[0])
+        places = chain.from_iterable(
+            sorted(random.sample(range(units), len(one))) for one in self.lines
+        )
+        placed = sorted(
+            zip(places, chain.from_iterable(self.lines), strict=True), key=lambda pair: pair[0]
+        )
         spots, lines = [place for place, _ in placed], [line for _, line in placed]
         return [self.template.head, *interleaved(filler, order, spots, lines), self.tail]
 
@@ -80,7 +89,9 @@ def puzzle(parameters: VtParameters, draw: Draw) -> Puzzle:
     """A sample before its length is chosen."""
     wording, coder = draw.wording, draw.shelf.coder
     scene = Scene.of(Chains.of(draw.rng("chains"), parameters, letters=5), wording)
-    filler = draw.shelf.table(lambda: [wording.filler + scene.join], "filler", wording.filler, scene.join)
+    filler = draw.shelf.table(
+        lambda: [wording.filler + scene.join], "filler", wording.filler, scene.join
+    )
     example = demo(parameters, draw, filler)
     least, each = parameters.hops + 1, max(1, int(filler.sizes[0]))
     lines = chain.from_iterable(scene.lines)
@@ -89,7 +100,12 @@ def puzzle(parameters: VtParameters, draw: Draw) -> Puzzle:
 
     def lay(units: int) -> Layout:
         *before, tail = scene.parts(spot(units), filler, units)
-        return Layout([*example, *before], [tail], more=filler.onward(np.zeros(1, dtype=np.int64), 0), close=scene.join)
+        return Layout(
+            [*example, *before],
+            [tail],
+            more=filler.onward(np.zeros(1, dtype=np.int64), 0),
+            close=scene.join,
+        )
 
     return Puzzle(
         outputs=scene.chains.names[0],
@@ -133,4 +149,7 @@ def answer(scene: Scene) -> str:
 def _lines(wording: Wording, names: Sequence[str], number: str) -> list[str]:
     held = [number, *names]
     forms = [wording.assign, *[wording.copy] * (len(names) - 1)]
-    return [filled(form, name=name, value=value) for form, name, value in zip(forms, names, held, strict=False)]
+    return [
+        filled(form, name=name, value=value)
+        for form, name, value in zip(forms, names, held, strict=False)
+    ]

@@ -174,14 +174,22 @@ def _template(path: Path, tasks: Any, key: str) -> Template:
     fields = task if isinstance(task, dict) else {}
     text, prefix = fields.get("template"), fields.get("answer_prefix")
     if not (isinstance(text, str) and isinstance(prefix, str) and text.count("{context}") == 1):
-        raise UserError(f"{path}: TASKS has no template and answer_prefix for {key!r}; is it the pinned file?")
+        raise UserError(
+            f"{path}: TASKS has no template and answer_prefix for {key!r}; is it the pinned file?"
+        )
     head, _, tail = text.partition("{context}")
     return Template(head, tail, prefix)
 
 
 def _text(path: Path, name: str, *slots: str) -> str:
     """The one text that a file assigns to a name and that has the slots."""
-    found = [value for value in literals(path, name) if isinstance(value, str) and all(slot in value for slot in slots)]
+    found = [
+        value
+        for value in literals(path, name)
+        if isinstance(value, str) and all(slot in value for slot in slots)
+    ]
     if len(set(found)) != 1:
-        raise UserError(f"{path}: {name!r} is {len(set(found))} texts that fit, expected 1; is it the pinned file?")
+        raise UserError(
+            f"{path}: {name!r} is {len(set(found))} texts that fit, expected 1; is it the pinned file?"
+        )
     return str(found[0])

@@ -38,7 +38,9 @@ def made(count: int) -> tuple[str, ...]:
     """So many further words of an adjective and a noun, none of them in the pool; always the same, in random order."""
     rng, known = Random("ruler words"), set(pool())
     found: dict[str, None] = {}
-    first, second = ([word for word in words if word.isalpha()] for words in (adjectives(), nouns()))
+    first, second = (
+        [word for word in words if word.isalpha()] for words in (adjectives(), nouns())
+    )
     while len(found) < count:
         word = rng.choice(first) + rng.choice(second)
         if word not in known:
@@ -58,8 +60,14 @@ def english(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from None
     words = list(data.values()) if isinstance(data, dict) else data
-    if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words) or not words:
-        raise UserError(f"{path}: must be a list of words, or a mapping to words; is it the official file?")
+    if (
+        not isinstance(words, list)
+        or not all(isinstance(word, str) and word.strip() for word in words)
+        or not words
+    ):
+        raise UserError(
+            f"{path}: must be a list of words, or a mapping to words; is it the official file?"
+        )
     return tuple(sorted(set(words)))
 
 

@@ -25,7 +25,11 @@ class Rows:
     """Makes the rows of one model."""
 
     def __init__(self, plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._protocols, self._geometry, self._tokenizer = plan.protocols, source.geometry, tokenizer
+        self._protocols, self._geometry, self._tokenizer = (
+            plan.protocols,
+            source.geometry,
+            tokenizer,
+        )
 
     def of(self, job: Job, sample: Sample, outcome: Outcome) -> dict[str, Any]:
         """The row of a sample of a job; what making it or a scorer raises is an error of the sample."""

@@ -21,7 +21,9 @@ from lampe_eval.running.work import Work
 from lampe_eval.store import Store, writing
 
 
-def run(plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda store: None) -> Store:
+def run(
+    plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda store: None
+) -> Store:
     """Does what is left of a plan.
 
     Args:
@@ -35,12 +37,19 @@ def run(plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda 
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
         probe(plan, source, tokenizers[source.name], progress.now)
-    with writing(plan.folder), Watch(plan.folder) as watch, Interrupt(lambda: watch.has_jobs) as interrupt:
+    with (
+        writing(plan.folder),
+        Watch(plan.folder) as watch,
+        Interrupt(lambda: watch.has_jobs) as interrupt,
+    ):
         store = Store.create(plan.folder, plan.config, environment())
         began(store)
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
-            work, rows = Work(plan, source, tokenizer, store, progress, watch), Rows(plan, source, tokenizer)
+            work, rows = (
+                Work(plan, source, tokenizer, store, progress, watch),
+                Rows(plan, source, tokenizer),
+            )
             with _workers(plan, source) as workers:
                 jobs = takewhile(lambda _: not interrupt.asked, work.jobs(workers))
                 for job, outcomes in workers.do(watch.begins(jobs)):
@@ -51,7 +60,9 @@ def run(plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda 
     return store
 
 
-def probe(plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, now: Callable[[str], None]) -> None:
+def probe(
+    plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, now: Callable[[str], None]
+) -> None:
     """Draws one sample of every task at every length, so that what cannot be had is said before anything runs.
 
     ``now`` is told which.
@@ -81,7 +92,11 @@ def _workers(plan: Plan, source: ModelSource) -> AbstractContextManager[Workers]
 
 def _store(store: Store, rows: Rows, job: Job, outcomes: list[Outcome]) -> list[str]:
     """Stores a row for each sample that is wanted; returns the errors of those that failed."""
-    made = [rows.of(job, *pair) for pair in zip(job.samples, outcomes, strict=True) if pair[0].id in job.wanted]
+    made = [
+        rows.of(job, *pair)
+        for pair in zip(job.samples, outcomes, strict=True)
+        if pair[0].id in job.wanted
+    ]
     for row in made:
         store.append(job.cell, row)
     return [str(row["error"]) for row in made if "error" in row]

@@ -36,7 +36,10 @@ class Watch:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._over.set()
         self._thread.join()
@@ -89,7 +92,9 @@ class Watch:
 
     def _state(self) -> str:
         now = time.monotonic()
-        in_hand = "; ".join(f"{doing} since {now - since:.0f} s" for doing, since in dict(self._in_hand).items())
+        in_hand = "; ".join(
+            f"{doing} since {now - since:.0f} s" for doing, since in dict(self._in_hand).items()
+        )
         return f"{self._done} samples done, {self._failed} of them failed; in hand: {in_hand or 'nothing'}"
 
 

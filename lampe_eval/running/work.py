@@ -81,7 +81,9 @@ class Work:
 
     def _wanted(self, task: Task, cell: Cell, samples: Sequence[Sample]) -> frozenset[str]:
         """Samples of a cell that are left; one that failed before is tried again."""
-        done = {row["id"]: row.get("sha256") for row in self._store.rows(cell) if "error" not in row}
+        done = {
+            row["id"]: row.get("sha256") for row in self._store.rows(cell) if "error" not in row
+        }
         if changed := sorted(s.id for s in samples if s.id in done and done[s.id] != sha256(s)):
             raise UserError(
                 f"{self._store.folder}: {task.full_name} at {cell.length}: sample {changed[0]} has another prompt now "
@@ -97,7 +99,13 @@ class Work:
         self._progress.now(doing)
         with self._watch.over(doing):
             workers.start()
-            return room if isinstance(room, int) else max(1, workers.room()) if room == "measured" else 1
+            return (
+                room
+                if isinstance(room, int)
+                else max(1, workers.room())
+                if room == "measured"
+                else 1
+            )
 
     def _jobs_of(
         self, task: Task, cell: Cell, together: Iterator[tuple[Sample, ...]], wanted: frozenset[str]
@@ -134,7 +142,11 @@ def _alike(one: Sample, other: Sample) -> bool:
         return False
     if any(prompt.skip or prompt.follow_up for prompt in (one, other)):
         return False
-    return (one.max_new_tokens, one.stops, one.decoding) == (other.max_new_tokens, other.stops, other.decoding)
+    return (one.max_new_tokens, one.stops, one.decoding) == (
+        other.max_new_tokens,
+        other.stops,
+        other.decoding,
+    )
 
 
 def _size(sample: Sample) -> int:

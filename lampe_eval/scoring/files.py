@@ -72,16 +72,22 @@ def score_folder(bench: str, folder: Path) -> dict[str, Result]:
             task, a line that cannot be used.
     """
     if bench not in FAMILIES:
-        raise UserError(f"no prediction files of {bench!r} are known; known are those of: {', '.join(FAMILIES)}")
+        raise UserError(
+            f"no prediction files of {bench!r} are known; known are those of: {', '.join(FAMILIES)}"
+        )
     family = FAMILIES[bench]
     paths: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.jsonl")):
         task = _task(path, folder, family.tasks)
         if task in paths:
-            raise UserError(f"{path}: {task} has predictions in {paths[task]} too; name the folder of one model")
+            raise UserError(
+                f"{path}: {task} has predictions in {paths[task]} too; name the folder of one model"
+            )
         paths[task] = path
     if not paths:
-        raise UserError(f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}")
+        raise UserError(
+            f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
+        )
     return {task: _result(family, task, path) for task, path in paths.items()}
 
 
@@ -94,7 +100,9 @@ def _task(path: Path, folder: Path, tasks: Collection[str]) -> str:
     for name in names:
         if name in tasks:
             return name
-    raise UserError(f"{path}: neither file nor folder is named after a task; tasks are: {', '.join(tasks)}")
+    raise UserError(
+        f"{path}: neither file nor folder is named after a task; tasks are: {', '.join(tasks)}"
+    )
 
 
 def _result(family: Family, task: str, path: Path) -> Result:
@@ -132,7 +140,9 @@ class Line:
         """
         value = self.get(*keys)
         if not isinstance(value, str):
-            raise UserError(f"{self.path}:{self.number}: {' or '.join(map(repr, keys))} is not a text")
+            raise UserError(
+                f"{self.path}:{self.number}: {' or '.join(map(repr, keys))} is not a text"
+            )
         return value
 
 
@@ -240,7 +250,11 @@ def _longbench_v2(_: str, answers: Sequence[Answer]) -> dict[str, float]:
 def _verdict(answer: Answer) -> longbench.Verdict:
     """A prediction as its response is judged, or was judged by upstream where the file has none."""
     extras = answer.extras
-    credit = longbench.credit(answer.prediction, *answer.references) if answer.references else float(extras["judge"])
+    credit = (
+        longbench.credit(answer.prediction, *answer.references)
+        if answer.references
+        else float(extras["judge"])
+    )
     return longbench.Verdict(credit, extras["difficulty"], extras["length"])
 
 
@@ -252,8 +266,12 @@ def _ruler(task: str, answers: Sequence[Answer]) -> dict[str, float]:
     return {"score": percent([ruler.score(task, *answer) for answer in answers])}
 
 
-def _infinitebench(task: str, answers: Sequence[Answer], scorer: infinitebench.Scorer = "official") -> dict[str, float]:
-    return {"score": percent([infinitebench.score(task, *answer, scorer=scorer) for answer in answers])}
+def _infinitebench(
+    task: str, answers: Sequence[Answer], scorer: infinitebench.Scorer = "official"
+) -> dict[str, float]:
+    return {
+        "score": percent([infinitebench.score(task, *answer, scorer=scorer) for answer in answers])
+    }
 
 
 FAMILIES: dict[str, Family] = {

@@ -206,7 +206,9 @@ _LAMPE: dict[str, Metric] = {
 METRICS: dict[Scorer, dict[str, Metric]] = {"official": _OFFICIAL, "lampe": _OFFICIAL | _LAMPE}
 
 
-def score(task: str, prediction: str, label: Any, extras: Mapping[str, Any], scorer: Scorer = "official") -> float:
+def score(
+    task: str, prediction: str, label: Any, extras: Mapping[str, Any], scorer: Scorer = "official"
+) -> float:
     """Score of a prediction, from 0 to 1.
 
     Args:

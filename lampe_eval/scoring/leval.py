@@ -21,7 +21,15 @@ Metric = Callable[[str, str], Parts]
 LETTERS = frozenset("ABCD")
 ROUGES = ("rouge1", "rouge2", "rougeL")
 TOPICS = ("first", "second", "third")
-CODE_FILLERS = ("will be", "of the code", "is", "would be", "the value of", "the result of", "printed")
+CODE_FILLERS = (
+    "will be",
+    "of the code",
+    "is",
+    "would be",
+    "the value of",
+    "the result of",
+    "printed",
+)
 CODE_MARKS = (",", "'", "\\", ".0")
 CODE_BRACKETS = {"] [": "][", "[ [": "[[", "] ]": "]]"}
 
@@ -132,7 +140,9 @@ def judgements(prediction: str) -> tuple[str, str]:
 
     So ``untrue`` reads as true. A prediction without a second half, which upstream cannot read, errs in it.
     """
-    loyalty, fact = gold_judgements(prediction if "[fact:" in prediction.lower() else f"{prediction}[fact:]")
+    loyalty, fact = gold_judgements(
+        prediction if "[fact:" in prediction.lower() else f"{prediction}[fact:]"
+    )
     return _judgement(loyalty), _judgement(fact)
 
 
@@ -145,7 +155,10 @@ def _judgement(text: str) -> str:
 
 
 def _choice(prediction: str, reference: str, *, several: bool = False) -> Parts:
-    return {"exact_match": 100 * exact_match(choices(prediction, several=several), gold_choices(reference))}
+    return {
+        "exact_match": 100
+        * exact_match(choices(prediction, several=several), gold_choices(reference))
+    }
 
 
 def _math(prediction: str, reference: str) -> Parts:
@@ -153,7 +166,9 @@ def _math(prediction: str, reference: str) -> Parts:
 
 
 def _code(prediction: str, reference: str) -> Parts:
-    return {"exact_match": 100 * exact_match(code_output(prediction, reference), tidy_code(reference))}
+    return {
+        "exact_match": 100 * exact_match(code_output(prediction, reference), tidy_code(reference))
+    }
 
 
 def _text(prediction: str, reference: str) -> Parts:
@@ -171,7 +186,9 @@ def _f1(prediction: str, reference: str) -> Parts:
 
 
 def _rouge(prediction: str, reference: str) -> Parts:
-    return {kind: 100 * value for kind, value in google_rouge(ROUGES, prediction, [reference]).items()}
+    return {
+        kind: 100 * value for kind, value in google_rouge(ROUGES, prediction, [reference]).items()
+    }
 
 
 METRICS: dict[str, Metric] = {
@@ -201,7 +218,9 @@ SCORED = frozenset({"exam", "f1", "rouge"})
 """Values of a row's ``evaluation`` that need no judge; rows of others are not scored."""
 
 
-def parts(task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]) -> Parts:
+def parts(
+    task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
+) -> Parts:
     """Numbers of a prediction, in percent.
 
     Args:
@@ -215,7 +234,9 @@ def parts(task: str, prediction: str, references: Sequence[str], extras: Mapping
     return numbers
 
 
-def score(task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]) -> float:
+def score(
+    task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
+) -> float:
     """One number of a prediction, from 0 to 1: of a summary ROUGE-L, as on the leaderboard, else the mean of its parts.
 
     Arguments are those of ``parts``.
@@ -246,4 +267,7 @@ def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, floa
     Args:
         scores: from 0 to 1.
     """
-    return {band: percent(values) if values else 0.0 for band, values in bands(scores, lengths, 4097, 8193).items()}
+    return {
+        band: percent(values) if values else 0.0
+        for band, values in bands(scores, lengths, 4097, 8193).items()
+    }

@@ -13,14 +13,24 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import Any
 
-from lampe_eval.scoring.text import bag_f1, bands, normalize_zh, percent, rouge_l, token_f1, words_zh
+from lampe_eval.scoring.text import (
+    bag_f1,
+    bands,
+    normalize_zh,
+    percent,
+    rouge_l,
+    token_f1,
+    words_zh,
+)
 
 Metric = Callable[..., float]
 
 
 def token_f1_zh(prediction: str, reference: str) -> float:
     """F1 of the words that jieba cuts, each normalised, empty ones dropped."""
-    predicted, expected = ([normalize_zh(word) for word in words_zh(text)] for text in (prediction, reference))
+    predicted, expected = (
+        [normalize_zh(word) for word in words_zh(text)] for text in (prediction, reference)
+    )
     return bag_f1([word for word in predicted if word], [word for word in expected if word])
 
 
@@ -66,7 +76,11 @@ def code_similarity(prediction: str, reference: str) -> float:
     """
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if not re.search("[`#]|//", line)), "")
-    return 1.0 if line == reference else round(100 * SequenceMatcher(None, line, reference).ratio()) / 100
+    return (
+        1.0
+        if line == reference
+        else round(100 * SequenceMatcher(None, line, reference).ratio()) / 100
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -108,7 +122,9 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 CHINESE = frozenset({"multifieldqa_zh", "dureader", "vcsum", "lsht", "passage_retrieval_zh"})
 
 
-def score(task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]) -> float:
+def score(
+    task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
+) -> float:
     """Score of a prediction against its best reference, from 0 to 1.
 
     Of a few-shot task only the first line counts. Nothing but newlines is stripped before it, so that a prediction that
@@ -140,7 +156,11 @@ def category_mean(results: Mapping[str, float], *, chinese: bool = False) -> flo
     English and Chinese are averaged apart, and code counts in both. NaN where there is nothing to average.
     """
     code = CATEGORIES["code"]
-    wanted = {task: value for task, value in results.items() if task in code or (task in CHINESE) == chinese}
+    wanted = {
+        task: value
+        for task, value in results.items()
+        if task in code or (task in CHINESE) == chinese
+    }
     groups = [[wanted[task] for task in tasks if task in wanted] for tasks in CATEGORIES.values()]
     means = [fmean(group) for group in groups if group]
     return fmean(means) if means else math.nan
@@ -164,7 +184,9 @@ class Verdict:
 def choice(prediction: str) -> str | None:
     """LongBench v2: the letter that the prediction calls correct, in the wording that its prompt asks for."""
     text = prediction.replace("*", "")
-    found = re.search(r"The correct answer is \(([A-D])\)", text) or re.search(r"The correct answer is ([A-D])", text)
+    found = re.search(r"The correct answer is \(([A-D])\)", text) or re.search(
+        r"The correct answer is ([A-D])", text
+    )
     return found and found[1]
 
 
@@ -178,7 +200,10 @@ def report(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """LongBench v2: accuracy in percent to one decimal, overall, by difficulty, by length; NaN where there is none."""
     groups = {"overall": list(verdicts)}
     groups |= {level: [v for v in verdicts if v.difficulty == level] for level in ("easy", "hard")}
-    groups |= {length: [v for v in verdicts if v.length == length] for length in ("short", "medium", "long")}
+    groups |= {
+        length: [v for v in verdicts if v.length == length]
+        for length in ("short", "medium", "long")
+    }
     return {name: _accuracy(group) for name, group in groups.items()}
 
 

@@ -68,16 +68,23 @@ def pairs(methods: Mapping[str, Sampled]) -> list[Pair]:
     }
     order = [names for names in combinations(methods, 2) if names in found]
     corrected = holm([found[names][-1] for names in order])
-    return [Pair(first, second, *found[first, second], p) for (first, second), p in zip(order, corrected, strict=True)]
+    return [
+        Pair(first, second, *found[first, second], p)
+        for (first, second), p in zip(order, corrected, strict=True)
+    ]
 
 
 def _compared(
     methods: Mapping[str, Sampled], ids: frozenset[Hashable], members: Sequence[tuple[str, str]]
 ) -> Iterator[Compared]:
     """Difference, interval and p-value of pairs on the same samples."""
-    first, second = (np.stack([_parts(methods[pair[side]], ids) for pair in members], axis=1) for side in (0, 1))
+    first, second = (
+        np.stack([_parts(methods[pair[side]], ids) for pair in members], axis=1) for side in (0, 1)
+    )
     sampled = methods[members[0][0]]
-    groups = [group for group, id in zip(sampled.estimate.groups, sampled.ids, strict=False) if id in ids]
+    groups = [
+        group for group, id in zip(sampled.estimate.groups, sampled.ids, strict=False) if id in ids
+    ]
     return differences(first, second, sampled.estimate.of, groups)
 
 
@@ -85,7 +92,9 @@ def _parts(sampled: Sampled, ids: frozenset[Hashable]) -> Array:
     return sampled.estimate.parts[[id in ids for id in sampled.ids]]
 
 
-def differences(first: Array, second: Array, of: Function, groups: Sequence[int] = ()) -> Iterator[Compared]:
+def differences(
+    first: Array, second: Array, of: Function, groups: Sequence[int] = ()
+) -> Iterator[Compared]:
     """Compares methods by pairs.
 
     Args:
@@ -100,7 +109,9 @@ def differences(first: Array, second: Array, of: Function, groups: Sequence[int]
         if len(first) > 1:
             tail = 100 * _tail(len(first))
             replicates = of(resampled(np.stack([first, second], axis=1)))
-            low, high = np.percentile(replicates[:, 0] - replicates[:, 1], (tail, 100 - tail), axis=0)
+            low, high = np.percentile(
+                replicates[:, 0] - replicates[:, 1], (tail, 100 - tail), axis=0
+            )
             low, high = np.where(high - low > _rounding(first, second, of), (low, high), math.nan)
             p = np.where(np.isfinite(value), _p(first, second, of, value), math.nan)
     return zip(value.tolist(), low.tolist(), high.tolist(), p.tolist(), strict=True)
@@ -108,7 +119,10 @@ def differences(first: Array, second: Array, of: Function, groups: Sequence[int]
 
 def holm(p: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979); NaN stays and does not count."""
-    order = sorted((index for index, value in enumerate(p) if not math.isnan(value)), key=lambda index: p[index])
+    order = sorted(
+        (index for index, value in enumerate(p) if not math.isnan(value)),
+        key=lambda index: p[index],
+    )
     corrected, highest = [math.nan] * len(p), 0.0
     for rank, index in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - rank) * p[index]))

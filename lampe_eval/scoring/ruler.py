@@ -49,7 +49,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def score(task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]) -> float:
+def score(
+    task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
+) -> float:
     """Score of a prediction, from 0 to 1; ``extras`` go unused."""
     return METRICS[task](clean(prediction), references)
 

@@ -51,7 +51,9 @@ class Estimate:
     @property
     def value(self) -> float:
         """The number of all samples."""
-        return float(self.of(np.array([math.fsum(part) for part in self.parts.T]) / len(self.parts)))
+        return float(
+            self.of(np.array([math.fsum(part) for part in self.parts.T]) / len(self.parts))
+        )
 
     @property
     def units(self) -> int:

@@ -70,7 +70,9 @@ def _jieba_cut() -> Callable[[str], list[str]]:
     return cut
 
 
-def google_rouge(kinds: Sequence[str], prediction: str, references: Sequence[str]) -> dict[str, float]:
+def google_rouge(
+    kinds: Sequence[str], prediction: str, references: Sequence[str]
+) -> dict[str, float]:
     """F-measures of ``rouge_score`` without stemming, each against its best reference.
 
     Args:
@@ -154,7 +156,9 @@ def percent(scores: Sequence[float]) -> float:
     return round(100 * math.fsum(scores) / len(scores), 2) if scores else math.nan
 
 
-def bands(scores: Iterable[float], lengths: Iterable[int], first: int, second: int) -> dict[str, list[float]]:
+def bands(
+    scores: Iterable[float], lengths: Iterable[int], first: int, second: int
+) -> dict[str, list[float]]:
     """Scores in three bands of length: below ``first``, below ``second``, and beyond."""
     groups: dict[str, list[float]] = {"0-4k": [], "4-8k": [], "8k+": []}
     for value, length in zip(scores, lengths, strict=True):

@@ -60,7 +60,12 @@ class Comparison:
     def __init__(self, order: Order) -> None:
         for backend in order.attention:
             if backend not in (lampe.AUTO, *lampe.BACKENDS):
-                raise unknown("attention backend", backend, (lampe.AUTO, *lampe.BACKENDS), "lampe-eval speed --help")
+                raise unknown(
+                    "attention backend",
+                    backend,
+                    (lampe.AUTO, *lampe.BACKENDS),
+                    "lampe-eval speed --help",
+                )
         self._order = order
         self._model, settings = subject(order)
         self._plain = Way(self._model, chunk=order.chunk)
@@ -78,7 +83,9 @@ class Comparison:
             warnings.simplefilter("ignore", lampe.PositionWarning)
             for what, measure in (("time", _time), ("memory", _weigh)):
                 for entry in self.entries:
-                    progress.now(f"{what} · {entry.method} · {entry.attention} · {entry.length} tokens")
+                    progress.now(
+                        f"{what} · {entry.method} · {entry.attention} · {entry.length} tokens"
+                    )
                     measure(self._plain, entry, self._order.pairs)
                     progress.finished()
 
@@ -90,7 +97,11 @@ class Comparison:
         ``*_ratio`` is the median of the pairs' ratios, ``*_low`` and ``*_high`` their range; ``*_bytes`` are beyond the
         loaded model.
         """
-        where = {**environment(), "load": round(os.getloadavg()[0], 1), "date": date.today().isoformat()}
+        where = {
+            **environment(),
+            "load": round(os.getloadavg()[0], 1),
+            "date": date.today().isoformat(),
+        }
         about = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": self._model.device.type,
@@ -159,14 +170,20 @@ def _rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
         yield {**names, **numbers, "pairs": len(entry.times), "note": entry.note}
 
 
-def _numbers(plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room]) -> dict[str, float]:
+def _numbers(
+    plain: Sequence[Cost], own: Sequence[Cost], *rooms: Sequence[Room]
+) -> dict[str, float]:
     """Medians, and ratios to plain attention with their range."""
     found: dict[str, float] = {}
     for name in ("prefill", "first", "step"):
         seconds, before = ([asdict(cost)[name] for cost in costs] for costs in (own, plain))
         ratios = [one / other for one, other in zip(seconds, before, strict=False)]
         low, high = min(ratios, default=math.nan), max(ratios, default=math.nan)
-        found |= {f"{name}_s": _median(seconds), f"{name}_plain_s": _median(before), f"{name}_ratio": _median(ratios)}
+        found |= {
+            f"{name}_s": _median(seconds),
+            f"{name}_plain_s": _median(before),
+            f"{name}_ratio": _median(ratios),
+        }
         found |= {f"{name}_low": low, f"{name}_high": high}
     for name in ("peak", "held"):
         less, more = (_median([asdict(room)[name] for room in each]) for each in rooms)

@@ -60,7 +60,9 @@ class Way:
         ids = self._ids(length)
         with self._ready(length) as cache:
             prefill = seconds(lambda: self._read(ids, cache), self.model.device)
-            steps = [seconds(lambda: self._step(cache), self.model.device) for _ in range(1 + STEPS)]
+            steps = [
+                seconds(lambda: self._step(cache), self.model.device) for _ in range(1 + STEPS)
+            ]
         return Cost(prefill, steps[0], statistics.median(steps[1:]))
 
     @torch.no_grad()
@@ -70,7 +72,11 @@ class Way:
         ids, device = self._ids(length), self.model.device
         with self._ready(length) as cache, _handing_back():
             memory.free()
-            tensors, before, peak = memory.tensors(device), memory.taken(device), memory.Peak(device)
+            tensors, before, peak = (
+                memory.tensors(device),
+                memory.taken(device),
+                memory.Peak(device),
+            )
             self._read(ids, cache)
             self._step(cache)
             self._step(cache)
@@ -85,7 +91,9 @@ class Way:
         if self._method is None:
             yield DynamicCache(config=self.model.config)
             return
-        handle = lampe.patch(self.model, self._method, window=self._window, attention=self._attention, check=False)
+        handle = lampe.patch(
+            self.model, self._method, window=self._window, attention=self._attention, check=False
+        )
         with handle, handle.prompt(length):
             yield lampe.growing_cache(self.model)
             self.backend = "+".join(handle.backends)
@@ -99,7 +107,9 @@ class Way:
         self.model(self._ids(1), past_key_values=cache, use_cache=True)
 
     def _ids(self, length: int) -> Tensor:
-        return torch.randint(0, self.model.config.get_text_config().vocab_size, (1, length), device=self.model.device)
+        return torch.randint(
+            0, self.model.config.get_text_config().vocab_size, (1, length), device=self.model.device
+        )
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

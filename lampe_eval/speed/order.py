@@ -33,7 +33,12 @@ class Order(Card):
     model: str | None = None
     shape: str | None = None
     layers: int | None = Field(default=None, ge=1)
-    method: Annotated[tuple[str, ...], BeforeValidator(texts)] = ("original", "selfextend", "dca", "lampe")
+    method: Annotated[tuple[str, ...], BeforeValidator(texts)] = (
+        "original",
+        "selfextend",
+        "dca",
+        "lampe",
+    )
     lengths: Annotated[Lengths, Field(min_length=1)] = (4096, 16_384)
     attention: Annotated[Names, Field(min_length=1)] = ("auto",)
     pairs: int = Field(default=3, ge=1)

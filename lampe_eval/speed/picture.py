@@ -20,7 +20,10 @@ def drawn(frame: pd.DataFrame) -> bytes:
         figure = Figure(figsize=(8, 3.4), layout="constrained")
         figure.suptitle(f"{frame['model'].iloc[0]}, {frame['dtype'].iloc[0]}, {_where(frame)}")
         for axes, cost, unit in zip(
-            figure.subplots(1, 2), ("prefill_s", "step_s"), ("a prompt, s", "a token, ms"), strict=True
+            figure.subplots(1, 2),
+            ("prefill_s", "step_s"),
+            ("a prompt, s", "a token, ms"),
+            strict=True,
         ):
             groups = frame.groupby(["method", "attention"], sort=False)
             for mark, (_, rows) in zip(MARKS * len(groups), groups, strict=False):

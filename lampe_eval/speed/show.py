@@ -33,7 +33,9 @@ def blocks(frame: pd.DataFrame) -> Iterator[Block]:
     for length, rows in frame.groupby("length", sort=False):
         lines = [_line(row) for row in rows.to_dict("records")]
         notes = [
-            f"{_label(row)}: {row['note']}" for row in rows.dropna(subset="note").to_dict("records") if row["note"]
+            f"{_label(row)}: {row['note']}"
+            for row in rows.dropna(subset="note").to_dict("records")
+            if row["note"]
         ]
         yield Block(f"{frame['model'].iloc[0]} · a prompt of {length} tokens", HEAD, lines, notes)
 
@@ -61,7 +63,10 @@ def write(frame: pd.DataFrame, folder: Path) -> list[str]:
         UserError: where the disk refuses.
     """
     text = "\n".join([*map(markdown, blocks(frame)), *(f"{line}\n" for line in about(frame))])
-    files = {"speed.csv": frame.to_csv(index=False, float_format="%.6g").encode(), "speed.md": text.encode()}
+    files = {
+        "speed.csv": frame.to_csv(index=False, float_format="%.6g").encode(),
+        "speed.md": text.encode(),
+    }
     if frame["length"].nunique() > 1:
         files["speed.png"] = picture.drawn(frame)
     for name, content in files.items():
@@ -71,7 +76,11 @@ def write(frame: pd.DataFrame, folder: Path) -> list[str]:
 
 def _pairs(frame: pd.DataFrame) -> str:
     pairs = int(frame.loc[frame["method"] != PLAIN, "pairs"].max())
-    return f"medians of {pairs} pairs (lowest to highest)" if pairs > 1 else "one pair, so no spread is known"
+    return (
+        f"medians of {pairs} pairs (lowest to highest)"
+        if pairs > 1
+        else "one pair, so no spread is known"
+    )
 
 
 def _shortened(first: pd.Series) -> Iterator[str]:

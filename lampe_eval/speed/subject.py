@@ -44,11 +44,15 @@ def _of_shape(order: Order, device: str) -> PreTrainedModel:
     name = order.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise UserError(f"--dtype: {name!r} is no type of torch's; use float32, bfloat16 or float16")
+        raise UserError(
+            f"--dtype: {name!r} is no type of torch's; use float32, bfloat16 or float16"
+        )
     try:
         with torch.device(device):
             model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"{order.name} on device {device!r}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{order.name} on device {device!r}: {str(error).splitlines()[0]}"
+        ) from None
     found: PreTrainedModel = model.eval()
     return found

@@ -71,7 +71,14 @@ def _stream(path: Path, builder: str, **settings: Any) -> Iterator[Mapping[str, 
     import pyarrow  # type: ignore[import-untyped]
 
     datasets.logging.set_verbosity(logging.CRITICAL)  # it reports the errors that it raises
-    broken = (OSError, ValueError, EOFError, zlib.error, pyarrow.ArrowException, datasets.exceptions.DatasetsError)
+    broken = (
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        pyarrow.ArrowException,
+        datasets.exceptions.DatasetsError,
+    )
     if path.stat().st_size == 0:
         return
     try:

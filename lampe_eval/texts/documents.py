@@ -13,7 +13,9 @@ SUFFIXES = (".txt", ".md", *PARQUET, *LINES)
 CHUNK = 1 << 20
 
 
-def documents(source: Path | None, *, seed: int, words: int, data_dir: Path | None = None) -> Iterator[str]:
+def documents(
+    source: Path | None, *, seed: int, words: int, data_dir: Path | None = None
+) -> Iterator[str]:
     """Texts of a source: a corpus by name, a folder's files in the order of their names, one file, or pocket texts.
 
     Args:
@@ -24,11 +26,15 @@ def documents(source: Path | None, *, seed: int, words: int, data_dir: Path | No
         UserError: for a file or folder that cannot be read or has no text.
     """
     if source is None:
-        yield from (language.text(1_000_000 * (seed + 1) + index, words) for index in range(1_000_000))
+        yield from (
+            language.text(1_000_000 * (seed + 1) + index, words) for index in range(1_000_000)
+        )
         return
     empty = True
     for path in text_files(source, data_dir):
-        for text in table_texts(path) if path.name.endswith((*PARQUET, *LINES)) else (read_text(path),):
+        for text in (
+            table_texts(path) if path.name.endswith((*PARQUET, *LINES)) else (read_text(path),)
+        ):
             if text.strip():
                 empty = False
                 yield text

@@ -136,13 +136,27 @@ TIMES = (
     "Before dinner", "One day", "On Monday", "On Friday", "In spring", "In winter",
 )  # fmt: skip
 
-_LISTS = (NAMES, PROFESSIONS, PLACES, THINGS, COLOURS, MATERIALS, ANIMALS, FOODS, INSTRUMENTS, QUALITIES, TIMES)
+_LISTS = (
+    NAMES,
+    PROFESSIONS,
+    PLACES,
+    THINGS,
+    COLOURS,
+    MATERIALS,
+    ANIMALS,
+    FOODS,
+    INSTRUMENTS,
+    QUALITIES,
+    TIMES,
+)
 _TEMPLATES = (PERSON_FACTS, THING_FACTS, MOVES, STAYS, HANDOVERS, HOLDINGS, OPENINGS)
 
 
 def _vocabulary() -> tuple[str, ...]:
     """Every word that a text can contain, in the case in which it appears."""
-    plain = " ".join(re.sub(r"{\w+}", "", entry) for group in (*_LISTS, *_TEMPLATES) for entry in group)
+    plain = " ".join(
+        re.sub(r"{\w+}", "", entry) for group in (*_LISTS, *_TEMPLATES) for entry in group
+    )
     return tuple(sorted(set(re.findall(r"[A-Za-z]+", plain))))
 
 
@@ -162,7 +176,9 @@ class World:
     def draw(cls, rng: Random, people: int = 8, things: int = 8) -> "World":
         names = rng.sample(NAMES, people)
         return cls(
-            people=tuple(_person(rng, name, [other for other in names if other != name]) for name in names),
+            people=tuple(
+                _person(rng, name, [other for other in names if other != name]) for name in names
+            ),
             things=tuple(_thing(rng, thing, names) for thing in rng.sample(THINGS, things)),
         )
 
@@ -228,7 +244,11 @@ def _handover(rng: Random, thing: Facts, giver: Facts, taker: Facts) -> Event:
 
 def _event(rng: Random, cast: list[Facts], props: list[Facts]) -> Event:
     first, second = rng.sample(cast, 2)
-    return _journey(rng, first) if rng.random() < 0.5 else _handover(rng, rng.choice(props), first, second)
+    return (
+        _journey(rng, first)
+        if rng.random() < 0.5
+        else _handover(rng, rng.choice(props), first, second)
+    )
 
 
 def _sentences(rng: Random, world: World) -> Iterator[str]:

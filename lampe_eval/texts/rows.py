@@ -42,9 +42,13 @@ def _checked(row: Any, schema: Schema, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: is not a JSON object")
     for field, kind in schema.items():
         if field not in row:
-            raise UserError(f"{where}: has no {field!r}; fields of this benchmark are: {', '.join(schema)}")
+            raise UserError(
+                f"{where}: has no {field!r}; fields of this benchmark are: {', '.join(schema)}"
+            )
         if not isinstance(row[field], kind):
-            raise UserError(f"{where}: {field!r} is {type(row[field]).__name__}, expected {_named(kind)}")
+            raise UserError(
+                f"{where}: {field!r} is {type(row[field]).__name__}, expected {_named(kind)}"
+            )
     return row
 
 

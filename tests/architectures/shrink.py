@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -81,7 +86,9 @@ TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 def types() -> list[str]:
     """Every causal-LM type of the installed transformers."""
-    return sorted(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name in CONFIG_MAPPING_NAMES)
+    return sorted(
+        name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name in CONFIG_MAPPING_NAMES
+    )
 
 
 def tiny_model(name: str) -> PreTrainedModel:
@@ -168,9 +175,15 @@ def _kept(fields: dict[str, Any], depth: int) -> list[int]:
 def _by_layer(value: Any, depth: int) -> bool:
     """Whether a field says something of each layer: a list as long as the model, layer numbers, or a table of them."""
     if isinstance(value, dict):
-        return bool(value) and all(str(at).isdigit() and isinstance(part, dict) for at, part in value.items())
+        return bool(value) and all(
+            str(at).isdigit() and isinstance(part, dict) for at, part in value.items()
+        )
     if isinstance(value, list) and len(value) < depth:
-        return bool(value) and all(type(item) is int and item < depth for item in value) and value == sorted(value)
+        return (
+            bool(value)
+            and all(type(item) is int and item < depth for item in value)
+            and value == sorted(value)
+        )
     return isinstance(value, list) and len(value) == depth
 
 
@@ -204,4 +217,6 @@ def _less(name: str, value: Any) -> Any:
     """A number no larger than a field of this name may be; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    return min(value, next((small for pattern, small in SMALL if re.fullmatch(pattern, name)), value))
+    return min(
+        value, next((small for pattern, small in SMALL if re.fullmatch(pattern, name)), value)
+    )

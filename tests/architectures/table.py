@@ -34,14 +34,22 @@ own, unpatched, do not either).
 def document() -> str:
     """The whole file."""
     found = {name: verdict(name) for name in types()}
-    parts = [HEAD.format(version=transformers.__version__, unrepeated=", ".join(sorted(UNREPEATED)))]
+    parts = [
+        HEAD.format(version=transformers.__version__, unrepeated=", ".join(sorted(UNREPEATED)))
+    ]
     for state, title, column in (
         (SUPPORTED, "Supported", "layers"),
         (REFUSED, "Refused", "reason"),
         (UNTRIED, "Not tried", "why there is no tiny model of it"),
     ):
-        rows = [f"| {name} | {each.said.replace('|', '/')} |" for name, each in found.items() if each.state == state]
-        parts.append(f"## {title}: {len(rows)}\n\n| type | {column} |\n|---|---|\n" + "\n".join(rows) + "\n")
+        rows = [
+            f"| {name} | {each.said.replace('|', '/')} |"
+            for name, each in found.items()
+            if each.state == state
+        ]
+        parts.append(
+            f"## {title}: {len(rows)}\n\n| type | {column} |\n|---|---|\n" + "\n".join(rows) + "\n"
+        )
     return "\n".join(parts)
 
 

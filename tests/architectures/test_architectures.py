@@ -43,7 +43,9 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return out
 
 
-def _answer(model: PreTrainedModel, ids: Tensor, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
+def _answer(
+    model: PreTrainedModel, ids: Tensor, cache: Cache | None = None
+) -> tuple[Tensor, Tensor]:
     """The prompt with a greedy answer through the cache, and the logits of the answer ``[1, ANSWER, vocabulary]``."""
     out = model.generate(  # type: ignore[operator]
         ids, max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=False, output_logits=True,
@@ -62,7 +64,9 @@ def test_a_type_is_proven_or_refused(name: str) -> None:
     model, ids = tiny_model(name), _ids(PROMPT)
     before, (sequence, answer) = _logits(model, ids), _answer(model, ids)
     repeats = torch.allclose(_logits(model, sequence[:, :-1])[:, PROMPT - 1 :], answer, **CLOSE)
-    assert repeats is (name not in UNREPEATED), "unpatched, cached answers equal recomputed ones but for these types"
+    assert repeats is (name not in UNREPEATED), (
+        "unpatched, cached answers equal recomputed ones but for these types"
+    )
 
     with lampe.patch(model, "original", window=WINDOW, check=False):
         torch.testing.assert_close(_logits(model, ids), before, **CLOSE)
@@ -75,11 +79,15 @@ def test_a_type_is_proven_or_refused(name: str) -> None:
         with lampe.patch(model, method, window=WINDOW, check=False) as handle:
             torch.testing.assert_close(_logits(model, ids), oracle, **CLOSE)
             moved = not torch.allclose(oracle, before, **CLOSE)
-            assert moved is bool(handle.layers.extendable(WINDOW)), "a method moves what it can, and nothing else"
+            assert moved is bool(handle.layers.extendable(WINDOW)), (
+                "a method moves what it can, and nothing else"
+            )
 
     with lampe.patch(model, "lampe", window=WINDOW, check=False) as handle:
         sequence, answer = _answer(model, ids)
-        torch.testing.assert_close(_answer(model, ids, lampe.growing_cache(model))[1], answer, **CLOSE)
+        torch.testing.assert_close(
+            _answer(model, ids, lampe.growing_cache(model))[1], answer, **CLOSE
+        )
         if repeats:
             with handle.prompt(PROMPT):
                 again = _logits(model, sequence[:, :-1])[:, PROMPT - 1 :]
@@ -105,5 +113,7 @@ def test_most_types_are_supported_and_the_others_say_why() -> None:
 def test_the_document_lists_what_this_version_of_transformers_has() -> None:
     document = DOCUMENT.read_text()
     if f"transformers {transformers.__version__}" not in document:
-        pytest.skip(f"docs/models.md was made with another transformers than {transformers.__version__}")
+        pytest.skip(
+            f"docs/models.md was made with another transformers than {transformers.__version__}"
+        )
     assert document == table.document(), "run: python -m tests.architectures.table > docs/models.md"

@@ -59,14 +59,22 @@ def _layer(layers: Layers, layer: Layer) -> str:
         turns = "not rotated"
     else:
         geometry = layers.geometries[layer.rope]
-        part = "" if geometry.dim == geometry.head_dim else f", {geometry.dim} of {geometry.head_dim} dimensions"
+        part = (
+            ""
+            if geometry.dim == geometry.head_dim
+            else f", {geometry.dim} of {geometry.head_dim} dimensions"
+        )
         several = f" {layer.rope + 1}" if len(layers.geometries) > 1 else ""
         turns = f"rope{several} {geometry.layout}{part}{' from the end' if geometry.begin else ''}"
-    sight = {None: "", False: " in a sliding window", True: " in chunks"}[layer.local and layer.local.chunked]
+    sight = {None: "", False: " in a sliding window", True: " in chunks"}[
+        layer.local and layer.local.chunked
+    ]
     return turns + sight
 
 
 def _line(error: Exception) -> str:
     """The last line of an error, where those of validators say what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
     return " ".join(lines)[:160].replace("|", "/")

@@ -33,10 +33,15 @@ def shorten_answers(package: Path) -> None:
         path = package / "tasks" / bench / "tasks.yaml"
         cards: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
         room = {"max_new_tokens": ANSWER, "reasoning": ANSWER}
-        changed = {name: card | {key: room[key] for key in room if key in card} for name, card in cards.items()}
+        changed = {
+            name: card | {key: room[key] for key in room if key in card}
+            for name, card in cards.items()
+        }
         path.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
     path = package / "tasks" / "leval" / "protocols.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("max_new_tokens: 512", f"max_new_tokens: {ANSWER}"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("max_new_tokens: 512", f"max_new_tokens: {ANSWER}")
+    )
 
 
 def everything(package: Path) -> None:
@@ -51,11 +56,22 @@ def everything(package: Path) -> None:
 def longbench(package: Path) -> None:
     """LongBench and LongBench-E: prompts, limits and an archive of all tasks."""
     names, of_e = ([task.name for task in tasks(bench)] for bench in ("longbench", "longbench-e"))
-    templates = dict.fromkeys(names, "Read this.\n\n{context}\n\nNow answer.\n\nQuestion: {input}\nAnswer:")
+    templates = dict.fromkeys(
+        names, "Read this.\n\n{context}\n\nNow answer.\n\nQuestion: {input}\nAnswer:"
+    )
     pin(package, "longbench", "dataset2prompt.json", json.dumps(templates).encode())
-    pin(package, "longbench", "dataset2maxlen.json", json.dumps(dict.fromkeys(names, ANSWER)).encode())
-    files = {f"data/{name}.jsonl": name for name in names} | {f"data/{name}_e.jsonl": name for name in of_e}
-    members = {file: [longbench_row(name, index) for index in range(2)] for file, name in files.items()}
+    pin(
+        package,
+        "longbench",
+        "dataset2maxlen.json",
+        json.dumps(dict.fromkeys(names, ANSWER)).encode(),
+    )
+    files = {f"data/{name}.jsonl": name for name in names} | {
+        f"data/{name}_e.jsonl": name for name in of_e
+    }
+    members = {
+        file: [longbench_row(name, index) for index in range(2)] for file, name in files.items()
+    }
     pin(package, "longbench", "data.zip", archive(members))
 
 
@@ -85,9 +101,20 @@ def leval(package: Path) -> None:
     """L-Eval: prompts and two documents of each task."""
     pin(package, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
     pin(package, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
-    golds = {"sci_fi": "True [fact: False]", "coursera": "AB", "quality": "(B) It is.", "gsm100": "The answer is 7"}
+    golds = {
+        "sci_fi": "True [fact: False]",
+        "coursera": "AB",
+        "quality": "(B) It is.",
+        "gsm100": "The answer is 7",
+    }
     for task in tasks("leval"):
-        kind = "exam" if task.card.metric == "exact match" else "f1" if task.card.metric == "F1" else "rouge"
+        kind = (
+            "exam"
+            if task.card.metric == "exact match"
+            else "f1"
+            if task.card.metric == "F1"
+            else "rouge"
+        )
         row = {
             "input": language.text(1, 400),
             "instructions": ["Is it so, in the story.", "Is it not, in the story."],
@@ -103,7 +130,12 @@ def infinitebench(package: Path) -> None:
     templates = f"yarn_mistral_templates = {plain | INFINITEBENCH_TEMPLATES!r}\n"
     pin(package, "infinitebench", "prompt.py", templates.encode())
     pin(package, "infinitebench", "eval_utils.py", INFINITEBENCH_CODE.encode())
-    labels: dict[str, Any] = {"math_find": 7, "code_run": 7, "math_calc": [1, 4, 8], "kv_retrieval": "71f0"}
+    labels: dict[str, Any] = {
+        "math_find": 7,
+        "code_run": 7,
+        "math_calc": [1, 4, 8],
+        "kv_retrieval": "71f0",
+    }
     asked = {"code_run": "What is func_7(-3)?", "math_find": "The largest of all numbers"}
     for task in tasks("infinitebench"):
         choice = "choice" in task.name or task.name == "code_debug"
@@ -119,7 +151,10 @@ def infinitebench(package: Path) -> None:
 
 def ruler(package: Path) -> None:
     """RULER: the corpora of its questions."""
-    for name, write in (("dev-v2.0.json", kit.squad), ("hotpot_dev_distractor_v1.json", kit.hotpotqa)):
+    for name, write in (
+        ("dev-v2.0.json", kit.squad),
+        ("hotpot_dev_distractor_v1.json", kit.hotpotqa),
+    ):
         pin(package, "ruler", name, write(package / "corpus.json").read_bytes())
 
 
@@ -131,11 +166,25 @@ def minilongbench(package: Path, files: Iterable[Path]) -> None:
         samples = json.loads(path.read_text(encoding="utf-8")).values()
         members[f"data/{name}.jsonl"] = [_mini_row(name, sample) for sample in samples]
         names.append(name)
-    pin(package, "longbench", "dataset2prompt.json", json.dumps(dict.fromkeys(names, "{context}")).encode())
-    pin(package, "longbench", "dataset2maxlen.json", json.dumps(dict.fromkeys(names, ANSWER)).encode())
+    pin(
+        package,
+        "longbench",
+        "dataset2prompt.json",
+        json.dumps(dict.fromkeys(names, "{context}")).encode(),
+    )
+    pin(
+        package,
+        "longbench",
+        "dataset2maxlen.json",
+        json.dumps(dict.fromkeys(names, ANSWER)).encode(),
+    )
     pin(package, "longbench", "data.zip", archive(members))
 
 
 def _mini_row(name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-    gold = sample["gold"] if isinstance(sample["gold"], dict) else {"answers": sample["gold"], "all_classes": None}
+    gold = (
+        sample["gold"]
+        if isinstance(sample["gold"], dict)
+        else {"answers": sample["gold"], "all_classes": None}
+    )
     return {**longbench_row(name, 0), "context": sample["origin_prompt"], **gold}

@@ -28,7 +28,17 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list[dict[str, str]]:
     """The scores of a run that went well."""
-    argv = ["lampe-eval", "run", "--method", "lampe", "--limit", "1", "--output", str(output), *arguments]
+    argv = [
+        "lampe-eval",
+        "run",
+        "--method",
+        "lampe",
+        "--limit",
+        "1",
+        "--output",
+        str(output),
+        *arguments,
+    ]
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -37,13 +47,22 @@ def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list
 
 
 @pytest.mark.parametrize("bench", BENCHES)
-def test_every_task_runs(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str) -> None:
+def test_every_task_runs(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
+) -> None:
     names = [task.name for task in tasks(bench)]
     wanted = ",".join(f"{bench}/{name}" for name in names)
-    rows = _run(monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400"))
+    rows = _run(
+        monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400")
+    )
     assert [row["task"] for row in rows] == names
     for row in rows:
-        assert (row["n"], row["missing"], row["errors"], row["protocol"]) == ("1", "0", "0", "fair"), row
+        assert (row["n"], row["missing"], row["errors"], row["protocol"]) == (
+            "1",
+            "0",
+            "0",
+            "fair",
+        ), row
         assert row["score"], row
     cut = {row["task"] for row in rows if row["cut"] == "1"}
     assert cut == ({*names} - {"no-context"} if bench not in LENGTHS else set())
@@ -58,14 +77,26 @@ def test_every_task_runs(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ),
         ("official", "longbench-v2/direct"),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
-        ("fair:truncation=left", "longbench/hotpotqa,leval/tpo,infinitebench/code_run,longbench-v2/direct"),
+        (
+            "fair:truncation=left",
+            "longbench/hotpotqa,leval/tpo,infinitebench/code_run,longbench-v2/direct",
+        ),
     ],
 )
 def test_other_protocols_run(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, wanted: str
 ) -> None:
     length = "10k" if "v2" in wanted and protocol == "official" else "1k"
-    rows = _run(monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", length, "--protocol", protocol)
+    rows = _run(
+        monkeypatch,
+        tmp_path / "out",
+        "--bench",
+        wanted,
+        "--lengths",
+        length,
+        "--protocol",
+        protocol,
+    )
     assert [f"{row['bench']}/{row['task']}" for row in rows] == wanted.split(",")
     assert all((row["n"], row["errors"], row["protocol"]) == ("1", "0", protocol) for row in rows)
 
@@ -73,7 +104,14 @@ def test_other_protocols_run(
 def test_samples_that_are_too_long_can_be_left_out(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--bench", "longbench/hotpotqa", "--lengths", "300", "--protocol", "fair:truncation=skip")
+    arguments = (
+        "--bench",
+        "longbench/hotpotqa",
+        "--lengths",
+        "300",
+        "--protocol",
+        "fair:truncation=skip",
+    )
     (row,) = _run(monkeypatch, tmp_path / "out", *arguments)
     assert (row["n"], row["skipped"], row["missing"], row["score"]) == ("0", "1", "0", "")
     assert "1 of 1 prompts were too long and left out: 1 at 300" in capsys.readouterr().out
@@ -130,12 +168,29 @@ def test_a_dry_run_for_a_device_that_is_not_here(
     assert "time unknown on cuda, which is not here" in capsys.readouterr().out
 
 
-def test_ready_made_samples_of_ruler(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ready_made_samples_of_ruler(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "ready" / "512" / "vt"
     folder.mkdir(parents=True)
-    row = {"index": 3, "input": "SET A TO 7. Which are 7?", "outputs": ["A"], "length": 300, "answer_prefix": " These:"}
+    row = {
+        "index": 3,
+        "input": "SET A TO 7. Which are 7?",
+        "outputs": ["A"],
+        "length": 300,
+        "answer_prefix": " These:",
+    }
     (folder / "validation.jsonl").write_bytes(content.lines([row, row]))
-    arguments = ("--bench", "ruler/vt", "--lengths", "512", "--prompts", "ready", "--data-dir", str(tmp_path / "ready"))
+    arguments = (
+        "--bench",
+        "ruler/vt",
+        "--lengths",
+        "512",
+        "--prompts",
+        "ready",
+        "--data-dir",
+        str(tmp_path / "ready"),
+    )
     (scored,) = _run(monkeypatch, tmp_path / "out", *arguments)
     assert (scored["n"], scored["protocol"]) == ("1", "fair:prompts=ready")
 

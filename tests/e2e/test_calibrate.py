@@ -39,7 +39,11 @@ def _is_the_best_held_out(settings: dict[str, dict[str, float]], frame: pd.DataF
 
 
 def _lines(folder: Path) -> list[str]:
-    return sorted(line for file in folder.rglob("samples/**/*.jsonl") for line in file.read_text().splitlines())
+    return sorted(
+        line
+        for file in folder.rglob("samples/**/*.jsonl")
+        for line in file.read_text().splitlines()
+    )
 
 
 def test_a_calibration_ends_in_a_card_that_a_run_takes(
@@ -56,7 +60,10 @@ def test_a_calibration_ends_in_a_card_that_a_run_takes(
     assert set(table["setting"]) == {"mapping_length", "temperature"}
     assert len(table) == 27
     assert table["score"].between(1, 100).all()
-    assert all((folder / name).stat().st_size for name in ("lampe-mapping_length.png", "dca-temperature.png"))
+    assert all(
+        (folder / name).stat().st_size
+        for name in ("lampe-mapping_length.png", "dca-temperature.png")
+    )
 
     card = yaml.safe_load((folder / "pocket-calibrated.yaml").read_text())
     source = models.find(str(folder / "pocket-calibrated.yaml"))
@@ -75,14 +82,35 @@ def test_a_calibration_ends_in_a_card_that_a_run_takes(
         file: content for file, content in files.items() if file.suffix != ".png"
     }
 
-    run = ("run", "--model", str(folder / "pocket-calibrated.yaml"), "--method", "lampe", "--bench", "ppl/exact")
-    assert _cli(monkeypatch, *run, "--lengths", "128", "--limit", "1", "--output", str(tmp_path / "run")) == 0
+    run = (
+        "run",
+        "--model",
+        str(folder / "pocket-calibrated.yaml"),
+        "--method",
+        "lampe",
+        "--bench",
+        "ppl/exact",
+    )
+    assert (
+        _cli(
+            monkeypatch, *run, "--lengths", "128", "--limit", "1", "--output", str(tmp_path / "run")
+        )
+        == 0
+    )
     settings = Store(tmp_path / "run").config["methods"]["lampe"]["pocket-calibrated"]
     assert {key: settings[key] for key in card["settings"]["lampe"]} == card["settings"]["lampe"]
 
 
 def test_needles_can_be_what_is_fitted_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = ("calibrate", "--bench", "niah/single", "--sweep", "temperature", "--lengths", "128,192,320")
+    order = (
+        "calibrate",
+        "--bench",
+        "niah/single",
+        "--sweep",
+        "temperature",
+        "--lengths",
+        "128,192,320",
+    )
     grid = ("--temperatures", "0.3,1.0", "--held-out", "256", "--limit", "2")
     assert _cli(monkeypatch, *order, *grid, "--output", str(tmp_path)) == 0
     table = pd.read_csv(tmp_path / "calibration.csv")
@@ -95,8 +123,19 @@ def test_what_a_card_says_of_temperature_does_not_reach_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = tmp_path / "grown.yaml"
-    card.write_text("path: pocket\nwindow: 64\nsettings: {dca: {temperature: 1.0, temperature_rate: 0.3}}\n")
-    order = ("calibrate", "--model", str(card), "--method", "dca", *SMALL, "--output", str(tmp_path / "cal"))
+    card.write_text(
+        "path: pocket\nwindow: 64\nsettings: {dca: {temperature: 1.0, temperature_rate: 0.3}}\n"
+    )
+    order = (
+        "calibrate",
+        "--model",
+        str(card),
+        "--method",
+        "dca",
+        *SMALL,
+        "--output",
+        str(tmp_path / "cal"),
+    )
     assert _cli(monkeypatch, *order) == 0
     frame = scores(Store(tmp_path / "cal" / "temperature"))
     assert set(zip(frame["method"], frame["temperature"], strict=True)) == {
@@ -120,13 +159,22 @@ def test_scores_that_are_no_numbers_are_not_fitted(
     [
         (("--method", "yarn"), "yarn: only a method of positions, alone, has something to fit"),
         (("--method", "lampe+yarn"), "lampe+yarn: only a method of positions, alone"),
-        (("--method", "dca:temperature=1.1,temperature_rate=0.1"), "temperature is what is to be fitted"),
-        (("--method", "lampe:slope=1.0,intercept=0.0,ceiling=99.0"), "slope is what is to be fitted"),
+        (
+            ("--method", "dca:temperature=1.1,temperature_rate=0.1"),
+            "temperature is what is to be fitted",
+        ),
+        (
+            ("--method", "lampe:slope=1.0,intercept=0.0,ceiling=99.0"),
+            "slope is what is to be fitted",
+        ),
         (("--temperatures", "1.1"), "one value is no sweep"),
         (("--mapping-lengths", "100,100"), "one value is no sweep"),
         (("--mapping-lengths", "100,256"), "256 positions do not fit a window of 256"),
         (("--lengths", "100,512,1k"), "do not fit a window of 256 and 100 tokens"),
-        (("--sweep", "temperature", "--lengths", "64,128,200"), "temperature grows beyond the window"),
+        (
+            ("--sweep", "temperature", "--lengths", "64,128,200"),
+            "temperature grows beyond the window",
+        ),
         (("--method", "dca", "--sweep", "mapping_length"), "dca has no mapping length"),
         (("--method", "lampe:mapping_length=64"), "mapping_length is what is to be fitted"),
         (("--method", "dca,dca:cap=250"), "dca stands twice"),
@@ -140,7 +188,10 @@ def test_scores_that_are_no_numbers_are_not_fitted(
     ],
 )
 def test_what_cannot_be_calibrated_is_said_in_one_line(
-    options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _cli(monkeypatch, "calibrate", "--dry-run", *options) == 2
     error = capsys.readouterr().err
@@ -151,15 +202,21 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
 def test_a_folder_is_named_before_files_are_fetched_and_after_the_grids() -> None:
     asked = {"method": "dca", "sweep": "temperature", "text": "pg19-test"}
     grids = ("1.0,1.1", "1.0,1.2", "1.1,1.0")
-    first, other, same = (calibration(Order.of({**asked, "temperatures": grid})).folder for grid in grids)
+    first, other, same = (
+        calibration(Order.of({**asked, "temperatures": grid})).folder for grid in grids
+    )
     assert first == same != other
 
 
 def test_a_suggestion_says_each_setting_and_its_rule(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _cli(monkeypatch, "suggest", "--model", "pocket", "--length", "1k", "--answer", "200") == 0
-    blocks = dict(block.split("\n", 1) for block in capsys.readouterr().out.strip().split("\n\n")[1:])
+    assert (
+        _cli(monkeypatch, "suggest", "--model", "pocket", "--length", "1k", "--answer", "200") == 0
+    )
+    blocks = dict(
+        block.split("\n", 1) for block in capsys.readouterr().out.strip().split("\n\n")[1:]
+    )
     assert "selfextend:window_size=64,group_size=10" in blocks
     assert "two thirds of the window" in blocks["selfextend:window_size=64,group_size=10"]
     assert "BEYOND the window of 256" in blocks["original"]
@@ -172,7 +229,9 @@ def test_a_suggestion_takes_what_the_models_card_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = tmp_path / "mine.yaml"
-    card.write_text("path: pocket\nwindow: 256\nsettings: {selfextend: {window_size: 100}, lampe: {curve: llama2}}\n")
+    card.write_text(
+        "path: pocket\nwindow: 256\nsettings: {selfextend: {window_size: 100}, lampe: {curve: llama2}}\n"
+    )
     assert _cli(monkeypatch, "suggest", "--model", str(card), "--length", "1k") == 0
     said = capsys.readouterr().out
     assert "selfextend:window_size=100,group_size=" in said

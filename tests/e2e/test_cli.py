@@ -47,13 +47,17 @@ def _refused(done: Done) -> str:
     assert done.code == 2, done
     *before, line = done.err.splitlines()
     assert line.startswith("lampe-eval: ")
-    assert all(line.startswith(("[", "fetching ", "running ", "not pinned")) for line in before), done.err
+    assert all(line.startswith(("[", "fetching ", "running ", "not pinned")) for line in before), (
+        done.err
+    )
     return line
 
 
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys, lampe_eval.cli; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -112,7 +116,9 @@ def test_list(cli: Cli, what: str) -> None:
     assert expected in done.out
 
 
-def test_no_name_in_the_list_of_published_tables_is_broken(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_in_the_list_of_published_tables_is_broken(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     told = cli("list", "published").out
     assert "HKUNLP/ChunkLlama@2add4d7c99d24dcc1ab03414cc602abb2e28cf2c" in told
@@ -125,18 +131,36 @@ def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     done = cli("leaderboard", str(tmp_path / "run"), "--against", "lampe-ruler")
     assert (done.code, done.err) == (0, "")
     assert "12 of 13 cells not in the run: ruler/niah_single_1 at 8192" in done.out
-    assert cli("leaderboard", "compare", str(tmp_path / "run"), "--against", "lampe-ruler").out == done.out
+    assert (
+        cli("leaderboard", "compare", str(tmp_path / "run"), "--against", "lampe-ruler").out
+        == done.out
+    )
     assert "did you mean 'lampe-ruler'" in _refused(
         cli("leaderboard", "--against", "lampe-rulr", str(tmp_path / "run"))
     )
-    assert "give one of those in it: run" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
+    assert "give one of those in it: run" in _refused(
+        cli("leaderboard", str(tmp_path), "--against", "lampe-ruler")
+    )
     assert "see: lampe-eval list published" in _refused(cli("leaderboard", str(tmp_path / "run")))
-    assert f"{tmp_path / 'none'}: no such folder" in _refused(cli("leaderboard", str(tmp_path / "none")))
+    assert f"{tmp_path / 'none'}: no such folder" in _refused(
+        cli("leaderboard", str(tmp_path / "none"))
+    )
 
 
 def test_show_plan(cli: Cli, tmp_path: Path) -> None:
     png = tmp_path / "plan.png"
-    done = cli("show", "plan", "--method", "lampe", "--window", "8192", "--length", "32768", "--png", str(png))
+    done = cli(
+        "show",
+        "plan",
+        "--method",
+        "lampe",
+        "--window",
+        "8192",
+        "--length",
+        "32768",
+        "--png",
+        str(png),
+    )
     assert done.code == 0, done.err
     assert "largest relative position 5559, inside the window of 8192" in done.out
     assert "█" in done.out or "▒" in done.out
@@ -146,7 +170,10 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--method", "lamp"], "unknown method 'lamp' (did you mean 'lampe'?); see: lampe-eval list methods"),
+        (
+            ["run", "--method", "lamp"],
+            "unknown method 'lamp' (did you mean 'lampe'?); see: lampe-eval list methods",
+        ),
         (["run", "--model", "poket"], "unknown model 'poket' (did you mean 'pocket'?)"),
         (["run", "--bench", "nia"], "unknown bench 'nia' (did you mean 'niah'?)"),
         (["run", "--bench", "niah/singl"], "unknown task of niah 'singl' (did you mean 'single'?)"),
@@ -155,8 +182,14 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--lengths", "4q"], "--lengths: '4q' is not a length in tokens"),
         (["run", "--lengths", "30"], "niah at length 30"),
         (["run", "--limit", "many"], "Invalid value for '--limit'"),
-        (["run", "--method", "lampe:head=9999", "--lengths", "512"], "method 'lampe:head=9999' at length 512"),
-        (["run", "--haystack", "/none.txt", "--lengths", "256"], "/none.txt: no such file or folder"),
+        (
+            ["run", "--method", "lampe:head=9999", "--lengths", "512"],
+            "method 'lampe:head=9999' at length 512",
+        ),
+        (
+            ["run", "--haystack", "/none.txt", "--lengths", "256"],
+            "/none.txt: no such file or folder",
+        ),
         (["run", "--config", "/none.yaml"], "--config: /none.yaml: no such file"),
         (["run", "--config", "/proc"], "--config: /proc: a folder; give the suite's file"),
         (["run", "--output", "/proc/version"], "'--output': dir '/proc/version' is a file"),
@@ -168,25 +201,55 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--text", "/proc/self/mem", "--bench", "ppl"], "/proc/self/mem"),
         (["run", "--attention", "blockwize"], "--attention: unknown backend 'blockwize'"),
         (["run", "--device", "cuda:9"], "device 'cuda:9'"),
-        (["run", "--devices", "0,cpu"], "--devices: '0,cpu' is neither GPUs by number, as 0,1,2,3, nor cpu,cpu"),
-        (["run", "--engine", "ray", "--address", "auto", "--devices", "0"], "--devices are GPUs of this machine"),
+        (
+            ["run", "--devices", "0,cpu"],
+            "--devices: '0,cpu' is neither GPUs by number, as 0,1,2,3, nor cpu,cpu",
+        ),
+        (
+            ["run", "--engine", "ray", "--address", "auto", "--devices", "0"],
+            "--devices are GPUs of this machine",
+        ),
         (["run", "--address", "auto"], "--address is that of a Ray cluster; add --engine ray"),
-        (["run", "--devices", "cpu", "--device", "cpu"], "--device is for a single process; with Ray it is --devices"),
+        (
+            ["run", "--devices", "cpu", "--device", "cpu"],
+            "--device is for a single process; with Ray it is --devices",
+        ),
         (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray', got 'rya'"),
-        (["run", "--fail-on-error", "5 %"], "--fail-on-error: '5 %' is none of yes, no, a count such as 5, or a share"),
+        (
+            ["run", "--fail-on-error", "5 %"],
+            "--fail-on-error: '5 %' is none of yes, no, a count such as 5, or a share",
+        ),
         (["run", "--max-batch-tokens", "0"], "--max-batch-tokens: must be at least 1, got 0"),
         (["run", "--model", "./none"], "--model: ./none: no such folder"),
-        (["run", "--gpus-per-replica", "2"], "--gpus-per-replica is for GPUs on Ray; add --engine ray"),
-        (["run", "--gpus-per-replica", "2", "--devices", "cpu"], "--gpus-per-replica is for GPUs on Ray"),
+        (
+            ["run", "--gpus-per-replica", "2"],
+            "--gpus-per-replica is for GPUs on Ray; add --engine ray",
+        ),
+        (
+            ["run", "--gpus-per-replica", "2", "--devices", "cpu"],
+            "--gpus-per-replica is for GPUs on Ray",
+        ),
         (["score"], "give a run's folder, or --preds FOLDER with --bench NAME"),
         (["score", "/none"], "/none: no such folder"),
-        (["score", "--preds", "/none", "--bench", "longbench"], "'--preds': dir '/none' does not exist"),
+        (
+            ["score", "--preds", "/none", "--bench", "longbench"],
+            "'--preds': dir '/none' does not exist",
+        ),
         (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
         (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
         (["show", "plan", "--method", "pi,ntk"], "--method: one method at a time, got 'pi,ntk'"),
-        (["calibrate", "--temperatures", "1,hot"], "--temperatures: 'hot' is not a number such as 1.12"),
-        (["suggest", "--length", "3x"], "'--length': '3x' is not a length in tokens such as 4096, 4k or 1m"),
-        (["suggest", "--model", "nobody/nothing"], "nobody/nothing: not in the local cache, and the hub cannot be"),
+        (
+            ["calibrate", "--temperatures", "1,hot"],
+            "--temperatures: 'hot' is not a number such as 1.12",
+        ),
+        (
+            ["suggest", "--length", "3x"],
+            "'--length': '3x' is not a length in tokens such as 4096, 4k or 1m",
+        ),
+        (
+            ["suggest", "--model", "nobody/nothing"],
+            "nobody/nothing: not in the local cache, and the hub cannot be",
+        ),
         (["show", "plan", "--png", "/none/x.png"], "/none/x.png: cannot be written"),
     ],
 )
@@ -205,25 +268,43 @@ def test_prediction_files_of_a_benchmarks_own_code(cli: Cli, tmp_path: Path) -> 
 def test_malformed_suites_name_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmetod: pi\n")
-    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'?)" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'?)" in _refused(
+        cli("run", "--config", str(suite))
+    )
 
 
 def test_keys_of_a_suite_are_named_as_options_are(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmax-batch-tokens: 0\n")
-    assert f"{suite}:2: key 'max_batch_tokens': must be at least 1" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:2: key 'max_batch_tokens': must be at least 1" in _refused(
+        cli("run", "--config", str(suite))
+    )
     suite.write_text("max-batch-tokens: 1\nlengths: 4q\n")
-    assert f"{suite}:2: key 'lengths': '4q' is not a length" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:2: key 'lengths': '4q' is not a length" in _refused(
+        cli("run", "--config", str(suite))
+    )
 
 
 def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmodel: pocket\nlimit: 4\n")
-    assert f"{suite}:3: key 'limit' stands here a second time" in _refused(cli("run", "--config", str(suite)))
+    assert f"{suite}:3: key 'limit' stands here a second time" in _refused(
+        cli("run", "--config", str(suite))
+    )
 
 
 def test_all_lengths_that_are_too_short_are_told_at_once(cli: Cli) -> None:
-    message = _refused(cli("run", "--bench", "ruler/vt,ruler/fwe,niah/single", "--lengths", "64,2k", "--output", "out"))
+    message = _refused(
+        cli(
+            "run",
+            "--bench",
+            "ruler/vt,ruler/fwe,niah/single",
+            "--lengths",
+            "64,2k",
+            "--output",
+            "out",
+        )
+    )
     assert "ruler/vt: a length of 64 is too short" in message
     assert "ruler/fwe: a length of 64 is too short" in message
     assert not Path("out").exists()
@@ -243,10 +324,16 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes((WEIGHTS / name).read_bytes())
     config = FalconConfig(
-        vocab_size=1000, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+        vocab_size=1000,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
     )
     FalconForCausalLM(config).save_pretrained(folder)
-    message = _refused(cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out")))
+    message = _refused(
+        cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out"))
+    )
     assert "does not look its attention up by name" in message
 
 

@@ -16,18 +16,27 @@ import pytest
 from tests.e2e.torture import RUN, compare
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: the extra ray"),
-    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="worker processes are found in /proc"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: the extra ray"
+    ),
+    pytest.mark.skipif(
+        not Path("/proc/self/task").exists(), reason="worker processes are found in /proc"
+    ),
 ]
 SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "24"]
 
 
 def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
-    subprocess.run([*RUN, *SMALL, "--output", str(tmp_path / "one")], check=True, capture_output=True)
+    subprocess.run(
+        [*RUN, *SMALL, "--output", str(tmp_path / "one")], check=True, capture_output=True
+    )
     command = [*RUN, *SMALL, "--output", str(tmp_path / "two"), "--devices", "cpu,cpu"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while _stored(tmp_path / "two") < 3 or (tmp_path / "two" / "run.log").read_text().count("a replica is up") < 2:
+    while (
+        _stored(tmp_path / "two") < 3
+        or (tmp_path / "two" / "run.log").read_text().count("a replica is up") < 2
+    ):
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]
         time.sleep(0.05)
     busy = _replicas(driver.pid)
@@ -35,7 +44,10 @@ def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
     os.kill(busy[0], signal.SIGKILL)
     _, said = driver.communicate(timeout=200)
     assert driver.returncode == 0, said
-    assert "lost a worker at pocket · lampe · niah/multikey · 512 · " in (tmp_path / "two" / "run.log").read_text()
+    assert (
+        "lost a worker at pocket · lampe · niah/multikey · 512 · "
+        in (tmp_path / "two" / "run.log").read_text()
+    )
     compare(tmp_path / "one", tmp_path / "two")
     assert not _replicas(driver.pid)
 
@@ -49,12 +61,16 @@ def _replicas(driver: int) -> list[int]:
     parents, names = {}, {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            told = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            told = dict(
+                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
+            )
             names[int(told["Pid"])] = (status.parent / "cmdline").read_bytes()
         except (OSError, KeyError):
             continue  # it has ended
         parents[int(told["Pid"])] = int(told["PPid"])
-    return [pid for pid in parents if b"_Replica" in names[pid] and driver in _ancestors(pid, parents)]
+    return [
+        pid for pid in parents if b"_Replica" in names[pid] and driver in _ancestors(pid, parents)
+    ]
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
@@ -72,7 +88,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie in it
         start = f"start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats --temp-dir {folder}"
         head = subprocess.Popen(
-            [str(Path(sys.executable).with_name("ray")), *start.split(), "--include-dashboard", "false"],
+            [
+                str(Path(sys.executable).with_name("ray")),
+                *start.split(),
+                "--include-dashboard",
+                "false",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -92,10 +113,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_cluster_by_its_address(cluster: str, tmp_path: Path) -> None:
     small = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "256", "--limit", "2"]
     on = [*RUN, *small, "--engine", "ray", "--address", cluster, "--devices", "cpu,cpu"]
-    done = subprocess.run([*on, "--output", str(tmp_path / "two")], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [*on, "--output", str(tmp_path / "two")], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert "--devices: 2 replicas are asked for, and the cluster has room for 1" in done.stderr
-    subprocess.run([*RUN, *small, "--output", str(tmp_path / "one")], check=True, capture_output=True)
+    subprocess.run(
+        [*RUN, *small, "--output", str(tmp_path / "one")], check=True, capture_output=True
+    )
     compare(tmp_path / "one", tmp_path / "two")
 
 

@@ -9,7 +9,10 @@ import pytest
 from lampe_eval.cli import main
 from tests.lampe_eval import stored
 
-FOUND = {"lampe": {256: [True, True], 512: [True, True]}, "original": {256: [True, True], 512: [False, True]}}
+FOUND = {
+    "lampe": {256: [True, True], 512: [True, True]},
+    "original": {256: [True, True], 512: [False, True]},
+}
 TABLES = ["details.csv", "pairs.csv", "scores.csv", "table.csv", "table.md", "table.tex"]
 
 
@@ -24,10 +27,17 @@ def _report(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return _cli(monkeypatch, "report", *arguments)
 
 
-def test_a_run_is_reported_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_reported_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     stored.run(Path("out"), FOUND)
     assert _report(monkeypatch, "out") == 0
-    assert sorted(path.name for path in Path("out").iterdir() if path.suffix in (".csv", ".md", ".tex")) == TABLES
+    assert (
+        sorted(
+            path.name for path in Path("out").iterdir() if path.suffix in (".csv", ".md", ".tex")
+        )
+        == TABLES
+    )
     assert len(list(Path("out/pictures").glob("*.svg"))) == 2
     told = capsys.readouterr().out
     assert "niah/grid · recall · pocket, window 256 · protocol fair" in told
@@ -41,10 +51,14 @@ def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> 
     assert _report(monkeypatch, "a", "b") == 0
     assert "| lampe · b |" in Path("results/report/table.md").read_text()
     assert _report(monkeypatch, "a", "b", "--output", "elsewhere") == 0
-    assert sorted(path.name for path in Path("elsewhere").iterdir()) == sorted([*TABLES, "pictures", "report.html"])
+    assert sorted(path.name for path in Path("elsewhere").iterdir()) == sorted(
+        [*TABLES, "pictures", "report.html"]
+    )
 
 
-def test_all_runs_are_on_one_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_runs_are_on_one_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("results/a", "results/deep/b c", "results/m/step"):
         stored.run(Path(name), FOUND)
     Path("results/m/m-calibrated.yaml").write_text("")
@@ -81,12 +95,17 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
     ]
 
 
-def test_what_cannot_be_reported_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_reported_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _report(monkeypatch, "nothing") == 2
     assert "nothing: no such folder; give a run's folder" in capsys.readouterr().err
     stored.run(Path("new"), {"lampe": {256: []}})
     assert _report(monkeypatch, "new") == 2
-    assert "new: no sample is stored yet; run.log there tells how far it got" in capsys.readouterr().err
+    assert (
+        "new: no sample is stored yet; run.log there tells how far it got"
+        in capsys.readouterr().err
+    )
     shutil.rmtree("new")
     stored.run(Path("out"), FOUND)
     assert _report(monkeypatch, ".") == 2

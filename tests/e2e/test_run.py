@@ -14,12 +14,21 @@ from lampe_eval.store import writing
 from tests.e2e.torture import torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
-SMALL = ["--method", "original,lampe,lampe:temperature=none", "--bench", "niah/multikey,ppl", "--lengths", "256,512"]
+SMALL = [
+    "--method",
+    "original,lampe,lampe:temperature=none",
+    "--bench",
+    "niah/multikey,ppl",
+    "--lengths",
+    "256,512",
+]
 LIMITED = [*SMALL, "--limit", "4"]
 
 
 def _run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *arguments], capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [*RUN, *arguments], capture_output=True, text=True, timeout=300, **options
+    )  # type: ignore[call-overload,no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,10 @@ def test_scoring_again_changes_nothing(finished: tuple[Path, str]) -> None:
     before = (folder / "scores.csv").read_bytes()
     (folder / "scores.csv").unlink()
     again = subprocess.run(
-        [sys.executable, "-m", "lampe_eval", "score", str(folder)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "lampe_eval", "score", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert again.stdout == printed
     assert (folder / "scores.csv").read_bytes() == before
@@ -103,7 +115,10 @@ def test_another_command_into_the_same_folder_is_refused(finished: tuple[Path, s
 
 def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
     """A chat template that changed under a run would give one score to two prompts."""
-    out, few = tmp_path / "out", ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1")
+    out, few = (
+        tmp_path / "out",
+        ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1"),
+    )
     assert _run(*few, "--output", str(out)).returncode == 0
     (samples,) = out.glob("samples/**/*.jsonl")
     row = json.loads(samples.read_text())

@@ -14,11 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
-SMALL = ["--method", "original,lampe", "--bench", "niah/multikey,ppl", "--lengths", "256,512", "--limit", "8"]
+SMALL = [
+    "--method",
+    "original,lampe",
+    "--bench",
+    "niah/multikey,ppl",
+    "--lengths",
+    "256,512",
+    "--limit",
+    "8",
+]
 
 
 def torture(
-    arguments: Sequence[str], whole: Path, folder: Path, kills: int, seconds: float, seed: int | None = None
+    arguments: Sequence[str],
+    whole: Path,
+    folder: Path,
+    kills: int,
+    seconds: float,
+    seed: int | None = None,
 ) -> int:
     """Kills runs so many times, at moments up to ``seconds`` after their start; one that gets done is compared.
 
@@ -83,7 +97,9 @@ def main(kills: int = 50, seed: int | None = None) -> None:
         seconds = time.monotonic() - began
         done = torture(SMALL, folder / "whole", folder, kills, seconds, seed)
         samples = len(_samples(folder / "whole"))
-    print(f"{kills} kills, {done} runs done; {samples} samples each, every one once, scores.csv byte for byte the same")
+    print(
+        f"{kills} kills, {done} runs done; {samples} samples each, every one once, scores.csv byte for byte the same"
+    )
 
 
 if __name__ == "__main__":

@@ -22,19 +22,27 @@ from lampe.methods.released import Float32Floor
 
 ROOT = Path(os.environ.get("LAMPE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 SCALED = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
-pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no golden logits at {ROOT}: they are not in the repository")
+pytestmark = pytest.mark.skipif(
+    not ROOT.is_dir(), reason=f"no golden logits at {ROOT}: they are not in the repository"
+)
 
 
 def _cases() -> list[dict[str, Any]]:
     if not ROOT.is_dir():
         return []
-    cases: list[dict[str, Any]] = json.loads((ROOT / "cases" / "manifest.json").read_text())["cases"]
+    cases: list[dict[str, Any]] = json.loads((ROOT / "cases" / "manifest.json").read_text())[
+        "cases"
+    ]
     return cases
 
 
 def _rounded() -> list[dict[str, Any]]:
     """ChunkLlama's cases as released, whose merge weights are rounded to bfloat16."""
-    return [case for case in _cases() if case["method"] == "dca" and case["params"]["variant"] == "verbatim"]
+    return [
+        case
+        for case in _cases()
+        if case["method"] == "dca" and case["params"]["variant"] == "verbatim"
+    ]
 
 
 def _method(case: dict[str, Any]) -> lampe.Method:
@@ -54,22 +62,34 @@ def _method(case: dict[str, Any]) -> lampe.Method:
             temperature = "none" if params["scale_base"] < 0 else "logn"
             sizes = {key: params[key] for key in ("group_size", "window_size")}
             return method_of("selfextend", shift=shift, temperature=temperature, **sizes)
-        case "dca":  # "verbatim" and "fp32merge" differ in rounding alone: see the test of the merge below
+        case (
+            "dca"
+        ):  # "verbatim" and "fp32merge" differ in rounding alone: see the test of the merge below
             sizes = {key: params[key] for key in ("pretraining_length", "local_window")}
             temperature = "none" if params["variant"] == "fp32merge_nomscale" else "released"
             return method_of("chunkllama", variant="reference", temperature=temperature, **sizes)
         case "rerope":
             return method_of("rerope", window_size=params["window"])
         case "leakyrerope":
-            return method_of("leaky-rerope", window_size=params["window"], factor=params["scaling_factor"])
+            return method_of(
+                "leaky-rerope", window_size=params["window"], factor=params["scaling_factor"]
+            )
         case "string":
             sizes = {"shift": params["shifted_offset"], "local": params["small_local_value"]}
-            return method_of("string", variant="exact" if params["variant"] == "nodup" else "reference", **sizes)
+            return method_of(
+                "string", variant="exact" if params["variant"] == "nodup" else "reference", **sizes
+            )
         case "lampe3" | "lampe2":
             variant = "reference" if case["method"] == "lampe3" else "sw-map"
-            sizes = {"head": params["head"], "tail": params["tail"], "mapping_length": params["use_length"]}
+            sizes = {
+                "head": params["head"],
+                "tail": params["tail"],
+                "mapping_length": params["use_length"],
+            }
             nodup = "-nodup" if params["variant"] == "nodup" else ""
-            return method_of("lampe", variant=f"{variant}{nodup}", temperature=params["scale_factor"], **sizes)
+            return method_of(
+                "lampe", variant=f"{variant}{nodup}", temperature=params["scale_factor"], **sizes
+            )
     raise AssertionError(f"no method for {case['id']}")
 
 
@@ -78,7 +98,9 @@ def _model(case: dict[str, Any]) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(ROOT / "model")
     if case["method"] in ("hf_llama3", "hf_longrope"):
         config.rope_parameters = {**config.rope_parameters, **case["params"]}
-    return AutoModelForCausalLM.from_pretrained(ROOT / "model", config=config, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        ROOT / "model", config=config, dtype=torch.float32
+    ).eval()
 
 
 @pytest.mark.filterwarnings("ignore::lampe.PositionWarning")
@@ -90,7 +112,9 @@ def test_logits_equal_the_authors(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", _rounded(), ids=lambda case: case["id"])
 @torch.no_grad()
-def test_chunkllama_differs_by_the_rounding_of_its_merge(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunkllama_differs_by_the_rounding_of_its_merge(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rounded as released, far below the 2e-2 by which these cases differ; a weight may fall to the other side."""
     monkeypatch.setattr(blockwise, "merge", _merge_in_bfloat16)
     _judge(case, 2e-3)

@@ -12,7 +12,9 @@ import numpy as np
 Positions = list[int | Fraction]
 
 
-def selfextend(i: int, j: int, n: int, group_size: int, window_size: int, shift: str = "integer") -> Positions:
+def selfextend(
+    i: int, j: int, n: int, group_size: int, window_size: int, shift: str = "integer"
+) -> Positions:
     if i - j < window_size:
         return [i - j]
     step = window_size // group_size if shift == "integer" else Fraction(window_size, group_size)
@@ -48,7 +50,9 @@ def chunkllama(i: int, j: int, n: int, pretraining_length: int, local_window: in
     return dca(i, j, n, cap - local_window, cap)
 
 
-def lampe(i: int, j: int, n: int, mapping_length: int, head: int, tail: int, variant: str = "continuous") -> Positions:
+def lampe(
+    i: int, j: int, n: int, mapping_length: int, head: int, tail: int, variant: str = "continuous"
+) -> Positions:
     if variant in ("reference", "reference-nodup"):
         return _three_regions(i, j, n, head, tail, mapping_length, variant == "reference")
     if variant in ("sw-map", "sw-map-nodup"):
@@ -69,7 +73,9 @@ def lampe(i: int, j: int, n: int, mapping_length: int, head: int, tail: int, var
     return [slope * (distance - head) + head]
 
 
-def _three_regions(i: int, j: int, n: int, head: int, tail: int, last: int, twice: bool) -> Positions:
+def _three_regions(
+    i: int, j: int, n: int, head: int, tail: int, last: int, twice: bool
+) -> Positions:
     """``llama_cache1.py``: inclusive windows in a prompt, the middle's query where it ended in an answer."""
     if n < 2 * head:
         return [i - j]

@@ -16,12 +16,19 @@ class Golden(NamedTuple):
 
 
 def _whole(method: str, settings: dict[str, Any], text: str) -> Golden:
-    rows = dict(enumerate([float(entry) for entry in line.split()] for line in text.strip().splitlines()))
+    rows = dict(
+        enumerate([float(entry) for entry in line.split()] for line in text.strip().splitlines())
+    )
     return Golden(method, settings, len(rows), rows)
 
 
 def _some(method: str, settings: dict[str, Any], length: int, rows: dict[int, str]) -> Golden:
-    return Golden(method, settings, length, {i: [float(entry) for entry in row.split()] for i, row in rows.items()})
+    return Golden(
+        method,
+        settings,
+        length,
+        {i: [float(entry) for entry in row.split()] for i, row in rows.items()},
+    )
 
 
 LAMPE = {"head": 3, "tail": 2, "mapping_length": 9}
@@ -167,22 +174,35 @@ GOLDENS = [
         "selfextend",
         {"group_size": 3, "window_size": 4, "shift": "fractional"},
         14,
-        {13: "6.666667 6.666667 6.666667 5.666667 5.666667 5.666667 4.666667 4.666667 4.666667 3.666667 3 2 1 0"},
+        {
+            13: "6.666667 6.666667 6.666667 5.666667 5.666667 5.666667 4.666667 4.666667 4.666667 3.666667 3 2 1 0"
+        },
     ),
-    _some("leaky-rerope", {"window_size": 4, "factor": 4}, 12, {11: "5.75 5.5 5.25 5 4.75 4.5 4.25 4 3 2 1 0"}),
+    _some(
+        "leaky-rerope",
+        {"window_size": 4, "factor": 4},
+        12,
+        {11: "5.75 5.5 5.25 5 4.75 4.5 4.25 4 3 2 1 0"},
+    ),
     _some("string", {"shift": 3, "local": 0}, 9, {8: "5 4 3 2 1 0 2 1 0"}),
     _some("dca", {"chunk_size": 6, "cap": 10}, 14, {13: "10 9 8 7 6 5 7 6 5 4 3 2 1 0"}),
     _some(
         "lampe",
         {**LAMPE, "variant": "separable"},
         16,
-        {9: "5 5 5 4 4 4 3 2 1 0", 12: "6 6 6 5 5 5 4 4 4 3 2 1 0", 15: "8 7 7 6 6 6 5 5 5 4 4 3 3 2 1 0"},
+        {
+            9: "5 5 5 4 4 4 3 2 1 0",
+            12: "6 6 6 5 5 5 4 4 4 3 2 1 0",
+            15: "8 7 7 6 6 6 5 5 5 4 4 3 3 2 1 0",
+        },
     ),
     _some(
         "lampe",
         LAMPE,
         16,
-        {15: "8 7 6.636364 6.272727 5.909091 5.545455 5.181818 4.818182 4.454545 4.090909 3.727273 3.363636 3 2 1 0"},
+        {
+            15: "8 7 6.636364 6.272727 5.909091 5.545455 5.181818 4.818182 4.454545 4.090909 3.727273 3.363636 3 2 1 0"
+        },
     ),
     _some(
         "lampe",

@@ -19,7 +19,9 @@ def router() -> LlamaForCausalLM:
     """A model in half precision whose first layer chooses by the sign of its features, as a router does by size."""
     model = llama().to(HALF)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
-    model.model.layers[0].mlp.register_forward_hook(lambda module, inputs, output: 5 * output.sign())
+    model.model.layers[0].mlp.register_forward_hook(
+        lambda module, inputs, output: 5 * output.sign()
+    )
     return model
 
 
@@ -29,7 +31,9 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def test_a_choice_that_rounding_flips_is_not_taken_for_another_attention(router: LlamaForCausalLM) -> None:
+def test_a_choice_that_rounding_flips_is_not_taken_for_another_attention(
+    router: LlamaForCausalLM,
+) -> None:
     ids = random_ids(TOKENS)
     before = router(ids).logits.float()
     with lampe.patch(router, "original"):

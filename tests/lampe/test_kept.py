@@ -59,9 +59,18 @@ MEDDLING: dict[str, tuple[Callable[[LlamaForCausalLM], Cache], Meddle]] = {
     "beams reordered, growing": (_growing, lambda cache: cache.reorder_cache(torch.tensor([1, 0]))),
     "cropped": (_dynamic, lambda cache: cache.crop(-4)),
     "cropped, growing": (_growing, lambda cache: cache.crop(-4)),
-    "written": (_dynamic, lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers]),
-    "written, static": (_static, lambda cache: [layer.keys[:, :, 3].zero_() for layer in cache.layers]),
-    "written, growing": (_growing, lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers]),
+    "written": (
+        _dynamic,
+        lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers],
+    ),
+    "written, static": (
+        _static,
+        lambda cache: [layer.keys[:, :, 3].zero_() for layer in cache.layers],
+    ),
+    "written, growing": (
+        _growing,
+        lambda cache: [layer.keys[:, :, 20:40].mul_(-1) for layer in cache.layers],
+    ),
     "swapped, growing": (
         _growing,
         lambda cache: [setattr(layer, "keys", layer.keys.flip(2)) for layer in cache.layers],
@@ -134,7 +143,9 @@ def test_answers_over_two_caches_may_alternate(model: LlamaForCausalLM) -> None:
             _step(model, prompt, cache)
         for at in range(6):
             for cache, expected in zip(caches, alone, strict=True):
-                torch.testing.assert_close(_step(model, tokens[:, at : at + 1], cache), expected[at])
+                torch.testing.assert_close(
+                    _step(model, tokens[:, at : at + 1], cache), expected[at]
+                )
 
 
 def test_a_method_after_another_turns_the_same_cache_anew(model: LlamaForCausalLM) -> None:
@@ -178,7 +189,10 @@ def test_a_step_turns_the_new_key_and_one_at_each_boundary(
 @pytest.mark.parametrize("made", [_growing, _dynamic])
 @pytest.mark.parametrize("method", ["lampe", "chunkllama"])
 def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
-    model: LlamaForCausalLM, method: str, made: Callable[[LlamaForCausalLM], Cache], monkeypatch: pytest.MonkeyPatch
+    model: LlamaForCausalLM,
+    method: str,
+    made: Callable[[LlamaForCausalLM], Cache],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turned: list[int] = []
     moves = Step.moves
@@ -197,7 +211,10 @@ def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
         model(ids, attention_mask=mask[:, :PROMPT], past_key_values=cache, use_cache=True)
         for at in range(8):
             out = model(
-                tokens[:, at : at + 1], attention_mask=mask[:, : PROMPT + at + 1], past_key_values=cache, use_cache=True
+                tokens[:, at : at + 1],
+                attention_mask=mask[:, : PROMPT + at + 1],
+                past_key_values=cache,
+                use_cache=True,
             )
             together.append(out.logits[:, -1])
         assert max(turned[4:]) <= 3, "two rows in each of two layers, once all their keys, then few"
@@ -224,7 +241,9 @@ def test_a_batch_may_come_to_be_padded_and_whole_again(model: LlamaForCausalLM) 
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
 
-def test_what_is_kept_goes_with_the_cache(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_goes_with_the_cache(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stores: list[weakref.ref[Tensor]] = []
     update = Turned.update
 
@@ -313,7 +332,10 @@ def test_turned_keys_of_a_growing_cache_serve_whatever_comes_next(
             _step(model, ids, cache)
             for at in range(6):
                 _step(model, more[:, at : at + 1], cache)
-        with lampe.patch(model, **{"method": "lampe", "check": False, **then}) as handle, handle.prompt(PROMPT):
+        with (
+            lampe.patch(model, **{"method": "lampe", "check": False, **then}) as handle,
+            handle.prompt(PROMPT),
+        ):
             found.append(_step(model, last, cache))
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
@@ -333,7 +355,9 @@ def test_turned_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCaus
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
 
-def test_a_step_that_fails_leaves_keys_as_they_were(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_leaves_keys_as_they_were(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(2)
     turn = Moves.turn
     failing = iter([False, True, False, False, False, False])
@@ -358,7 +382,9 @@ def test_a_step_that_fails_leaves_keys_as_they_were(model: LlamaForCausalLM, mon
 
 def test_who_has_keys_of_a_growing_cache_keeps_them(model: LlamaForCausalLM) -> None:
     with lampe.patch(model, "lampe", check=False):
-        cache = _after_some_steps(model, _read(model, random_ids(PROMPT), lampe.growing_cache(model)))
+        cache = _after_some_steps(
+            model, _read(model, random_ids(PROMPT), lampe.growing_cache(model))
+        )
         held = [layer.keys for layer in cache.layers]
         copies = [keys.clone() for keys in held]
         _after_some_steps(model, cache)
@@ -366,7 +392,10 @@ def test_who_has_keys_of_a_growing_cache_keeps_them(model: LlamaForCausalLM) -> 
 
 
 def test_a_step_is_of_one_device() -> None:
-    steps, encoding = Steps(), lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT)
+    steps, encoding = (
+        Steps(),
+        lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT),
+    )
     here, there = (steps.of(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
     assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
     assert steps.of(encoding, PROMPT, torch.device("cpu")) is here
@@ -375,8 +404,13 @@ def test_a_step_is_of_one_device() -> None:
 def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
     """Each row is at a token of its own."""
     steps, method = Steps(), lampe.method_of("lampe")
-    rows = [(method.encode(lampe.Geometry(window=64, head_dim=16), length), length) for length in (100, 120, 150)]
-    first, second = ([steps.of(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next"))
+    rows = [
+        (method.encode(lampe.Geometry(window=64, head_dim=16), length), length)
+        for length in (100, 120, 150)
+    ]
+    first, second = (
+        [steps.of(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next")
+    )
     assert all(one is other for one, other in zip(first, second, strict=True))
     assert steps.of(rows[0][0], 101, torch.device("cpu")) is not first[0]
 
@@ -392,7 +426,9 @@ def test_tables_made_in_inference_mode_serve_gradients() -> None:
 
 
 @pytest.mark.parametrize("more", [1, 3])
-def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(model: LlamaForCausalLM, more: int) -> None:
+def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(
+    model: LlamaForCausalLM, more: int
+) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(1 + more)
     with lampe.patch(model, "lampe", check=False) as handle, handle.prompt(PROMPT):
         cache = lampe.growing_cache(model)

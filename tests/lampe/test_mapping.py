@@ -65,6 +65,14 @@ def test_a_curve_of_the_models_own_gives_the_mapping_length_itself() -> None:
     small = lampe.Geometry(window=256)
     for length in (300, 512, 1024, 4096):
         expected = int(240 / (1 + math.exp(1 - 0.002 * length)))
-        assert method_of("lampe", curve="llama3", **own).resolved(small, length).mapping_length == expected
-    assert method_of("lampe", **own | {"ceiling": 900.0}).resolved(small, 4096).mapping_length == 255
-    assert method_of("lampe", **own | {"intercept": -9e9}).resolved(small, 4096).mapping_length == 32 + 8 + 1
+        assert (
+            method_of("lampe", curve="llama3", **own).resolved(small, length).mapping_length
+            == expected
+        )
+    assert (
+        method_of("lampe", **own | {"ceiling": 900.0}).resolved(small, 4096).mapping_length == 255
+    )
+    assert (
+        method_of("lampe", **own | {"intercept": -9e9}).resolved(small, 4096).mapping_length
+        == 32 + 8 + 1
+    )

@@ -42,18 +42,54 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
         ("lampe:head=3", {}, "settings are arguments of their own"),
         ("lamp", {}, "unknown method 'lamp' .did you mean 'lampe'"),
         ("yam", {}, "unknown method 'yam' .did you mean 'yarn'"),
-        ("lampe", {"maping_length": 3}, "unknown setting of lampe 'maping_length' .did you mean 'mapping_length'"),
+        (
+            "lampe",
+            {"maping_length": 3},
+            "unknown setting of lampe 'maping_length' .did you mean 'mapping_length'",
+        ),
         ("lampe", {"head": "many"}, "head must be of type int, got 'many'"),
         ("lampe", {"head": True}, "head must be of type int, got True"),
         ("yarn", {"truncate": 1}, "truncate must be of type bool, got 1"),
-        ("lampe", {"mapping_length": 40, "head": 32, "tail": 8}, "mapping_length=40 must exceed head=32 plus tail=8"),
-        ("lampe", {"curve": "llama4"}, "unknown curve of lampe 'llama4' .did you mean 'llama3'|'llama2'"),
-        ("lampe", {"slope": 0.01, "ceiling": 200.0}, "slope, intercept and ceiling make a curve together"),
-        ("lampe", {"slope": math.nan, "intercept": 1.0, "ceiling": 200.0}, "slope=nan must be finite and at least 0"),
-        ("lampe", {"slope": math.inf, "intercept": 1.0, "ceiling": 200.0}, "slope=inf must be finite and at least 0"),
-        ("lampe", {"slope": -0.1, "intercept": 1.0, "ceiling": 200.0}, "slope=-0.1 must be finite and at least 0"),
-        ("lampe", {"slope": 0.1, "intercept": -math.inf, "ceiling": 200.0}, "intercept=-inf must be finite"),
-        ("lampe", {"slope": 0.1, "intercept": 1.0, "ceiling": math.inf}, "ceiling=inf must be positive and finite"),
+        (
+            "lampe",
+            {"mapping_length": 40, "head": 32, "tail": 8},
+            "mapping_length=40 must exceed head=32 plus tail=8",
+        ),
+        (
+            "lampe",
+            {"curve": "llama4"},
+            "unknown curve of lampe 'llama4' .did you mean 'llama3'|'llama2'",
+        ),
+        (
+            "lampe",
+            {"slope": 0.01, "ceiling": 200.0},
+            "slope, intercept and ceiling make a curve together",
+        ),
+        (
+            "lampe",
+            {"slope": math.nan, "intercept": 1.0, "ceiling": 200.0},
+            "slope=nan must be finite and at least 0",
+        ),
+        (
+            "lampe",
+            {"slope": math.inf, "intercept": 1.0, "ceiling": 200.0},
+            "slope=inf must be finite and at least 0",
+        ),
+        (
+            "lampe",
+            {"slope": -0.1, "intercept": 1.0, "ceiling": 200.0},
+            "slope=-0.1 must be finite and at least 0",
+        ),
+        (
+            "lampe",
+            {"slope": 0.1, "intercept": -math.inf, "ceiling": 200.0},
+            "intercept=-inf must be finite",
+        ),
+        (
+            "lampe",
+            {"slope": 0.1, "intercept": 1.0, "ceiling": math.inf},
+            "ceiling=inf must be positive and finite",
+        ),
         ("dca", {"temperature_rate": 0.1}, "temperature_rate=0.1 grows from a number"),
         ("dca", {"temperature_rate": -2, "temperature": 1.0}, "leaves no positive temperature"),
         ("lampe", {"variant": "papr"}, "unknown variant of lampe 'papr' .did you mean 'paper'"),
@@ -71,7 +107,11 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
         ("string", {"shift": 4, "local": 9}, "local=9 must lie between 0 and shift=4"),
         ("dca", {"chunk_size": 100, "cap": 50}, "cap=50 is below chunk_size=100"),
         ("chunkllama", {"local_window": 200}, "local_window=200 must lie between 0 and 192"),
-        ("dca", {"temperature": "warm"}, "temperature='warm' is neither a positive number nor one of"),
+        (
+            "dca",
+            {"temperature": "warm"},
+            "temperature='warm' is neither a positive number nor one of",
+        ),
         ("dca", {"temperature": -1}, "temperature=-1 is neither"),
     ],
 )
@@ -82,12 +122,16 @@ def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], me
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_use(name: str) -> None:
+def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_use(
+    name: str,
+) -> None:
     """Gemma 4's: a quarter of the pairs turn, the others stand still."""
     rope = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
     geometry = lampe.Geometry(window=256, head_dim=64, rope_parameters=rope)
     if name in ("yarn", "dynamic-ntk"):
-        with pytest.raises(lampe.BadSetting, match=r"a share of its pairs.*use pi, or a method of positions"):
+        with pytest.raises(
+            lampe.BadSetting, match=r"a share of its pairs.*use pi, or a method of positions"
+        ):
             method_of(name).encode(geometry, 1024)
         return
     speeds = method_of(name).encode(geometry, 1024).rope.inv_freq
@@ -104,15 +148,21 @@ def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_
         ("yarn", lampe.Temperature(0.1 * math.log(4) + 1)),
     ],
 )
-def test_every_index_method_takes_a_temperature(name: str, setting: str | float, expected: lampe.Temperature) -> None:
+def test_every_index_method_takes_a_temperature(
+    name: str, setting: str | float, expected: lampe.Temperature
+) -> None:
     assert method_of(name, temperature=setting).encode(SMALL, 1024).temperature == expected
 
 
 @pytest.mark.parametrize("name", INDEX)
 def test_a_temperature_can_grow_with_the_length(name: str) -> None:
     method = method_of(name, temperature=1.1, temperature_rate=0.2)
-    squares = [method.encode(SMALL, length).temperature.factor ** 2 for length in (64, 256, 1024, 4096)]
-    assert squares == pytest.approx([1.21, 1.21, 1.21 + 0.2 * math.log(4), 1.21 + 0.2 * math.log(16)])
+    squares = [
+        method.encode(SMALL, length).temperature.factor ** 2 for length in (64, 256, 1024, 4096)
+    ]
+    assert squares == pytest.approx(
+        [1.21, 1.21, 1.21 + 0.2 * math.log(4), 1.21 + 0.2 * math.log(16)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor
     return out
 
 
-def test_original_equals_unpatched_and_unpatching_restores_every_bit(model: LlamaForCausalLM) -> None:
+def test_original_equals_unpatched_and_unpatching_restores_every_bit(
+    model: LlamaForCausalLM,
+) -> None:
     ids = random_ids(60)
     logits, tokens = model(ids).logits, _generate(model, ids)
     with lampe.patch(model, "original"):
@@ -61,7 +63,9 @@ def test_original_equals_unpatched_and_unpatching_restores_every_bit(model: Llam
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_cached_decoding_equals_one_forward_of_the_frozen_plan(model: LlamaForCausalLM, name: str) -> None:
+def test_cached_decoding_equals_one_forward_of_the_frozen_plan(
+    model: LlamaForCausalLM, name: str
+) -> None:
     ids, prompt = random_ids(230), 210
     with lampe.patch(model, name) as handle:
         with handle.prompt(prompt):
@@ -82,7 +86,9 @@ def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, n
         cache, parts = DynamicCache(), []
         with handle.prompt(200):
             for begin in range(0, 200, 37):
-                parts.append(model(ids[:, begin : begin + 37], past_key_values=cache, use_cache=True).logits)
+                parts.append(
+                    model(ids[:, begin : begin + 37], past_key_values=cache, use_cache=True).logits
+                )
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=0)
 
 
@@ -110,11 +116,17 @@ def test_a_token_that_answers_another_prompt_than_the_last_is_refused_until_its_
         expected = answer()
         model(second)
         for _ in range(2):
-            with pytest.raises(lampe.UnsupportedModel, match="token 91 is no answer to the last prompt, of 150 tokens"):
+            with pytest.raises(
+                lampe.UnsupportedModel,
+                match="token 91 is no answer to the last prompt, of 150 tokens",
+            ):
                 answer()
         with handle.prompt(90):
             torch.testing.assert_close(answer(), expected)
-    with lampe.patch(model, "lampe"), pytest.raises(lampe.UnsupportedModel, match="the last prompt, of 0 tokens"):
+    with (
+        lampe.patch(model, "lampe"),
+        pytest.raises(lampe.UnsupportedModel, match="the last prompt, of 0 tokens"),
+    ):
         answer()
 
 
@@ -128,7 +140,9 @@ def test_a_prompt_without_tokens_cannot_be_stated(model: LlamaForCausalLM, lengt
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("lengths", [(200, 90, 30), (90,)])
-def test_padded_rows_equal_each_row_alone(model: LlamaForCausalLM, side: str, lengths: tuple[int, ...]) -> None:
+def test_padded_rows_equal_each_row_alone(
+    model: LlamaForCausalLM, side: str, lengths: tuple[int, ...]
+) -> None:
     rows = [random_ids(length) for length in lengths]
     batch, mask = (torch.zeros(len(lengths), 200, dtype=torch.long) for _ in range(2))
     spots = [slice(200 - n, 200) if side == "left" else slice(0, n) for n in lengths]
@@ -215,8 +229,16 @@ def test_the_window_is_warned_of_once_and_named(model: LlamaForCausalLM) -> None
 @pytest.mark.parametrize(
     ("method", "settings", "said"),
     [
-        ("lampe", {"mapping_length": 63}, "100 tokens and 2 of its answer reaches relative position 64, beyond"),
-        ("lampe", {"mapping_length": 63, "variant": "paper"}, "100 tokens and 2 of its answer reaches"),
+        (
+            "lampe",
+            {"mapping_length": 63},
+            "100 tokens and 2 of its answer reaches relative position 64, beyond",
+        ),
+        (
+            "lampe",
+            {"mapping_length": 63, "variant": "paper"},
+            "100 tokens and 2 of its answer reaches",
+        ),
         ("lampe+pi", {"mapping_length": 63}, None),
         ("lampe", {"mapping_length": 50, "variant": "sw-map"}, None),
         ("rerope", {}, None),
@@ -259,13 +281,18 @@ def _sliding(window: int, size: int) -> MistralForCausalLM:
 def test_a_model_whose_sliding_windows_are_all_small_is_left_as_it_is_with_a_warning() -> None:
     model, ids = _sliding(window=64, size=16), random_ids(150)
     before = model(ids).logits
-    with pytest.warns(lampe.PositionWarning, match="lampe changes nothing; load the model without its sliding window"):
+    with pytest.warns(
+        lampe.PositionWarning,
+        match="lampe changes nothing; load the model without its sliding window",
+    ):
         handle = lampe.patch(model)
     with handle:
         torch.testing.assert_close(model(ids).logits, before, atol=1e-5, rtol=0)
 
 
-def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models_within_it() -> None:
+def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models_within_it() -> (
+    None
+):
     """And goes on doing so where the cache has forgotten the first tokens."""
     model, ids = _sliding(window=24, size=64), random_ids(150)
     before = model(ids).logits
@@ -275,7 +302,10 @@ def test_a_method_changes_a_layer_whose_sliding_window_is_larger_than_the_models
         torch.testing.assert_close(model(ids).logits, oracle, atol=1e-4, rtol=0)
         assert float((oracle - before).abs().max()) > 1e-3
         cache = DynamicCache(config=model.config)
-        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in ids.split(37, dim=1)]
+        parts = [
+            model(part, past_key_values=cache, use_cache=True).logits
+            for part in ids.split(37, dim=1)
+        ]
         torch.testing.assert_close(torch.cat(parts, 1), oracle, atol=1e-4, rtol=0)
 
 
@@ -308,7 +338,9 @@ def test_a_plan_that_misses_pairs_is_refused(model: LlamaForCausalLM) -> None:
         def plan(self, geometry: lampe.Geometry, length: int) -> lampe.PositionPlan:
             return lampe.PositionPlan((lampe.Region(0, 3), lampe.Region(5, None, name="far")))
 
-    with pytest.raises(lampe.BadSetting, match="pairs not covered exactly once: block distances from 3 on"):
+    with pytest.raises(
+        lampe.BadSetting, match="pairs not covered exactly once: block distances from 3 on"
+    ):
         lampe.patch(model, Gap())
 
 
@@ -321,12 +353,22 @@ def test_every_backend_name_works(model: LlamaForCausalLM) -> None:
 
 
 def test_what_cannot_be_patched_is_refused_with_a_reason(model: LlamaForCausalLM) -> None:
-    learned = GPT2LMHeadModel(GPT2Config(n_embd=32, n_head=2, n_layer=1, vocab_size=64, bos_token_id=0, eos_token_id=0))
-    with pytest.raises(lampe.UnsupportedModel, match="'gpt2' describes no rope: it has positions of another kind, or"):
+    learned = GPT2LMHeadModel(
+        GPT2Config(n_embd=32, n_head=2, n_layer=1, vocab_size=64, bos_token_id=0, eos_token_id=0)
+    )
+    with pytest.raises(
+        lampe.UnsupportedModel,
+        match="'gpt2' describes no rope: it has positions of another kind, or",
+    ):
         lampe.patch(learned)
-    with pytest.raises(lampe.UnsupportedModel, match=r"'mpt' describes no rope: it biases logits by distance .ALiBi"):
+    with pytest.raises(
+        lampe.UnsupportedModel,
+        match=r"'mpt' describes no rope: it biases logits by distance .ALiBi",
+    ):
         lampe.geometry_of(MptConfig())
-    with pytest.raises(lampe.UnsupportedModel, match=r"'gptj' describes no rope: .* or rotates in code of its own"):
+    with pytest.raises(
+        lampe.UnsupportedModel, match=r"'gptj' describes no rope: .* or rotates in code of its own"
+    ):
         lampe.geometry_of(GPTJConfig())
     with pytest.raises(lampe.UnknownName, match="attention backend"):
         lampe.patch(model, attention="blockwize")
@@ -339,13 +381,20 @@ def test_what_cannot_be_patched_is_refused_with_a_reason(model: LlamaForCausalLM
 @pytest.mark.parametrize("thing", [None, "org/name", torch.nn.Linear(1, 1)])
 def test_what_is_no_model_is_refused(thing: object) -> None:
     for act in (lampe.patch, lampe.unpatch, lampe.explain):
-        with pytest.raises(lampe.UnsupportedModel, match=f"a {type(thing).__name__} is no model of transformers"):
+        with pytest.raises(
+            lampe.UnsupportedModel, match=f"a {type(thing).__name__} is no model of transformers"
+        ):
             act(thing)
 
 
-def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(model: LlamaForCausalLM) -> None:
+def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(
+    model: LlamaForCausalLM,
+) -> None:
     other = LlamaForCausalLM(model.config)
-    with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="shares its configuration"):
+    with (
+        lampe.patch(model),
+        pytest.raises(lampe.UnsupportedModel, match="shares its configuration"),
+    ):
         other(random_ids(5))
 
 
@@ -366,10 +415,17 @@ def test_a_patch_comes_off_once(model: LlamaForCausalLM) -> None:
 
 def _seeing(attention: dict[str, str]) -> LlavaForConditionalGeneration:
     """A small Llava whose image is four tokens, each the last of the vocabulary."""
-    text = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": WINDOW}
+    text = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "max_position_embeddings": WINDOW,
+    }
     vision = {"hidden_size": 32, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
     config = LlavaConfig(
-        text_config=LlamaConfig(**text, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.15),
+        text_config=LlamaConfig(
+            **text, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.15
+        ),
         vision_config=CLIPVisionConfig(**vision, num_hidden_layers=2, num_attention_heads=2),
         image_token_index=127,
     )
@@ -377,11 +433,17 @@ def _seeing(attention: dict[str, str]) -> LlavaForConditionalGeneration:
 
 
 def test_a_vision_tower_keeps_its_own_attention_and_every_part_gets_its_own_back() -> None:
-    model, ids = _seeing({"": "sdpa", "text_config": "sdpa", "vision_config": "eager"}), random_ids(100).clamp(max=126)
+    model, ids = (
+        _seeing({"": "sdpa", "text_config": "sdpa", "vision_config": "eager"}),
+        random_ids(100).clamp(max=126),
+    )
     ids[0, 5:9] = 127
     image = torch.randn(1, 3, 28, 28)
     configs = (model.config, model.config.text_config, model.config.vision_config)
-    before, logits = [each._attn_implementation for each in configs], model(ids, pixel_values=image).logits
+    before, logits = (
+        [each._attn_implementation for each in configs],
+        model(ids, pixel_values=image).logits,
+    )
     with lampe.patch(model, "original") as handle:
         assert model.config.vision_config._attn_implementation == "eager"
         assert len(handle.layers.of) == 2
@@ -399,7 +461,9 @@ def test_a_refused_patch_leaves_the_model_as_it_was(model: LlamaForCausalLM) -> 
 
 def test_the_self_check_finds_attention_that_is_not_what_it_seems(model: LlamaForCausalLM) -> None:
     """A cap on the logits that is not handed to attention is one that only answers can tell of."""
-    model.model.layers[0].self_attn.o_proj.register_forward_hook(lambda module, inputs, output: output * (1 + count()))
+    model.model.layers[0].self_attn.o_proj.register_forward_hook(
+        lambda module, inputs, output: output * (1 + count())
+    )
     seen: list[int] = []
 
     def count() -> int:
@@ -410,31 +474,40 @@ def test_the_self_check_finds_attention_that_is_not_what_it_seems(model: LlamaFo
         lampe.patch(model)
 
 
-def test_the_probe_finds_a_rope_that_the_configuration_does_not_tell_of(model: LlamaForCausalLM) -> None:
+def test_the_probe_finds_a_rope_that_the_configuration_does_not_tell_of(
+    model: LlamaForCausalLM,
+) -> None:
     model.model.rotary_emb.inv_freq.mul_(0.9)
     with pytest.raises(lampe.UnsupportedModel, match="not those that its configuration describes"):
         lampe.patch(model)
 
 
-def test_the_probe_finds_a_norm_after_the_rotation(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_finds_a_norm_after_the_rotation(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apply = modeling_llama.apply_rotary_pos_emb
     weight = torch.rand(16) + 0.5
     normed = lambda *inputs, **options: tuple(x * weight for x in apply(*inputs, **options))  # noqa: E731
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", normed)
-    with pytest.raises(lampe.UnsupportedModel, match="a norm with weights after the rotation, for one"):
+    with pytest.raises(
+        lampe.UnsupportedModel, match="a norm with weights after the rotation, for one"
+    ):
         lampe.patch(model)
 
 
 def test_the_probe_finds_positions_that_reach_more_than_attention(model: LlamaForCausalLM) -> None:
     """Here a layer's output depends on the cos that it is handed."""
     model.model.layers[1].register_forward_hook(
-        lambda module, inputs, options, output: output + options["position_embeddings"][1].mean(), with_kwargs=True
+        lambda module, inputs, options, output: output + options["position_embeddings"][1].mean(),
+        with_kwargs=True,
     )
     with pytest.raises(lampe.UnsupportedModel, match="reach more of it than the queries and keys"):
         lampe.patch(model)
 
 
-def test_the_self_check_finds_a_leak_from_the_future(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_check_finds_a_leak_from_the_future(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Leaky(lampe.Region):
         def span(self, query: Tensor) -> tuple[Tensor, Tensor]:
             return torch.zeros_like(query), torch.full_like(query, int(query.max()))
@@ -450,5 +523,8 @@ def test_the_self_check_finds_a_leak_from_the_future(model: LlamaForCausalLM, mo
 def test_attention_that_the_probe_did_not_hear_is_refused(model: LlamaForCausalLM) -> None:
     """As that of a text's tokens over an image."""
     query = torch.randn(1, 4, 5, 16)
-    with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="attends to more than the tokens of a text"):
+    with (
+        lampe.patch(model),
+        pytest.raises(lampe.UnsupportedModel, match="attends to more than the tokens of a text"),
+    ):
         AttentionInterface()["lampe"](model.lm_head, query, query, query, None)

@@ -29,7 +29,9 @@ def test_decode_continues_the_frozen_plan(generated: int) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("length", [1, 2, 40, 63, 64, 65, 191, 192, 193, 255, 256, 257, 511, 700, 1023])
+@pytest.mark.parametrize(
+    "length", [1, 2, 40, 63, 64, 65, 191, 192, 193, 255, 256, 257, 511, 700, 1023]
+)
 def test_every_causal_pair_is_covered_once(name: str, length: int) -> None:
     plan = method_of(name).encode(WINDOW, length).plan
     assert plan.coverage_fault() is None
@@ -39,7 +41,9 @@ def test_every_causal_pair_is_covered_once(name: str, length: int) -> None:
     assert plan.largest(length) == pytest.approx(float(matrix[causal].max()))
 
 
-@pytest.mark.parametrize("name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"])
+@pytest.mark.parametrize(
+    "name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"]
+)
 @pytest.mark.parametrize("length", [256, 512, 1024, 4096, 16384])
 def test_default_positions_stay_inside_the_window(name: str, length: int) -> None:
     assert method_of(name).encode(WINDOW, length).plan.largest(length) < WINDOW.window
@@ -78,7 +82,9 @@ def test_the_verdict_on_coverage_agrees_with_counting(block: int) -> None:
     edges = [(0, 2), (2, 5), (5, None), (0, None), (1, 5)]
     index = torch.arange(20)
     for first, second in itertools.product(edges, edges):
-        plan = lampe.PositionPlan((lampe.Region(*first, block=block), lampe.Region(*second, block=block)))
+        plan = lampe.PositionPlan(
+            (lampe.Region(*first, block=block), lampe.Region(*second, block=block))
+        )
         counts = sum(region.owns(index[:, None], index[None, :]).int() for region in plan)
         once = torch.equal(torch.as_tensor(counts), torch.ones(20, 20).tril().int())
         assert once is (plan.coverage_fault() is None)

@@ -53,7 +53,10 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
             return {"chunk_size": chunk, "cap": chunk + draw(st.integers(0, 30))}
         case "chunkllama":
             length = draw(st.integers(3, 40))
-            return {"pretraining_length": length, "local_window": draw(st.integers(1, length * 3 // 4 - 1))}
+            return {
+                "pretraining_length": length,
+                "local_window": draw(st.integers(1, length * 3 // 4 - 1)),
+            }
         case "leaky-rerope":
             return {"window_size": draw(SMALL), "factor": draw(SMALL)}
     return {"window_size": draw(SMALL)}
@@ -68,7 +71,9 @@ def _encoding(method: lampe.Method, prompt: int, query: int | None = None) -> la
         encoding = method.encode(GEOMETRY, prompt)
         if query is None or query < prompt:
             return encoding
-        return dataclasses.replace(encoding, plan=method.answering(GEOMETRY, prompt, query + 1) or encoding.plan)
+        return dataclasses.replace(
+            encoding, plan=method.answering(GEOMETRY, prompt, query + 1) or encoding.plan
+        )
     except lampe.BadSetting:
         assume(False)
         raise
@@ -95,7 +100,9 @@ def test_prompt_and_answer_have_the_positions_of_the_formula(
     for query in [*range(0, prompt, 3), *range(prompt - 1, prompt + answer)]:
         plan = whole if query < prompt else _encoding(method, prompt, query).plan
         expected = [formula(query, key, prompt, **chosen) for key in range(query + 1)]
-        assert _row(plan, query) == [pytest.approx([float(x) for x in cell], abs=1e-9) for cell in expected]
+        assert _row(plan, query) == [
+            pytest.approx([float(x) for x in cell], abs=1e-9) for cell in expected
+        ]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -108,24 +115,33 @@ def test_defaults_cover_every_causal_pair_once(name: str, window: int, length: i
     assert torch.equal(counts, torch.ones(length, length).tril().int())
 
 
-@pytest.mark.parametrize("name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"])
+@pytest.mark.parametrize(
+    "name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"]
+)
 @EXAMPLES
 @given(window=st.integers(32, 3000), length=st.integers(1, 100_000))
-def test_defaults_stay_inside_the_window_and_true_nearby(name: str, window: int, length: int) -> None:
+def test_defaults_stay_inside_the_window_and_true_nearby(
+    name: str, window: int, length: int
+) -> None:
     plan = method_of(name).encode(lampe.Geometry(window=window), length).plan
     if length > window or name == "lampe":
         assert plan.largest(length) < window
     near = torch.arange(max(0, length - window // 8), length)
     if name not in ("dca", "chunkllama"):
-        assert torch.equal(plan.relative(torch.tensor(length - 1), near), (length - 1 - near).double())
+        assert torch.equal(
+            plan.relative(torch.tensor(length - 1), near), (length - 1 - near).double()
+        )
 
 
 @pytest.mark.parametrize(
-    "name", ["rerope", "leaky-rerope", "selfextend", "lampe continuous", "lampe paper", "lampe separable"]
+    "name",
+    ["rerope", "leaky-rerope", "selfextend", "lampe continuous", "lampe paper", "lampe separable"],
 )
 @EXAMPLES
 @given(data=st.data(), length=LENGTHS)
-def test_positions_never_fall_with_distance_nor_leap(name: str, data: st.DataObject, length: int) -> None:
+def test_positions_never_fall_with_distance_nor_leap(
+    name: str, data: st.DataObject, length: int
+) -> None:
     """One token further is at most one position further; where groups meet the neighbours, at most two."""
     chosen = data.draw(hyper_parameters(name))
     matrix = method_of(name.split()[0], **chosen).encode(GEOMETRY, length).plan.matrix(length)
@@ -136,7 +152,8 @@ def test_positions_never_fall_with_distance_nor_leap(name: str, data: st.DataObj
     if name not in ("selfextend", "lampe separable"):
         for distance in range(length):
             torch.testing.assert_close(
-                matrix.diagonal(-distance), matrix[-1, length - 1 - distance].expand(length - distance)
+                matrix.diagonal(-distance),
+                matrix[-1, length - 1 - distance].expand(length - distance),
             )
 
 
@@ -148,7 +165,9 @@ def test_lampe_ends_where_its_pieces_do(data: st.DataObject, length: int) -> Non
     head, tail, mapping = chosen["head"], chosen["tail"], chosen["mapping_length"]
     assume(length > mapping)
     rows = {
-        variant: method_of("lampe", **{**chosen, "variant": variant}).encode(GEOMETRY, length).plan.matrix(length)
+        variant: method_of("lampe", **{**chosen, "variant": variant})
+        .encode(GEOMETRY, length)
+        .plan.matrix(length)
         for variant in ("continuous", "paper", "separable")
     }
     for matrix in rows.values():
@@ -166,7 +185,9 @@ IDENTITIES: dict[str, Any] = {
     "selfextend": st.fixed_dictionaries({"group_size": st.just(1), "window_size": SMALL}),
     "leaky-rerope": st.fixed_dictionaries({"factor": st.just(1), "window_size": SMALL}),
     "string": SMALL.map(lambda shift: {"shift": shift, "local": shift}),
-    "lampe": st.tuples(SMALL, SMALL).map(lambda ends: {"head": ends[0], "tail": ends[1], "mapping_length": 60}),
+    "lampe": st.tuples(SMALL, SMALL).map(
+        lambda ends: {"head": ends[0], "tail": ends[1], "mapping_length": 60}
+    ),
     "rerope": st.just({"window_size": 60}),
     "dca": st.just({"chunk_size": 60, "cap": 70}),
     "pi": st.just({"factor": 1}),
@@ -178,12 +199,16 @@ IDENTITIES: dict[str, Any] = {
 @pytest.mark.parametrize("name", IDENTITIES)
 @EXAMPLES
 @given(data=st.data(), length=LENGTHS)
-def test_at_their_identity_limits_methods_are_plain_rope(name: str, data: st.DataObject, length: int) -> None:
+def test_at_their_identity_limits_methods_are_plain_rope(
+    name: str, data: st.DataObject, length: int
+) -> None:
     """For LaMPE that is m = l, for those with a window of exact positions one as long as the prompt."""
     encoding = method_of(name, **data.draw(IDENTITIES[name])).encode(GEOMETRY, length)
     plain = method_of("original").encode(GEOMETRY, length)
     assert encoding.rope == plain.rope
-    assert torch.equal(encoding.plan.matrix(length).nan_to_num(-1), plain.plan.matrix(length).nan_to_num(-1))
+    assert torch.equal(
+        encoding.plan.matrix(length).nan_to_num(-1), plain.plan.matrix(length).nan_to_num(-1)
+    )
 
 
 def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,11 +221,16 @@ def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("backend", ["blockwise"])
 @pytest.mark.parametrize("name", NAMES)
 @EXAMPLES
-@given(data=st.data(), prompt=st.integers(1, 80), answer=st.integers(0, 4), chunk=st.integers(1, 80))
+@given(
+    data=st.data(), prompt=st.integers(1, 80), answer=st.integers(0, 4), chunk=st.integers(1, 80)
+)
 def test_a_prompt_in_chunks_then_an_answer_equals_the_oracle_row_by_row(
     backend: str, name: str, data: st.DataObject, prompt: int, answer: int, chunk: int
 ) -> None:
-    method, length = method_of(name.split()[0], **data.draw(hyper_parameters(name))), prompt + answer
+    method, length = (
+        method_of(name.split()[0], **data.draw(hyper_parameters(name))),
+        prompt + answer,
+    )
     encodings = [_encoding(method, prompt, query) for query in (0, *range(prompt, length))]
     starts = [*range(0, prompt, chunk), *range(prompt, length)]
     (q, k, v), begun = _inputs(length), [encodings[max(0, start - prompt + 1)] for start in starts]
@@ -215,8 +245,13 @@ def test_a_prompt_in_chunks_then_an_answer_equals_the_oracle_row_by_row(
 @pytest.mark.parametrize("name", INDEX)
 @EXAMPLES
 @given(length=st.integers(1, 100), factor=st.floats(0.5, 2))
-def test_a_temperature_multiplies_logits_by_its_square(backend: str, name: str, length: int, factor: float) -> None:
-    cold, warm = (method_of(name, temperature=setting).encode(GEOMETRY, length) for setting in ("none", factor))
+def test_a_temperature_multiplies_logits_by_its_square(
+    backend: str, name: str, length: int, factor: float
+) -> None:
+    cold, warm = (
+        method_of(name, temperature=setting).encode(GEOMETRY, length)
+        for setting in ("none", factor)
+    )
     assert dataclasses.replace(warm, temperature=lampe.Temperature()) == cold
     ours = BACKENDS[backend](*_inputs(length), warm, scale=0.35)
     torch.testing.assert_close(
@@ -237,7 +272,9 @@ def test_a_curve_rises_to_its_ceiling(curve: str, length: int, more: int) -> Non
 @pytest.mark.parametrize("curve", PUBLISHED)
 @EXAMPLES
 @given(length=st.integers(1, 1_000_000), times=st.integers(1, 64))
-def test_a_curve_in_units_of_a_window_is_the_same_curve(curve: str, length: int, times: int) -> None:
+def test_a_curve_in_units_of_a_window_is_the_same_curve(
+    curve: str, length: int, times: int
+) -> None:
     """To the floor of a position, which is as many positions of the larger window."""
     own = PUBLISHED[curve]
     larger = own.in_units_of(own.window * times)

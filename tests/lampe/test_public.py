@@ -14,5 +14,9 @@ def test_public_names() -> None:
 
 
 def test_public_names_are_documented() -> None:
-    undocumented = [name for name in lampe.__all__ if callable(thing := getattr(lampe, name)) and not thing.__doc__]
+    undocumented = [
+        name
+        for name in lampe.__all__
+        if callable(thing := getattr(lampe, name)) and not thing.__doc__
+    ]
     assert not undocumented

@@ -79,7 +79,9 @@ DRIFTING = {
     2: "19 18 17 16 15 14 13 12 11 11 11 10 10 9 9 9 8 8 8 7 7 6 6 6 5 5 4 4 4 3 3 2 1 0",
     4: "21 20 19 18 17 16 15 14 13 11 11 10 10 9 9 9 8 8 8 7 7 6 6 6 5 5 4 4 4 3 3 2 3 2 1 0",
 }
-TWO_REGIONS_FIRST = "14 14 14 13 13 13 12 12 11 11 11 10 10 10 9 9 8 8 8 7 7 7 6 6 5 5 5 4 4 3 2 1 0"
+TWO_REGIONS_FIRST = (
+    "14 14 14 13 13 13 12 12 11 11 11 10 10 10 9 9 8 8 8 7 7 7 6 6 5 5 5 4 4 3 2 1 0"
+)
 FIXED_ANSWERS = {
     1: "9 8 7 6 6 5 5 5 4 4 3 3 3 3 2 1 0",
     5: "13 12 11 10 9 8 7 7 6 6 5 5 5 4 4 3 3 3 2 1 0",
@@ -90,7 +92,9 @@ def _row(plan: lampe.PositionPlan, query: int) -> str:
     """The positions of a query at each key, ``a|b`` where two regions own the pair."""
     i, keys = torch.tensor([query]), torch.arange(query + 1)
     owned = [(region.owns(i, keys), region.relative(i, keys)) for region in plan]
-    cells = ["|".join(f"{float(at[key]):g}" for has, at in owned if has[key]) for key in keys.tolist()]
+    cells = [
+        "|".join(f"{float(at[key]):g}" for has, at in owned if has[key]) for key in keys.tolist()
+    ]
     return " ".join(cells)
 
 
@@ -151,7 +155,9 @@ def test_two_regions() -> None:
 
 @pytest.mark.parametrize("generated", DRIFTING)
 def test_answers_of_three_regions_drift(generated: int) -> None:
-    answer = method_of("lampe", variant="reference", **SMALL).answering(GEOMETRY, 32, 32 + generated)
+    answer = method_of("lampe", variant="reference", **SMALL).answering(
+        GEOMETRY, 32, 32 + generated
+    )
     assert answer is not None
     assert _row(answer, 31 + generated) == DRIFTING[generated]
 
@@ -185,12 +191,16 @@ def test_short_prompts_keep_true_distances() -> None:
         ("sw-map", 4, 5, "cannot answer a prompt of 4 tokens"),
     ],
 )
-def test_where_the_release_breaks_we_refuse(variant: str, length: int, stop: int, message: str) -> None:
+def test_where_the_release_breaks_we_refuse(
+    variant: str, length: int, stop: int, message: str
+) -> None:
     with pytest.raises(BadSetting, match=message):
         method_of("lampe", variant=variant, **SMALL).answering(GEOMETRY, length, stop)
 
 
-@pytest.mark.parametrize("settings", [{"head": 0}, {"tail": 0}, {"tail": 40}, {"head": 15, "tail": 20}])
+@pytest.mark.parametrize(
+    "settings", [{"head": 0}, {"tail": 0}, {"tail": 40}, {"head": 15, "tail": 20}]
+)
 def test_settings_that_the_release_cannot_take_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(BadSetting):
         method_of("lampe", variant="reference", **(SMALL | settings)).encode(GEOMETRY, 32)
@@ -215,7 +225,9 @@ def test_pairs_count_as_in_the_oracle(name: str, settings: dict[str, int | str])
         atol=2e-5,
         rtol=0,
     )
-    answer = dataclasses.replace(encoding, plan=method.answering(GEOMETRY, 150, 152) or encoding.plan)
+    answer = dataclasses.replace(
+        encoding, plan=method.answering(GEOMETRY, 150, 152) or encoding.plan
+    )
     q, k, v = torch.randn(1, 4, 1, 16), torch.randn(1, 2, 152, 16), torch.randn(1, 2, 152, 16)
     torch.testing.assert_close(
         BACKENDS["blockwise"](q, k, v, answer, scale=0.25, start=151),
@@ -237,21 +249,32 @@ def test_a_releases_answer_turns_by_the_prompts_rope() -> None:
     """LongRoPE's frequencies change at 64 tokens. In an answer STRING's release has every pair once, as "exact" has,
     and of one layer, cached keys and values are the tokens' alone.
     """
-    factors = {"short_factor": [1.0] * 8, "long_factor": [float(1 + pair) for pair in range(8)], "factor": 4.0}
+    factors = {
+        "short_factor": [1.0] * 8,
+        "long_factor": [float(1 + pair) for pair in range(8)],
+        "factor": 4.0,
+    }
     config = llama(layers=1).config
-    config.rope_parameters |= {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
+    config.rope_parameters |= {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": 64,
+        **factors,
+    }
     model, ids, answers = LlamaForCausalLM(config).eval(), random_ids(75), []
     for variant in ("exact", "reference"):
         with lampe.patch(model, "string", shift=20, local=5, variant=variant):
             cache = model(ids[:, :60], use_cache=True).past_key_values
-            steps = [model(ids[:, at : at + 1], past_key_values=cache).logits for at in range(60, 75)]
+            steps = [
+                model(ids[:, at : at + 1], past_key_values=cache).logits for at in range(60, 75)
+            ]
         answers.append(torch.cat(steps))
     torch.testing.assert_close(*answers, atol=1e-4, rtol=0)
 
 
 def test_chunkllamas_cached_keys_keep_their_temperature() -> None:
     steady, drifting = (
-        method_of("chunkllama", variant=variant).encode(GEOMETRY, 100) for variant in ("steady", "reference")
+        method_of("chunkllama", variant=variant).encode(GEOMETRY, 100)
+        for variant in ("steady", "reference")
     )
     index = torch.tensor([0, 99, 100, 199])
     assert steady.temperature.drift(index) is None

@@ -45,9 +45,13 @@ def test_yarn_without_truncation() -> None:
     )
 
 
-@pytest.mark.parametrize(("factor", "scaling"), [(1.5, 1.040547), (2, 1.069315), (4, 1.138629436), (32, 1.346574)])
+@pytest.mark.parametrize(
+    ("factor", "scaling"), [(1.5, 1.040547), (2, 1.069315), (4, 1.138629436), (32, 1.346574)]
+)
 def test_yarn_scales_cos_and_sin(factor: float, scaling: float) -> None:
-    assert method_of("yarn", factor=factor).encode(LLAMA2, 16384).rope.scaling == pytest.approx(scaling, rel=1e-6)
+    assert method_of("yarn", factor=factor).encode(LLAMA2, 16384).rope.scaling == pytest.approx(
+        scaling, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["pi", "ntk", "dynamic-ntk", "yarn"])
@@ -58,7 +62,10 @@ def test_a_prompt_that_fits_keeps_the_models_own_rope(name: str, length: int) ->
 
 def test_the_factor_follows_the_prompt() -> None:
     assert method_of("pi").encode(LLAMA2, 10240).rope.inv_freq[0] == pytest.approx(1 / 2.5)
-    assert method_of("yarn").encode(LLAMA2, 16384).rope == method_of("yarn", factor=4).encode(LLAMA2, 16384).rope
+    assert (
+        method_of("yarn").encode(LLAMA2, 16384).rope
+        == method_of("yarn", factor=4).encode(LLAMA2, 16384).rope
+    )
 
 
 @pytest.mark.parametrize("name", ["pi", "ntk", "yarn"])

@@ -51,7 +51,9 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
     ],
     ids=str,
 )
-def test_ways_that_are_greedy_answer_alike(model: LlamaForCausalLM, method: str, way: dict[str, Any]) -> None:
+def test_ways_that_are_greedy_answer_alike(
+    model: LlamaForCausalLM, method: str, way: dict[str, Any]
+) -> None:
     ids = random_ids(150)
     with lampe.patch(model, method):
         assert torch.equal(_answer(model, ids, **way), _answer(model, ids))
@@ -59,14 +61,18 @@ def test_ways_that_are_greedy_answer_alike(model: LlamaForCausalLM, method: str,
 
 @pytest.mark.parametrize("way", [{"prefill_chunk_size": 37}, {"use_cache": False}], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_ways_with_beams_answer_alike(model: LlamaForCausalLM, method: str, way: dict[str, Any]) -> None:
+def test_ways_with_beams_answer_alike(
+    model: LlamaForCausalLM, method: str, way: dict[str, Any]
+) -> None:
     ids, beams = random_ids(150), {"num_beams": 3, "num_return_sequences": 3}
     with lampe.patch(model, method):
         assert torch.equal(_answer(model, ids, **beams, **way), _answer(model, ids, **beams))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(model: LlamaForCausalLM, method: str) -> None:
+def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
+    model: LlamaForCausalLM, method: str
+) -> None:
     """The first chunks hold nothing of the shorter prompt."""
     rows = [random_ids(150), random_ids(50)]
     batch, mask = (torch.zeros(2, 150, dtype=torch.long) for _ in range(2))
@@ -86,7 +92,9 @@ def test_a_batch_in_chunks_that_is_padded_on_the_right_is_refused(model: LlamaFo
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_of_beams_answers_as_each_prompt_alone(model: LlamaForCausalLM, method: str) -> None:
+def test_a_batch_of_beams_answers_as_each_prompt_alone(
+    model: LlamaForCausalLM, method: str
+) -> None:
     ids = random_ids(150, rows=2)
     with lampe.patch(model, method):
         together = _answer(model, ids, num_beams=2)
@@ -115,10 +123,14 @@ def test_a_compiled_model_answers_as_the_plain_one(model: LlamaForCausalLM, meth
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_stays_near_single(model: LlamaForCausalLM, method: str, dtype: torch.dtype) -> None:
+def test_half_precision_stays_near_single(
+    model: LlamaForCausalLM, method: str, dtype: torch.dtype
+) -> None:
     """As near as the unpatched model in that precision is to itself in single."""
     ids, half = random_ids(150), copy.deepcopy(model).to(dtype)
-    for mine, whole in zip(half.modules(), model.modules(), strict=True):  # frequencies stay float32 on loading
+    for mine, whole in zip(
+        half.modules(), model.modules(), strict=True
+    ):  # frequencies stay float32 on loading
         for name, buffer in whole.named_buffers(recurse=False):
             mine.register_buffer(name, buffer.clone(), persistent=False)
     unpatched = (half(ids).logits.float() - model(ids).logits).norm()
@@ -148,11 +160,15 @@ def test_a_turn_goes_on_from_what_earlier_turns_left_in_the_cache(model: LlamaFo
     first, second = random_ids(100), random_ids(60)
     together = torch.cat([first, second], dim=1)
     with lampe.patch(model, "selfextend", **settings):
-        assert torch.equal(_answer(model, together, past_key_values=_read(model, first)), _answer(model, together))
+        assert torch.equal(
+            _answer(model, together, past_key_values=_read(model, first)), _answer(model, together)
+        )
     with lampe.patch(model, "lampe") as handle:
         with handle.prompt(160):
             cache = _read(model, first)
-        assert torch.equal(_answer(model, together, past_key_values=cache), _answer(model, together))
+        assert torch.equal(
+            _answer(model, together, past_key_values=cache), _answer(model, together)
+        )
 
 
 def _read(model: LlamaForCausalLM, ids: Tensor) -> Any:
@@ -211,11 +227,18 @@ def test_a_model_on_devices_chosen_for_it_answers_as_the_plain_one(
         assert torch.equal(_answer(placed, ids.to(placed.device)).cpu(), expected)
 
 
-def test_a_layer_on_disk_answers_as_one_in_memory(model: LlamaForCausalLM, saved: Path, tmp_path: Path) -> None:
+def test_a_layer_on_disk_answers_as_one_in_memory(
+    model: LlamaForCausalLM, saved: Path, tmp_path: Path
+) -> None:
     """accelerate brings its weights in from hooks of its own, put on before our patch or after."""
-    ids, places = random_ids(150), dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm"), "cpu")
+    ids, places = (
+        random_ids(150),
+        dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm"), "cpu"),
+    )
     places |= {"model.rotary_emb": "cpu", "lm_head": "cpu", "model.layers.1": "disk"}
-    placed = LlamaForCausalLM.from_pretrained(saved, device_map=places, offload_folder=tmp_path / "offloaded")
+    placed = LlamaForCausalLM.from_pretrained(
+        saved, device_map=places, offload_folder=tmp_path / "offloaded"
+    )
     before = placed(ids).logits
     with lampe.patch(model, "lampe"), lampe.patch(placed, "lampe"):
         assert torch.equal(_answer(placed, ids, prefill_chunk_size=37), _answer(model, ids))

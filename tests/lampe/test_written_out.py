@@ -32,7 +32,15 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
     ("chunkllama", {"pretraining_length": 20, "local_window": 4}),
     *(
         ("lampe", {"head": 5, "tail": 4, "mapping_length": 14, "variant": variant})
-        for variant in ("continuous", "separable", "paper", "reference", "reference-nodup", "reference-fixed", "sw-map")
+        for variant in (
+            "continuous",
+            "separable",
+            "paper",
+            "reference",
+            "reference-nodup",
+            "reference-fixed",
+            "sw-map",
+        )
     ),
 ]
 
@@ -47,20 +55,30 @@ def _frequencies(name: str, factor: float) -> list[float]:
             theta = THETA * factor ** (2 * PAIRS / (2 * PAIRS - 2))
             return [theta ** (-pair / PAIRS) for pair in range(PAIRS)]
         case "yarn":
-            turns = [2 * PAIRS * math.log(WINDOW / (2 * math.pi * n)) / (2 * math.log(THETA)) for n in (32, 1)]
+            turns = [
+                2 * PAIRS * math.log(WINDOW / (2 * math.pi * n)) / (2 * math.log(THETA))
+                for n in (32, 1)
+            ]
             low, high = max(math.floor(turns[0]), 0), min(math.ceil(turns[1]), 2 * PAIRS - 1)
             ramp = [min(1.0, max(0.0, (pair - low) / (high - low))) for pair in range(PAIRS)]
-            return [speed * (1 - slow) + speed / factor * slow for speed, slow in zip(plain, ramp, strict=True)]
+            return [
+                speed * (1 - slow) + speed / factor * slow
+                for speed, slow in zip(plain, ramp, strict=True)
+            ]
     return plain
 
 
 @torch.no_grad()
-def _written_out(model: LlamaForCausalLM, ids: Tensor, positions: Any, speeds: list[float], heat: Any) -> Tensor:
+def _written_out(
+    model: LlamaForCausalLM, ids: Tensor, positions: Any, speeds: list[float], heat: Any
+) -> Tensor:
     """Logits ``[tokens, vocabulary]``; ``positions(i, j)`` are relative, and ``heat(i)`` multiplies logits."""
     model = copy.deepcopy(model).double()
     layer, hidden = model.model.layers[0], model.model.embed_tokens(ids[0])
     normed, attention = layer.input_layernorm(hidden), layer.self_attn
-    q, k, v = (project(normed).view(len(hidden), -1, 2 * PAIRS) for project in _projections(attention))
+    q, k, v = (
+        project(normed).view(len(hidden), -1, 2 * PAIRS) for project in _projections(attention)
+    )
     k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
     out, speed = torch.zeros_like(q), torch.tensor(speeds, dtype=torch.float64)
     for i in range(len(hidden)):
@@ -108,7 +126,11 @@ def test_methods_of_positions(name: str, settings: dict[str, Any], prompt: int) 
         ours = _read_and_answered(model, ids, prompt)
     formula = FORMULAS[name]
     theirs = _written_out(
-        model, ids, lambda i, j: formula(i, j, prompt, **settings), _frequencies(name, 1), lambda i: 1
+        model,
+        ids,
+        lambda i, j: formula(i, j, prompt, **settings),
+        _frequencies(name, 1),
+        lambda i: 1,
     )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
@@ -143,5 +165,7 @@ def test_released_temperatures(name: str) -> None:
     model, ids, formula = llama(layers=1), random_ids(40 + ANSWER), FORMULAS[name]
     with lampe.patch(model, name, window=16, **settings):
         ours = _read_and_answered(model, ids, 40)
-    theirs = _written_out(model, ids, lambda i, j: formula(i, j, 40, **settings), _frequencies(name, 1), HEATS[name])
+    theirs = _written_out(
+        model, ids, lambda i, j: formula(i, j, 40, **settings), _frequencies(name, 1), HEATS[name]
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)

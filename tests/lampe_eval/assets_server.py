@@ -80,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path not in self.server.files:
             return self.send_error(404)
         content = self.server.files[self.path]
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        start = (
+            int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        )
         if start >= len(content):
             return self.send_error(416)
         self._head(content, start)

@@ -36,8 +36,16 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
 
 def described(model: str) -> dict[str, Any]:
     """What a run says of a model."""
-    card = shipped_card("models", model, ModelCard) if model in names("models") else ModelCard(path=model)
-    return {"fingerprint": f"{card.path}@{REVISION}", "dtype": "bfloat16", "window": card.window or 4096}
+    card = (
+        shipped_card("models", model, ModelCard)
+        if model in names("models")
+        else ModelCard(path=model)
+    )
+    return {
+        "fingerprint": f"{card.path}@{REVISION}",
+        "dtype": "bfloat16",
+        "window": card.window or 4096,
+    }
 
 
 def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
@@ -46,7 +54,9 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
     protocols = {task.bench: BENCHES[task.bench].protocol(protocol) for task in tasks}
     return {
         "models": {model: described(model) for model in models},
-        "methods": {label: {model: _settings(label, model) for model in models} for label in labels},
+        "methods": {
+            label: {model: _settings(label, model) for model in models} for label in labels
+        },
         "protocol": protocol,
         "protocols": {bench: found.model_dump(mode="json") for bench, found in protocols.items()},
         "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
@@ -57,7 +67,11 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
 
 
 def _settings(label: str, model: str) -> dict[str, Any]:
-    card = shipped_card("models", model, ModelCard) if model in names("models") else ModelCard(path=model)
+    card = (
+        shipped_card("models", model, ModelCard)
+        if model in names("models")
+        else ModelCard(path=model)
+    )
     return parse([label])[0].build(card.settings).settings
 
 
@@ -67,7 +81,12 @@ def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
     label, right, wrong = _labels(cell)
     good = index < share(cell) * SAMPLES
     extras = {"all_classes": [right, wrong], "enough": 1}
-    return {"prediction": right if good else wrong, "references": label, "extras": extras, "tokens": 9}
+    return {
+        "prediction": right if good else wrong,
+        "references": label,
+        "extras": extras,
+        "tokens": 9,
+    }
 
 
 def _labels(cell: Cell) -> tuple[Any, str, str]:

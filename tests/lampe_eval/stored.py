@@ -10,7 +10,12 @@ from lampe_eval.store import Cell, Store
 DEPTHS = (0, 50, 100)
 
 
-def run(folder: Path, found: Mapping[str, Mapping[int, Sequence[bool | None]]], seed: int = 0, **changes: Any) -> Store:
+def run(
+    folder: Path,
+    found: Mapping[str, Mapping[int, Sequence[bool | None]]],
+    seed: int = 0,
+    **changes: Any,
+) -> Store:
     """A run of niah/grid by method and length: whether each sample's needle was found; None for an error.
 
     Each cell is planned with as many samples as the longest has; those that are not told are missing.
@@ -20,19 +25,33 @@ def run(folder: Path, found: Mapping[str, Mapping[int, Sequence[bool | None]]], 
     """
     store = _store(folder, ["niah/grid"], found, seed=seed, **changes)
     samples = max(len(answers) for lengths in found.values() for answers in lengths.values())
-    cells = {Cell("pocket", method, "niah", "grid", n): samples for method, ls in found.items() for n in ls}
+    cells = {
+        Cell("pocket", method, "niah", "grid", n): samples
+        for method, ls in found.items()
+        for n in ls
+    }
     store.plan(cells)
     for cell in cells:
         for index, hit in enumerate(found[cell.method][cell.length]):
-            answer = {"error": "RuntimeError: no"} if hit is None else {"prediction": "4821" if hit else "?"}
-            store.append(cell, _row(index, depth=DEPTHS[index % 3], references=["4821"], extras={}, **answer))
+            answer = (
+                {"error": "RuntimeError: no"}
+                if hit is None
+                else {"prediction": "4821" if hit else "?"}
+            )
+            store.append(
+                cell, _row(index, depth=DEPTHS[index % 3], references=["4821"], extras={}, **answer)
+            )
     return store
 
 
 def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> Store:
     """A run of ppl/exact by method and length: mean losses of windows of 10 tokens."""
     store = _store(folder, ["ppl/exact"], found)
-    cells = {Cell("pocket", method, "ppl", "exact", n): len(ls[n]) for method, ls in found.items() for n in ls}
+    cells = {
+        Cell("pocket", method, "ppl", "exact", n): len(ls[n])
+        for method, ls in found.items()
+        for n in ls
+    }
     store.plan(cells)
     for cell in cells:
         for index, loss in enumerate(found[cell.method][cell.length]):
@@ -42,7 +61,9 @@ def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> 
 
 def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes: Any) -> Store:
     tasks = find_tasks(names)
-    protocols = {task.bench: BENCHES[task.bench].protocol("fair").model_dump(mode="json") for task in tasks}
+    protocols = {
+        task.bench: BENCHES[task.bench].protocol("fair").model_dump(mode="json") for task in tasks
+    }
     config = {
         "models": {"pocket": {"window": 256}},
         "methods": dict.fromkeys(methods),
@@ -56,5 +77,11 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes
 
 
 def _row(index: int, **more: Any) -> dict[str, Any]:
-    about = {"id": f"{index:02d}", "sha256": "", "tokens": 10, "temperature": "none", "largest_position": 9.0}
+    about = {
+        "id": f"{index:02d}",
+        "sha256": "",
+        "tokens": 10,
+        "temperature": "none",
+        "largest_position": 9.0,
+    }
     return about | more

@@ -49,7 +49,11 @@ def test_a_zip_comes_out_whole(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", **{"data/": "", "data/one.jsonl": "1", "two.txt": "2"})
     unpack(archive, tmp_path / "out")
     assert (tmp_path / "out/data/one.jsonl").read_text() == "1"
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["data", "one.jsonl", "two.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == [
+        "data",
+        "one.jsonl",
+        "two.txt",
+    ]
 
 
 def test_a_tar_comes_out_whole(tmp_path: Path) -> None:
@@ -58,22 +62,39 @@ def test_a_tar_comes_out_whole(tmp_path: Path) -> None:
     assert (tmp_path / "out/data/one.txt").read_bytes() == b"text"
 
 
-OUTSIDE = ["../up.txt", "/etc/up.txt", "a/../../up.txt", "..\\up.txt", "C:/up.txt", "a//up.txt", "./up.txt"]
+OUTSIDE = [
+    "../up.txt",
+    "/etc/up.txt",
+    "a/../../up.txt",
+    "..\\up.txt",
+    "C:/up.txt",
+    "a//up.txt",
+    "./up.txt",
+]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_no_path_leaves_the_target(tmp_path: Path, name: str) -> None:
-    refused(zipped(tmp_path / "a.zip", **{"fine.txt": "1", name: "2"}), "no plain file below the target")
+    refused(
+        zipped(tmp_path / "a.zip", **{"fine.txt": "1", name: "2"}), "no plain file below the target"
+    )
 
 
 @pytest.mark.parametrize("name", ["../up.txt", "/etc/up.txt", "a/../../up.txt"])
 def test_no_path_leaves_the_target_of_a_tar(tmp_path: Path, name: str) -> None:
-    refused(tarred(tmp_path / "a.tgz", entry("fine.txt"), entry(name)), "no plain file below the target")
+    refused(
+        tarred(tmp_path / "a.tgz", entry("fine.txt"), entry(name)), "no plain file below the target"
+    )
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
 def test_no_links_or_devices(tmp_path: Path, kind: bytes) -> None:
-    refused(tarred(tmp_path / "a.tgz", entry("one", kind, "/etc/passwd"), entry("one/two")), "'one' is no plain file")
+    refused(
+        tarred(tmp_path / "a.tgz", entry("one", kind, "/etc/passwd"), entry("one/two")),
+        "'one' is no plain file",
+    )
 
 
 def test_no_links_in_a_zip(tmp_path: Path) -> None:
@@ -92,11 +113,17 @@ def test_no_links_in_a_zip(tmp_path: Path) -> None:
         ({"files": 1}, "more than 1 files"),
     ],
 )
-def test_bombs_are_stopped_by_what_comes_out(tmp_path: Path, caps: dict[str, int], match: str) -> None:
+def test_bombs_are_stopped_by_what_comes_out(
+    tmp_path: Path, caps: dict[str, int], match: str
+) -> None:
     text = "0" * 1000
     refused(zipped(tmp_path / "a.zip", **{"one.txt": text, "two.txt": text}), match, **caps)
     (tmp_path / "a.zip").unlink()
-    refused(tarred(tmp_path / "a.tgz", entry("one.txt"), entry("two.txt"), content=text.encode()), match, **caps)
+    refused(
+        tarred(tmp_path / "a.tgz", entry("one.txt"), entry("two.txt"), content=text.encode()),
+        match,
+        **caps,
+    )
 
 
 def test_a_zip_that_lies_about_its_sizes_is_stopped(tmp_path: Path) -> None:
@@ -139,4 +166,6 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_archive_is_told(tmp_path: Path) -> None:
-    refused(tmp_path / "none.zip", r"none.zip: cannot be unpacked to .* \(No such file or directory\)")
+    refused(
+        tmp_path / "none.zip", r"none.zip: cannot be unpacked to .* \(No such file or directory\)"
+    )

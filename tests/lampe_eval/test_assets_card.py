@@ -34,8 +34,14 @@ def test_names_choose_assets_each_once() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("longbensh", r"unknown bench with data 'longbensh' .did you mean 'longbench'.*; see: lampe-eval data list"),
-        ("longbench/data.zi", r"unknown asset 'longbench/data.zi' .did you mean 'longbench/data.zip'"),
+        (
+            "longbensh",
+            r"unknown bench with data 'longbensh' .did you mean 'longbench'.*; see: lampe-eval data list",
+        ),
+        (
+            "longbench/data.zi",
+            r"unknown asset 'longbench/data.zi' .did you mean 'longbench/data.zip'",
+        ),
     ],
 )
 def test_unknown_names_offer_the_nearest(name: str, message: str) -> None:
@@ -60,14 +66,26 @@ REVISION = "a" * 40
         (f"url: 'https://a/b', files: [{{path: a, {HASH}}}]", "must be a folder of the web"),
         ("hub: a/b, revision: main, files: [{path: a}]", "a needs a sha256"),
         ("url: 'https://a/b/', files: [{path: a}]", "a needs a sha256"),
-        (f"hub: a/b, revision: {REVISION}, mirrors: ['https://a/'], files: [{{path: a}}]", "a needs a sha256"),
+        (
+            f"hub: a/b, revision: {REVISION}, mirrors: ['https://a/'], files: [{{path: a}}]",
+            "a needs a sha256",
+        ),
         (f"hub: a/b, revision: {REVISION}, files: [{{path: ../a}}]", "stays inside its folder"),
         (f"hub: a/b, revision: {REVISION}, files: [{{path: /a}}]", "stays inside its folder"),
         (f"hub: ../b, revision: {REVISION}, files: [{{path: a}}]", "stays inside its folder"),
-        (f"hub: a/b, revision: {REVISION}, files: [{{path: a, also: [../b]}}]", "stays inside its folder"),
+        (
+            f"hub: a/b, revision: {REVISION}, files: [{{path: a, also: [../b]}}]",
+            "stays inside its folder",
+        ),
         (f"hub: a/b, revision: {REVISION}, files: [{{path: a, sha256: 12}}]", "sha256"),
-        (f"hub: a/b, revision: {REVISION}, files: [{{path: a}}, {{path: b/a}}]", "two files are called 'a'"),
-        (f"hub: a/b, revision: {REVISION}, files: [{{path: a, size: 3}}]", "key 'sources.0.files.0.size'"),
+        (
+            f"hub: a/b, revision: {REVISION}, files: [{{path: a}}, {{path: b/a}}]",
+            "two files are called 'a'",
+        ),
+        (
+            f"hub: a/b, revision: {REVISION}, files: [{{path: a, size: 3}}]",
+            "key 'sources.0.files.0.size'",
+        ),
     ],
 )
 def test_unsound_cards_are_refused(tmp_path: Path, source: str, message: str) -> None:

@@ -22,21 +22,29 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setattr(data, "chosen", _chosen)
     monkeypatch.setattr(web, "PAUSE", 0.0)
     with serving() as server:
-        monkeypatch.setattr(Source, "base", property(lambda source: f"{server.url}/{source.place}/{source.revision}/"))
+        monkeypatch.setattr(
+            Source,
+            "base",
+            property(lambda source: f"{server.url}/{source.place}/{source.revision}/"),
+        )
         for item in (PINNED, LOOSE):
             server.put(item, CONTENT)
         yield server
 
 
 def _chosen(names: list[str]) -> list[Asset]:
-    return [item for item in (PINNED, LOOSE) if not names or item.name in names or item.bench in names]
+    return [
+        item for item in (PINNED, LOOSE) if not names or item.name in names or item.bench in names
+    ]
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_fetch_says_what_vouches_for_a_file(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetch_says_what_vouches_for_a_file(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     data.bring([], None)
     lock = cache.root() / "assets.lock"
     assert told(capsys) == (
@@ -59,22 +67,45 @@ def test_fetch_leaves_out_what_the_offline_folder_has(
     assert not server.asked
 
 
-def test_fetch_without_a_network_is_one_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetch_without_a_network_is_one_line(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.files.clear()
-    with pytest.raises(UserError, match=r"^tiny/pinned.bin: http://.* cannot be fetched .*--data-dir \(1 more"):
+    with pytest.raises(
+        UserError, match=r"^tiny/pinned.bin: http://.* cannot be fetched .*--data-dir \(1 more"
+    ):
         data.bring([], None)
     assert capsys.readouterr() == ("", "")
 
 
 def test_list_shows_states(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     data.show([], None)
-    assert [line.split()[0] for line in told(capsys).splitlines()] == ["file", "tiny/pinned.bin", "tiny/loose.bin"]
+    assert [line.split()[0] for line in told(capsys).splitlines()] == [
+        "file",
+        "tiny/pinned.bin",
+        "tiny/loose.bin",
+    ]
     data.bring([], None)
     told(capsys)
     data.show([], None)
     _, pinned, loose = told(capsys).splitlines()
-    assert pinned.split() == ["tiny/pinned.bin", "256.0", "kB", "present", "someone/tiny", "0123456"]
-    assert loose.split() == ["tiny/loose.bin", "about", "2.0", "MB", "unpinned", "someone/tiny", "0123456"]
+    assert pinned.split() == [
+        "tiny/pinned.bin",
+        "256.0",
+        "kB",
+        "present",
+        "someone/tiny",
+        "0123456",
+    ]
+    assert loose.split() == [
+        "tiny/loose.bin",
+        "about",
+        "2.0",
+        "MB",
+        "unpinned",
+        "someone/tiny",
+        "0123456",
+    ]
     cache.home(PINNED).write_bytes(b"")
     data.show([], None)
     assert "corrupt" in told(capsys)
@@ -85,7 +116,9 @@ def test_verify_takes_hashes_anew_and_fails_on_what_is_wrong(
 ) -> None:
     data.verify([], None)
     assert told(capsys).count("missing") == 2
-    with pytest.raises(UserError, match=r"2 of 2 files are corrupt or missing: tiny/pinned.bin, tiny/loose.bin"):
+    with pytest.raises(
+        UserError, match=r"2 of 2 files are corrupt or missing: tiny/pinned.bin, tiny/loose.bin"
+    ):
         data.verify(["tiny"], None)
     data.bring([], None)
     data.verify(["tiny"], None)
@@ -94,7 +127,9 @@ def test_verify_takes_hashes_anew_and_fails_on_what_is_wrong(
         data.verify([], None)
 
 
-def test_path_prints_paths_and_nothing_else(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_path_prints_paths_and_nothing_else(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     data.paths([], None)
     assert told(capsys) == f"{cache.root()}\n"
     with pytest.raises(UserError, match="is not here"):

@@ -94,7 +94,9 @@ def test_a_file_that_does_not_come_is_told_in_one_line(server: Server, statuses:
 
 def test_no_network_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Source, "base", "http://127.0.0.1:1/")
-    with pytest.raises(Unreachable, match=r"tiny.bin cannot be fetched \(Connection refused\); .* --data-dir"):
+    with pytest.raises(
+        Unreachable, match=r"tiny.bin cannot be fetched \(Connection refused\); .* --data-dir"
+    ):
         fetch(asset())
 
 
@@ -105,7 +107,9 @@ def test_a_mirror_is_asked_where_the_source_fails(server: Server) -> None:
     assert fetch(Asset("tiny", mirrored, tiny.file)) == "present"
 
 
-@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"?", CONTENT[:-1], CONTENT + b"?"], ids=["hash", "short", "long"])
+@pytest.mark.parametrize(
+    "wrong", [CONTENT[:-1] + b"?", CONTENT[:-1], CONTENT + b"?"], ids=["hash", "short", "long"]
+)
 def test_wrong_contents_are_refused_and_not_kept(server: Server, wrong: bytes) -> None:
     tiny = asset()
     server.put(tiny, wrong)
@@ -169,13 +173,19 @@ def test_a_folder_counts_as_one_file(server: Server) -> None:
         load(essays)
 
 
-def test_a_cache_that_cannot_be_written_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LAMPE_EVAL_CACHE", "/proc/none")
-    with pytest.raises(UserError, match=r"cannot be written .*; LAMPE_EVAL_CACHE names another folder"):
+    with pytest.raises(
+        UserError, match=r"cannot be written .*; LAMPE_EVAL_CACHE names another folder"
+    ):
         fetch(asset())
 
 
-def test_a_full_disk_is_not_taken_for_a_bad_network(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_taken_for_a_bad_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
     monkeypatch.setattr(web, "_pour", _full)
@@ -202,7 +212,9 @@ def test_two_processes_fetch_once(server: Server) -> None:
     server.pause = 0.3
     command = [sys.executable, "-W", "error", "-c", PROCESS, server.url]
     root = Path(__file__).parents[2]
-    both = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     assert [process.communicate(timeout=30)[0] for process in both] == ["present\n", "present\n"]
     assert len(server.asked) == 1
 
@@ -225,10 +237,17 @@ def hub_asset() -> Asset:
 
 
 def _hub(server: Server) -> str:
-    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": server.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     command = [sys.executable, "-c", HUB]
     root = Path(__file__).parents[2]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_the_hub_is_read_through_its_own_client(server: Server) -> None:

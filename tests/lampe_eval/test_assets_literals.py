@@ -61,7 +61,9 @@ def test_literals_are_read(source: Path, name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["CALL", "NAME", "FORMAT", "SUM", "inner", "nothing"])
 def test_what_is_no_literal_is_refused(source: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"upstream.py: '{name}' is assigned 0 literals, expected 1"):
+    with pytest.raises(
+        UserError, match=f"upstream.py: '{name}' is assigned 0 literals, expected 1"
+    ):
         literal(source, name)
 
 
@@ -80,7 +82,9 @@ def test_inside_a_function(source: Path) -> None:
         strings(source, "chose")
 
 
-@pytest.mark.parametrize("text", ["def f(:", "A = " + "(" * 5000, "A = 1\0", "A = " + "[" * 150 + "]" * 150])
+@pytest.mark.parametrize(
+    "text", ["def f(:", "A = " + "(" * 5000, "A = 1\0", "A = " + "[" * 150 + "]" * 150]
+)
 def test_what_is_not_python_is_told(source: Path, text: str) -> None:
     source.write_text(text)
     with pytest.raises(UserError, match=r"upstream.py") as caught:

@@ -38,7 +38,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_layouts_of_an_offline_folder(folder: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_of_an_offline_folder(
+    folder: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = asset(also=("json/renamed.bin",))
     path = put(folder / layout)
     assert load(tiny, folder) == path
@@ -66,7 +68,13 @@ def test_a_wrong_file_of_an_offline_folder_is_told(folder: Path) -> None:
     path = put(folder / "tiny.bin", CONTENT[::-1])
     with pytest.raises(Corrupt) as caught:
         load(asset(), folder)
-    for told in ("tiny/tiny.bin", str(path), sha256(CONTENT), sha256(CONTENT[::-1]), "replace or remove it"):
+    for told in (
+        "tiny/tiny.bin",
+        str(path),
+        sha256(CONTENT),
+        sha256(CONTENT[::-1]),
+        "replace or remove it",
+    ):
         assert told in str(caught.value)
     put(path, CONTENT[:10])
     with pytest.raises(Corrupt, match=rf"expected {len(CONTENT)} bytes, got 10"):
@@ -74,7 +82,9 @@ def test_a_wrong_file_of_an_offline_folder_is_told(folder: Path) -> None:
 
 
 def test_a_missing_file_or_folder_is_told(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"tiny/tiny.bin: is not here; .*lampe-eval data fetch .* --data-dir"):
+    with pytest.raises(
+        UserError, match=r"tiny/tiny.bin: is not here; .*lampe-eval data fetch .* --data-dir"
+    ):
         load(asset(), folder)
     with pytest.raises(UserError, match=r"none: no such folder; --data-dir"):
         load(asset(), folder / "none")
@@ -91,7 +101,9 @@ def test_a_file_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.Mo
         load(asset(), folder)
 
 
-def test_a_hash_is_taken_once_and_after_every_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_is_taken_once_and_after_every_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = list[object]()
     real = verify._sha256
     monkeypatch.setattr(verify, "_sha256", lambda files: taken.append(files) or real(files))
@@ -109,7 +121,9 @@ def test_a_hash_is_taken_once_and_after_every_change(folder: Path, monkeypatch: 
         load(asset(), folder)
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{", '{"sha256": 3}', '{"sha256": "0", "stamps": [[1, 2]]}'])
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", "{", '{"sha256": 3}', '{"sha256": "0", "stamps": [[1, 2]]}']
+)
 def test_a_broken_manifest_proves_nothing(folder: Path, manifest: str) -> None:
     path = put(folder / "tiny.bin")
     load(asset(), folder)
@@ -178,6 +192,8 @@ def test_a_member_may_lie_unpacked_in_the_offline_folder(folder: Path, layout: s
 
 def test_a_malicious_archive_is_not_unpacked(folder: Path) -> None:
     archive = asset("data.zip", zipped(folder / "data.zip", "one.jsonl", "../../up.txt"))
-    with pytest.raises(UserError, match=r"data.zip: not unpacked: '../../up.txt' is no plain file below the target"):
+    with pytest.raises(
+        UserError, match=r"data.zip: not unpacked: '../../up.txt' is no plain file below the target"
+    ):
         load_member(archive, "data/one.jsonl", folder)
     assert not (cache.root() / "up.txt").exists()

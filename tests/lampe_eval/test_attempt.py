@@ -29,15 +29,23 @@ def engine(pocket: Pocket) -> Iterator[LocalEngine]:
 
 def _prompts(engine: LocalEngine, *sizes: int) -> list[Prompt]:
     texts = [
-        f"The code of the red lamp is 4821{n}. {language.text(n, 900)[: 4 * size]}" for n, size in enumerate(sizes)
+        f"The code of the red lamp is 4821{n}. {language.text(n, 900)[: 4 * size]}"
+        for n, size in enumerate(sizes)
     ]
     return [
-        Prompt(str(n), engine.tokenizer(text + QUESTION, add_special_tokens=False)["input_ids"], 12, [f"4821{n}"])
+        Prompt(
+            str(n),
+            engine.tokenizer(text + QUESTION, add_special_tokens=False)["input_ids"],
+            12,
+            [f"4821{n}"],
+        )
         for n, text in enumerate(texts)
     ]
 
 
-def _short_unless(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: int = 0, lean: bool = False) -> None:
+def _short_unless(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: int = 0, lean: bool = False
+) -> None:
     """Memory is short but for so many rows at once, or prompts in chunks."""
     generate = engine.model.generate
 
@@ -49,7 +57,9 @@ def _short_unless(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: in
     monkeypatch.setattr(engine.model, "generate", short)
 
 
-@pytest.mark.parametrize("method", ["original", "yarn", "dynamic-ntk", "selfextend", "dca", "lampe"])
+@pytest.mark.parametrize(
+    "method", ["original", "yarn", "dynamic-ntk", "selfextend", "dca", "lampe"]
+)
 def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> None:
     engine = LocalEngine(*pocket)
     (spec,) = parse([method])
@@ -58,7 +68,9 @@ def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> Non
         alone = [answer for prompt in prompts for answer in engine.answer([prompt])]
         together = engine.answer(prompts)
     assert len({len(prompt.ids) for prompt in prompts}) == 3
-    assert [(a.text, a.tokens, a.stop) for a in together] == [(a.text, a.tokens, a.stop) for a in alone]
+    assert [(a.text, a.tokens, a.stop) for a in together] == [
+        (a.text, a.tokens, a.stop) for a in alone
+    ]
 
 
 def test_what_a_sample_cost_is_told(engine: LocalEngine) -> None:
@@ -70,17 +82,24 @@ def test_what_a_sample_cost_is_told(engine: LocalEngine) -> None:
     assert first["peak_memory"] > sum(p.numel() * p.itemsize for p in engine.model.parameters())
 
 
-def test_short_of_memory_a_prompt_is_read_in_chunks(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_of_memory_a_prompt_is_read_in_chunks(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = _prompts(engine, 220)
     (expected,) = attempt(engine, prompts)
     _short_unless(engine, monkeypatch, lean=True)
     monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
     (outcome,) = attempt(engine, prompts)
     assert outcome["lean"] is True
-    assert (outcome["prediction"], outcome["tokens_out"]) == (expected["prediction"], expected["tokens_out"])
+    assert (outcome["prediction"], outcome["tokens_out"]) == (
+        expected["prediction"],
+        expected["tokens_out"],
+    )
 
 
-def test_a_long_prompt_is_read_in_pieces(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_is_read_in_pieces(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = _prompts(engine, 220)
     (expected,) = attempt(engine, prompts)
     _short_unless(engine, monkeypatch, lean=True)
@@ -89,7 +108,9 @@ def test_a_long_prompt_is_read_in_pieces(engine: LocalEngine, monkeypatch: pytes
     assert outcome["prediction"] == expected["prediction"] and "lean" not in outcome
 
 
-def test_what_did_not_fit_is_not_tried_in_one_piece_again(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_did_not_fit_is_not_tried_in_one_piece_again(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _short_unless(engine, monkeypatch, lean=True)
     monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
     generate, whole = engine.model.generate, []
@@ -104,21 +125,27 @@ def test_what_did_not_fit_is_not_tried_in_one_piece_again(engine: LocalEngine, m
     assert whole == [True, False, False, False]
 
 
-def test_a_batch_that_is_too_large_is_done_one_by_one(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_too_large_is_done_one_by_one(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _short_unless(engine, monkeypatch, rows=1)
     first, second = attempt(engine, _prompts(engine, 20, 60))
     assert (first["prediction"], second["prediction"]) == (" 48210.", " 48211.")
     assert first["batch"] == second["batch"] == 1
 
 
-def test_out_of_memory_for_good_is_recorded(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_for_good_is_recorded(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _short_unless(engine, monkeypatch)
     outcomes = attempt(engine, _prompts(engine, 20, 60))
     assert [outcome["error"] for outcome in outcomes] == [
         "oom: OutOfMemoryError: CUDA out of memory. Tried to allocate 3 PiB"
     ] * 2
     assert all(outcome["seconds"] > 0 and outcome["peak_memory"] > 0 for outcome in outcomes)
-    assert all((outcome["backend"], outcome["lean"]) == ("blockwise on cpu", True) for outcome in outcomes)
+    assert all(
+        (outcome["backend"], outcome["lean"]) == ("blockwise on cpu", True) for outcome in outcomes
+    )
 
 
 def test_one_bad_sample_does_not_take_its_batch_along(engine: LocalEngine) -> None:
@@ -149,7 +176,9 @@ def test_a_loss_that_is_no_number_is_an_error(engine: LocalEngine) -> None:
     (sound,) = attempt(engine, [passage])
     assert sound["loss"] > 0 and "error" not in sound
     assert sound["prefill_seconds"] == sound["seconds"] > 0
-    with engine.model.get_output_embeddings().register_forward_hook(lambda *args: args[-1] * math.nan):
+    with engine.model.get_output_embeddings().register_forward_hook(
+        lambda *args: args[-1] * math.nan
+    ):
         (spoiled,) = attempt(engine, [passage])
     assert spoiled["error"].startswith("NotANumber") and "loss" not in spoiled
 

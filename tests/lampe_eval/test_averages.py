@@ -10,15 +10,26 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.report.averages import averages
 
 
-def _rows(scores: dict[str, tuple[float, float]], length: int = 512, missing: int = 0) -> pd.DataFrame:
+def _rows(
+    scores: dict[str, tuple[float, float]], length: int = 512, missing: int = 0
+) -> pd.DataFrame:
     records: list[dict[str, Any]] = [
-        {"task": task, "length": length, "score": value, "stderr": stderr, "n": 5, "details": {"short": value}}
+        {
+            "task": task,
+            "length": length,
+            "score": value,
+            "stderr": stderr,
+            "n": 5,
+            "details": {"short": value},
+        }
         for task, (value, stderr) in scores.items()
     ]
     return pd.DataFrame(records).assign(missing=missing, errors=0, skipped=0)
 
 
-def _found(bench: str, rows: pd.DataFrame, protocol: str = "fair") -> dict[str, tuple[float, float]]:
+def _found(
+    bench: str, rows: pd.DataFrame, protocol: str = "fair"
+) -> dict[str, tuple[float, float]]:
     found = averages(BENCHES[bench], BENCHES[bench].protocol(protocol), rows)
     return {each["name"]: (each["value"], each.get("stderr", math.nan)) for each in found}
 
@@ -30,7 +41,9 @@ def test_errors_of_independent_tasks_add_in_squares() -> None:
 
 def test_categories_weigh_alike() -> None:
     """One task of code against two of few-shot."""
-    (found,) = _found("longbench", _rows({"lcc": (80, 4), "trec": (60, 0), "samsum": (40, 8)}), "official").values()
+    (found,) = _found(
+        "longbench", _rows({"lcc": (80, 4), "trec": (60, 0), "samsum": (40, 8)}), "official"
+    ).values()
     assert found == pytest.approx((65, math.hypot(4 / 2, 8 / 4)), abs=0.01)
 
 

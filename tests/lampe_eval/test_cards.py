@@ -39,7 +39,10 @@ def test_task_cards(bench: str) -> None:
 
 
 def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
-    assert [task.full_name for task in find_tasks(("ppl", "ppl/dense", "ppl/exact"))] == ["ppl/exact", "ppl/dense"]
+    assert [task.full_name for task in find_tasks(("ppl", "ppl/dense", "ppl/exact"))] == [
+        "ppl/exact",
+        "ppl/dense",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,10 @@ def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
             "path: a\nwindw: 1\n",
             "card.yaml:2: key 'windw' is unknown (did you mean 'window'?); allowed keys: about, path, ",
         ),
-        ("path: a\nwindow: many\n", "card.yaml:2: key 'window': must be a whole number, got 'many'"),
+        (
+            "path: a\nwindow: many\n",
+            "card.yaml:2: key 'window': must be a whole number, got 'many'",
+        ),
         ("path: a\nsettings:\n  lampe: 3\n", "card.yaml:3: key 'settings.lampe'"),
         ("about: nothing\n", "card.yaml:1: key 'path': is missing"),
         ("- path\n", "card.yaml:1: must be a mapping"),
@@ -76,7 +82,9 @@ def test_a_missing_or_binary_file_is_said(tmp_path: Path) -> None:
 
 
 def test_an_unknown_card_offers_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown model 'poket' .did you mean 'pocket'.*lampe-eval list models"):
+    with pytest.raises(
+        UserError, match=r"unknown model 'poket' .did you mean 'pocket'.*lampe-eval list models"
+    ):
         shipped_card("models", "poket", ModelCard)
     with pytest.raises(UserError, match=r"unknown task of niah 'singel' .did you mean 'single'"):
         find_tasks(("niah/singel",))
@@ -88,6 +96,10 @@ def test_every_setting_that_is_left_open_has_its_rule(name: str) -> None:
     settings = lampe.METHODS[card.method].of({}).settings
     assert set(card.rules) <= set(settings)
     resolved = lampe.method_of(card.method).resolved(lampe.Geometry(window=4096), 16384).settings
-    assert {key for key, value in settings.items() if value is None and resolved[key] is not None} <= set(card.rules)
+    assert {
+        key for key, value in settings.items() if value is None and resolved[key] is not None
+    } <= set(card.rules)
     branches = [rule for rule in card.rules.values() if not isinstance(rule, str)]
-    assert all("otherwise" in branch and set(branch) <= {*settings, "otherwise"} for branch in branches)
+    assert all(
+        "otherwise" in branch and set(branch) <= {*settings, "otherwise"} for branch in branches
+    )

@@ -35,11 +35,15 @@ def test_recommendations_of_a_checkpoint_do_not_move_an_answer(pocket: Pocket) -
     assert _answer(pocket, do_sample=True, temperature=5.0, num_beams=3) == plain
 
 
-def test_a_gpu_without_room_for_the_probe_has_room_for_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_room_for_the_probe_has_room_for_one_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def short(*_: Any) -> None:
         raise torch.OutOfMemoryError("tried to allocate 3 PiB")
 
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 0)
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: None)
-    monkeypatch.setattr(Worker, "engine", SimpleNamespace(device=torch.device("cuda"), answer=short))
+    monkeypatch.setattr(
+        Worker, "engine", SimpleNamespace(device=torch.device("cuda"), answer=short)
+    )
     assert Worker(models.find("pocket"), "cuda", "auto").room() == 1

@@ -80,12 +80,19 @@ def test_other_prompts_are_no_pair(tmp_path: Path) -> None:
 
 
 def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
-    methods = {method: {512: [True, True, answer]} for method, answer in (("a", True), ("b", False))}
+    methods = {
+        method: {512: [True, True, answer]} for method, answer in (("a", True), ("b", False))
+    }
     for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
         stored.run(tmp_path / name, {method: methods[method]}, seed)
     found = gather([tmp_path / name for name in "xyz"])
     (pair,) = found.pairs.to_dict("records")
-    assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == ("seed 0", "a · x", "b · y", 3)
+    assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == (
+        "seed 0",
+        "a · x",
+        "b · y",
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,9 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"device": "cuda"}, ["", ""]),
     ],
 )  # fmt: skip
-def test_settings_in_which_runs_differ_are_told(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
+def test_settings_in_which_runs_differ_are_told(
+    tmp_path: Path, changes: dict[str, Any], told: list[str]
+) -> None:
     stored.run(tmp_path / "a", FOUND)
     stored.run(tmp_path / "b", FOUND, **changes)
     found = gather([tmp_path / "a", tmp_path / "b"]).scores
@@ -140,8 +149,13 @@ def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
     for name, answers in (("a", [True]), ("b", [])):
         stored.run(tmp_path / name, {"lampe": {512: answers}})
     found = gather([tmp_path / "a", tmp_path / "b"])
-    assert (list(found.runs), found.left_out) == (["a"], [f"left out: {tmp_path / 'b'}: no sample is stored yet"])
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet; run.log there")):
+    assert (list(found.runs), found.left_out) == (
+        ["a"],
+        [f"left out: {tmp_path / 'b'}: no sample is stored yet"],
+    )
+    with pytest.raises(
+        UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet; run.log there")
+    ):
         gather([tmp_path / "b"])
 
 
@@ -164,5 +178,7 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
 def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
     stored.run(tmp_path, FOUND)
     (tmp_path / "cells.jsonl").unlink()
-    with pytest.raises(UserError, match=r"cells\.jsonl: missing; the same command again writes it anew"):
+    with pytest.raises(
+        UserError, match=r"cells\.jsonl: missing; the same command again writes it anew"
+    ):
         gather([tmp_path])

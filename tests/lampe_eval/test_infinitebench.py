@@ -19,9 +19,7 @@ from tests.upstream import INFINITEBENCH_CODE, INFINITEBENCH_TEMPLATES
 
 BENCH = InfiniteBench()
 
-CHAT = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
-)
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
 
 
 @pytest.fixture
@@ -44,13 +42,23 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _put(files: Path, task: str, *rows: dict[str, Any]) -> None:
     whole = [
-        {"id": at, "context": "c", "input": "i", "answer": ["a"], "options": []} | row for at, row in enumerate(rows)
+        {"id": at, "context": "c", "input": "i", "answer": ["a"], "options": []} | row
+        for at, row in enumerate(rows)
     ]
-    pin(files, "infinitebench", f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in whole).encode())
+    pin(
+        files,
+        "infinitebench",
+        f"{task}.jsonl",
+        "".join(json.dumps(row) + "\n" for row in whole).encode(),
+    )
 
 
 def _samples(
-    task: str, tokenizer: PreTrainedTokenizerBase, protocol: str = "fair", length: int = 512, limit: int = 9
+    task: str,
+    tokenizer: PreTrainedTokenizerBase,
+    protocol: str = "fair",
+    length: int = 512,
+    limit: int = 9,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"infinitebench/{task}",))
     return list(BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol))))
@@ -65,7 +73,10 @@ ROWS = {
         {"context": "So it goes.", "input": "Which key?"},
         "A key is hidden here.\n\nSo it goes.\n\nWhich key?\n\nThe key is",
     ),
-    "longbook_qa_eng": ({"context": "Once.", "input": "Who?"}, "A novel.\n\nOnce.\n\nAsked: Who?\nReply:"),
+    "longbook_qa_eng": (
+        {"context": "Once.", "input": "Who?"},
+        "A novel.\n\nOnce.\n\nAsked: Who?\nReply:",
+    ),
     "code_run": (
         {"context": "def f", "input": "Now func_7(-3), please, not func_8(2)."},
         "See func_7 below.\n\ndef f\n\nWork out func_7(-3). What func_7(-3) gives is",
@@ -98,7 +109,9 @@ def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
 ) -> None:
     tokenizer.chat_template = CHAT
     _put(files, "code_run", ROWS["code_run"][0])
-    (chat,), (plain,) = (_samples("code_run", tokenizer, protocol) for protocol in ("fair", "fair:chat=none"))
+    (chat,), (plain,) = (
+        _samples("code_run", tokenizer, protocol) for protocol in ("fair", "fair:chat=none")
+    )
     before, _, after = _text(tokenizer, chat).partition("</>")
     assert before.startswith("<user>") and before.endswith("Work out func_7(-3).")
     assert after == "<me>What func_7(-3) gives is"
@@ -122,16 +135,26 @@ def test_what_begins_the_answer(template: str, lead: str) -> None:
     assert question + found == template
 
 
-@pytest.mark.parametrize(("protocol", "room"), [("fair", 128 - 6), ("official", 128), ("lampe", 128)])
+@pytest.mark.parametrize(
+    ("protocol", "room"), [("fair", 128 - 6), ("official", 128), ("lampe", 128)]
+)
 def test_long_texts_lose_their_middle(
     files: Path, tokenizer: PreTrainedTokenizerBase, protocol: str, room: int
 ) -> None:
-    _put(files, "passkey", {"context": " ".join(f"w{n}" for n in range(300)), "input": "Which key?"})
+    _put(
+        files, "passkey", {"context": " ".join(f"w{n}" for n in range(300)), "input": "Which key?"}
+    )
     (sample,) = _samples("passkey", tokenizer, protocol, 128)
     assert sample.cut > 0
-    assert abs(len(sample.ids) - room) <= (0 if protocol == "fair" else 2)  # decoded and encoded again
+    assert abs(len(sample.ids) - room) <= (
+        0 if protocol == "fair" else 2
+    )  # decoded and encoded again
     assert _text(tokenizer, sample).endswith("Which key?\n\nThe key is")
-    assert [word in _text(tokenizer, sample) for word in ("w0 ", "w150", "w299")] == [True, False, True]
+    assert [word in _text(tokenizer, sample) for word in ("w0 ", "w150", "w299")] == [
+        True,
+        False,
+        True,
+    ]
 
 
 class Letters:
@@ -146,7 +169,8 @@ class Letters:
 
 
 @pytest.mark.parametrize(
-    ("limit", "text", "cut"), [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)]
+    ("limit", "text", "cut"),
+    [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)],
 )
 def test_halves_of_the_whole_prompt_begin_of_text_counted(limit: int, text: str, cut: int) -> None:
     """The first ``limit // 2`` tokens, of which one is the begin of text, and as many last ones."""
@@ -158,7 +182,11 @@ def test_halves_of_the_whole_prompt_begin_of_text_counted(limit: int, text: str,
     [
         ("passkey", {"answer": ["71432"]}, ["71432"]),
         ("kv_retrieval", {"answer": "ab-12"}, "ab-12"),
-        ("longbook_choice_eng", {"answer": ["two"], "options": ["one", "two", "two", "four"]}, ["two", "B"]),
+        (
+            "longbook_choice_eng",
+            {"answer": ["two"], "options": ["one", "two", "two", "four"]},
+            ["two", "B"],
+        ),
         ("code_debug", {"answer": "d", "options": ["a", "b", "c", "d"]}, ["d", "D"]),
         ("code_debug", {"answer": ["d", "C"], "options": ["a", "b", "c", "d"]}, ["d", "C"]),
         ("code_run", {"answer": -4, "input": "func_1(2)"}, -4),
@@ -178,15 +206,22 @@ def test_the_protocol_says_which_scorer() -> None:
         row = {"prediction": prediction, "references": label, "extras": {}}
         return BENCH.score(task, row, BENCH.protocol(protocol))
 
-    for task, prediction, label in [("kv_retrieval", "ab-12", ["ab-12"]), ("code_debug", "B", ["f", "B"])]:
-        assert [score(protocol, task, prediction, label) for protocol in ("official", "lampe", "fair")] == [0, 1, 1]
+    for task, prediction, label in [
+        ("kv_retrieval", "ab-12", ["ab-12"]),
+        ("code_debug", "B", ["f", "B"]),
+    ]:
+        assert [
+            score(protocol, task, prediction, label) for protocol in ("official", "lampe", "fair")
+        ] == [0, 1, 1]
     assert score("fair:scorer=official", "code_debug", "B", ["f", "B"]) == 0
 
 
 def test_tasks_and_protocols() -> None:
     known = {task.name: task for task in all_tasks("infinitebench")}
     assert len(known) == 12
-    assert {name for name, task in known.items() if BENCH.has(task, BENCH.protocol("lampe"))} == LAMPE
+    assert {
+        name for name, task in known.items() if BENCH.has(task, BENCH.protocol("lampe"))
+    } == LAMPE
     for protocol in ("fair", "official"):
         assert all(BENCH.has(task, BENCH.protocol(protocol)) for task in known.values())
     assert BENCH.protocol("lampe").decoding == "squeezed"
@@ -207,9 +242,17 @@ def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBa
 @pytest.mark.parametrize(
     ("task", "row", "message"),
     [
-        ("code_run", {"input": "nothing is called"}, r"code_run.jsonl: row 1: the input does not say a call"),
+        (
+            "code_run",
+            {"input": "nothing is called"},
+            r"code_run.jsonl: row 1: the input does not say a call",
+        ),
         ("math_find", {"input": "the smallest"}, r"row 1: the input does not say what to find"),
-        ("code_debug", {"answer": "x", "options": list("abcd")}, r"the answer 'x' is none of the options"),
+        (
+            "code_debug",
+            {"answer": "x", "options": list("abcd")},
+            r"the answer 'x' is none of the options",
+        ),
         ("code_debug", {"answer": "a", "options": list("abc")}, r"row 1: 3 options, expected 4"),
         ("longbook_sum_eng", {}, r"prompt.py: has no prompt for 'longbook_sum_eng'"),
     ],
@@ -225,8 +268,12 @@ def test_rows_that_do_not_fit_are_said(
 
 def test_code_without_its_question_is_said(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     _put(files, "math_find", ROWS["math_find"][0])
-    pin(files, "infinitebench", "eval_utils.py", b"def create_prompt():\n    return 'no question'\n")
-    with pytest.raises(UserError, match=r"eval_utils.py: has 0 questions in 'create_prompt', expected 1"):
+    pin(
+        files, "infinitebench", "eval_utils.py", b"def create_prompt():\n    return 'no question'\n"
+    )
+    with pytest.raises(
+        UserError, match=r"eval_utils.py: has 0 questions in 'create_prompt', expected 1"
+    ):
         _samples("math_find", tokenizer)
 
 
@@ -240,7 +287,11 @@ def test_real_labels_have_a_score_under_every_protocol(file: Path) -> None:
     with file.open(encoding="utf-8") as lines:
         row = json.loads(lines.readline())
     task, label = file.stem.removeprefix("preds_"), row["ground_truth"]
-    stored = {"prediction": row["prediction"], "references": json.loads(json.dumps(label)), "extras": {"id": row["id"]}}
+    stored = {
+        "prediction": row["prediction"],
+        "references": json.loads(json.dumps(label)),
+        "extras": {"id": row["id"]},
+    }
     for protocol in ("official", "lampe", "fair"):
         assert 0 <= BENCH.score(task, stored, BENCH.protocol(protocol)) <= 1
 

@@ -9,7 +9,11 @@ from lampe_eval.report.labels import folded
     ("label", "width", "lines"),
     [
         ("original · run", 26, ["original · run"]),
-        ("lampe:mapping_length=128,temperature=1.12", 26, ["lampe:mapping_length=128,", "temperature=1.12"]),
+        (
+            "lampe:mapping_length=128,temperature=1.12",
+            26,
+            ["lampe:mapping_length=128,", "temperature=1.12"],
+        ),
         ("lampe · a-run-of-llama3-8b-instruct", 16, ["lampe ·", "a-run-of-llama3-", "8b-instruct"]),
         ("pretraining_length=256", 12, ["pretraining_", "length=256"]),
     ],

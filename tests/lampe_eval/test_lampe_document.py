@@ -22,7 +22,9 @@ def test_tables_are_computed(table: Callable[[], str]) -> None:
     assert table() in DOCUMENT, "run: python -m tests.lampe_numbers"
 
 
-@pytest.mark.parametrize(("command", "picture"), COMMANDS, ids=[Path(picture).stem for _, picture in COMMANDS])
+@pytest.mark.parametrize(
+    ("command", "picture"), COMMANDS, ids=[Path(picture).stem for _, picture in COMMANDS]
+)
 def test_pictures_are_drawn_by_their_commands(tmp_path: Path, command: str, picture: str) -> None:
     app([*shlex.split(command), "--png", str(tmp_path / "drawn.png")], standalone_mode=False)
     drawn, shown = imread(tmp_path / "drawn.png"), imread(ROOT / picture)
@@ -31,4 +33,6 @@ def test_pictures_are_drawn_by_their_commands(tmp_path: Path, command: str, pict
 
 
 def test_every_picture_has_its_command() -> None:
-    assert [Path(picture).name for _, picture in COMMANDS] == re.findall(r"\(pictures/(lampe-.*?\.png)\)", DOCUMENT)
+    assert [Path(picture).name for _, picture in COMMANDS] == re.findall(
+        r"\(pictures/(lampe-.*?\.png)\)", DOCUMENT
+    )

@@ -31,7 +31,10 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 def _cells(figure: Figure) -> list[Cell]:
     assert figure.spec is not None
     parts = [(*cell.task.split("/"), cell.length or SOMEWHERE) for cell in figure.cells]
-    return [Cell(figure.row.model, figure.spec.label, bench, task, length) for bench, task, length in parts]
+    return [
+        Cell(figure.row.model, figure.spec.label, bench, task, length)
+        for bench, task, length in parts
+    ]
 
 
 def _chosen(table: Published) -> list[Figure]:
@@ -49,7 +52,10 @@ def _value(figure: Figure, table: Published, name: str = "") -> float:
     length = column.length or figure.row.length or table.length or SOMEWHERE
     tasks = [task.split("/") for task in column.tasks or table.tasks]
     assert figure.spec is not None
-    shares = [made.share(Cell(figure.row.model, figure.spec.label, bench, task, length)) for bench, task in tasks]
+    shares = [
+        made.share(Cell(figure.row.model, figure.spec.label, bench, task, length))
+        for bench, task in tasks
+    ]
     if table.scale == "perplexity":
         return math.fsum(2.71828**share for share in shares) / len(shares)
     return 100 * math.fsum(shares) / len(shares)
@@ -69,11 +75,16 @@ def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
     stranger = dataclasses.replace(cells[0], method="leaky-rerope")
     found = compare(made.store(tmp_path, [*cells, stranger], table.protocol), table)
 
-    assert [match.figure for match in found.matches if match.method == match.figure.spec.label] == chosen  # type: ignore[union-attr]
+    assert [
+        match.figure for match in found.matches if match.method == match.figure.spec.label
+    ] == chosen  # type: ignore[union-attr]
     for match in found.matches:
         if match.figure.spec and match.method == match.figure.spec.label:
             assert match.value == pytest.approx(_value(match.figure, table), abs=1e-3)
-            assert math.isnan(match.difference) or match.difference == match.value - match.figure.number.value
+            assert (
+                math.isnan(match.difference)
+                or match.difference == match.value - match.figure.number.value
+            )
     assert len(found.missing) == sum(1 for _ in table.figures()) - len(chosen)
     reasons = {why for _, why in found.missing}
     assert reasons <= {"model not in the run", "no such method here"}
@@ -83,11 +94,17 @@ def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
     ]
 
 
-def _one(tmp_path: Path, method: str = "lampe:variant=reference", drop: int = 0, **changes: Any) -> list[Match]:
+def _one(
+    tmp_path: Path, method: str = "lampe:variant=reference", drop: int = 0, **changes: Any
+) -> list[Match]:
     """The averages of InfiniteBench at 32k in LaMPE's second table, beside a made run."""
     table = load("lampe-table2")
-    figure = next(f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE")
-    cells = [Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(figure)][drop:]
+    figure = next(
+        f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
+    )
+    cells = [
+        Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(figure)
+    ][drop:]
     protocol = changes.pop("run_protocol", table.protocol)
     found = compare(made.store(tmp_path, cells, protocol, **changes), table)
     return [match for match in found.matches if match.figure == figure]
@@ -120,7 +137,9 @@ def test_nothing_differs_but_the_samples(tmp_path: Path) -> None:
 def test_a_mean_takes_no_task_for_another(tmp_path: Path) -> None:
     table = load("lampe-table2")
     assert _one(tmp_path / "short", drop=1) == []
-    figure = next(f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE")
+    figure = next(
+        f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
+    )
     found = compare(made.store(tmp_path / "again", _cells(figure)[1:], table.protocol), table)
     (why,) = [why for missing, why in found.missing if missing == figure]
     assert why == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
@@ -144,13 +163,17 @@ def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path:
     )
 
 
-@pytest.mark.parametrize("name", ["meta-llama/Meta-Llama-3-8B-Instruct", "Meta-Llama-3-8B-Instruct"])
+@pytest.mark.parametrize(
+    "name", ["meta-llama/Meta-Llama-3-8B-Instruct", "Meta-Llama-3-8B-Instruct"]
+)
 def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Path) -> None:
     cell = Cell(name, "lampe:variant=reference", "ruler", "vt", 8192)
     described = made.described("llama3-8b-instruct") | {"fingerprint": "sha256:0"}
     settings = {cell.method: {name: {"variant": "reference"}}}
     store = made.store(tmp_path, [cell], "lampe", models={name: described}, methods=settings)
-    assert {why for _, why in compare(store, load("lampe-ruler")).missing} >= {"method not in the run"}
+    assert {why for _, why in compare(store, load("lampe-ruler")).missing} >= {
+        "method not in the run"
+    }
 
 
 def test_the_interval_and_the_bound(tmp_path: Path) -> None:
@@ -167,7 +190,9 @@ def test_the_interval_and_the_bound(tmp_path: Path) -> None:
 def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) -> Match:
     """A number of one task of RULER, beside a run with so many right and wrong answers."""
     table = load("string-ruler-tasks")
-    cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", figure, 131072)
+    cell = Cell(
+        "llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", figure, 131072
+    )
     store = made.store(tmp_path, [cell], table.protocol)
     store.plan({cell: len(right)})
     for index, hit in enumerate(right):
@@ -228,7 +253,9 @@ def test_another_haystack_seed_and_cut_prompts_are_said(tmp_path: Path, text: st
 
 def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = load("string-ruler-tasks")
-    cells = [Cell("llama3.1-8b-instruct", "string", "ruler", task, 131072) for task in ("vt", "cwe")]
+    cells = [
+        Cell("llama3.1-8b-instruct", "string", "ruler", task, 131072) for task in ("vt", "cwe")
+    ]
     made.store(tmp_path, cells, table.protocol)
     show(tmp_path, "string-ruler-tasks", console())
     printed = capsys.readouterr().out
@@ -236,7 +263,9 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "a: variant exact (published reference); local auto (published 128)\n" in printed
     assert "published, but not in the run: 40 numbers: model not in the run (" in printed
     assert "Qwen2-72b" not in printed
-    rows = list(csv.DictReader((tmp_path / "leaderboard-string-ruler-tasks.csv").read_text().splitlines()))
+    rows = list(
+        csv.DictReader((tmp_path / "leaderboard-string-ruler-tasks.csv").read_text().splitlines())
+    )
     assert Counter(row["status"] for row in rows) == {"both": 2, "published only": 40}
     (vt,) = [row for row in rows if row["status"] == "both" and row["quantity"] == "vt"]
     ours = 100 * made.share(cells[0])
@@ -248,8 +277,14 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "- Qwen2-72b-string (single1, single2" in text
 
 
-def test_a_run_with_nothing_in_common_is_told_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [Cell("pocket", method, "niah", task, 512) for method in ("pi", "ntk") for task in ("single", "multikey")]
+def test_a_run_with_nothing_in_common_is_told_in_two_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [
+        Cell("pocket", method, "niah", task, 512)
+        for method in ("pi", "ntk")
+        for task in ("single", "multikey")
+    ]
     made.store(tmp_path, cells, "fair")
     show(tmp_path, "lampe-table1", console())
     _, nothing, missing, written = capsys.readouterr().out.splitlines()
@@ -258,7 +293,10 @@ def test_a_run_with_nothing_in_common_is_told_in_two_lines(tmp_path: Path, capsy
     assert missing == "published, but not in the run: 24 numbers: model not in the run (24)"
     assert written.endswith("leaderboard-lampe-table1.md; the latter lists what either has alone")
     text = (tmp_path / "leaderboard-lampe-table1.md").read_text()
-    assert "## In the run, but not published\n\n- pocket · pi · niah at 512: single, multikey\n" in text
+    assert (
+        "## In the run, but not published\n\n- pocket · pi · niah at 512: single, multikey\n"
+        in text
+    )
 
 
 def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from tests.upstream import LEVAL_CONFIG, LEVAL_SCRIPT
 BENCH = LEval()
 LONG = 1 << 16
 
-SYSTEMS = dict(zip(("gsm", "topic", "coursera", "codeU", "sci_fi", "exam", "open"), "TUVWXYZ", strict=True))
+SYSTEMS = dict(
+    zip(("gsm", "topic", "coursera", "codeU", "sci_fi", "exam", "open"), "TUVWXYZ", strict=True)
+)
 
 
 def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1) -> dict[str, Any]:
@@ -71,7 +73,14 @@ PARTS = {
     "sci_fi": f"Look: A tale. \nSay: {QUESTION}. Only that ",
     "news_summ": f"Look: A tale. Do: {QUESTION} \nTake 3 words.",
 }
-SYSTEM = {"gsm100": "T", "codeU": "W", "topic_retrieval_longchat": "U", "quality": "Y", "sci_fi": "X", "news_summ": "Z"}
+SYSTEM = {
+    "gsm100": "T",
+    "codeU": "W",
+    "topic_retrieval_longchat": "U",
+    "quality": "Y",
+    "sci_fi": "X",
+    "news_summ": "Z",
+}
 LEAD = {"quality": "\nAnswer:", "sci_fi": "\nAnswer:"}
 
 
@@ -84,14 +93,22 @@ def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None
     _data(own, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, "official", LLAMA2)
     closed = "" if task in ("gsm100", "codeU") else "[/INST]"
-    expected = f"[INST]<<SYS>>\n{SYSTEM[task]}\n<</SYS>>\n\n{PARTS[task]}{closed}{LEAD.get(task, '')}"
+    expected = (
+        f"[INST]<<SYS>>\n{SYSTEM[task]}\n<</SYS>>\n\n{PARTS[task]}{closed}{LEAD.get(task, '')}"
+    )
     assert _text(prompt) == expected
-    assert (prompt.decoding, prompt.max_new_tokens, prompt.references) == ("specials", 512, ["One two three"])
+    assert (prompt.decoding, prompt.max_new_tokens, prompt.references) == (
+        "specials",
+        512,
+        ["One two three"],
+    )
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 @pytest.mark.parametrize("task", PARTS)
-def test_other_models_read_the_same_parts_in_their_own_turns(own: Path, task: str, protocol: str) -> None:
+def test_other_models_read_the_same_parts_in_their_own_turns(
+    own: Path, task: str, protocol: str
+) -> None:
     _data(own, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, protocol, LLAMA3)
     turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
@@ -133,8 +150,12 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: s
 class Begun(Letters):
     """A tokenizer that takes a begin of text that is typed for the token."""
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
-        return super().__call__(text.replace("<|begin_of_text|>", chr(self.bos_token_id)), add_special_tokens)
+    def __call__(
+        self, text: str, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[int]]:
+        return super().__call__(
+            text.replace("<|begin_of_text|>", chr(self.bos_token_id)), add_special_tokens
+        )
 
 
 @pytest.mark.parametrize(("protocol", "begins"), [("lampe", 2), ("official", 1), ("fair", 1)])
@@ -143,14 +164,20 @@ def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) 
     tokenizer: Any = Begun("<|begin_of_text|>" + LLAMA3)
     (found,) = find_tasks(("leval/quality",))
     (prompt,) = BENCH.samples(found, Draw(tokenizer, LONG, 1, BENCH.protocol(protocol)))
-    assert prompt.ids[:3].count(tokenizer.bos_token_id) == list(prompt.ids).count(tokenizer.bos_token_id) == begins
+    assert (
+        prompt.ids[:3].count(tokenizer.bos_token_id)
+        == list(prompt.ids).count(tokenizer.bos_token_id)
+        == begins
+    )
 
 
 def test_lampe_has_five_tasks() -> None:
     protocol = BENCH.protocol("lampe")
     assert {task.name for task in tasks("leval") if BENCH.has(task, protocol)} == set(LAMPE)
     assert all(BENCH.has(task, BENCH.protocol("fair")) for task in tasks("leval"))
-    with pytest.raises(UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "):
+    with pytest.raises(
+        UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "
+    ):
         _prompts("codeU", "lampe")
 
 
@@ -158,7 +185,9 @@ WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for numbe
 
 
 @pytest.mark.parametrize(("task", "kept"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
-def test_official_keeps_as_many_words_as_tokens_fit_less_250s(own: Path, task: str, kept: list[str]) -> None:
+def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
+    own: Path, task: str, kept: list[str]
+) -> None:
     """2048 leaves 2000 - 512 tokens; 1488 words have 7440, and 238 are the first of 250 fewer each time to fit."""
     _data(own, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
@@ -169,7 +198,9 @@ def test_official_keeps_as_many_words_as_tokens_fit_less_250s(own: Path, task: s
 def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
     tokenizer: Any = Letters()
     assert shortened(tokenizer, "a  b c", 7, last=False) == "a  b c"  # six letters and the begin
-    assert shortened(tokenizer, "a  b c", 6, last=False) == ""  # six words are kept first, then all but 244
+    assert (
+        shortened(tokenizer, "a  b c", 6, last=False) == ""
+    )  # six words are kept first, then all but 244
     assert shortened(tokenizer, "oneword", 3, last=True) == ""
 
 
@@ -186,12 +217,19 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 def test_a_length_without_room_is_refused(own: Path, protocol: str) -> None:
     _data(own, "quality", _row())
-    with pytest.raises(UserError, match=r"length 512 leaves no token for a .*; use longer --lengths"):
+    with pytest.raises(
+        UserError, match=r"length 512 leaves no token for a .*; use longer --lengths"
+    ):
         _prompts("quality", protocol, length=512)
 
 
 def test_rows_for_a_judge_are_left_out_but_counted(own: Path) -> None:
-    rows = [_row("exam", questions=3), _row("LLM", questions=1), _row("human", questions=1), _row("exam", questions=2)]
+    rows = [
+        _row("exam", questions=3),
+        _row("LLM", questions=1),
+        _row("human", questions=1),
+        _row("exam", questions=2),
+    ]
     _data(own, "topic_retrieval_longchat", *rows)
     prompts = _prompts("topic_retrieval_longchat", "fair")
     assert [prompt.extras["row"] for prompt in prompts] == [0, 1, 2, 5, 6]
@@ -226,7 +264,9 @@ def test_only_fiction_is_asked_twice(own: Path) -> None:
         ("{inst[a]}", "{inst[a]}"),
     ],
 )
-def test_upstream_formats_a_document_in_plain_prompts_once_more(own: Path, document: str, read: str) -> None:
+def test_upstream_formats_a_document_in_plain_prompts_once_more(
+    own: Path, document: str, read: str
+) -> None:
     _data(own, "codeU", _row(document=document))
     (official,), (fair,) = _prompts("codeU", "official", LLAMA2), _prompts("codeU", "fair")
     assert _text(official) == f"[INST]<<SYS>>\nW\n<</SYS>>\n\n{read}\n\n{QUESTION}"
@@ -238,7 +278,8 @@ def test_upstream_formats_a_document_in_plain_prompts_once_more(own: Path, docum
 def test_broken_files_are_named(own: Path) -> None:
     _data(own, "quality", _row() | {"outputs": []})
     with pytest.raises(
-        UserError, match=r"quality\.jsonl: 'instructions' and 'outputs' of a row are not texts in pairs"
+        UserError,
+        match=r"quality\.jsonl: 'instructions' and 'outputs' of a row are not texts in pairs",
     ):
         _prompts("quality", "fair")
     _data(own, "quality", _row() | {"outputs": [7]})
@@ -261,7 +302,10 @@ def test_a_task_needs_its_data_and_the_sentences(own: Path) -> None:
 
 def _rows(task: str, *pairs: tuple[str, str]) -> list[Row]:
     protocol = BENCH.protocol("official")
-    rows = [{"prediction": said, "references": [gold], "extras": {"row": i}} for i, (said, gold) in enumerate(pairs)]
+    rows = [
+        {"prediction": said, "references": [gold], "extras": {"row": i}}
+        for i, (said, gold) in enumerate(pairs)
+    ]
     return [row | {"score": BENCH.score(task, row, protocol)} for row in rows]
 
 
@@ -271,7 +315,9 @@ def _reduced(task: str, *pairs: tuple[str, str]) -> Any:
 
 
 def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
-    scores = _rows("multidoc_qa", ("Rome</s>", "Rome"), ("Rome<|eot_id|>", "Rome"), ("in Rome</s>", "Rome"))
+    scores = _rows(
+        "multidoc_qa", ("Rome</s>", "Rome"), ("Rome<|eot_id|>", "Rome"), ("in Rome</s>", "Rome")
+    )
     assert [row["score"] for row in scores] == [1, 0, pytest.approx(2 / 3)]
 
 
@@ -283,17 +329,24 @@ def test_exams_and_questions_have_a_mean_with_its_error() -> None:
 
 def test_fiction_and_topics_have_the_mean_of_their_parts() -> None:
     score = _reduced(
-        "sci_fi", ("True [fact: True]</s>", "True [fact: False]"), ("True [fact: True]", "True [fact: True]")
+        "sci_fi",
+        ("True [fact: True]</s>", "True [fact: False]"),
+        ("True [fact: True]", "True [fact: True]"),
     )
     assert (score.value, score.details) == (75, {"loyalty": 100, "fact": 50})
     assert score.stderr == pytest.approx(25)
-    topics = _reduced("topic_retrieval_longchat", ("art", "Art"), ("no", "Art"), ("no", "Art"), ("no", "Art"))
+    topics = _reduced(
+        "topic_retrieval_longchat", ("art", "Art"), ("no", "Art"), ("no", "Art"), ("no", "Art")
+    )
     assert topics.details == {"first": 50, "second": 0, "third": 0}
     assert topics.value == pytest.approx(50 / 3, abs=1e-4)
 
 
 def test_summaries_have_a_geometric_mean_whose_error_is_the_bootstraps() -> None:
-    pairs = [("the cat sat on the mat", "the cat lay on the mat"), ("rain fell", "rain fell all night long")]
+    pairs = [
+        ("the cat sat on the mat", "the cat lay on the mat"),
+        ("rain fell", "rain fell all night long"),
+    ]
     score = _reduced("news_summ", *pairs)
     means = [score.details[kind] for kind in ("rouge1", "rouge2", "rougeL")]
     assert score.value == pytest.approx(math.prod(means) ** (1 / 3), abs=1e-3)
@@ -302,7 +355,9 @@ def test_summaries_have_a_geometric_mean_whose_error_is_the_bootstraps() -> None
         sum(score.value / 3 / mean * single[kind] for kind, mean in zip(single, means, strict=True))
         for single in singles
     ]
-    assert score.stderr == pytest.approx(abs(slopes[0] - slopes[1]) / 2, rel=0.03)  # what linearisation says
+    assert score.stderr == pytest.approx(
+        abs(slopes[0] - slopes[1]) / 2, rel=0.03
+    )  # what linearisation says
     assert _reduced("news_summ", ("a b", "c d"), ("e f", "g h")).stderr == 0
     assert math.isnan(_reduced("news_summ", pairs[0]).stderr)
 

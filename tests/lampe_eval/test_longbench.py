@@ -71,7 +71,9 @@ def test_official_cuts_the_middle_before_it_wraps(own: Path) -> None:
 class Merging(Letters):
     """Parts have fewer tokens than the whole: where line breaks meet a letter there are two more."""
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **options: Any) -> dict[str, list[int]]:
+    def __call__(
+        self, text: str, add_special_tokens: bool = True, **options: Any
+    ) -> dict[str, list[int]]:
         ids = super().__call__(text, add_special_tokens, **options)["input_ids"]
         return {"input_ids": ids + [0, 0] * text.count("\n\nRead")}
 
@@ -79,7 +81,9 @@ class Merging(Letters):
 def test_a_prompt_whose_parts_fit_is_not_cut(own: Path) -> None:
     """Cutting what fits would put its middle in twice."""
     whole = _prompts("hotpotqa", "fair", Merging(LLAMA3))[0].ids
-    (tight, _) = _prompts("hotpotqa", "fair", Merging(LLAMA3), length=len(whole) - 1 + content.ANSWER)
+    (tight, _) = _prompts(
+        "hotpotqa", "fair", Merging(LLAMA3), length=len(whole) - 1 + content.ANSWER
+    )
     assert tight.cut == 0
     assert list(tight.ids) == list(whole[:-2])
 
@@ -108,7 +112,9 @@ def test_other_truncations(own: Path, side: str) -> None:
 @pytest.mark.parametrize("task", ["trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"])
 @pytest.mark.parametrize("protocol", ["fair", "official"])
 def test_tasks_that_go_on_are_no_chat(own: Path, task: str, protocol: str) -> None:
-    assert _text(_prompts(task, protocol, Letters(LLAMA3))[0]) == "<s>" + _formatted(longbench_row(task, 0))
+    assert _text(_prompts(task, protocol, Letters(LLAMA3))[0]) == "<s>" + _formatted(
+        longbench_row(task, 0)
+    )
 
 
 def test_only_samsum_ends_with_its_line(own: Path) -> None:
@@ -122,7 +128,9 @@ def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
         assert (first.cut > 0) is cut
         assert _text(first).count("<|start_header_id|>") == 3
     (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, mapped=True)
-    assert _text(first).startswith("<s><s><|begin_of_text|>")  # special tokens survive the cut, and one more is added
+    assert _text(first).startswith(
+        "<s><s><|begin_of_text|>"
+    )  # special tokens survive the cut, and one more is added
 
 
 def test_lampe_cuts_every_prompt_of_other_methods(own: Path) -> None:
@@ -140,7 +148,10 @@ def test_lampe_wraps_mistral_and_closes_it(own: Path) -> None:
 
 def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
     (task,) = find_tasks(("longbench-e/qasper",))
-    rows = [{"score": score, "extras": {"length": n}} for score, n in ((1, 3999), (0, 4000), (1, 7999), (1, 8000))]
+    rows = [
+        {"score": score, "extras": {"length": n}}
+        for score, n in ((1, 3999), (0, 4000), (1, 7999), (1, 8000))
+    ]
     score = LongBenchE().reduce(task, rows, LongBenchE().protocol("fair"))
     assert score.value == 75
     assert list(score.details.values()) == [100, 50, 100]
@@ -153,7 +164,10 @@ def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
         (b"{", r"hotpotqa.jsonl:1: is not JSON"),
         (b"[1]\n", r"hotpotqa.jsonl:1: is not a JSON object"),
         (b'{"input": "a"}\n', r"hotpotqa.jsonl:1: has no 'context'"),
-        (json.dumps(longbench_row("x", 0) | {"answers": "a"}).encode(), "'answers' is str, expected list"),
+        (
+            json.dumps(longbench_row("x", 0) | {"answers": "a"}).encode(),
+            "'answers' is str, expected list",
+        ),
         (b"\n", r"hotpotqa.jsonl: has no rows"),
         (b"\xff\xfe", r"hotpotqa.jsonl: cannot be read"),
     ],
@@ -166,7 +180,9 @@ def test_broken_data_is_said(own: Path, line: bytes, message: str) -> None:
 
 def test_prompts_of_another_file_are_said(own: Path) -> None:
     pin(own, "longbench", "dataset2prompt.json", b"{}")
-    with pytest.raises(UserError, match=r"dataset2prompt.json: has no 'hotpotqa'; is it the official file?"):
+    with pytest.raises(
+        UserError, match=r"dataset2prompt.json: has no 'hotpotqa'; is it the official file?"
+    ):
         _prompts("hotpotqa", "fair", Letters())
 
 
@@ -181,16 +197,25 @@ def official() -> Path:
 
 def test_lampes_templates_are_its_authors_file(official: Path) -> None:
     """Built from the official file they hash like theirs (scar-on/LaMPE at 4e3c91f)."""
-    templates = json.loads((official / "config" / "dataset2prompt.json").read_text(encoding="utf-8"))
+    templates = json.loads(
+        (official / "config" / "dataset2prompt.json").read_text(encoding="utf-8")
+    )
     built = {task: llama3_template(task, template) for task, template in templates.items()}
     written = json.dumps(built, ensure_ascii=False, indent=4)
-    assert sha256(written.encode()).hexdigest() == "c72db214ea719b48aba95c6d3fdfcfe5ae92fb0c033a64237ae5d8b00c264938"
+    assert (
+        sha256(written.encode()).hexdigest()
+        == "c72db214ea719b48aba95c6d3fdfcfe5ae92fb0c033a64237ae5d8b00c264938"
+    )
 
 
 @pytest.mark.parametrize("task", ["multi_news", "multifieldqa_zh", "passage_retrieval_zh"])
 @pytest.mark.parametrize("protocol", ["fair", "official", "lampe"])
-def test_real_prompts_are_the_template_filled(official: Path, tmp_path: Path, task: str, protocol: str) -> None:
-    template = json.loads((official / "config" / "dataset2prompt.json").read_text(encoding="utf-8"))[task]
+def test_real_prompts_are_the_template_filled(
+    official: Path, tmp_path: Path, task: str, protocol: str
+) -> None:
+    template = json.loads(
+        (official / "config" / "dataset2prompt.json").read_text(encoding="utf-8")
+    )[task]
     with (official / "raw" / f"{task}.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in islice(lines, 200)]
     for name in ("config/dataset2prompt.json", "config/dataset2maxlen.json", f"raw/{task}.jsonl"):
@@ -204,7 +229,9 @@ def test_real_prompts_are_the_template_filled(official: Path, tmp_path: Path, ta
         assert prompt.references == row["answers"]
 
 
-def test_a_real_tokenizer_is_cut_to_the_length(own: Path, pocket: tuple[object, PreTrainedTokenizerBase]) -> None:
+def test_a_real_tokenizer_is_cut_to_the_length(
+    own: Path, pocket: tuple[object, PreTrainedTokenizerBase]
+) -> None:
     (found,) = find_tasks(("longbench/hotpotqa",))
     for prompt in LongBench().samples(found, Draw(pocket[1], 300, 2, LongBench().protocol("fair"))):
         assert len(prompt.ids) + prompt.max_new_tokens == 300

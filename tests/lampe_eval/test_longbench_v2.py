@@ -96,7 +96,9 @@ def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) 
     assert list(prompt.ids).count(Letters.bos_token_id) == 1
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")]
+)
 def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
     tokenizer: Any = Letters()
     assert shortened(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
@@ -122,19 +124,24 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 
 @pytest.mark.parametrize(("protocol", "length"), [("official", 8192), ("fair", 128)])
 def test_a_length_without_room_is_refused(own: Path, protocol: str, length: int) -> None:
-    with pytest.raises(UserError, match=rf"length {length} leaves no token for a prompt.*; use longer --lengths"):
+    with pytest.raises(
+        UserError, match=rf"length {length} leaves no token for a prompt.*; use longer --lengths"
+    ):
         _prompts("direct", protocol, length=length)
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
-def test_reasoning_is_followed_by_a_second_question_without_the_text(own: Path, protocol: str) -> None:
+def test_reasoning_is_followed_by_a_second_question_without_the_text(
+    own: Path, protocol: str
+) -> None:
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
     second = prompt.follow_up.ask("\n Since $Q$ is asked. ")
     assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
     assert (second.max_new_tokens, second.references) == (128, ["C"])
     assert (
-        prompt.follow_up.join("The correct answer is (A)", "The correct answer is (C)") == "The correct answer is (C)"
+        prompt.follow_up.join("The correct answer is (A)", "The correct answer is (C)")
+        == "The correct answer is (C)"
     )
     assert _prompts("direct", protocol)[0].follow_up is None
 
@@ -149,7 +156,11 @@ def test_naming_the_bench_runs_direct_answers() -> None:
 def test_a_task_needs_its_templates_and_the_data() -> None:
     needs = {task.name: BENCH.needs(task, BENCH.protocol("fair")) for task in tasks("longbench-v2")}
     assert needs["direct"] == ["longbench-v2/0shot.txt", "longbench-v2/data.json"]
-    assert needs["cot"] == ["longbench-v2/0shot_cot.txt", "longbench-v2/0shot_cot_ans.txt", "longbench-v2/data.json"]
+    assert needs["cot"] == [
+        "longbench-v2/0shot_cot.txt",
+        "longbench-v2/0shot_cot_ans.txt",
+        "longbench-v2/data.json",
+    ]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
@@ -164,7 +175,9 @@ def test_data_is_read_row_by_row(
     assert [row.model_dump(by_alias=True) for row in questions(path)] == rows
 
 
-def test_only_as_many_rows_are_read_as_are_wanted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_as_many_rows_are_read_as_are_wanted(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench_module, "CHUNK", 10)
     _data(own, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
@@ -183,15 +196,29 @@ GOOD = json.dumps(v2_row())
         (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
         (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
         (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
-        (json.dumps([v2_row(), v2_row(answer="E")]), "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'"),
-        (json.dumps([v2_row(difficulty="Hard")]), "row 1: 'difficulty': Input should be 'easy' or 'hard'"),
-        (json.dumps([v2_row(length=3)]), "row 1: 'length': Input should be 'short', 'medium' or 'long'"),
+        (
+            json.dumps([v2_row(), v2_row(answer="E")]),
+            "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'",
+        ),
+        (
+            json.dumps([v2_row(difficulty="Hard")]),
+            "row 1: 'difficulty': Input should be 'easy' or 'hard'",
+        ),
+        (
+            json.dumps([v2_row(length=3)]),
+            "row 1: 'length': Input should be 'short', 'medium' or 'long'",
+        ),
         (json.dumps([v2_row(context=None)]), "row 1: 'context': Input should be a valid string"),
-        (json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]), "row 1: '_id': Field required"),
+        (
+            json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]),
+            "row 1: '_id': Field required",
+        ),
         (b"[\xff]", "cannot be read"),
     ],
 )
-def test_broken_data_is_named_with_its_row(tmp_path: Path, content: str | bytes, error: str) -> None:
+def test_broken_data_is_named_with_its_row(
+    tmp_path: Path, content: str | bytes, error: str
+) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"data.json: {error}"):
@@ -207,7 +234,11 @@ def test_accuracy_with_bands() -> None:
     ]
     protocol = BENCH.protocol("fair")
     rows: list[Any] = [
-        {"prediction": said, "references": ["C"], "extras": {"difficulty": difficulty, "length": length}}
+        {
+            "prediction": said,
+            "references": ["C"],
+            "extras": {"difficulty": difficulty, "length": length},
+        }
         for said, difficulty, length in answers
     ]
     for row in rows:
@@ -237,7 +268,12 @@ def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_pat
     ]
     scores = dict(results["Some-8B"].scores)
     assert list(scores) == ["overall", "easy", "hard", "short", "medium", "long"]
-    assert (scores["overall"], scores["hard"], scores["short"], scores["long"]) == (66.7, 66.7, 100, 50)
+    assert (scores["overall"], scores["hard"], scores["short"], scores["long"]) == (
+        66.7,
+        66.7,
+        100,
+        50,
+    )
     assert results["Some-8B_cot"].scores["overall"] == 0
 
 
@@ -247,10 +283,15 @@ def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_pat
         ({"pred": "A", "judge": True, "length": "short"}, "has no 'difficulty'"),
         ({"pred": "A", "difficulty": "easy", "length": "short"}, "has no 'judge'"),
         ({"response": "x", "difficulty": "easy", "length": "short"}, "has no 'answer'"),
-        ({"response": None, "answer": "A", "difficulty": "easy", "length": "short"}, "'response' is not a text"),
+        (
+            {"response": None, "answer": "A", "difficulty": "easy", "length": "short"},
+            "'response' is not a text",
+        ),
     ],
 )
-def test_broken_prediction_files_are_named(tmp_path: Path, line: dict[str, Any], error: str) -> None:
+def test_broken_prediction_files_are_named(
+    tmp_path: Path, line: dict[str, Any], error: str
+) -> None:
     _write(tmp_path / "model.jsonl", line)
     with pytest.raises(UserError, match=rf"model\.jsonl:1: {error}"):
         score_folder("longbench-v2", tmp_path)
@@ -263,24 +304,35 @@ REAL = DATA / "longbench-v2"
 def test_published_predictions_have_upstreams_numbers() -> None:
     """The files hold neither responses nor answers, so this is the sum of upstream's own judgements."""
     for name, result in score_folder("longbench-v2", REAL).items():
-        lines = [json.loads(line) for line in (REAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (REAL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         judged = [line for line in lines if "error" not in line]
         assert (result.n, result.skipped) == (len(judged), 503 - len(judged)) == (312, 191)
         for band, value in result.scores.items():
-            hits = [line["judge"] for line in judged if band in ("overall", line["difficulty"], line["length"])]
+            hits = [
+                line["judge"]
+                for line in judged
+                if band in ("overall", line["difficulty"], line["length"])
+            ]
             assert value == round(100 * sum(hits) / len(hits), 1) if hits else math.isnan(value)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no prompt files")
 @pytest.mark.parametrize("task", bench_module.TEMPLATES)
-def test_official_templates_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+def test_official_templates_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
     """Upstream's pinned templates on rows of the published files: each mark is gone, each part stands once."""
     folder = package(tmp_path, monkeypatch)
     for name in V2_TEMPLATES:
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data" / name).write_bytes((REAL / name).read_bytes())
     first, *_ = (REAL / "cot_gpt4omini_preds.jsonl").read_text(encoding="utf-8").splitlines()
-    row = {key: value for key, value in json.loads(first).items() if key in v2_row()} | {"answer": "A"}
+    row = {key: value for key, value in json.loads(first).items() if key in v2_row()} | {
+        "answer": "A"
+    }
     _data(folder, row)
     template = (REAL / bench_module.TEMPLATES[task]).read_text(encoding="utf-8")
     before, mark, rest = template.partition("$DOC$")

@@ -8,11 +8,16 @@ from lampe_eval.methods import parse
 
 
 def test_commas_separate_methods_and_continue_settings() -> None:
-    specs = parse(["original,pi,lampe:mapping_length=128,temperature=logn,yarn", "dca:temperature=1.12"])
+    specs = parse(
+        ["original,pi,lampe:mapping_length=128,temperature=logn,yarn", "dca:temperature=1.12"]
+    )
     assert [(spec.label, dict(spec.settings)) for spec in specs] == [
         ("original", {}),
         ("pi", {}),
-        ("lampe:mapping_length=128,temperature=logn", {"mapping_length": 128, "temperature": "logn"}),
+        (
+            "lampe:mapping_length=128,temperature=logn",
+            {"mapping_length": 128, "temperature": "logn"},
+        ),
         ("yarn", {}),
         ("dca:temperature=1.12", {"temperature": 1.12}),
     ]

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import load, save
 
 from lampe_eval import models
@@ -30,12 +35,17 @@ def _refusal(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
     [
         (_refusal(GatedRepoError), "org/name: gated on the hub: accept its licence"),
         (_refusal(RepositoryNotFoundError), "org/name: no such model or revision on the hub"),
-        (LocalEntryNotFoundError("offline"), "org/name: not in the local cache, and the hub cannot be reached"),
+        (
+            LocalEntryNotFoundError("offline"),
+            "org/name: not in the local cache, and the hub cannot be reached",
+        ),
         (ConnectionError("refused"), "the hub cannot be reached"),
         (RuntimeError("odd"), "org/name: cannot be loaded: long advice"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_refuses_is_one_line(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _raising(error, monkeypatch)
     with pytest.raises(UserError) as caught:
         models.find("org/name")

@@ -19,10 +19,11 @@ from tests.fixtures import package, pin
 from tests.parity.data import DATA
 
 BENCH = Niah()
-TASKS = [f"niah/{name}" for name in ("single", "multikey", "multivalue", "multiquery", "grid", "passkey", "string")]
-CHAT = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
-)
+TASKS = [
+    f"niah/{name}"
+    for name in ("single", "multikey", "multivalue", "multiquery", "grid", "passkey", "string")
+]
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
 
 
 @pytest.fixture
@@ -40,22 +41,30 @@ def _samples(
     protocol: str = "fair",
 ) -> list[Prompt]:
     (found,) = find_tasks((task,))
-    return list(BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)))
+    return list(
+        BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol), seed, source))
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("length", [256, 777, 2048])
-def test_prompt_and_answer_make_the_length(task: str, length: int, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_prompt_and_answer_make_the_length(
+    task: str, length: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
     for sample in _samples(task, length, tokenizer):
         assert len(sample.ids) + sample.max_new_tokens == length
         text = tokenizer.decode(list(sample.ids))
-        assert all(text.count(value) == (2 if task == "niah/passkey" else 1) for value in sample.references)
+        assert all(
+            text.count(value) == (2 if task == "niah/passkey" else 1) for value in sample.references
+        )
 
 
 def test_needles_lie_at_their_depth(tokenizer: PreTrainedTokenizerBase) -> None:
     for sample in _samples("niah/single", 2048, tokenizer):
         text = str(tokenizer.decode(list(sample.ids)))
-        assert 100 * text.index(sample.references[0]) / len(text) == pytest.approx(sample.meta["depth"], abs=5)
+        assert 100 * text.index(sample.references[0]) / len(text) == pytest.approx(
+            sample.meta["depth"], abs=5
+        )
 
 
 def test_samples_do_not_depend_on_how_many_are_drawn(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -84,7 +93,11 @@ def test_any_text_can_be_the_haystack(tmp_path: Path, tokenizer: PreTrainedToken
     ],
 )
 def test_an_unreadable_haystack_is_said(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, name: str, content: bytes | None, message: str
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    content: bytes | None,
+    message: str,
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -94,12 +107,15 @@ def test_an_unreadable_haystack_is_said(
 
 def test_an_empty_folder_is_said(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(
-        UserError, match=r"no text in this folder; it needs .txt, .md, .parquet, .jsonl or .jsonl.gz files"
+        UserError,
+        match=r"no text in this folder; it needs .txt, .md, .parquet, .jsonl or .jsonl.gz files",
     ):
         _samples("niah/single", 512, tokenizer, tmp_path)
 
 
-def test_a_length_no_prompt_can_have_says_what_is_needed(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_length_no_prompt_can_have_says_what_is_needed(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     with pytest.raises(UserError, match=r"niah at length 20: .* too short .* needed"):
         _samples("niah/multikey", 20, tokenizer)
 
@@ -107,11 +123,17 @@ def test_a_length_no_prompt_can_have_says_what_is_needed(tokenizer: PreTrainedTo
 def test_a_grid_has_eleven_depths_and_is_asked_for() -> None:
     cards = {task.name: task.card for task in all_tasks("niah")}
     assert len(cards["grid"].depths) == 11 and cards["grid"].samples % 11 == 0
-    assert [name for name, card in cards.items() if not card.default] == ["grid", "passkey", "string"]
+    assert [name for name, card in cards.items() if not card.default] == [
+        "grid",
+        "passkey",
+        "string",
+    ]
     assert cards["grid"].recipe == cards["single"].recipe
 
 
-def test_a_pass_key_lies_in_filler_whatever_the_source(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_pass_key_lies_in_filler_whatever_the_source(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
     (tmp_path / "a.txt").write_text("Quartz vexes jumbo dwarfs. ")
     (sample, *_) = _samples("niah/passkey", 777, tokenizer, tmp_path)
     text = str(tokenizer.decode(list(sample.ids)))
@@ -125,12 +147,16 @@ def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -
     for sample in found:
         text = str(tokenizer.decode(list(sample.ids)))
         places = [text.index(value) / len(text) for value in sample.references]
-        assert all(part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places))
+        assert all(
+            part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places)
+        )
         assert sample.extras == {"enough": 2} and not sample.meta
     assert len({tuple(sample.ids) for sample in found}) == 4
 
 
-@pytest.mark.parametrize(("said", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)])
+@pytest.mark.parametrize(
+    ("said", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)]
+)
 def test_two_of_four_are_enough(said: str, score: float) -> None:
     values = ["111111", "222222", "333333", "444444"]
     row = {"prediction": said, "references": values, "extras": {"enough": 2}}
@@ -178,47 +204,78 @@ def test_the_original_wording_in_exactly_the_length(
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = CHAT
     found = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
-    assert len({sample.id for sample in found}) == len(found) == {"niah/single": 5, "niah/grid": 11}[task]
+    assert (
+        len({sample.id for sample in found})
+        == len(found)
+        == {"niah/single": 5, "niah/grid": 11}[task]
+    )
     for sample in found:
         text = str(tokenizer.decode(list(sample.ids), skip_special_tokens=True))
         assert len(sample.ids) + sample.max_new_tokens == 512
         context = text.partition("<user>")[2].partition(QUESTION)[0]
         assert context.count(NEEDLE.strip()) == 1
-        assert 100 * context.index(NEEDLE) / (len(context) - len(NEEDLE)) == pytest.approx(sample.meta["depth"], abs=5)
+        assert 100 * context.index(NEEDLE) / (len(context) - len(NEEDLE)) == pytest.approx(
+            sample.meta["depth"], abs=5
+        )
         assert "Say little." in text.partition("<user>")[0]
         assert text.endswith(f"\n\n{QUESTION} Say nothing else.</><me>")
         assert sample.references == ["leads", "past", "orange", "trees", "down", "harbour"]
 
 
 def test_essays_are_the_haystack_by_default_and_by_name(
-    upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They follow each other without a break, in the order of the card, from a folder that is given."""
-    card, data = tmp_path / "package" / "tasks" / "niah" / "assets.yaml", tmp_path / "package" / "data"
+    card, data = (
+        tmp_path / "package" / "tasks" / "niah" / "assets.yaml",
+        tmp_path / "package" / "data",
+    )
     listed = yaml.safe_load(card.read_text())
     essays = listed["sources"][0]["files"][-1]
     whole = b"".join((upstream / name).read_bytes() for name in ("b.txt", "a.txt"))
-    essays |= {"parts": ["b.txt", "a.txt"], "bytes": len(whole), "sha256": sha256(whole).hexdigest()}
+    essays |= {
+        "parts": ["b.txt", "a.txt"],
+        "bytes": len(whole),
+        "sha256": sha256(whole).hexdigest(),
+    }
     card.write_text(yaml.safe_dump(listed))
     shutil.copytree(upstream, data / "niah" / essays["path"])
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     (task,) = find_tasks(("niah/single",))
-    for protocol, source in (("official", None), ("official", Path("essays")), ("fair", Path("essays"))):
+    for protocol, source in (
+        ("official", None),
+        ("official", Path("essays")),
+        ("fair", Path("essays")),
+    ):
         draw = Draw(tokenizer, 512, 1, BENCH.protocol(protocol), source=source, data_dir=data)
         (sample,) = BENCH.samples(task, draw)
         text = str(tokenizer.decode(list(sample.ids)))
-        joint = "Stay here. The lamp is on." if protocol == "official" else "Stay here. \nThe lamp is on."
+        joint = (
+            "Stay here. The lamp is on."
+            if protocol == "official"
+            else "Stay here. \nThe lamp is on."
+        )
         assert joint in text and text.index("Nobody knows") < text.index("The lamp is on.")
 
 
-def test_a_limit_holds_for_the_original_wording(upstream: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_limit_holds_for_the_original_wording(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
     found = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
     assert [sample.meta["depth"] for sample in found] == [0, 10, 20]
 
 
-def test_the_original_protocol_keeps_200_tokens_free(upstream: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_the_original_protocol_keeps_200_tokens_free(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Needle and haystack take L - 200, what is around them a part of the rest."""
-    around = sum(len(encode(tokenizer, text)) for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else."))
+    around = sum(
+        len(encode(tokenizer, text))
+        for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else.")
+    )
     found = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
     assert len(found) == 5
     for sample in found:
@@ -245,11 +302,19 @@ def test_what_the_original_wording_has_and_needs() -> None:
     assert [name for name, task in cards.items() if BENCH.has(task, official)] == ["single", "grid"]
     assert all(BENCH.has(task, BENCH.protocol("fair")) for task in cards.values())
     assert BENCH.needs(cards["single"], BENCH.protocol("fair")) == []
-    assert BENCH.needs(cards["grid"], official) == ["niah/run.py", "niah/openai.py", "niah/PaulGrahamEssays"]
+    assert BENCH.needs(cards["grid"], official) == [
+        "niah/run.py",
+        "niah/openai.py",
+        "niah/PaulGrahamEssays",
+    ]
 
 
 def test_keywords_are_recalled_in_any_case() -> None:
-    row = {"prediction": "Orange Trees, harbour!", "references": ["orange", "trees", "down", "harbour"], "extras": {}}
+    row = {
+        "prediction": "Orange Trees, harbour!",
+        "references": ["orange", "trees", "down", "harbour"],
+        "extras": {},
+    }
     assert BENCH.score("single", row, BENCH.protocol("official")) == 0.75
 
 
@@ -263,16 +328,27 @@ def test_a_length_without_room_for_the_original_needle_is_said(
 def test_missing_and_foreign_files_of_the_original_are_said(
     upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"niah/PaulGrahamEssays: is not here; get it with: lampe-eval data fetch"):
+    with pytest.raises(
+        UserError, match=r"niah/PaulGrahamEssays: is not here; get it with: lampe-eval data fetch"
+    ):
         _samples("niah/single", 512, tokenizer, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"x = 1\n")
-    with pytest.raises(UserError, match=r"run.py: has no function or class 'CommandArgs'; is it the pinned file"):
+    with pytest.raises(
+        UserError, match=r"run.py: has no function or class 'CommandArgs'; is it the pinned file"
+    ):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"<html>")
     with pytest.raises(UserError, match=r"run.py: not Python source"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
-    pin(tmp_path / "package", "niah", "openai.py", b"def generate_prompt():\n    return 'one sentence'\n")
-    with pytest.raises(UserError, match=r"openai.py: has 1 sentences in 'generate_prompt', expected 2"):
+    pin(
+        tmp_path / "package",
+        "niah",
+        "openai.py",
+        b"def generate_prompt():\n    return 'one sentence'\n",
+    )
+    with pytest.raises(
+        UserError, match=r"openai.py: has 1 sentences in 'generate_prompt', expected 2"
+    ):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
 
 
@@ -280,11 +356,18 @@ ESSAYS = DATA / "ruler" / "PaulGrahamEssays.json"
 
 
 @pytest.mark.skipif(not ESSAYS.is_file(), reason=f"no essays under {DATA}")
-def test_the_original_needle_in_real_essays(upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_the_original_needle_in_real_essays(
+    upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     """One JSON object with a text of three megabytes, as a line; a needle begins a sentence of its own."""
     (tmp_path / "essays.jsonl").symlink_to(ESSAYS)
     for sample in _samples(
-        "niah/grid", 8192, tokenizer, tmp_path / "essays.jsonl", 11, protocol="fair:prompts=official"
+        "niah/grid",
+        8192,
+        tokenizer,
+        tmp_path / "essays.jsonl",
+        11,
+        protocol="fair:prompts=official",
     ):
         text = str(tokenizer.decode(list(sample.ids)))
         before = text.partition(NEEDLE.strip())[0]

@@ -66,7 +66,12 @@ def test_no_difference_is_none_however_it_is_rounded() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         first = 100 * rng.integers(0, 11, 12) / 7
-        (pair,) = pairs({"a": _sampled(first, "abcdefghijkl"), "b": _sampled(rng.permutation(first), "abcdefghijkl")})
+        (pair,) = pairs(
+            {
+                "a": _sampled(first, "abcdefghijkl"),
+                "b": _sampled(rng.permutation(first), "abcdefghijkl"),
+            }
+        )
         assert pair.p == 1
 
 
@@ -95,10 +100,14 @@ def test_p_values_are_those_of_scipy(n: int) -> None:
 
     def statistic(x: Array, y: Array, axis: int) -> Array:
         parts = np.concatenate([first, second])
-        return _perplexity(parts[x.astype(int)].mean(axis - 1)) - _perplexity(parts[y.astype(int)].mean(axis - 1))
+        return _perplexity(parts[x.astype(int)].mean(axis - 1)) - _perplexity(
+            parts[y.astype(int)].mean(axis - 1)
+        )
 
     order = np.arange(n)
-    theirs = permutation_test((order, order + n), statistic, permutation_type="samples", vectorized=True, rng=4)
+    theirs = permutation_test(
+        (order, order + n), statistic, permutation_type="samples", vectorized=True, rng=4
+    )
     assert p == pytest.approx(theirs.pvalue, abs=0 if n == 8 else 0.02)
 
 
@@ -121,7 +130,9 @@ def test_intervals_hold_the_difference_as_often_as_they_say(n: int) -> None:
 def test_p_values_are_as_often_small_as_they_say_where_nothing_differs(n: int) -> None:
     p = np.array([p for *_, p in differences(*_simulated(n, 0, np.random.default_rng(6)), only)])
     for level in (0.05, 0.2, 0.5, 0.8):
-        assert np.mean(p <= level) == pytest.approx(level, abs=2.5 * math.sqrt(level * (1 - level) / 400))
+        assert np.mean(p <= level) == pytest.approx(
+            level, abs=2.5 * math.sqrt(level * (1 - level) / 400)
+        )
 
 
 def test_holm() -> None:

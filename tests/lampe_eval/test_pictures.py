@@ -36,7 +36,9 @@ def test_a_heat_map_has_depths_down_and_lengths_across(needles: dict[str, Figure
     panels = needles["niah/grid by depth"].axes[:2]
     lampe, original = (np.ma.filled(axes.images[0].get_array(), np.nan) for axes in panels)
     np.testing.assert_array_equal(lampe, [[100, 100], [100, 100], [100, 0]])
-    np.testing.assert_array_equal(original, [[100, 0], [100, np.nan], [100, 0]])  # none was asked for there
+    np.testing.assert_array_equal(
+        original, [[100, 0], [100, np.nan], [100, 0]]
+    )  # none was asked for there
 
 
 def test_a_heat_map_has_rings_where_samples_are_missing(needles: dict[str, Figure]) -> None:
@@ -66,7 +68,10 @@ def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> Non
     stored.losses(tmp_path, found)
     lampe, original, yarn = pictures(gather([tmp_path]))["ppl/exact by length"].axes
     assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
-    told = [[(text.get_position()[0], text.get_text()) for text in axes.texts] for axes in (lampe, original, yarn)]
+    told = [
+        [(text.get_position()[0], text.get_text()) for text in axes.texts]
+        for axes in (lampe, original, yarn)
+    ]
     assert told == [[], [(512, "1808")], [(256, "20.1"), (512, "4.85e+08")]]
     (arrows,) = (line for line in yarn.lines if line.get_marker() == "^")
     assert arrows.get_xdata().tolist() == [256, 512]
@@ -97,18 +102,26 @@ LONG = [
 
 @pytest.mark.parametrize("methods", [LONG, LONG[-2:], LONG[1:2]])
 @pytest.mark.parametrize("lengths", [(256, 512), (256, 512, 1024, 2048, 4096)])
-def test_long_headings_stay_over_their_own_panel(tmp_path: Path, methods: list[str], lengths: tuple[int, ...]) -> None:
+def test_long_headings_stay_over_their_own_panel(
+    tmp_path: Path, methods: list[str], lengths: tuple[int, ...]
+) -> None:
     runs = [tmp_path / name for name in ("pocket-3d0d7963", "calibrated-run-of-llama3-8b-instruct")]
     for run in runs:
-        stored.run(run, {method: {length: [True, True, False] for length in lengths} for method in methods})
-    for figure in (figure for several in (runs[:1], runs) for figure in pictures(gather(several)).values()):
+        stored.run(
+            run, {method: {length: [True, True, False] for length in lengths} for method in methods}
+        )
+    for figure in (
+        figure for several in (runs[:1], runs) for figure in pictures(gather(several)).values()
+    ):
         figure.draw_without_rendering()
         headed = [axes for axes in figure.axes if axes.get_title(loc="left")]
         boxes = [_box(axes, axes.get_title(loc="left")) for axes in headed]
         boxes.append(_box(figure, figure.get_suptitle()))
         assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
         assert not any(box.overlaps(axes.bbox) for box in boxes for axes in headed)
-        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+        assert all(
+            box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes
+        )
 
 
 def _box(artist: Artist, text: str) -> Bbox:
@@ -120,7 +133,9 @@ def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:
     stored.run(tmp_path / "run", FOUND)
     first, second = (write(pictures(gather([tmp_path / "run"])), tmp_path / name) for name in "ab")
     assert [path.name for path in first] == [
-        f"niah-grid-by-{what}.{kind}" for what in ("length", "depth") for kind in ("png", "svg", "pdf")
+        f"niah-grid-by-{what}.{kind}"
+        for what in ("length", "depth")
+        for kind in ("png", "svg", "pdf")
     ]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 

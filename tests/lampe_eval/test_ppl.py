@@ -41,7 +41,10 @@ class Letters:
         self.bos_token_id = bos
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [ord(c) for c in text] or [i for i in (self.bos_token_id,) if i is not None]}
+        return {
+            "input_ids": [ord(c) for c in text]
+            or [i for i in (self.bos_token_id,) if i is not None]
+        }
 
 
 def _task(name: str, stride: int) -> Task:
@@ -50,7 +53,9 @@ def _task(name: str, stride: int) -> Task:
     return replace(task, card=task.card.model_copy(update={"stride": stride}))
 
 
-def _windows(protocol: str, texts: list[str], length: int, stride: int, bos: int | None, folder: Path) -> list[Any]:
+def _windows(
+    protocol: str, texts: list[str], length: int, stride: int, bos: int | None, folder: Path
+) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
     draw = Draw(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
@@ -59,18 +64,32 @@ def _windows(protocol: str, texts: list[str], length: int, stride: int, bos: int
 
 
 @pytest.mark.parametrize(
-    ("protocol", "documents"), [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])]
+    ("protocol", "documents"),
+    [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])],
 )
-def test_a_window_tells_of_which_document_it_is(protocol: str, documents: list[int], tmp_path: Path) -> None:
+def test_a_window_tells_of_which_document_it_is(
+    protocol: str, documents: list[int], tmp_path: Path
+) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
     draw = Draw(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
-    assert [sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), draw)] == documents
+    assert [
+        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), draw)
+    ] == documents
 
 
-def _rows(losses: Iterable[float], length: int, documents: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    rows = [{"id": f"{length}/{n}", "length": length, "loss": 10 * x, "scored": 10} for n, x in enumerate(losses)]
-    return rows if documents is None else [{**row, "document": d} for row, d in zip(rows, documents, strict=True)]
+def _rows(
+    losses: Iterable[float], length: int, documents: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    rows = [
+        {"id": f"{length}/{n}", "length": length, "loss": 10 * x, "scored": 10}
+        for n, x in enumerate(losses)
+    ]
+    return (
+        rows
+        if documents is None
+        else [{**row, "document": d} for row, d in zip(rows, documents, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("protocol", ["exact", "stride"])
@@ -106,7 +125,9 @@ def test_blocks_may_be_documents_but_not_shorter() -> None:
     long, short = ([n // size for n in range(64)] for size in (16, 2))
     assert Ppl().reduce(task, _rows([1.0] * 64, 16, long), FAIR).unit == "document"
     assert Ppl().reduce(task, _rows([1.0] * 64, 16, short), FAIR).unit == "block"
-    assert math.isnan(Ppl().reduce(task, _rows([1.0, 2.0], 16), FAIR).stderr)  # both are of one block
+    assert math.isnan(
+        Ppl().reduce(task, _rows([1.0, 2.0], 16), FAIR).stderr
+    )  # both are of one block
 
 
 def test_exact_windows_follow_each_other_in_each_text(tmp_path: Path) -> None:
@@ -123,13 +144,25 @@ def test_exact_windows_with_a_bos_hold_one_token_less(tmp_path: Path) -> None:
 
 def test_stride_counts_only_what_was_not_reached(tmp_path: Path) -> None:
     """YaRN's script: length 5 with a BOS leaves 4 tokens; begins 0, 2, 4; stops when the end is reached."""
-    assert _windows("stride", ["abcdefg"], 5, 2, ord("<"), tmp_path) == [("<abcd", 4), ("<cdef", 2), ("<efg", 1)]
+    assert _windows("stride", ["abcdefg"], 5, 2, ord("<"), tmp_path) == [
+        ("<abcd", 4),
+        ("<cdef", 2),
+        ("<efg", 1),
+    ]
 
 
 def test_dense_slides_over_one_stream_and_drops_the_last_start(tmp_path: Path) -> None:
     """LongLoRA's script: starts 0, 2, 4, ... below the stream's length minus the window's."""
-    assert _windows("dense", ["abcde", "fghi"], 4, 2, None, tmp_path) == [("abcd", 3), ("cdef", 3), ("efgh", 3)]
-    assert _windows("dense", ["abcde", "fghi"], 2, 3, None, tmp_path) == [("ab", 1), ("de", 1), ("gh", 1)]
+    assert _windows("dense", ["abcde", "fghi"], 4, 2, None, tmp_path) == [
+        ("abcd", 3),
+        ("cdef", 3),
+        ("efgh", 3),
+    ]
+    assert _windows("dense", ["abcde", "fghi"], 2, 3, None, tmp_path) == [
+        ("ab", 1),
+        ("de", 1),
+        ("gh", 1),
+    ]
 
 
 def _losses(model: PreTrainedModel, ids: list[int]) -> list[float]:
@@ -139,13 +172,20 @@ def _losses(model: PreTrainedModel, ids: list[int]) -> list[float]:
     return cross_entropy(logits, tensor[0, 1:], reduction="none").tolist()
 
 
-def _run(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, length: int) -> tuple[Any, list[Any]]:
+def _run(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, length: int
+) -> tuple[Any, list[Any]]:
     engine, bench = LocalEngine(model, tokenizer), Ppl()
     samples = list(bench.samples(task, Draw(tokenizer, length, 3, FAIR, seed=3)))
     (spec,) = parse(["original"])
     with engine.under(spec.build({}), 256, "blockwise"):
         rows = [
-            {"id": sample.id, "length": length, "loss": engine.loss(sample), "scored": sample.scored}
+            {
+                "id": sample.id,
+                "length": length,
+                "loss": engine.loss(sample),
+                "scored": sample.scored,
+            }
             for sample in samples
         ]
     return bench.reduce(task, rows, FAIR), samples
@@ -166,7 +206,9 @@ def test_protocols_equal_losses_worked_out_by_hand(pocket: Pocket, protocol: str
     assert score.n == 3
 
 
-def test_losses_in_chunks_equal_losses_at_once(pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_in_chunks_equal_losses_at_once(
+    pocket: Pocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tokenizer = pocket
     ids = tokenizer(language.text(5, 300), add_special_tokens=False)["input_ids"][:250]
     engine = LocalEngine(model, tokenizer)
@@ -208,12 +250,16 @@ def test_a_corpus_is_named(
     """Fields beside the text may differ from row to row; empty texts are left out."""
     folder, asset = package(tmp_path, monkeypatch), CORPORA[name]
     content = (
-        _lines({"text": "Ab cd.", "meta": {"x": 1}}, {"text": " "}, {"text": "Ef\u2028gh", "meta": "y"})
+        _lines(
+            {"text": "Ab cd.", "meta": {"x": 1}}, {"text": " "}, {"text": "Ef\u2028gh", "meta": "y"}
+        )
         if name == "proof-pile"
         else _parquet(tmp_path / "t.parquet", text=["Ab cd.", " ", "Ef\u2028gh"], meta=[1, 2, 3])
     )
     (folder / "data").mkdir()
-    with pytest.raises(UserError, match=rf"{asset}: is not here; get it with: lampe-eval data fetch {asset}"):
+    with pytest.raises(
+        UserError, match=rf"{asset}: is not here; get it with: lampe-eval data fetch {asset}"
+    ):
         _documents(Path(name))
     pin(folder, "ppl", asset.partition("/")[2], content)
     assert _documents(Path(name)) == ["Ab cd.", "Ef\u2028gh"]
@@ -227,7 +273,12 @@ def test_a_corpus_is_named(
 
 def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = package(tmp_path, monkeypatch)
-    pin(folder, "ppl", "pg19-validation.parquet", _parquet(tmp_path / "t.parquet", text=["abcdefgh", "ijkl"]))
+    pin(
+        folder,
+        "ppl",
+        "pg19-validation.parquet",
+        _parquet(tmp_path / "t.parquet", text=["abcdefgh", "ijkl"]),
+    )
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     source = Path("pg19-validation")
     draw = Draw(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
@@ -278,10 +329,14 @@ def test_broken_tables_are_said_in_one_line(
 @pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
 def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     _parquet(tmp_path / "a.parquet", **columns)
-    with pytest.raises(UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"):
+    with pytest.raises(
+        UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"
+    ):
         _documents(tmp_path / "a.parquet")
 
 
 def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"pg18: no such file or folder; give a text file, .*or one of: pg19-test, "):
+    with pytest.raises(
+        UserError, match=r"pg18: no such file or folder; give a text file, .*or one of: pg19-test, "
+    ):
         _documents(Path("pg18"))

@@ -46,20 +46,28 @@ def _seen(bench: str, text: str) -> Iterator[Any]:
     rows = {"prediction": "C or B", "references": ["b", "B"], "extras": {}}
     if bench == "infinitebench":
         yield instance.score("longbook_choice_eng", rows, protocol)
-    scores = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("musique", 20.0), ("lcc", 60.0))}
+    scores = {
+        name: Score(value, 0.0, 1)
+        for name, value in (("hotpotqa", 10.0), ("musique", 20.0), ("lcc", 60.0))
+    }
     if bench.startswith("longbench"):
         yield list(instance.averages(scores, protocol).values())[:1]
 
 
 def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
-    instance, length = BENCHES[bench], {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500)
+    instance, length = (
+        BENCHES[bench],
+        {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500),
+    )
     for sample in instance.samples(task, Draw(Letters(LLAMA3), length, 1, instance.protocol(text))):  # type: ignore[arg-type]
         assert isinstance(sample, Prompt)
         yield list(sample.ids), sample.skip
 
 
 @pytest.mark.parametrize(("bench", "name", "field", "value"), CHANGES)
-def test_a_change_that_is_accepted_makes_a_difference(own: Path, bench: str, name: str, field: str, value: str) -> None:
+def test_a_change_that_is_accepted_makes_a_difference(
+    own: Path, bench: str, name: str, field: str, value: str
+) -> None:
     if bench in ("niah", "ruler"):
         pytest.skip("needs a tokenizer with batches; test_niah.py and ruler/ do this")
     assert list(_seen(bench, name)) != list(_seen(bench, f"{name}:{field}={value}"))
@@ -75,7 +83,9 @@ def test_there_are_changes() -> None:
 def test_every_other_change_is_refused(bench: str, name: str, protocol: Any) -> None:
     family = BENCHES[bench].family or bench
     for field in set(type(protocol).model_fields) - set(protocol.changes):
-        with pytest.raises(UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")):
+        with pytest.raises(
+            UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")
+        ):
             BENCHES[bench].protocol(f"{name}:{field}=middle")
     for field in protocol.changes:
         with pytest.raises(UserError, match=f"{field} is one of .*, not 'nonsense'"):

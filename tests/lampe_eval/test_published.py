@@ -51,7 +51,9 @@ def test_every_number_can_be(name: str) -> None:
     for figure in table.figures():
         assert low <= figure.number.value <= high, figure
         assert figure.number.value == round(figure.number.value, figure.decimals)
-    for bench in {cell.task.partition("/")[0] for figure in table.figures() for cell in figure.cells}:
+    for bench in {
+        cell.task.partition("/")[0] for figure in table.figures() for cell in figure.cells
+    }:
         BENCHES[bench].protocol(table.protocol)
 
 
@@ -79,13 +81,20 @@ def test_which_tables_print_averages_that_can_be_checked() -> None:
 
 
 def test_the_averages_that_do_not_add_up_are_those_in_doubt() -> None:
-    wrong = [row.printed for name in TABLES for row, gaps in _gaps(load(name)) if any(gap > 1e-9 for gap in gaps)]
+    wrong = [
+        row.printed
+        for name in TABLES
+        for row, gaps in _gaps(load(name))
+        if any(gap > 1e-9 for gap in gaps)
+    ]
     assert wrong == ["Qwen2.5-14B-Instruct-1M (14B)", "Llama2-chat (4K)"]
 
 
 def _gaps(table: Published) -> Iterator[tuple[Row, list[float]]]:
     """Of each row, how far its averages are beyond what rounding, of them and of the numbers beside them, explains."""
-    for row, group in groupby((f for f in table.figures() if not f.number.above), key=lambda figure: figure.row):
+    for row, group in groupby(
+        (f for f in table.figures() if not f.number.above), key=lambda figure: figure.row
+    ):
         figures = {figure.column: figure for figure in group}
         means = {column: _from_parts(figure, figures, table) for column, figure in figures.items()}
         yield (
@@ -113,7 +122,8 @@ def _from_parts(figure: Figure, figures: dict[str, Figure], table: Published) ->
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in card_names("suites") if name not in ("demo", "pocket", "pocket-ruler")]
+    "name",
+    [name for name in card_names("suites") if name not in ("demo", "pocket", "pocket-ruler")],
 )
 def test_every_suite_runs_a_table(name: str) -> None:
     tables = [load(table) for table in TABLES if name in load(table).suites]
@@ -154,7 +164,9 @@ def test_shares_become_percent(tmp_path: Path) -> None:
         ("printed: ours", "printed: a, printd: b", "mine.yaml:11: key 'rows.0.printd'"),
     ],
 )  # fmt: skip
-def test_a_wrong_table_is_told_by_file_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_wrong_table_is_told_by_file_line_and_key(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace(old, new))
     with pytest.raises(UserError) as caught:
@@ -164,7 +176,9 @@ def test_a_wrong_table_is_told_by_file_line_and_key(tmp_path: Path, old: str, ne
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown published table 'lampe-tabel1' \(did you mean 'lampe-table1'\?\)"):
+    with pytest.raises(
+        UserError, match=r"unknown published table 'lampe-tabel1' \(did you mean 'lampe-table1'\?\)"
+    ):
         find("lampe-tabel1")
     with pytest.raises(UserError, match=r"--against: gone.yaml: no such file"):
         find("gone.yaml")

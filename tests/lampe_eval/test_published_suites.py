@@ -42,7 +42,9 @@ def _config(path: str, **_: object) -> PreTrainedConfig:
     """The shape of a hub model, as far as methods look at it."""
     (known,) = [fields for part, fields in KNOWN.items() if part in path]
     fields = dict(known)
-    fields.setdefault("rope_parameters", {"rope_type": "default", "rope_theta": fields.pop("rope_theta", None)})
+    fields.setdefault(
+        "rope_parameters", {"rope_type": "default", "rope_theta": fields.pop("rope_theta", None)}
+    )
     config = LlamaConfig(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, **fields)
     config._commit_hash = "0" * 40
     return config
@@ -64,7 +66,13 @@ def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_suite_runs_what_has_a_number(name: str) -> None:
     """No model, method, task or length that its tables do not have."""
     suite = shipped_card("suites", name, Suite)
-    figures = [f for table in tables() if name in load(table).suites for f in load(table).figures() if f.spec]
+    figures = [
+        f
+        for table in tables()
+        if name in load(table).suites
+        for f in load(table).figures()
+        if f.spec
+    ]
     lengths = {cell.length for figure in figures for cell in figure.cells}
     pairs = {(figure.row.model, figure.spec.name) for figure in figures if figure.spec}
     assert {(model, spec.name) for model in suite.model for spec in parse(suite.method)} & pairs

@@ -51,7 +51,9 @@ class FakeRay:
 
     def wait(self, awaited: list[Any], timeout: float | None) -> tuple[list[Any], list[Any]]:
         """The first call that can be done; a worker that finds no room is never ready."""
-        able = [call for call in awaited if call[1] != "ready" or int(call[0].split()[1]) <= self.rooms]
+        able = [
+            call for call in awaited if call[1] != "ready" or int(call[0].split()[1]) <= self.rooms
+        ]
         assert able or timeout is not None, "waits for ever"
         return able[:1], able[1:]
 
@@ -116,28 +118,41 @@ def test_a_job_that_kills_its_workers_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert ray.killed == 2
 
 
-def test_a_worker_that_does_not_start_again_leaves_the_work_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_start_again_leaves_the_work_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     deaths = iter([True])
     found, ray = _done(
         monkeypatch,
-        lambda name, what: (what == "b" and next(deaths, False)) or (what == "start" and name > "worker 2"),
+        lambda name, what: (
+            (what == "b" and next(deaths, False)) or (what == "start" and name > "worker 2")
+        ),
     )
     assert {kind for kind, _ in found.values()} == {"prediction"}
     assert ray.launched == 3
 
 
 def test_all_workers_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="all workers are lost; what is finished is kept, run again"):
+    with pytest.raises(
+        UserError, match="all workers are lost; what is finished is kept, run again"
+    ):
         _done(monkeypatch, lambda name, what: what not in ("ready", "start") or name > "worker 2")
 
 
 @pytest.mark.parametrize(
-    "error", [Raised(RuntimeError("out of memory")), Lost("the node died"), RuntimeError("the start of the process")]
+    "error",
+    [
+        Raised(RuntimeError("out of memory")),
+        Lost("the node died"),
+        RuntimeError("the start of the process"),
+    ],
 )
 def test_a_worker_lost_at_its_start_leaves_the_work_to_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    found, ray = _done(monkeypatch, lambda name, what: what == "start" and name == "worker 1" and error)
+    found, ray = _done(
+        monkeypatch, lambda name, what: what == "start" and name == "worker 1" and error
+    )
     assert {kind for kind, _ in found.values()} == {"prediction"}
     assert (ray.launched, ray.killed) == (2, 1)
     assert "lampe-eval: lost a worker at its start: " in capsys.readouterr().err
@@ -145,7 +160,10 @@ def test_a_worker_lost_at_its_start_leaves_the_work_to_the_others(
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no such checkpoint"):
-        _done(monkeypatch, lambda name, what: what == "start" and Raised(UserError("no such checkpoint")))
+        _done(
+            monkeypatch,
+            lambda name, what: what == "start" and Raised(UserError("no such checkpoint")),
+        )
 
 
 def test_no_worker_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +189,9 @@ def test_one_that_is_up_does_not_wait_for_one_without_room(monkeypatch: pytest.M
 
 
 def test_a_room_that_cannot_be_measured_is_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "_imported", lambda address: FakeRay(lambda name, what: what == "room"))
+    monkeypatch.setattr(
+        ours, "_imported", lambda address: FakeRay(lambda name, what: what == "room")
+    )
     monkeypatch.setattr(ours, "_connected", lambda *_: 1)
     with ours.Replicas(models.find("pocket"), Suite(devices="cpu")) as replicas:
         replicas.start()
@@ -180,7 +200,10 @@ def test_a_room_that_cannot_be_measured_is_one_sample(monkeypatch: pytest.Monkey
 
 def _cluster(*nodes: tuple[int, int]) -> Any:
     """A Ray whose machines have so many CPUs and GPUs."""
-    told = [{"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in nodes]
+    told = [
+        {"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
+        for cpus, gpus in nodes
+    ]
     return SimpleNamespace(init=lambda **_: None, nodes=lambda: told, exceptions=FakeRay.exceptions)
 
 
@@ -195,17 +218,27 @@ def _cluster(*nodes: tuple[int, int]) -> Any:
     ],
 )
 def test_replicas_are_counted_by_machine(
-    nodes: list[tuple[int, int]], options: dict[str, Any], replicas: int, capsys: pytest.CaptureFixture[str]
+    nodes: list[tuple[int, int]],
+    options: dict[str, Any],
+    replicas: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert ours._connected(_cluster(*nodes), Suite(engine="ray", address="auto", **options)) == replicas
+    assert (
+        ours._connected(_cluster(*nodes), Suite(engine="ray", address="auto", **options))
+        == replicas
+    )
     said = "--devices: 2 replicas are asked for, and the cluster has room for 1"
     assert (said in capsys.readouterr().err) == (nodes == [(1, 0)])
 
 
 def test_no_room_on_any_machine_is_said() -> None:
-    said = "takes 4 GPUs and 1 CPU of one machine, and there are 3 GPUs and 8 CPUs; 2 GPUs and 8 CPUs"
+    said = (
+        "takes 4 GPUs and 1 CPU of one machine, and there are 3 GPUs and 8 CPUs; 2 GPUs and 8 CPUs"
+    )
     with pytest.raises(UserError, match=said):
-        ours._connected(_cluster((8, 3), (8, 2)), Suite(engine="ray", address="auto", gpus_per_replica=4))
+        ours._connected(
+            _cluster((8, 3), (8, 2)), Suite(engine="ray", address="auto", gpus_per_replica=4)
+        )
 
 
 def test_a_cluster_that_wants_a_token_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +246,14 @@ def test_a_cluster_that_wants_a_token_is_told_of(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("Failed to connect")
 
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(UserError, match=r"--address auto: Failed to connect; if .* set RAY_AUTH_MODE=token here too"):
-        ours._connected(SimpleNamespace(init=init, exceptions=FakeRay.exceptions), Suite(engine="ray", address="auto"))
+    with pytest.raises(
+        UserError,
+        match=r"--address auto: Failed to connect; if .* set RAY_AUTH_MODE=token here too",
+    ):
+        ours._connected(
+            SimpleNamespace(init=init, exceptions=FakeRay.exceptions),
+            Suite(engine="ray", address="auto"),
+        )
 
 
 def test_a_sigterm_is_not_left_to_ray() -> None:

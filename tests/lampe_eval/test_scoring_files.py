@@ -16,7 +16,9 @@ PRED = {"pred": "Paris", "answers": ["Paris"], "all_classes": None, "length": 50
 
 def write(path: Path, *lines: Mapping[str, Any] | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+    texts = [
+        line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines
+    ]
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
 
@@ -28,7 +30,11 @@ def test_longbench(tmp_path: Path) -> None:
 
 def test_longbench_scores_all_with_the_last_classes(tmp_path: Path) -> None:
     row = {"pred": "Date Food", "answers": ["Date"], "length": 1}
-    write(tmp_path / "trec.jsonl", row | {"all_classes": ["Date", "Food"]}, row | {"all_classes": ["Date"]})
+    write(
+        tmp_path / "trec.jsonl",
+        row | {"all_classes": ["Date", "Food"]},
+        row | {"all_classes": ["Date"]},
+    )
     assert score_folder("longbench", tmp_path)["trec"].scores == {"score": 100}
 
 
@@ -54,13 +60,21 @@ def test_ruler(tmp_path: Path) -> None:
         {"ctx_len": 9, "pred": "abc", "needle": ["ABC", "DEF"], "score": True},
         "avg:1.0",
     )
-    assert score_folder("ruler", tmp_path) == {"qa_1": Result({"score": 100}, 1), "vt": Result({"score": 50}, 1)}
+    assert score_folder("ruler", tmp_path) == {
+        "qa_1": Result({"score": 100}, 1),
+        "vt": Result({"score": 50}, 1),
+    }
 
 
 def test_infinitebench_reads_two_on_a_line_and_counts_broken_ones(tmp_path: Path) -> None:
-    good, other = '{"prediction": "71432", "ground_truth": ["71432"]}', '{"pred": "1", "label": "2"}'
+    good, other = (
+        '{"prediction": "71432", "ground_truth": ["71432"]}',
+        '{"pred": "1", "label": "2"}',
+    )
     write(tmp_path / "preds_passkey.jsonl", good + other, good[:20], f"{good} {other[:9]}", "7")
-    assert score_folder("infinitebench", tmp_path)["passkey"] == Result({"score": 66.67}, 3, skipped=3)
+    assert score_folder("infinitebench", tmp_path)["passkey"] == Result(
+        {"score": 66.67}, 3, skipped=3
+    )
 
 
 def test_infinitebench_has_two_scorers(tmp_path: Path) -> None:
@@ -70,7 +84,9 @@ def test_infinitebench_has_two_scorers(tmp_path: Path) -> None:
 
 
 def test_infinitebench_knows_gpt4_by_its_folder(tmp_path: Path) -> None:
-    write(tmp_path / "gpt4" / "preds_math_calc.jsonl", {"prediction": "1 1 4", "ground_truth": [1, 4]})
+    write(
+        tmp_path / "gpt4" / "preds_math_calc.jsonl", {"prediction": "1 1 4", "ground_truth": [1, 4]}
+    )
     assert score_folder("infinitebench", tmp_path / "gpt4")["math_calc"].scores == {"score": 100}
 
 
@@ -79,12 +95,37 @@ def test_infinitebench_knows_gpt4_by_its_folder(tmp_path: Path) -> None:
     [
         ("longbench", "qasper.jsonl", "{", r"qasper\.jsonl:2: is no JSON \(Expecting"),
         ("longbench", "qasper.jsonl", "[]", r"qasper\.jsonl:2: is no JSON object"),
-        ("longbench", "qasper.jsonl", {"pred": "x", "all_classes": None}, r"qasper\.jsonl:2: has no 'answers'"),
-        ("longbench", "qasper.jsonl", PRED | {"pred": None}, r"qasper\.jsonl:2: 'pred' is not a text"),
-        ("longbench", "quasper.jsonl", PRED, r"quasper\.jsonl: neither file nor folder is named after a task; tasks"),
-        ("leval", "tpo.pred.jsonl", {"evaluation": "exam", "gt": "A"}, r"tpo\.pred\.jsonl:2: has no '<model>_pred'"),
+        (
+            "longbench",
+            "qasper.jsonl",
+            {"pred": "x", "all_classes": None},
+            r"qasper\.jsonl:2: has no 'answers'",
+        ),
+        (
+            "longbench",
+            "qasper.jsonl",
+            PRED | {"pred": None},
+            r"qasper\.jsonl:2: 'pred' is not a text",
+        ),
+        (
+            "longbench",
+            "quasper.jsonl",
+            PRED,
+            r"quasper\.jsonl: neither file nor folder is named after a task; tasks",
+        ),
+        (
+            "leval",
+            "tpo.pred.jsonl",
+            {"evaluation": "exam", "gt": "A"},
+            r"tpo\.pred\.jsonl:2: has no '<model>_pred'",
+        ),
         ("ruler", "vt.jsonl", {"pred": "x"}, r"vt\.jsonl:2: has no 'outputs' or 'needle'"),
-        ("infinitebench", "preds_passkey.jsonl", {"pred": ""}, r"jsonl:2: has no 'ground_truth' or 'label'"),
+        (
+            "infinitebench",
+            "preds_passkey.jsonl",
+            {"pred": ""},
+            r"jsonl:2: has no 'ground_truth' or 'label'",
+        ),
         (
             "longbench-e",
             "qasper.jsonl",
@@ -94,20 +135,28 @@ def test_infinitebench_knows_gpt4_by_its_folder(tmp_path: Path) -> None:
         ("ruler", "vt.jsonl", "step 0", r"vt\.jsonl: holds no predictions to score"),
     ],
 )
-def test_errors_name_file_and_line(tmp_path: Path, bench: str, name: str, line: Any, error: str) -> None:
+def test_errors_name_file_and_line(
+    tmp_path: Path, bench: str, name: str, line: Any, error: str
+) -> None:
     write(tmp_path / name, "", line)
     with pytest.raises(UserError, match=error):
         score_folder(bench, tmp_path)
 
 
 def test_errors_of_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no prediction files of 'niah' are known; known are those of: longbench, "):
+    with pytest.raises(
+        UserError, match=r"no prediction files of 'niah' are known; known are those of: longbench, "
+    ):
         score_folder("niah", tmp_path)
-    with pytest.raises(UserError, match=r"holds no \.jsonl files; name a folder with predictions of ruler"):
+    with pytest.raises(
+        UserError, match=r"holds no \.jsonl files; name a folder with predictions of ruler"
+    ):
         score_folder("ruler", tmp_path)
     for model in "ab":
         write(tmp_path / model / "qasper.jsonl", PRED)
-    with pytest.raises(UserError, match=r"b/qasper\.jsonl: qasper has predictions in .*a/qasper\.jsonl too; name"):
+    with pytest.raises(
+        UserError, match=r"b/qasper\.jsonl: qasper has predictions in .*a/qasper\.jsonl too; name"
+    ):
         score_folder("longbench", tmp_path)
 
 

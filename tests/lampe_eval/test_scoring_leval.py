@@ -30,13 +30,22 @@ def test_choices_where_several_may_be_right(prediction: str, letters: str) -> No
 
 @pytest.mark.parametrize(
     ("prediction", "letters"),
-    [("(D) foo", "D"), ("Answer: B", "A"), ("b", "A"), ("CD", "CD"), ("no letter here", "A"), ("", "None")],
+    [
+        ("(D) foo", "D"),
+        ("Answer: B", "A"),
+        ("b", "A"),
+        ("CD", "CD"),
+        ("no letter here", "A"),
+        ("", "None"),
+    ],
 )
 def test_choices_where_one_is_right(prediction: str, letters: str) -> None:
     assert leval.choices(prediction, several=False) == letters
 
 
-@pytest.mark.parametrize(("reference", "letters"), [("(B) They ran", "B"), ("BD", "BD"), ("C. x", "C"), ("no", "A")])
+@pytest.mark.parametrize(
+    ("reference", "letters"), [("(B) They ran", "B"), ("BD", "BD"), ("C. x", "C"), ("no", "A")]
+)
 def test_gold_choices(reference: str, letters: str) -> None:
     assert leval.gold_choices(reference) == letters
 
@@ -81,7 +90,11 @@ def test_final_number(text: str, digits: str) -> None:
 @pytest.mark.parametrize(
     ("prediction", "reference", "output"),
     [
-        ("so the final output is: [ [1, 2] [3.0] ], as said above", "[[1 2][3]]", " : [[1 2][3]] as"),
+        (
+            "so the final output is: [ [1, 2] [3.0] ], as said above",
+            "[[1 2][3]]",
+            " : [[1 2][3]] as",
+        ),
         ("this prints 5", "5", "th prints 5"),
         ("a b c d e 1 2", "1 2", "c d e 1 2"),
     ],
@@ -105,7 +118,10 @@ def test_judgements(prediction: str, verdicts: tuple[str, str]) -> None:
 
 
 def test_sci_fi_is_scored_twice() -> None:
-    samples = [leval.parts("sci_fi", text, ["True [fact: False]"], {}) for text in ("True [fact: True]", "so true")]
+    samples = [
+        leval.parts("sci_fi", text, ["True [fact: False]"], {})
+        for text in ("True [fact: True]", "so true")
+    ]
     assert samples == [{"loyalty": 100, "fact": 0}, {"loyalty": 100, "fact": 0}]
     assert leval.total(samples) == {"average": 50, "loyalty": 100, "fact": 0}
     assert leval.score("sci_fi", "True [fact: True]", ["True [fact: False]"], {}) == 0.5
@@ -133,7 +149,9 @@ def test_exam(task: str, prediction: str, reference: str, score: float) -> None:
 
 
 def test_f1() -> None:
-    samples = [leval.parts("narrative_qa", text, ["Paris"], {}) for text in ("Paris, France.", "Paris", "")]
+    samples = [
+        leval.parts("narrative_qa", text, ["Paris"], {}) for text in ("Paris, France.", "Paris", "")
+    ]
     assert leval.total(samples) == {"f1": 55.5556}
 
 
@@ -141,15 +159,25 @@ def test_f1() -> None:
     ("prediction", "reference", "total"),
     [
         ("The cat sat on the mat.", "The cat lay on the mat.", (74.69, 83.33, 60.00, 83.33)),
-        ("Rain fell all night. The river rose.", "The river rose. Rain fell all night.", (78.09, 100, 83.33, 57.14)),
+        (
+            "Rain fell all night. The river rose.",
+            "The river rose. Rain fell all night.",
+            (78.09, 100, 83.33, 57.14),
+        ),
     ],
 )
 def test_rouge(prediction: str, reference: str, total: tuple[float, ...]) -> None:
     numbers = leval.total([leval.parts("news_summ", prediction, [reference], {})])
     assert list(numbers) == ["geometric_mean", "rouge1", "rouge2", "rougeL"]
     assert tuple(numbers.values()) == pytest.approx(total, abs=0.005)
-    assert leval.score("news_summ", prediction, [reference], {}) == pytest.approx(total[3] / 100, abs=5e-5)
+    assert leval.score("news_summ", prediction, [reference], {}) == pytest.approx(
+        total[3] / 100, abs=5e-5
+    )
 
 
 def test_bands_of_lampe_include_their_upper_ends() -> None:
-    assert leval.by_length([1, 0, 0.25], [4096, 4097, 8192]) == {"0-4k": 100, "4-8k": 12.5, "8k+": 0}
+    assert leval.by_length([1, 0, 0.25], [4096, 4097, 8192]) == {
+        "0-4k": 100,
+        "4-8k": 12.5,
+        "8k+": 0,
+    }

@@ -44,7 +44,9 @@ def test_every_task_has_a_metric_and_one_category() -> None:
     ],
 )
 def test_metric(task: str, prediction: str, reference: str, score: float) -> None:
-    assert longbench.score(task, prediction, [reference], {"all_classes": CLASSES}) == pytest.approx(score, abs=1e-12)
+    assert longbench.score(
+        task, prediction, [reference], {"all_classes": CLASSES}
+    ) == pytest.approx(score, abs=1e-12)
 
 
 def test_classification_skips_a_class_after_each_it_deletes() -> None:
@@ -60,12 +62,18 @@ def test_classification_skips_a_class_after_each_it_deletes() -> None:
         ("hotpotqa", "\nParis\nextra words", ["Paris"], 0.5),
     ],
 )
-def test_few_shot_tasks_count_the_first_line(task: str, prediction: str, references: list[str], score: float) -> None:
+def test_few_shot_tasks_count_the_first_line(
+    task: str, prediction: str, references: list[str], score: float
+) -> None:
     assert longbench.score(task, prediction, references, {"all_classes": CLASSES}) == score
 
 
 def test_bands_of_longbench_e() -> None:
-    assert longbench.by_length([1, 0, 1, 1], [3999, 4000, 7999, 8000]) == {"0-4k": 100, "4-8k": 50, "8k+": 100}
+    assert longbench.by_length([1, 0, 1, 1], [3999, 4000, 7999, 8000]) == {
+        "0-4k": 100,
+        "4-8k": 50,
+        "8k+": 100,
+    }
     assert math.isnan(longbench.by_length([1], [1])["8k+"])
 
 
@@ -100,7 +108,11 @@ def test_credit_of_v2() -> None:
 
 
 def test_report_of_v2() -> None:
-    rows: list[tuple[Any, ...]] = [(1, "easy", "short"), (0, "hard", "short"), (0.25, "hard", "long")]
+    rows: list[tuple[Any, ...]] = [
+        (1, "easy", "short"),
+        (0, "hard", "short"),
+        (0.25, "hard", "long"),
+    ]
     report = longbench.report([longbench.Verdict(*row) for row in rows])
     assert math.isnan(report.pop("medium"))
     assert report == {"overall": 41.7, "easy": 100, "hard": 12.5, "short": 50, "long": 25}

@@ -60,7 +60,11 @@ def test_token_f1(prediction: str, reference: str, score: float) -> None:
     ("prediction", "reference", "score"),
     [
         ("the cat sat on the mat", "the cat lay on the mat", 0.7999999950000002),
-        ("Rain fell all night. The river rose.", "The river rose. Rain fell all night.", 0.999999995),
+        (
+            "Rain fell all night. The river rose.",
+            "The river rose. Rain fell all night.",
+            0.999999995,
+        ),
         ("the the the", "the", 0.999999995),
         ("", "reference text", 0),
         ("...", "reference text", 0),
@@ -103,4 +107,8 @@ def test_percent() -> None:
 
 
 def test_bands_begin_at_their_limits() -> None:
-    assert bands([1, 2, 3, 4], [3999, 4000, 7999, 8000], 4000, 8000) == {"0-4k": [1], "4-8k": [2, 3], "8k+": [4]}
+    assert bands([1, 2, 3, 4], [3999, 4000, 7999, 8000], 4000, 8000) == {
+        "0-4k": [1],
+        "4-8k": [2, 3],
+        "8k+": [4],
+    }

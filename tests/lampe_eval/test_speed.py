@@ -63,7 +63,9 @@ def test_a_row_for_each_method_backend_and_length_beside_plain_attention() -> No
     assert (measured[["prefill_s", "step_s", "held_bytes"]] > 0).all(axis=None)
     assert (measured["prefill_low"] <= measured["prefill_ratio"]).all()
     assert (measured["prefill_ratio"] <= measured["prefill_high"]).all()
-    assert refused["prefill_s"].isna().all() and refused["note"].str.contains("it needs a GPU").all()
+    assert (
+        refused["prefill_s"].isna().all() and refused["note"].str.contains("it needs a GPU").all()
+    )
     assert {"torch", "transformers", "processor", "gpu", "threads", "load", "date"} <= set(frame)
     plain = frame[frame["method"] == "plain"]
     assert (plain[["prefill_ratio", "step_ratio", "held_ratio"]] == 1).all(axis=None)
@@ -81,12 +83,17 @@ def test_ratios_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Way, "cost", cost)
     monkeypatch.setattr(Way, "room", lambda way, length: Room(1.0, 1.0))
     frame = compare(method=["lampe"], lengths="100", pairs=3)
-    assert frame["prefill_s"].tolist() == [3.0, 9.0] and frame["prefill_plain_s"].tolist() == [3.0, 3.0]
+    assert frame["prefill_s"].tolist() == [3.0, 9.0] and frame["prefill_plain_s"].tolist() == [
+        3.0,
+        3.0,
+    ]
     assert frame.loc[1, ["prefill_ratio", "prefill_low", "prefill_high"]].tolist() == [3.0] * 3
 
 
 def test_the_growth_of_a_cost_is_its_power_of_the_length() -> None:
-    rows = pd.DataFrame({"length": [1024, 4096, 16384], "prefill_s": [2e-6 * n**1.5 for n in (1024, 4096, 16384)]})
+    rows = pd.DataFrame(
+        {"length": [1024, 4096, 16384], "prefill_s": [2e-6 * n**1.5 for n in (1024, 4096, 16384)]}
+    )
     assert growth(rows) == pytest.approx(1.5)
     assert math.isnan(growth(rows[:1]))
 
@@ -99,23 +106,45 @@ def test_an_answer_holds_no_key_twice(method: str) -> None:
 
 
 def test_a_prompt_may_be_read_in_chunks() -> None:
-    whole, pieces = (compare(method=["lampe"], lengths="3072", pairs=1, chunk=chunk) for chunk in (None, 512))
+    whole, pieces = (
+        compare(method=["lampe"], lengths="3072", pairs=1, chunk=chunk) for chunk in (None, 512)
+    )
     assert pieces["peak_bytes"].iloc[1] < whole["peak_bytes"].iloc[1]
 
 
-@pytest.mark.parametrize(("shape", "heads"), [("llama3-8b", 8), ("llama2-7b", 32), ("qwen2.5-7b", 4)])
+@pytest.mark.parametrize(
+    ("shape", "heads"), [("llama3-8b", 8), ("llama2-7b", 32), ("qwen2.5-7b", 4)]
+)
 def test_a_shape_is_a_model_without_weights(shape: str, heads: int) -> None:
-    model, settings = subject(Order.of({"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"}))
+    model, settings = subject(
+        Order.of({"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"})
+    )
     assert (model.config.num_hidden_layers, model.config.num_key_value_heads) == (2, heads)
     assert model.dtype == torch.bfloat16 and settings == {}
 
 
 def test_what_is_measured_is_printed_and_written(tmp_path: Path) -> None:
-    options = ["--lengths", "100,200", "--method", "lampe", "--pairs", "1", "--output", str(tmp_path / "x")]
+    options = [
+        "--lengths",
+        "100,200",
+        "--method",
+        "lampe",
+        "--pairs",
+        "1",
+        "--output",
+        str(tmp_path / "x"),
+    ]
     result = CliRunner().invoke(app, ["speed", *options])
     assert result.exit_code == 0, result.output
-    assert "/ plain" in result.output and "grow with this power of its length (from 2 lengths)" in result.output
-    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["speed.csv", "speed.md", "speed.png"]
+    assert (
+        "/ plain" in result.output
+        and "grow with this power of its length (from 2 lengths)" in result.output
+    )
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [
+        "speed.csv",
+        "speed.md",
+        "speed.png",
+    ]
     again = pd.read_csv(tmp_path / "x" / "speed.csv")
     assert again["method"].tolist() == ["plain", "lampe"] * 2
     assert "| lampe · blockwise |" in (tmp_path / "x" / "speed.md").read_text()
@@ -133,7 +162,16 @@ def test_what_was_measured_is_written_where_the_rest_is_stopped(
         return cost(way, length)
 
     monkeypatch.setattr(Way, "cost", stopped)
-    options = ["--lengths", "100,200", "--method", "lampe", "--pairs", "1", "--output", str(tmp_path)]
+    options = [
+        "--lengths",
+        "100,200",
+        "--method",
+        "lampe",
+        "--pairs",
+        "1",
+        "--output",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, ["speed", *options])
     assert result.exit_code == 130
     frame = pd.read_csv(tmp_path / "speed.csv")
@@ -147,7 +185,9 @@ def test_where_nothing_can_be_measured_it_is_an_error(tmp_path: Path) -> None:
         measure_speed(order)
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         measure_speed(order_of({"output": tmp_path / "x" / "y"}))

@@ -38,7 +38,9 @@ def test_the_bootstrap_of_a_ratio_is_what_linearisation_says() -> None:
     losses = weights * rng.normal(2, 0.3, 500)
     ratio = losses.sum() / weights.sum()
     linear = np.std(losses - ratio * weights, ddof=1) / math.sqrt(500) / weights.mean()
-    assert Estimate(np.stack([losses, weights], axis=1), _ratio).stderr == pytest.approx(linear, rel=0.04)
+    assert Estimate(np.stack([losses, weights], axis=1), _ratio).stderr == pytest.approx(
+        linear, rel=0.04
+    )
 
 
 def test_samples_of_a_group_count_once() -> None:

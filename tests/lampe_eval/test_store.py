@@ -55,7 +55,9 @@ def test_names_of_any_kind_stay_inside_the_folder(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_by_field(tmp_path: Path) -> None:
     _store(tmp_path).append(CELL, {"id": "a"})
-    with pytest.raises(UserError, match="another configuration: --seed was 0, now 1; choose another --output"):
+    with pytest.raises(
+        UserError, match="another configuration: --seed was 0, now 1; choose another --output"
+    ):
         Store.create(tmp_path, {**CONFIG, "seed": 1}, {})
     with pytest.raises(UserError, match=r"--method lampe head was 3, now 4"):
         Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 4}}}, {})
@@ -102,7 +104,10 @@ def test_a_damaged_cell_is_named(tmp_path: Path, line: str) -> None:
     store.plan({CELL: 25})
     path = tmp_path / "cells.jsonl"
     path.write_text(f"{path.read_text()}{line}\n")
-    with pytest.raises(UserError, match=r"cells.jsonl:2: damaged; remove the file and run again, which writes it anew"):
+    with pytest.raises(
+        UserError,
+        match=r"cells.jsonl:2: damaged; remove the file and run again, which writes it anew",
+    ):
         store.cells()
 
 
@@ -124,11 +129,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .* choose another --output"):
         _store(tmp_path / "file" / "run")
-    with pytest.raises(UserError, match=r"cannot be written .* choose another --output"), writing(tmp_path / "file"):
+    with (
+        pytest.raises(UserError, match=r"cannot be written .* choose another --output"),
+        writing(tmp_path / "file"),
+    ):
         pytest.fail("a file is written to as a folder")
 
 
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = _store(tmp_path)
     store.append(CELL, {"id": "a"})
 
@@ -160,13 +170,18 @@ def test_schemas_that_can_be_read(tmp_path: Path) -> None:
     assert described.pop("schema") == 2
     (described["environment"],) = described.pop("environments")
     store.append(CELL, {"id": "a"})
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(described))  # as it was before there were schemas
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(described)
+    )  # as it was before there were schemas
     assert Store.create(tmp_path, CONFIG, {}).rows(CELL) == [{"length": 256, "id": "a"}]
-    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["environments"] == [{"torch": "x"}, {}]
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"schema": 3, **described, "environment": {"lampe-eval": "9.1"}}))
-    said = (
-        r"run.yaml: written in schema 3 by lampe-eval 9.1, and this one reads 1 and 2; take the version that wrote it"
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["environments"] == [
+        {"torch": "x"},
+        {},
+    ]
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump({"schema": 3, **described, "environment": {"lampe-eval": "9.1"}})
     )
+    said = r"run.yaml: written in schema 3 by lampe-eval 9.1, and this one reads 1 and 2; take the version that wrote it"
     with pytest.raises(UserError, match=said):
         Store(tmp_path)
 

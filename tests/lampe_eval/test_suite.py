@@ -7,7 +7,9 @@ from lampe_eval.plan import prepare
 from lampe_eval.suite import Suite, parse_length
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("256", 256), ("4k", 4096), ("4K", 4096), ("16m", 2**24)])
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("256", 256), ("4k", 4096), ("4K", 4096), ("16m", 2**24)]
+)
 def test_lengths(text: str, tokens: int) -> None:
     assert parse_length(text) == tokens
 
@@ -32,7 +34,10 @@ def test_options_repeat_or_take_commas() -> None:
         ({"limit": 0}, "--limit: must be at least 1, got 0"),
         ({"seed": -1}, "--seed: must be at least 0, got -1"),
         ({"lengths": ["17m"]}, "--lengths: '17m' is more than 16m tokens"),
-        ({"fail_on_error": "200%"}, "--fail-on-error: '200%' is none of yes, no, a count such as 5, or a share"),
+        (
+            {"fail_on_error": "200%"},
+            "--fail-on-error: '200%' is none of yes, no, a count such as 5, or a share",
+        ),
         ({"max_batch_tokens": 1, "max-batch-tokens": 2}, "a key stands twice"),
     ],
 )
@@ -44,9 +49,15 @@ def test_a_bad_option_is_named(options: dict[str, object], message: str) -> None
 
 def test_a_suite_takes_a_lone_text_for_every_list() -> None:
     suite = Suite.of({"method": "original,lampe:head=3,tail=9", "bench": "niah", "lengths": 256})
-    assert (suite.method, suite.bench, suite.lengths) == (("original,lampe:head=3,tail=9",), ("niah",), (256,))
+    assert (suite.method, suite.bench, suite.lengths) == (
+        ("original,lampe:head=3,tail=9",),
+        ("niah",),
+        (256,),
+    )
 
 
-@pytest.mark.parametrize(("device", "kind"), [("cuda:0", "cuda"), ("cuda:1", "cuda"), ("cpu", "cpu")])
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cuda:0", "cuda"), ("cuda:1", "cuda"), ("cpu", "cpu")]
+)
 def test_a_score_depends_on_the_kind_of_a_device_alone(device: str, kind: str) -> None:
     assert prepare(Suite(device=device, bench="niah/single")).config["device"] == kind

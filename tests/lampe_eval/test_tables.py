@@ -49,7 +49,12 @@ def _column(block: Block, title: str) -> dict[str, Value]:
 
 def test_the_best_and_the_second(block: Block) -> None:
     places = {label: value.place for label, value in _column(block, "512").items()}
-    assert places == {"lampe": 1, "dca:temperature=1.12": 0, "yarn": 0, "original": 0}  # of two that compete
+    assert places == {
+        "lampe": 1,
+        "dca:temperature=1.12": 0,
+        "yarn": 0,
+        "original": 0,
+    }  # of two that compete
     assert {value.place for value in _column(block, "256").values()} == {0}  # all are alike
 
 
@@ -66,8 +71,12 @@ def test_the_best_and_the_second(block: Block) -> None:
         ([math.nan, 1.0, 1.5], [0, 1, 0]),
     ],
 )
-def test_places_are_of_the_numbers_as_printed(losses: list[float], places: list[int], tmp_path: Path) -> None:
-    stored.losses(tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)})
+def test_places_are_of_the_numbers_as_printed(
+    losses: list[float], places: list[int], tmp_path: Path
+) -> None:
+    stored.losses(
+        tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)}
+    )
     (block,) = blocks(gather([tmp_path]))
     assert [value.place for value in _column(block, "512").values()] == places
 
@@ -94,7 +103,9 @@ def test_lengths_that_lack_alike_are_told_together(tmp_path: Path) -> None:
 
 
 def test_of_perplexities_the_lowest_is_best(tmp_path: Path) -> None:
-    stored.losses(tmp_path, {"lampe": {512: [1, 2]}, "dca": {512: [1, 1]}, "original": {512: [5, 6]}})
+    stored.losses(
+        tmp_path, {"lampe": {512: [1, 2]}, "dca": {512: [1, 1]}, "original": {512: [5, 6]}}
+    )
     (block,) = blocks(gather([tmp_path]))
     assert {label: value.place for label, value in _column(block, "512").items()} == {
         "lampe": 2, "dca": 1, "original": 0,
@@ -113,7 +124,9 @@ def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
 def test_runs_of_other_settings_do_not_compete(tmp_path: Path) -> None:
     """A table each, which says in what they differ; of all runs, in whatever form."""
     for name, seed in (("a", 0), ("b", 5)):
-        stored.run(tmp_path / name, {"lampe": {512: [True, not seed]}, "yarn": {512: [False, True]}}, seed)
+        stored.run(
+            tmp_path / name, {"lampe": {512: [True, not seed]}, "yarn": {512: [False, True]}}, seed
+        )
     found = list(blocks(gather([tmp_path / "a", tmp_path / "b"])))
     head = "niah/grid · recall · pocket, window 256 · protocol fair"
     assert [block.title for block in found] == [f"{head} · seed 0", f"{head} · seed 5"]
@@ -124,11 +137,24 @@ def test_runs_of_other_settings_do_not_compete(tmp_path: Path) -> None:
 
 def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
     for name, window in (("a", 256), ("b", 512)):
-        cells = [Cell("pocket", "lampe", "ruler", task, n) for task in ("vt", "cwe") for n in (512, 1024)]
-        made.store(tmp_path / name, cells, "fair", models={"pocket": {**made.described("pocket"), "window": window}})
-    found = [block for block in blocks(gather([tmp_path / "a", tmp_path / "b"])) if " · over tasks · " in block.title]
+        cells = [
+            Cell("pocket", "lampe", "ruler", task, n) for task in ("vt", "cwe") for n in (512, 1024)
+        ]
+        made.store(
+            tmp_path / name,
+            cells,
+            "fair",
+            models={"pocket": {**made.described("pocket"), "window": window}},
+        )
+    found = [
+        block
+        for block in blocks(gather([tmp_path / "a", tmp_path / "b"]))
+        if " · over tasks · " in block.title
+    ]
     assert [block.columns[1:] for block in found] == [["lampe · a"], ["lampe · b"]]
-    assert all(str(value) != "-" for block in found for _, values in block.lines for value in values)
+    assert all(
+        str(value) != "-" for block in found for _, values in block.lines for value in values
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +165,9 @@ def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
         ([0, 0, 0, 0], " of windows, taken as independent"),
     ],
 )
-def test_what_the_error_of_windows_is_of_is_said(tmp_path: Path, documents: list[int | None], told: str) -> None:
+def test_what_the_error_of_windows_is_of_is_said(
+    tmp_path: Path, documents: list[int | None], told: str
+) -> None:
     store = stored.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
     (cell,) = store.cells()
     for row, document in zip(store.rows(cell), documents, strict=True):
@@ -152,7 +180,10 @@ def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", {"lampe": {512: [True]}})
     stored.run(tmp_path / "b", {"lampe": {256: [True]}})
     (block,) = blocks(gather([tmp_path / "a", tmp_path / "b"]))
-    assert [[str(value) for value in values[1:]] for _, values in block.lines] == [["-", "100.0"], ["100.0", "-"]]
+    assert [[str(value) for value in values[1:]] for _, values in block.lines] == [
+        ["-", "100.0"],
+        ["100.0", "-"],
+    ]
 
 
 def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
@@ -179,7 +210,9 @@ def test_markdown(block: Block) -> None:
     assert "1 of 24 samples failed: 1 at 512" in lines
 
 
-def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_labels_are_broken_behind_their_signs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stored.run(tmp_path, {"lampe:mapping_length=128,head=32,temperature=1.12": {512: [True]}})
     gathered = gather([tmp_path])
     (block,) = blocks(gathered)
@@ -192,7 +225,10 @@ def test_long_labels_are_broken_behind_their_signs(tmp_path: Path, capsys: pytes
 
 def test_latex(block: Block) -> None:
     text = latex([block])
-    assert r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\" in text
+    assert (
+        r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\"
+        in text
+    )
     assert r"\item Best number bold." in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
@@ -211,7 +247,12 @@ def test_latex_underlines_the_second_and_names_tables(ranked: Block) -> None:
 
 
 def test_names_are_no_markdown() -> None:
-    hostile = Block(r"a|b <i> `c` \d *e* [f](g)", ["method", "1|2"], [("<b>|`x`", [Value("1")])], ["*note*\n# no"])
+    hostile = Block(
+        r"a|b <i> `c` \d *e* [f](g)",
+        ["method", "1|2"],
+        [("<b>|`x`", [Value("1")])],
+        ["*note*\n# no"],
+    )
     title, _, columns, _, line, _, note, *_ = markdown(hostile).splitlines()
     assert title == r"### a\|b \<i> \`c\` \\d \*e\* \[f](g)"
     assert columns == r"| method | 1\|2 |"
@@ -220,7 +261,13 @@ def test_names_are_no_markdown() -> None:
 
 
 def test_names_are_no_formulas_and_integers_have_no_point() -> None:
-    frame = pd.DataFrame({"model": ["=cmd()", "plain", "@a", None], "n": [-1, 2, 3, 4], "x": [-0.5, 495, 1 / 3, None]})
+    frame = pd.DataFrame(
+        {
+            "model": ["=cmd()", "plain", "@a", None],
+            "n": [-1, 2, 3, 4],
+            "x": [-0.5, 495, 1 / 3, None],
+        }
+    )
     assert csv(frame).splitlines() == [
         "model,n,x", "'=cmd(),-1,-0.5", "plain,2,495", "'@a,3,0.333333", ",4,",
     ]  # fmt: skip
@@ -235,12 +282,15 @@ def test_what_latex_reads_as_commands_is_escaped() -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_sets_the_table(block: Block, tmp_path: Path) -> None:
-    hostile = Block(r"100% \of $all_#{x}~^<>|", block.columns, [(r"a_b&c\d", values) for _, values in block.lines], [])
+    hostile = Block(
+        r"100% \of $all_#{x}~^<>|",
+        block.columns,
+        [(r"a_b&c\d", values) for _, values in block.lines],
+        [],
+    )
     (tmp_path / "table.tex").write_text(latex([block, hostile]), encoding="utf-8")
     packages = latex([]).removeprefix("% ")
-    document = (
-        rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\ref{{tab:niah-grid}}\end{{document}}"
-    )
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\ref{{tab:niah-grid}}\end{{document}}"
     (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     for _ in range(2):  # the second knows where the first set the tables

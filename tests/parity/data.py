@@ -17,6 +17,9 @@ def golden(name: str) -> dict[str, Any]:
     """Expected scores by file; where there are none, the module that asks for them is skipped."""
     path = DATA / "golden" / f"{name}.json"
     if not path.exists():
-        pytest.skip(f"no prediction files under {DATA}; LAMPE_DATA names their folder", allow_module_level=True)
+        pytest.skip(
+            f"no prediction files under {DATA}; LAMPE_DATA names their folder",
+            allow_module_level=True,
+        )
     expected: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return expected

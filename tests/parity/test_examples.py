@@ -84,7 +84,10 @@ def test_metric(name: str, example: Mapping[str, Any]) -> None:
 def test_longbench_task(example: Mapping[str, Any]) -> None:
     answers = zip(example["preds"], example["answers"], strict=True)
     extras = {"all_classes": all_classes()}
-    assert percent([longbench.score(example["dataset"], *answer, extras) for answer in answers]) == example["score"]
+    assert (
+        percent([longbench.score(example["dataset"], *answer, extras) for answer in answers])
+        == example["score"]
+    )
 
 
 @pytest.mark.parametrize("example", EXAMPLES["longbench.scorer_e"])

@@ -44,17 +44,23 @@ def test_longbench(row: str) -> None:
     assert (result.n, result.skipped) == (LONGBENCH[row]["n"], 0)
 
 
-@pytest.mark.parametrize("model", ["preds_LongAlpaca-7B-16k", "preds_llama2-7b-chat-4k", "preds_e_llama_2"])
+@pytest.mark.parametrize(
+    "model", ["preds_LongAlpaca-7B-16k", "preds_llama2-7b-chat-4k", "preds_e_llama_2"]
+)
 def test_longbench_as_its_authors_published_it(model: str) -> None:
     published = json.loads((DATA / "longbench" / model / "result.json").read_text(encoding="utf-8"))
     if model == "preds_e_llama_2":
         published.pop("multi_news")  # written when a third of the predictions were there
         ours = scores("longbench-e", f"longbench/{model}")
-        banded = {task: {k: v for k, v in ours[task].scores.items() if k != "score"} for task in published}
+        banded = {
+            task: {k: v for k, v in ours[task].scores.items() if k != "score"} for task in published
+        }
         assert all(same(banded[task], published[task]) for task in published)
     else:
         ours = scores("longbench", f"longbench/{model}")
-        assert {task: result.scores["score"] for task, result in ours.items()} == {t: published[t] for t in ours}
+        assert {task: result.scores["score"] for task, result in ours.items()} == {
+            t: published[t] for t in ours
+        }
 
 
 def test_longbench_average_as_longlora_published_it() -> None:
@@ -81,7 +87,11 @@ def test_leval(row: str) -> None:
 def test_ruler(row: str) -> None:
     folder, task, *_ = row.split("/")
     result = scores("ruler", f"ruler/{folder}")[task]
-    assert (result.scores["score"], result.n, result.skipped) == (RULER[row]["score"], RULER[row]["n"], 0)
+    assert (result.scores["score"], result.n, result.skipped) == (
+        RULER[row]["score"],
+        RULER[row]["n"],
+        0,
+    )
 
 
 @pytest.mark.parametrize("row", RULER)
@@ -93,7 +103,8 @@ def test_ruler_row_by_row_as_string_scored_it(row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bench", "row"), [(bench, row) for bench, expected in INFINITEBENCH.items() for row in expected]
+    ("bench", "row"),
+    [(bench, row) for bench, expected in INFINITEBENCH.items() for row in expected],
 )
 def test_infinitebench(bench: str, row: str) -> None:
     model, task = row.split("/")

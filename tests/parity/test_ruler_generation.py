@@ -22,7 +22,9 @@ from tests.parity.data import DATA
 
 FIXTURES = DATA / "ruler" / "generated_fixtures"
 if not FIXTURES.is_dir():
-    pytest.skip(f"no samples of RULER under {DATA}; LAMPE_DATA names their folder", allow_module_level=True)
+    pytest.skip(
+        f"no samples of RULER under {DATA}; LAMPE_DATA names their folder", allow_module_level=True
+    )
 
 UNITS = {
     "niah_single_1": 162,
@@ -49,12 +51,19 @@ class Words:
 
     def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
         split = [re.findall(r"\w+|[^\w\s]", text) for text in texts]
-        return {"input_ids": [[self.numbers.setdefault(word, len(self.numbers)) for word in text] for text in split]}
+        return {
+            "input_ids": [
+                [self.numbers.setdefault(word, len(self.numbers)) for word in text]
+                for text in split
+            ]
+        }
 
 
 @cache
 def samples(task: str) -> list[dict[str, Any]]:
-    lines = (FIXTURES / f"{task}_regex4096_seed42_n3.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (FIXTURES / f"{task}_regex4096_seed42_n3.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     return [json.loads(line) for line in lines]
 
 
@@ -69,11 +78,17 @@ def slotted(text: str, *slots: tuple[str, str]) -> str:
 def upstream(folder: Path) -> wording.Wording:
     """Upstream's wording, as its source files would say it."""
     several, noise = samples("niah_multiquery")[0], samples("niah_single_1")[0]
-    head, _, question = several["input"].partition("\n")[0], None, several["input"].rpartition("\n")[2]
+    head, _, question = (
+        several["input"].partition("\n")[0],
+        None,
+        several["input"].rpartition("\n")[2],
+    )
     keys = re.search(r"for (\S+, \S+, \S+, and \S+) ", question)
     assert keys
     kind = ("numbers", "{type_needle_v}")
-    niah_template = slotted(f"{head}\n", kind) + "{context}\n" + slotted(question, kind, (keys[1], "{query}"))
+    niah_template = (
+        slotted(f"{head}\n", kind) + "{context}\n" + slotted(question, kind, (keys[1], "{query}"))
+    )
     lines = noise["input"].split("\n")
     needle = next(line for line in lines if noise["outputs"][0] in line)
     key = re.search(r"(\S+-\S+) is", needle) or re.search(r"(\S+-\S+)", needle)
@@ -82,7 +97,10 @@ def upstream(folder: Path) -> wording.Wording:
     tracked = samples("vt")[0]
     main = tracked["input"].rpartition("\n\n")
     value = tracked["input"].rpartition("value ")[2].split()[0]
-    instruction, question = f"{main[0].rpartition(chr(10))[2]}\n\n", tracked["input"].rpartition("\n")[2]
+    instruction, question = (
+        f"{main[0].rpartition(chr(10))[2]}\n\n",
+        tracked["input"].rpartition("\n")[2],
+    )
 
     def prompt(task: str) -> tuple[str, str, str]:
         row = samples(task)[0]
@@ -104,8 +122,14 @@ def upstream(folder: Path) -> wording.Wording:
             f"{tracked['input'].partition(chr(10))[0]}\n\n{{context}}\n{slotted(question, (value, '{query}'))}",
             slotted(tracked["answer_prefix"], (value, "{query}"), (" 5 ", " {num_v} ")),
         ),
-        "common_words_extraction": (f"{cwe.partition(chr(10))[0]}\n{{context}}\n{cwe_question}", cwe_prefix),
-        "freq_words_extraction": (f"{fwe[: first_words.end(1)]}{{context}}\n{fwe_question}", fwe_prefix),
+        "common_words_extraction": (
+            f"{cwe.partition(chr(10))[0]}\n{{context}}\n{cwe_question}",
+            cwe_prefix,
+        ),
+        "freq_words_extraction": (
+            f"{fwe[: first_words.end(1)]}{{context}}\n{fwe_question}",
+            fwe_prefix,
+        ),
         "qa": (f"{asked_head}{{context}}\n\n{instruction_again}\n\n{query}", qa_prefix),
     }
     assert instruction.strip() in tasks["variable_tracking"][0] or instruction.strip() == ""
@@ -121,10 +145,15 @@ def upstream(folder: Path) -> wording.Wording:
 
 
 @pytest.fixture(autouse=True)
-def official(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> wording.Wording:
+def official(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> wording.Wording:
     """Upstream's wording, texts of the fixtures, and Punkt without its tables, which are not here."""
     found = upstream(_folder(tmp_path_factory))
-    corpora = {"ruler/dev-v2.0.json": "mini_squad.json", "ruler/hotpot_dev_distractor_v1.json": "mini_hotpotqa.json"}
+    corpora = {
+        "ruler/dev-v2.0.json": "mini_squad.json",
+        "ruler/hotpot_dev_distractor_v1.json": "mini_hotpotqa.json",
+    }
     essays = DATA / "ruler" / "PaulGrahamEssays.json"
     monkeypatch.setattr(recipe, "wording", lambda name, data_dir: found)
     monkeypatch.setattr(qa, "load", lambda asset, data_dir: FIXTURES / corpora[asset.name])
@@ -153,14 +182,19 @@ def ours(task: str, index: int) -> Built:
 @pytest.mark.parametrize("task", UNITS)
 def test_as_many_units_fit(task: str) -> None:
     units = [ours(task, index).units for index in range(9)]
-    assert abs(median(units) - UNITS[task]) <= (2 if task in ("cwe", "qa_2") else 1)  # their units differ in size
+    assert abs(median(units) - UNITS[task]) <= (
+        2 if task in ("cwe", "qa_2") else 1
+    )  # their units differ in size
 
 
 @pytest.mark.parametrize("task", CARDS)
 def test_no_sample_is_longer_than_the_length(task: str) -> None:
     for index in range(9):
         built = ours(task, index)
-        tokens = len(SHELF.coder.first(f"{built.text}{built.answer_prefix}")) + CARDS[task].max_new_tokens
+        tokens = (
+            len(SHELF.coder.first(f"{built.text}{built.answer_prefix}"))
+            + CARDS[task].max_new_tokens
+        )
         assert 4096 - 130 <= tokens <= 4096
         assert tokens >= max(row["length"] for row in samples(task)) - 130
 
@@ -168,12 +202,19 @@ def test_no_sample_is_longer_than_the_length(task: str) -> None:
 def test_the_invented_text_is_as_long() -> None:
     words = [len(str(ours("fwe", index).text).split()) for index in range(3)]
     theirs = [len(row["input"].split()) for row in samples("fwe")]
-    assert all(0 <= mine - other <= 128 for mine, other in zip(words, theirs, strict=True))  # upstream's step
+    assert all(
+        0 <= mine - other <= 128 for mine, other in zip(words, theirs, strict=True)
+    )  # upstream's step
 
 
 def test_the_example_of_variables_has_as_many_lines(official: wording.Wording) -> None:
     for text in (str(ours("vt", 0).text), samples("vt")[0]["input"]):
-        assert text.partition(official.templates["vt"].prefix.partition("{")[0])[0].count(official.filler) == 17
+        assert (
+            text.partition(official.templates["vt"].prefix.partition("{")[0])[0].count(
+                official.filler
+            )
+            == 17
+        )
 
 
 def shape(task: str, text: str, official: wording.Wording) -> str:
@@ -188,7 +229,10 @@ def shape(task: str, text: str, official: wording.Wording) -> str:
         (r"\b\d{5,7}\b", "N"),
         (r"(?<=for )\S.*?-.*?(?= is: | mentioned )", "KEY"),
         (r"\b\d+\. [a-z][a-z '-]*?(?=$| \d+\. |\n)", "ITEM"),
-        (r"(?<= )(?:\.\.\.|[a-z]{6})(?= (?:\.\.\. |[a-z]{6} )*(?:\.\.\.|[a-z]{6})\n)|(?<=\.\.\. )[a-z]{6}\b", "WORD"),
+        (
+            r"(?<= )(?:\.\.\.|[a-z]{6})(?= (?:\.\.\. |[a-z]{6} )*(?:\.\.\.|[a-z]{6})\n)|(?<=\.\.\. )[a-z]{6}\b",
+            "WORD",
+        ),
         (r"(?<=WORD )(?:\.\.\.|[a-z]{6})(?=\n)", "WORD"),
         (r"^(\w+) \d+:\n(?s:.*?)\n\n", r"\1\n\n"),
         (r"\bsite \d+-\d+|hill \d+", "PLACE"),
@@ -212,7 +256,9 @@ def test_samples_have_the_same_shape(task: str, official: wording.Wording) -> No
 
 
 @pytest.mark.parametrize("task", ESSAY_TASKS)
-def test_needles_in_essays_come_out_the_same_to_the_byte(task: str, official: wording.Wording) -> None:
+def test_needles_in_essays_come_out_the_same_to_the_byte(
+    task: str, official: wording.Wording
+) -> None:
     essays = SHELF.essays(3800, own=False, old=False)
     sentence = re.escape(official.needle)
     for slot in ("type_needle_v", "key", "value"):
@@ -251,7 +297,9 @@ def test_chains_come_out_the_same_to_the_byte(official: wording.Wording) -> None
         at = [i for i, line in enumerate(lines) if line != official.filler]
         number = lines[at[0]].rpartition(" ")[2]
         scene = vt.Scene.of(vt.Chains((tuple(row["outputs"]),), (number,)), official)
-        parts = scene.parts(Placed([place - i for i, place in enumerate(at)]), filler, len(lines) - len(at))
+        parts = scene.parts(
+            Placed([place - i for i, place in enumerate(at)]), filler, len(lines) - len(at)
+        )
         assert SHELF.coder.text(parts) == official.templates["vt"].head + prompt
         assert scene.template.prefix == row["answer_prefix"]
 
@@ -259,10 +307,19 @@ def test_chains_come_out_the_same_to_the_byte(official: wording.Wording) -> None
 def test_our_own_sentences_are_not_upstreams(official: wording.Wording) -> None:
     def sentences(of: wording.Wording) -> Iterator[str]:
         texts = [of.needle, of.filler, of.document]
-        texts += [text for item in of.templates.values() for text in (item.head, item.tail, item.prefix)]
-        return (part.strip() for text in texts for part in re.split(r"[.?!:\n]", text) if len(part.split()) > 3)
+        texts += [
+            text for item in of.templates.values() for text in (item.head, item.tail, item.prefix)
+        ]
+        return (
+            part.strip()
+            for text in texts
+            for part in re.split(r"[.?!:\n]", text)
+            if len(part.split()) > 3
+        )
 
     assert not set(sentences(wording.OWN)) & set(sentences(official))
     package = Path(wording.__file__).parent
-    source = " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in package.glob("*.py"))
+    source = " ".join(
+        " ".join(path.read_text(encoding="utf-8").split()) for path in package.glob("*.py")
+    )
     assert not [sentence for sentence in sentences(official) if sentence in source]

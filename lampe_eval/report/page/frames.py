@@ -58,7 +58,17 @@ def scores(frame: pd.DataFrame) -> Table:
         text("settings", "Settings"),
         text("run", "Run"),
     ]
-    keep = {"method", "task", "length", "score", "stderr", "n", "metric", "temperature", "largest_position"}
+    keep = {
+        "method",
+        "task",
+        "length",
+        "score",
+        "stderr",
+        "n",
+        "metric",
+        "temperature",
+        "largest_position",
+    }
     return _table(values, columns, keep)
 
 
@@ -69,7 +79,11 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
         reports: addresses by run.
     """
     frame = _ranked(frame.assign(task=frame["bench"] + "/" + frame["task"]))
-    values = {**_values(frame), "marks": _marks(frame), "run": [[run, reports.get(run)] for run in frame["run"]]}
+    values = {
+        **_values(frame),
+        "marks": _marks(frame),
+        "run": [[run, reports.get(run)] for run in frame["run"]],
+    }
     columns = [
         text("method", "Method"),
         number("score", "Score", 2),
@@ -85,7 +99,11 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
         text("settings", "Settings"),
         {**text("run", "Run"), "kind": "link"},
     ]
-    return _table(values, columns, {"method", "score", "stderr", "task", "length", "model", "n", "metric", "run"})
+    return _table(
+        values,
+        columns,
+        {"method", "score", "stderr", "task", "length", "model", "n", "metric", "run"},
+    )
 
 
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +119,10 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def differences(frame: pd.DataFrame) -> Table:
     """First minus second on the same samples, with a 95 % interval; marks count the samples that they do not share."""
-    values = {**_values(frame), "marks": [[[count, "not shared"]] if count else [] for count in frame["lacking"]]}
+    values = {
+        **_values(frame),
+        "marks": [[[count, "not shared"]] if count else [] for count in frame["lacking"]],
+    }
     columns = [
         text("first", "First"),
         text("second", "Second"),
@@ -120,7 +141,18 @@ def differences(frame: pd.DataFrame) -> Table:
         text("protocol", "Protocol"),
         text("settings", "Settings"),
     ]
-    keep = {"first", "second", "task", "length", "difference", "low", "high", "p", "p_corrected", "n"}
+    keep = {
+        "first",
+        "second",
+        "task",
+        "length",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_corrected",
+        "n",
+    }
     return _table(values, columns, keep | ({"marks"} if frame["lacking"].any() else set()))
 
 

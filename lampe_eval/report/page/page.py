@@ -53,7 +53,10 @@ def page(gathered: Gathered, pictures: Mapping[str, str]) -> str:
         writing=gathered.writing.values(),
         blocks=list(blocks(gathered)),
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
-        runs={run: (store.folder / "run.yaml").read_text(encoding="utf-8") for run, store in gathered.runs.items()},
+        runs={
+            run: (store.folder / "run.yaml").read_text(encoding="utf-8")
+            for run, store in gathered.runs.items()
+        },
         counts={name: len(table["rows"]) for name, table in data.items()},
     )
 
@@ -126,7 +129,9 @@ def _facts(gathered: Gathered) -> dict[str, str]:
 
 def _lacking(frame: pd.DataFrame) -> list[str]:
     """What the reader has to know before any number: how many samples are not in it."""
-    totals = {word: int(frame[column].sum()) for column, word in frames.MARKS.items() if column != "cut"}
+    totals = {
+        word: int(frame[column].sum()) for column, word in frames.MARKS.items() if column != "cut"
+    }
     return [f"{total:,} {word}" for word, total in totals.items() if total]
 
 

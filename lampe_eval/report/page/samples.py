@@ -13,7 +13,19 @@ from lampe_eval.store import Store
 LONGEST = 4_000
 """Characters of a text; most answers and references are shorter."""
 
-TOLD = {"length", "id", "score", "loss", "scored", "prediction", "references", "head", "tail", "error", "skipped"}
+TOLD = {
+    "length",
+    "id",
+    "score",
+    "loss",
+    "scored",
+    "prediction",
+    "references",
+    "head",
+    "tail",
+    "error",
+    "skipped",
+}
 """Fields of a row that have a place of their own on the page."""
 
 MARKS = {"error": "failed", "skipped": "left out", "cut": "cut"}
@@ -74,11 +86,19 @@ def _row(row: Mapping[str, Any], texts: Mapping[str, int], fields: Mapping[str, 
         None if loss is None else plain(loss / row["scored"]),
         [[None, word] for key, word in MARKS.items() if key in row],
         prediction,
-        [texts[_clipped(item)] for item in (references if isinstance(references, list) else [references])],
+        [
+            texts[_clipped(item)]
+            for item in (references if isinstance(references, list) else [references])
+        ],
         head,
         tail,
         skipped if error is None else error,
-        [part for key, value in row.items() if key not in TOLD and value != {} for part in (fields[key], _told(value))],
+        [
+            part
+            for key, value in row.items()
+            if key not in TOLD and value != {}
+            for part in (fields[key], _told(value))
+        ],
     ]
 
 

@@ -42,12 +42,18 @@ def pictures(gathered: Gathered) -> dict[str, Figure]:
     scores = gathered.labelled(gathered.scores)
     varying = [column for column in ("model", "window", "protocol") if scores[column].nunique() > 1]
     with rc_context(STYLE):
-        return {", ".join([name, *_told(rows.iloc[0], varying)]): draw(rows) for name, draw, rows in _drawings(scores)}
+        return {
+            ", ".join([name, *_told(rows.iloc[0], varying)]): draw(rows)
+            for name, draw, rows in _drawings(scores)
+        }
 
 
 def _told(row: pd.Series, varying: list[str]) -> list[str]:
     """What tells a picture's rows from another's."""
-    return [*(f"{column} {row[column]}" for column in varying), *([row["settings"]] if row["settings"] else [])]
+    return [
+        *(f"{column} {row[column]}" for column in varying),
+        *([row["settings"]] if row["settings"] else []),
+    ]
 
 
 def svg(figure: Figure) -> str:

@@ -41,7 +41,9 @@ def draw(rows: pd.DataFrame) -> Figure:
 def _off(axes: Axes, own: pd.DataFrame) -> None:
     """An arrow for each number off the scale, the number below it."""
     at_top = axes.get_xaxis_transform()
-    axes.plot(own["length"], [0.97] * len(own), "^", color=INK, markersize=3.5, transform=at_top, zorder=5)
+    axes.plot(
+        own["length"], [0.97] * len(own), "^", color=INK, markersize=3.5, transform=at_top, zorder=5
+    )
     for length, score in zip(own["length"], own["score"], strict=True):
         axes.text(
             length, 0.91, _short(score), transform=at_top, rotation=90, ha="center", va="top", color=INK, zorder=5,
@@ -58,8 +60,25 @@ def _panel(axes: Axes, rows: pd.DataFrame, own: pd.DataFrame) -> None:
     for _, other in rows.groupby("label", sort=False):
         axes.plot(other["length"], other["score"], color=FAINT, linewidth=0.7, zorder=1)
     error = own["stderr"].fillna(0)
-    axes.fill_between(own["length"], own["score"] - error, own["score"] + error, color=INK, alpha=0.25, linewidth=0)
-    axes.plot(own["length"], own["score"], color=INK, linewidth=1.6, marker="o", markersize=3.5, zorder=3)
+    axes.fill_between(
+        own["length"],
+        own["score"] - error,
+        own["score"] + error,
+        color=INK,
+        alpha=0.25,
+        linewidth=0,
+    )
+    axes.plot(
+        own["length"], own["score"], color=INK, linewidth=1.6, marker="o", markersize=3.5, zorder=3
+    )
     short = own[~complete(own)]
-    axes.plot(short["length"], short["score"], "o", color=INK, markerfacecolor="white", markersize=3.5, zorder=4)
+    axes.plot(
+        short["length"],
+        short["score"],
+        "o",
+        color=INK,
+        markerfacecolor="white",
+        markersize=3.5,
+        zorder=4,
+    )
     axes.axvline(own.iloc[0]["window"], color=LIMIT, linestyle="--", linewidth=0.9, zorder=2)

@@ -20,7 +20,14 @@ def draw(rows: pd.DataFrame) -> Figure:
             elinewidth=1, zorder=3,
         )  # fmt: skip
         short = own[~complete(own)]
-        axes.plot(short["score"], short["task"].map(place), "o", color=INK, markerfacecolor="white", markersize=3.5)
+        axes.plot(
+            short["score"],
+            short["task"].map(place),
+            "o",
+            color=INK,
+            markerfacecolor="white",
+            markersize=3.5,
+        )
         axes.grid(axis="y", color=FAINT, alpha=0.4, linewidth=0.4)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_ylim(len(tasks) - 0.5, -0.5)

@@ -22,7 +22,9 @@ def has_depths(rows: pd.DataFrame) -> bool:
 def draw(rows: pd.DataFrame) -> Figure:
     """The picture of one task."""
     depths, lengths = _depths(rows), sorted(set(rows["length"]))
-    figure, methods = panels(rows, title_of(rows), width=max(1.7, 0.7 + 0.28 * len(lengths)), height=1.75)
+    figure, methods = panels(
+        rows, title_of(rows), width=max(1.7, 0.7 + 0.28 * len(lengths)), height=1.75
+    )
     drawn = []
     for axes, own in methods:
         drawn.append(axes)
@@ -31,9 +33,16 @@ def draw(rows: pd.DataFrame) -> Figure:
             aspect="auto", interpolation="nearest",
         )  # fmt: skip
         short = [lengths.index(length) for length in own[~complete(own)]["length"]]
-        ringed = np.array([(column, row) for column in short for row in range(len(depths))]).reshape(-1, 2)
+        ringed = np.array(
+            [(column, row) for column in short for row in range(len(depths))]
+        ).reshape(-1, 2)
         axes.plot(*ringed.T, "o", color=INK, markerfacecolor="white", markersize=3)
-        _frame(axes, len(lengths), len(depths), sum(length <= own.iloc[0]["window"] for length in lengths))
+        _frame(
+            axes,
+            len(lengths),
+            len(depths),
+            sum(length <= own.iloc[0]["window"] for length in lengths),
+        )
     axes.set_xticks(range(len(lengths)), [tokens(length) for length in lengths])
     shown = range(0, len(depths), max(1, len(depths) // 4))
     axes.set_yticks(shown, [f"{depths[row]:g}" for row in shown])
@@ -47,8 +56,16 @@ def draw(rows: pd.DataFrame) -> Figure:
 def _frame(axes: Axes, lengths: int, depths: int, inside: int) -> None:
     """Thin lines between cells, and a dashed one behind the lengths inside the window."""
     axes.spines[:].set_visible(False)
-    axes.hlines([row - 0.5 for row in range(1, depths)], -0.5, lengths - 0.5, color="white", linewidth=0.4)
-    axes.vlines([column - 0.5 for column in range(1, lengths)], -0.5, depths - 0.5, color="white", linewidth=0.4)
+    axes.hlines(
+        [row - 0.5 for row in range(1, depths)], -0.5, lengths - 0.5, color="white", linewidth=0.4
+    )
+    axes.vlines(
+        [column - 0.5 for column in range(1, lengths)],
+        -0.5,
+        depths - 0.5,
+        color="white",
+        linewidth=0.4,
+    )
     line = axes.axvline(inside - 0.5, color=LIMIT, linestyle="--", linewidth=1.4, zorder=3)
     line.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
@@ -61,4 +78,6 @@ def _depths(rows: pd.DataFrame) -> list[float]:
 def _grid(own: pd.DataFrame, depths: list[float], lengths: list[int]) -> np.ndarray:
     """Found needles in percent, [depths, lengths]; NaN where none was asked for."""
     details = dict(zip(own["length"], own["details"], strict=True))
-    return np.array([[details.get(n, {}).get(f"depth {at:g}", np.nan) for n in lengths] for at in depths])
+    return np.array(
+        [[details.get(n, {}).get(f"depth {at:g}", np.nan) for n in lengths] for at in depths]
+    )

@@ -30,12 +30,16 @@ def panels(
         width, height: of a panel, in inches.
     """
     methods = list(rows.groupby("label", sort=False))
-    columns = min((4, 3), key=lambda wide: -len(methods) % wide) if len(methods) > 4 else len(methods)
+    columns = (
+        min((4, 3), key=lambda wide: -len(methods) % wide) if len(methods) > 4 else len(methods)
+    )
     down = ceil(len(methods) / columns)
     headings = [folded(str(label), int(LETTERS * width)) for label, _ in methods]
     across = max(NARROWEST, columns * width + 0.7)
     titled = folded(title, int(0.9 * LETTERS * across))
-    lines = len(titled) + sum(max(map(len, headings[row * columns :][:columns])) for row in range(down))
+    lines = len(titled) + sum(
+        max(map(len, headings[row * columns :][:columns])) for row in range(down)
+    )
     figure = Figure(
         figsize=(across, down * (height - LINE) + LINE * lines + 0.6),
         layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD),

@@ -14,7 +14,9 @@ SCALE = 0.25
 blockwise, dense = BACKENDS["blockwise"], BACKENDS["dense"]
 
 
-def _inputs(queries: int, keys: int, dtype: torch.dtype, dim: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(
+    queries: int, keys: int, dtype: torch.dtype, dim: int = 16
+) -> tuple[Tensor, Tensor, Tensor]:
     """Two rows, six query heads over two key heads."""
     shapes = ((2, 6, queries, dim), (2, 2, keys, dim), (2, 2, keys, dim))
     q, k, v = (torch.randn(shape).to(dtype) for shape in shapes)
@@ -33,13 +35,17 @@ def _inputs(queries: int, keys: int, dtype: torch.dtype, dim: int = 16) -> tuple
         (torch.float16, 0, 261),
     ],
 )
-def test_blockwise_equals_the_oracle(name: str, dtype: torch.dtype, start: int, length: int) -> None:
+def test_blockwise_equals_the_oracle(
+    name: str, dtype: torch.dtype, start: int, length: int
+) -> None:
     encoding = method_of(name).encode(lampe.Geometry(window=64, head_dim=16), length)
     q, k, v = _inputs(length - start, length, dtype)
     oracle = dense(q.double(), k.double(), v.double(), encoding, scale=SCALE, start=start)
     ours = blockwise(q, k, v, encoding, scale=SCALE, start=start)
     assert ours.dtype == dtype
-    assert float((ours.double() - oracle).abs().max()) <= error_bound(Call(q, k, v, encoding, SCALE, start=start))
+    assert float((ours.double() - oracle).abs().max()) <= error_bound(
+        Call(q, k, v, encoding, SCALE, start=start)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -53,11 +59,15 @@ def test_without_a_kernel_the_definition_is_as_exact(
     q, k, v = (2 * x for x in _inputs(261, 261, dtype))
     oracle = dense(q.double(), k.double(), v.double(), encoding, scale=SCALE)
     ours = blockwise(q, k, v, encoding, scale=SCALE)
-    assert float((ours.double() - oracle).abs().max()) <= error_bound(Call(q, k, v, encoding, SCALE, start=0))
+    assert float((ours.double() - oracle).abs().max()) <= error_bound(
+        Call(q, k, v, encoding, SCALE, start=0)
+    )
 
 
 def test_a_plan_of_many_regions() -> None:
-    encoding = method_of("lampe", variant="paper").encode(lampe.Geometry(window=64, head_dim=16), 150)
+    encoding = method_of("lampe", variant="paper").encode(
+        lampe.Geometry(window=64, head_dim=16), 150
+    )
     assert len(encoding.plan.regions) > 10
     q, k, v = _inputs(150, 150, torch.float32)
     ours = blockwise(q, k, v, encoding, scale=SCALE)
@@ -68,7 +78,9 @@ def test_gradients_are_those_of_the_oracle() -> None:
     encoding = method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), 150)
     gradients = []
     for backend in (dense, blockwise):
-        q, k, v = (x.requires_grad_() for x in torch.manual_seed(1) and _inputs(150, 150, torch.float32))
+        q, k, v = (
+            x.requires_grad_() for x in torch.manual_seed(1) and _inputs(150, 150, torch.float32)
+        )
         backend(q, k, v, encoding, scale=SCALE).square().sum().backward()
         gradients.append(q.grad)
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
@@ -140,8 +152,12 @@ def test_memory_grows_with_the_length_not_its_square() -> None:
     assert sizes[1] < 8192**2 / 4
 
 
-@pytest.mark.parametrize("local", [lampe.positions.Local(7), lampe.positions.Local(7, chunked=True)])
-def test_the_oracle_of_a_local_layer_with_sinks_and_a_cap_equals_its_definition(local: lampe.positions.Local) -> None:
+@pytest.mark.parametrize(
+    "local", [lampe.positions.Local(7), lampe.positions.Local(7, chunked=True)]
+)
+def test_the_oracle_of_a_local_layer_with_sinks_and_a_cap_equals_its_definition(
+    local: lampe.positions.Local,
+) -> None:
     q, k, v = _inputs(30, 30, torch.float64)
     k, v = (x.repeat_interleave(3, 1) for x in (k, v))
     still = lampe.Encoding(lampe.Rope(()), lampe.PLAIN.within(local))

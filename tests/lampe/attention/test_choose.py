@@ -15,7 +15,9 @@ def _call(dtype: torch.dtype = torch.float32) -> Call:
     return Call(q, k, v, lampe.Encoding(lampe.Rope((0.5,) * 8)), scale=0.25)
 
 
-def test_the_first_that_does_not_refuse_takes_the_call_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_that_does_not_refuse_takes_the_call_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     chooser = Chooser()
     with caplog.at_level(logging.INFO, logger="lampe"):
         for _ in range(3):
@@ -31,7 +33,10 @@ def test_a_backend_that_is_asked_for_takes_the_call_or_says_why_not() -> None:
     chooser = Chooser("dense")
     chooser.attend(_call())
     assert [choice.backend for choice in chooser.made] == ["dense"]
-    with pytest.raises(lampe.BadSetting, match=r"attention='flash' cannot run here: it (needs a GPU|takes bfloat16)"):
+    with pytest.raises(
+        lampe.BadSetting,
+        match=r"attention='flash' cannot run here: it (needs a GPU|takes bfloat16)",
+    ):
         Chooser("flash").attend(_call())
     with pytest.raises(lampe.UnknownName, match="did you mean 'flash'"):
         Chooser("flahs")

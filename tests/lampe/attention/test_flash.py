@@ -14,16 +14,29 @@ from lampe.attention import flash
 SCALE = 0.25
 
 
-def _attended(q: Tensor, k: Tensor, v: Tensor, causal: bool, left: int, right: int) -> tuple[Tensor, Tensor]:
+def _attended(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, left: int, right: int
+) -> tuple[Tensor, Tensor]:
     """``q[B, Q, H, D]`` over as many key heads; edges counted from the last query and key, -1 for none."""
     logits = SCALE * torch.einsum("bqhd,bkhd->bhqk", q, k)
     own, key = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1], torch.arange(k.shape[1])
-    hidden = ((key > own) & causal) | ((key < own - left) & (left >= 0)) | ((key > own + right) & (right >= 0))
+    hidden = (
+        ((key > own) & causal)
+        | ((key < own - left) & (left >= 0))
+        | ((key > own + right) & (right >= 0))
+    )
     logits = logits.masked_fill(hidden, -torch.inf)
     return torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v), logits.logsumexp(-1)
 
 
-def _third(q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, window_size: tuple[int, int]) -> Any:
+def _third(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    softmax_scale: float,
+    causal: bool,
+    window_size: tuple[int, int],
+) -> Any:
     """An early version 3, which tells the log-sum-exp without being asked."""
     assert softmax_scale == SCALE
     return _attended(q, k, v, causal, *window_size)
@@ -56,7 +69,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 
     def put(name: str, function: Any) -> None:
         if "." in name:
-            monkeypatch.setitem(sys.modules, name.partition(".")[0], ModuleType(name.partition(".")[0]))
+            monkeypatch.setitem(
+                sys.modules, name.partition(".")[0], ModuleType(name.partition(".")[0])
+            )
         module = ModuleType(name)
         module.__dict__["flash_attn_func"] = function
         monkeypatch.setitem(sys.modules, name, module)
@@ -85,7 +100,9 @@ def test_each_version_is_asked_in_its_own_words(
     torch.testing.assert_close((out, lse), expected)
 
 
-def test_version_4_takes_some_heads_and_leaves_the_others_to_torch(install: Callable[[str, Any], None]) -> None:
+def test_version_4_takes_some_heads_and_leaves_the_others_to_torch(
+    install: Callable[[str, Any], None],
+) -> None:
     install("flash_attn.cute", _fourth)
     assert flash.kernel(128) is not flash._of_torch
     assert flash.kernel(256) is flash._of_torch

@@ -45,7 +45,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @pytest.fixture(autouse=True)
 def poisoned() -> Iterator[None]:
     """Memory that nobody wrote is NaN."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
@@ -56,7 +59,9 @@ def poisoned() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that short prompts have inner ones, and an interpreter where there is no GPU."""
-    monkeypatch.setattr(triton_backend, "prefill_tile", lambda *inputs: triton_backend.Tile(16, 16, 4, 2))
+    monkeypatch.setattr(
+        triton_backend, "prefill_tile", lambda *inputs: triton_backend.Tile(16, 16, 4, 2)
+    )
     monkeypatch.setattr(triton_backend, "SPLIT", 32)
     if DEVICE.type == "cpu" and importlib.util.find_spec("triton"):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -79,11 +84,18 @@ def _flash_by_definition(
     key = torch.arange(k.shape[1])
     hidden = ((key > own) & causal) | ((key < own - seen) & (seen >= 0))
     logits = logits.masked_fill(hidden, -torch.inf)
-    return torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v.float()).to(q.dtype), logits.logsumexp(-1)
+    return torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v.float()).to(
+        q.dtype
+    ), logits.logsumexp(-1)
 
 
 def _inputs(
-    heads: tuple[int, int], queries: int, keys: int, dtype: torch.dtype, dim: int = 16, rows: int = 1
+    heads: tuple[int, int],
+    queries: int,
+    keys: int,
+    dtype: torch.dtype,
+    dim: int = 16,
+    rows: int = 1,
 ) -> list[Tensor]:
     """Views of larger tensors that are NaN around them, as caches are that have room left."""
     made = []
@@ -133,7 +145,9 @@ def test_a_batch_in_bfloat16(backend: str, phase: str) -> None:
     if backend == "triton" and DEVICE.type == "cpu":
         pytest.skip("Triton's interpreter cannot multiply bfloat16")
     start, stop = PHASES[phase]
-    encoding = method_of("lampe").encode(lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT))
+    encoding = method_of("lampe").encode(
+        lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT)
+    )
     q, k, v = _inputs((4, 2), stop - start, stop, torch.bfloat16, rows=3)
     _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
 
@@ -166,20 +180,34 @@ def test_steps_over_keys_that_are_turned_where_they_lie_equal_the_oracle(
     came, own = key.clone(), Turned(own=True)
     for stop in range(PROMPT + 1, 90):
         q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
-        call = Call(q, key[:, :, :stop], value[:, :, :stop], encoding, scale=SCALE, start=stop - 1, turned=own)
+        call = Call(
+            q,
+            key[:, :, :stop],
+            value[:, :, :stop],
+            encoding,
+            scale=SCALE,
+            start=stop - 1,
+            turned=own,
+        )
         plain = Call(q, came[:, :, :stop], call.value, encoding, scale=SCALE, start=stop - 1)
         oracle = BACKENDS["dense"].attend(
-            dataclasses.replace(plain, query=q.double(), key=plain.key.double(), value=call.value.double())
+            dataclasses.replace(
+                plain, query=q.double(), key=plain.key.double(), value=call.value.double()
+            )
         )
         error = (BACKENDS[backend].attend(call).double() - oracle).abs().max()
         assert float(error) <= (1 if dtype == torch.float32 else 2) * error_bound(plain)
     own.restore(key[:, :, :89])
-    torch.testing.assert_close(key[:, :, :89], came[:, :, :89], atol=1e-5 if dtype == torch.float32 else 0.06, rtol=0)
+    torch.testing.assert_close(
+        key[:, :, :89], came[:, :, :89], atol=1e-5 if dtype == torch.float32 else 0.06, rtol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("turning", [0, 8])
-def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(dtype: torch.dtype, turning: int) -> None:
+def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(
+    dtype: torch.dtype, turning: int
+) -> None:
     _, key, value = _inputs((4, 2), 1, 90, dtype, rows=2)
     kept, encoding = Turned(), lampe.Encoding(lampe.Rope(()))
     if turning:
@@ -202,7 +230,9 @@ def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(dtype: torch.dtyp
     ],
     ids=["part of a head", "its last part, interleaved", "no power of two"],
 )
-def test_every_rope_that_a_model_may_have(backend: str, phase: str, geometry: lampe.Geometry) -> None:
+def test_every_rope_that_a_model_may_have(
+    backend: str, phase: str, geometry: lampe.Geometry
+) -> None:
     start, stop = PHASES[phase]
     encoding = method_of("lampe+yarn").encode(geometry, min(stop, PROMPT))
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32, geometry.head_dim)
@@ -211,7 +241,9 @@ def test_every_rope_that_a_model_may_have(backend: str, phase: str, geometry: la
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(backend: str, phase: str) -> None:
+def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(
+    backend: str, phase: str
+) -> None:
     start, stop = PHASES[phase]
     geometry = lampe.Geometry(window=WINDOW, head_dim=24, rotary_dim=16)
     encoding = method_of("chunkllama", variant="reference").encode(geometry, 40)
@@ -223,9 +255,15 @@ def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(backend: 
 @pytest.mark.parametrize("local", [None, Local(19), Local(19, chunked=True)])
 @pytest.mark.parametrize("logits", ["plain", "capped", "with sinks"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_caps_sinks_and_local_layers(backend: str, local: Local | None, logits: str, phase: str) -> None:
+def test_caps_sinks_and_local_layers(
+    backend: str, local: Local | None, logits: str, phase: str
+) -> None:
     start, stop = PHASES[phase]
-    plan = method_of("lampe").encode(lampe.Geometry(window=WINDOW, head_dim=16), PROMPT).plan.within(local)
+    plan = (
+        method_of("lampe")
+        .encode(lampe.Geometry(window=WINDOW, head_dim=16), PROMPT)
+        .plan.within(local)
+    )
     encoding = lampe.Encoding(lampe.Geometry(window=WINDOW, head_dim=16).rope(PROMPT), plan)
     first = 0 if local is None else max(0, start - 20)
     q, k, v = _inputs((4, 2), stop - start, stop - first, torch.float32)

@@ -14,7 +14,11 @@ SIZES = [(1, 1), (1, 70), (5, 5), (5, 37), (63, 64), (70, 80), (333, 365), (130,
 
 def _inputs(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
     """Two rows, two key heads of three query heads each."""
-    return torch.randn(2, 2, 3, queries, 16), torch.randn(2, 2, keys, 16), torch.randn(2, 2, keys, 16)
+    return (
+        torch.randn(2, 2, 3, queries, 16),
+        torch.randn(2, 2, keys, 16),
+        torch.randn(2, 2, keys, 16),
+    )
 
 
 def _owned(queries: int, keys: int, left: bool, right: bool) -> Tensor:
@@ -32,19 +36,25 @@ def test_a_kernel_attends_to_what_a_query_owns(
     monkeypatch.setattr(definition, "QUERIES", 31)
     monkeypatch.setattr(definition, "KEYS", 29)
     q, k, v = _inputs(*sizes)
-    logits = (SCALE * q @ k.transpose(-1, -2)[:, :, None]).masked_fill(~_owned(*sizes, left, right), -torch.inf)
+    logits = (SCALE * q @ k.transpose(-1, -2)[:, :, None]).masked_fill(
+        ~_owned(*sizes, left, right), -torch.inf
+    )
     if kernel == "cpu":
         parts = cpu.partials(q, k, v, left=left, right=right, scale=SCALE)
     else:
         parts = definition.partials(q, k, v, left=left, right=right, scale=SCALE, logits=UNCHANGED)
-    torch.testing.assert_close(merge(parts), logits.softmax(-1) @ v[:, :, None], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        merge(parts), logits.softmax(-1) @ v[:, :, None], atol=1e-5, rtol=1e-5
+    )
     lse = torch.stack([part.lse for part in parts]).logsumexp(0)
     torch.testing.assert_close(lse, logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_kernel_merges_as_torch_does(count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_merges_as_torch_does(
+    count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More queries than a tile holds, heads of no power of two, parts that some queries have nothing of."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -69,7 +79,10 @@ def test_the_kernel_merges_as_torch_does(count: int, dtype: torch.dtype, monkeyp
 def test_two_parts_merged_equal_attention_over_both(split: int) -> None:
     q, k, v = _inputs(5, 64)
     edges = {"left": False, "right": False, "scale": SCALE}
-    parts = [cpu.partials(q, k[:, :, a:b], v[:, :, a:b], **edges)[0] for a, b in ((0, split), (split, 64))]
+    parts = [
+        cpu.partials(q, k[:, :, a:b], v[:, :, a:b], **edges)[0]
+        for a, b in ((0, split), (split, 64))
+    ]
     torch.testing.assert_close(merge(parts), cpu.partials(q, k, v, **edges)[0].out)
 
 

@@ -17,7 +17,10 @@ def _counts(tiles: tuple[module.Tile, ...], stop: int) -> torch.Tensor:
     counts = torch.zeros(stop, stop, dtype=torch.int64)
     for tile in tiles:
         for piece in tile.pieces:
-            x, y = torch.arange(tile.end - tile.begin)[:, None], torch.arange(piece.high - piece.low)
+            x, y = (
+                torch.arange(tile.end - tile.begin)[:, None],
+                torch.arange(piece.high - piece.low),
+            )
             ahead = piece.high - piece.low - (tile.end - tile.begin)
             owned = ((y >= x) | (not piece.left)) & ((y <= x + ahead) | (not piece.right))
             assert owned.any(-1).all()
@@ -44,7 +47,9 @@ def test_pieces_are_the_plans_pairs(
     assert torch.equal(_counts(walk.__wrapped__(plan, start, 211, first), 211), expected)
 
 
-@pytest.mark.parametrize(("method", "tiles", "pieces"), [("original", 1, 1), ("selfextend", 2, 3), ("lampe", 3, 6)])
+@pytest.mark.parametrize(
+    ("method", "tiles", "pieces"), [("original", 1, 1), ("selfextend", 2, 3), ("lampe", 3, 6)]
+)
 def test_a_prompt_is_few_tiles(method: str, tiles: int, pieces: int) -> None:
     walked = walk(method_of(method).encode(GEOMETRY, 1000).plan, 0, 1000, 0)
     assert (len(walked), sum(len(tile.pieces) for tile in walked)) == (tiles, pieces)

@@ -11,8 +11,13 @@ from lampe_eval.calibration import fit
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 
 
-def _found(lengths: Sequence[int], values: Sequence[float], weights: Sequence[float] = ()) -> list[fit.Best]:
-    return [fit.Best(*each, False) for each in zip(lengths, values, weights or [1.0] * len(lengths), strict=True)]
+def _found(
+    lengths: Sequence[int], values: Sequence[float], weights: Sequence[float] = ()
+) -> list[fit.Best]:
+    return [
+        fit.Best(*each, False)
+        for each in zip(lengths, values, weights or [1.0] * len(lengths), strict=True)
+    ]
 
 
 def test_the_lowest_point_of_a_parabola_lies_between_the_values_tried() -> None:
@@ -31,7 +36,9 @@ def test_the_lowest_point_of_a_parabola_lies_between_the_values_tried() -> None:
         ([0, 5, 0, 0], 45, True),  # those side by side; 20 is the worst of all
     ],
 )
-def test_at_an_end_the_end_is_best_and_among_equals_the_middle(losses: list[int], value: float, edge: bool) -> None:
+def test_at_an_end_the_end_is_best_and_among_equals_the_middle(
+    losses: list[int], value: float, edge: bool
+) -> None:
     best = fit.best(256, [10, 20, 30, 60], losses)
     assert (best.value, best.edge) == (pytest.approx(value), edge)
 
@@ -41,8 +48,12 @@ def test_published_curves_are_found_again(name: str) -> None:
     """To a position, for the curve gives whole ones."""
     curve = lampe.PUBLISHED[name]
     lengths = [length for length in LENGTHS if length >= curve.short_below]
-    found = fit.sigmoid(_found(lengths, [curve(length) for length in lengths]), curve.window, curve.window)
-    assert [found(length) for length in lengths] == pytest.approx([curve(length) for length in lengths], abs=2)
+    found = fit.sigmoid(
+        _found(lengths, [curve(length) for length in lengths]), curve.window, curve.window
+    )
+    assert [found(length) for length in lengths] == pytest.approx(
+        [curve(length) for length in lengths], abs=2
+    )
     assert found.slope == pytest.approx(curve.slope, rel=1e-2)
     assert found.ceiling == pytest.approx(curve.ceiling, rel=1e-2)
 
@@ -64,9 +75,9 @@ def test_a_length_at_which_nothing_is_better_says_nothing() -> None:
     weighed = fit.sigmoid(_found((*lengths, 4096), (*rising, 10), (1, 1, 1, 1, 0)), 256, 256)
     assert weighed == fit.sigmoid(_found(lengths, rising), 256, 256)
     factors = (1.0, 1.1, 1.15, 1.2)
-    assert fit.growth(_found((*lengths, 4096), (*factors, 3.0), (1, 1, 1, 1, 0)), 256) == fit.growth(
-        _found(lengths, factors), 256
-    )
+    assert fit.growth(
+        _found((*lengths, 4096), (*factors, 3.0), (1, 1, 1, 1, 0)), 256
+    ) == fit.growth(_found(lengths, factors), 256)
 
 
 def test_two_lengths_are_too_few_for_a_sigmoid() -> None:
@@ -76,9 +87,13 @@ def test_two_lengths_are_too_few_for_a_sigmoid() -> None:
 
 def test_a_temperature_that_grows_is_found_again() -> None:
     factors = [math.sqrt(1.1 + 0.05 * math.log(length / 8192)) for length in LENGTHS]
-    assert fit.growth(_found(LENGTHS, factors), 8192) == pytest.approx((math.sqrt(1.1), 0.05), rel=1e-5)
+    assert fit.growth(_found(LENGTHS, factors), 8192) == pytest.approx(
+        (math.sqrt(1.1), 0.05), rel=1e-5
+    )
     method = lampe.method_of("dca", temperature=math.sqrt(1.1), temperature_rate=0.05)
-    found = [method.encode(lampe.Geometry(window=8192), length).temperature.factor for length in LENGTHS]
+    found = [
+        method.encode(lampe.Geometry(window=8192), length).temperature.factor for length in LENGTHS
+    ]
     assert found == pytest.approx(factors)
 
 
@@ -93,8 +108,13 @@ def test_no_growth_is_exactly_none() -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "factors", "message"),
-    [((64, 128, 256), (1, 1.1, 1.2), "beyond the window"), ((256, 512, 1024), (2, 1, 0.1), "below zero")],
+    [
+        ((64, 128, 256), (1, 1.1, 1.2), "beyond the window"),
+        ((256, 512, 1024), (2, 1, 0.1), "below zero"),
+    ],
 )
-def test_what_tells_no_growth_is_refused(lengths: tuple[int, ...], factors: tuple[float, ...], message: str) -> None:
+def test_what_tells_no_growth_is_refused(
+    lengths: tuple[int, ...], factors: tuple[float, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         fit.growth(_found(lengths, factors), 256)

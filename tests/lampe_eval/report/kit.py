@@ -15,7 +15,11 @@ KEYS = ("model", "method", "bench", "task", "length")
 
 
 def cell(
-    method: str = "lampe", length: int = 1024, task: str = "single", bench: str = "niah", model: str = "m"
+    method: str = "lampe",
+    length: int = 1024,
+    task: str = "single",
+    bench: str = "niah",
+    model: str = "m",
 ) -> Cell:
     return Cell(model, method, bench, task, length)
 
@@ -37,7 +41,9 @@ def row(key: str, **fields: Any) -> dict[str, Any]:
 
 
 def store(
-    folder: Path, cells: Mapping[Cell, Iterable[dict[str, Any]]], config: Mapping[str, Any] | None = None
+    folder: Path,
+    cells: Mapping[Cell, Iterable[dict[str, Any]]],
+    config: Mapping[str, Any] | None = None,
 ) -> Store:
     """A run with these samples."""
     found = Store.create(folder, {"seed": 0, **(config or {})}, {"torch": "2"})
@@ -50,7 +56,9 @@ def store(
 
 
 def gathered(
-    *stores: Store, scores: Mapping[Cell, Mapping[str, Any]] | None = None, pairs: Iterable[Any] = ()
+    *stores: Store,
+    scores: Mapping[Cell, Mapping[str, Any]] | None = None,
+    pairs: Iterable[Any] = (),
 ) -> Gathered:
     """Runs with a row of scores for each of their cells, those given or plain ones."""
     records = [
@@ -59,14 +67,26 @@ def gathered(
         for cell, samples in run.cells().items()
     ]
     details = [
-        {key: record[key] for key in ("run", "protocol", *KEYS)} | {"name": "depth 0", "value": 1.0, "n": 1}
+        {key: record[key] for key in ("run", "protocol", *KEYS)}
+        | {"name": "depth 0", "value": 1.0, "n": 1}
         for record in records
     ]
-    plain = {"settings": "", "model": "m", "window": 256, "protocol": "fair", "bench": "niah", "task": "single"}
+    plain = {
+        "settings": "",
+        "model": "m",
+        "window": 256,
+        "protocol": "fair",
+        "bench": "niah",
+        "task": "single",
+    }
     plain |= {"length": 1024, "lacking": 0}
     differences = [{**plain, **pair} for pair in pairs]
-    found = Gathered({run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {})
-    vars(found)["pairs"] = pd.DataFrame(differences, columns=list(PAIRS))  # in place of what samples would give
+    found = Gathered(
+        {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
+    )
+    vars(found)["pairs"] = pd.DataFrame(
+        differences, columns=list(PAIRS)
+    )  # in place of what samples would give
     return found
 
 

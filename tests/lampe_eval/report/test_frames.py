@@ -25,19 +25,36 @@ def test_settings_in_which_runs_differ_are_a_column(tmp_path: Path) -> None:
 
 def test_standings_are_by_rank(tmp_path: Path) -> None:
     """Task by task, short lengths first, the best first, those that lack samples last."""
-    found = {"original": [False, False], "yarn": [True, None], "lampe": [True, True], "dca": [True, False]}
-    stored.run(tmp_path / "a", {method: {512: answers, 256: answers} for method, answers in found.items()})
-    stored.losses(tmp_path / "b", {"original": {512: [3, 3]}, "lampe": {512: [1, 2]}, "dca": {512: [2, 2]}})
+    found = {
+        "original": [False, False],
+        "yarn": [True, None],
+        "lampe": [True, True],
+        "dca": [True, False],
+    }
+    stored.run(
+        tmp_path / "a", {method: {512: answers, 256: answers} for method, answers in found.items()}
+    )
+    stored.losses(
+        tmp_path / "b", {"original": {512: [3, 3]}, "lampe": {512: [1, 2]}, "dca": {512: [2, 2]}}
+    )
     table = frames.standings(gather([tmp_path / "a", tmp_path / "b"]).scores, {"b": "b.html"})
     rows = list(zip(*(_column(table, key) for key in ("task", "length", "method")), strict=True))
-    niah = [("niah/grid", length, method) for length in (256, 512) for method in ("lampe", "dca", "original", "yarn")]
+    niah = [
+        ("niah/grid", length, method)
+        for length in (256, 512)
+        for method in ("lampe", "dca", "original", "yarn")
+    ]
     assert rows == [*niah, *(("ppl/exact", 512, method) for method in ("lampe", "dca", "original"))]
     assert _column(table, "run")[-1] == ["b", "b.html"]
 
 
 def test_a_difference_counts_the_samples_that_two_methods_do_not_share(tmp_path: Path) -> None:
-    stored.run(tmp_path / "short", {"lampe": {512: [True, None, True]}, "yarn": {512: [False, True]}})
+    stored.run(
+        tmp_path / "short", {"lampe": {512: [True, None, True]}, "yarn": {512: [False, True]}}
+    )
     stored.run(tmp_path / "whole", {"lampe": {512: [True, True]}, "yarn": {512: [False, True]}})
-    short, whole = (frames.differences(gather([tmp_path / name]).pairs) for name in ("short", "whole"))
+    short, whole = (
+        frames.differences(gather([tmp_path / name]).pairs) for name in ("short", "whole")
+    )
     assert _column(short, "marks") == [[[2, "not shared"]]]
     assert _column(whole, "marks") == []

@@ -28,13 +28,26 @@ SCORES = {"original": 9.5, "yarn": math.nan, "lampe": 100.0}
 def _small(tmp_path: Path) -> Gathered:
     """Three methods at two lengths; one has no score at the longer, and one failed sample."""
     cells = {
-        cell(method, length): [row(f"{length}/{n}") for n in range(6)] for length in (1024, 512) for method in METHODS
+        cell(method, length): [row(f"{length}/{n}") for n in range(6)]
+        for length in (1024, 512)
+        for method in METHODS
     }
-    cells[cell("original")][2] |= {"error": "OutOfMemoryError: 2 GiB", "prediction": "", "score": 0.0}
+    cells[cell("original")][2] |= {
+        "error": "OutOfMemoryError: 2 GiB",
+        "prediction": "",
+        "score": 0.0,
+    }
     scores = {cell(method): {"score": score, "stderr": 1.5} for method, score in SCORES.items()}
     scores[cell("original")] |= {"n": 5, "missing": 1, "errors": 2, "cut": 3}
     pairs = [
-        {"first": "original", "second": "lampe", "n": 5, "difference": -90.5, "low": -93.0, "high": -88.0}
+        {
+            "first": "original",
+            "second": "lampe",
+            "n": 5,
+            "difference": -90.5,
+            "low": -93.0,
+            "high": -88.0,
+        }
         | {"p": 0.00001, "p_corrected": 0.00003},
         {"first": "original", "second": "yarn", "n": 5, "difference": 2.0, "low": -1.0, "high": 5.0}
         | {"p": 0.4, "p_corrected": 0.8},
@@ -45,7 +58,9 @@ def _small(tmp_path: Path) -> Gathered:
 def _column(page: Page, table: str, title: str) -> list[str]:
     """Texts of a column as they are shown."""
     head = page.locator(f"#{table} thead th").all_inner_texts()
-    return page.locator(f"#{table} tbody tr > :nth-child({head.index(title) + 1})").all_inner_texts()
+    return page.locator(
+        f"#{table} tbody tr > :nth-child({head.index(title) + 1})"
+    ).all_inner_texts()
 
 
 def _sort(page: Page, table: str, title: str) -> str | None:
@@ -58,12 +73,18 @@ def _sort(page: Page, table: str, title: str) -> str | None:
 def test_it_opens_without_an_error_or_a_request(opened: Open, tmp_path: Path) -> None:
     found = opened(page(_small(tmp_path), {"Recall": SVG}), offline=True)
     expect(found.page.locator("h1")).to_have_text("run")
-    assert found.page.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    assert found.page.locator("img").evaluate(
+        "image => image.decode().then(() => image.naturalWidth > 0)"
+    )
     assert found.console == []
-    assert [url for url in found.requests if not url.startswith("data:image/svg+xml;")] == [found.page.url]
+    assert [url for url in found.requests if not url.startswith("data:image/svg+xml;")] == [
+        found.page.url
+    ]
 
 
-def test_numbers_sort_as_numbers_and_what_is_missing_comes_last(opened: Open, tmp_path: Path) -> None:
+def test_numbers_sort_as_numbers_and_what_is_missing_comes_last(
+    opened: Open, tmp_path: Path
+) -> None:
     here = opened(page(_small(tmp_path), {})).page
     here.locator("#scores").get_by_label("Length").select_option("1024")
     assert _sort(here, "scores", "Score") == "ascending"
@@ -104,20 +125,28 @@ def test_tables_are_filtered_by_choices_and_words(opened: Open, tmp_path: Path) 
 def test_what_is_not_in_a_score_stands_beside_it(opened: Open, tmp_path: Path) -> None:
     here = opened(page(_small(tmp_path), {})).page
     assert _column(here, "scores", "Marks")[0].split("\n") == ["1 missing2 failed3 cut"]
-    expect(here.locator(".warning").first).to_contain_text("1 missing, 2 failed. The cells are marked.")
+    expect(here.locator(".warning").first).to_contain_text(
+        "1 missing, 2 failed. The cells are marked."
+    )
 
 
 def test_a_run_that_goes_on_is_told_above_everything(opened: Open, tmp_path: Path) -> None:
     run = replace(_small(tmp_path), writing={"run": f"run is still being written: {LABEL}"})
     for text in (page(run, {}), site(run, {})):
-        expect(opened(text).page.locator(".warning").nth(1)).to_have_text(f"run is still being written: {LABEL}")
+        expect(opened(text).page.locator(".warning").nth(1)).to_have_text(
+            f"run is still being written: {LABEL}"
+        )
 
 
-def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(opened: Open, tmp_path: Path) -> None:
+def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(
+    opened: Open, tmp_path: Path
+) -> None:
     run = _small(tmp_path)
     run.scores.loc[run.scores["method"] == "yarn", "score"] = 20.0
     found = opened(page(run, {}), java_script_enabled=False).page.locator("#overview")
-    expect(found.get_by_role("heading", name="niah/single · recall · m, window 256 · protocol fair")).to_be_visible()
+    expect(
+        found.get_by_role("heading", name="niah/single · recall · m, window 256 · protocol fair")
+    ).to_be_visible()
     lines = found.get_by_role("row").all_inner_texts()
     assert [line.split("\t")[::3] for line in lines[1:]] == [
         ["original", "9.50 ± 1.50 5 of 8"],
@@ -172,7 +201,9 @@ def test_the_keyboard_shows_a_sample(opened: Open, tmp_path: Path) -> None:
     expect(sample.get_by_text("OutOfMemoryError: 2 GiB")).to_be_visible()
     here.keyboard.press("Escape")
     expect(sample).to_be_hidden()
-    expect(here.locator("#samples").get_by_role("button", name="1024/0", exact=True).first).to_be_focused()
+    expect(
+        here.locator("#samples").get_by_role("button", name="1024/0", exact=True).first
+    ).to_be_focused()
 
 
 def test_columns_are_sorted_by_the_keyboard(opened: Open, tmp_path: Path) -> None:
@@ -184,7 +215,9 @@ def test_columns_are_sorted_by_the_keyboard(opened: Open, tmp_path: Path) -> Non
 
 def _hostile(tmp_path: Path) -> Gathered:
     fields = dict.fromkeys(("head", "tail", "prediction"), HOSTILE)
-    sample = row(HOSTILE, **fields, references=[HOSTILE], extras={"all": HOSTILE}, **{HOSTILE: HOSTILE})
+    sample = row(
+        HOSTILE, **fields, references=[HOSTILE], extras={"all": HOSTILE}, **{HOSTILE: HOSTILE}
+    )
     cells = {
         cell(f"{LABEL}:a", model=LABEL): [sample, row("broken", error=HOSTILE, prediction=None)],
         cell(f"{LABEL}:b", model=LABEL): [sample],
@@ -217,7 +250,9 @@ def test_characters_that_deceive_are_shown(opened: Open, tmp_path: Path) -> None
 def test_the_policy_holds_where_escaping_would_not(opened: Open, tmp_path: Path) -> None:
     found = opened(page(_small(tmp_path), {}))
     add = "markup => document.body.append(document.createRange().createContextualFragment(markup))"
-    found.page.evaluate(add, "<script>alert(1)</script><img src=x onerror=alert(2)><img src=http://127.0.0.1:9/x>")
+    found.page.evaluate(
+        add, "<script>alert(1)</script><img src=x onerror=alert(2)><img src=http://127.0.0.1:9/x>"
+    )
     found.page.evaluate("fetch('http://127.0.0.1:9/').catch(() => {})")
     found.page.wait_for_timeout(100)
     assert found.dialogs == []
@@ -251,8 +286,13 @@ def test_a_long_text_keeps_its_ends(opened: Open, tmp_path: Path) -> None:
 
 
 def test_infinity_and_nothing_are_no_numbers_to_stumble_on(opened: Open, tmp_path: Path) -> None:
-    cells = {cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored=2)] for method in METHODS}
-    scores = dict(zip(cells, ({"score": math.inf}, {"score": 3.25}, {"score": math.nan}), strict=True))
+    cells = {
+        cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored=2)]
+        for method in METHODS
+    }
+    scores = dict(
+        zip(cells, ({"score": math.inf}, {"score": 3.25}, {"score": math.nan}), strict=True)
+    )
     here = opened(page(gathered(store(tmp_path / "run", cells), scores=scores), {})).page
     _sort(here, "scores", "Score")
     assert _column(here, "scores", "Score") == ["3.25", "∞", "–"]
@@ -263,10 +303,13 @@ def test_infinity_and_nothing_are_no_numbers_to_stumble_on(opened: Open, tmp_pat
 def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, build: str) -> None:
     long = "lampe:" + "mapping_length=128," * 6 + "x" * 80
     run = store(
-        tmp_path / ("r" * 120), {cell(long): [row("i" * 200, prediction="p" * 5_000)], cell("a b " * 20): [row("b")]}
+        tmp_path / ("r" * 120),
+        {cell(long): [row("i" * 200, prediction="p" * 5_000)], cell("a b " * 20): [row("b")]},
     )
     found = gathered(run)
-    here = opened(page(found, {"t" * 90: SVG}) if build == "report" else site(found, {}), width=360).page
+    here = opened(
+        page(found, {"t" * 90: SVG}) if build == "report" else site(found, {}), width=360
+    ).page
     width = "document.documentElement.scrollWidth"
     assert here.evaluate(width) == 360
     if build == "report":
@@ -277,16 +320,27 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, b
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_leaderboard_shows_the_score_beside_the_method(opened: Open, tmp_path: Path, width: int) -> None:
+def test_the_leaderboard_shows_the_score_beside_the_method(
+    opened: Open, tmp_path: Path, width: int
+) -> None:
     """On a phone without scrolling; where there is room all columns, however many tell something."""
     methods = (LONG, "yarn", "dca")
     runs = [
-        store(tmp_path / f"pocket-3d0d796{i}", {cell(method, task=f"task_{i}", model=f"model-{i}"): [row("a")]})
+        store(
+            tmp_path / f"pocket-3d0d796{i}",
+            {cell(method, task=f"task_{i}", model=f"model-{i}"): [row("a")]},
+        )
         for i, method in enumerate(methods)
     ]
-    found = gathered(*runs, scores={cell(LONG, task="task_0", model="model-0"): {"missing": 10, "cut": 10}})
+    found = gathered(
+        *runs, scores={cell(LONG, task="task_0", model="model-0"): {"missing": 10, "cut": 10}}
+    )
     found.scores["window"], found.scores["protocol"] = [256, 4096, 8192], [*methods[1:], "fair"]
-    found.scores["settings"] = "weights sha256:85fdadd77d2bb07a, dtype float32, limit none", "seed 5", ""
+    found.scores["settings"] = (
+        "weights sha256:85fdadd77d2bb07a, dtype float32, limit none",
+        "seed 5",
+        "",
+    )
     here = opened(site(found, {}), width=width).page
     box = here.locator("#standings .box")
     assert here.locator("#standings thead th").all_inner_texts()[:2] == ["Method", "Score"]
@@ -298,10 +352,15 @@ def test_the_leaderboard_shows_the_score_beside_the_method(opened: Open, tmp_pat
 
 
 @pytest.mark.parametrize("width", [390, 700, 1280])
-def test_pictures_are_as_large_as_drawn_and_no_link_is_cut(opened: Open, tmp_path: Path, width: int) -> None:
+def test_pictures_are_as_large_as_drawn_and_no_link_is_cut(
+    opened: Open, tmp_path: Path, width: int
+) -> None:
     drawn = {f"{wide} inches": _svg(wide) for wide in (3, 9)}
     here = opened(page(_small(tmp_path), drawn), width=width).page
-    assert [image.evaluate("image => image.width") for image in here.locator("img").all()] == [288, 864]
+    assert [image.evaluate("image => image.width") for image in here.locator("img").all()] == [
+        288,
+        864,
+    ]
     assert here.evaluate("document.documentElement.scrollWidth") == width
     for link in here.locator("nav a").all():
         box = link.bounding_box()
@@ -322,7 +381,9 @@ WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("build", ["report", "site"])
-def test_a_long_label_is_broken_behind_its_signs(opened: Open, tmp_path: Path, build: str, width: int) -> None:
+def test_a_long_label_is_broken_behind_its_signs(
+    opened: Open, tmp_path: Path, build: str, width: int
+) -> None:
     found = gathered(store(tmp_path / "run", {cell(LONG): [row("a")]}))
     here = opened(page(found, {}) if build == "report" else site(found, {}), width=width).page
     cells = here.locator("#overview tbody th, #scores tbody th, #standings tbody th").all()
@@ -368,14 +429,19 @@ def test_text_stands_out_from_its_ground(opened: Open, tmp_path: Path, scheme: s
     assert dark == (scheme == "dark")
 
 
-def test_without_scripts_settings_are_there_and_it_says_what_is_not(opened: Open, tmp_path: Path) -> None:
+def test_without_scripts_settings_are_there_and_it_says_what_is_not(
+    opened: Open, tmp_path: Path
+) -> None:
     here = opened(page(_small(tmp_path), {}), java_script_enabled=False).page
     expect(here.get_by_text("The tables need JavaScript")).to_be_visible()
     expect(here.locator("details pre")).to_contain_text("seed: 0")
 
 
 def test_the_site_leads_to_the_reports_that_there_are(opened: Open, tmp_path: Path) -> None:
-    runs = [store(tmp_path / name, {cell(method): [row("a")]}) for name, method in (("one", "lampe"), ("two", "yarn"))]
+    runs = [
+        store(tmp_path / name, {cell(method): [row("a")]})
+        for name, method in (("one", "lampe"), ("two", "yarn"))
+    ]
     found = opened(site(gathered(*runs), {"one": "one/report.html"}))
     assert _column(found.page, "standings", "Run") == ["one", "two"]
     links = found.page.locator("#standings tbody a")

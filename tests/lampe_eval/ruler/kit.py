@@ -28,7 +28,9 @@ def cards() -> dict[str, RulerCard]:
 
 
 CARDS = cards()
-ESSAY_TASKS = [name for name, card in CARDS.items() if getattr(card.parameters, "haystack", "") == "essay"]
+ESSAY_TASKS = [
+    name for name, card in CARDS.items() if getattr(card.parameters, "haystack", "") == "essay"
+]
 
 
 def documents(count: int) -> Iterator[str]:
@@ -38,7 +40,11 @@ def documents(count: int) -> Iterator[str]:
 
 def training_text() -> list[str]:
     """Text without newlines, with words, numbers and codes in it."""
-    return [*" ".join(documents(8_000)).splitlines(), " ".join(words.pool()), " ".join(map(str, range(5_000)))]
+    return [
+        *" ".join(documents(8_000)).splitlines(),
+        " ".join(words.pool()),
+        " ".join(map(str, range(5_000))),
+    ]
 
 
 @cache
@@ -64,11 +70,15 @@ def metaspace() -> PreTrainedTokenizerBase:
     """A BPE as sentencepiece has it: a space before the text, bytes for what is unknown."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     spelled = [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer.train_from_iterator(
         training_text(),
-        trainers.BpeTrainer(vocab_size=3_000, special_tokens=["<unk>", *spelled], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=3_000, special_tokens=["<unk>", *spelled], show_progress=False
+        ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")  # type: ignore[no-untyped-call]
 
@@ -91,12 +101,18 @@ def squad(path: Path) -> Path:
 
     def paragraph(article: int, number: int) -> dict[str, object]:
         answers = [{"text": f"code{article}{number}"}, {"text": f"the code{article}{number}"}]
-        asked = {"question": f"What is at {article}-{number}?", "is_impossible": False, "answers": answers}
+        asked = {
+            "question": f"What is at {article}-{number}?",
+            "is_impossible": False,
+            "answers": answers,
+        }
         vain = {"question": "What is nowhere?", "is_impossible": True, "answers": []}
         context = f"{language.text(10 * article + number, 60)} At {article}-{number} is code{article}{number}."
         return {"context": " ".join(context.split()), "qas": [vain, asked]}
 
-    articles = [{"title": str(a), "paragraphs": [paragraph(a, p) for p in range(4)]} for a in range(6)]
+    articles = [
+        {"title": str(a), "paragraphs": [paragraph(a, p) for p in range(4)]} for a in range(6)
+    ]
     path.write_text(json.dumps({"version": "v2.0", "data": articles}), encoding="utf-8")
     return path
 
@@ -106,9 +122,15 @@ def hotpotqa(path: Path) -> Path:
 
     def passages(question: int) -> list[object]:
         sentences = [" ".join(language.text(10 * question + i, 30).split()) for i in range(5)]
-        return [[f"Title {question}-{i}", [sentence, f" Hill {question}."]] for i, sentence in enumerate(sentences)]
+        return [
+            [f"Title {question}-{i}", [sentence, f" Hill {question}."]]
+            for i, sentence in enumerate(sentences)
+        ]
 
-    rows = [{"question": f"Which hill is {q}?", "answer": f"tag{q}", "context": passages(q)} for q in range(6)]
+    rows = [
+        {"question": f"Which hill is {q}?", "answer": f"tag{q}", "context": passages(q)}
+        for q in range(6)
+    ]
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 

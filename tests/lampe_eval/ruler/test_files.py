@@ -16,11 +16,16 @@ ROW = {"index": 7, "input": "Text. Question?", "outputs": ["a", "b"], "length": 
 
 def put(path: Path, *rows: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(row if isinstance(row, str) else f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(row if isinstance(row, str) else f"{json.dumps(row)}\n" for row in rows),
+        encoding="utf-8",
+    )
     return path
 
 
-@pytest.mark.parametrize("name", ["vt/validation.jsonl", "vt.jsonl", "vt_4096.jsonl", "vt/llama-4096.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["vt/validation.jsonl", "vt.jsonl", "vt_4096.jsonl", "vt/llama-4096.jsonl"]
+)
 def test_readymade_samples_of_both_formats(tmp_path: Path, name: str) -> None:
     put(tmp_path / name, {**ROW, "answer_prefix": " So:"}, ROW)
     put(tmp_path / "vtx.jsonl", "broken")
@@ -33,7 +38,10 @@ def test_readymade_samples_of_both_formats(tmp_path: Path, name: str) -> None:
 def test_readymade_samples_of_several_files_are_counted_on(tmp_path: Path) -> None:
     for name in ("vt_b.jsonl", "vt_a.jsonl"):
         put(tmp_path / name, {**ROW, "input": name}, ROW)
-    assert [(row.id, row.input[:4]) for row in readymade.read(tmp_path, "vt", 4096)][::2] == [(0, "vt_a"), (2, "vt_b")]
+    assert [(row.id, row.input[:4]) for row in readymade.read(tmp_path, "vt", 4096)][::2] == [
+        (0, "vt_a"),
+        (2, "vt_b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,9 @@ def test_rows_that_are_none_are_told(tmp_path: Path, row: object, told: str) -> 
         list(readymade.read(tmp_path, "vt", 4096))
 
 
-@pytest.mark.parametrize("layout", ["vt/llama3-{}.jsonl", "{}/vt/validation.jsonl", "{}/data/vt/validation.jsonl"])
+@pytest.mark.parametrize(
+    "layout", ["vt/llama3-{}.jsonl", "{}/vt/validation.jsonl", "{}/data/vt/validation.jsonl"]
+)
 def test_readymade_samples_of_other_lengths_are_left_out(tmp_path: Path, layout: str) -> None:
     for length in (1024, 4096):
         put(tmp_path / layout.format(length), {**ROW, "input": str(length), "length": length - 9})
@@ -65,7 +75,9 @@ def test_readymade_samples_of_other_lengths_are_left_out(tmp_path: Path, layout:
 def test_readymade_samples_of_another_length_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "vt.jsonl", {**ROW, "length": 4000})
     for length in (2048, 8192):
-        with pytest.raises(UserError, match=f"vt.jsonl: row 1: is of 4000 tokens, not for a length of {length}"):
+        with pytest.raises(
+            UserError, match=f"vt.jsonl: row 1: is of 4000 tokens, not for a length of {length}"
+        ):
             list(readymade.read(tmp_path, "vt", length))
 
 
@@ -77,7 +89,9 @@ def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["squad", "hotpotqa"])
-@pytest.mark.parametrize("data", ["{", "[]", "{}", '{"data": [{"paragraphs": 3}]}', '[{"context": [["a"]]}]', "3"])
+@pytest.mark.parametrize(
+    "data", ["{", "[]", "{}", '{"data": [{"paragraphs": 3}]}', '[{"context": [["a"]]}]', "3"]
+)
 def test_corpora_that_are_none_are_told(tmp_path: Path, dataset: str, data: str) -> None:
     with pytest.raises(UserError, match=str(tmp_path / "corpus.json")):
         qa.corpus(dataset, put(tmp_path / "corpus.json", data))
@@ -102,7 +116,10 @@ def make(task: str = "vt", exact: bool = True) -> Iterator[Built]:
 
 
 def plain(samples: list[Built]) -> list[Any]:
-    return [(s.text, s.ids if s.ids is None else s.ids.tolist(), s.outputs, s.after, s.meta, s.units) for s in samples]
+    return [
+        (s.text, s.ids if s.ids is None else s.ids.tolist(), s.outputs, s.after, s.meta, s.units)
+        for s in samples
+    ]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -130,4 +147,6 @@ def test_torn_files_are_made_anew(name: str, damage: str) -> None:
 def test_a_tokenizer_is_told_from_others() -> None:
     digests = {cache.digest(kit.shelf(name).coder.tokenizer) for name in kit.TOKENIZERS}
     assert len(digests) == 4
-    assert cache.digest(kit.TOKENIZERS["pocket"]()) == cache.digest(kit.shelf("pocket").coder.tokenizer)
+    assert cache.digest(kit.TOKENIZERS["pocket"]()) == cache.digest(
+        kit.shelf("pocket").coder.tokenizer
+    )

@@ -16,8 +16,12 @@ def size(built: Built, task: str) -> int:
 
 
 @pytest.mark.parametrize("task", CARDS)
-@pytest.mark.parametrize(("name", "length"), [("gpt2", 4096), ("metaspace", 4096), ("llama3", 4096), ("pocket", 8192)])
-def test_a_prompt_fills_its_length_with_the_tokens_of_its_text(name: str, length: int, task: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "length"), [("gpt2", 4096), ("metaspace", 4096), ("llama3", 4096), ("pocket", 8192)]
+)
+def test_a_prompt_fills_its_length_with_the_tokens_of_its_text(
+    name: str, length: int, task: str
+) -> None:
     tokenizer = shelf(name).coder.tokenizer
     for index in range(3):
         built = build(task, CARDS[task], Recipe(shelf(name), length), index)
@@ -26,10 +30,14 @@ def test_a_prompt_fills_its_length_with_the_tokens_of_its_text(name: str, length
         pieces = built.ids.tolist()
         text = tokenizer.decode(pieces)
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(pieces, whole, strict=False)))
+        same = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(pieces, whole, strict=False))
+        )
         rest = zip(reversed(pieces[same:]), reversed(whole[same:]), strict=False)
         same += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], rest))
-        assert same >= len(pieces) - 6  # where the last unit is cut, its last word has tokens of its own
+        assert (
+            same >= len(pieces) - 6
+        )  # where the last unit is cut, its last word has tokens of its own
 
 
 @pytest.mark.parametrize("length", [32_768, 131_072])
@@ -52,14 +60,18 @@ def test_what_the_caller_adds_counts(task: str) -> None:
 @pytest.mark.parametrize("task", CARDS)
 @pytest.mark.parametrize("length", [0, 300, 1500])
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_length_that_is_too_short_says_how_much_it_takes(task: str, length: int, exact: bool) -> None:
+def test_a_length_that_is_too_short_says_how_much_it_takes(
+    task: str, length: int, exact: bool
+) -> None:
     def recipe(length: int) -> Recipe:
         return Recipe(shelf(), length, exact=exact)
 
     try:
         build(task, CARDS[task], recipe(length), 3)
     except UserError as error:
-        told = re.fullmatch(rf"a length of {length} is too short, it takes at least (\d+) tokens", str(error))
+        told = re.fullmatch(
+            rf"a length of {length} is too short, it takes at least (\d+) tokens", str(error)
+        )
         assert told
         assert int(told[1]) > length
         build(task, CARDS[task], recipe(int(told[1])), 3)
@@ -76,7 +88,9 @@ def test_text_of_whole_units_stays_within_its_length(name: str, task: str) -> No
         built = build(task, CARDS[task], Recipe(shelf(name), length, exact=False), 1)
         assert built.ids is None
         assert built.text is not None
-        whole = shelf(name).coder.tokenizer(built.text + built.answer_prefix, add_special_tokens=False)["input_ids"]
+        whole = shelf(name).coder.tokenizer(
+            built.text + built.answer_prefix, add_special_tokens=False
+        )["input_ids"]
         return len(whole) + CARDS[task].max_new_tokens, built.units
 
     size, units = tokens(8000)

@@ -63,7 +63,10 @@ def test_needles(task: str, index: int) -> None:
     needles = re.findall(rf"The {kind} listed under (\S+) is (\S+)\.", body)
     keys = max(parameters.num_keys, parameters.num_queries)
     if parameters.haystack == "needle":
-        assert len(needles) in (built.units + 1, built.units + 2)  # one more may have been cut in its last word
+        assert len(needles) in (
+            built.units + 1,
+            built.units + 2,
+        )  # one more may have been cut in its last word
         assert len({key for key, _ in needles[: built.units + 1]}) == built.units + 1
     else:
         assert len(needles) == keys * parameters.num_values
@@ -86,7 +89,9 @@ def test_needles_in_essays_lie_at_one_of_forty_depths_between_sentences(task: st
         seen.add(depth)
         context = prompt(task, index).rpartition("\n")[0]
         needle = r"The \w+ listed under \S+ is \S+\."
-        inside = re.sub(rf"\S+( {needle})+[^.]*$", "", context)  # at depth 100 it follows half a sentence
+        inside = re.sub(
+            rf"\S+( {needle})+[^.]*$", "", context
+        )  # at depth 100 it follows half a sentence
         before = re.findall(rf"(\S+)[ \n]+{needle}", inside)
         assert all(word[-1] in ".?!\"'" for word in before)
     assert len(seen) > 4
@@ -135,13 +140,19 @@ def test_the_example_of_variables_is_new_in_every_sample_and_as_long() -> None:
     assert len({example.count("Rain falls on") for example in examples}) == 1
 
 
-@pytest.mark.parametrize(("length", "often", "seldom", "demo"), [(6000, 30, 3, (10, 3)), (3000, 6, 1, (3, 1))])
+@pytest.mark.parametrize(
+    ("length", "often", "seldom", "demo"), [(6000, 30, 3, (10, 3)), (3000, 6, 1, (3, 1))]
+)
 def test_words_stand_in_the_list_as_often_as_they_should(
     length: int, often: int, seldom: int, demo: tuple[int, int]
 ) -> None:
     built = sample("cwe", length=length)
     body = text(shelf(), built)
-    lists = [re.findall(r"(\d+)\. (\D+)(?= |$)", line) for line in body.split("\n") if line.startswith("1. ")]
+    lists = [
+        re.findall(r"(\d+)\. (\D+)(?= |$)", line)
+        for line in body.split("\n")
+        if line.startswith("1. ")
+    ]
     example, asked = lists
     times = Counter(word for _, word in asked[:-1])  # the last entry may be cut
     assert all(times[word] in (often, often - 1) for word in built.outputs)
@@ -155,7 +166,9 @@ def test_a_long_list_goes_on_with_made_words() -> None:
     card, pool = CARDS["cwe"], set(words.pool())
     assert isinstance(card.parameters, CweParameters)
     once = card.parameters.long.model_copy(update={"seldom": 1})
-    longer = card.model_copy(update={"parameters": card.parameters.model_copy(update={"long": once})})
+    longer = card.model_copy(
+        update={"parameters": card.parameters.model_copy(update={"long": once})}
+    )
     built = build("cwe", longer, Recipe(shelf(), 75_000), 0)
     assert built.units > len(pool)
     asked = text(shelf(), built).split("\n")[-2]
@@ -172,7 +185,9 @@ def test_invented_words_fall_in_frequency() -> None:
     ranked = [word for word, _ in times.most_common()]
     assert tuple(ranked[:3]) == built.outputs
     assert all(re.fullmatch("[a-z]{6}", word) for word in ranked)
-    expected = [int(built.units * rank**-2 / 1.6449340668482264) for rank in range(1, len(ranked) + 2)]
+    expected = [
+        int(built.units * rank**-2 / 1.6449340668482264) for rank in range(1, len(ranked) + 2)
+    ]
     assert [times[word] for word in ranked] == expected[1:]
     assert found.count("...") in range(expected[0], expected[0] + 9)
     assert len(set(times.values())) > 4
@@ -185,11 +200,18 @@ def test_documents_that_answer_are_always_there(task: str) -> None:
             built = sample(task, index, length)
             body = text(shelf(), built)
             at = f"At 0-{index}" if task == "qa_1" else f"Title {index % 6}-"
-            assert body.count(f"{at} is {built.outputs[0]}." if task == "qa_1" and index < 4 else "Passage") >= 1
+            assert (
+                body.count(
+                    f"{at} is {built.outputs[0]}." if task == "qa_1" and index < 4 else "Passage"
+                )
+                >= 1
+            )
             if task == "qa_2":
                 assert all(f"{at}{i}\n" in body for i in range(5))
             passages = re.findall(r"^Passage (\d+)$", body, re.MULTILINE)
-            assert [int(number) for number in passages[: built.units]] == list(range(1, built.units + 1))
+            assert [int(number) for number in passages[: built.units]] == list(
+                range(1, built.units + 1)
+            )
 
 
 def test_questions_come_in_their_order_with_all_answers() -> None:

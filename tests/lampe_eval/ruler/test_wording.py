@@ -20,8 +20,14 @@ TASKS = {
         "template": "Mind the lines.\n\n{context}\nWho has {query}?",
         "answer_prefix": " {num_v} have {query}: ",
     },
-    "common_words_extraction": {"template": "Look.\n{context}\nWhich ten?", "answer_prefix": " Ten:"},
-    "freq_words_extraction": {"template": "Look. {context}\nWhich three?", "answer_prefix": " Three:"},
+    "common_words_extraction": {
+        "template": "Look.\n{context}\nWhich ten?",
+        "answer_prefix": " Ten:",
+    },
+    "freq_words_extraction": {
+        "template": "Look. {context}\nWhich three?",
+        "answer_prefix": " Three:",
+    },
     "qa": {"template": "Read.\n\n{context}\n\nNow: {query}", "answer_prefix": " So:"},
 }
 NIAH = """
@@ -37,7 +43,9 @@ elif args.type_haystack == 'needle':
 QA = 'DOCUMENT_PROMPT = "Page {i}:\\n{document}"\n'
 
 
-def files(folder: Path, tasks: Any = TASKS, niah: str = NIAH, document: str = QA) -> tuple[Path, Path, Path]:
+def files(
+    folder: Path, tasks: Any = TASKS, niah: str = NIAH, document: str = QA
+) -> tuple[Path, Path, Path]:
     paths = folder / "constants.py", folder / "niah.py", folder / "qa.py"
     for path, source in zip(paths, (f"TASKS = {tasks!r}\n", niah, document), strict=True):
         path.write_text(source, encoding="utf-8")
@@ -45,7 +53,9 @@ def files(folder: Path, tasks: Any = TASKS, niah: str = NIAH, document: str = QA
 
 
 @pytest.fixture(params=[False, True], ids=["official", "2024"])
-def upstream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recipe:
+def upstream(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Recipe:
     found = wording.upstream(*files(tmp_path), old=request.param)
     monkeypatch.setattr(recipe, "wording", lambda name, data_dir: found)
     fresh = Shelf(shelf().coder.tokenizer)
@@ -56,7 +66,10 @@ def test_pieces_of_the_wording_are_read(tmp_path: Path) -> None:
     found = wording.upstream(*files(tmp_path), old=False)
     assert found.templates["niah"].head == "Some {type_needle_v} are here, answers follow.\n"
     assert found.templates["qa"].tail == "\n\nNow: {query}"
-    assert (found.needle, found.filler) == ("Of {type_needle_v}, {key} has {value}.", "Hum. Hum hum.")
+    assert (found.needle, found.filler) == (
+        "Of {type_needle_v}, {key} has {value}.",
+        "Hum. Hum hum.",
+    )
     assert found.document == "Page {i}:\n{document}"
     assert not found.own
 
@@ -109,7 +122,9 @@ def test_other_tasks_in_upstreams_wording(upstream: Recipe) -> None:
     assert str(qa.text).count("\n\nPage ") == qa.units
 
 
-@pytest.mark.parametrize("task", ["niah_single_1", "niah_multikey_3", "vt", "cwe", "fwe", "qa_1", "qa_2"])
+@pytest.mark.parametrize(
+    "task", ["niah_single_1", "niah_multikey_3", "vt", "cwe", "fwe", "qa_1", "qa_2"]
+)
 def test_upstreams_wording_fills_a_length_too(upstream: Recipe, task: str) -> None:
     built = sample(task, replace(upstream, exact=True))
     assert built.ids is not None
@@ -120,14 +135,19 @@ def test_upstreams_wording_fills_a_length_too(upstream: Recipe, task: str) -> No
     ("change", "told"),
     [
         ({"tasks": []}, "constants.py: TASKS has no template and answer_prefix for 'niah'"),
-        ({"tasks": {**TASKS, "qa": {"template": "no slot", "answer_prefix": ""}}}, "answer_prefix for 'qa'"),
+        (
+            {"tasks": {**TASKS, "qa": {"template": "no slot", "answer_prefix": ""}}},
+            "answer_prefix for 'qa'",
+        ),
         ({"tasks": {**TASKS, "qa": {"template": "{context}"}}}, "answer_prefix for 'qa'"),
         ({"niah": "needle = 3\n"}, "niah.py: 'needle' is 0 texts that fit"),
         ({"niah": NIAH + 'haystack = "Another."\n'}, "niah.py: 'haystack' is 2 texts that fit"),
         ({"document": "DOCUMENT_PROMPT = 'no slot'\n"}, "qa.py: 'DOCUMENT_PROMPT' is 0 texts"),
     ],
 )
-def test_files_of_another_structure_are_told(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_files_of_another_structure_are_told(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
     with pytest.raises(UserError, match=told):
         wording.upstream(*files(tmp_path, **change), old=False)
 

@@ -71,14 +71,20 @@ def test_sentences_begin_after_sentences() -> None:
 
 
 def test_a_sentence_may_end_within_a_word() -> None:
-    found = shelf.Essays.of(kit.shelf().coder, ["One", "two.[1]", "Three"], ["One two.", "[1] Three"])
+    found = shelf.Essays.of(
+        kit.shelf().coder, ["One", "two.[1]", "Three"], ["One two.", "[1] Three"]
+    )
     assert found.table.text(found.pieces) == " One two. [1] Three"
     assert (found.ends.tolist(), found.starts.tolist()) == ([0, 1, 3, 4], [0, 2])
     assert found.costs[-1] == kit.shelf().coder.count(" One", " two.", " [1]", " Three")
 
 
 def test_punkt_by_its_tables() -> None:
-    tables = {"collocations.tab": ["mr\tx"], "sent_starters.txt": ["the"], "abbrev_types.txt": ["mr", "e.g"]}
+    tables = {
+        "collocations.tab": ["mr\tx"],
+        "sent_starters.txt": ["the"],
+        "abbrev_types.txt": ["mr", "e.g"],
+    }
     tables["ortho_context.tab"] = ["smith\t34", "the\t46"]
     parameters = shelf.punkt_parameters(tables.__getitem__)
     assert parameters.abbrev_types == {"mr", "e.g"}

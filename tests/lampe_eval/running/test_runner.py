@@ -29,7 +29,12 @@ from lampe_eval.store import Store, writing
 from lampe_eval.suite import Suite, fails
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-SMALL: dict[str, Any] = {"method": ["original"], "bench": "niah/single", "lengths": "256", "limit": 4}
+SMALL: dict[str, Any] = {
+    "method": ["original"],
+    "bench": "niah/single",
+    "lengths": "256",
+    "limit": 4,
+}
 COSTS = ("seconds", "prefill_seconds", "decode_seconds", "peak_memory")
 
 
@@ -67,15 +72,33 @@ def _broken() -> None:
 def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
     _run(tmp_path / "run")
     row = _rows(tmp_path / "run")[0]
-    assert {"id", "sha256", "tokens", "tokens_out", "stop", "prediction", "references", "score"} < set(row)
-    assert {"seconds", "prefill_seconds", "decode_seconds", "peak_memory", "backend", "batch"} < set(row)
+    assert {
+        "id",
+        "sha256",
+        "tokens",
+        "tokens_out",
+        "stop",
+        "prediction",
+        "references",
+        "score",
+    } < set(row)
+    assert {
+        "seconds",
+        "prefill_seconds",
+        "decode_seconds",
+        "peak_memory",
+        "backend",
+        "batch",
+    } < set(row)
     assert row["tail"].endswith(" is") and "What is the code of the" in row["tail"]
     assert 0 < len(row["head"]) <= 300 >= len(row["tail"])
     assert (row["backend"], row["batch"]) == ("blockwise on cpu", 1)
     assert "ray" not in sys.modules
 
 
-def test_an_error_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_a_row_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         _at(patch, _broken, 2)
         _run(tmp_path / "run")
@@ -87,13 +110,24 @@ def test_an_error_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytes
     assert [row["score"] for row in _rows(tmp_path / "run")] == [1.0] * 4
 
 
-@pytest.mark.parametrize(("threshold", "code"), [("yes", 1), ("no", 0), ("2", 0), ("1", 1), ("25%", 1), ("30%", 0)])
+@pytest.mark.parametrize(
+    ("threshold", "code"), [("yes", 1), ("no", 0), ("2", 0), ("1", 1), ("25%", 1), ("30%", 0)]
+)
 def test_the_exit_code_is_what_fail_on_error_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], threshold: str, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+    code: int,
 ) -> None:
     _at(monkeypatch, _broken, 1)
-    assert run_suite(Suite.of({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold})) == code
-    assert "1 samples failed; their errors are in samples/ and in run.log" in capsys.readouterr().out
+    assert (
+        run_suite(Suite.of({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold}))
+        == code
+    )
+    assert (
+        "1 samples failed; their errors are in samples/ and in run.log" in capsys.readouterr().out
+    )
 
 
 def test_thresholds() -> None:
@@ -101,12 +135,19 @@ def test_thresholds() -> None:
     assert fails("0.5%", 1, 200) and not fails("0.5%", 1, 201)
     with pytest.raises(ValueError, match="fail_on_error"):
         Suite(fail_on_error="some")
-    assert Suite.model_validate({"fail_on_error": True}).fail_on_error == "yes"  # what YAML makes of it
+    assert (
+        Suite.model_validate({"fail_on_error": True}).fail_on_error == "yes"
+    )  # what YAML makes of it
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the template says no"), UserError("niah/single: no essays")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("the template says no"), UserError("niah/single: no essays")]
+)
 def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
     draw = Plan.samples
 
@@ -120,10 +161,16 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
     assert run_suite(Suite.of(options)) == 1
     printed = capsys.readouterr()
     line = f"niah/single at 512 is left out: {told(error)}"
-    assert f"lampe-eval: {line}\n" in printed.err and line in (tmp_path / "run" / "run.log").read_text()
+    assert (
+        f"lampe-eval: {line}\n" in printed.err
+        and line in (tmp_path / "run" / "run.log").read_text()
+    )
     assert "4 samples could not be had; run.log says why" in printed.out
     rows = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
-    assert [(row["length"], row["n"], row["missing"]) for row in rows] == [("256", "4", "0"), ("512", "0", "4")]
+    assert [(row["length"], row["n"], row["missing"]) for row in rows] == [
+        ("256", "4", "0"),
+        ("512", "0", "4"),
+    ]
     monkeypatch.undo()
     assert run_suite(Suite.of(options)) == 0
 
@@ -146,7 +193,9 @@ def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(LocalEngine, "answer", short)
     _run(tmp_path / "run")
-    assert {row["error"] for row in _rows(tmp_path / "run")} == {"oom: OutOfMemoryError: tried to allocate 3 PiB"}
+    assert {row["error"] for row in _rows(tmp_path / "run")} == {
+        "oom: OutOfMemoryError: tried to allocate 3 PiB"
+    }
 
 
 def test_an_empty_answer_is_scored_and_counted(
@@ -158,7 +207,9 @@ def test_an_empty_answer_is_scored_and_counted(
     assert [row["score"] for row in _rows(tmp_path / "run")] == [0.0] * 4
 
 
-def test_a_scorer_that_fails_is_an_error_of_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_that_fails_is_an_error_of_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def score(*_: Any) -> float:
         raise ZeroDivisionError("no references")
 
@@ -176,7 +227,11 @@ def _no_encoding(*_: Any) -> dict[str, Any]:
     ("part", "made", "error"),
     [
         ("rows._reached", _no_encoding, "ValueError: cannot encode"),
-        ("rows._scored", lambda *_: {"score": {1}}, "TypeError: Object of type set is not JSON serializable"),
+        (
+            "rows._scored",
+            lambda *_: {"score": {1}},
+            "TypeError: Object of type set is not JSON serializable",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_made_is_an_error_of_its_sample(
@@ -197,19 +252,25 @@ def test_a_disk_that_refuses_stops_the_run_and_what_was_stored_is_whole(
 
     with monkeypatch.context() as patch:
         _at(patch, lambda: patch.setattr("os.fsync", refuse), 3)
-        with pytest.raises(UserError, match=rf"{os.strerror(number)}\); finished samples are kept, run again"):
+        with pytest.raises(
+            UserError, match=rf"{os.strerror(number)}\); finished samples are kept, run again"
+        ):
             _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) in (2, 3)
     _run(tmp_path / "run")
     assert [row["score"] for row in _rows(tmp_path / "run")] == [1.0] * 4
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_in_the_middle_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel cuts a row off, as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     _at(monkeypatch, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1])), 2)
     try:
-        with pytest.raises(UserError, match=r"File too large\); finished samples are kept, run again"):
+        with pytest.raises(
+            UserError, match=r"File too large\); finished samples are kept, run again"
+        ):
             _run(tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -222,7 +283,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("line", ["{oops", '{"length": 256}'])
-def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(tmp_path: Path, line: str) -> None:
+def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(
+    tmp_path: Path, line: str
+) -> None:
     whole = scores(_run(tmp_path / "run"))
     (samples,) = (tmp_path / "run" / "samples").rglob("*.jsonl")
     first, *others = samples.read_text().splitlines(keepends=True)
@@ -232,7 +295,9 @@ def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(tmp_pat
     assert samples.read_text().count(json.loads(first)["sha256"]) == 1
 
 
-def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(
+    tmp_path: Path,
+) -> None:
     with writing(tmp_path / "run"):
         Store.create(tmp_path / "run", prepare(Suite(output=tmp_path / "run", **SMALL)).config, {})
         before = (tmp_path / "run" / "run.yaml").read_bytes()
@@ -241,14 +306,21 @@ def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(tmp
         assert (tmp_path / "run" / "run.yaml").read_bytes() == before
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _run(tmp_path / "calm")
     clock = itertools.cycle([2.0e9, 0.0, 1.0e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
     _run(tmp_path / "jumping")
-    told = [[{**row, **dict.fromkeys(COSTS)} for row in _rows(tmp_path / name)] for name in ("calm", "jumping")]
+    told = [
+        [{**row, **dict.fromkeys(COSTS)} for row in _rows(tmp_path / name)]
+        for name in ("calm", "jumping")
+    ]
     assert told[0] == told[1]
-    assert all(0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping"))
+    assert all(
+        0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping")
+    )
 
 
 @pytest.mark.parametrize(

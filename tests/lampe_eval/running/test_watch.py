@@ -39,18 +39,25 @@ def test_a_heartbeat_says_what_is_in_hand(tmp_path: Path) -> None:
         watch.done(first, ["ValueError: broken"])
         _until(
             lambda: (
-                "1 samples done, 1 of them failed; in hand: pocket · lampe · niah/single · 512 · b" in _log(tmp_path)
+                "1 samples done, 1 of them failed; in hand: pocket · lampe · niah/single · 512 · b"
+                in _log(tmp_path)
             )
         )
         watch.done(second, [])
     assert "ERROR pocket · lampe · niah/single · 512 · a: ValueError: broken" in _log(tmp_path)
-    assert _log(tmp_path).splitlines()[-1].endswith("ended: 2 samples done, 1 of them failed; in hand: nothing")
+    assert (
+        _log(tmp_path)
+        .splitlines()[-1]
+        .endswith("ended: 2 samples done, 1 of them failed; in hand: nothing")
+    )
 
 
 def test_an_error_of_many_lines_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LOG, "propagate", False)  # pytest keeps what it hears, and cannot send half a pair to xdist
+    monkeypatch.setattr(
+        LOG, "propagate", False
+    )  # pytest keeps what it hears, and cannot send half a pair to xdist
     with Watch(tmp_path) as watch:
         (job,) = watch.begins(iter([_job("a")]))
         watch.done(job, ["RuntimeError: one\ntwo \x1b[31mred\ud83d ü"])
@@ -61,14 +68,21 @@ def test_an_error_of_many_lines_is_one_line(
     assert capsys.readouterr().err == "lampe-eval: three\\nfour\n"
 
 
-def test_a_sample_that_hangs_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_that_hangs_is_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Watch(tmp_path, heartbeat=0.02, patience=0.05) as watch:
         (job,) = watch.begins(iter([_job("slow")]))
         _until(lambda: "hangs?" in _log(tmp_path))
         beats = _log(tmp_path).count("INFO")
         _until(lambda: _log(tmp_path).count("INFO") > beats + 3)
         watch.done(job, [])
-    assert capsys.readouterr().err.count("hangs? pocket · lampe · niah/single · 512 · slow: nothing for") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "hangs? pocket · lampe · niah/single · 512 · slow: nothing for"
+        )
+        == 1
+    )
 
 
 def test_a_clock_that_jumps_hangs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +95,9 @@ def test_a_clock_that_jumps_hangs_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert "hangs?" not in _log(tmp_path)
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "run.log").symlink_to("/dev/full")
     with Watch(tmp_path) as watch:
         (job,) = watch.begins(iter([_job("a")]))

@@ -40,12 +40,18 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def _work(folder: Path, pocket: Pocket, **options: object) -> tuple[Plan, Store, Work]:
-    plan = prepare(Suite(output=folder, limit=3, lengths="256,512", bench="niah/single,niah/multikey", **options))
+    plan = prepare(
+        Suite(
+            output=folder, limit=3, lengths="256,512", bench="niah/single,niah/multikey", **options
+        )
+    )
     store = Store.create(folder, plan.config, {})
     return plan, store, Work(plan, plan.sources[0], pocket[1], store, Lines(), Watch(folder))
 
 
-def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(tmp_path: Path, pocket: Pocket) -> None:
+def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(
+    tmp_path: Path, pocket: Pocket
+) -> None:
     plan, store, work = _work(tmp_path / "run", pocket)
     workers = Nobody()
     jobs = list(work.jobs(workers))
@@ -57,9 +63,13 @@ def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(tmp_pat
     assert workers.started == 1
 
 
-def test_stored_samples_are_not_done_again_but_failed_ones_are(tmp_path: Path, pocket: Pocket) -> None:
+def test_stored_samples_are_not_done_again_but_failed_ones_are(
+    tmp_path: Path, pocket: Pocket
+) -> None:
     _, store, work = _work(tmp_path / "run", pocket, method="lampe")
-    first = [job for job in work.jobs(Nobody()) if job.cell.length == 512 and job.cell.task == "single"]
+    first = [
+        job for job in work.jobs(Nobody()) if job.cell.length == 512 and job.cell.task == "single"
+    ]
     (good,), (bad,) = first[0].samples, first[1].samples
     store.append(first[0].cell, {"id": good.id, "sha256": sha256(good)})
     store.append(first[0].cell, {"id": bad.id, "sha256": sha256(bad), "error": "oom"})
@@ -110,7 +120,9 @@ def test_a_room_of_nothing_is_one_sample_and_is_measured_once(
     assert workers.started == 1
 
 
-def test_drawing_and_loading_are_watched(tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_and_loading_are_watched(
+    tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch, watched = Watch(tmp_path), set[str]()
     plan, store, _ = _work(tmp_path / "run", pocket)
     draw = Plan.samples
@@ -122,7 +134,11 @@ def test_drawing_and_loading_are_watched(tmp_path: Path, pocket: Pocket, monkeyp
     monkeypatch.setattr(Plan, "samples", lambda *args, **options: note() or draw(*args, **options))
     monkeypatch.setattr(Nobody, "start", lambda _: note())
     list(Work(plan, plan.sources[0], pocket[1], store, Lines(), watch).jobs(Nobody()))
-    drawn = {f"drawing niah/{task} · {length}" for task in ("single", "multikey") for length in (256, 512)}
+    drawn = {
+        f"drawing niah/{task} · {length}"
+        for task in ("single", "multikey")
+        for length in (256, 512)
+    }
     assert watched == {*drawn, "loading pocket"}
     assert not watch._in_hand
 
@@ -144,9 +160,16 @@ def test_a_batch_with_its_padding_fits_its_room() -> None:
 
 def test_only_what_is_alike_shares_a_batch() -> None:
     follow = FollowUp(lambda text: _prompt(1), lambda first, second: second)
-    odd = [_prompt(5, room=11), _prompt(5, stops=(3,)), _prompt(5, follow_up=follow), _prompt(5, skip=True)]
+    odd = [
+        _prompt(5, room=11),
+        _prompt(5, stops=(3,)),
+        _prompt(5, follow_up=follow),
+        _prompt(5, skip=True),
+    ]
     for sample in [*odd, Passage("x", [0] * 5, 2)]:
-        assert _sizes([_prompt(6), sample, sample] if sample not in odd[:2] else [_prompt(6), sample], 1000)[0] == [6]
+        assert _sizes(
+            [_prompt(6), sample, sample] if sample not in odd[:2] else [_prompt(6), sample], 1000
+        )[0] == [6]
     assert _sizes([Passage("x", [0] * 5, 2)] * 2, 1000) == [[5], [5]]
 
 
