@@ -22,14 +22,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
 import lampe
-from lampe.attention import Call
-from lampe.attention.rotary import RotaryTables
-from lampe.attention.turned import Turned
+from lampe.attention import AttentionInputs
+from lampe.attention.rotated_keys import RotatedKeys
+from lampe.attention.rotation import RotaryTables
 from lampe_eval.cards import shipped_card
 from lampe_eval.running.environment import environment
-from lampe_eval.speed.measure import seconds
-from lampe_eval.speed.subject import ShapeCard
-from lampe_eval.suite import listed, parse_length
+from lampe_eval.speed.measured_model import ShapeCard
+from lampe_eval.speed.timing import measure_seconds
+from lampe_eval.suite import parse_length, split_names
 
 PAIRS = 5
 METHODS = ("lampe", "selfextend", "dca")
@@ -64,7 +64,7 @@ def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k"
         table.add_column(
             title, justify="left" if title in ("method", "backend") else "right", no_wrap=True
         )
-    for length in map(parse_length, listed(lengths)):
+    for length in map(parse_length, split_names(lengths)):
         for method in METHODS:
             encoding = lampe.method_of(method).encode(geometry, length)
             for name, backend in lampe.BACKENDS.items():
@@ -89,21 +89,21 @@ def main(shape: str = "llama3-8b", lengths: str = "32k,128k" if GPU else "2k,8k"
     )
 
 
-def _prompt(config: Any, encoding: lampe.Encoding, length: int) -> Call:
+def _prompt(config: Any, encoding: lampe.Encoding, length: int) -> AttentionInputs:
     heads, groups, dim = _shape(config)
     key, value = _random(groups, length, dim), _random(groups, length, dim)
-    return Call(_random(heads, length, dim), key, value, encoding, scale=dim**-0.5)
+    return AttentionInputs(_random(heads, length, dim), key, value, encoding, scale=dim**-0.5)
 
 
-def _steps(config: Any, encoding: lampe.Encoding, length: int) -> Iterator[Call]:
+def _steps(config: Any, encoding: lampe.Encoding, length: int) -> Iterator[AttentionInputs]:
     """Steps of one answer, over keys that are kept turned where a backend does so."""
     heads, groups, dim = _shape(config)
     key, value = (_random(groups, length + PAIRS + 1, dim) for _ in range(2))
-    turned, tables = Turned(own=True), RotaryTables()
+    turned, tables = RotatedKeys(own=True), RotaryTables()
     for at in range(length, length + PAIRS + 1):
         keys, values = key[:, :, : at + 1], value[:, :, : at + 1]
         query = _random(heads, 1, dim)
-        yield Call(
+        yield AttentionInputs(
             query, keys, values, encoding, scale=dim**-0.5, start=at, tables=tables, turned=turned
         )
 
@@ -117,7 +117,7 @@ def _random(count: int, tokens: int, dim: int) -> Tensor:
     return torch.randn(1, count, tokens, dim, device=DEVICE, dtype=DTYPE)
 
 
-def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
+def _beside(calls: Iterable[AttentionInputs], backend: Any) -> tuple[str, float]:
     """The ratio with its spread, and plain attention's seconds."""
     times, fastest = [], None
     for call in calls:
@@ -125,12 +125,14 @@ def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
         if fastest is None:
             fastest = min(
                 ways,
-                key=lambda name: statistics.median(seconds(ways[name], DEVICE) for _ in range(3)),
+                key=lambda name: statistics.median(
+                    measure_seconds(ways[name], DEVICE) for _ in range(3)
+                ),
             )
         times.append(
             (
-                seconds(ways[fastest], DEVICE),
-                seconds(lambda call=call: backend.attend(call), DEVICE),
+                measure_seconds(ways[fastest], DEVICE),
+                measure_seconds(lambda call=call: backend.attend(call), DEVICE),
             )
         )
     ratios = [own / before for before, own in times[1:]]
@@ -138,7 +140,7 @@ def _beside(calls: Iterable[Call], backend: Any) -> tuple[str, float]:
     return text, statistics.median(before for before, _ in times[1:])
 
 
-def _plain(call: Call) -> dict[str, Callable[[], Tensor]]:
+def _plain(call: AttentionInputs) -> dict[str, Callable[[], Tensor]]:
     """Torch's kernels that take the call; of one query also with the heads of a group as rows of one head."""
     query, (_, groups, _, dim) = call.query, call.key.shape
     causal = query.shape[2] > 1

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from rich.console import Console
 
-from lampe_eval.benches.base import Prompt
+from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine.local import Answer, LocalEngine
 from lampe_eval.plan import prepare
 from lampe_eval.running import runner

@@ -15,9 +15,9 @@ from rich.table import Table
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lampe_eval.benches import tasks
-from lampe_eval.ruler import Recipe, Shelf, build, words
-from lampe_eval.texts import language
+from lampe_eval.benches import bench_tasks
+from lampe_eval.ruler import SampleSpec, SharedCorpora, build_sample, word_lists
+from lampe_eval.texts import pocket_language
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -27,15 +27,15 @@ LLAMA3 = (
 
 def main(length: int = 131_072, samples: int = 50) -> None:
     tokenizer = byte_level()
-    shelf = Shelf(tokenizer, documents)
+    shelf = SharedCorpora(tokenizer, documents)
     table = Table(title=f"RULER at {length} tokens, {samples} samples a task", title_justify="left")
     for title in ("task", "seconds", "a sample, in encodings of its text"):
         table.add_column(title, justify="right" if title != "task" else "left")
-    for task in tasks("ruler"):
+    for task in bench_tasks("ruler"):
         if task.card.parameters.kind != "qa":
             began = time.perf_counter()
             built = [
-                build(task.name, task.card, Recipe(shelf, length), index)
+                build_sample(task.name, task.card, SampleSpec(shelf, length), index)
                 for index in range(samples)
             ]
             passed = time.perf_counter() - began
@@ -57,13 +57,13 @@ def byte_level() -> PreTrainedTokenizerBase:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=32_000, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([*documents(20_000), " ".join(words.pool())], trainer)
+    tokenizer.train_from_iterator([*documents(20_000), " ".join(word_lists.pool())], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)  # type: ignore[no-untyped-call]
 
 
 def documents(count: int) -> Iterator[str]:
     """Texts of the pocket language."""
-    return (language.text(seed, min(count, 20_000)) for seed in range(8))
+    return (pocket_language.text(seed, min(count, 20_000)) for seed in range(8))
 
 
 def encoding_time(tokenizer: PreTrainedTokenizerBase, text: str) -> float:

@@ -6,24 +6,25 @@
 """
 
 from lampe.attention import AUTO, BACKENDS
-from lampe.cache import growing_cache
+from lampe.attention_factor import AttentionFactor
+from lampe.caches.growing_cache import growing_cache
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, LampeError, PositionWarning, UnknownName, UnsupportedModel
 from lampe.geometry import Geometry, geometry_of
-from lampe.handle import Handle
-from lampe.mapping import PUBLISHED, Sigmoid
+from lampe.mapping_length import PUBLISHED_CURVES, Sigmoid
 from lampe.methods import METHODS, Composed, IndexMethod, Method, method_of
-from lampe.patch import explain, patch, unpatch
-from lampe.positions import PLAIN, PositionMap, PositionPlan, Region
+from lampe.patching.handle import Handle
+from lampe.patching.patch import explain, patch, unpatch
+from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 from lampe.rope import Rope
-from lampe.temperature import Temperature
 
 __all__ = [
     "AUTO",
     "BACKENDS",
+    "IDENTITY_PLAN",
     "METHODS",
-    "PLAIN",
-    "PUBLISHED",
+    "PUBLISHED_CURVES",
+    "AttentionFactor",
     "BadSetting",
     "Composed",
     "Encoding",
@@ -38,7 +39,6 @@ __all__ = [
     "Region",
     "Rope",
     "Sigmoid",
-    "Temperature",
     "UnknownName",
     "UnsupportedModel",
     "explain",

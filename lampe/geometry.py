@@ -114,12 +114,12 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
     }
     if not ropes:
         raise UnsupportedModel(
-            f"the configuration of {text.model_type!r} describes no rope: {_instead(text)}"
+            f"the configuration of {text.model_type!r} describes no rope: {_why_no_rope(text)}"
         )
     return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
 
 
-def _instead(config: PreTrainedConfig) -> str:
+def _why_no_rope(config: PreTrainedConfig) -> str:
     """What is known of a model's positions where its configuration has no ``rope_parameters``."""
     described = config.to_dict()
     parts = [described, *(part for part in described.values() if isinstance(part, Mapping))]

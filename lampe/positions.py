@@ -82,7 +82,7 @@ def constant(position: Number) -> PositionMap:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalWindow:
     """What a layer sees at all: the nearest ``size`` tokens, or where it is ``chunked`` those of the query's chunk."""
 
     size: int
@@ -109,7 +109,7 @@ class Region:
     key: PositionMap = IDENTITY
     block: int = 1
     name: str = ""
-    local: Local | None = None
+    local: LocalWindow | None = None
 
     def span(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """First and last key (inclusive) that each query index owns here; ``last < first`` where it owns none."""
@@ -149,7 +149,7 @@ class PositionPlan:
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
 
-    def within(self, local: Local | None) -> Self:
+    def within(self, local: LocalWindow | None) -> Self:
         """The same positions for a layer that sees no more than ``local``; None is a layer that sees everything."""
         return replace(self, regions=tuple(replace(region, local=local) for region in self.regions))
 
@@ -206,5 +206,5 @@ class PositionPlan:
         )
 
 
-PLAIN = PositionPlan((Region(0, None, name="plain"),))
+IDENTITY_PLAN = PositionPlan((Region(0, None, name="plain"),))
 """Every pair at its true distance."""

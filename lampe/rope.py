@@ -41,18 +41,18 @@ class Rope:
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         """Angles ``[L, P]`` (float64) of tokens ``index[L]`` at ``positions[L]``."""
-        return positions[:, None] * _on(self.inv_freq, positions.device)
+        return positions[:, None] * _inv_freq_on(self.inv_freq, positions.device)
 
 
 @lru_cache(maxsize=64)
-def _on(inv_freq: tuple[float, ...], device: torch.device) -> Tensor:
+def _inv_freq_on(inv_freq: tuple[float, ...], device: torch.device) -> Tensor:
     """Frequencies ``[P]`` on a device, which a copy from the host would wait for."""
     with torch.inference_mode(False):
         return torch.tensor(inv_freq, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)
-class DriftingRope(Rope):
+class PerTokenRope(Rope):
     """Dynamic NTK over a cache of rotated keys: a generated token keeps the base of the length it came at.
 
     ``inv_freq`` is the prompt's; see ``lampe.methods.ntk`` for the other fields.

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lampe_eval.errors import UserError, nearest, unknown
+from lampe_eval.errors import UserError, suggestion, unknown_name
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -92,15 +92,15 @@ class TaskCard(Card):
 C = TypeVar("C", bound=BaseModel)
 
 
-def shipped(kind: str) -> Path:
+def shipped_folder(kind: str) -> Path:
     """The folder "tasks" or "configs": inside an installed package, beside it in a checkout."""
     inside = PACKAGE / kind
     return inside if inside.is_dir() else PACKAGE.parent / kind
 
 
-def names(kind: str) -> list[str]:
+def shipped_names(kind: str) -> list[str]:
     """Names of the shipped cards of a kind: "models", "methods" or "suites"."""
-    return sorted(path.stem for path in (shipped("configs") / kind).glob("*.yaml"))
+    return sorted(path.stem for path in (shipped_folder("configs") / kind).glob("*.yaml"))
 
 
 def shipped_card(kind: str, name: str, schema: type[C]) -> C:
@@ -109,22 +109,22 @@ def shipped_card(kind: str, name: str, schema: type[C]) -> C:
     Raises:
         UserError: for a name that has no card; it offers the nearest.
     """
-    if name not in names(kind):
-        raise unknown(kind.rstrip("s"), name, names(kind), f"lampe-eval list {kind}")
-    return read(shipped("configs") / kind / f"{name}.yaml", schema)
+    if name not in shipped_names(kind):
+        raise unknown_name(kind.rstrip("s"), name, shipped_names(kind), f"lampe-eval list {kind}")
+    return read_card(shipped_folder("configs") / kind / f"{name}.yaml", schema)
 
 
-def card_of(name: str) -> tuple[ModelCard, str]:
+def find_model_card(name: str) -> tuple[ModelCard, str]:
     """The card of a model, made up for a folder or hub id, and the model's label.
 
     Raises:
         UserError: for a name that is none of these.
     """
-    if name in names("models"):
+    if name in shipped_names("models"):
         return shipped_card("models", name, ModelCard), name
     folder = Path(name)
     if folder.suffix in (".yaml", ".yml"):
-        return read(folder, ModelCard), folder.stem
+        return read_card(folder, ModelCard), folder.stem
     if folder.is_dir():
         return ModelCard(path=name), folder.resolve().name
     if HUB_ID.fullmatch(name) and not folder.exists():
@@ -133,15 +133,15 @@ def card_of(name: str) -> tuple[ModelCard, str]:
         raise UserError(
             f"--model: {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}"
         )
-    raise unknown(
+    raise unknown_name(
         "model",
         name,
-        names("models"),
+        shipped_names("models"),
         "lampe-eval list models; a folder, a card's file or a hub id like org/name will do too",
     )
 
 
-def read(path: Path, schema: type[C]) -> C:
+def read_card(path: Path, schema: type[C]) -> C:
     """A card from a file.
 
     Raises:
@@ -171,15 +171,15 @@ def read(path: Path, schema: type[C]) -> C:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"])) or "(whole file)"
-        problem = f": {plain(fault)}"
+        problem = f": {plain_message(fault)}"
         if fault["type"] == "extra_forbidden":
             known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
             allowed = f"; allowed keys: {', '.join(known)}" if known else ""
-            problem = f" is unknown{nearest(key, known)}{allowed}"
+            problem = f" is unknown{suggestion(key, known)}{allowed}"
         raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}{problem}") from None
 
 
-def plain(fault: ErrorDetails) -> str:
+def plain_message(fault: ErrorDetails) -> str:
     """What pydantic found wrong, and with which value."""
     if fault["type"] == "value_error":  # of our own validators
         return fault["msg"].removeprefix("Value error, ")

@@ -168,9 +168,9 @@ def run(
 ) -> None:
     """Run methods on benchmarks. The same command again goes on where it stopped."""
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
-    from lampe_eval.commands.asked import suite_of
+    from lampe_eval.commands.validate import validate_suite
 
-    suite = suite_of(config, options)
+    suite = validate_suite(config, options)
     if dry_run:
         from lampe_eval.commands.dry_run import dry_run_suite
 
@@ -184,10 +184,10 @@ def run(
 def calibrate(
     model: Models = None,
     method: Annotated[
-        Many, Option(help="Methods of positions, as lampe:head=64,dca. Default: lampe.")
+        Many, Option(help="Methods of positions, as lampe:head_tokens=64,dca. Default: lampe.")
     ] = None,
     sweep: Annotated[
-        Many, Option(help="mapping_length (of lampe), temperature (of all). Default: both.")
+        Many, Option(help="mapping_length (of lampe), attention_factor (of all). Default: both.")
     ] = None,
     bench: Annotated[
         Many, Option(help="One task to fit by, as niah/multikey. Default: ppl/exact.")
@@ -201,7 +201,7 @@ def calibrate(
     mapping_lengths: Annotated[
         Many, Option(help="Positions to try. Default: eight up to the window.")
     ] = None,
-    temperatures: Annotated[Many, Option(help="Factors to try. Default: 1 to 1.24.")] = None,
+    attention_factors: Annotated[Many, Option(help="Factors to try. Default: 1 to 1.24.")] = None,
     limit: Limit = None,
     seed: Seed = None,
     output: Output = None,
@@ -216,12 +216,14 @@ def calibrate(
     attention: Attention = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
-    """Fit LaMPE's mapping length, and temperatures, to a model. The same command again goes on where it stopped."""
+    """Fit LaMPE's mapping length, and attention_factors, to a model. The same command again goes on where it stopped."""
     options = {key: value for key, value in locals().items() if key != "dry_run"}
-    from lampe_eval.commands.asked import look_up
-    from lampe_eval.suite import listed
+    from lampe_eval.commands.validate import look_up_names
+    from lampe_eval.suite import split_names
 
-    look_up(listed(model or ()), method or (), listed(bench or ()), protocol or "fair")
+    look_up_names(
+        split_names(model or ()), method or (), split_names(bench or ()), protocol or "fair"
+    )
     from lampe_eval.commands.calibrate import calibrate_model
 
     calibrate_model(options, dry_run)
@@ -237,9 +239,9 @@ def suggest(
     window: Window = None,
 ) -> None:
     """Settings of every method for a model and a length, each with the rule that it comes from."""
-    from lampe_eval.commands.asked import look_up
+    from lampe_eval.commands.validate import look_up_names
 
-    look_up([model])
+    look_up_names([model])
     from lampe_eval.commands.suggest import suggest as suggest_settings
 
     suggest_settings(model, length, answer, window)
@@ -274,9 +276,9 @@ def speed(
 ) -> None:
     """Measure time and memory of methods beside plain attention, into results/speed/NAME by default."""
     options = dict(locals())
-    from lampe_eval.commands.asked import order_of
+    from lampe_eval.commands.validate import validate_speed
 
-    order = order_of(options)
+    order = validate_speed(options)
     from lampe_eval.commands.speed import measure_speed
 
     measure_speed(order)
@@ -381,9 +383,9 @@ def show_plan(
     png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
 ) -> None:
     """Regions of a method's plan, its largest relative position, and a picture of the matrix."""
-    from lampe_eval.commands.asked import look_up
+    from lampe_eval.commands.validate import look_up_names
 
-    look_up(methods=[method])
+    look_up_names(methods=[method])
     from lampe_eval.commands.show import plan
 
     plan(method, window, length, png)

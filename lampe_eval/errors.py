@@ -26,7 +26,7 @@ class Stopped(BaseException):
         return 128 + self.number
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
@@ -34,20 +34,20 @@ def told(error: Exception) -> str:
 def warn(text: str) -> None:
     """Says in the log and on the error stream, in one line, what does not end the run."""
     LOG.warning("%s", text)
-    print(f"lampe-eval: {in_one_line(text)}", file=sys.stderr, flush=True)
+    print(f"lampe-eval: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-def in_one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A text whose line breaks, escapes and other characters that cannot be seen are written as Python writes them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
+def unknown_name(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
     """An error for a name that does not exist, with the nearest one and the command that lists them."""
-    return UserError(f"unknown {kind} {name!r}{nearest(name, known)}; see: {see}")
+    return UserError(f"unknown {kind} {name!r}{suggestion(name, known)}; see: {see}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """The name that is meant, as a message offers it behind an unknown one; empty where none is near."""
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""

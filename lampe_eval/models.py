@@ -20,11 +20,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import lampe
-from lampe_eval.cards import card_of
+from lampe_eval.cards import find_model_card
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 
-SPREAD = "spread"
+ALL_GPUS = "spread"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelCost:
     """What a model costs.
 
     Attributes:
@@ -74,7 +74,7 @@ class Size:
     attended: int
 
 
-def find(name: str, *, window: int | None = None, dtype: str | None = None) -> ModelSource:
+def find_model(name: str, *, window: int | None = None, dtype: str | None = None) -> ModelSource:
     """Describes a model from its configuration alone.
 
     Args:
@@ -86,7 +86,7 @@ def find(name: str, *, window: int | None = None, dtype: str | None = None) -> M
         UserError: for a name that is none of these, and for a model that cannot be used.
     """
     _quiet_hub()
-    card, label = card_of(name)
+    card, label = find_model_card(name)
     path = str(WEIGHTS) if card.path == "pocket" else card.path
     config = _config(path, card.revision)
     try:
@@ -103,7 +103,7 @@ def find(name: str, *, window: int | None = None, dtype: str | None = None) -> M
     )
 
 
-def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model, ready to be asked, on a device as torch names it, or ``SPREAD`` over all GPUs of this process.
 
     Raises:
@@ -115,20 +115,20 @@ def load(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedT
             source.path,
             revision=source.revision,
             dtype=source.dtype,
-            device_map="auto" if device == SPREAD else None,
+            device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
         )
     except (
         Exception
     ) as error:  # a checkpoint can be broken in the ways of every library that reads it
-        raise _trouble(source.path, error) from None
+        raise _loading_error(source.path, error) from None
     model, report = loaded
     if lacking := sorted(report["missing_keys"]) or sorted(report["mismatched_keys"]):
         raise UserError(
             f"{source.path}: the checkpoint lacks weights: {', '.join(map(str, lacking[:3]))}"
         )
     try:
-        return (model if device == SPREAD else model.to(device)).eval(), tokenizer
+        return (model if device == ALL_GPUS else model.to(device)).eval(), tokenizer
     except Exception as error:  # what a device refuses, each backend says in its own way
         raise UserError(
             f"model {source.name!r} on device {device!r}: {_first_line(error)}"
@@ -146,11 +146,11 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             source.path, revision=source.revision
         )
     except Exception as error:  # as above
-        raise _trouble(source.path, error) from None
+        raise _loading_error(source.path, error) from None
     return tokenizer
 
 
-def size_of(source: ModelSource) -> Size:
+def size_of(source: ModelSource) -> ModelCost:
     """Parameters and cache of a model, from its configuration alone."""
     config = _config(source.path, source.revision)
     with torch.device("meta"):
@@ -164,7 +164,7 @@ def size_of(source: ModelSource) -> Size:
         else source.dtype
     )
     itemsize: int = getattr(torch, named).itemsize
-    return Size(
+    return ModelCost(
         parameters=sum(p.numel() for p in model.parameters()),
         itemsize=itemsize,
         cached=2 * text.num_hidden_layers * heads * width * itemsize,
@@ -185,7 +185,7 @@ def _config(path: str, revision: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise _trouble(path, error) from None
+        raise _loading_error(path, error) from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{path}: a {config.model_type!r} model is no causal language model")
     return config
@@ -213,7 +213,7 @@ def _sample(path: Path, digest: Any, pieces: int = 1024, size: int = 2**14) -> N
             digest.update(file.read(size))
 
 
-def _trouble(path: str, error: Exception) -> UserError:
+def _loading_error(path: str, error: Exception) -> UserError:
     """What went wrong while fetching, by the kinds of error in the chain."""
     kinds = set()
     cause: BaseException | None = error

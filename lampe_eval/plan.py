@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 import lampe
 from lampe_eval import assets, models
 from lampe_eval.benches import BENCHES, find_tasks
-from lampe_eval.benches.base import Bench, Draw, Sample, Task
+from lampe_eval.benches.bench import Bench, Sample, SampleRequest, Task
 from lampe_eval.errors import UserError
-from lampe_eval.methods import MethodSpec, parse
+from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
@@ -50,7 +50,7 @@ class Plan:
     ) -> list[Sample]:
         """The samples of a task at a length; all methods get the same ones (but see ``Draw.mapped``)."""
         bench, suite = BENCHES[task.bench], self.suite
-        draw = Draw(
+        draw = SampleRequest(
             tokenizer,
             length,
             limit or self.limit(task),
@@ -95,12 +95,15 @@ class Plan:
     def files(self) -> list[str]:
         """Names of the benchmark files that tasks and texts need, each once."""
         needed = [
-            BENCHES[task.bench].needs(
+            BENCHES[task.bench].required_files(
                 task, self.protocols[task.bench], self._source(BENCHES[task.bench])
             )
             for task in self.tasks
         ]
-        needed += [documents.needs(self.suite.haystack), documents.needs(self.suite.text)]
+        needed += [
+            documents.required_files(self.suite.haystack),
+            documents.required_files(self.suite.text),
+        ]
         return list(dict.fromkeys(name for names in needed for name in names))
 
     def _source(self, bench: Bench) -> Path | None:
@@ -111,7 +114,7 @@ class Plan:
         return source
 
     def _own_files(self, task: Task) -> list[Path]:
-        return BENCHES[task.bench].files(task, self.protocols[task.bench], self.suite.data_dir)
+        return BENCHES[task.bench].user_files(task, self.protocols[task.bench], self.suite.data_dir)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -173,11 +176,13 @@ def prepare(suite: Suite) -> Plan:
             f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
         )
     device_of(suite.device)
-    specs, tasks = parse(suite.method), find_tasks(suite.bench)
+    specs, tasks = parse_methods(suite.method), find_tasks(suite.bench)
     if not specs:
         raise UserError("--method: no method given; see: lampe-eval list methods")
     protocols = {task.bench: BENCHES[task.bench].protocol(suite.protocol_label) for task in tasks}
-    sources = [models.find(name, window=suite.window, dtype=suite.dtype) for name in suite.model]
+    sources = [
+        models.find_model(name, window=suite.window, dtype=suite.dtype) for name in suite.model
+    ]
     labels = [source.name for source in sources]
     for label in labels:
         if labels.count(label) > 1:
@@ -234,13 +239,13 @@ def _possible(tasks: list[Task], protocols: Mapping[str, Protocol], suite: Suite
     """The tasks that their protocols have; one that was asked for by name has to be among them."""
     found = []
     for task in tasks:
-        if BENCHES[task.bench].has(task, protocols[task.bench]):
+        if BENCHES[task.bench].has_task(task, protocols[task.bench]):
             found.append(task)
         elif task.full_name in suite.bench:
             names = [
                 other.name
                 for other in tasks
-                if BENCHES[other.bench].has(other, protocols[other.bench])
+                if BENCHES[other.bench].has_task(other, protocols[other.bench])
             ]
             raise UserError(
                 f"{task.full_name}: protocol {suite.protocol_label!r} has no such task; "

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import models
-from lampe_eval.benches.base import Prompt, Sample, Task
-from lampe_eval.models import Size
+from lampe_eval.benches.bench import Prompt, Sample, Task
+from lampe_eval.models import ModelCost
 from lampe_eval.plan import Plan
 from lampe_eval.running.runner import probe
 
@@ -92,7 +92,7 @@ def _preview(
     length: int,
     samples: list[Sample],
     tokenizer: PreTrainedTokenizerBase,
-    size: Size,
+    size: ModelCost,
 ) -> Preview:
     run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
     longest = max((_tokens(sample) for sample in run), default=0)
@@ -119,13 +119,13 @@ def _tokens(sample: Sample) -> int:
     return len(sample.ids) + (sample.max_new_tokens if isinstance(sample, Prompt) else 0)
 
 
-def _operations(sample: Sample, size: Size) -> float:
+def _operations(sample: Sample, size: ModelCost) -> float:
     """Of a prompt and the longest answer it may get: two per parameter and token, and the causal half of attention."""
     tokens = _tokens(sample)
     return 2.0 * size.parameters * tokens + size.attended * tokens * tokens / 2
 
 
-def _read(sample: Sample, size: Size) -> float:
+def _read(sample: Sample, size: ModelCost) -> float:
     """Bytes that the longest answer reads: for each token all weights and the cache."""
     answer = sample.max_new_tokens if isinstance(sample, Prompt) else 0
     return float(answer * (size.parameters * size.itemsize + len(sample.ids) * size.cached))

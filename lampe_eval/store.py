@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from lampe_eval.errors import UserError
 
 SCHEMA = 2
-READ = (1, 2)
+READABLE_SCHEMAS = (1, 2)
 """Schemas that this version reads."""
 FEW = 5
 """Names that a message gives."""
@@ -82,11 +82,11 @@ class Store:
             ) from None
         except (OSError, AttributeError, KeyError):
             raise _no_run(folder) from None
-        if (schema := self._description["schema"]) not in READ:
+        if (schema := self._description["schema"]) not in READABLE_SCHEMAS:
             version = self._description["environments"][0].get("lampe-eval", "of unknown version")
             raise UserError(
                 f"{described}: written in schema {schema} by lampe-eval {version}, and this one reads "
-                f"{' and '.join(map(str, READ))}; take the version that wrote it"
+                f"{' and '.join(map(str, READABLE_SCHEMAS))}; take the version that wrote it"
             )
 
     @classmethod
@@ -208,7 +208,7 @@ class Store:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def lock_for_writing(folder: Path) -> Iterator[None]:
     """Keeps every other run from writing to a folder, which need not be there yet.
 
     Raises:
@@ -254,7 +254,7 @@ def _no_run(folder: Path) -> UserError:
     )
 
 
-def writer(folder: Path) -> str:
+def current_writer(folder: Path) -> str:
     """Who writes to a folder at the moment, as far as it is written; empty where nobody does."""
     holder = folder / ".holder"
     if not holder.exists():

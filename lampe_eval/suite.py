@@ -7,23 +7,23 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lampe_eval.cards import Card, plain
+from lampe_eval.cards import Card, plain_message
 from lampe_eval.errors import UserError
 
 C = TypeVar("C", bound=Card)
 
-LONGEST = 16 * 1024**2
+MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
 
 
-def listed(value: Any) -> Any:
+def split_names(value: Any) -> Any:
     """One item or several, each possibly several separated by commas."""
     items = value if isinstance(value, list | tuple) else [value]
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
 
 
 def _lengths(value: Any) -> list[int]:
-    return [parse_length(item) for item in listed(value)]
+    return [parse_length(item) for item in split_names(value)]
 
 
 def _length(value: Any) -> Any:
@@ -40,12 +40,12 @@ def parse_length(text: str) -> int:
     number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"{text!r} is not a length in tokens such as 4096, 4k or 1m")
-    if int(number) * unit > LONGEST:
+    if int(number) * unit > MAX_LENGTH:
         raise ValueError(f"{text!r} is more than 16m tokens; no benchmark is as long")
     return int(number) * unit
 
 
-def texts(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """One text or several, as they are: a method's settings have commas of their own."""
     return [value] if isinstance(value, str) else value
 
@@ -61,7 +61,7 @@ def _threshold(value: Any) -> str:
     return text
 
 
-def fails(threshold: str, failed: int, total: int) -> bool:
+def exceeds_threshold(threshold: str, failed: int, total: int) -> bool:
     """Whether a run fails by its failed samples: "yes" by the first, "no" by none, "5" or "1%" from so many on."""
     if failed == 0 or threshold == "no":
         return False
@@ -70,7 +70,7 @@ def fails(threshold: str, failed: int, total: int) -> bool:
     return failed >= (1 if threshold == "yes" else int(threshold))
 
 
-def checked(schema: type[C], options: Mapping[str, Any]) -> C:
+def validate_options(schema: type[C], options: Mapping[str, Any]) -> C:
     """Options of the command line by name as a card; those that are None keep their defaults.
 
     Raises:
@@ -83,10 +83,10 @@ def checked(schema: type[C], options: Mapping[str, Any]) -> C:
     except ValidationError as error:
         fault = error.errors()[0]
         option = f"--{str(fault['loc'][0]).replace('_', '-')}: " if fault["loc"] else ""
-        raise UserError(f"{option}{plain(fault)}") from None
+        raise UserError(f"{option}{plain_message(fault)}") from None
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 Length = Annotated[int, BeforeValidator(_length)]
 Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
 
@@ -121,7 +121,7 @@ class Suite(Card):
     """
 
     model: Names = ("pocket",)
-    method: Annotated[tuple[str, ...], BeforeValidator(texts)] = ("original", "lampe")
+    method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("original", "lampe")
     bench: Names = ("niah", "ppl")
     lengths: Lengths = ()
     protocol: str = "fair"
@@ -153,13 +153,13 @@ class Suite(Card):
         return named
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
         """A suite from options by name; those that are None keep their defaults.
 
         Raises:
             UserError: for a value that an option cannot have.
         """
-        return checked(cls, options)
+        return validate_options(cls, options)
 
     @property
     def protocol_label(self) -> str:

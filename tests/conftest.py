@@ -45,4 +45,4 @@ def seeded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pocket() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The built-in model and its tokenizer."""
-    return models.load(models.find("pocket"), "cpu")
+    return models.load_model(models.find_model("pocket"), "cpu")

@@ -15,7 +15,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose ``tasks`` and ``configs`` are the shipped ones from now on; its ``data`` is for files."""
     folder = tmp_path / "package"
     for kind in ("tasks", "configs"):
-        shutil.copytree(cards.shipped(kind), folder / kind)
+        shutil.copytree(cards.shipped_folder(kind), folder / kind)
     monkeypatch.setattr("lampe_eval.cards.PACKAGE", folder / "lampe_eval")
     monkeypatch.setenv("LAMPE_EVAL_DATA", str(folder / "data"))
     return folder

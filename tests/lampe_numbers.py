@@ -6,9 +6,9 @@ Run: python -m tests.lampe_numbers
 import torch
 
 import lampe
-from lampe.mapping import PUBLISHED
+from lampe.mapping_length import PUBLISHED_CURVES
 from lampe.methods import method_of
-from lampe.methods.released import Release
+from lampe.methods.lampe_release import Release
 
 HEAD, TAIL = 1024, 200
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
@@ -17,7 +17,9 @@ PAIRS = 2_000_000
 
 def release_table() -> str:
     """Each row a property of the release, each column a prompt's length, with Llama 3's curve."""
-    releases = [Release(length, HEAD, TAIL, PUBLISHED["llama3"](length)) for length in LENGTHS]
+    releases = [
+        Release(length, HEAD, TAIL, PUBLISHED_CURVES["llama3"](length)) for length in LENGTHS
+    ]
     rows = {
         "tokens of the prompt": LENGTHS,
         "`use_length`": [release.use_length for release in releases],
@@ -45,7 +47,7 @@ def curve_table() -> str:
             "stretches",
         ]
     ]
-    for name, curve in PUBLISHED.items():
+    for name, curve in PUBLISHED_CURVES.items():
         mapped = [curve(length) for length in lengths] + [
             _mapping(name, length) for length in lengths
         ]
@@ -84,7 +86,7 @@ def _drift(release: Release, generated: int) -> int:
 
 def _mapping(curve: str, length: int) -> int:
     resolved = method_of("lampe", curve=curve).resolved(
-        lampe.Geometry(window=PUBLISHED[curve].window), length
+        lampe.Geometry(window=PUBLISHED_CURVES[curve].window), length
     )
     return min(length, resolved.settings["mapping_length"])
 

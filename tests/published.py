@@ -8,9 +8,9 @@ from functools import partial
 from textwrap import wrap
 
 from lampe_eval.cards import shipped_card
-from lampe_eval.methods import parse
-from lampe_eval.report.leaderboard import origin
-from lampe_eval.report.published import Figure, Published, find, names
+from lampe_eval.method_specs import parse_methods
+from lampe_eval.report.comparison_table import table_source
+from lampe_eval.results.published_tables import PublishedNumber, PublishedTable, find_table, names
 from lampe_eval.suite import Suite
 
 HEAD = """# Published tables
@@ -55,10 +55,10 @@ This page is made from the files: `python -m tests.published > docs/published.md
 
 def document() -> str:
     """The whole file."""
-    return "\n".join([HEAD, *(_section(name, find(name)) for name in names())])
+    return "\n".join([HEAD, *(_section(name, find_table(name)) for name in names())])
 
 
-def _section(name: str, table: Published) -> str:
+def _section(name: str, table: PublishedTable) -> str:
     runs = [f"    lampe-eval run --config {suite}" for suite in table.suites]
     doubts = [f"in doubt: {row.printed}: {row.doubt}" for row in table.rows if row.doubt]
     known = [
@@ -75,7 +75,7 @@ def _section(name: str, table: Published) -> str:
             *_wrapped(
                 f"{table.about[0].upper()}{table.about[1:]}. {numbers} Nearest protocol: `{table.protocol}`."
             ),
-            *_wrapped(f"From {origin(table)}. Read in: {table.source.read}."),
+            *_wrapped(f"From {table_source(table)}. Read in: {table.source.read}."),
             "",
             *runs,
             "",
@@ -85,7 +85,7 @@ def _section(name: str, table: Published) -> str:
     )
 
 
-def _left(table: Published) -> list[str]:
+def _left(table: PublishedTable) -> list[str]:
     """How many numbers no suite runs, and why."""
     suites = [shipped_card("suites", name, Suite) for name in table.suites]
     left = [figure for figure in table.figures() if not any(map(partial(_runs, figure), suites))]
@@ -96,12 +96,12 @@ def _left(table: Published) -> list[str]:
     return [f"in no suite: {counts}"] if left else []
 
 
-def _runs(figure: Figure, suite: Suite) -> bool:
+def _runs(figure: PublishedNumber, suite: Suite) -> bool:
     """Whether a suite makes a number."""
     return (
         figure.spec is not None
         and figure.row.model in suite.model
-        and figure.spec.name in {spec.name for spec in parse(suite.method)}
+        and figure.spec.name in {spec.name for spec in parse_methods(suite.method)}
         and all(cell.length is None or cell.length in suite.lengths for cell in figure.cells)
     )
 

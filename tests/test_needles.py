@@ -10,21 +10,21 @@ from lampe_eval.benches.needles import (
     ONE_CODE,
     SEVERAL_CODES,
     SEVERAL_KEYS,
-    Recipe,
-    Wording,
-    assemble,
-    draw,
-    keys,
-    riddle,
+    NeedleSpec,
+    NeedleWording,
+    assemble_prompt,
+    draw_question,
+    random_question,
+    split_keys,
 )
-from lampe_eval.texts import language
+from lampe_eval.texts import pocket_language
 
 TASKS = Path(__file__).parents[1] / "tasks" / "niah"
 RECIPES = [
-    Recipe(),
-    Recipe(ONE_CODE, keys=4),
-    Recipe(SEVERAL_CODES, values=3),
-    Recipe(SEVERAL_KEYS, keys=4, queries=3),
+    NeedleSpec(),
+    NeedleSpec(ONE_CODE, keys=4),
+    NeedleSpec(SEVERAL_CODES, values=3),
+    NeedleSpec(SEVERAL_KEYS, keys=4, queries=3),
 ]
 
 
@@ -37,16 +37,16 @@ def decode(ids: list[int]) -> str:
     return "".join(map(chr, ids))
 
 
-HAYSTACK = encode(language.text(1, 2000))
+HAYSTACK = encode(pocket_language.text(1, 2000))
 STOP = {ord(".")}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("length", [501, 1000, 4099])
 @pytest.mark.parametrize("bos", [None, 1])
-def test_prompt_has_exactly_the_length(recipe: Recipe, length: int, bos: int | None) -> None:
-    case = draw(recipe, seed=0, index=7, depth=50)
-    prompt = assemble(case, HAYSTACK, encode, length, STOP, [] if bos is None else [bos])
+def test_prompt_has_exactly_the_length(recipe: NeedleSpec, length: int, bos: int | None) -> None:
+    case = draw_question(recipe, seed=0, index=7, depth=50)
+    prompt = assemble_prompt(case, HAYSTACK, encode, length, STOP, [] if bos is None else [bos])
     assert len(prompt) == length
     assert (prompt[0] == bos) is (bos is not None)
     for needle in case.needles:
@@ -56,8 +56,8 @@ def test_prompt_has_exactly_the_length(recipe: Recipe, length: int, bos: int | N
 
 @pytest.mark.parametrize("depth", [0, 25, 50, 75, 100])
 def test_needle_lies_at_the_last_boundary_before_its_depth(depth: float) -> None:
-    case = draw(Recipe(), seed=0, index=0, depth=depth)
-    text = decode(assemble(case, HAYSTACK, encode, 2000, STOP))
+    case = draw_question(NeedleSpec(), seed=0, index=0, depth=depth)
+    text = decode(assemble_prompt(case, HAYSTACK, encode, 2000, STOP))
     needle = " " + case.needles[0].sentence
     before, after = text.removesuffix(case.question).split(needle)
     target = (len(before) + len(after)) * depth / 100
@@ -66,35 +66,35 @@ def test_needle_lies_at_the_last_boundary_before_its_depth(depth: float) -> None
 
 
 def test_only_the_needles_are_not_haystack() -> None:
-    case = draw(Recipe(keys=6), seed=0, index=0, depth=30)
-    text = decode(assemble(case, HAYSTACK, encode, 2000, STOP)).removesuffix(case.question)
+    case = draw_question(NeedleSpec(keys=6), seed=0, index=0, depth=30)
+    text = decode(assemble_prompt(case, HAYSTACK, encode, 2000, STOP)).removesuffix(case.question)
     for needle in case.needles:
         text = text.replace(" " + needle.sentence, "")
     assert decode(HAYSTACK).startswith(text)
 
 
 def test_too_short_a_prompt_says_what_is_needed() -> None:
-    case = draw(Recipe(keys=3), seed=0, index=0, depth=50)
+    case = draw_question(NeedleSpec(keys=3), seed=0, index=0, depth=50)
     least = len(case.question) + sum(len(needle.sentence) + 1 for needle in case.needles)
-    assert len(assemble(case, HAYSTACK, encode, least, STOP)) == least
+    assert len(assemble_prompt(case, HAYSTACK, encode, least, STOP)) == least
     with pytest.raises(ValueError, match=f"{least} needed"):
-        assemble(case, HAYSTACK, encode, least - 1, STOP)
+        assemble_prompt(case, HAYSTACK, encode, least - 1, STOP)
 
 
 def test_too_short_a_haystack_is_an_error() -> None:
     with pytest.raises(ValueError, match="tokens of haystack, got 10"):
-        assemble(draw(Recipe(), 0, 0, 50), HAYSTACK[:10], encode, 1000, STOP)
+        assemble_prompt(draw_question(NeedleSpec(), 0, 0, 50), HAYSTACK[:10], encode, 1000, STOP)
 
 
 def test_a_draw_is_independent_of_other_draws() -> None:
-    alone = draw(Recipe(keys=4), seed=0, index=5, depth=50)
-    assert alone == [draw(Recipe(keys=4), 0, index, 50) for index in range(10)][5]
-    assert alone != draw(Recipe(keys=4), seed=1, index=5, depth=50)
-    assert alone != draw(Recipe(keys=4), seed=0, index=6, depth=50)
+    alone = draw_question(NeedleSpec(keys=4), seed=0, index=5, depth=50)
+    assert alone == [draw_question(NeedleSpec(keys=4), 0, index, 50) for index in range(10)][5]
+    assert alone != draw_question(NeedleSpec(keys=4), seed=1, index=5, depth=50)
+    assert alone != draw_question(NeedleSpec(keys=4), seed=0, index=6, depth=50)
 
 
 def test_question_and_answer_of_several_codes() -> None:
-    case = draw(Recipe(SEVERAL_CODES, values=3), seed=0, index=0, depth=50)
+    case = draw_question(NeedleSpec(SEVERAL_CODES, values=3), seed=0, index=0, depth=50)
     (key,) = case.asked
     first, second, third = case.values
     assert case.question == f"\nWhat are the 3 codes of {key}? The 3 codes of {key} are"
@@ -102,7 +102,7 @@ def test_question_and_answer_of_several_codes() -> None:
 
 
 def test_question_and_answer_of_several_keys() -> None:
-    case = draw(Recipe(SEVERAL_KEYS, keys=4, queries=3), seed=0, index=0, depth=50)
+    case = draw_question(NeedleSpec(SEVERAL_KEYS, keys=4, queries=3), seed=0, index=0, depth=50)
     a, b, c = case.asked
     assert case.question == f"\nWhat are the codes of {a}, {b} and {c}? The code of {a} is"
     assert case.answer.startswith(
@@ -112,19 +112,19 @@ def test_question_and_answer_of_several_keys() -> None:
 
 
 def test_training_and_evaluation_share_no_key() -> None:
-    train, evaluation = set(keys("train")), set(keys("evaluation"))
+    train, evaluation = set(split_keys("train")), set(split_keys("evaluation"))
     assert not train & evaluation
     words = {word for key in train for word in key.split()}
     assert {word for key in evaluation for word in key.split()} <= words
-    recipe = Recipe(keys=8)
-    assert set(draw(recipe, 0, 0, 50).codes) <= evaluation
-    assert set(riddle(Random(0), recipe, 50, "train").codes) <= train
+    recipe = NeedleSpec(keys=8)
+    assert set(draw_question(recipe, 0, 0, 50).codes) <= evaluation
+    assert set(random_question(Random(0), recipe, 50, "train").codes) <= train
 
 
 @pytest.mark.parametrize("wrong", [{"queries": 2}, {"keys": 0}, {"digits": 0}, {"values": 0}])
 def test_impossible_recipes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Recipe(**wrong)
+        NeedleSpec(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_impossible_recipes_are_refused(wrong: dict[str, int]) -> None:
         ("multiquery", SEVERAL_KEYS),
     ],
 )
-def test_cards_say_what_the_pocket_model_was_trained_on(task: str, wording: Wording) -> None:
+def test_cards_say_what_the_pocket_model_was_trained_on(task: str, wording: NeedleWording) -> None:
     card = yaml.safe_load((TASKS / "tasks.yaml").read_text())[task]
-    assert Wording(card["needle"], card["question"], card["answer"]) == wording
-    Recipe(wording, card["keys"], card["values"], card["queries"], card["digits"])
+    assert NeedleWording(card["needle"], card["question"], card["answer"]) == wording
+    NeedleSpec(wording, card["keys"], card["values"], card["queries"], card["digits"])

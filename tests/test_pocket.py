@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lampe_eval.benches.needles import ONE_CODE, Recipe
-from lampe_eval.pocket import WEIGHTS, measure, tokenizer
-from lampe_eval.texts import language
+from lampe_eval.benches.needles import ONE_CODE, NeedleSpec
+from lampe_eval.pocket import WEIGHTS, pocket_scores, pocket_tokenizer
+from lampe_eval.texts import pocket_language
 
 TEXTS = [
     "The red lamp is in the kitchen. ",
@@ -18,7 +18,7 @@ TEXTS = [
     "naïve café — “quoted”, 12 345.67",
     "日本語 🙂 \u200b\x00",
     "unknown words in bytes: xylophones!",
-    language.text(0, 200),
+    pocket_language.text(0, 200),
 ]
 
 
@@ -42,15 +42,15 @@ def test_a_word_is_a_token(words: Any) -> None:
     assert [words.decode([token]) for token in words.encode(text)][:8] == [
         "The", " red", " lamp", " is", " in", " the", " kitchen", ".",
     ]  # fmt: skip
-    for word in tokenizer.words():
+    for word in pocket_tokenizer.words():
         assert len(words.encode(f" {word}")) == 1
     assert len(words.encode(" 48213")) == 5
 
 
 def test_the_shipped_tokenizer_is_the_one_that_is_built(words: Any) -> None:
-    assert words.get_vocab() == tokenizer.build().get_vocab()
+    assert words.get_vocab() == pocket_tokenizer.build().get_vocab()
     assert words.bos_token_id is None
-    assert words.decode([words.eos_token_id]) == tokenizer.END
+    assert words.decode([words.eos_token_id]) == pocket_tokenizer.END
 
 
 def test_loading_is_silent(
@@ -71,14 +71,16 @@ def test_the_model_is_small_and_plain(model: Any) -> None:
 
 
 def test_needles_are_found_in_a_full_window(model: Any, words: Any) -> None:
-    recipe = Recipe(ONE_CODE, keys=4)
+    recipe = NeedleSpec(ONE_CODE, keys=4)
     found = [
-        measure.recall(model, words, recipe, depth, samples=8, length=256)
-        for depth in measure.DEPTHS
+        pocket_scores.recall(model, words, recipe, depth, samples=8, length=256)
+        for depth in pocket_scores.DEPTHS
     ]
     assert sum(found) / len(found) >= 95
 
 
 def test_perplexity_falls_with_context(model: Any, words: Any) -> None:
-    perplexity = list(measure.perplexity_by_position(model, words, texts=40, length=256).values())
+    perplexity = list(
+        pocket_scores.perplexity_by_position(model, words, texts=40, length=256).values()
+    )
     assert perplexity[-1] < 0.8 * perplexity[0]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lampe_eval.texts import language
+from lampe_eval.texts import pocket_language
 
 OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
 INFINITEBENCH_TEMPLATES = {
@@ -90,7 +90,7 @@ def longbench_row(task: str, index: int, words: int = 400) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "input": "Where is the lamp?",
-        "context": language.text(index, words),
+        "context": pocket_language.text(index, words),
         "answers": [answers.get(task, "In the harbor.")],
         "length": words,
         "dataset": task,

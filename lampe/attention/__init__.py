@@ -1,8 +1,16 @@
 """Attention over the regions of a plan. ``dense`` is the oracle, ``blockwise`` runs anywhere."""
 
 from lampe.attention.backend import Backend
-from lampe.attention.call import Call
-from lampe.attention.choose import AUTO, BACKENDS, Choice, Chooser
-from lampe.attention.logits import Logits
+from lampe.attention.dispatch import AUTO, BACKENDS, BackendChoice, BackendDispatcher
+from lampe.attention.inputs import AttentionInputs
+from lampe.attention.logit_options import LogitOptions
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "Call", "Choice", "Chooser", "Logits"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "AttentionInputs",
+    "Backend",
+    "BackendChoice",
+    "BackendDispatcher",
+    "LogitOptions",
+]

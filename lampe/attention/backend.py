@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lampe.attention.call import Call
+from lampe.attention.inputs import AttentionInputs
 from lampe.encoding import Encoding
 
 
@@ -15,11 +15,11 @@ class Backend:
     turns: ClassVar[bool] = False
     """Whether a step of an answer is taken over keys that are kept turned."""
 
-    def refuses(self, call: Call) -> str | None:
+    def refuses(self, call: AttentionInputs) -> str | None:
         """Why this backend cannot take a call, or None where it can."""
         return None
 
-    def attend(self, call: Call) -> Tensor:
+    def attend(self, call: AttentionInputs) -> Tensor:
         """Attention ``[B, H, Q, D]`` in the dtype of the queries."""
         raise NotImplementedError
 
@@ -27,4 +27,4 @@ class Backend:
         self, query: Tensor, key: Tensor, value: Tensor, encoding: Encoding, **options: Any
     ) -> Tensor:
         """The same with the fields of a ``Call`` spelled out."""
-        return self.attend(Call(query, key, value, encoding, **options))
+        return self.attend(AttentionInputs(query, key, value, encoding, **options))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lampe.attention.backend import Backend
-from lampe.attention.call import Call
+from lampe.attention.inputs import AttentionInputs
 from lampe.encoding import Encoding
 from lampe.rope import Rope
 
@@ -22,7 +22,7 @@ class Dense(Backend):
 
     name: ClassVar[str] = "dense"
 
-    def attend(self, call: Call) -> Tensor:
+    def attend(self, call: AttentionInputs) -> Tensor:
         encoding, groups = call.encoding, call.query.shape[1] // call.key.shape[1]
         q, k, v = (
             x.double()
@@ -30,7 +30,7 @@ class Dense(Backend):
         )
         i = torch.arange(call.start, call.stop, device=q.device)
         j = torch.arange(call.first, call.first + k.shape[2], device=q.device)
-        heat, sharpness = encoding.temperature.query_scale(i), _sharpness(encoding, i, j)
+        heat, sharpness = encoding.attention_factor.query_scale(i), _sharpness(encoding, i, j)
         columns = []
         for region in encoding.plan:
             turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(
@@ -52,8 +52,11 @@ class Dense(Backend):
 
 
 def _sharpness(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:
-    """What temperature multiplies the rotated part of each pair's logit with, ``[Q, K]`` or one number."""
-    factor, drifts = encoding.sharpness.factor**2, [encoding.temperature.drift(x) for x in (i, j)]
+    """What attention_factor multiplies the rotated part of each pair's logit with, ``[Q, K]`` or one number."""
+    factor, drifts = (
+        encoding.effective_attention_factor.factor**2,
+        [encoding.attention_factor.per_token_factor(x) for x in (i, j)],
+    )
     ones = torch.ones(1, device=i.device)
     of_query, of_key = (ones if drift is None else drift for drift in drifts)
     return factor * of_query.double()[:, None] * of_key.double()

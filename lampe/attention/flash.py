@@ -14,11 +14,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lampe.attention import fused
+from lampe.attention import triton_merge
 from lampe.attention.blockwise import Blockwise
-from lampe.attention.call import Call
-from lampe.attention.partial import Partial
-from lampe.attention.walk import Piece
+from lampe.attention.inputs import AttentionInputs
+from lampe.attention.partial_attention import PartialAttention
+from lampe.attention.tiling import KeyRange
 
 
 class Package(NamedTuple):
@@ -46,7 +46,7 @@ class Flash(Blockwise):
 
     name: ClassVar[str] = "flash"
 
-    def refuses(self, call: Call) -> str | None:
+    def refuses(self, call: AttentionInputs) -> str | None:
         dims = call.query.shape[-1], call.value.shape[-1]
         if call.query.device.type != "cuda":
             return f"it needs a GPU, and the model is on {call.query.device.type}"
@@ -60,14 +60,16 @@ class Flash(Blockwise):
             return f"it takes heads of 8, 16, ... 256 dimensions, not of {dims[0]} and {dims[1]}"
         return None
 
-    def merged(self, parts: Iterable[Partial]) -> Tensor:
-        return fused.merge(parts)
+    def merged(self, parts: Iterable[PartialAttention]) -> Tensor:
+        return triton_merge.merge_partials(parts)
 
-    def partials(self, call: Call, piece: Piece, q: Tensor, k: Tensor, v: Tensor) -> list[Partial]:
+    def partials(
+        self, call: AttentionInputs, piece: KeyRange, q: Tensor, k: Tensor, v: Tensor
+    ) -> list[PartialAttention]:
         seen = k.shape[2] - q.shape[3] if piece.left else -1
         rows, k, v = (x.transpose(1, 2) for x in (q.flatten(1, 2), k, v))
         out, lse = kernel(q.shape[-1])(rows, k, v, call.scale, piece.right, seen)
-        return [Partial(out.transpose(1, 2).reshape(q.shape), lse.reshape(q.shape[:-1]))]
+        return [PartialAttention(out.transpose(1, 2).reshape(q.shape), lse.reshape(q.shape[:-1]))]
 
 
 @lru_cache(maxsize=8)

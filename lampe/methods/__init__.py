@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lampe.errors import BadSetting, UnknownName
-from lampe.methods.base import IndexMethod, Method
 from lampe.methods.compose import Composed
+from lampe.methods.method import IndexMethod, Method
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -26,7 +26,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_of(name: str, **settings: Any) -> Method:
-    """A method by name; ``"a+b"`` is a's plan and temperature with b's rope (settings then go to a).
+    """A method by name; ``"a+b"`` is a's plan and attention_factor with b's rope (settings then go to a).
 
     Raises:
         UnknownName: for a method or setting that does not exist.
@@ -39,7 +39,7 @@ def method_of(name: str, **settings: Any) -> Method:
     name, plus, rope = name.partition("+")
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)
-    method = METHODS[name].of(settings)
+    method = METHODS[name].from_settings(settings)
     return Composed(positions=method, frequencies=method_of(rope)) if plus else method
 
 

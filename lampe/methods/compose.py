@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from lampe.attention_factor import AttentionFactor
 from lampe.errors import BadSetting
 from lampe.geometry import Geometry
-from lampe.methods.base import IndexMethod, Method
+from lampe.methods.method import IndexMethod, Method
 from lampe.positions import PositionPlan
 from lampe.rope import Rope
-from lampe.temperature import Temperature
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composed(Method):
-    """Plans and temperature of ``positions``, rope of ``frequencies``, each derived for the same prompt.
+    """Plans and attention_factor of ``positions``, rope of ``frequencies``, each derived for the same prompt.
 
     A frequency method derives its factor from the prompt's length even where the plan already keeps positions inside
     the window; give it a factor to compose less.
@@ -54,8 +54,8 @@ class Composed(Method):
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         return self.positions.plan(geometry, length)
 
-    def answering(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
-        return self.positions.answering(geometry, length, stop)
+    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
+        return self.positions.decode_plan(geometry, length, stop)
 
-    def temperature_of(self, geometry: Geometry, length: int) -> Temperature:
-        return self.positions.temperature_of(geometry, length)
+    def attention_factor_of(self, geometry: Geometry, length: int) -> AttentionFactor:
+        return self.positions.attention_factor_of(geometry, length)

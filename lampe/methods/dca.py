@@ -9,14 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from lampe.attention_factor import AttentionFactor, PerTokenAttentionFactor
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.base import IndexMethod, given, positive
+from lampe.methods.method import IndexMethod, require_positive, value_or
 from lampe.positions import PositionMap, PositionPlan, Region, constant
-from lampe.temperature import DriftingTemperature, Temperature
 
 RATE = 0.05
-"""Growth of ChunkLlama's temperature with the logarithm of the length."""
+"""Growth of ChunkLlama's attention_factor with the logarithm of the length."""
 
 
 def chunk_plan(chunk: int, cap: int) -> PositionPlan:
@@ -46,12 +46,14 @@ class DCA(IndexMethod):
     cap: int | None = None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        chunk = given(self.chunk_size, geometry.window * 3 // 4)
-        return dataclasses.replace(self, chunk_size=chunk, cap=given(self.cap, geometry.window - 1))
+        chunk = value_or(self.chunk_size, geometry.window * 3 // 4)
+        return dataclasses.replace(
+            self, chunk_size=chunk, cap=value_or(self.cap, geometry.window - 1)
+        )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.chunk_size is not None and self.cap is not None
-        positive(self.name, chunk_size=self.chunk_size)
+        require_positive(self.name, chunk_size=self.chunk_size)
         if self.cap < self.chunk_size:
             raise BadSetting(f"dca: cap={self.cap} is below chunk_size={self.chunk_size}")
         return chunk_plan(self.chunk_size, self.cap)
@@ -61,14 +63,14 @@ class DCA(IndexMethod):
 class ChunkLlama(IndexMethod):
     """As the authors' code runs it (HKUNLP/ChunkLlama): positions stay below three quarters of the window.
 
-    Its released temperature is ``0.05 ln(length / window) + 1``; the README says the paper's results did
+    Its released attention_factor is ``0.05 ln(length / window) + 1``; the README says the paper's results did
     not use it. Not reproduced: the code rounds the weights by which a prompt's chunks are merged to bfloat16, which
     moves logits by up to 2e-2 (``tests/golden``).
 
     Args:
         pretraining_length: tokens; the window by default. Queries are capped at three quarters of it.
         local_window: tokens by which a chunk is shorter than that cap; an eighth of the pretraining length by default.
-        variant: "steady" keeps the prompt's temperature for the answer; under "reference" the temperature goes on
+        variant: "steady" keeps the prompt's attention_factor for the answer; under "reference" the attention_factor goes on
             growing with the answer, while cached keys keep what they were stored with, as released.
     """
 
@@ -78,8 +80,8 @@ class ChunkLlama(IndexMethod):
     variant: str = "steady"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        trained = given(self.pretraining_length, geometry.window)
-        local = given(self.local_window, trained // 8)
+        trained = value_or(self.pretraining_length, geometry.window)
+        local = value_or(self.local_window, trained // 8)
         return dataclasses.replace(self, pretraining_length=trained, local_window=local)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
@@ -91,11 +93,13 @@ class ChunkLlama(IndexMethod):
             )
         return chunk_plan(cap - self.local_window, cap)
 
-    def released(self, geometry: Geometry, length: int) -> Temperature:
+    def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
         factor = 1 + RATE * math.log(max(1.0, length / geometry.window))
         match self.variant:
             case "steady":
-                return Temperature(factor)
+                return AttentionFactor(factor)
             case "reference":
-                return DriftingTemperature(factor, prompt=length, window=geometry.window, rate=RATE)
+                return PerTokenAttentionFactor(
+                    factor, prompt=length, window=geometry.window, rate=RATE
+                )
         raise UnknownName("variant of chunkllama", self.variant, ("steady", "reference"))

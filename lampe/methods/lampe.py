@@ -1,6 +1,6 @@
 """LaMPE: length-aware multi-grained positional encoding (arXiv 2508.02308, ACL 2026).
 
-A prompt of ``l`` tokens is mapped onto ``m`` positions, ``m`` following ``l`` by a scaled sigmoid (``lampe.mapping``),
+A prompt of ``l`` tokens is mapped onto ``m`` positions, ``m`` following ``l`` by a scaled sigmoid (``lampe.mapping_length``),
 in three grains:
 
     head    d <= s1            rel = d
@@ -15,7 +15,7 @@ in three grains:
 
 The paper floors the middle's whole expression, which no pair of query and key positions can give; "continuous" leaves
 the floor out and is separable, hence the default. What the authors released is something else again, see
-``lampe.methods.released``: the variants are
+``lampe.methods.lampe_release``: the variants are
 
 | variant | middle | answers |
 |---|---|---|
@@ -34,13 +34,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Self
 
+from lampe.attention_factor import STRING_FACTOR, AttentionFactor
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
-from lampe.mapping import PUBLISHED, Sigmoid, effective
-from lampe.methods.base import IndexMethod, given, positive
-from lampe.methods.released import Release
-from lampe.positions import PLAIN, PositionMap, PositionPlan, Region, constant
-from lampe.temperature import STRING_FACTOR, Temperature
+from lampe.mapping_length import PUBLISHED_CURVES, Sigmoid, effective_mapping_length
+from lampe.methods.lampe_release import Release
+from lampe.methods.method import IndexMethod, require_positive, value_or
+from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, constant
 
 RELEASED = ("reference", "reference-nodup", "reference-fixed", "sw-map", "sw-map-nodup")
 VARIANTS = ("continuous", "separable", "paper", *RELEASED)
@@ -53,8 +53,8 @@ class LaMPE(IndexMethod):
     Args:
         mapping_length: ``m`` in positions; of the release's variants its ``use_length``, the mapped index of the last
             token. From the curve by default.
-        head: ``s1`` in tokens; an eighth of the window by default.
-        tail: ``s2`` in tokens; a fortieth of the window by default, at least 8.
+        head_tokens: ``s1`` in tokens; an eighth of the window by default.
+        tail_tokens: ``s2`` in tokens; a fortieth of the window by default, at least 8.
         curve: a published one by name; by default Llama-3's in units of the model's own window.
         slope: with intercept and ceiling a curve of the model's own, as ``lampe-eval calibrate`` fits it, before any
             published one; it gives ``mapping_length`` itself.
@@ -65,8 +65,8 @@ class LaMPE(IndexMethod):
 
     name: ClassVar[str] = "lampe"
     mapping_length: int | None = None
-    head: int | None = None
-    tail: int | None = None
+    head_tokens: int | None = None
+    tail_tokens: int | None = None
     curve: str | None = None
     slope: float | int | None = None
     intercept: float | int | None = None
@@ -76,15 +76,15 @@ class LaMPE(IndexMethod):
     def resolved(self, geometry: Geometry, length: int) -> Self:
         if self.variant not in VARIANTS:
             raise UnknownName("variant of lampe", self.variant, VARIANTS)
-        head = given(self.head, geometry.window // 8)
-        tail = given(self.tail, max(8, geometry.window // 40))
+        head = value_or(self.head_tokens, geometry.window // 8)
+        tail = value_or(self.tail_tokens, max(8, geometry.window // 40))
         mapping = self.mapping_length
         if mapping is None:
             mapping = self._from_curve(geometry, length, head, tail)
-        return dataclasses.replace(self, mapping_length=mapping, head=head, tail=tail)
+        return dataclasses.replace(self, mapping_length=mapping, head_tokens=head, tail_tokens=tail)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
-        mapping, head, tail = self.mapping_length, self.head, self.tail
+        mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens
         assert mapping is not None and head is not None and tail is not None
         if self.variant in RELEASED:
             release = self._release(length)
@@ -95,10 +95,10 @@ class LaMPE(IndexMethod):
             )
         if head < 0 or tail < 0 or mapping <= head + tail:
             raise BadSetting(
-                f"lampe: mapping_length={mapping} must exceed head={head} plus tail={tail}"
+                f"lampe: mapping_length={mapping} must exceed head_tokens={head} plus tail_tokens={tail}"
             )
         if length <= mapping:
-            return PLAIN
+            return IDENTITY_PLAN
         slope = Fraction(mapping - head - tail, length - head - tail)
         return PositionPlan(
             (
@@ -110,7 +110,7 @@ class LaMPE(IndexMethod):
             )
         )
 
-    def answering(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
+    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
         if self.variant not in RELEASED or self.variant == "reference-fixed":
             return None
         release = self.resolved(geometry, length)._release(length)
@@ -120,20 +120,24 @@ class LaMPE(IndexMethod):
             else release.three_regions_at(stop)
         )
 
-    def released(self, geometry: Geometry, length: int) -> Temperature:
-        return Temperature(STRING_FACTOR)
+    def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        return AttentionFactor(STRING_FACTOR)
 
     def _release(self, length: int) -> Release:
-        assert self.mapping_length is not None and self.head is not None and self.tail is not None
+        assert (
+            self.mapping_length is not None
+            and self.head_tokens is not None
+            and self.tail_tokens is not None
+        )
         once, exact = self.variant.endswith("-nodup"), self.variant == "reference-fixed"
-        return Release(length, self.head, self.tail, self.mapping_length, once, exact)
+        return Release(length, self.head_tokens, self.tail_tokens, self.mapping_length, once, exact)
 
     def _from_curve(self, geometry: Geometry, length: int, head: int, tail: int) -> int:
         """The curve's mapping length, kept above head and tail and below the window and the prompt."""
         own = self._own_curve(geometry)
         if head + tail + 1 >= geometry.window:
             raise BadSetting(
-                f"lampe: head={head} plus tail={tail} leave no room below the window of {geometry.window}"
+                f"lampe: head_tokens={head} plus tail_tokens={tail} leave no room below the window of {geometry.window}"
             )
         if length <= head + tail + 1:
             return head + tail + 1
@@ -145,7 +149,9 @@ class LaMPE(IndexMethod):
             mapping = (
                 length
                 if last >= length - 1
-                else effective(last, length=length, head=head, tail=tail)
+                else effective_mapping_length(
+                    last, length=length, head_tokens=head, tail_tokens=tail
+                )
             )
         return max(head + tail + 1, min(mapping, length, geometry.window - 1))
 
@@ -159,7 +165,7 @@ class LaMPE(IndexMethod):
             raise BadSetting(
                 "lampe: slope, intercept and ceiling make a curve together: give all three"
             )
-        positive(self.name, ceiling=constants["ceiling"])
+        require_positive(self.name, ceiling=constants["ceiling"])
         if not 0 <= constants["slope"] < math.inf:
             raise BadSetting(f"lampe: slope={self.slope} must be finite and at least 0")
         if not math.isfinite(constants["intercept"]):
@@ -171,10 +177,10 @@ class LaMPE(IndexMethod):
     def _published(self, geometry: Geometry) -> Sigmoid:
         """The curve by name, Llama-3's by default."""
         if self.curve is None:
-            return PUBLISHED["llama3"].in_units_of(geometry.window)
-        if self.curve not in PUBLISHED:
-            raise UnknownName("curve of lampe", self.curve, PUBLISHED)
-        return PUBLISHED[self.curve]
+            return PUBLISHED_CURVES["llama3"].in_units_of(geometry.window)
+        if self.curve not in PUBLISHED_CURVES:
+            raise UnknownName("curve of lampe", self.curve, PUBLISHED_CURVES)
+        return PUBLISHED_CURVES[self.curve]
 
     def _middle(self, head: int, end: int, slope: Fraction) -> tuple[Region, ...]:
         """The region or regions of distances ``head < d < end``."""

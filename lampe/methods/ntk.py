@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.base import Method, extension, given, positive
-from lampe.rope import DriftingRope, Rope, ntk_theta
+from lampe.methods.method import Method, extension_factor, require_positive, value_or
+from lampe.rope import PerTokenRope, Rope, ntk_theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,13 @@ class NTK(Method):
     factor: float | int | None = None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(self, factor=given(self.factor, extension(geometry, length)))
+        return dataclasses.replace(
+            self, factor=value_or(self.factor, extension_factor(geometry, length))
+        )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
-        positive(self.name, factor=self.factor)
+        require_positive(self.name, factor=self.factor)
         if self.factor == 1:
             return geometry.rope(length)
         return geometry.retuned(length, ntk_theta(geometry.theta, self.factor, geometry.dim))
@@ -45,7 +47,7 @@ class DynamicNTK(Method):
     cache: str = "unrotated"
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
-        positive(self.name, factor=self.factor)
+        require_positive(self.name, factor=self.factor)
         factor = float(self.factor)
         fits = length <= geometry.window
         frozen = (
@@ -57,7 +59,7 @@ class DynamicNTK(Method):
             case "unrotated":
                 return frozen
             case "rotated":
-                return DriftingRope(
+                return PerTokenRope(
                     frozen.inv_freq,
                     layout=frozen.layout,
                     begin=frozen.begin,

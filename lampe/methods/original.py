@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lampe.methods.base import IndexMethod
+from lampe.methods.method import IndexMethod
 
 
 @dataclass(frozen=True, kw_only=True)
 class Original(IndexMethod):
-    """No extension. A temperature alone can be tried on it."""
+    """No extension. A attention_factor alone can be tried on it."""
 
     name: ClassVar[str] = "original"

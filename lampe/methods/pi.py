@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from lampe.geometry import Geometry
-from lampe.methods.base import Method, extension, given, positive
+from lampe.methods.method import Method, extension_factor, require_positive, value_or
 from lampe.rope import Rope
 
 
@@ -17,10 +17,12 @@ class PI(Method):
     factor: float | int | None = None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(self, factor=given(self.factor, extension(geometry, length)))
+        return dataclasses.replace(
+            self, factor=value_or(self.factor, extension_factor(geometry, length))
+        )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
-        positive(self.name, factor=self.factor)
+        require_positive(self.name, factor=self.factor)
         own = geometry.rope(length)
         return dataclasses.replace(own, inv_freq=tuple(freq / self.factor for freq in own.inv_freq))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Self
 
+from lampe.attention_factor import AttentionFactor
 from lampe.geometry import Geometry
-from lampe.methods.base import IndexMethod, compression, given, positive
-from lampe.positions import PLAIN, PositionMap, PositionPlan, Region, constant
-from lampe.temperature import Temperature
+from lampe.methods.method import IndexMethod, require_positive, smallest_compression, value_or
+from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,19 @@ class ReRoPE(IndexMethod):
     window_size: int | None = None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(self, window_size=given(self.window_size, geometry.window // 4))
+        return dataclasses.replace(
+            self, window_size=value_or(self.window_size, geometry.window // 4)
+        )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         near = self.window_size
         assert near is not None
-        positive(self.name, window_size=near)
+        require_positive(self.name, window_size=near)
         far = Region(near, None, query=constant(near), key=constant(0), name="far")
         return PositionPlan((Region(0, near, name="near"), far))
 
-    def released(self, geometry: Geometry, length: int) -> Temperature:
-        return Temperature(logn_base=geometry.window)
+    def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        return AttentionFactor(logn_base=geometry.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +58,26 @@ class LeakyReRoPE(IndexMethod):
     factor: int | None = None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        near = given(self.window_size, geometry.window // 4)
-        positive(self.name, window_size=near)
-        factor = compression(geometry, length, exact=near) if self.factor is None else self.factor
+        near = value_or(self.window_size, geometry.window // 4)
+        require_positive(self.name, window_size=near)
+        factor = (
+            smallest_compression(geometry, length, exact=near)
+            if self.factor is None
+            else self.factor
+        )
         return dataclasses.replace(self, window_size=near, factor=factor)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         near, factor = self.window_size, self.factor
         assert near is not None and factor is not None
-        positive(self.name, window_size=near, factor=factor)
+        require_positive(self.name, window_size=near, factor=factor)
         if factor == 1:
-            return PLAIN
+            return IDENTITY_PLAN
         slow = PositionMap(scale=Fraction(1, factor))
         far = dataclasses.replace(slow, offset=Fraction(near * (factor - 1), factor))
         return PositionPlan(
             (Region(0, near, name="near"), Region(near, None, query=far, key=slow, name="far"))
         )
 
-    def released(self, geometry: Geometry, length: int) -> Temperature:
-        return Temperature(logn_base=geometry.window)
+    def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        return AttentionFactor(logn_base=geometry.window)

@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.base import IndexMethod, compression, given, positive
-from lampe.positions import PLAIN, PositionMap, PositionPlan, Region
+from lampe.methods.method import IndexMethod, require_positive, smallest_compression, value_or
+from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class SelfExtend(IndexMethod):
     shift: str = "integer"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        near = given(self.window_size, geometry.window // 4)
-        positive(self.name, window_size=near)
+        near = value_or(self.window_size, geometry.window // 4)
+        require_positive(self.name, window_size=near)
         group = (
-            compression(geometry, length, exact=near)
+            smallest_compression(geometry, length, exact=near)
             if self.group_size is None
             else self.group_size
         )
@@ -47,9 +47,9 @@ class SelfExtend(IndexMethod):
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         near, group = self.window_size, self.group_size
         assert near is not None and group is not None
-        positive(self.name, group_size=group, window_size=near)
+        require_positive(self.name, group_size=group, window_size=near)
         if group == 1:
-            return PLAIN
+            return IDENTITY_PLAN
         groups = PositionMap(scale=Fraction(1, group), floor=True)
         steps: dict[str, int | Fraction] = {
             "integer": near // group,

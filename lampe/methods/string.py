@@ -10,11 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from lampe.attention_factor import STRING_FACTOR, AttentionFactor
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.base import IndexMethod, given, positive
+from lampe.methods.method import IndexMethod, require_positive, value_or
 from lampe.positions import PositionMap, PositionPlan, Region
-from lampe.temperature import STRING_FACTOR, Temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,15 @@ class String(IndexMethod):
     variant: str = "exact"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        shift = given(self.shift, max(1, length * 33 // 100))
-        local = given(self.local, min(128, geometry.window // 8))
+        shift = value_or(self.shift, max(1, length * 33 // 100))
+        local = value_or(self.local, min(128, geometry.window // 8))
         return dataclasses.replace(
             self, shift=shift, local=min(local, shift) if self.shift is None else local
         )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.shift is not None and self.local is not None
-        positive(self.name, shift=self.shift)
+        require_positive(self.name, shift=self.shift)
         if not 0 <= self.local <= self.shift:
             raise BadSetting(
                 f"string: local={self.local} must lie between 0 and shift={self.shift}"
@@ -55,7 +55,7 @@ class String(IndexMethod):
         )
         return PositionPlan((near, shifted), overlapping=twice)
 
-    def answering(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
+    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
         """As released, an answer has every pair once; it needs more tokens than the shift."""
         method = self.resolved(geometry, length)
         if not method._twice(length):
@@ -81,5 +81,5 @@ class String(IndexMethod):
                 return length > self.shift
         raise UnknownName("variant of string", self.variant, ("exact", "reference"))
 
-    def released(self, geometry: Geometry, length: int) -> Temperature:
-        return Temperature(STRING_FACTOR)
+    def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        return AttentionFactor(STRING_FACTOR)

@@ -1,4 +1,4 @@
-"""YaRN: interpolation of slow pairs, extrapolation of fast ones, a ramp between, and a temperature (arXiv 2309.00071).
+"""YaRN: interpolation of slow pairs, extrapolation of fast ones, a ramp between, and a attention_factor (arXiv 2309.00071).
 
 The ramp is linear in the pair index, as in the authors' code and in transformers; the paper's text has it linear in the
 number of turns, which gives other frequencies.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from lampe.geometry import Geometry
-from lampe.methods.base import Method, extension, given, positive
+from lampe.methods.method import Method, extension_factor, require_positive, value_or
 from lampe.rope import Rope
 
 
@@ -33,11 +33,15 @@ class YaRN(Method):
     truncate: bool = True
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(self, factor=given(self.factor, extension(geometry, length)))
+        return dataclasses.replace(
+            self, factor=value_or(self.factor, extension_factor(geometry, length))
+        )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
-        positive(self.name, factor=self.factor, beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+        require_positive(
+            self.name, factor=self.factor, beta_fast=self.beta_fast, beta_slow=self.beta_slow
+        )
         if self.factor == 1:
             return geometry.rope(length)
         return geometry.rope(

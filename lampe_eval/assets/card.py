@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lampe_eval.cards import Card, read, shipped
-from lampe_eval.errors import unknown
+from lampe_eval.cards import Card, read_card, shipped_folder
+from lampe_eval.errors import unknown_name
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEB = re.compile(r"https?://[^/]+/.*/|https?://[^/]+/")
@@ -173,7 +173,7 @@ class Asset:
 
 def benches_with_assets() -> list[str]:
     """Names of the benches that need files."""
-    return sorted(path.parent.name for path in shipped("tasks").glob("*/assets.yaml"))
+    return sorted(path.parent.name for path in shipped_folder("tasks").glob("*/assets.yaml"))
 
 
 def assets(bench: str) -> list[Asset]:
@@ -183,8 +183,8 @@ def assets(bench: str) -> list[Asset]:
         UserError: for a bench without a card, or a card that does not fit.
     """
     if bench not in benches_with_assets():
-        raise unknown("bench with data", bench, benches_with_assets(), "lampe-eval data list")
-    card = read(shipped("tasks") / bench / "assets.yaml", AssetCard)
+        raise unknown_name("bench with data", bench, benches_with_assets(), "lampe-eval data list")
+    card = read_card(shipped_folder("tasks") / bench / "assets.yaml", AssetCard)
     return [Asset(bench, source, file) for source in card.sources for file in source.files]
 
 
@@ -196,7 +196,7 @@ def find(name: str) -> Asset:
     """
     known = {asset.name: asset for asset in assets(name.partition("/")[0])}
     if name not in known:
-        raise unknown("asset", name, known, f"lampe-eval data list {name.partition('/')[0]}")
+        raise unknown_name("asset", name, known, f"lampe-eval data list {name.partition('/')[0]}")
     return known[name]
 
 

@@ -25,18 +25,23 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Score, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat import Message
-from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.chat_template import Message
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import encode_whole
-from lampe_eval.scoring import infinitebench
-from lampe_eval.texts.rows import Schema, rows
+from lampe_eval.prompts.tokenization import encode_with_special_tokens
+from lampe_eval.scoring import infinitebench_metrics
+from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
 
-SCHEMA: Schema = {"id": (int, str), "context": str, "input": str, "answer": (list, str, int, float)}
-CHOICE_SCHEMA: Schema = {**SCHEMA, "options": list}
+SCHEMA: RowSchema = {
+    "id": (int, str),
+    "context": str,
+    "input": str,
+    "answer": (list, str, int, float),
+}
+CHOICE_SCHEMA: RowSchema = {**SCHEMA, "options": list}
 LETTERS = "ABCD"
 
 CHOICE = frozenset({"code_debug", "longbook_choice_eng"})
@@ -64,19 +69,21 @@ class InfiniteBench(Bench):
     name: ClassVar[str] = "infinitebench"
     card: ClassVar[type[TaskCard]] = InfiniteBenchCard
 
-    def has(self, task: Task, protocol: Protocol) -> bool:
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts != "lampe" or task.name in LAMPE
 
-    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+    def required_files(
+        self, task: Task, protocol: Protocol, source: Path | None = None
+    ) -> list[str]:
         code = ["infinitebench/eval_utils.py"] if task.name == "math_find" else []
         return ["infinitebench/prompt.py", *code, f"infinitebench/{task.name}.jsonl"]
 
-    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
         card: InfiniteBenchCard = task.card
         template = _template(task.name, draw.data_dir)
         path = assets.path_of(f"infinitebench/{task.name}.jsonl", draw.data_dir)
         schema = CHOICE_SCHEMA if task.name in CHOICE else SCHEMA
-        for index, row in enumerate(islice(rows(path, schema), draw.limit)):
+        for index, row in enumerate(islice(read_rows(path, schema), draw.limit)):
             try:
                 fields, label = _fields(task.name, row, draw.data_dir), _label(task.name, row)
             except ValueError as error:
@@ -89,12 +96,12 @@ class InfiniteBench(Bench):
                 cut=prompt.cut, skip=prompt.skip, decoding=draw.protocol.decoding,
             )  # fmt: skip
 
-    def score(self, task: str, row: Row, protocol: Protocol) -> float:
-        return infinitebench.score(
+    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+        return infinitebench_metrics.score(
             task, row["prediction"], row["references"], row["extras"], protocol.scorer
         )
 
-    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         return (
             {f"mean of {len(scores)} tasks": fmean(s.value for s in scores.values())}
             if len(scores) > 1
@@ -169,14 +176,16 @@ def _label(task: str, row: Mapping[str, Any]) -> Any:
     return [known[0], LETTERS[row["options"].index(known[0])]]
 
 
-def _prompt(template: str, fields: Mapping[str, str], answer: int, draw: Draw) -> Fitted:
+def _prompt(
+    template: str, fields: Mapping[str, str], answer: int, draw: SampleRequest
+) -> FittedPrompt:
     if draw.protocol.cut == "ids":
         user, lead = parted(template)
         message = Message(user.format(**fields), lead=lead.format(**fields))
-        return fitted(draw.tokenizer, draw.protocol, message, length=draw.length, answer=answer)
+        return fit_prompt(draw.tokenizer, draw.protocol, message, length=draw.length, answer=answer)
     limit = draw.protocol.limit(draw.length, answer)
     text, cut = cut_as_text(draw.tokenizer, template.format(**fields), limit)
-    return Fitted(encode_whole(draw.tokenizer, text), cut)
+    return FittedPrompt(encode_with_special_tokens(draw.tokenizer, text), cut)
 
 
 def parted(template: str) -> tuple[str, str]:
@@ -193,7 +202,7 @@ def cut_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tu
 
     Unlike LongBench's, these scripts decode both halves at once, and also what was not cut.
     """
-    ids = encode_whole(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text)
     half = limit // 2
     kept = ids if len(ids) <= limit else ids[:half] + ids[len(ids) - half :]
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)

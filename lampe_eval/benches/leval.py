@@ -19,15 +19,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
+from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat import Message, envelope, family
-from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import begun, encode, encode_whole
-from lampe_eval.scoring import leval
-from lampe_eval.scoring.statistics import Array, Estimate
-from lampe_eval.texts.rows import rows
+from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.scoring import leval_metrics
+from lampe_eval.scoring.estimates import Array, Estimate
+from lampe_eval.texts.jsonl_rows import read_rows
 
 SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
 
@@ -56,41 +56,43 @@ class LEval(Bench):
 
     name: ClassVar[str] = "leval"
 
-    def has(self, task: Task, protocol: Protocol) -> bool:
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts != "lampe" or task.name in LAMPE
 
-    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+    def required_files(
+        self, task: Task, protocol: Protocol, source: Path | None = None
+    ) -> list[str]:
         return ["leval/LEval_config.py", "leval/llama2-chat-test.py", f"leval/{task.name}.jsonl"]
 
-    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
-        if not self.has(task, draw.protocol):
+    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
+        if not self.has_task(task, draw.protocol):
             raise UserError(
                 f"{task.full_name}: LaMPE's authors ran only {', '.join(LAMPE)}; use another --protocol"
             )
         return islice(_prompts(task.name, draw), draw.limit)
 
-    def score(self, task: str, row: Row, protocol: Protocol) -> float:
-        return leval.score(task, _answer(row), row["references"], row["extras"])
+    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+        return leval_metrics.score(task, _answer(row), row["references"], row["extras"])
 
-    def reduce(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Score:
+    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
         """The task's headline as ``scoring.leval.total`` has it, and its other numbers as details.
 
         LaMPE's authors report three bands of length beside them.
         """
         samples = _samples(task, rows)
-        (_, value), *others = leval.total(samples).items()
+        (_, value), *others = leval_metrics.total(samples).items()
         details = dict(others)
         if protocol.prompts == "lampe":
-            details |= leval.by_length(
+            details |= leval_metrics.by_length(
                 [row["score"] for row in rows], [row["tokens"] for row in rows]
             )
         return Score(value, _estimate(samples).stderr, len(rows), details)
 
-    def estimate(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Estimate:
+    def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
         """A mean, but of summaries the geometric mean of three ROUGE averages."""
         return _estimate(_samples(task, rows))
 
-    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """The paper's mean of exams, to which the retrieval of topics does not belong."""
         exams = [score.value for task, score in scores.items() if task in EXAMS and task != TOPICS]
         return (
@@ -100,16 +102,19 @@ class LEval(Bench):
         )
 
 
-def _answer(row: Row) -> str:
+def _answer(row: SampleRow) -> str:
     """A prediction as upstream stores it: of all special tokens only Llama-2's last one is taken away."""
     return str(row["prediction"]).replace("</s>", "")
 
 
-def _samples(task: Task, rows: Sequence[Row]) -> list[leval.Parts]:
-    return [leval.parts(task.name, _answer(row), row["references"], row["extras"]) for row in rows]
+def _samples(task: Task, rows: Sequence[SampleRow]) -> list[leval_metrics.Parts]:
+    return [
+        leval_metrics.parts(task.name, _answer(row), row["references"], row["extras"])
+        for row in rows
+    ]
 
 
-def _estimate(samples: Sequence[leval.Parts]) -> Estimate:
+def _estimate(samples: Sequence[leval_metrics.Parts]) -> Estimate:
     if "rougeL" in samples[0]:
         return Estimate(np.array([list(sample.values()) for sample in samples]), _geometric_mean)
     return Estimate.mean([fmean(sample.values()) for sample in samples])
@@ -162,13 +167,13 @@ def wording(task: str, data_dir: Path | None) -> Wording:
     return Wording(system, template, open_ended, (before, after), (old, new, end))
 
 
-def _prompts(task: str, draw: Draw) -> Iterator[Prompt]:
+def _prompts(task: str, draw: SampleRequest) -> Iterator[Prompt]:
     """A prompt for each question of the rows that are scored; all rows are counted, as in upstream's files."""
     words, decoding = wording(task, draw.data_dir), _decoding(draw)
     path = assets.load(assets.find(f"leval/{task}.jsonl"), draw.data_dir)
     number = 0
-    for row in rows(path, SCHEMA):
-        scored = row["evaluation"] in leval.SCORED
+    for row in read_rows(path, SCHEMA):
+        scored = row["evaluation"] in leval_metrics.SCORED
         document, cut = _document(task, row["input"], draw) if scored else ("", 0)
         for question, answer in _questions(row, path):
             if scored:
@@ -192,19 +197,19 @@ def _questions(row: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
     return zip(questions, answers, strict=True)
 
 
-def _room(draw: Draw) -> int:
+def _room(draw: SampleRequest) -> int:
     """Tokens of an answer, whatever the task."""
     assert draw.protocol.max_new_tokens, "the protocols of L-Eval say so"
     return draw.protocol.max_new_tokens
 
 
-def _decoding(draw: Draw) -> Literal["text", "specials", "squeezed"]:
+def _decoding(draw: SampleRequest) -> Literal["text", "specials", "squeezed"]:
     """The protocol's; but other models than Llama-2 end with marks that upstream would score as words."""
-    upstream = draw.protocol.prompts == "lampe" or family(draw.tokenizer) == "llama2"
+    upstream = draw.protocol.prompts == "lampe" or chat_family(draw.tokenizer) == "llama2"
     return draw.protocol.decoding if upstream else "text"
 
 
-def _document(task: str, text: str, draw: Draw) -> tuple[str, int]:
+def _document(task: str, text: str, draw: SampleRequest) -> tuple[str, int]:
     """A document that fits by upstream's count of words, and how many tokens were taken out of it."""
     if draw.protocol.cut != "words" or draw.protocol.truncation == "none":
         return text, 0
@@ -218,7 +223,7 @@ def _document(task: str, text: str, draw: Draw) -> tuple[str, int]:
 def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last: bool) -> str:
     """As many first or last words of a text as it may have tokens, then fewer until its tokens are few enough."""
     room = limit
-    while len(encode_whole(tokenizer, text)) > limit:
+    while len(encode_with_special_tokens(tokenizer, text)) > limit:
         words = text.split(" ")
         text = " ".join(words[-room:] if last else words[:room])
         room -= STEP
@@ -226,22 +231,24 @@ def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last
 
 
 def _fitted(
-    task: str, words: Wording, document: str, question: str, answer: str, draw: Draw
-) -> Fitted:
+    task: str, words: Wording, document: str, question: str, answer: str, draw: SampleRequest
+) -> FittedPrompt:
     style = _style(task, draw.protocol)
     said = message(style, words, document, question, answer)
     if draw.protocol.cut == "ids" and draw.protocol.prompts != "lampe":
-        return fitted(draw.tokenizer, draw.protocol, said, length=draw.length, answer=_room(draw))
+        return fit_prompt(
+            draw.tokenizer, draw.protocol, said, length=draw.length, answer=_room(draw)
+        )
     text = wrapped(
         draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED
     )
     if style == "plain":
         text = _formatted(text, document, question)
     added = draw.protocol.bos == "added"
-    return Fitted(
-        encode_whole(draw.tokenizer, text)
+    return FittedPrompt(
+        encode_with_special_tokens(draw.tokenizer, text)
         if added
-        else begun(draw.tokenizer, encode(draw.tokenizer, text))
+        else with_bos(draw.tokenizer, encode(draw.tokenizer, text))
     )
 
 
@@ -272,7 +279,7 @@ def wrapped(
     Args:
         closed: whether Llama-2's turn of the user ends.
     """
-    kind = family(tokenizer) if protocol.chat == "upstream" else "other"
+    kind = chat_family(tokenizer) if protocol.chat == "upstream" else "other"
     if kind == "llama2":
         text = f"[INST]<<SYS>>\n{said.system}\n<</SYS>>\n\n{said.user}"
         return f"{text}[/INST]{said.lead}" if closed else text
@@ -286,7 +293,9 @@ def wrapped(
         )
         return f"{turns}{assistant}{said.lead}"
     before, after = (
-        (f"{said.system}\n\n", "") if protocol.chat == "none" else envelope(tokenizer, said.system)
+        (f"{said.system}\n\n", "")
+        if protocol.chat == "none"
+        else template_affixes(tokenizer, said.system)
     )
     return f"{before}{said.user}{after}{said.lead.lstrip() if after else said.lead}"
 
@@ -300,10 +309,13 @@ def _formatted(text: str, document: str, question: str) -> str:
 
 
 def _fact(
-    words: Wording, question: str, draw: Draw, decoding: Literal["text", "specials", "squeezed"]
+    words: Wording,
+    question: str,
+    draw: SampleRequest,
+    decoding: Literal["text", "specials", "squeezed"],
 ) -> FollowUp:
     """The same statement asked of the real world, without document and turns."""
     old, new, end = words.fact
-    ids = encode_whole(draw.tokenizer, question.replace(old, new) + end)
+    ids = encode_with_special_tokens(draw.tokenizer, question.replace(old, new) + end)
     prompt = Prompt("fact", ids, _room(draw), [], decoding=decoding)
     return FollowUp(lambda _: prompt, lambda first, second: f"{first} [fact: {second}]")

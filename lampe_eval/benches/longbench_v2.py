@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.base import Bench, Draw, FollowUp, Prompt, Row, Score, Task
+from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat import Message, envelope
-from lampe_eval.prompts.fit import Fitted, fitted
+from lampe_eval.prompts.chat_template import Message, template_affixes
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import begun, encode, encode_whole
-from lampe_eval.scoring import longbench
+from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.scoring import longbench_metrics
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
 CONCLUSION = "0shot_cot_ans.txt"
@@ -71,11 +71,13 @@ class LongBenchV2(Bench):
     name: ClassVar[str] = "longbench-v2"
     card: ClassVar[type[TaskCard]] = LongBenchV2Card
 
-    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+    def required_files(
+        self, task: Task, protocol: Protocol, source: Path | None = None
+    ) -> list[str]:
         templates = [TEMPLATES[task.name], *([CONCLUSION] if task.card.reasoning else [])]
         return [f"{self.name}/{file}" for file in (*templates, "data.json")]
 
-    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
         template = _template(TEMPLATES[task.name], draw.data_dir)
         card: LongBenchV2Card = task.card
         conclusion = _template(CONCLUSION, draw.data_dir) if card.reasoning else None
@@ -89,15 +91,17 @@ class LongBenchV2(Bench):
                 follow_up=_conclude(conclusion, row, card.max_new_tokens, draw) if conclusion else None,
             )  # fmt: skip
 
-    def score(self, task: str, row: Row, protocol: Protocol) -> float:
-        return longbench.credit(row["prediction"], row["references"][0])
+    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+        return longbench_metrics.credit(row["prediction"], row["references"][0])
 
-    def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
+    def details(
+        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+    ) -> dict[str, float]:
         """To one decimal, as upstream prints them."""
-        found = longbench.report([_verdict(row["score"], row["extras"]) for row in rows])
+        found = longbench_metrics.report([_verdict(row["score"], row["extras"]) for row in rows])
         return {name: value for name, value in found.items() if name != "overall"}
 
-    def averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Not averages, but what its leaderboard shows: accuracy by difficulty and by length."""
         return {
             f"{task}, {part}": value
@@ -106,8 +110,8 @@ class LongBenchV2(Bench):
         }
 
 
-def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench.Verdict:
-    return longbench.Verdict(credit, extras["difficulty"], extras["length"])
+def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench_metrics.Verdict:
+    return longbench_metrics.Verdict(credit, extras["difficulty"], extras["length"])
 
 
 def questions(path: Path) -> Iterator[Question]:
@@ -170,16 +174,20 @@ def filled(template: str, row: Question, reasoning: str = "") -> str:
     return template
 
 
-def _fitted(text: str, answer: int, draw: Draw) -> Fitted:
+def _fitted(text: str, answer: int, draw: SampleRequest) -> FittedPrompt:
     """The tokens of one turn of the user."""
     if draw.protocol.cut == "ids":
-        return fitted(
+        return fit_prompt(
             draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer
         )
     limit = draw.protocol.limit(draw.length, answer)
     text, cut = shortened(draw.tokenizer, text, limit)
-    before, after = envelope(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
-    return Fitted(begun(draw.tokenizer, encode(draw.tokenizer, f"{before}{text}{after}")), cut)
+    before, after = (
+        template_affixes(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
+    )
+    return FittedPrompt(
+        with_bos(draw.tokenizer, encode(draw.tokenizer, f"{before}{text}{after}")), cut
+    )
 
 
 def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
@@ -187,14 +195,14 @@ def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tupl
 
     Of an odd limit the last part has the token more, since ``-limit // 2`` rounds away from zero.
     """
-    ids = encode_whole(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text)
     if len(ids) <= limit:
         return text, 0
     kept = ids[: limit // 2] + ids[-limit // 2 :]
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)
 
 
-def _conclude(template: str, row: Question, answer: int, draw: Draw) -> FollowUp:
+def _conclude(template: str, row: Question, answer: int, draw: SampleRequest) -> FollowUp:
     """Asks for the letter that the reasoning comes to, without the text; the reasoning itself is not scored."""
     row = row.model_copy(update={"context": ""})
 

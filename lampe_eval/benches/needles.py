@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from lampe_eval.texts.language import COLOURS, PLACES, QUALITIES, THINGS
+from lampe_eval.texts.pocket_language import COLOURS, PLACES, QUALITIES, THINGS
 
 Split = Literal["train", "evaluation"]
 Encode = Callable[[str], list[int]]
@@ -26,7 +26,7 @@ NOUNS = (*PLACES, *THINGS)
 
 
 @dataclass(frozen=True)
-class Wording:
+class NeedleWording:
     """How needles, question and answer are put. `{key}` is a key with its article, or several of them joined.
 
     The answer is one sentence for each key that is asked; `{value}` is the key's code, or its codes joined by commas.
@@ -38,17 +38,17 @@ class Wording:
     answer: str = "The code of {key} is {value}."
 
 
-ONE_CODE = Wording()
-SEVERAL_CODES = Wording(
+ONE_CODE = NeedleWording()
+SEVERAL_CODES = NeedleWording(
     question="What are the {count} codes of {key}?",
     answer="The {count} codes of {key} are {value}.",
 )
-SEVERAL_KEYS = Wording(question="What are the codes of {key}?")
+SEVERAL_KEYS = NeedleWording(question="What are the codes of {key}?")
 """What the pocket model is trained on, and what the cards in tasks/niah say."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NeedleSpec:
     """What a sample is made of.
 
     Attributes:
@@ -59,7 +59,7 @@ class Recipe:
         digits: how many digits a code has.
     """
 
-    wording: Wording = ONE_CODE
+    wording: NeedleWording = ONE_CODE
     keys: int = 1
     values: int = 1
     queries: int = 1
@@ -83,10 +83,10 @@ class Needle:
 
 
 @dataclass(frozen=True)
-class Riddle:
+class NeedleQuestion:
     """One sample: the codes of the haystack, where each lies, and which keys are asked."""
 
-    wording: Wording
+    wording: NeedleWording
     codes: dict[str, tuple[str, ...]]
     depths: tuple[float, ...]
     asked: tuple[str, ...]
@@ -135,7 +135,7 @@ class Riddle:
         return lead, sentences[len(lead) :]
 
 
-def keys(split: Split) -> tuple[str, ...]:
+def split_keys(split: Split) -> tuple[str, ...]:
     """Every key of a split, with its article."""
     held_out = split == "evaluation"
     return tuple(
@@ -146,26 +146,29 @@ def keys(split: Split) -> tuple[str, ...]:
     )
 
 
-_KEYS: dict[Split, tuple[str, ...]] = {"train": keys("train"), "evaluation": keys("evaluation")}
+_KEYS: dict[Split, tuple[str, ...]] = {
+    "train": split_keys("train"),
+    "evaluation": split_keys("evaluation"),
+}
 
 
-def draw(recipe: Recipe, seed: int, index: int, depth: float) -> Riddle:
+def draw_question(recipe: NeedleSpec, seed: int, index: int, depth: float) -> NeedleQuestion:
     """The evaluation's sample `index`: the first needle that is asked lies at `depth`, every other one anywhere.
 
     The recipe's numbers take part in the draw, its wording does not.
     """
     shape = (recipe.keys, recipe.values, recipe.queries, recipe.digits)
-    return riddle(
+    return random_question(
         Random(f"evaluation {seed} {index} {shape} {depth:g}"), recipe, depth, "evaluation"
     )
 
 
-def riddle(rng: Random, recipe: Recipe, depth: float, split: Split) -> Riddle:
+def random_question(rng: Random, recipe: NeedleSpec, depth: float, split: Split) -> NeedleQuestion:
     """A sample drawn from the generator given."""
     names = rng.sample(_KEYS[split], recipe.keys)
     counts = [recipe.values if i < recipe.queries else 1 for i in range(recipe.keys)]
     numbers = iter(rng.sample(range(10 ** (recipe.digits - 1), 10**recipe.digits), sum(counts)))
-    return Riddle(
+    return NeedleQuestion(
         wording=recipe.wording,
         codes={
             key: tuple(str(next(numbers)) for _ in range(count))
@@ -176,8 +179,11 @@ def riddle(rng: Random, recipe: Recipe, depth: float, split: Split) -> Riddle:
     )
 
 
-def least_length(
-    riddle: Riddle, encode: Encode, head: Sequence[int] = (), tail: Sequence[int] | None = None
+def shortest_length(
+    riddle: NeedleQuestion,
+    encode: Encode,
+    head: Sequence[int] = (),
+    tail: Sequence[int] | None = None,
 ) -> int:
     """The tokens of everything but the haystack: the shortest prompt there is. Arguments are those of `assemble`."""
     end = _end(riddle, encode, tail)
@@ -186,8 +192,8 @@ def least_length(
     )
 
 
-def assemble(
-    riddle: Riddle,
+def assemble_prompt(
+    riddle: NeedleQuestion,
     haystack: Sequence[int],
     encode: Encode,
     length: int,
@@ -201,7 +207,7 @@ def assemble(
     special tokens; `sentence_ends` are the ids that end a sentence. `head` and `tail` are put around haystack and
     question, such as a chat template with the riddle's lead at its end; without a tail the lead follows the question.
     """
-    least = least_length(riddle, encode, head, tail)
+    least = shortest_length(riddle, encode, head, tail)
     room = length - least
     if room < 0:
         raise ValueError(
@@ -217,7 +223,7 @@ def assemble(
     return [*head, *_spliced(list(haystack[:room]), planted, depths, sentence_ends), *end]
 
 
-def _end(riddle: Riddle, encode: Encode, tail: Sequence[int] | None) -> list[int]:
+def _end(riddle: NeedleQuestion, encode: Encode, tail: Sequence[int] | None) -> list[int]:
     return encode(riddle.question) if tail is None else [*encode(riddle.query), *tail]
 
 

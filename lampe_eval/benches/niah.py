@@ -16,15 +16,15 @@ from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches import kamradt, needles
-from lampe_eval.benches.base import Bench, Draw, Prompt, Row, Task
+from lampe_eval.benches import needles, niah_original
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat import Message
-from lampe_eval.prompts.fit import frame
+from lampe_eval.prompts.chat_template import Message
+from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import encode
-from lampe_eval.scoring.recall import recall
+from lampe_eval.prompts.tokenization import encode
+from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.documents import documents
 
 
@@ -62,9 +62,9 @@ class NiahCard(TaskCard):
     enough: int = 0
 
     @property
-    def recipe(self) -> needles.Recipe:
-        wording = needles.Wording(self.needle, self.question, self.answer)
-        return needles.Recipe(wording, self.keys, self.values, self.queries, self.digits)
+    def recipe(self) -> needles.NeedleSpec:
+        wording = needles.NeedleWording(self.needle, self.question, self.answer)
+        return needles.NeedleSpec(wording, self.keys, self.values, self.queries, self.digits)
 
 
 class Niah(Bench):
@@ -74,46 +74,50 @@ class Niah(Bench):
     card: ClassVar[type[TaskCard]] = NiahCard
     source_option: ClassVar[str | None] = "haystack"
 
-    def has(self, task: Task, protocol: Protocol) -> bool:
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
         return protocol.prompts == "own" or task.card.original_max_new_tokens is not None
 
-    def needs(self, task: Task, protocol: Protocol, source: Path | None = None) -> list[str]:
+    def required_files(
+        self, task: Task, protocol: Protocol, source: Path | None = None
+    ) -> list[str]:
         if protocol.prompts != "official":
             return []
-        return [*kamradt.SENTENCES, *([] if source else [kamradt.ESSAYS_FILE])]
+        return [*niah_original.SENTENCES, *([] if source else [niah_original.ESSAYS_FILE])]
 
-    def samples(self, task: Task, draw: Draw) -> Iterator[Prompt]:
+    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
         return (
             _official(task.card, draw)
             if draw.protocol.prompts == "official"
             else _own(task.card, draw)
         )
 
-    def score(self, task: str, row: Row, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         share, enough = (
             recall(row["prediction"].lower(), row["references"]),
             row["extras"].get("enough"),
         )
         return float(round(share * len(row["references"])) >= enough) if enough else share
 
-    def details(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> dict[str, float]:
+    def details(
+        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+    ) -> dict[str, float]:
         """The means of each depth."""
         return {name: 100 * fmean(row["score"] for row in at) for name, at in _depths(rows).items()}
 
-    def counts(self, rows: Sequence[Row]) -> dict[str, int]:
+    def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
         return {name: len(at) for name, at in _depths(rows).items()}
 
 
-def _depths(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _depths(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
     """Rows by the name of their depth, from the beginning on; those of no one depth are left out."""
     depths = sorted({row["depth"] for row in rows if "depth" in row})
     return {f"depth {at:g}": [row for row in rows if row.get("depth") == at] for at in depths}
 
 
-def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
+def _own(card: NiahCard, draw: SampleRequest) -> Iterator[Prompt]:
     for index in range(draw.limit):
         depth = card.depths[index % len(card.depths)]
-        riddle = needles.draw(card.recipe, draw.seed, index, depth)
+        riddle = needles.draw_question(card.recipe, draw.seed, index, depth)
         if card.spread:
             riddle = _spread(riddle, Random(f"spread {draw.seed} {index}"))
         ids = _prompt(card, draw, riddle, _haystack(card, draw, index))
@@ -129,28 +133,32 @@ def _own(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
         )
 
 
-def _spread(riddle: needles.Riddle, rng: Random) -> needles.Riddle:
+def _spread(riddle: needles.NeedleQuestion, rng: Random) -> needles.NeedleQuestion:
     parts = len(riddle.depths)
     return replace(
         riddle, depths=tuple(100 * (part + rng.random()) / parts for part in range(parts))
     )
 
 
-def _official(card: NiahCard, draw: Draw) -> Iterator[Prompt]:
-    wording, room = kamradt.wording(draw.data_dir), card.original_max_new_tokens
+def _official(card: NiahCard, draw: SampleRequest) -> Iterator[Prompt]:
+    wording, room = niah_original.original_wording(draw.data_dir), card.original_max_new_tokens
     assert room, "the task has the original needle"
     for depth in card.depths[: draw.limit]:
-        ids = kamradt.prompt(draw, wording, depth, room)
+        ids = niah_original.original_prompt(draw, wording, depth, room)
         meta = {"depth": depth}
         yield Prompt(f"{draw.length}/{depth:g}", ids, room, wording.keywords, meta=meta)
 
 
-def _prompt(card: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[int]) -> list[int]:
-    head, tail = frame(draw.tokenizer, draw.protocol, Message(riddle.query, lead=riddle.lead))
+def _prompt(
+    card: NiahCard, draw: SampleRequest, riddle: needles.NeedleQuestion, haystack: list[int]
+) -> list[int]:
+    head, tail = prompt_affixes(
+        draw.tokenizer, draw.protocol, Message(riddle.query, lead=riddle.lead)
+    )
     ends = _sentence_ends(draw.tokenizer)
     room = draw.length - card.max_new_tokens
     try:
-        return needles.assemble(
+        return needles.assemble_prompt(
             riddle, haystack, partial(encode, draw.tokenizer, inside=True), room, ends, head, tail
         )
     except ValueError as error:
@@ -159,7 +167,7 @@ def _prompt(card: NiahCard, draw: Draw, riddle: needles.Riddle, haystack: list[i
         ) from None
 
 
-def _haystack(card: NiahCard, draw: Draw, index: int) -> list[int]:
+def _haystack(card: NiahCard, draw: SampleRequest, index: int) -> list[int]:
     """At least as many tokens of text as the cell is long; a source that is shorter is repeated."""
     ids: list[int] = []
     seed = 1_000 * draw.seed + index

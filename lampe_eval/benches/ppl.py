@@ -29,12 +29,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lampe_eval.benches.base import Bench, Draw, Passage, Row, Task
+from lampe_eval.benches.bench import Bench, Passage, SampleRequest, SampleRow, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokens import bos, encode
-from lampe_eval.scoring.statistics import Array, Estimate
+from lampe_eval.prompts.tokenization import bos_token, encode
+from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.documents import documents
 
 SCRIPT_E = 2.71828
@@ -55,7 +55,7 @@ class Ppl(Bench):
     source_option: ClassVar[str | None] = "text"
     higher_is_better: ClassVar[bool] = False
 
-    def samples(self, task: Task, draw: Draw) -> Iterator[Passage]:
+    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Passage]:
         if draw.length < 2:
             raise UserError(f"ppl at length {draw.length}: a window needs at least 2 tokens")
         texts = documents(
@@ -65,7 +65,7 @@ class Ppl(Bench):
             task.card,
             draw.length,
             (encode(draw.tokenizer, text) for text in texts),
-            bos(draw.tokenizer),
+            bos_token(draw.tokenizer),
         )
         passages = [
             Passage(f"{draw.length}/{n}", ids, scored, {"document": document})
@@ -77,7 +77,7 @@ class Ppl(Bench):
             )
         yield from passages
 
-    def estimate(self, task: Task, rows: Sequence[Row], protocol: Protocol) -> Estimate:
+    def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
         parts = np.array([(row["loss"], row["scored"]) for row in rows], dtype=float)
         groups, unit = _groups(task.card, rows)
         match task.card.protocol:
@@ -89,7 +89,7 @@ class Ppl(Bench):
                 return Estimate(parts[:, :1] / parts[:, 1:], _of_windows_by_script, groups, unit)
 
 
-def _groups(task: PplCard, rows: Sequence[Row]) -> tuple[list[int], str]:
+def _groups(task: PplCard, rows: Sequence[SampleRow]) -> tuple[list[int], str]:
     """Which windows are drawn together, and what they make; rows of older runs do not tell their document."""
     documents = [row.get("document", 0) for row in rows]
     several = len(set(documents)) > 1
@@ -103,7 +103,7 @@ def _groups(task: PplCard, rows: Sequence[Row]) -> tuple[list[int], str]:
     )
 
 
-def _place(row: Row) -> int:
+def _place(row: SampleRow) -> int:
     """Which window of its text a sample is."""
     return int(row["id"].rpartition("/")[2])
 

@@ -1,1 +1,1 @@
-"""Fitting a method to a model: LaMPE's mapping length, and every index method's temperature, to the prompt's length."""
+"""Fitting a method to a model: LaMPE's mapping length, and every index method's attention_factor, to the prompt's length."""

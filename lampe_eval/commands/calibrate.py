@@ -6,22 +6,26 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lampe_eval.calibration.calibrate import Fitted, calibrate
-from lampe_eval.calibration.files import write
-from lampe_eval.calibration.order import Calibration, Order, calibration
+from lampe_eval.calibration.calibration_config import (
+    CalibrationConfig,
+    ResolvedCalibration,
+    resolve_calibration,
+)
+from lampe_eval.calibration.calibration_files import write_calibration
+from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
 from lampe_eval.commands.data import provide
-from lampe_eval.commands.progress import duration, progress
+from lampe_eval.commands.progress_display import duration, progress
 from lampe_eval.errors import Stopped
-from lampe_eval.methods import MethodSpec
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.preview import least_seconds
 from lampe_eval.report import tables
-from lampe_eval.report.gather import gather
+from lampe_eval.results.gathered_runs import gather_runs
 
 
 def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     """Says what a calibration takes, runs what is left of it, and shows what it found."""
     console = tables.console()
-    wanted = calibration(Order.of(options))
+    wanted = resolve_calibration(CalibrationConfig.from_options(options))
     provide(wanted.plan.files, wanted.order.data_dir)
     console.print(_estimate(wanted), soft_wrap=True, markup=False)
     if dry_run:
@@ -31,13 +35,13 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     except Stopped as stop:
         kept = f"stopped; what is finished is kept in {wanted.folder}, the same command goes on"
         raise Stopped(stop.number, kept) from None
-    written = write(wanted, fitted)
+    written = write_calibration(wanted, fitted)
     console.print(_table(fitted))
     for line in _edges(fitted):
         console.print(line, soft_wrap=True, markup=False)
     console.print("[bold]on lengths held out[/]")
     held_out = wanted.folder / "held-out"
-    tables.publish(gather([held_out]), held_out, console)
+    tables.print_and_write_tables(gather_runs([held_out]), held_out, console)
     names = ", ".join(path.name for path in written)
     for line in (
         *(_kept(fitted, stages) for stages in fitted.stages),
@@ -47,7 +51,7 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     console.print(f"use it: lampe-eval run --model {written[0]}", soft_wrap=True, markup=False)
 
 
-def _edges(fitted: Fitted) -> Iterator[str]:
+def _edges(fitted: FittedSettings) -> Iterator[str]:
     """Which sweeps may not have reached the best value."""
     for swept in fitted.swept:
         if lengths := [str(best.length) for best in swept.found if best.edge]:
@@ -55,7 +59,7 @@ def _edges(fitted: Fitted) -> Iterator[str]:
             yield f"{label}: at {', '.join(lengths)} tokens the best {setting} is the first or last of those tried"
 
 
-def _kept(fitted: Fitted, stages: Sequence[MethodSpec]) -> str:
+def _kept(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
     """Which of a method's rows the card has, and by what."""
     given, kept = stages[0], fitted.kept(stages)
     if kept is given:
@@ -66,7 +70,7 @@ def _kept(fitted: Fitted, stages: Sequence[MethodSpec]) -> str:
     )
 
 
-def _estimate(wanted: Calibration) -> str:
+def _estimate(wanted: ResolvedCalibration) -> str:
     """What is going to be run, and its time."""
     order, (first, *_) = wanted.order, wanted.plan.specs
     cells = sum(rows * len(lengths) for lengths, rows in wanted.rows)
@@ -91,7 +95,7 @@ def _estimate(wanted: Calibration) -> str:
     )
 
 
-def _table(fitted: Fitted) -> Table:
+def _table(fitted: FittedSettings) -> Table:
     """Each length's best value of each setting, and the scores of the values tried."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("method", "setting", "tokens", "best", "value: score of those tried"):

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.filesize import decimal
 
-from lampe_eval.commands.progress import duration, say
+from lampe_eval.commands.progress_display import duration, say
 from lampe_eval.commands.run import plan_of
 from lampe_eval.preview import Preview, operations_per_second, previews
 from lampe_eval.suite import Suite

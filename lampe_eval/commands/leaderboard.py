@@ -5,9 +5,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lampe_eval.errors import UserError
-from lampe_eval.report import leaderboard, tables
-from lampe_eval.report.gather import gather
-from lampe_eval.report.page.page import site
+from lampe_eval.report import comparison_table, tables
+from lampe_eval.report.page.report_page import site
+from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Store
 
 
@@ -20,7 +20,7 @@ def compare(run: Path, against: str) -> None:
     Store(run)  # what is no run is said first
     if not against:
         raise UserError("--against: name a published table; see: lampe-eval list published")
-    leaderboard.show(run, against, tables.console())
+    comparison_table.print_comparison(run, against, tables.console())
 
 
 def build(results: Path, output: Path | None) -> None:
@@ -39,13 +39,13 @@ def build(results: Path, output: Path | None) -> None:
         raise UserError(
             f"{results}: no run in this folder; give the one that runs are written to, such as results"
         )
-    page, gathered = output or results / "index.html", gather(folders)
+    page, gathered = output or results / "index.html", gather_runs(folders)
     reports = {
         name: quote(address.as_posix())
         for name, store in gathered.runs.items()
         if (address := _beside(page, store.folder / "report.html"))
     }
-    tables.save(page, site(gathered, reports).encode())
+    tables.save_file(page, site(gathered, reports).encode())
     calibrations = dict.fromkeys(
         folder.parent for folder in found if _is_calibration(folder.parent)
     )

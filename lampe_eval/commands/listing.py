@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
-from lampe_eval.cards import MethodCard, ModelCard, names, shipped_card
+from lampe_eval.cards import MethodCard, ModelCard, shipped_card, shipped_names
 from lampe_eval.report import tables
 
 
 def models() -> None:
     """Models with a card."""
-    cards = [(name, shipped_card("models", name, ModelCard)) for name in names("models")]
+    cards = [(name, shipped_card("models", name, ModelCard)) for name in shipped_names("models")]
     _print(
         ("model", "path", "window", "about"),
         [(name, c.path, str(c.window or "-"), c.about) for name, c in cards],
@@ -23,9 +23,9 @@ def methods() -> None:
     from lampe import METHODS
 
     rows = []
-    for name in names("methods"):
+    for name in shipped_names("methods"):
         card = shipped_card("methods", name, MethodCard)
-        defaults = {**METHODS[card.method].of({}).settings, **card.settings}
+        defaults = {**METHODS[card.method].from_settings({}).settings, **card.settings}
         settings = "\n".join(
             f"{key}={'auto' if value is None else value}" for key, value in defaults.items()
         )
@@ -35,10 +35,10 @@ def methods() -> None:
 
 def benches() -> None:
     """Benches with what they measure."""
-    from lampe_eval.benches import BENCHES, tasks
+    from lampe_eval.benches import BENCHES, bench_tasks
 
     rows = [
-        (name, ", ".join(task.name for task in tasks(name)), _about(bench))
+        (name, ", ".join(task.name for task in bench_tasks(name)), _about(bench))
         for name, bench in BENCHES.items()
     ]
     _print(("bench", "tasks", "about"), rows)
@@ -46,9 +46,9 @@ def benches() -> None:
 
 def all_tasks() -> None:
     """Tasks of every bench."""
-    from lampe_eval.benches import BENCHES, tasks
+    from lampe_eval.benches import BENCHES, bench_tasks
 
-    found = [task for name in BENCHES for task in tasks(name)]
+    found = [task for name in BENCHES for task in bench_tasks(name)]
     rows = [
         (
             t.full_name,
@@ -65,12 +65,12 @@ def all_tasks() -> None:
 def all_protocols() -> None:
     """Protocols of every bench."""
     from lampe_eval.benches import BENCHES
-    from lampe_eval.prompts.protocol import protocols
+    from lampe_eval.prompts.protocol import bench_protocols
 
     found = [
         (name, *item)
         for name, bench in BENCHES.items()
-        for item in protocols(bench.family or name).items()
+        for item in bench_protocols(bench.family or name).items()
     ]
     _print(
         ("bench", "protocol", "about"),
@@ -80,16 +80,16 @@ def all_protocols() -> None:
 
 def all_published() -> None:
     """Published tables, a paragraph each; a terminal breaks its lines, so that names and commits can be copied."""
-    from lampe_eval.report import published
-    from lampe_eval.report.leaderboard import origin
+    from lampe_eval.report.comparison_table import table_source
+    from lampe_eval.results import published_tables
 
     console = tables.console()
-    for name in published.names():
-        table = published.find(name)
+    for name in published_tables.names():
+        table = published_tables.find_table(name)
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
         numbers = f"{table.about}: {sum(1 for _ in table.figures())} numbers"
         suites = [f"suites: {', '.join(table.suites)}"] if table.suites else []
-        for line in (numbers, f"source: {origin(table)}", *suites):
+        for line in (numbers, f"source: {table_source(table)}", *suites):
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -4,14 +4,14 @@ import shlex
 import sys
 
 from lampe_eval.commands.data import provide
-from lampe_eval.commands.progress import progress
+from lampe_eval.commands.progress_display import progress
 from lampe_eval.errors import Stopped
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report import tables
-from lampe_eval.report.gather import gather
+from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
 from lampe_eval.store import Store
-from lampe_eval.suite import Suite, fails
+from lampe_eval.suite import Suite, exceeds_threshold
 
 
 def run_suite(suite: Suite) -> int:
@@ -32,8 +32,8 @@ def run_suite(suite: Suite) -> int:
         again = f"    lampe-eval {shlex.join(sys.argv[1:])}"
         kept = f"stopped; what is finished is kept in {plan.folder}. To go on:\n{again}"
         raise Stopped(stop.number, kept) from None
-    gathered = gather([store.folder])
-    tables.publish(gathered, store.folder, console)
+    gathered = gather_runs([store.folder])
+    tables.print_and_write_tables(gathered, store.folder, console)
     failed, missing = (int(gathered.scores[column].sum()) for column in ("errors", "missing"))
     if failed:
         console.print(
@@ -44,7 +44,11 @@ def run_suite(suite: Suite) -> int:
     if empty := _empty(store):
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
     return (
-        1 if fails(plan.suite.fail_on_error, failed + missing, sum(store.cells().values())) else 0
+        1
+        if exceeds_threshold(
+            plan.suite.fail_on_error, failed + missing, sum(store.cells().values())
+        )
+        else 0
     )
 
 

@@ -6,14 +6,14 @@ from rich.table import Table
 
 from lampe_eval.errors import UserError
 from lampe_eval.report import tables
-from lampe_eval.report.gather import gather
-from lampe_eval.scoring.files import Result, score_folder
+from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.scoring.prediction_files import Result, score_folder
 
 
 def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
     """Scores a run's folder, or a folder of prediction files of a bench."""
     if run is not None and preds is None:
-        tables.publish(gather([run]), run, tables.console())
+        tables.print_and_write_tables(gather_runs([run]), run, tables.console())
     elif preds is not None and bench is not None and run is None:
         tables.console().print(_table(bench, score_folder(bench, preds)))
     else:

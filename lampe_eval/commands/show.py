@@ -7,13 +7,13 @@ from rich.table import Table
 
 import lampe
 from lampe_eval.errors import UserError
-from lampe_eval.methods import parse
-from lampe_eval.report import picture
+from lampe_eval.method_specs import parse_methods
+from lampe_eval.report import plan_picture
 
 
 def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     """Regions, largest relative position and picture of a method's plan."""
-    specs = parse([method])
+    specs = parse_methods([method])
     if len(specs) != 1:
         raise UserError(f"--method: one method at a time, got {method!r}")
     try:
@@ -33,9 +33,9 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     console.print(_regions(encoding.plan))
     console.print(_verdict(encoding, tokens, geometry), highlight=False)
     slowed = round(window * geometry.rope(tokens).inv_freq[-1] / encoding.rope.inv_freq[-1])
-    console.print(picture.terminal(encoding.plan, tokens, slowed))
+    console.print(plan_picture.terminal(encoding.plan, tokens, slowed))
     if png:
-        picture.save(
+        plan_picture.save(
             encoding.plan, tokens, slowed, f"{method}\n{tokens} tokens, window {window}", png
         )
         console.print(f"written to {png}")
@@ -56,10 +56,13 @@ def _regions(found: lampe.PositionPlan) -> Table:
 
 
 def _verdict(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> str:
-    largest, reach = encoding.plan.largest(length), encoding.reach(length, geometry.rope(length))
+    largest, reach = (
+        encoding.plan.largest(length),
+        encoding.largest_position(length, geometry.rope(length)),
+    )
     slowed = "" if reach == largest else f", which the slower rope makes {reach:.6g}"
     place = "inside" if reach < geometry.window else "BEYOND"
     return (
         f"largest relative position {largest:g}{slowed}, {place} the window of {geometry.window}; "
-        f"temperature {encoding.sharpness}"
+        f"attention_factor {encoding.effective_attention_factor}"
     )

@@ -1,14 +1,14 @@
 """``lampe-eval speed``."""
 
-from lampe_eval.commands.progress import progress
+from lampe_eval.commands.progress_display import progress
 from lampe_eval.errors import UserError
 from lampe_eval.report import tables
-from lampe_eval.speed import show
-from lampe_eval.speed.compare import Comparison
-from lampe_eval.speed.order import Order
+from lampe_eval.speed import speed_table
+from lampe_eval.speed.speed_comparison import SpeedComparison
+from lampe_eval.speed.speed_config import SpeedConfig
 
 
-def measure_speed(order: Order) -> None:
+def measure_speed(order: SpeedConfig) -> None:
     """Measures, prints a table for each length, and writes them with the numbers and a picture.
 
     Where it is stopped, what was measured until then is printed and written.
@@ -17,7 +17,7 @@ def measure_speed(order: Order) -> None:
         UserError: where nothing could be measured, or the folder cannot be written.
     """
     _make_folder(order)
-    comparison = Comparison(order)
+    comparison = SpeedComparison(order)
     try:
         with progress() as told:
             comparison.run(told)
@@ -28,7 +28,7 @@ def measure_speed(order: Order) -> None:
         raise UserError(f"nothing could be measured: {comparison.entries[0].note}")
 
 
-def _make_folder(order: Order) -> None:
+def _make_folder(order: SpeedConfig) -> None:
     try:
         order.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,11 +37,13 @@ def _make_folder(order: Order) -> None:
         ) from None
 
 
-def _publish(comparison: Comparison, order: Order) -> None:
+def _publish(comparison: SpeedComparison, order: SpeedConfig) -> None:
     frame, console = comparison.frame, tables.console()
-    for block in show.blocks(frame):
+    for block in speed_table.speed_tables(frame):
         tables.print_block(block, console)
-    for line in show.about(frame):
+    for line in speed_table.speed_notes(frame):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    written = f"written to {order.folder}: {', '.join(show.write(frame, order.folder))}"
+    written = (
+        f"written to {order.folder}: {', '.join(speed_table.write_speed(frame, order.folder))}"
+    )
     console.print(written, soft_wrap=True, markup=False)

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 import lampe
 from lampe_eval import models
-from lampe_eval.cards import MethodCard, names, shipped_card
-from lampe_eval.methods import MethodSpec
+from lampe_eval.cards import MethodCard, shipped_card, shipped_names
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
 from lampe_eval.report import tables
 
 
 def suggest(model: str, length: int, answer: int, window: int | None) -> None:
     """Prints what every method takes for a model and a length, and where each setting comes from."""
-    source = models.find(model, window=window)
+    source = models.find_model(model, window=window)
     console = tables.console()
     console.print(
         f"{source.name}, window {source.geometry.window}, a prompt of {length} tokens and an answer of {answer}; "
         "as --method takes them, and why"
     )
-    for name in names("methods"):
+    for name in shipped_names("methods"):
         for line in _suggested(name, source, length, answer):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
@@ -38,12 +38,14 @@ def _suggested(name: str, source: ModelSource, length: int, answer: int) -> Iter
         for key in dict.fromkeys((*card.rules, *own))
         if settings[key] is not None
     }
-    spec = MethodSpec(name, name, {}).plus(**shown) if shown else MethodSpec(name, name, {})
+    spec = (
+        MethodSpec(name, name, {}).with_settings(**shown) if shown else MethodSpec(name, name, {})
+    )
     reach, window = (
-        encoding.reach(length + answer, source.geometry.rope(length)),
+        encoding.largest_position(length + answer, source.geometry.rope(length)),
         source.geometry.window,
     )
     place = f"of {window}" if reach < window else f"BEYOND the window of {window}"
-    yield f"\n{spec.label}\n    reaches position {reach:.6g} {place}; temperature {encoding.sharpness}"
+    yield f"\n{spec.label}\n    reaches position {reach:.6g} {place}; attention_factor {encoding.effective_attention_factor}"
     for key in shown:
         yield f"    {key:18}  {'from the card of the model' if key in own else card.rule(key, own)}"

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lampe_eval.benches.base import Passage, Prompt, Sample
+from lampe_eval.benches.bench import Passage, Prompt, Sample
 from lampe_eval.engine import memory
 from lampe_eval.engine.job import Outcome
 from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.errors import told
+from lampe_eval.errors import describe_error
 
 NAN = "NotANumber: the model's logits are not numbers; a --dtype with more range, as bfloat16 or float32, may mend it"
 
@@ -22,14 +22,14 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
     """
     longest = max(len(sample.ids) for sample in samples)
     lean = lean or (len(samples) == 1 and longest >= engine.short_from)
-    peak, began = memory.Peak(engine.device), time.perf_counter()
+    peak, began = memory.PeakMemory(engine.device), time.perf_counter()
     try:
         outcomes, cost = _outcomes(engine, samples, lean), _cost(engine, samples, lean, peak, began)
         return [{**outcome, **cost} for outcome in outcomes]
     except Exception as error:
         short, text = (
-            memory.is_short(error),
-            told(error),
+            memory.is_out_of_memory(error),
+            describe_error(error),
         )  # not the error, which holds the tensors of its frames
     memory.free()
     if short and len(samples) == 1:
@@ -42,7 +42,11 @@ def attempt(engine: LocalEngine, samples: Sequence[Sample], *, lean: bool = Fals
 
 
 def _cost(
-    engine: LocalEngine, samples: Sequence[Sample], lean: bool, peak: memory.Peak, began: float
+    engine: LocalEngine,
+    samples: Sequence[Sample],
+    lean: bool,
+    peak: memory.PeakMemory,
+    began: float,
 ) -> Outcome:
     """What samples that were run together ran on, and the seconds and bytes that they took together."""
     seconds = round(time.perf_counter() - began, 4)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import lampe
-from lampe_eval.benches.base import Sample, Task
+from lampe_eval.benches.bench import Sample, Task
 from lampe_eval.store import Cell
 
 Outcome = dict[str, Any]

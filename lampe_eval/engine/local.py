@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import lampe
-from lampe_eval.benches.base import Passage, Prompt
+from lampe_eval.benches.bench import Passage, Prompt
 
 CHUNK, LEAN_CHUNK = 1024, 256
 """Tokens of a passage at a time, which bounds the logits held; and where memory is short."""

@@ -8,7 +8,7 @@ import torch
 PROCESS = Path("/proc/self")
 
 
-class Peak:
+class PeakMemory:
     """The most memory taken since this was made: by tensors on a GPU, else by this process, where Linux tells."""
 
     def __init__(self, device: torch.device) -> None:
@@ -58,7 +58,7 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def is_short(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that there is not enough memory, as each device says it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
         error

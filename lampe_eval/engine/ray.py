@@ -20,8 +20,8 @@ import torch
 
 from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import LOG, UserError, told, warn
-from lampe_eval.models import SPREAD, ModelSource
+from lampe_eval.errors import LOG, UserError, describe_error, warn
+from lampe_eval.models import ALL_GPUS, ModelSource
 from lampe_eval.suite import Suite
 
 LOSSES = 2
@@ -116,7 +116,7 @@ class Replicas:
     def _launch(self) -> None:
         """Asks for a worker process, which has no job until its model is loaded."""
         gpus = _gpus(self._suite)
-        device = "cpu" if gpus == 0 else "cuda" if gpus == 1 else SPREAD
+        device = "cpu" if gpus == 0 else "cuda" if gpus == 1 else ALL_GPUS
         actor = self._ray.remote(num_cpus=1, num_gpus=gpus)(_Replica)
         replica = actor.remote(torch.get_num_threads(), self._source, device, self._suite.attention)
         self._placing[replica.__ray_ready__.remote()] = replica
@@ -283,4 +283,4 @@ def _on_cpus(suite: Suite) -> bool:
 
 def _line(error: Exception) -> str:
     """Class and message of an error, of which Ray's have many lines."""
-    return told(error).splitlines()[0]
+    return describe_error(error).splitlines()[0]

@@ -11,11 +11,11 @@ import torch
 
 import lampe
 from lampe_eval import models
-from lampe_eval.benches.base import Prompt, Sample
+from lampe_eval.benches.bench import Prompt, Sample
 from lampe_eval.engine.attempt import attempt
 from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.engine.local import LocalEngine
-from lampe_eval.engine.memory import Peak
+from lampe_eval.engine.memory import PeakMemory
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
 
@@ -47,7 +47,7 @@ class Worker:
     @cached_property
     def engine(self) -> LocalEngine:
         """The loaded model."""
-        return LocalEngine(*models.load(self._source, self._device))
+        return LocalEngine(*models.load_model(self._source, self._device))
 
     def start(self) -> None:
         """As ``Workers`` has it."""
@@ -58,7 +58,7 @@ class Worker:
         device = self.engine.device
         if device.type != "cuda":
             return 1
-        before, peak = torch.cuda.memory_allocated(device), Peak(device)
+        before, peak = torch.cuda.memory_allocated(device), PeakMemory(device)
         try:
             self.engine.answer([Prompt("room", [0] * PROBED, 1, ())])
         except Exception:

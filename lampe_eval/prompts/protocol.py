@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from lampe_eval.cards import Card, read, shipped
-from lampe_eval.errors import UserError, unknown
+from lampe_eval.cards import Card, read_card, shipped_folder
+from lampe_eval.errors import UserError, unknown_name
 
 KIBI: Final = 1024
 
@@ -72,21 +72,21 @@ class Protocols(Card):
     protocols: dict[str, Protocol] = Field(min_length=1)
 
 
-def protocols(bench: str) -> dict[str, Protocol]:
+def bench_protocols(bench: str) -> dict[str, Protocol]:
     """The protocols of a bench."""
-    return read(shipped("tasks") / bench / "protocols.yaml", Protocols).protocols
+    return read_card(shipped_folder("tasks") / bench / "protocols.yaml", Protocols).protocols
 
 
-def parse(bench: str, text: str) -> Protocol:
+def parse_protocol(bench: str, text: str) -> Protocol:
     """A protocol of a bench from ``fair`` or, with changes, ``fair:truncation=left,chat=none``.
 
     Raises:
         UserError: for a name, a field or a value that does not exist.
     """
     name, _, changes = text.partition(":")
-    known = protocols(bench)
+    known = bench_protocols(bench)
     if name not in known:
-        raise unknown(
+        raise unknown_name(
             f"protocol of {bench}",
             name,
             known,

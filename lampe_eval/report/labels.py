@@ -3,11 +3,11 @@
 import re
 from textwrap import wrap
 
-SIDE, HEAD = 40, 24
+ROW_LABEL_WIDTH, COLUMN_LABEL_WIDTH = 40, 24
 """Characters of a table's row labels, and of its columns' titles."""
 
 
-def folded(label: str, width: int) -> list[str]:
+def wrap_label(label: str, width: int) -> list[str]:
     """A label in lines of at most ``width`` characters, broken behind its signs, within a name only where it must."""
     pieces = [
         piece

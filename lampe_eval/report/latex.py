@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from string import ascii_lowercase
 
-from lampe_eval.report.blocks import Block, Value
+from lampe_eval.report.table_model import ResultTable, TableValue
 
 PACKAGES = r"% \usepackage{booktabs,threeparttable,adjustbox}"
 ESCAPES = {
@@ -26,13 +26,13 @@ LEGEND = {1: "best number bold", 2: "second underlined"}
 """What places look like."""
 
 
-def latex(blocks: Iterable[Block]) -> str:
+def to_latex(blocks: Iterable[ResultTable]) -> str:
     """One table for each block, to be referred to by its \\label, such as tab:niah-single."""
     tables = list(blocks)
     return "\n".join([PACKAGES, *map(_table, tables, _labels(tables))])
 
 
-def _table(block: Block, label: str) -> str:
+def _table(block: ResultTable, label: str) -> str:
     marks = _letters(value.mark for _, values in block.lines for value in values)
     rows = [
         _row([escaped(label), *(_cell(value, marks) for value in values)])
@@ -66,7 +66,7 @@ def _table(block: Block, label: str) -> str:
     )
 
 
-def _labels(blocks: Iterable[Block]) -> Iterator[str]:
+def _labels(blocks: Iterable[ResultTable]) -> Iterator[str]:
     """A name for each table: what its title begins with, and a number from the second of that name on."""
     seen = Counter[str]()
     for block in blocks:
@@ -84,7 +84,7 @@ def _row(cells: Iterable[str]) -> str:
     return rf"{' & '.join(cells)} \\"
 
 
-def _cell(value: Value, marks: dict[str, str]) -> str:
+def _cell(value: TableValue, marks: dict[str, str]) -> str:
     text = escaped(value.text)
     text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(value.place, text)
     error = rf" {{\scriptsize$\pm${value.error}}}" if value.error else ""

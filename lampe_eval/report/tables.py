@@ -14,40 +14,40 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.errors import UserError
-from lampe_eval.report.blocks import Block, blocks
-from lampe_eval.report.gather import Gathered
-from lampe_eval.report.labels import HEAD, SIDE, folded
-from lampe_eval.report.latex import latex
-from lampe_eval.report.markdown import markdown
-from lampe_eval.report.scores import COLUMNS
+from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
+from lampe_eval.report.latex import to_latex
+from lampe_eval.report.markdown import to_markdown
+from lampe_eval.report.table_model import ResultTable, result_tables
+from lampe_eval.results.cell_scores import COLUMNS
+from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.store import Store
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write(gathered: Gathered, folder: Path) -> list[str]:
+def write_tables(gathered: GatheredRuns, folder: Path) -> list[str]:
     """Writes the tables of runs to a folder; returns the files' names.
 
     Raises:
         UserError: where the folder cannot be written.
     """
-    tables = list(blocks(gathered))
+    tables = list(result_tables(gathered))
     frames = {
         "scores.csv": gathered.scores[["run", "settings", *COLUMNS]],
         "details.csv": gathered.details,
         "pairs.csv": gathered.pairs,
         "table.csv": _wide(gathered.scores),
     }
-    texts = {name: csv(gathered.tidy(frame)) for name, frame in frames.items()} | {
-        "table.md": "\n".join(map(markdown, tables)),
-        "table.tex": latex(tables),
+    texts = {name: to_csv(gathered.tidy(frame)) for name, frame in frames.items()} | {
+        "table.md": "\n".join(map(to_markdown, tables)),
+        "table.tex": to_latex(tables),
     }
     for name, text in texts.items():
-        save(folder / name, text.encode())
+        save_file(folder / name, text.encode())
     return list(texts)
 
 
-def save(path: Path, content: bytes) -> None:
+def save_file(path: Path, content: bytes) -> None:
     """Writes a file of a report whole or not at all, and its folder where there is none.
 
     Raises:
@@ -62,7 +62,7 @@ def save(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def csv(frame: pd.DataFrame) -> str:
+def to_csv(frame: pd.DataFrame) -> str:
     """A frame as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     guarded = frame[texts].map(lambda text: f"'{text}" if str(text).startswith(FORMULA) else text)
@@ -80,26 +80,26 @@ def console() -> Console:
     return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=200)
 
 
-def publish(gathered: Gathered, folder: Path, console: Console) -> None:
+def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Console) -> None:
     """Prints the tables of runs, writes them, and says where.
 
     Raises:
         UserError: where the folder cannot be written.
     """
-    show(gathered, console)
-    written = f"written to {folder}: {', '.join(write(gathered, folder))}"
+    print_tables(gathered, console)
+    written = f"written to {folder}: {', '.join(write_tables(gathered, folder))}"
     console.print(written, soft_wrap=True, markup=False)
 
 
-def show(gathered: Gathered, console: Console) -> None:
+def print_tables(gathered: GatheredRuns, console: Console) -> None:
     """Prints the tables of runs, and what they do not say."""
-    for block in blocks(gathered):
+    for block in result_tables(gathered):
         print_block(block, console)
     for line in (*chain(*map(_short_of, gathered.runs.values())), *gathered.left_out):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def print_block(block: Block, console: Console) -> None:
+def print_block(block: ResultTable, console: Console) -> None:
     """Prints a table with its notes."""
     console.print(f"[bold]{escape(block.title)}[/]", soft_wrap=True, highlight=False)
     _print_whole(console, _rich(block))
@@ -107,21 +107,23 @@ def print_block(block: Block, console: Console) -> None:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
 
 
-def _rich(block: Block) -> Table:
+def _rich(block: ResultTable) -> Table:
     """A block for the terminal, best scores bold."""
     table = Table()
     for index, title in enumerate(block.columns):
-        table.add_column(_lines(title, HEAD), no_wrap=True, justify="right" if index else "left")
+        table.add_column(
+            _lines(title, COLUMN_LABEL_WIDTH), no_wrap=True, justify="right" if index else "left"
+        )
     for label, values in block.lines:
         table.add_row(
-            _lines(label, SIDE),
+            _lines(label, ROW_LABEL_WIDTH),
             *(f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values),
         )
     return table
 
 
 def _lines(label: str, width: int) -> str:
-    return escape("\n".join(folded(label, width)))
+    return escape("\n".join(wrap_label(label, width)))
 
 
 def _print_whole(console: Console, table: Table) -> None:

@@ -5,9 +5,9 @@ sample = build("vt", card, Recipe(shelf, length=131072), index=0)
 prompt = [*sample.before, *sample.ids, *sample.after]
 """
 
-from lampe_eval.ruler.build import Built, build
-from lampe_eval.ruler.cards import RulerCard
-from lampe_eval.ruler.recipe import Recipe
-from lampe_eval.ruler.shelf import Shelf
+from lampe_eval.ruler.ruler_cards import RulerCard
+from lampe_eval.ruler.ruler_samples import RulerSample, build_sample
+from lampe_eval.ruler.sample_spec import SampleSpec
+from lampe_eval.ruler.shared_corpora import SharedCorpora
 
-__all__ = ["Built", "Recipe", "RulerCard", "Shelf", "build"]
+__all__ = ["RulerCard", "RulerSample", "SampleSpec", "SharedCorpora", "build_sample"]

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 import lampe
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.base import Prompt, Sample, Task
+from lampe_eval.benches.bench import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Outcome
-from lampe_eval.errors import told
+from lampe_eval.errors import describe_error
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.prompts.protocol import Protocol
@@ -45,7 +45,7 @@ class Rows:
             json.dumps(row)  # or it cannot be stored
             return row
         except Exception as error:
-            return {**named, **outcome, "error": told(error)}
+            return {**named, **outcome, "error": describe_error(error)}
 
 
 def sha256(sample: Sample) -> str:
@@ -56,8 +56,8 @@ def sha256(sample: Sample) -> str:
 def _described(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What a sample is; ``head`` and ``tail`` are the ends of its prompt as the model reads it."""
     row: dict[str, Any] = {
-        "head": str(tokenizer.decode(list(sample.ids[:SHOWN])))[:LETTERS],
-        "tail": str(tokenizer.decode(list(sample.ids[-SHOWN:])))[-LETTERS:],
+        "prompt_start": str(tokenizer.decode(list(sample.ids[:SHOWN])))[:LETTERS],
+        "prompt_end": str(tokenizer.decode(list(sample.ids[-SHOWN:])))[-LETTERS:],
         **sample.meta,
     }
     if isinstance(sample, Prompt):
@@ -70,8 +70,8 @@ def _reached(method: lampe.Method, geometry: lampe.Geometry, length: int) -> dic
     """How far the positions of a prompt reach under a method, and how sharp its attention is."""
     encoding = method.encode(geometry, length)
     return {
-        "largest_position": round(encoding.reach(length, geometry.rope(length)), 6),
-        "temperature": str(encoding.sharpness),
+        "largest_position": round(encoding.largest_position(length, geometry.rope(length)), 6),
+        "attention_factor": str(encoding.effective_attention_factor),
     }
 
 
@@ -82,4 +82,4 @@ def _scored(task: Task, row: dict[str, Any], protocol: Protocol) -> dict[str, An
     try:
         return {"score": BENCHES[task.bench].score(task.name, row, protocol)}
     except Exception as error:
-        return {"error": told(error)}
+        return {"error": describe_error(error)}

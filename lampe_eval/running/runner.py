@@ -9,16 +9,16 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.engine.job import Job, Outcome, Workers
 from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import Stopped, UserError, told
+from lampe_eval.errors import Stopped, UserError, describe_error
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
 from lampe_eval.running.environment import environment
 from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import Rows
-from lampe_eval.running.watch import Watch
+from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.running.work import Work
-from lampe_eval.store import Store, writing
+from lampe_eval.store import Store, lock_for_writing
 
 
 def run(
@@ -38,8 +38,8 @@ def run(
     for source in plan.sources:
         probe(plan, source, tokenizers[source.name], progress.now)
     with (
-        writing(plan.folder),
-        Watch(plan.folder) as watch,
+        lock_for_writing(plan.folder),
+        Watchdog(plan.folder) as watch,
         Interrupt(lambda: watch.has_jobs) as interrupt,
     ):
         store = Store.create(plan.folder, plan.config, environment())
@@ -77,7 +77,7 @@ def probe(
             try:
                 plan.samples(task, length, tokenizer, limit=1)
             except Exception as error:
-                faults[task.full_name] = told(error)
+                faults[task.full_name] = describe_error(error)
     if faults:
         raise UserError("; ".join(f"{task}: {fault}" for task, fault in faults.items()))
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches.base import Prompt, Sample, Task
+from lampe_eval.benches.bench import Prompt, Sample, Task
 from lampe_eval.engine.job import Job, Workers
-from lampe_eval.errors import UserError, told, warn
+from lampe_eval.errors import UserError, describe_error, warn
 from lampe_eval.models import ModelSource
 from lampe_eval.plan import Plan
-from lampe_eval.running.ahead import ahead
+from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.rows import sha256
-from lampe_eval.running.watch import Watch
+from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.store import Cell, Store
 
 Group = tuple[Task, list[Cell]]
@@ -29,7 +29,7 @@ class Work:
         tokenizer: PreTrainedTokenizerBase,
         store: Store,
         progress: Progress,
-        watch: Watch,
+        watch: Watchdog,
     ) -> None:
         self._plan, self._source, self._tokenizer = plan, source, tokenizer
         self._store, self._progress, self._watch = store, progress, watch
@@ -45,7 +45,7 @@ class Work:
         """
         self._count({})
         room: int | None = None
-        for task, group, samples in ahead(self._drawn()):
+        for task, group, samples in prefetch(self._drawn()):
             self._count(dict.fromkeys(group, len(samples)))
             for cell in group:
                 if wanted := self._wanted(task, cell, samples):
@@ -62,7 +62,7 @@ class Work:
                 with self._watch.over(f"drawing {task.full_name} · {first.length}"):
                     samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
             except Exception as error:
-                warn(f"{task.full_name} at {first.length} is left out: {told(error)}")
+                warn(f"{task.full_name} at {first.length} is left out: {describe_error(error)}")
                 continue
             yield task, group, sorted(samples, key=lambda sample: -len(sample.ids))
 

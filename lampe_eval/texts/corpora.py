@@ -30,7 +30,7 @@ LINES = (".jsonl", ".jsonl.gz")
 COLUMN = "text"
 
 
-def corpus(source: Path | None) -> str | None:
+def find_corpus(source: Path | None) -> str | None:
     """The asset that a source names, unless a file or folder of that name is here."""
     return CORPORA.get(str(source)) if source and not source.exists() else None
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lampe_eval import assets
 from lampe_eval.errors import UserError
-from lampe_eval.texts import language
-from lampe_eval.texts.corpora import CORPORA, LINES, PARQUET, corpus, corpus_files, table_texts
+from lampe_eval.texts import pocket_language
+from lampe_eval.texts.corpora import CORPORA, LINES, PARQUET, corpus_files, find_corpus, table_texts
 
 SUFFIXES = (".txt", ".md", *PARQUET, *LINES)
 CHUNK = 1 << 20
@@ -27,7 +27,8 @@ def documents(
     """
     if source is None:
         yield from (
-            language.text(1_000_000 * (seed + 1) + index, words) for index in range(1_000_000)
+            pocket_language.text(1_000_000 * (seed + 1) + index, words)
+            for index in range(1_000_000)
         )
         return
     empty = True
@@ -42,9 +43,9 @@ def documents(
         raise UserError(f"{source}: no text in it")
 
 
-def needs(source: Path | None) -> list[str]:
+def required_files(source: Path | None) -> list[str]:
     """Names of the files, as ``lampe_eval.assets`` has them, that a source is made of."""
-    asset = corpus(source)
+    asset = find_corpus(source)
     return [asset] if asset else []
 
 
@@ -54,7 +55,7 @@ def digest(source: Path, data_dir: Path | None = None) -> str:
     Raises:
         UserError: for a file or folder that cannot be read.
     """
-    asset = corpus(source)
+    asset = find_corpus(source)
     sha256 = assets.digest(asset, data_dir) if asset else digest_of(text_files(source, data_dir))
     return f"{source.name} sha256:{sha256[:16]}"
 
@@ -65,7 +66,7 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
     Raises:
         UserError: where there is none.
     """
-    asset = corpus(source)
+    asset = find_corpus(source)
     if asset:
         return corpus_files(asset, data_dir)
     if source.is_file():

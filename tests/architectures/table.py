@@ -11,7 +11,7 @@ from tests.architectures.verdicts import REFUSED, SUPPORTED, UNREPEATED, UNTRIED
 HEAD = """# Models
 
 `lampe.patch` decides by probing the model you give it, never by its name: it runs a few tokens twice, with the model's
-rotary modules and with them silenced, and looks at what reaches each layer's attention (`lampe/probe.py`). So a model
+rotary modules and with them silenced, and looks at what reaches each layer's attention (`lampe/patching/layer_probe.py`). So a model
 that is not listed may well work, and one that cannot be done exactly is refused with a reason.
 
 - **A method changes the layers that see further than the model's window.** A layer with a sliding window or chunks no

@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.utils import logging
 
 import lampe
-from lampe.probe import Layer, Layers
+from lampe.patching.layer_probe import LayerPositions, ProbedLayers
 from tests.architectures.shrink import WINDOW, tiny_model
 
 SUPPORTED, REFUSED, UNTRIED = "supported", "refused", "not tried"
@@ -49,12 +49,12 @@ def _patched(model: PreTrainedModel) -> Verdict:
         return Verdict(REFUSED, str(error))
 
 
-def _layers(layers: Layers) -> str:
+def _layers(layers: ProbedLayers) -> str:
     """The kinds of layers, in the order in which they come."""
     return "; ".join(dict.fromkeys(_layer(layers, layer) for layer in layers.of.values()))
 
 
-def _layer(layers: Layers, layer: Layer) -> str:
+def _layer(layers: ProbedLayers, layer: LayerPositions) -> str:
     if layer.rope is None:
         turns = "not rotated"
     else:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from lampe_eval.benches import tasks
-from lampe_eval.texts import language
+from lampe_eval.benches import bench_tasks
+from lampe_eval.texts import pocket_language
 from tests.fixtures import pin
 from tests.lampe_eval.ruler import kit
 from tests.upstream import (
@@ -55,7 +55,9 @@ def everything(package: Path) -> None:
 
 def longbench(package: Path) -> None:
     """LongBench and LongBench-E: prompts, limits and an archive of all tasks."""
-    names, of_e = ([task.name for task in tasks(bench)] for bench in ("longbench", "longbench-e"))
+    names, of_e = (
+        [task.name for task in bench_tasks(bench)] for bench in ("longbench", "longbench-e")
+    )
     templates = dict.fromkeys(
         names, "Read this.\n\n{context}\n\nNow answer.\n\nQuestion: {input}\nAnswer:"
     )
@@ -93,7 +95,7 @@ def longbench_v2(package: Path) -> None:
     """LongBench v2: templates and two questions."""
     for name, text in V2_TEMPLATES.items():
         pin(package, "longbench-v2", name, text.encode())
-    questions = [v2_row(index, context=language.text(index, 400)) for index in range(2)]
+    questions = [v2_row(index, context=pocket_language.text(index, 400)) for index in range(2)]
     pin(package, "longbench-v2", "data.json", json.dumps(questions).encode())
 
 
@@ -107,7 +109,7 @@ def leval(package: Path) -> None:
         "quality": "(B) It is.",
         "gsm100": "The answer is 7",
     }
-    for task in tasks("leval"):
+    for task in bench_tasks("leval"):
         kind = (
             "exam"
             if task.card.metric == "exact match"
@@ -116,7 +118,7 @@ def leval(package: Path) -> None:
             else "rouge"
         )
         row = {
-            "input": language.text(1, 400),
+            "input": pocket_language.text(1, 400),
             "instructions": ["Is it so, in the story.", "Is it not, in the story."],
             "outputs": [golds.get(task.name, "It is so.")] * 2,
             "evaluation": kind,
@@ -126,7 +128,9 @@ def leval(package: Path) -> None:
 
 def infinitebench(package: Path) -> None:
     """InfiniteBench: templates, the code they are filled by, and two rows of each task."""
-    plain = {task.name: "Read.\n\n{context}\n\n{input}\n\nIt is" for task in tasks("infinitebench")}
+    plain = {
+        task.name: "Read.\n\n{context}\n\n{input}\n\nIt is" for task in bench_tasks("infinitebench")
+    }
     templates = f"yarn_mistral_templates = {plain | INFINITEBENCH_TEMPLATES!r}\n"
     pin(package, "infinitebench", "prompt.py", templates.encode())
     pin(package, "infinitebench", "eval_utils.py", INFINITEBENCH_CODE.encode())
@@ -137,11 +141,11 @@ def infinitebench(package: Path) -> None:
         "kv_retrieval": "71f0",
     }
     asked = {"code_run": "What is func_7(-3)?", "math_find": "The largest of all numbers"}
-    for task in tasks("infinitebench"):
+    for task in bench_tasks("infinitebench"):
         choice = "choice" in task.name or task.name == "code_debug"
         row = {
             "id": 0,
-            "context": language.text(2, 400),
+            "context": pocket_language.text(2, 400),
             "input": asked.get(task.name, "What is it?"),
             "answer": labels.get(task.name, ["b" if choice else "ADA"]),
             "options": ["a", "b", "c", "d"] if choice else [],

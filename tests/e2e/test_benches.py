@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.benches import BENCHES, tasks
+from lampe_eval.benches import BENCHES, bench_tasks
 from lampe_eval.cli import main
 from tests.e2e import content
 from tests.fixtures import package
@@ -50,7 +50,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list
 def test_every_task_runs(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
 ) -> None:
-    names = [task.name for task in tasks(bench)]
+    names = [task.name for task in bench_tasks(bench)]
     wanted = ",".join(f"{bench}/{name}" for name in names)
     rows = _run(
         monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400")
@@ -127,7 +127,9 @@ def test_cut_prompts_are_told(
 def test_a_dry_run_tells_and_runs_nothing(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lampe_eval.models.load", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "lampe_eval.models.load_model", lambda *_: pytest.fail("weights were loaded")
+    )
     argv = "run --bench longbench/hotpotqa,ruler/vt --lengths 2k --limit 2 --dry-run --output out"
     monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
     with pytest.raises(SystemExit) as stopped:

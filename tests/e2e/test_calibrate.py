@@ -9,16 +9,16 @@ import pytest
 import yaml
 
 from lampe_eval import models
-from lampe_eval.calibration.order import Order, calibration
+from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve_calibration
 from lampe_eval.cli import main
 from lampe_eval.engine.local import LocalEngine
-from lampe_eval.methods import parse
-from lampe_eval.report.scores import scores
+from lampe_eval.method_specs import parse_methods
+from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.store import Store
 
 SMALL = (
     *("--window", "64", "--lengths", "64,128,256", "--held-out", "96,192", "--limit", "2"),
-    *("--mapping-lengths", "40,24,40,56", "--temperatures", "1.0,1.1,1.2"),
+    *("--mapping-lengths", "40,24,40,56", "--attention_factors", "1.0,1.1,1.2"),
 )
 
 
@@ -31,9 +31,9 @@ def _cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def _is_the_best_held_out(settings: dict[str, dict[str, float]], frame: pd.DataFrame) -> None:
     means = frame.groupby("method")["score"].mean()
-    for name, given in (("lampe", "lampe:head=8,tail=4"), ("dca", "dca")):
+    for name, given in (("lampe", "lampe:head_tokens=8,tail_tokens=4"), ("dca", "dca")):
         own = means[[label for label in means.index if label.startswith(name)]]
-        spec = parse([str(own.idxmin())])[0]
+        spec = parse_methods([str(own.idxmin())])[0]
         assert settings.get(name, {}) == spec.settings
         assert own.min() <= means[given]
 
@@ -50,23 +50,30 @@ def test_a_calibration_ends_in_a_card_that_a_run_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "cal"
-    order = ("calibrate", "--method", "lampe:head=8,tail=4,dca", *SMALL, "--output", str(folder))
+    order = (
+        "calibrate",
+        "--method",
+        "lampe:head_tokens=8,tail_tokens=4,dca",
+        *SMALL,
+        "--output",
+        str(folder),
+    )
     assert _cli(monkeypatch, *order) == 0
     said = capsys.readouterr().out
-    # 3 mapping lengths of lampe and 3 temperatures of each at 3 lengths; 3 + 2 rows at 2 lengths held out
+    # 3 mapping lengths of lampe and 3 attention_factors of each at 3 lengths; 3 + 2 rows at 2 lengths held out
     assert "37 cells of 2 samples" in said
 
     table = pd.read_csv(folder / "calibration.csv")
-    assert set(table["setting"]) == {"mapping_length", "temperature"}
+    assert set(table["setting"]) == {"mapping_length", "attention_factor"}
     assert len(table) == 27
     assert table["score"].between(1, 100).all()
     assert all(
         (folder / name).stat().st_size
-        for name in ("lampe-mapping_length.png", "dca-temperature.png")
+        for name in ("lampe-mapping_length.png", "dca-attention_factor.png")
     )
 
     card = yaml.safe_load((folder / "pocket-calibrated.yaml").read_text())
-    source = models.find(str(folder / "pocket-calibrated.yaml"))
+    source = models.find_model(str(folder / "pocket-calibrated.yaml"))
     assert (source.name, source.geometry.window) == ("pocket-calibrated", 64)
 
     held_out = Store(folder / "held-out")
@@ -107,11 +114,11 @@ def test_needles_can_be_what_is_fitted_by(tmp_path: Path, monkeypatch: pytest.Mo
         "--bench",
         "niah/single",
         "--sweep",
-        "temperature",
+        "attention_factor",
         "--lengths",
         "128,192,320",
     )
-    grid = ("--temperatures", "0.3,1.0", "--held-out", "256", "--limit", "2")
+    grid = ("--attention_factors", "0.3,1.0", "--held-out", "256", "--limit", "2")
     assert _cli(monkeypatch, *order, *grid, "--output", str(tmp_path)) == 0
     table = pd.read_csv(tmp_path / "calibration.csv")
     for _, at in table.groupby("length"):
@@ -124,7 +131,7 @@ def test_what_a_card_says_of_temperature_does_not_reach_a_sweep(
 ) -> None:
     card = tmp_path / "grown.yaml"
     card.write_text(
-        "path: pocket\nwindow: 64\nsettings: {dca: {temperature: 1.0, temperature_rate: 0.3}}\n"
+        "path: pocket\nwindow: 64\nsettings: {dca: {attention_factor: 1.0, attention_factor_rate: 0.3}}\n"
     )
     order = (
         "calibrate",
@@ -137,11 +144,11 @@ def test_what_a_card_says_of_temperature_does_not_reach_a_sweep(
         str(tmp_path / "cal"),
     )
     assert _cli(monkeypatch, *order) == 0
-    frame = scores(Store(tmp_path / "cal" / "temperature"))
-    assert set(zip(frame["method"], frame["temperature"], strict=True)) == {
-        ("dca:temperature=1.0,temperature_rate=0", "none"),
-        ("dca:temperature=1.1,temperature_rate=0", "1.1000"),
-        ("dca:temperature=1.2,temperature_rate=0", "1.2000"),
+    frame = run_scores(Store(tmp_path / "cal" / "attention_factor"))
+    assert set(zip(frame["method"], frame["attention_factor"], strict=True)) == {
+        ("dca:attention_factor=1.0,attention_factor_rate=0", "none"),
+        ("dca:attention_factor=1.1,attention_factor_rate=0", "1.1000"),
+        ("dca:attention_factor=1.2,attention_factor_rate=0", "1.2000"),
     }
 
 
@@ -160,20 +167,20 @@ def test_scores_that_are_no_numbers_are_not_fitted(
         (("--method", "yarn"), "yarn: only a method of positions, alone, has something to fit"),
         (("--method", "lampe+yarn"), "lampe+yarn: only a method of positions, alone"),
         (
-            ("--method", "dca:temperature=1.1,temperature_rate=0.1"),
-            "temperature is what is to be fitted",
+            ("--method", "dca:attention_factor=1.1,attention_factor_rate=0.1"),
+            "attention_factor is what is to be fitted",
         ),
         (
             ("--method", "lampe:slope=1.0,intercept=0.0,ceiling=99.0"),
             "slope is what is to be fitted",
         ),
-        (("--temperatures", "1.1"), "one value is no sweep"),
+        (("--attention_factors", "1.1"), "one value is no sweep"),
         (("--mapping-lengths", "100,100"), "one value is no sweep"),
         (("--mapping-lengths", "100,256"), "256 positions do not fit a window of 256"),
         (("--lengths", "100,512,1k"), "do not fit a window of 256 and 100 tokens"),
         (
-            ("--sweep", "temperature", "--lengths", "64,128,200"),
-            "temperature grows beyond the window",
+            ("--sweep", "attention_factor", "--lengths", "64,128,200"),
+            "attention_factor grows beyond the window",
         ),
         (("--method", "dca", "--sweep", "mapping_length"), "dca has no mapping length"),
         (("--method", "lampe:mapping_length=64"), "mapping_length is what is to be fitted"),
@@ -181,8 +188,8 @@ def test_scores_that_are_no_numbers_are_not_fitted(
         (("--bench", "niah"), "one task as --bench"),
         (("--lengths", "256,512"), "three lengths or more"),
         (("--sweep", "head"), "--sweep: "),
-        (("--temperatures", "0,1"), "--temperatures: "),
-        (("--temperatures", "warm"), "--temperatures: "),
+        (("--attention_factors", "0,1"), "--attention_factors: "),
+        (("--attention_factors", "warm"), "--attention_factors: "),
         (("--mapping-lengths", "20,100"), "mapping_length=20 must exceed"),
         (("--model", "no-such.yaml"), "no-such.yaml: cannot be read"),
     ],
@@ -200,10 +207,13 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
 
 
 def test_a_folder_is_named_before_files_are_fetched_and_after_the_grids() -> None:
-    asked = {"method": "dca", "sweep": "temperature", "text": "pg19-test"}
+    asked = {"method": "dca", "sweep": "attention_factor", "text": "pg19-test"}
     grids = ("1.0,1.1", "1.0,1.2", "1.1,1.0")
     first, other, same = (
-        calibration(Order.of({**asked, "temperatures": grid})).folder for grid in grids
+        resolve_calibration(
+            CalibrationConfig.from_options({**asked, "attention_factors": grid})
+        ).folder
+        for grid in grids
     )
     assert first == same != other
 

@@ -183,8 +183,8 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--lengths", "30"], "niah at length 30"),
         (["run", "--limit", "many"], "Invalid value for '--limit'"),
         (
-            ["run", "--method", "lampe:head=9999", "--lengths", "512"],
-            "method 'lampe:head=9999' at length 512",
+            ["run", "--method", "lampe:head_tokens=9999", "--lengths", "512"],
+            "method 'lampe:head_tokens=9999' at length 512",
         ),
         (
             ["run", "--haystack", "/none.txt", "--lengths", "256"],
@@ -239,8 +239,8 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
         (["show", "plan", "--method", "pi,ntk"], "--method: one method at a time, got 'pi,ntk'"),
         (
-            ["calibrate", "--temperatures", "1,hot"],
-            "--temperatures: 'hot' is not a number such as 1.12",
+            ["calibrate", "--attention_factors", "1,hot"],
+            "--attention_factors: 'hot' is not a number such as 1.12",
         ),
         (
             ["suggest", "--length", "3x"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.commands.progress import Lines
+from lampe_eval.commands.progress_display import Lines
 from lampe_eval.plan import prepare
 from lampe_eval.running.runner import run
 from lampe_eval.store import Cell, Store
@@ -17,7 +17,7 @@ COMMITTED = Path(__file__).parents[2] / "results" / "pocket"
 def test_a_part_of_the_reference_run_is_reproduced(task: str, tmp_path: Path) -> None:
     """Answers to the letter, losses to what another processor rounds otherwise."""
     part = {"method": "original,yarn,dca,lampe", "bench": task, "lengths": "512", "limit": 2}
-    again = run(prepare(Suite.of({**part, "output": tmp_path / "run"})), Lines())
+    again = run(prepare(Suite.from_options({**part, "output": tmp_path / "run"})), Lines())
     for cell in again.cells():
         committed = {row["id"]: row for row in Store(COMMITTED).rows(cell)}
         rows = again.rows(cell)

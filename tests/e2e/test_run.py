@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lampe_eval.store import writing
+from lampe_eval.store import lock_for_writing
 from tests.e2e.torture import torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
 SMALL = [
     "--method",
-    "original,lampe,lampe:temperature=none",
+    "original,lampe,lampe:attention_factor=none",
     "--bench",
     "niah/multikey,ppl",
     "--lengths",
@@ -52,7 +52,10 @@ def test_the_table_has_methods_down_and_lengths_across(finished: tuple[Path, str
 def test_everything_is_on_disk(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     run = yaml.safe_load((folder / "run.yaml").read_text())
-    assert run["config"]["methods"]["lampe:temperature=none"]["pocket"]["temperature"] == "none"
+    assert (
+        run["config"]["methods"]["lampe:attention_factor=none"]["pocket"]["attention_factor"]
+        == "none"
+    )
     assert [environment["transformers"] for environment in run["environments"]]
     scores = _table(folder / "scores.csv")
     assert len(scores) == 3 * 2 * 2
@@ -62,7 +65,7 @@ def test_everything_is_on_disk(finished: tuple[Path, str]) -> None:
     }  # fmt: skip
     wide = _table(folder / "table.csv")
     assert {"256", "512", "256 stderr", "512 stderr"} < set(wide[0])
-    assert (folder / "table.md").read_text().count("| lampe:temperature=none |") == 2
+    assert (folder / "table.md").read_text().count("| lampe:attention_factor=none |") == 2
     (samples,) = folder.glob("samples/pocket/lampe/niah/multikey.jsonl")
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     assert len(rows) == 8
@@ -130,7 +133,7 @@ def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
 
 def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    with writing(folder):
+    with lock_for_writing(folder):
         refused = _run(*LIMITED, "--output", str(folder))
     assert refused.returncode == 2
     assert f"another run is writing here: process {os.getpid()} on " in refused.stderr

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import lampe
 from lampe.attention import blockwise
-from lampe.attention.partial import Partial
-from lampe.mapping import PUBLISHED
+from lampe.attention.partial_attention import PartialAttention
+from lampe.mapping_length import PUBLISHED_CURVES
 from lampe.methods import method_of
-from lampe.methods.released import Float32Floor
+from lampe.methods.lampe_release import Float32Floor
 
 ROOT = Path(os.environ.get("LAMPE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 SCALED = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
@@ -59,15 +59,17 @@ def _method(case: dict[str, Any]) -> lampe.Method:
             return method_of("yarn", **{key: params[key] for key in SCALED if key in params})
         case "selfextend":
             shift = "integer" if params["upstream_file"] == "Llama_4_40.py" else "fractional"
-            temperature = "none" if params["scale_base"] < 0 else "logn"
+            attention_factor = "none" if params["scale_base"] < 0 else "logn"
             sizes = {key: params[key] for key in ("group_size", "window_size")}
-            return method_of("selfextend", shift=shift, temperature=temperature, **sizes)
+            return method_of("selfextend", shift=shift, attention_factor=attention_factor, **sizes)
         case (
             "dca"
         ):  # "verbatim" and "fp32merge" differ in rounding alone: see the test of the merge below
             sizes = {key: params[key] for key in ("pretraining_length", "local_window")}
-            temperature = "none" if params["variant"] == "fp32merge_nomscale" else "released"
-            return method_of("chunkllama", variant="reference", temperature=temperature, **sizes)
+            attention_factor = "none" if params["variant"] == "fp32merge_nomscale" else "released"
+            return method_of(
+                "chunkllama", variant="reference", attention_factor=attention_factor, **sizes
+            )
         case "rerope":
             return method_of("rerope", window_size=params["window"])
         case "leakyrerope":
@@ -82,13 +84,16 @@ def _method(case: dict[str, Any]) -> lampe.Method:
         case "lampe3" | "lampe2":
             variant = "reference" if case["method"] == "lampe3" else "sw-map"
             sizes = {
-                "head": params["head"],
-                "tail": params["tail"],
+                "head_tokens": params["head"],
+                "tail_tokens": params["tail"],
                 "mapping_length": params["use_length"],
             }
             nodup = "-nodup" if params["variant"] == "nodup" else ""
             return method_of(
-                "lampe", variant=f"{variant}{nodup}", temperature=params["scale_factor"], **sizes
+                "lampe",
+                variant=f"{variant}{nodup}",
+                attention_factor=params["scale_factor"],
+                **sizes,
             )
     raise AssertionError(f"no method for {case['id']}")
 
@@ -116,11 +121,11 @@ def test_chunkllama_differs_by_the_rounding_of_its_merge(
     case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounded as released, far below the 2e-2 by which these cases differ; a weight may fall to the other side."""
-    monkeypatch.setattr(blockwise, "merge", _merge_in_bfloat16)
+    monkeypatch.setattr(blockwise, "merge_partials", _merge_in_bfloat16)
     _judge(case, 2e-3)
 
 
-def _merge_in_bfloat16(parts: Iterable[Partial]) -> torch.Tensor:
+def _merge_in_bfloat16(parts: Iterable[PartialAttention]) -> torch.Tensor:
     """The release's merge: of a prompt the weights of the parts are rounded, of a generated token they are not."""
     outs, lses = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
     weights = lses.softmax(0)
@@ -173,4 +178,4 @@ def test_length_curves_are_the_releases() -> None:
     rows = json.loads((ROOT / "cases" / "lampe_remap_uselen.json").read_text())["rows"]
     assert rows
     for row in rows:
-        assert PUBLISHED[row["model_name"]](row["ctx_len"]) == row["use_length"], row
+        assert PUBLISHED_CURVES[row["model_name"]](row["ctx_len"]) == row["use_length"], row

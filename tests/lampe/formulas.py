@@ -51,26 +51,34 @@ def chunkllama(i: int, j: int, n: int, pretraining_length: int, local_window: in
 
 
 def lampe(
-    i: int, j: int, n: int, mapping_length: int, head: int, tail: int, variant: str = "continuous"
+    i: int,
+    j: int,
+    n: int,
+    mapping_length: int,
+    head_tokens: int,
+    tail_tokens: int,
+    variant: str = "continuous",
 ) -> Positions:
     if variant in ("reference", "reference-nodup"):
-        return _three_regions(i, j, n, head, tail, mapping_length, variant == "reference")
+        return _three_regions(
+            i, j, n, head_tokens, tail_tokens, mapping_length, variant == "reference"
+        )
     if variant in ("sw-map", "sw-map-nodup"):
-        return _two_regions(i, j, n, head, mapping_length, variant == "sw-map")
+        return _two_regions(i, j, n, head_tokens, mapping_length, variant == "sw-map")
     if variant == "reference-fixed":
-        return _repaired(i, j, n, head, tail, mapping_length)
+        return _repaired(i, j, n, head_tokens, tail_tokens, mapping_length)
     distance = i - j
-    if mapping_length >= n or distance <= head:
+    if mapping_length >= n or distance <= head_tokens:
         return [distance]
-    if distance >= n - tail:
+    if distance >= n - tail_tokens:
         return [mapping_length - n + distance]
-    slope = Fraction(mapping_length - head - tail, n - head - tail)
+    slope = Fraction(mapping_length - head_tokens - tail_tokens, n - head_tokens - tail_tokens)
     match variant:
         case "paper":
-            return [slope * (distance - head) // 1 + head]
+            return [slope * (distance - head_tokens) // 1 + head_tokens]
         case "separable":
-            return [head + slope * (i - head) // 1 - slope * j // 1]
-    return [slope * (distance - head) + head]
+            return [head_tokens + slope * (i - head_tokens) // 1 - slope * j // 1]
+    return [slope * (distance - head_tokens) + head_tokens]
 
 
 def _three_regions(

@@ -31,7 +31,7 @@ def _some(method: str, settings: dict[str, Any], length: int, rows: dict[int, st
     )
 
 
-LAMPE = {"head": 3, "tail": 2, "mapping_length": 9}
+LAMPE = {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 9}
 
 GOLDENS = [
     _whole(
@@ -150,7 +150,7 @@ GOLDENS = [
     ),
     _whole(
         "lampe",
-        {"head": 3, "tail": 2, "mapping_length": 9, "variant": "paper"},
+        {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 9, "variant": "paper"},
         """
 0
 1 0
@@ -206,7 +206,7 @@ GOLDENS = [
     ),
     _some(
         "lampe",
-        {"head": 4, "tail": 3, "mapping_length": 18, "variant": "paper"},
+        {"head_tokens": 4, "tail_tokens": 3, "mapping_length": 18, "variant": "paper"},
         32,
         {
             5: "4 4 3 2 1 0",

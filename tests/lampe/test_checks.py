@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import lampe
-from lampe.checks import TOKENS
+from lampe.patching.patch_checks import TOKENS
 from tests.lampe.tiny import llama, random_ids
 
 HALF = torch.bfloat16

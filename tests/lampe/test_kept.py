@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, LlamaForCausalLM, StaticCache
 
 import lampe
-from lampe.attention.turned import Moves, Step, Steps, Turned
-from lampe.kept import KeptKeys
+from lampe.attention.rotated_keys import DecodeStep, DecodeSteps, KeyRotations, RotatedKeys
+from lampe.caches.rotated_key_cache import RotatedKeyCache
 from lampe.methods import METHODS
 from tests.lampe.tiny import llama, random_ids
 
@@ -103,7 +103,7 @@ def test_every_method_answers_as_without_kept_keys(
     model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = _answer(model, method, meddling)
-    monkeypatch.setattr(KeptKeys, "of", lambda *inputs: None)
+    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
     torch.testing.assert_close(ours, _answer(model, method, meddling), atol=1e-5, rtol=0)
 
 
@@ -113,7 +113,7 @@ def test_no_key_is_stale_whatever_is_done_to_the_cache(
     model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = _answer(model, method, meddling)
-    monkeypatch.setattr(KeptKeys, "of", lambda *inputs: None)
+    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
     rounding = 2e-5 if "growing" in meddling else 1e-5
     torch.testing.assert_close(ours, _answer(model, method, meddling), atol=rounding, rtol=0)
 
@@ -156,7 +156,7 @@ def test_a_method_after_another_turns_the_same_cache_anew(model: LlamaForCausalL
         with lampe.patch(model, "dca") as inner, inner.prompt(PROMPT):
             ours = _step(model, tokens[:, 1:], cache)
             cache.crop(-1)
-            inner._kept = KeptKeys()
+            inner._kept = RotatedKeyCache()
             torch.testing.assert_close(ours, _step(model, tokens[:, 1:], cache), atol=1e-5, rtol=0)
         assert handle.method.name == "lampe"
 
@@ -168,14 +168,14 @@ def test_a_step_turns_the_new_key_and_one_at_each_boundary(
     model: LlamaForCausalLM, method: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned: list[int] = []
-    moves = Step.moves
+    moves = DecodeStep.moves
 
-    def spy(step: Step, held: Any) -> Any:
+    def spy(step: DecodeStep, held: Any) -> Any:
         out = moves(step, held)
         turned.append(len(out[0].index) if out[0] else 0)
         return out
 
-    monkeypatch.setattr(Step, "moves", spy)
+    monkeypatch.setattr(DecodeStep, "moves", spy)
     cache = _dynamic(model)
     with lampe.patch(model, method, check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -195,14 +195,14 @@ def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turned: list[int] = []
-    moves = Step.moves
+    moves = DecodeStep.moves
 
-    def spy(step: Step, held: Any) -> Any:
+    def spy(step: DecodeStep, held: Any) -> Any:
         out = moves(step, held)
         turned.append(len(out[0].index) if out[0] else 0)
         return out
 
-    monkeypatch.setattr(Step, "moves", spy)
+    monkeypatch.setattr(DecodeStep, "moves", spy)
     ids, tokens, pads = random_ids(PROMPT, rows=2), random_ids(8, rows=2), (0, 63)
     mask = torch.ones(2, PROMPT + 8, dtype=torch.long)
     mask[1, : pads[1]] = 0
@@ -245,14 +245,14 @@ def test_what_is_kept_goes_with_the_cache(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores: list[weakref.ref[Tensor]] = []
-    update = Turned.update
+    update = RotatedKeys.update
 
-    def spy(turned: Turned, key: Tensor, step: Step) -> Tensor:
+    def spy(turned: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
         out = update(turned, key, step)
         stores.append(weakref.ref(out))
         return out
 
-    monkeypatch.setattr(Turned, "update", spy)
+    monkeypatch.setattr(RotatedKeys, "update", spy)
     cache = _dynamic(model)
     with lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -275,16 +275,16 @@ def test_a_growing_cache_turns_its_own_keys_and_moves_them_once_a_chunk(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spots: list[int] = []
-    update = Turned.update
+    update = RotatedKeys.update
 
-    def spy(turned: Turned, key: Tensor, step: Step) -> Tensor:
+    def spy(turned: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
         out = update(turned, key, step)
         assert out is key
         spots.append(out.data_ptr())
         return out
 
-    monkeypatch.setattr(Turned, "update", spy)
-    monkeypatch.setattr(lampe.cache, "CHUNK", 8)
+    monkeypatch.setattr(RotatedKeys, "update", spy)
+    monkeypatch.setattr(lampe.caches.growing_cache, "GROWTH_TOKENS", 8)
     cache = lampe.growing_cache(model)
     with lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -359,24 +359,24 @@ def test_a_step_that_fails_leaves_keys_as_they_were(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(2)
-    turn = Moves.turn
+    turn = KeyRotations.turn
     failing = iter([False, True, False, False, False, False])
 
-    def sometimes(moves: Moves, *inputs: Any) -> None:
+    def sometimes(moves: KeyRotations, *inputs: Any) -> None:
         if next(failing):
             raise MemoryError
         turn(moves, *inputs)
 
     with lampe.patch(model, "lampe", check=False):
         cache = _read(model, ids, lampe.growing_cache(model))
-        monkeypatch.setattr(Moves, "turn", sometimes)
+        monkeypatch.setattr(KeyRotations, "turn", sometimes)
         with pytest.raises(MemoryError):
             _step(model, tokens[:, :1], cache)
         cache.layers[0].crop(-1)
         cache.layers[1].crop(-1)
         ours = _step(model, tokens[:, :1], cache)
         plain = _read(model, ids, _dynamic(model))
-        monkeypatch.setattr(Moves, "turn", turn)
+        monkeypatch.setattr(KeyRotations, "turn", turn)
         torch.testing.assert_close(ours, _step(model, tokens[:, :1], plain), atol=1e-5, rtol=0)
 
 
@@ -393,7 +393,7 @@ def test_who_has_keys_of_a_growing_cache_keeps_them(model: LlamaForCausalLM) -> 
 
 def test_a_step_is_of_one_device() -> None:
     steps, encoding = (
-        Steps(),
+        DecodeSteps(),
         lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT),
     )
     here, there = (steps.of(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
@@ -403,7 +403,7 @@ def test_a_step_is_of_one_device() -> None:
 
 def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
     """Each row is at a token of its own."""
-    steps, method = Steps(), lampe.method_of("lampe")
+    steps, method = DecodeSteps(), lampe.method_of("lampe")
     rows = [
         (method.encode(lampe.Geometry(window=64, head_dim=16), length), length)
         for length in (100, 120, 150)

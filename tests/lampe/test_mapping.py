@@ -5,7 +5,7 @@ import math
 import pytest
 
 import lampe
-from lampe.mapping import PUBLISHED, effective
+from lampe.mapping_length import PUBLISHED_CURVES, effective_mapping_length
 from lampe.methods import method_of
 
 LENGTHS = (4096, 8191, 8192, 12288, 16384, 25600, 32768, 65536, 131072)
@@ -19,7 +19,7 @@ TABLE = {
 
 @pytest.mark.parametrize("curve", TABLE)
 def test_published_curves(curve: str) -> None:
-    assert tuple(PUBLISHED[curve](length) for length in LENGTHS) == TABLE[curve]
+    assert tuple(PUBLISHED_CURVES[curve](length) for length in LENGTHS) == TABLE[curve]
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,15 @@ def test_effective_length_is_what_the_release_reaches(
     length: int, last: int, head: int, run: int, mapping: int
 ) -> None:
     """``run`` is the tail as the release rounds it, so that both count the same positions."""
-    assert effective(last, length=length, head=head, tail=run) == mapping
+    assert (
+        effective_mapping_length(last, length=length, head_tokens=head, tail_tokens=run) == mapping
+    )
 
 
 def test_a_curve_carries_over_in_units_of_the_window() -> None:
-    small = PUBLISHED["llama3"].in_units_of(256)
+    small = PUBLISHED_CURVES["llama3"].in_units_of(256)
     for length in (256, 512, 1024, 4096):
-        assert small(length) == pytest.approx(PUBLISHED["llama3"](32 * length) / 32, abs=1)
+        assert small(length) == pytest.approx(PUBLISHED_CURVES["llama3"](32 * length) / 32, abs=1)
 
 
 def test_default_mapping_length_is_llama3s_at_llama3s_window() -> None:
@@ -51,13 +53,13 @@ def test_default_mapping_length_is_llama3s_at_llama3s_window() -> None:
 def test_mapping_length_stays_between_its_ends_and_the_window(length: int) -> None:
     method = method_of("lampe").resolved(lampe.Geometry(window=256), length)
     settings = method.settings
-    assert settings["head"] + settings["tail"] < settings["mapping_length"] < 256
+    assert settings["head_tokens"] + settings["tail_tokens"] < settings["mapping_length"] < 256
 
 
 @pytest.mark.parametrize("length", [1230, 1300, 1500])
 def test_a_prompt_that_the_curve_reaches_keeps_true_distances(length: int) -> None:
     llama3 = lampe.Geometry(window=8192)
-    assert method_of("lampe", curve="llama3").encode(llama3, length).plan == lampe.PLAIN
+    assert method_of("lampe", curve="llama3").encode(llama3, length).plan == lampe.IDENTITY_PLAN
 
 
 def test_a_curve_of_the_models_own_gives_the_mapping_length_itself() -> None:

@@ -1,4 +1,4 @@
-"""Methods as dataclasses: settings, errors, composition, temperature."""
+"""Methods as dataclasses: settings, errors, composition, attention_factor."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lampe
+from lampe.attention_factor import STRING_FACTOR
 from lampe.methods import METHODS, method_of
-from lampe.temperature import STRING_FACTOR
 
 SMALL = lampe.Geometry(window=256, head_dim=64)
 INDEX = [name for name, method in METHODS.items() if issubclass(method, lampe.IndexMethod)]
@@ -39,7 +39,7 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("lampe:head=3", {}, "settings are arguments of their own"),
+        ("lampe:head_tokens=3", {}, "settings are arguments of their own"),
         ("lamp", {}, "unknown method 'lamp' .did you mean 'lampe'"),
         ("yam", {}, "unknown method 'yam' .did you mean 'yarn'"),
         (
@@ -47,13 +47,13 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
             {"maping_length": 3},
             "unknown setting of lampe 'maping_length' .did you mean 'mapping_length'",
         ),
-        ("lampe", {"head": "many"}, "head must be of type int, got 'many'"),
-        ("lampe", {"head": True}, "head must be of type int, got True"),
+        ("lampe", {"head_tokens": "many"}, "head_tokens must be of type int, got 'many'"),
+        ("lampe", {"head_tokens": True}, "head_tokens must be of type int, got True"),
         ("yarn", {"truncate": 1}, "truncate must be of type bool, got 1"),
         (
             "lampe",
-            {"mapping_length": 40, "head": 32, "tail": 8},
-            "mapping_length=40 must exceed head=32 plus tail=8",
+            {"mapping_length": 40, "head_tokens": 32, "tail_tokens": 8},
+            "mapping_length=40 must exceed head_tokens=32 plus tail_tokens=8",
         ),
         (
             "lampe",
@@ -90,15 +90,19 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
             {"slope": 0.1, "intercept": 1.0, "ceiling": math.inf},
             "ceiling=inf must be positive and finite",
         ),
-        ("dca", {"temperature_rate": 0.1}, "temperature_rate=0.1 grows from a number"),
-        ("dca", {"temperature_rate": -2, "temperature": 1.0}, "leaves no positive temperature"),
+        ("dca", {"attention_factor_rate": 0.1}, "attention_factor_rate=0.1 grows from a number"),
+        (
+            "dca",
+            {"attention_factor_rate": -2, "attention_factor": 1.0},
+            "leaves no positive attention_factor",
+        ),
         ("lampe", {"variant": "papr"}, "unknown variant of lampe 'papr' .did you mean 'paper'"),
         ("pi", {"factor": -2}, "factor=-2 must be positive"),
         ("pi", {"factor": 0}, "factor=0 must be positive"),
         ("ntk", {"factor": math.nan}, "factor=nan must be positive"),
         ("rerope", {"window_size": 0}, "window_size=0 must be positive"),
         ("lampe", {"mapping_length": 0}, "mapping_length=0 must exceed"),
-        ("dca", {"temperature": math.inf}, "temperature=inf is neither"),
+        ("dca", {"attention_factor": math.inf}, "attention_factor=inf is neither"),
         ("lampe+dca", {}, r"lampe.dca: compose a method of positions with one of frequencies"),
         ("yarn+pi", {}, r"yarn.pi: compose a method of positions"),
         ("lampe+", {}, "unknown method ''"),
@@ -109,10 +113,10 @@ def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
         ("chunkllama", {"local_window": 200}, "local_window=200 must lie between 0 and 192"),
         (
             "dca",
-            {"temperature": "warm"},
-            "temperature='warm' is neither a positive number nor one of",
+            {"attention_factor": "warm"},
+            "attention_factor='warm' is neither a positive number nor one of",
         ),
-        ("dca", {"temperature": -1}, "temperature=-1 is neither"),
+        ("dca", {"attention_factor": -1}, "attention_factor=-1 is neither"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -142,23 +146,26 @@ def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("none", lampe.Temperature()),
-        (1.2, lampe.Temperature(1.2)),
-        ("logn", lampe.Temperature(logn_base=256)),
-        ("yarn", lampe.Temperature(0.1 * math.log(4) + 1)),
+        ("none", lampe.AttentionFactor()),
+        (1.2, lampe.AttentionFactor(1.2)),
+        ("logn", lampe.AttentionFactor(logn_base=256)),
+        ("yarn", lampe.AttentionFactor(0.1 * math.log(4) + 1)),
     ],
 )
 def test_every_index_method_takes_a_temperature(
-    name: str, setting: str | float, expected: lampe.Temperature
+    name: str, setting: str | float, expected: lampe.AttentionFactor
 ) -> None:
-    assert method_of(name, temperature=setting).encode(SMALL, 1024).temperature == expected
+    assert (
+        method_of(name, attention_factor=setting).encode(SMALL, 1024).attention_factor == expected
+    )
 
 
 @pytest.mark.parametrize("name", INDEX)
 def test_a_temperature_can_grow_with_the_length(name: str) -> None:
-    method = method_of(name, temperature=1.1, temperature_rate=0.2)
+    method = method_of(name, attention_factor=1.1, attention_factor_rate=0.2)
     squares = [
-        method.encode(SMALL, length).temperature.factor ** 2 for length in (64, 256, 1024, 4096)
+        method.encode(SMALL, length).attention_factor.factor ** 2
+        for length in (64, 256, 1024, 4096)
     ]
     assert squares == pytest.approx(
         [1.21, 1.21, 1.21 + 0.2 * math.log(4), 1.21 + 0.2 * math.log(16)]
@@ -168,22 +175,22 @@ def test_a_temperature_can_grow_with_the_length(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("original", lampe.Temperature()),
-        ("selfextend", lampe.Temperature()),
-        ("dca", lampe.Temperature()),
-        ("chunkllama", lampe.Temperature(1 + 0.05 * math.log(4))),
-        ("rerope", lampe.Temperature(logn_base=256)),
-        ("leaky-rerope", lampe.Temperature(logn_base=256)),
-        ("string", lampe.Temperature(STRING_FACTOR)),
-        ("lampe", lampe.Temperature(STRING_FACTOR)),
+        ("original", lampe.AttentionFactor()),
+        ("selfextend", lampe.AttentionFactor()),
+        ("dca", lampe.AttentionFactor()),
+        ("chunkllama", lampe.AttentionFactor(1 + 0.05 * math.log(4))),
+        ("rerope", lampe.AttentionFactor(logn_base=256)),
+        ("leaky-rerope", lampe.AttentionFactor(logn_base=256)),
+        ("string", lampe.AttentionFactor(STRING_FACTOR)),
+        ("lampe", lampe.AttentionFactor(STRING_FACTOR)),
     ],
 )
-def test_released_temperatures(name: str, expected: lampe.Temperature) -> None:
-    assert method_of(name).encode(SMALL, 1024).temperature == expected
+def test_released_temperatures(name: str, expected: lampe.AttentionFactor) -> None:
+    assert method_of(name).encode(SMALL, 1024).attention_factor == expected
 
 
 def test_logn_scales_only_beyond_its_base() -> None:
-    scale = lampe.Temperature(logn_base=256).query_scale(torch.tensor([0, 255, 65535]))
+    scale = lampe.AttentionFactor(logn_base=256).query_scale(torch.tensor([0, 255, 65535]))
     assert scale is not None
     assert scale.tolist() == pytest.approx([1, 1, 2])
 
@@ -191,16 +198,18 @@ def test_logn_scales_only_beyond_its_base() -> None:
 def test_composition_takes_plan_and_temperature_of_one_and_rope_of_the_other() -> None:
     both = method_of("lampe+yarn", mapping_length=128).encode(SMALL, 1024)
     assert both.plan == method_of("lampe", mapping_length=128).encode(SMALL, 1024).plan
-    assert both.temperature == method_of("lampe").encode(SMALL, 1024).temperature
+    assert both.attention_factor == method_of("lampe").encode(SMALL, 1024).attention_factor
     assert both.rope == method_of("yarn").encode(SMALL, 1024).rope
 
 
 def test_sharpness_counts_the_scaling_of_the_rope() -> None:
     yarn = method_of("yarn", factor=4).encode(SMALL, 1024)
-    assert yarn.temperature == lampe.Temperature()
-    assert yarn.sharpness.factor == pytest.approx(0.1 * math.log(4) + 1)
-    both = method_of("lampe+yarn", temperature=1.1).encode(SMALL, 1024)
-    assert both.sharpness.factor == pytest.approx(1.1 * yarn.sharpness.factor)
+    assert yarn.attention_factor == lampe.AttentionFactor()
+    assert yarn.effective_attention_factor.factor == pytest.approx(0.1 * math.log(4) + 1)
+    both = method_of("lampe+yarn", attention_factor=1.1).encode(SMALL, 1024)
+    assert both.effective_attention_factor.factor == pytest.approx(
+        1.1 * yarn.effective_attention_factor.factor
+    )
 
 
 def test_composed_in_python() -> None:

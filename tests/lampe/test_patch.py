@@ -176,7 +176,7 @@ def test_a_static_cache_answers_as_a_dynamic_one(model: LlamaForCausalLM) -> Non
 def test_a_method_moves_long_prompts_only(model: LlamaForCausalLM) -> None:
     short, long = random_ids(5), random_ids(200)
     before_short, before_long = model(short).logits, model(long).logits
-    with lampe.patch(model, "lampe", temperature="none"):
+    with lampe.patch(model, "lampe", attention_factor="none"):
         torch.testing.assert_close(model(short).logits, before_short, atol=1e-5, rtol=0)
         assert float((model(long).logits - before_long).abs().max()) > 0.1
 
@@ -323,8 +323,8 @@ def test_padded_rows_of_a_model_with_sliding_windows_equal_each_row_alone(side: 
 
 
 def test_settings_go_with_a_name(model: LlamaForCausalLM) -> None:
-    with pytest.raises(lampe.BadSetting, match=r"settings .head. go with a method's name"):
-        lampe.patch(model, method_of("lampe"), head=3)
+    with pytest.raises(lampe.BadSetting, match=r"settings .head_tokens. go with a method's name"):
+        lampe.patch(model, method_of("lampe"), head_tokens=3)
 
 
 def test_packed_sequences_are_refused(model: LlamaForCausalLM) -> None:
@@ -455,7 +455,7 @@ def test_a_refused_patch_leaves_the_model_as_it_was(model: LlamaForCausalLM) -> 
     ids = random_ids(50)
     before = model(ids).logits
     with pytest.raises(lampe.BadSetting):
-        lampe.patch(model, "lampe", head=-1, mapping_length=5)
+        lampe.patch(model, "lampe", head_tokens=-1, mapping_length=5)
     assert torch.equal(model(ids).logits, before)
 
 

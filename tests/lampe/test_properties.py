@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lampe
 from lampe.attention import BACKENDS
-from lampe.mapping import PUBLISHED
+from lampe.mapping_length import PUBLISHED_CURVES
 from lampe.methods import METHODS, method_of
 from tests.lampe.formulas import FORMULAS
 
@@ -40,7 +40,12 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
             head, tail = draw(SMALL), draw(SMALL)
             least = 1 if variant.startswith(("reference", "sw-map")) else head + tail + 1
             mapping = draw(st.integers(least, least + 30))
-            return {"head": head, "tail": tail, "mapping_length": mapping, "variant": variant}
+            return {
+                "head_tokens": head,
+                "tail_tokens": tail,
+                "mapping_length": mapping,
+                "variant": variant,
+            }
         case "selfextend":
             shift = draw(st.sampled_from(["integer", "fractional"]))
             return {"group_size": draw(SMALL), "window_size": draw(SMALL), "shift": shift}
@@ -72,7 +77,7 @@ def _encoding(method: lampe.Method, prompt: int, query: int | None = None) -> la
         if query is None or query < prompt:
             return encoding
         return dataclasses.replace(
-            encoding, plan=method.answering(GEOMETRY, prompt, query + 1) or encoding.plan
+            encoding, plan=method.decode_plan(GEOMETRY, prompt, query + 1) or encoding.plan
         )
     except lampe.BadSetting:
         assume(False)
@@ -162,7 +167,7 @@ def test_positions_never_fall_with_distance_nor_leap(
 def test_lampe_ends_where_its_pieces_do(data: st.DataObject, length: int) -> None:
     """The head ends at s1, the tail begins at m - s2, the last is m - 1; variants differ by one at most."""
     chosen = data.draw(hyper_parameters("lampe continuous"))
-    head, tail, mapping = chosen["head"], chosen["tail"], chosen["mapping_length"]
+    head, tail, mapping = chosen["head_tokens"], chosen["tail_tokens"], chosen["mapping_length"]
     assume(length > mapping)
     rows = {
         variant: method_of("lampe", **{**chosen, "variant": variant})
@@ -186,7 +191,7 @@ IDENTITIES: dict[str, Any] = {
     "leaky-rerope": st.fixed_dictionaries({"factor": st.just(1), "window_size": SMALL}),
     "string": SMALL.map(lambda shift: {"shift": shift, "local": shift}),
     "lampe": st.tuples(SMALL, SMALL).map(
-        lambda ends: {"head": ends[0], "tail": ends[1], "mapping_length": 60}
+        lambda ends: {"head_tokens": ends[0], "tail_tokens": ends[1], "mapping_length": 60}
     ),
     "rerope": st.just({"window_size": 60}),
     "dca": st.just({"chunk_size": 60, "cap": 70}),
@@ -249,34 +254,34 @@ def test_a_temperature_multiplies_logits_by_its_square(
     backend: str, name: str, length: int, factor: float
 ) -> None:
     cold, warm = (
-        method_of(name, temperature=setting).encode(GEOMETRY, length)
+        method_of(name, attention_factor=setting).encode(GEOMETRY, length)
         for setting in ("none", factor)
     )
-    assert dataclasses.replace(warm, temperature=lampe.Temperature()) == cold
+    assert dataclasses.replace(warm, attention_factor=lampe.AttentionFactor()) == cold
     ours = BACKENDS[backend](*_inputs(length), warm, scale=0.35)
     torch.testing.assert_close(
         ours, BACKENDS[backend](*_inputs(length), cold, scale=0.35 * factor**2), atol=5e-5, rtol=0
     )
 
 
-@pytest.mark.parametrize("curve", PUBLISHED)
+@pytest.mark.parametrize("curve", PUBLISHED_CURVES)
 @EXAMPLES
 @given(length=st.integers(1, 1_000_000), more=st.integers(0, 100_000))
 def test_a_curve_rises_to_its_ceiling(curve: str, length: int, more: int) -> None:
     """But for the release's rule for short prompts, a constant."""
-    sigmoid = dataclasses.replace(PUBLISHED[curve], short_below=0)
+    sigmoid = dataclasses.replace(PUBLISHED_CURVES[curve], short_below=0)
     assert 0 <= sigmoid(length) <= sigmoid(length + more) <= sigmoid.ceiling
-    assert PUBLISHED[curve](length) in (sigmoid(length), PUBLISHED[curve].short)
+    assert PUBLISHED_CURVES[curve](length) in (sigmoid(length), PUBLISHED_CURVES[curve].short)
 
 
-@pytest.mark.parametrize("curve", PUBLISHED)
+@pytest.mark.parametrize("curve", PUBLISHED_CURVES)
 @EXAMPLES
 @given(length=st.integers(1, 1_000_000), times=st.integers(1, 64))
 def test_a_curve_in_units_of_a_window_is_the_same_curve(
     curve: str, length: int, times: int
 ) -> None:
     """To the floor of a position, which is as many positions of the larger window."""
-    own = PUBLISHED[curve]
+    own = PUBLISHED_CURVES[curve]
     larger = own.in_units_of(own.window * times)
     assert 0 <= larger(length * times) - own(length) * times < times + 1
     assert larger.in_units_of(own.window)(length) == pytest.approx(own(length), abs=1)

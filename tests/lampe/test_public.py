@@ -5,9 +5,9 @@ import lampe
 
 def test_public_names() -> None:
     assert set(lampe.__all__) == {
-        "AUTO", "BACKENDS", "METHODS", "PLAIN", "PUBLISHED", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
+        "AUTO", "BACKENDS", "METHODS", "IDENTITY_PLAN", "PUBLISHED_CURVES", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
         "IndexMethod", "LampeError", "Method", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
-        "Sigmoid", "Temperature", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
+        "Sigmoid", "AttentionFactor", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
         "method_of", "patch", "unpatch",
     }  # fmt: skip
     assert all(hasattr(lampe, name) for name in lampe.__all__)

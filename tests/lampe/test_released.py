@@ -13,11 +13,11 @@ import lampe
 from lampe.attention import BACKENDS
 from lampe.errors import BadSetting
 from lampe.methods import method_of
-from lampe.methods.released import Float32Floor, Release
+from lampe.methods.lampe_release import Float32Floor, Release
 from tests.lampe.tiny import llama, random_ids
 
-SMALL = {"head": 4, "tail": 3, "mapping_length": 12}
-FIXED = {"head": 3, "tail": 2, "mapping_length": 6, "variant": "reference-fixed"}
+SMALL = {"head_tokens": 4, "tail_tokens": 3, "mapping_length": 12}
+FIXED = {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 6, "variant": "reference-fixed"}
 GEOMETRY = lampe.Geometry(window=64, head_dim=16)
 
 THREE_REGIONS = """
@@ -148,14 +148,14 @@ def test_two_regions() -> None:
     plan = method.encode(GEOMETRY, 32).plan
     assert plan.largest(32) == 14
     assert sum("|" in cell for cell in " ".join(_matrix(plan, 32)).split()) == 28
-    answer = method.answering(GEOMETRY, 32, 33)
+    answer = method.decode_plan(GEOMETRY, 32, 33)
     assert answer is not None
     assert _row(answer, 32) == TWO_REGIONS_FIRST
 
 
 @pytest.mark.parametrize("generated", DRIFTING)
 def test_answers_of_three_regions_drift(generated: int) -> None:
-    answer = method_of("lampe", variant="reference", **SMALL).answering(
+    answer = method_of("lampe", variant="reference", **SMALL).decode_plan(
         GEOMETRY, 32, 32 + generated
     )
     assert answer is not None
@@ -167,7 +167,7 @@ def test_the_repaired_release() -> None:
     plan = method.encode(GEOMETRY, 16).plan
     assert _matrix(plan, 16) == FIXED_ROWS.strip().splitlines()
     for generated, row in FIXED_ANSWERS.items():
-        assert method.answering(GEOMETRY, 16, 16 + generated) is None
+        assert method.decode_plan(GEOMETRY, 16, 16 + generated) is None
         assert _row(plan, 15 + generated) == row
 
 
@@ -180,14 +180,20 @@ def test_floors_are_those_of_float32() -> None:
 
 
 def test_short_prompts_keep_true_distances() -> None:
-    assert method_of("lampe", variant="reference", **SMALL).encode(GEOMETRY, 7).plan == lampe.PLAIN
-    assert method_of("lampe", variant="sw-map", **SMALL).encode(GEOMETRY, 4).plan == lampe.PLAIN
+    assert (
+        method_of("lampe", variant="reference", **SMALL).encode(GEOMETRY, 7).plan
+        == lampe.IDENTITY_PLAN
+    )
+    assert (
+        method_of("lampe", variant="sw-map", **SMALL).encode(GEOMETRY, 4).plan
+        == lampe.IDENTITY_PLAN
+    )
 
 
 @pytest.mark.parametrize(
     ("variant", "length", "stop", "message"),
     [
-        ("reference", 32, 37, "breaks after head=4 generated tokens"),
+        ("reference", 32, 37, "breaks after head_tokens=4 generated tokens"),
         ("sw-map", 4, 5, "cannot answer a prompt of 4 tokens"),
     ],
 )
@@ -195,11 +201,17 @@ def test_where_the_release_breaks_we_refuse(
     variant: str, length: int, stop: int, message: str
 ) -> None:
     with pytest.raises(BadSetting, match=message):
-        method_of("lampe", variant=variant, **SMALL).answering(GEOMETRY, length, stop)
+        method_of("lampe", variant=variant, **SMALL).decode_plan(GEOMETRY, length, stop)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"head": 0}, {"tail": 0}, {"tail": 40}, {"head": 15, "tail": 20}]
+    "settings",
+    [
+        {"head_tokens": 0},
+        {"tail_tokens": 0},
+        {"tail_tokens": 40},
+        {"head_tokens": 15, "tail_tokens": 20},
+    ],
 )
 def test_settings_that_the_release_cannot_take_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(BadSetting):
@@ -226,7 +238,7 @@ def test_pairs_count_as_in_the_oracle(name: str, settings: dict[str, int | str])
         rtol=0,
     )
     answer = dataclasses.replace(
-        encoding, plan=method.answering(GEOMETRY, 150, 152) or encoding.plan
+        encoding, plan=method.decode_plan(GEOMETRY, 150, 152) or encoding.plan
     )
     q, k, v = torch.randn(1, 4, 1, 16), torch.randn(1, 2, 152, 16), torch.randn(1, 2, 152, 16)
     torch.testing.assert_close(
@@ -277,9 +289,9 @@ def test_chunkllamas_cached_keys_keep_their_temperature() -> None:
         for variant in ("steady", "reference")
     )
     index = torch.tensor([0, 99, 100, 199])
-    assert steady.temperature.drift(index) is None
-    drift = drifting.temperature.drift(index)
+    assert steady.attention_factor.per_token_factor(index) is None
+    drift = drifting.attention_factor.per_token_factor(index)
     assert drift is not None
     assert drift[:2].tolist() == [1, 1]
     assert drift[3] > drift[2] > 1
-    assert drifting.temperature.factor == steady.temperature.factor
+    assert drifting.attention_factor.factor == steady.attention_factor.factor

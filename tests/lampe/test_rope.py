@@ -71,8 +71,10 @@ def test_the_factor_follows_the_prompt() -> None:
 @pytest.mark.parametrize("name", ["pi", "ntk", "yarn"])
 def test_frequency_methods_reach_no_further_than_the_window(name: str) -> None:
     own = LLAMA2.rope(16384)
-    assert method_of("original").encode(LLAMA2, 16384).reach(16384, own) == 16383
-    assert method_of(name).encode(LLAMA2, 16384).reach(16384, own) == pytest.approx(16383 / 4)
+    assert method_of("original").encode(LLAMA2, 16384).largest_position(16384, own) == 16383
+    assert method_of(name).encode(LLAMA2, 16384).largest_position(16384, own) == pytest.approx(
+        16383 / 4
+    )
 
 
 def test_llama3_scaling_is_the_base_of_index_methods() -> None:

@@ -1,7 +1,7 @@
 """A model's logits, prefill and cached decode, against attention written out pair by pair from each method's formula.
 
 Nothing of ``lampe`` is used on the other side: the model has one layer, whose attention is two loops in float64, and
-positions, frequencies and temperatures are those of the papers.
+positions, frequencies and attention_factors are those of the papers.
 """
 
 import copy
@@ -31,7 +31,7 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
     ("dca", {"chunk_size": 15, "cap": 18}),
     ("chunkllama", {"pretraining_length": 20, "local_window": 4}),
     *(
-        ("lampe", {"head": 5, "tail": 4, "mapping_length": 14, "variant": variant})
+        ("lampe", {"head_tokens": 5, "tail_tokens": 4, "mapping_length": 14, "variant": variant})
         for variant in (
             "continuous",
             "separable",
@@ -122,7 +122,7 @@ def _plain(i: int, j: int) -> list[int]:
 def test_methods_of_positions(name: str, settings: dict[str, Any], prompt: int) -> None:
     """The answer to the shorter prompt leaves windows, chunks and shifts that all of the prompt is in."""
     model, ids = llama(layers=1), random_ids(prompt + ANSWER)
-    with lampe.patch(model, name, temperature="none", **settings):
+    with lampe.patch(model, name, attention_factor="none", **settings):
         ours = _read_and_answered(model, ids, prompt)
     formula = FORMULAS[name]
     theirs = _written_out(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lampe_eval.benches import BENCHES, find_tasks
-from lampe_eval.cards import ModelCard, names, shipped_card
-from lampe_eval.methods import parse
+from lampe_eval.cards import ModelCard, shipped_card, shipped_names
+from lampe_eval.method_specs import parse_methods
 from lampe_eval.store import Cell, Store
 
 SAMPLES = 4
@@ -29,7 +29,12 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
     made.plan(dict.fromkeys(cells, SAMPLES))
     for cell in cells:
         for index in range(SAMPLES):
-            about = {"id": f"{index}", "sha256": "", "temperature": "none", "largest_position": 1.0}
+            about = {
+                "id": f"{index}",
+                "sha256": "",
+                "attention_factor": "none",
+                "largest_position": 1.0,
+            }
             made.append(cell, {**_sample(cell, index), **about})
     return made
 
@@ -38,7 +43,7 @@ def described(model: str) -> dict[str, Any]:
     """What a run says of a model."""
     card = (
         shipped_card("models", model, ModelCard)
-        if model in names("models")
+        if model in shipped_names("models")
         else ModelCard(path=model)
     )
     return {
@@ -69,10 +74,10 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
 def _settings(label: str, model: str) -> dict[str, Any]:
     card = (
         shipped_card("models", model, ModelCard)
-        if model in names("models")
+        if model in shipped_names("models")
         else ModelCard(path=model)
     )
-    return parse([label])[0].build(card.settings).settings
+    return parse_methods([label])[0].build(card.settings).settings
 
 
 def _sample(cell: Cell, index: int) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ def _row(index: int, **more: Any) -> dict[str, Any]:
         "id": f"{index:02d}",
         "sha256": "",
         "tokens": 10,
-        "temperature": "none",
+        "attention_factor": "none",
         "largest_position": 9.0,
     }
     return about | more

@@ -7,7 +7,7 @@ import pytest
 
 from lampe_eval.assets import assets, benches_with_assets, cache, chosen, find
 from lampe_eval.assets.card import COMMIT, AssetCard
-from lampe_eval.cards import read
+from lampe_eval.cards import read_card
 from lampe_eval.errors import UserError
 
 
@@ -92,6 +92,6 @@ def test_unsound_cards_are_refused(tmp_path: Path, source: str, message: str) ->
     path = tmp_path / "card.yaml"
     path.write_text(f"sources:\n  - {{{source}}}\n")
     with pytest.raises(UserError) as caught:
-        read(path, AssetCard)
+        read_card(path, AssetCard)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

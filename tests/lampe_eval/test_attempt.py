@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lampe_eval.benches.base import Passage, Prompt
+from lampe_eval.benches.bench import Passage, Prompt
 from lampe_eval.engine.attempt import attempt
 from lampe_eval.engine.local import LocalEngine
-from lampe_eval.methods import parse
-from lampe_eval.texts import language
+from lampe_eval.method_specs import parse_methods
+from lampe_eval.texts import pocket_language
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 QUESTION = "\nWhat is the code of the red lamp? The code of the red lamp is"
@@ -22,14 +22,14 @@ QUESTION = "\nWhat is the code of the red lamp? The code of the red lamp is"
 def engine(pocket: Pocket) -> Iterator[LocalEngine]:
     """The built-in model under LaMPE."""
     engine = LocalEngine(*pocket)
-    (spec,) = parse(["lampe"])
+    (spec,) = parse_methods(["lampe"])
     with engine.under(spec.build({}), 256, "blockwise"):
         yield engine
 
 
 def _prompts(engine: LocalEngine, *sizes: int) -> list[Prompt]:
     texts = [
-        f"The code of the red lamp is 4821{n}. {language.text(n, 900)[: 4 * size]}"
+        f"The code of the red lamp is 4821{n}. {pocket_language.text(n, 900)[: 4 * size]}"
         for n, size in enumerate(sizes)
     ]
     return [
@@ -62,7 +62,7 @@ def _short_unless(
 )
 def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> None:
     engine = LocalEngine(*pocket)
-    (spec,) = parse([method])
+    (spec,) = parse_methods([method])
     with engine.under(spec.build({}), 256, "blockwise"):
         prompts = _prompts(engine, 20, 220, 60)
         alone = [answer for prompt in prompts for answer in engine.answer([prompt])]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.report.averages import averages
+from lampe_eval.results.bench_averages import bench_averages
 
 
 def _rows(
@@ -30,7 +30,7 @@ def _rows(
 def _found(
     bench: str, rows: pd.DataFrame, protocol: str = "fair"
 ) -> dict[str, tuple[float, float]]:
-    found = averages(BENCHES[bench], BENCHES[bench].protocol(protocol), rows)
+    found = bench_averages(BENCHES[bench], BENCHES[bench].protocol(protocol), rows)
     return {each["name"]: (each["value"], each.get("stderr", math.nan)) for each in found}
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 import lampe
-from lampe_eval.benches import BENCHES, find_tasks, tasks
-from lampe_eval.cards import MethodCard, ModelCard, names, read, shipped_card
+from lampe_eval.benches import BENCHES, bench_tasks, find_tasks
+from lampe_eval.cards import MethodCard, ModelCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError
 from lampe_eval.suite import Suite
 
 
-@pytest.mark.parametrize("name", names("models"))
+@pytest.mark.parametrize("name", shipped_names("models"))
 def test_model_cards(name: str) -> None:
     card = shipped_card("models", name, ModelCard)
     assert card.window
@@ -20,22 +20,22 @@ def test_model_cards(name: str) -> None:
     assert card.path == "pocket" or re.fullmatch("[0-9a-f]{40}", card.revision)
 
 
-@pytest.mark.parametrize("name", names("methods"))
+@pytest.mark.parametrize("name", shipped_names("methods"))
 def test_method_cards(name: str) -> None:
     card = shipped_card("methods", name, MethodCard)
     assert card.about
     assert card.paper
 
 
-@pytest.mark.parametrize("name", names("suites"))
+@pytest.mark.parametrize("name", shipped_names("suites"))
 def test_suites(name: str) -> None:
     assert shipped_card("suites", name, Suite).about
 
 
 @pytest.mark.parametrize("bench", BENCHES)
 def test_task_cards(bench: str) -> None:
-    assert tasks(bench)
-    assert any(task.card.default for task in tasks(bench))
+    assert bench_tasks(bench)
+    assert any(task.card.default for task in bench_tasks(bench))
 
 
 def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
@@ -68,17 +68,17 @@ def test_a_broken_card_names_file_line_and_key(tmp_path: Path, text: str, messag
     path = tmp_path / "card.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read(path, ModelCard)
+        read_card(path, ModelCard)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_binary_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read .No such file"):
-        read(tmp_path / "none.yaml", ModelCard)
+        read_card(tmp_path / "none.yaml", ModelCard)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):
-        read(tmp_path / "binary.yaml", ModelCard)
+        read_card(tmp_path / "binary.yaml", ModelCard)
 
 
 def test_an_unknown_card_offers_the_nearest() -> None:
@@ -90,10 +90,10 @@ def test_an_unknown_card_offers_the_nearest() -> None:
         find_tasks(("niah/singel",))
 
 
-@pytest.mark.parametrize("name", names("methods"))
+@pytest.mark.parametrize("name", shipped_names("methods"))
 def test_every_setting_that_is_left_open_has_its_rule(name: str) -> None:
     card = shipped_card("methods", name, MethodCard)
-    settings = lampe.METHODS[card.method].of({}).settings
+    settings = lampe.METHODS[card.method].from_settings({}).settings
     assert set(card.rules) <= set(settings)
     resolved = lampe.method_of(card.method).resolved(lampe.Geometry(window=4096), 16384).settings
     assert {

@@ -8,10 +8,10 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval import models
-from lampe_eval.benches.base import Prompt
+from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine.local import LocalEngine
 from lampe_eval.engine.worker import Worker
-from lampe_eval.methods import parse
+from lampe_eval.method_specs import parse_methods
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -22,7 +22,7 @@ def _answer(pocket: Pocket, **recommended: object) -> tuple[str, int, str]:
     engine = LocalEngine(model, tokenizer)
     text = "The lamp is in the kitchen. The code of the red lamp is 48213.\nWhat is the code of the red lamp? "
     ids = tokenizer(text + "The code of the red lamp is", add_special_tokens=False)["input_ids"]
-    (spec,) = parse(["original"])
+    (spec,) = parse_methods(["original"])
     with engine.under(spec.build({}), 256, "blockwise"):
         (answer,) = engine.answer([Prompt("x", ids, 16, ("48213",))])
     return answer.text, answer.tokens, answer.stop
@@ -32,7 +32,7 @@ def test_recommendations_of_a_checkpoint_do_not_move_an_answer(pocket: Pocket) -
     plain = _answer(pocket)
     assert plain == (" 48213.", 7, "eos")
     assert _answer(pocket, repetition_penalty=1.8, no_repeat_ngram_size=1) == plain
-    assert _answer(pocket, do_sample=True, temperature=5.0, num_beams=3) == plain
+    assert _answer(pocket, do_sample=True, attention_factor=5.0, num_beams=3) == plain
 
 
 def test_a_gpu_without_room_for_the_probe_has_room_for_one_sample(
@@ -46,4 +46,4 @@ def test_a_gpu_without_room_for_the_probe_has_room_for_one_sample(
     monkeypatch.setattr(
         Worker, "engine", SimpleNamespace(device=torch.device("cuda"), answer=short)
     )
-    assert Worker(models.find("pocket"), "cuda", "auto").room() == 1
+    assert Worker(models.find_model("pocket"), "cuda", "auto").room() == 1

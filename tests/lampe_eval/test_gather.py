@@ -9,10 +9,10 @@ from filelock import FileLock
 
 from lampe_eval.benches import find_tasks
 from lampe_eval.errors import UserError
-from lampe_eval.report.blocks import blocks
-from lampe_eval.report.differences import COLUMNS as PAIRS
-from lampe_eval.report.gather import gather
-from lampe_eval.report.scores import COLUMNS, DETAILS
+from lampe_eval.report.table_model import result_tables
+from lampe_eval.results.cell_scores import COLUMNS, DETAILS
+from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.results.method_differences import COLUMNS as PAIRS
 from tests.lampe_eval import stored
 
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
@@ -21,7 +21,7 @@ FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, Fal
 
 def test_a_run(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
-    found = gather([tmp_path / "a"])
+    found = gather_runs([tmp_path / "a"])
     assert list(found.scores) == ["run", "settings", *COLUMNS, "details", "counts"]
     assert list(found.details) == ["run", *DETAILS]
     assert list(found.pairs) == [*PAIRS]
@@ -39,7 +39,7 @@ def test_a_run(tmp_path: Path) -> None:
 def test_lengths_ascend(tmp_path: Path) -> None:
     """A run does the longest first."""
     stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
-    found = gather([tmp_path])
+    found = gather_runs([tmp_path])
     assert found.scores[["length", "method"]].values.tolist() == [
         [256, "yarn"], [256, "lampe"], [512, "yarn"], [512, "lampe"],
     ]  # fmt: skip
@@ -48,7 +48,7 @@ def test_lengths_ascend(tmp_path: Path) -> None:
 
 def test_samples_that_failed_are_counted_and_belong_to_no_pair(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
-    found = gather([tmp_path])
+    found = gather_runs([tmp_path])
     assert found.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
     (pair,) = found.pairs.to_dict("records")
     assert (pair["n"], pair["difference"]) == (1, 100)
@@ -61,7 +61,7 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
         "c": {256: [True] * 8, 512: [False] * 8},
     }
     stored.run(tmp_path, found)
-    pairs = gather([tmp_path]).pairs.set_index(["length", "first", "second"])
+    pairs = gather_runs([tmp_path]).pairs.set_index(["length", "first", "second"])
     assert pairs.loc[256, "p_corrected"].tolist() == [1, 1, 1]
     assert pairs.loc[512, "p"].tolist() == [2 / 256, 2 / 256, 1]
     assert pairs.loc[512, "p_corrected"].tolist() == [6 / 256, 6 / 256, 1]
@@ -73,10 +73,10 @@ def test_other_prompts_are_no_pair(tmp_path: Path) -> None:
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
         store.append(cell, {**row, "sha256": "another"})
-    (pair,) = gather([tmp_path]).pairs.to_dict("records")
+    (pair,) = gather_runs([tmp_path]).pairs.to_dict("records")
     assert (pair["n"], pair["lacking"]) == (1, 2)
     store.append(cell, {**store.rows(cell)[0], "sha256": "another"})
-    assert gather([tmp_path]).pairs.empty
+    assert gather_runs([tmp_path]).pairs.empty
 
 
 def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
     }
     for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
         stored.run(tmp_path / name, {method: methods[method]}, seed)
-    found = gather([tmp_path / name for name in "xyz"])
+    found = gather_runs([tmp_path / name for name in "xyz"])
     (pair,) = found.pairs.to_dict("records")
     assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == (
         "seed 0",
@@ -115,40 +115,40 @@ def test_settings_in_which_runs_differ_are_told(
 ) -> None:
     stored.run(tmp_path / "a", FOUND)
     stored.run(tmp_path / "b", FOUND, **changes)
-    found = gather([tmp_path / "a", tmp_path / "b"]).scores
+    found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores
     assert found.groupby("run")["settings"].unique().explode().tolist() == told
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for name in "ab":
         stored.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
-    found = gather([tmp_path / "a", tmp_path / "b"]).scores["settings"]
+    found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores["settings"]
     assert sorted(set(found)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         stored.run(tmp_path / name, FOUND, seed)
-    found = gather([tmp_path / "a", tmp_path / "b"])
+    found = gather_runs([tmp_path / "a", tmp_path / "b"])
     assert found.scores["run"].tolist() == ["a", "a", "b", "b"]
     assert found.labelled(found.scores)["label"].tolist() == [
         "lampe · a", "original · a", "lampe · b", "original · b",
     ]  # fmt: skip
-    alone = gather([tmp_path / "a"])
+    alone = gather_runs([tmp_path / "a"])
     assert alone.labelled(alone.scores)["label"].tolist() == ["lampe", "original"]
 
 
 def test_folders_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     for parent in "xy":
         stored.run(tmp_path / parent / "run", FOUND)
-    found = gather([tmp_path / "x" / "run", tmp_path / "y" / "run"])
+    found = gather_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
     assert set(found.scores["run"]) == {str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")}
 
 
 def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
     for name, answers in (("a", [True]), ("b", [])):
         stored.run(tmp_path / name, {"lampe": {512: answers}})
-    found = gather([tmp_path / "a", tmp_path / "b"])
+    found = gather_runs([tmp_path / "a", tmp_path / "b"])
     assert (list(found.runs), found.left_out) == (
         ["a"],
         [f"left out: {tmp_path / 'b'}: no sample is stored yet"],
@@ -156,7 +156,7 @@ def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet; run.log there")
     ):
-        gather([tmp_path / "b"])
+        gather_runs([tmp_path / "b"])
 
 
 def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
@@ -164,15 +164,15 @@ def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
         stored.run(tmp_path / name, FOUND)
         (tmp_path / name / ".holder").write_text("process 7 on h")  # b's was killed
     with FileLock(tmp_path / "a" / ".lock"):
-        found = gather([tmp_path / "a", tmp_path / "b"])
-    (block,) = blocks(found)
+        found = gather_runs([tmp_path / "a", tmp_path / "b"])
+    (block,) = result_tables(found)
     assert block.notes[1:] == ["a is still being written: process 7 on h"]
-    assert gather([tmp_path / "a", tmp_path / "b"]).writing == {}
+    assert gather_runs([tmp_path / "a", tmp_path / "b"]).writing == {}
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder; give a run's folder"):
-        gather([tmp_path / "nothing"])
+        gather_runs([tmp_path / "nothing"])
 
 
 def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"cells\.jsonl: missing; the same command again writes it anew"
     ):
-        gather([tmp_path])
+        gather_runs([tmp_path])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from lampe_eval.benches import bench_tasks as all_tasks
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches import tasks as all_tasks
-from lampe_eval.benches.base import Draw, Prompt, Score
+from lampe_eval.benches.bench import Prompt, SampleRequest, Score
 from lampe_eval.benches.infinitebench import LAMPE, InfiniteBench, cut_as_text, parted
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
@@ -61,7 +61,9 @@ def _samples(
     limit: int = 9,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"infinitebench/{task}",))
-    return list(BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol))))
+    return list(
+        BENCH.samples(found, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol)))
+    )
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, sample: Prompt) -> str:
@@ -220,14 +222,14 @@ def test_tasks_and_protocols() -> None:
     known = {task.name: task for task in all_tasks("infinitebench")}
     assert len(known) == 12
     assert {
-        name for name, task in known.items() if BENCH.has(task, BENCH.protocol("lampe"))
+        name for name, task in known.items() if BENCH.has_task(task, BENCH.protocol("lampe"))
     } == LAMPE
     for protocol in ("fair", "official"):
-        assert all(BENCH.has(task, BENCH.protocol(protocol)) for task in known.values())
+        assert all(BENCH.has_task(task, BENCH.protocol(protocol)) for task in known.values())
     assert BENCH.protocol("lampe").decoding == "squeezed"
     scores = {"passkey": Score(50.0, 0.0, 1), "code_run": Score(100.0, 0.0, 1)}
-    assert BENCH.averages(scores, BENCH.protocol("fair")) == {"mean of 2 tasks": 75.0}
-    assert BENCH.needs(known["math_find"], BENCH.protocol("fair")) == [
+    assert BENCH.task_averages(scores, BENCH.protocol("fair")) == {"mean of 2 tasks": 75.0}
+    assert BENCH.required_files(known["math_find"], BENCH.protocol("fair")) == [
         "infinitebench/prompt.py", "infinitebench/eval_utils.py", "infinitebench/math_find.jsonl",
     ]  # fmt: skip
 

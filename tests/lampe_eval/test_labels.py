@@ -2,7 +2,7 @@
 
 import pytest
 
-from lampe_eval.report.labels import folded
+from lampe_eval.report.labels import wrap_label
 
 
 @pytest.mark.parametrize(
@@ -10,13 +10,13 @@ from lampe_eval.report.labels import folded
     [
         ("original · run", 26, ["original · run"]),
         (
-            "lampe:mapping_length=128,temperature=1.12",
+            "lampe:mapping_length=128,attention_factor=1.12",
             26,
-            ["lampe:mapping_length=128,", "temperature=1.12"],
+            ["lampe:mapping_length=128,", "attention_factor=1.12"],
         ),
         ("lampe · a-run-of-llama3-8b-instruct", 16, ["lampe ·", "a-run-of-llama3-", "8b-instruct"]),
         ("pretraining_length=256", 12, ["pretraining_", "length=256"]),
     ],
 )
 def test_a_label_is_broken_behind_its_signs(label: str, width: int, lines: list[str]) -> None:
-    assert folded(label, width) == lines
+    assert wrap_label(label, width) == lines

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.report.compare import Match, compare
-from lampe_eval.report.leaderboard import show
-from lampe_eval.report.published import Figure, Published, find, names
+from lampe_eval.report.comparison_table import print_comparison
 from lampe_eval.report.tables import console
+from lampe_eval.results.published_comparison import MatchedNumber, compare_with_published
+from lampe_eval.results.published_tables import PublishedNumber, PublishedTable, find_table, names
 from lampe_eval.store import Cell
 from tests.lampe_eval import made
 
-load = cache(find)
+load = cache(find_table)
 SOMEWHERE = 4096
 """The length of made cells where a table says none."""
 
@@ -28,7 +28,7 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
-def _cells(figure: Figure) -> list[Cell]:
+def _cells(figure: PublishedNumber) -> list[Cell]:
     assert figure.spec is not None
     parts = [(*cell.task.split("/"), cell.length or SOMEWHERE) for cell in figure.cells]
     return [
@@ -37,14 +37,14 @@ def _cells(figure: Figure) -> list[Cell]:
     ]
 
 
-def _chosen(table: Published) -> list[Figure]:
+def _chosen(table: PublishedTable) -> list[PublishedNumber]:
     """The numbers of the model that has most of them, as far as a method of ours made them."""
     ours = [figure for figure in table.figures() if figure.spec]
     model = Counter(figure.row.model for figure in ours).most_common(1)[0][0]
     return [figure for figure in ours if figure.row.model == model]
 
 
-def _value(figure: Figure, table: Published, name: str = "") -> float:
+def _value(figure: PublishedNumber, table: PublishedTable, name: str = "") -> float:
     """What a made run has of a number, from the table's columns."""
     column = table.columns[name or figure.column]
     if column.mean:
@@ -63,7 +63,7 @@ def _value(figure: Figure, table: Published, name: str = "") -> float:
 
 def test_a_table_of_no_method_of_ours_says_so(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 131072)
-    found = compare(made.store(tmp_path, [cell], "official"), load("dpe-ruler"))
+    found = compare_with_published(made.store(tmp_path, [cell], "official"), load("dpe-ruler"))
     assert (found.matches, {why for _, why in found.missing}) == ([], {"no such method here"})
 
 
@@ -73,7 +73,7 @@ def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
     chosen = _chosen(table)
     cells = list(dict.fromkeys(cell for figure in chosen for cell in _cells(figure)))
     stranger = dataclasses.replace(cells[0], method="leaky-rerope")
-    found = compare(made.store(tmp_path, [*cells, stranger], table.protocol), table)
+    found = compare_with_published(made.store(tmp_path, [*cells, stranger], table.protocol), table)
 
     assert [
         match.figure for match in found.matches if match.method == match.figure.spec.label
@@ -96,7 +96,7 @@ def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
 
 def _one(
     tmp_path: Path, method: str = "lampe:variant=reference", drop: int = 0, **changes: Any
-) -> list[Match]:
+) -> list[MatchedNumber]:
     """The averages of InfiniteBench at 32k in LaMPE's second table, beside a made run."""
     table = load("lampe-table2")
     figure = next(
@@ -106,7 +106,7 @@ def _one(
         Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(figure)
     ][drop:]
     protocol = changes.pop("run_protocol", table.protocol)
-    found = compare(made.store(tmp_path, cells, protocol, **changes), table)
+    found = compare_with_published(made.store(tmp_path, cells, protocol, **changes), table)
     return [match for match in found.matches if match.figure == figure]
 
 
@@ -114,7 +114,7 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     other = {**made.described("llama3-8b-instruct"), "window": 4096, "dtype": "float32"}
     (match,) = _one(
         tmp_path,
-        "lampe:head=9,temperature=none",
+        "lampe:head_tokens=9,attention_factor=none",
         models={"llama3-8b-instruct": other},
         run_protocol="fair",
     )
@@ -123,8 +123,8 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         "dtype float32 (published bfloat16)",
         "protocol fair (published: like lampe)",
         "variant continuous (published reference)",
-        "head 9 (published: not said)",
-        "temperature none (published: not said)",
+        "head_tokens 9 (published: not said)",
+        "attention_factor none (published: not said)",
         "samples 28 (published 2757)",
     )
 
@@ -140,7 +140,9 @@ def test_a_mean_takes_no_task_for_another(tmp_path: Path) -> None:
     figure = next(
         f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
     )
-    found = compare(made.store(tmp_path / "again", _cells(figure)[1:], table.protocol), table)
+    found = compare_with_published(
+        made.store(tmp_path / "again", _cells(figure)[1:], table.protocol), table
+    )
     (why,) = [why for missing, why in found.missing if missing == figure]
     assert why == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
 
@@ -153,7 +155,7 @@ def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path:
     store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
     store.append(cell, {**store.rows(cell)[1], "batch": 3})
     store.plan({cell: 6})
-    (match,) = compare(store, table).matches
+    (match,) = compare_with_published(store, table).matches
     assert match.remarks == (
         "task version 2 (compared with 1)",
         "batch 3 (published 1)",
@@ -171,7 +173,7 @@ def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Pat
     described = made.described("llama3-8b-instruct") | {"fingerprint": "sha256:0"}
     settings = {cell.method: {name: {"variant": "reference"}}}
     store = made.store(tmp_path, [cell], "lampe", models={name: described}, methods=settings)
-    assert {why for _, why in compare(store, load("lampe-ruler")).missing} >= {
+    assert {why for _, why in compare_with_published(store, load("lampe-ruler")).missing} >= {
         "method not in the run"
     }
 
@@ -180,14 +182,16 @@ def test_the_interval_and_the_bound(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
     assert match.within is (abs(match.difference) <= match.reach + 0.005)
     cell = Cell("llama2-7b", "original", "ppl", "dense", 8192)
-    ours = compare(made.store(tmp_path / "ppl", [cell], "fair"), load("chunkllama-pg19"))
+    ours = compare_with_published(
+        made.store(tmp_path / "ppl", [cell], "fair"), load("chunkllama-pg19")
+    )
     (bound,) = ours.matches
     assert (str(bound.figure.number), bound.within, bound.verdict) == (">100", False, "no")
     assert math.isnan(bound.difference)
     assert math.isnan(bound.stderr)
 
 
-def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) -> Match:
+def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) -> MatchedNumber:
     """A number of one task of RULER, beside a run with so many right and wrong answers."""
     table = load("string-ruler-tasks")
     cell = Cell(
@@ -198,7 +202,7 @@ def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) ->
     for index, hit in enumerate(right):
         row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
         store.append(cell, row)
-    (match,) = compare(store, table).matches
+    (match,) = compare_with_published(store, table).matches
     return dataclasses.replace(match, figure=dataclasses.replace(match.figure, decimals=decimals))
 
 
@@ -226,12 +230,14 @@ def test_samples_that_all_score_alike_are_no_certainty(tmp_path: Path) -> None:
 def test_a_single_window_and_windows_that_are_alike_tell_nothing(tmp_path: Path) -> None:
     cell = Cell("llama2-7b", "original", "ppl", "dense", 4096)
     store = made.store(tmp_path, [cell], "fair")
-    (match,) = compare(store, load("chunkllama-pg19")).matches  # four windows, all of one block
+    (match,) = compare_with_published(
+        store, load("chunkllama-pg19")
+    ).matches  # four windows, all of one block
     assert (match.verdict, math.isnan(match.reach)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
     store.plan({cell: 8})
-    (match,) = compare(store, load("chunkllama-pg19")).matches
+    (match,) = compare_with_published(store, load("chunkllama-pg19")).matches
     assert (match.stderr, match.verdict) == (0, "unknown")
 
 
@@ -246,7 +252,7 @@ def test_another_haystack_seed_and_cut_prompts_are_said(tmp_path: Path, text: st
     cell = Cell("llama2-7b", "original", "niah", "string", 4096)
     store = made.store(tmp_path, [cell], "fair", haystack=text, seed=9)
     store.append(cell, {**store.rows(cell)[0], "cut": 12})
-    (match,) = compare(store, load("string-niah")).matches
+    (match,) = compare_with_published(store, load("string-niah")).matches
     ours = "own.txt" if text else "default"
     assert match.differs == (f"haystack {ours} (published essays)", "seed 9 (suites: 0)", "1 cut")
 
@@ -257,7 +263,7 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
         Cell("llama3.1-8b-instruct", "string", "ruler", task, 131072) for task in ("vt", "cwe")
     ]
     made.store(tmp_path, cells, table.protocol)
-    show(tmp_path, "string-ruler-tasks", console())
+    print_comparison(tmp_path, "string-ruler-tasks", console())
     printed = capsys.readouterr().out
     assert "string-ruler-tasks: 2 of 42 published numbers" in printed
     assert "a: variant exact (published reference); local auto (published 128)\n" in printed
@@ -286,7 +292,7 @@ def test_a_run_with_nothing_in_common_is_told_in_two_lines(
         for task in ("single", "multikey")
     ]
     made.store(tmp_path, cells, "fair")
-    show(tmp_path, "lampe-table1", console())
+    print_comparison(tmp_path, "lampe-table1", console())
     _, nothing, missing, written = capsys.readouterr().out.splitlines()
     published = "llama2-7b-chat, llama3-8b-instruct on longbench, leval"
     assert nothing == f"nothing matches: published is {published}; in the run is pocket on niah"
@@ -303,6 +309,6 @@ def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
     store = made.store(tmp_path, [cell], "lampe")
     store.plan({})
-    found = compare(store, load("lampe-ruler"))
+    found = compare_with_published(store, load("lampe-ruler"))
     assert (found.matches, len(found.unused), len(found.frame())) == ([], 0, 16)
-    show(tmp_path, "lampe-ruler", console())
+    print_comparison(tmp_path, "lampe-ruler", console())

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.benches import find_tasks, tasks
-from lampe_eval.benches.base import Draw, Prompt, Row, Score
+from lampe_eval.benches import bench_tasks, find_tasks
+from lampe_eval.benches.bench import Prompt, SampleRequest, SampleRow, Score
 from lampe_eval.benches.leval import EXAMS, LAMPE, LEval, shortened
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
@@ -53,7 +53,7 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
     (found,) = find_tasks((f"leval/{task}",))
-    draw = Draw(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
     return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
 
 
@@ -125,7 +125,7 @@ def test_models_without_turns_read_the_bare_parts(own: Path, protocol: str) -> N
     assert _text(prompt) == f"Y\n\n{PARTS['quality']}\nAnswer:"
 
 
-@pytest.mark.parametrize("task", [task.name for task in tasks("leval")])
+@pytest.mark.parametrize("task", [task.name for task in bench_tasks("leval")])
 def test_every_task_has_its_system_prompt(own: Path, task: str) -> None:
     _data(own, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, "official")
@@ -163,7 +163,7 @@ def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) 
     _data(own, "quality", _row())
     tokenizer: Any = Begun("<|begin_of_text|>" + LLAMA3)
     (found,) = find_tasks(("leval/quality",))
-    (prompt,) = BENCH.samples(found, Draw(tokenizer, LONG, 1, BENCH.protocol(protocol)))
+    (prompt,) = BENCH.samples(found, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol)))
     assert (
         prompt.ids[:3].count(tokenizer.bos_token_id)
         == list(prompt.ids).count(tokenizer.bos_token_id)
@@ -173,8 +173,10 @@ def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) 
 
 def test_lampe_has_five_tasks() -> None:
     protocol = BENCH.protocol("lampe")
-    assert {task.name for task in tasks("leval") if BENCH.has(task, protocol)} == set(LAMPE)
-    assert all(BENCH.has(task, BENCH.protocol("fair")) for task in tasks("leval"))
+    assert {task.name for task in bench_tasks("leval") if BENCH.has_task(task, protocol)} == set(
+        LAMPE
+    )
+    assert all(BENCH.has_task(task, BENCH.protocol("fair")) for task in bench_tasks("leval"))
     with pytest.raises(
         UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "
     ):
@@ -297,10 +299,10 @@ def test_broken_files_are_named(own: Path) -> None:
 def test_a_task_needs_its_data_and_the_sentences(own: Path) -> None:
     (task,) = find_tasks(("leval/tpo",))
     names = {"leval/LEval_config.py", "leval/llama2-chat-test.py", "leval/tpo.jsonl"}
-    assert set(BENCH.needs(task, BENCH.protocol("fair"))) == names
+    assert set(BENCH.required_files(task, BENCH.protocol("fair"))) == names
 
 
-def _rows(task: str, *pairs: tuple[str, str]) -> list[Row]:
+def _rows(task: str, *pairs: tuple[str, str]) -> list[SampleRow]:
     protocol = BENCH.protocol("official")
     rows = [
         {"prediction": said, "references": [gold], "extras": {"row": i}}
@@ -311,7 +313,7 @@ def _rows(task: str, *pairs: tuple[str, str]) -> list[Row]:
 
 def _reduced(task: str, *pairs: tuple[str, str]) -> Any:
     (found,) = find_tasks((f"leval/{task}",))
-    return BENCH.reduce(found, _rows(task, *pairs), BENCH.protocol("official"))
+    return BENCH.cell_score(found, _rows(task, *pairs), BENCH.protocol("official"))
 
 
 def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
@@ -366,8 +368,8 @@ def test_the_mean_of_exams_leaves_topics_and_open_ended_tasks_out() -> None:
     protocol = BENCH.protocol("fair")
     values = {"quality": 40.0, "tpo": 60.0, "topic_retrieval_longchat": 0.0, "news_summ": 5.0}
     scores = {task: Score(value, 0.0, 1) for task, value in values.items()}
-    assert BENCH.averages(scores, protocol) == {"mean of exams, 2 of 6": 50}
-    assert BENCH.averages({"news_summ": scores["news_summ"]}, protocol) == {}
+    assert BENCH.task_averages(scores, protocol) == {"mean of exams, 2 of 6": 50}
+    assert BENCH.task_averages({"news_summ": scores["news_summ"]}, protocol) == {}
 
 
 REAL = {path.stem: path for path in sorted((DATA / "leval" / "LEval-data").glob("*/*.jsonl"))}

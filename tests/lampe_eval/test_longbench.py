@@ -10,7 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.longbench import LongBench, LongBenchE, llama3_template
 from lampe_eval.errors import UserError
 from tests.e2e import content
@@ -30,7 +30,7 @@ def _prompts(
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"{bench.name}/{task}",))
-    draw = Draw(tokenizer, length, 3, bench().protocol(protocol), mapped=mapped)  # type: ignore[arg-type]
+    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), mapped=mapped)  # type: ignore[arg-type]
     return list(bench().samples(found, draw))
 
 
@@ -152,7 +152,7 @@ def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
         {"score": score, "extras": {"length": n}}
         for score, n in ((1, 3999), (0, 4000), (1, 7999), (1, 8000))
     ]
-    score = LongBenchE().reduce(task, rows, LongBenchE().protocol("fair"))
+    score = LongBenchE().cell_score(task, rows, LongBenchE().protocol("fair"))
     assert score.value == 75
     assert list(score.details.values()) == [100, 50, 100]
     assert len(_prompts("qasper", "fair", Letters(), bench=LongBenchE)) == 2
@@ -221,7 +221,7 @@ def test_real_prompts_are_the_template_filled(
     for name in ("config/dataset2prompt.json", "config/dataset2maxlen.json", f"raw/{task}.jsonl"):
         (tmp_path / Path(name).name).symlink_to(official / name)
     (found,) = find_tasks((f"longbench/{task}",))
-    draw = Draw(Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path)  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path)  # type: ignore[arg-type]
     prompts = list(LongBench().samples(found, draw))
     assert len(prompts) == 200
     for prompt, row in zip(prompts, rows, strict=True):
@@ -233,5 +233,7 @@ def test_a_real_tokenizer_is_cut_to_the_length(
     own: Path, pocket: tuple[object, PreTrainedTokenizerBase]
 ) -> None:
     (found,) = find_tasks(("longbench/hotpotqa",))
-    for prompt in LongBench().samples(found, Draw(pocket[1], 300, 2, LongBench().protocol("fair"))):
+    for prompt in LongBench().samples(
+        found, SampleRequest(pocket[1], 300, 2, LongBench().protocol("fair"))
+    ):
         assert len(prompt.ids) + prompt.max_new_tokens == 300

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.benches import find_tasks, tasks
+from lampe_eval.benches import bench_tasks, find_tasks
 from lampe_eval.benches import longbench_v2 as bench_module
-from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, shortened
 from lampe_eval.errors import UserError
-from lampe_eval.scoring.files import score_folder
+from lampe_eval.scoring.prediction_files import score_folder
 from tests.fixtures import package, pin
 from tests.letters import LLAMA3, Letters
 from tests.parity.data import DATA
@@ -42,7 +42,7 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
     (found,) = find_tasks((f"longbench-v2/{task}",))
-    draw = Draw(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
     return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
 
 
@@ -148,13 +148,16 @@ def test_reasoning_is_followed_by_a_second_question_without_the_text(
 
 def test_naming_the_bench_runs_direct_answers() -> None:
     assert [task.name for task in find_tasks(("longbench-v2",))] == ["direct"]
-    assert {task.name: task.card.samples for task in tasks("longbench-v2")} == dict.fromkeys(
+    assert {task.name: task.card.samples for task in bench_tasks("longbench-v2")} == dict.fromkeys(
         bench_module.TEMPLATES, 503
     )
 
 
 def test_a_task_needs_its_templates_and_the_data() -> None:
-    needs = {task.name: BENCH.needs(task, BENCH.protocol("fair")) for task in tasks("longbench-v2")}
+    needs = {
+        task.name: BENCH.required_files(task, BENCH.protocol("fair"))
+        for task in bench_tasks("longbench-v2")
+    }
     assert needs["direct"] == ["longbench-v2/0shot.txt", "longbench-v2/data.json"]
     assert needs["cot"] == [
         "longbench-v2/0shot_cot.txt",
@@ -244,7 +247,7 @@ def test_accuracy_with_bands() -> None:
     for row in rows:
         row["score"] = BENCH.score("direct", row, protocol)
     (task,) = find_tasks(("longbench-v2",))
-    score = BENCH.reduce(task, rows, protocol)
+    score = BENCH.cell_score(task, rows, protocol)
     assert (score.value, score.n) == (50, 4)
     assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
     details = dict(score.details)

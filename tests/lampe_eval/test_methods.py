@@ -2,35 +2,38 @@
 
 import pytest
 
-from lampe_eval.cards import names
+from lampe_eval.cards import shipped_names
 from lampe_eval.errors import UserError
-from lampe_eval.methods import parse
+from lampe_eval.method_specs import parse_methods
 
 
 def test_commas_separate_methods_and_continue_settings() -> None:
-    specs = parse(
-        ["original,pi,lampe:mapping_length=128,temperature=logn,yarn", "dca:temperature=1.12"]
+    specs = parse_methods(
+        [
+            "original,pi,lampe:mapping_length=128,attention_factor=logn,yarn",
+            "dca:attention_factor=1.12",
+        ]
     )
     assert [(spec.label, dict(spec.settings)) for spec in specs] == [
         ("original", {}),
         ("pi", {}),
         (
-            "lampe:mapping_length=128,temperature=logn",
-            {"mapping_length": 128, "temperature": "logn"},
+            "lampe:mapping_length=128,attention_factor=logn",
+            {"mapping_length": 128, "attention_factor": "logn"},
         ),
         ("yarn", {}),
-        ("dca:temperature=1.12", {"temperature": 1.12}),
+        ("dca:attention_factor=1.12", {"attention_factor": 1.12}),
     ]
 
 
 def test_settings_come_from_the_model_then_the_user() -> None:
-    (spec,) = parse(["lampe:head=512"])
-    assert spec.build({"lampe": {"curve": "llama2", "head": 256}}).settings == {
-        "temperature": "released",
-        "temperature_rate": 0.0,
+    (spec,) = parse_methods(["lampe:head_tokens=512"])
+    assert spec.build({"lampe": {"curve": "llama2", "head_tokens": 256}}).settings == {
+        "attention_factor": "released",
+        "attention_factor_rate": 0.0,
         "mapping_length": None,
-        "head": 512,
-        "tail": None,
+        "head_tokens": 512,
+        "tail_tokens": None,
         "curve": "llama2",
         "slope": None,
         "intercept": None,
@@ -39,9 +42,9 @@ def test_settings_come_from_the_model_then_the_user() -> None:
     }
 
 
-@pytest.mark.parametrize("name", names("methods"))
+@pytest.mark.parametrize("name", shipped_names("methods"))
 def test_every_shipped_method_card_builds(name: str) -> None:
-    (spec,) = parse([name])
+    (spec,) = parse_methods([name])
     assert spec.build({}).name == name
 
 
@@ -49,15 +52,18 @@ def test_every_shipped_method_card_builds(name: str) -> None:
     ("text", "message"),
     [
         ("lamp", "unknown method 'lamp' (did you mean 'lampe'?); see: lampe-eval list methods"),
-        ("head=3", "setting 'head=3' comes before any method"),
+        ("head_tokens=3", "setting 'head_tokens=3' comes before any method"),
         ("lampe:head", "'head' is not of the form setting=value"),
-        ("lampe:haed=3", "unknown setting of lampe 'haed' (did you mean 'head'?)"),
+        (
+            "lampe:haed_tokens=3",
+            "unknown setting of lampe 'haed_tokens' (did you mean 'head_tokens'?)",
+        ),
         ("lampe,lampe", "lampe given twice"),
         ("lampe+yam", "unknown method 'yam' (did you mean 'yarn'?)"),
-        ("lampe:head=[1", "'[1' is not a value"),
+        ("lampe:head_tokens=[1", "'[1' is not a value"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        [spec.build({}) for spec in parse([text])]
+        [spec.build({}) for spec in parse_methods([text])]
     assert message in str(caught.value)

@@ -48,13 +48,16 @@ def test_what_the_hub_refuses_is_one_line(
 ) -> None:
     _raising(error, monkeypatch)
     with pytest.raises(UserError) as caught:
-        models.find("org/name")
+        models.find_model("org/name")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_card_a_folder_and_the_users_own_window() -> None:
-    card, folder = models.find("pocket"), models.find(str(WEIGHTS), window=128, dtype="bfloat16")
+    card, folder = (
+        models.find_model("pocket"),
+        models.find_model(str(WEIGHTS), window=128, dtype="bfloat16"),
+    )
     assert (card.name, card.geometry.window, card.dtype) == ("pocket", 256, "float32")
     assert (folder.name, folder.geometry.window, folder.dtype) == ("weights", 128, "bfloat16")
     assert card.fingerprint == folder.fingerprint
@@ -63,18 +66,18 @@ def test_a_card_a_folder_and_the_users_own_window() -> None:
 def test_changed_weights_are_another_model(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((WEIGHTS / name).read_bytes())
-    before = models.find(str(tmp_path)).fingerprint
+    before = models.find_model(str(tmp_path)).fingerprint
     weights = bytearray((tmp_path / "model.safetensors").read_bytes())
     weights[50_000] ^= 1
     (tmp_path / "model.safetensors").write_bytes(weights)
-    assert models.find(str(tmp_path)).fingerprint != before
+    assert models.find_model(str(tmp_path)).fingerprint != before
 
 
 def test_a_folder_without_weights_is_said(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((WEIGHTS / name).read_bytes())
     with pytest.raises(UserError, match="not a checkpoint of transformers: "):
-        models.load(models.find(str(tmp_path)), "cpu")
+        models.load_model(models.find_model(str(tmp_path)), "cpu")
 
 
 def _copied(folder: Path) -> Path:
@@ -88,24 +91,24 @@ def test_broken_or_lacking_weights_are_said(tmp_path: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a checkpoint of transformers"):
-        models.load(models.find(str(tmp_path)), "cpu")
+        models.load_model(models.find_model(str(tmp_path)), "cpu")
     tensors = load(whole)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     weights.write_bytes(save(tensors, metadata={"format": "pt"}))
     with pytest.raises(UserError, match=r"lacks weights: model.layers.1.mlp.up_proj.weight"):
-        models.load(models.find(str(tmp_path)), "cpu")
+        models.load_model(models.find_model(str(tmp_path)), "cpu")
 
 
 def test_a_change_anywhere_in_the_weights_is_another_model(tmp_path: Path) -> None:
     weights = _copied(tmp_path) / "model.safetensors"
-    before = models.find(str(tmp_path)).fingerprint
+    before = models.find_model(str(tmp_path)).fingerprint
     for share in (0.2, 0.5, 0.999):
         changed = bytearray((WEIGHTS / "model.safetensors").read_bytes())
         changed[int(share * len(changed))] ^= 1
         weights.write_bytes(changed)
-        assert models.find(str(tmp_path)).fingerprint != before
+        assert models.find_model(str(tmp_path)).fingerprint != before
 
 
 def test_a_type_that_torch_does_not_have() -> None:
     with pytest.raises(UserError, match="--dtype: 'flot32' is no type"):
-        models.find("pocket", dtype="flot32")
+        models.find_model("pocket", dtype="flot32")

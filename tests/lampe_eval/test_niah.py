@@ -9,12 +9,12 @@ import pytest
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.benches import find_tasks, kamradt
-from lampe_eval.benches import tasks as all_tasks
-from lampe_eval.benches.base import Draw, Prompt
+from lampe_eval.benches import bench_tasks as all_tasks
+from lampe_eval.benches import find_tasks, niah_original
+from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.niah import Niah
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.tokens import bos, encode
+from lampe_eval.prompts.tokenization import bos_token, encode
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
 
@@ -42,7 +42,9 @@ def _samples(
 ) -> list[Prompt]:
     (found,) = find_tasks((task,))
     return list(
-        BENCH.samples(found, Draw(tokenizer, length, limit, BENCH.protocol(protocol), seed, source))
+        BENCH.samples(
+            found, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)
+        )
     )
 
 
@@ -250,7 +252,9 @@ def test_essays_are_the_haystack_by_default_and_by_name(
         ("official", Path("essays")),
         ("fair", Path("essays")),
     ):
-        draw = Draw(tokenizer, 512, 1, BENCH.protocol(protocol), source=source, data_dir=data)
+        draw = SampleRequest(
+            tokenizer, 512, 1, BENCH.protocol(protocol), source=source, data_dir=data
+        )
         (sample,) = BENCH.samples(task, draw)
         text = str(tokenizer.decode(list(sample.ids)))
         joint = (
@@ -279,7 +283,7 @@ def test_the_original_protocol_keeps_200_tokens_free(
     found = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
     assert len(found) == 5
     for sample in found:
-        assert len(sample.ids) == 440 + around + (bos(tokenizer) is not None)
+        assert len(sample.ids) == 440 + around + (bos_token(tokenizer) is not None)
         assert len(sample.ids) + sample.max_new_tokens <= 640
 
 
@@ -289,20 +293,26 @@ def test_the_original_protocol_keeps_200_tokens_free(
 )
 def test_the_original_needle_goes_back_to_a_full_stop(depth: float, expected: str) -> None:
     hay, needle = list(map(ord, "ab.cd.ef")), [ord("!")]
-    assert "".join(map(chr, kamradt.planted(hay, needle, depth, frozenset({ord(".")})))) == expected
+    assert (
+        "".join(map(chr, niah_original.insert_needle(hay, needle, depth, frozenset({ord(".")}))))
+        == expected
+    )
 
 
 def test_the_original_needle_goes_to_the_very_end_at_100_percent() -> None:
-    assert kamradt.planted([1, 2, 3], [9], 100, frozenset({1})) == [1, 2, 3, 9]
+    assert niah_original.insert_needle([1, 2, 3], [9], 100, frozenset({1})) == [1, 2, 3, 9]
 
 
 def test_what_the_original_wording_has_and_needs() -> None:
     official = BENCH.protocol("official")
     cards = {task.name: task for task in all_tasks("niah")}
-    assert [name for name, task in cards.items() if BENCH.has(task, official)] == ["single", "grid"]
-    assert all(BENCH.has(task, BENCH.protocol("fair")) for task in cards.values())
-    assert BENCH.needs(cards["single"], BENCH.protocol("fair")) == []
-    assert BENCH.needs(cards["grid"], official) == [
+    assert [name for name, task in cards.items() if BENCH.has_task(task, official)] == [
+        "single",
+        "grid",
+    ]
+    assert all(BENCH.has_task(task, BENCH.protocol("fair")) for task in cards.values())
+    assert BENCH.required_files(cards["single"], BENCH.protocol("fair")) == []
+    assert BENCH.required_files(cards["grid"], official) == [
         "niah/run.py",
         "niah/openai.py",
         "niah/PaulGrahamEssays",

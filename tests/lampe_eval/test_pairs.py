@@ -7,56 +7,62 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from lampe_eval.scoring.pairs import Sampled, differences, holm, pairs
-from lampe_eval.scoring.statistics import Array, Estimate, only
+from lampe_eval.results.paired_tests import CellSamples, compare_methods, holm, paired_differences
+from lampe_eval.scoring.estimates import Array, Estimate, first_mean
 
 
-def _sampled(values: Sequence[float], ids: str = "abcdefghij") -> Sampled:
-    return Sampled(list(ids[: len(values)]), Estimate.mean(values))
+def _sampled(values: Sequence[float], ids: str = "abcdefghij") -> CellSamples:
+    return CellSamples(list(ids[: len(values)]), Estimate.mean(values))
 
 
 def test_a_worked_example() -> None:
     """Differences 1, 2, 3 and 6: mean 3; of 16 ways to swap, this one and its mirror are as far out."""
-    (pair,) = pairs({"lampe": _sampled([3, 4, 5, 8]), "original": _sampled([2, 2, 2, 2])})
+    (pair,) = compare_methods({"lampe": _sampled([3, 4, 5, 8]), "original": _sampled([2, 2, 2, 2])})
     assert (pair.first, pair.second, pair.n, pair.difference) == ("lampe", "original", 4, 3)
     assert pair.p == pair.p_corrected == 2 / 16
     assert 1 <= pair.low < 3 < pair.high <= 6
 
 
 def test_a_pair_is_compared_on_the_samples_that_both_have() -> None:
-    (pair,) = pairs({"a": _sampled([1, 2, 30], ids="xyz"), "b": _sampled([5, 0, 1], ids="wxy")})
+    (pair,) = compare_methods(
+        {"a": _sampled([1, 2, 30], ids="xyz"), "b": _sampled([5, 0, 1], ids="wxy")}
+    )
     assert (pair.n, pair.difference) == (2, 1)
-    assert pairs({"a": _sampled([1], ids="x"), "b": _sampled([1], ids="y")}) == []
+    assert compare_methods({"a": _sampled([1], ids="x"), "b": _sampled([1], ids="y")}) == []
 
 
 def test_pairs_keep_their_order_where_one_method_lacks_a_sample() -> None:
-    found = pairs({"a": _sampled([1, 2, 3]), "b": _sampled([2, 2]), "c": _sampled([0, 0, 0])})
+    found = compare_methods(
+        {"a": _sampled([1, 2, 3]), "b": _sampled([2, 2]), "c": _sampled([0, 0, 0])}
+    )
     assert [(pair.first, pair.second, pair.n, pair.difference) for pair in found] == [
         ("a", "b", 2, -0.5), ("a", "c", 3, 2), ("b", "c", 2, 2),
     ]  # fmt: skip
 
 
 def test_what_has_no_error_has_a_difference_alone() -> None:
-    windows = Sampled(["a", "b"], Estimate(np.array([[1.0], [2.0]]), groups=[0, 0], unit="block"))
+    windows = CellSamples(
+        ["a", "b"], Estimate(np.array([[1.0], [2.0]]), groups=[0, 0], unit="block")
+    )
     for first, second in ((_sampled([1]), _sampled([3])), (windows, windows)):
-        (pair,) = pairs({"a": first, "b": second})
+        (pair,) = compare_methods({"a": first, "b": second})
         assert math.isfinite(pair.difference)
         assert all(math.isnan(value) for value in (pair.low, pair.high, pair.p, pair.p_corrected))
 
 
 def test_an_infinite_loss_proves_nothing() -> None:
-    (pair,) = pairs({"a": _sampled([1, math.inf]), "b": _sampled([1, 2])})
+    (pair,) = compare_methods({"a": _sampled([1, math.inf]), "b": _sampled([1, 2])})
     assert math.isnan(pair.p)
 
 
 def test_methods_that_are_alike_do_not_differ() -> None:
-    (pair,) = pairs({"a": _sampled([1, 0, 1]), "b": _sampled([1, 0, 1])})
+    (pair,) = compare_methods({"a": _sampled([1, 0, 1]), "b": _sampled([1, 0, 1])})
     assert (pair.difference, pair.p, pair.p_corrected) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("second", [[1, 1, 1], [0, 0, 0]])
 def test_samples_that_all_differ_alike_give_no_interval(second: list[float]) -> None:
-    (pair,) = pairs({"a": _sampled([1, 1, 1]), "b": _sampled(second)})
+    (pair,) = compare_methods({"a": _sampled([1, 1, 1]), "b": _sampled(second)})
     assert math.isnan(pair.low)
     assert math.isnan(pair.high)
     assert pair.p == (1 if second[0] else 0.25)
@@ -66,7 +72,7 @@ def test_no_difference_is_none_however_it_is_rounded() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         first = 100 * rng.integers(0, 11, 12) / 7
-        (pair,) = pairs(
+        (pair,) = compare_methods(
             {
                 "a": _sampled(first, "abcdefghijkl"),
                 "b": _sampled(rng.permutation(first), "abcdefghijkl"),
@@ -81,7 +87,7 @@ def test_samples_of_a_group_are_drawn_and_swapped_together() -> None:
     ids, groups = list(range(12)), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     first = Estimate(rng.normal(3, 0.1, (12, 1)), groups=groups, unit="document")
     second = Estimate(rng.normal(1, 0.1, (12, 1)), groups=groups, unit="document")
-    (pair,) = pairs({"a": Sampled(ids, first), "b": Sampled(ids, second)})
+    (pair,) = compare_methods({"a": CellSamples(ids, first), "b": CellSamples(ids, second)})
     assert (pair.n, pair.p) == (12, 2 / 16)
     assert pair.low < 2 < pair.high
 
@@ -96,7 +102,7 @@ def test_p_values_are_those_of_scipy(n: int) -> None:
     rng = np.random.default_rng(3)
     tokens = rng.integers(50, 100, n).astype(float)
     first, second = (np.stack([tokens * rng.normal(1, 0.2, n), tokens], axis=1) for _ in range(2))
-    ((_, _, _, p),) = differences(first[:, None], second[:, None], _perplexity)
+    ((_, _, _, p),) = paired_differences(first[:, None], second[:, None], _perplexity)
 
     def statistic(x: Array, y: Array, axis: int) -> Array:
         parts = np.concatenate([first, second])
@@ -121,14 +127,16 @@ def _simulated(n: int, shift: float, rng: np.random.Generator) -> tuple[Array, A
 @pytest.mark.parametrize("n", [10, 50])
 def test_intervals_hold_the_difference_as_often_as_they_say(n: int) -> None:
     """95 % of 400, give or take two and a half standard errors of that share."""
-    found = list(differences(*_simulated(n, 0.7, np.random.default_rng(5)), only))
+    found = list(paired_differences(*_simulated(n, 0.7, np.random.default_rng(5)), first_mean))
     share = np.mean([low <= 0.7 <= high for _, low, high, _ in found])
     assert share == pytest.approx(0.95, abs=2.5 * math.sqrt(0.95 * 0.05 / 400))
 
 
 @pytest.mark.parametrize("n", [10, 30])
 def test_p_values_are_as_often_small_as_they_say_where_nothing_differs(n: int) -> None:
-    p = np.array([p for *_, p in differences(*_simulated(n, 0, np.random.default_rng(6)), only)])
+    p = np.array(
+        [p for *_, p in paired_differences(*_simulated(n, 0, np.random.default_rng(6)), first_mean)]
+    )
     for level in (0.05, 0.2, 0.5, 0.8):
         assert np.mean(p <= level) == pytest.approx(
             level, abs=2.5 * math.sqrt(level * (1 - level) / 400)

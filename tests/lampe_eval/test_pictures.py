@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from lampe_eval.report.gather import gather
 from lampe_eval.report.pictures import pictures, svg, write
+from lampe_eval.results.gathered_runs import gather_runs
 from tests.lampe_eval import stored
 
 FOUND = {
@@ -23,7 +23,7 @@ FOUND = {
 @pytest.fixture
 def needles(tmp_path: Path) -> dict[str, Figure]:
     stored.run(tmp_path / "run", FOUND)
-    return pictures(gather([tmp_path / "run"]))
+    return pictures(gather_runs([tmp_path / "run"]))
 
 
 def test_needles_have_two_pictures(needles: dict[str, Figure]) -> None:
@@ -66,7 +66,7 @@ def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> Non
         "yarn": {256: [3, 3], 512: [20, 20]},
     }
     stored.losses(tmp_path, found)
-    lampe, original, yarn = pictures(gather([tmp_path]))["ppl/exact by length"].axes
+    lampe, original, yarn = pictures(gather_runs([tmp_path]))["ppl/exact by length"].axes
     assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
     told = [
         [(text.get_position()[0], text.get_text()) for text in axes.texts]
@@ -80,22 +80,22 @@ def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> Non
 def test_runs_that_differ_have_pictures_of_their_own_names(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
     stored.run(tmp_path / "b", FOUND)
-    (by_length, _) = pictures(gather([tmp_path / "a", tmp_path / "b"])).values()
+    (by_length, _) = pictures(gather_runs([tmp_path / "a", tmp_path / "b"])).values()
     assert len(by_length.axes) == 4
 
 
 def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
     stored.run(tmp_path / "cost $5 to $x_{$", FOUND)
     stored.run(tmp_path / "b", FOUND)
-    (by_length, _) = pictures(gather([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
+    (by_length, _) = pictures(gather_runs([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
     assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
     assert svg(by_length)
 
 
 LONG = [
     "original",
-    "lampe:mapping_length=128,temperature=1.12",
-    "chunkllama:pretraining_length=256,local_window=32,temperature=1.12,temperature_rate=0",
+    "lampe:mapping_length=128,attention_factor=1.12",
+    "chunkllama:pretraining_length=256,local_window=32,attention_factor=1.12,attention_factor_rate=0",
     "selfextend+yarn:window_size=64,group_size=10",
 ]
 
@@ -111,7 +111,7 @@ def test_long_headings_stay_over_their_own_panel(
             run, {method: {length: [True, True, False] for length in lengths} for method in methods}
         )
     for figure in (
-        figure for several in (runs[:1], runs) for figure in pictures(gather(several)).values()
+        figure for several in (runs[:1], runs) for figure in pictures(gather_runs(several)).values()
     ):
         figure.draw_without_rendering()
         headed = [axes for axes in figure.axes if axes.get_title(loc="left")]
@@ -131,7 +131,9 @@ def _box(artist: Artist, text: str) -> Bbox:
 
 def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:
     stored.run(tmp_path / "run", FOUND)
-    first, second = (write(pictures(gather([tmp_path / "run"])), tmp_path / name) for name in "ab")
+    first, second = (
+        write(pictures(gather_runs([tmp_path / "run"])), tmp_path / name) for name in "ab"
+    )
     assert [path.name for path in first] == [
         f"niah-grid-by-{what}.{kind}"
         for what in ("length", "depth")

@@ -19,14 +19,14 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches.base import Draw, Passage, Task
+from lampe_eval.benches.bench import Passage, SampleRequest, Task
 from lampe_eval.benches.ppl import Ppl, PplCard
 from lampe_eval.engine.local import LocalEngine
 from lampe_eval.errors import UserError
-from lampe_eval.methods import parse
-from lampe_eval.texts import language
+from lampe_eval.method_specs import parse_methods
+from lampe_eval.texts import pocket_language
 from lampe_eval.texts.corpora import CORPORA
-from lampe_eval.texts.documents import digest, documents, needs
+from lampe_eval.texts.documents import digest, documents, required_files
 from tests.fixtures import package, pin
 
 FAIR = Ppl().protocol("fair")
@@ -58,7 +58,7 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    draw = Draw(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
     samples = Ppl().samples(_task(protocol, stride), draw)
     return [("".join(map(chr, s.ids)), s.scored) for s in samples]
 
@@ -72,7 +72,7 @@ def test_a_window_tells_of_which_document_it_is(
 ) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    draw = Draw(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
     assert [
         sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), draw)
     ] == documents
@@ -97,7 +97,7 @@ def test_errors_are_over_documents_where_there_are_several(protocol: str) -> Non
     """Windows of a document that are alike tell as much as one; old rows, and a single document's, are as they were."""
     task, losses = _task(protocol, 4), [1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.8, 1.8, 1.8]
     old, one, several = (
-        Ppl().reduce(task, _rows(losses, 8, documents), FAIR)
+        Ppl().cell_score(task, _rows(losses, 8, documents), FAIR)
         for documents in (None, [0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2])
     )
     assert (old.units, old.unit) == (9, "window")
@@ -113,7 +113,7 @@ def test_windows_that_overlap_have_the_error_of_blocks() -> None:
     for _ in range(300):
         stream = rng.normal(2, 1, 4 * 400 + length)
         losses = [stream[begin : begin + length].mean() for begin in range(0, 4 * 400, 4)]
-        score = Ppl().reduce(task, _rows(losses, length), FAIR)
+        score = Ppl().cell_score(task, _rows(losses, length), FAIR)
         means.append(score.value)
         errors.append(score.stderr)
     assert (score.units, score.unit) == (50, "block")
@@ -123,10 +123,10 @@ def test_windows_that_overlap_have_the_error_of_blocks() -> None:
 def test_blocks_may_be_documents_but_not_shorter() -> None:
     task = _task("dense", 4)
     long, short = ([n // size for n in range(64)] for size in (16, 2))
-    assert Ppl().reduce(task, _rows([1.0] * 64, 16, long), FAIR).unit == "document"
-    assert Ppl().reduce(task, _rows([1.0] * 64, 16, short), FAIR).unit == "block"
+    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, long), FAIR).unit == "document"
+    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, short), FAIR).unit == "block"
     assert math.isnan(
-        Ppl().reduce(task, _rows([1.0, 2.0], 16), FAIR).stderr
+        Ppl().cell_score(task, _rows([1.0, 2.0], 16), FAIR).stderr
     )  # both are of one block
 
 
@@ -176,8 +176,8 @@ def _run(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, length: int
 ) -> tuple[Any, list[Any]]:
     engine, bench = LocalEngine(model, tokenizer), Ppl()
-    samples = list(bench.samples(task, Draw(tokenizer, length, 3, FAIR, seed=3)))
-    (spec,) = parse(["original"])
+    samples = list(bench.samples(task, SampleRequest(tokenizer, length, 3, FAIR, seed=3)))
+    (spec,) = parse_methods(["original"])
     with engine.under(spec.build({}), 256, "blockwise"):
         rows = [
             {
@@ -188,7 +188,7 @@ def _run(
             }
             for sample in samples
         ]
-    return bench.reduce(task, rows, FAIR), samples
+    return bench.cell_score(task, rows, FAIR), samples
 
 
 @pytest.mark.parametrize("protocol", ["exact", "stride", "dense"])
@@ -210,9 +210,9 @@ def test_losses_in_chunks_equal_losses_at_once(
     pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = pocket
-    ids = tokenizer(language.text(5, 300), add_special_tokens=False)["input_ids"][:250]
+    ids = tokenizer(pocket_language.text(5, 300), add_special_tokens=False)["input_ids"][:250]
     engine = LocalEngine(model, tokenizer)
-    (spec,) = parse(["original"])
+    (spec,) = parse_methods(["original"])
     expected = _losses(model, ids)
     for chunk in (7, 64, 249, 1000):
         monkeypatch.setattr("lampe_eval.engine.local.CHUNK", chunk)
@@ -225,9 +225,13 @@ def test_losses_in_chunks_equal_losses_at_once(
 def test_too_little_text_is_said(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
     with pytest.raises(UserError, match=r"ppl at length 512: .* has no text that long"):
-        list(Ppl().samples(_task("exact", 1), Draw(pocket[1], 512, 1, FAIR, source=tmp_path)))
+        list(
+            Ppl().samples(
+                _task("exact", 1), SampleRequest(pocket[1], 512, 1, FAIR, source=tmp_path)
+            )
+        )
     with pytest.raises(UserError, match="at least 2 tokens"):
-        list(Ppl().samples(_task("exact", 1), Draw(pocket[1], 1, 1, FAIR)))
+        list(Ppl().samples(_task("exact", 1), SampleRequest(pocket[1], 1, 1, FAIR)))
 
 
 def _lines(*rows: object) -> bytes:
@@ -263,11 +267,11 @@ def test_a_corpus_is_named(
         _documents(Path(name))
     pin(folder, "ppl", asset.partition("/")[2], content)
     assert _documents(Path(name)) == ["Ab cd.", "Ef\u2028gh"]
-    assert needs(Path(name)) == [asset]
+    assert required_files(Path(name)) == [asset]
     assert digest(Path(name)) == f"{name} sha256:{sha256(content).hexdigest()[:16]}"
     Path(name).write_text("A file of that name comes first.")
     assert _documents(Path(name)) == ["A file of that name comes first."]
-    assert needs(Path(name)) == []
+    assert required_files(Path(name)) == []
     assert capfd.readouterr() == ("", "")
 
 
@@ -281,7 +285,7 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     source = Path("pg19-validation")
-    draw = Draw(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
     found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), draw)]
     assert found == ["abcd", "efgh", "ijkl"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.benches import BENCHES, tasks
-from lampe_eval.benches.base import Draw, Prompt, Score, Task
+from lampe_eval.benches import BENCHES, bench_tasks
+from lampe_eval.benches.bench import Prompt, SampleRequest, Score, Task
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.protocol import protocols
+from lampe_eval.prompts.protocol import bench_protocols
 from tests.e2e import content
 from tests.fixtures import package
 from tests.letters import LLAMA3, Letters
@@ -18,7 +18,7 @@ from tests.letters import LLAMA3, Letters
 PROTOCOLS = [
     (bench, name, protocol)
     for bench, instance in BENCHES.items()
-    for name, protocol in protocols(instance.family or bench).items()
+    for name, protocol in bench_protocols(instance.family or bench).items()
 ]
 CHANGES = [
     (bench, name, field, value)
@@ -41,7 +41,7 @@ def _seen(bench: str, text: str) -> Iterator[Any]:
     """What a protocol makes of the first sample of a task that it has, and of numbers."""
     instance = BENCHES[bench]
     protocol = instance.protocol(text)
-    task = next(task for task in tasks(bench) if instance.has(task, protocol))
+    task = next(task for task in bench_tasks(bench) if instance.has_task(task, protocol))
     yield from _prompts(bench, task, text)
     rows = {"prediction": "C or B", "references": ["b", "B"], "extras": {}}
     if bench == "infinitebench":
@@ -51,7 +51,7 @@ def _seen(bench: str, text: str) -> Iterator[Any]:
         for name, value in (("hotpotqa", 10.0), ("musique", 20.0), ("lcc", 60.0))
     }
     if bench.startswith("longbench"):
-        yield list(instance.averages(scores, protocol).values())[:1]
+        yield list(instance.task_averages(scores, protocol).values())[:1]
 
 
 def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
@@ -59,7 +59,9 @@ def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
         BENCHES[bench],
         {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500),
     )
-    for sample in instance.samples(task, Draw(Letters(LLAMA3), length, 1, instance.protocol(text))):  # type: ignore[arg-type]
+    for sample in instance.samples(
+        task, SampleRequest(Letters(LLAMA3), length, 1, instance.protocol(text))
+    ):  # type: ignore[arg-type]
         assert isinstance(sample, Prompt)
         yield list(sample.ids), sample.skip
 
@@ -99,10 +101,10 @@ def test_wordings_are_named_as_they_are_written() -> None:
 @pytest.mark.parametrize("length", [1, 256, 500, 512])
 @pytest.mark.parametrize("bench", ["longbench", "longbench-v2", "leval", "infinitebench"])
 def test_lengths_that_leave_nothing_are_refused(own: Path, bench: str, length: int) -> None:
-    instance, task = BENCHES[bench], tasks(bench)[0]
+    instance, task = BENCHES[bench], bench_tasks(bench)[0]
     if bench == "infinitebench":
         length = 0  # it reserves nothing
-    draw = Draw(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
+    draw = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"length {length} leaves no token for a prompt"):
         list(instance.samples(task, draw))
 
@@ -110,10 +112,10 @@ def test_lengths_that_leave_nothing_are_refused(own: Path, bench: str, length: i
 def test_averages_over_some_tasks_say_so() -> None:
     longbench, protocol = BENCHES["longbench"], BENCHES["longbench"].protocol("fair")
     english = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("lcc", 60.0))}
-    assert longbench.averages(english, protocol) == {"mean of categories, 2 of 16 tasks": 35}
+    assert longbench.task_averages(english, protocol) == {"mean of categories, 2 of 16 tasks": 35}
     chinese = english | {"dureader": Score(20.0, 0.0, 1)}
-    assert longbench.averages(chinese, protocol) == {
+    assert longbench.task_averages(chinese, protocol) == {
         "mean of categories, 2 of 16 tasks": 35,
         "mean of categories, Chinese, 2 of 7 tasks": 40,
     }
-    assert longbench.averages({"lcc": english["lcc"]}, protocol) == {}
+    assert longbench.task_averages({"lcc": english["lcc"]}, protocol) == {}

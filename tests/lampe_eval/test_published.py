@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.cards import names as card_names
 from lampe_eval.cards import shipped_card
+from lampe_eval.cards import shipped_names as card_names
 from lampe_eval.errors import UserError
-from lampe_eval.report.published import Cell, Figure, Published, Row, find, names
+from lampe_eval.results.published_tables import (
+    PublishedCell,
+    PublishedNumber,
+    PublishedTable,
+    Row,
+    find_table,
+    names,
+)
 from lampe_eval.suite import Suite
 from tests.published import document
 
 TABLES = names()
-load = cache(find)
+load = cache(find_table)
 
 TABLE = """\
 about: a table
@@ -30,7 +37,7 @@ columns:
   B: {tasks: "ruler/niah_*", length: 8k}
   C: {mean: [A, B]}
 rows:
-  - {printed: ours, model: org/model, method: "lampe:head=9", values: [1, ">2", null]}
+  - {printed: ours, model: org/model, method: "lampe:head_tokens=9", values: [1, ">2", null]}
 """
 
 
@@ -90,7 +97,7 @@ def test_the_averages_that_do_not_add_up_are_those_in_doubt() -> None:
     assert wrong == ["Qwen2.5-14B-Instruct-1M (14B)", "Llama2-chat (4K)"]
 
 
-def _gaps(table: Published) -> Iterator[tuple[Row, list[float]]]:
+def _gaps(table: PublishedTable) -> Iterator[tuple[Row, list[float]]]:
     """Of each row, how far its averages are beyond what rounding, of them and of the numbers beside them, explains."""
     for row, group in groupby(
         (f for f in table.figures() if not f.number.above), key=lambda figure: figure.row
@@ -107,7 +114,9 @@ def _gaps(table: Published) -> Iterator[tuple[Row, list[float]]]:
         )
 
 
-def _from_parts(figure: Figure, figures: dict[str, Figure], table: Published) -> float | None:
+def _from_parts(
+    figure: PublishedNumber, figures: dict[str, PublishedNumber], table: PublishedTable
+) -> float | None:
     """The average that other numbers of a row make; None for a number that is none, or whose parts are not printed."""
     parts = table.columns[figure.column].mean
     if parts:
@@ -134,18 +143,18 @@ def test_every_suite_runs_a_table(name: str) -> None:
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE)
-    vt, needles = find(str(path)).figures()
-    assert vt.mean == Cell("ruler/vt", 4096)
+    vt, needles = find_table(str(path)).figures()
+    assert vt.mean == PublishedCell("ruler/vt", 4096)
     assert len(needles.cells) == 8
     assert (needles.number.value, needles.number.above) == (2, True)
     assert vt.spec is not None
-    assert vt.spec.settings == {"head": 9}
+    assert vt.spec.settings == {"head_tokens": 9}
 
 
 def test_shares_become_percent(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace("metric: recall", "metric: recall\nscale: share"))
-    assert [figure.number.value for figure in find(str(path)).figures()] == [100, 200]
+    assert [figure.number.value for figure in find_table(str(path)).figures()] == [100, 200]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +167,8 @@ def test_shares_become_percent(tmp_path: Path) -> None:
         ("ruler/vt", "ruler/vtt", "mine.yaml:7: key 'columns.A.tasks': no task is called 'ruler/vtt'"),
         ("ruler/vt", "rulr/vt", "unknown bench 'rulr' (did you mean 'ruler'?)"),
         ("length: 4k", "length: 4q", "mine.yaml:7: key 'columns.A.length'"),
-        ("lampe:head=9", "lamp:head=9", "mine.yaml:11: key 'rows.0.method': unknown method 'lamp'"),
-        ("lampe:head=9", "lampe:hed=9", "setting of lampe 'hed'"),
+        ("lampe:head_tokens=9", "lamp:head_tokens=9", "mine.yaml:11: key 'rows.0.method': unknown method 'lamp'"),
+        ("lampe:head_tokens=9", "lampe:hed=9", "setting of lampe 'hed'"),
         ("decimals: 1", "decimals: 1\ndecimal: 1", "mine.yaml:5: key 'decimal'"),
         ("printed: ours", "printed: a, printd: b", "mine.yaml:11: key 'rows.0.printd'"),
     ],
@@ -170,7 +179,7 @@ def test_a_wrong_table_is_told_by_file_line_and_key(
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace(old, new))
     with pytest.raises(UserError) as caught:
-        find(str(path))
+        find_table(str(path))
     assert message in str(caught.value)
     assert re.search(r"mine.yaml:\d+: key ", str(caught.value))
 
@@ -179,9 +188,9 @@ def test_an_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(
         UserError, match=r"unknown published table 'lampe-tabel1' \(did you mean 'lampe-table1'\?\)"
     ):
-        find("lampe-tabel1")
+        find_table("lampe-tabel1")
     with pytest.raises(UserError, match=r"--against: gone.yaml: no such file"):
-        find("gone.yaml")
+        find_table("gone.yaml")
 
 
 def test_the_page_of_published_tables_is_made_from_them() -> None:

@@ -9,14 +9,14 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from lampe_eval import assets, models
 from lampe_eval.benches import find_tasks
-from lampe_eval.cards import names, shipped_card
-from lampe_eval.methods import parse
+from lampe_eval.cards import shipped_card, shipped_names
+from lampe_eval.method_specs import parse_methods
 from lampe_eval.plan import prepare
-from lampe_eval.report.published import find
-from lampe_eval.report.published import names as tables
+from lampe_eval.results.published_tables import find_table
+from lampe_eval.results.published_tables import names as tables
 from lampe_eval.suite import Suite
 
-load = cache(find)
+load = cache(find_table)
 LLAMA31 = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -50,7 +50,9 @@ def _config(path: str, **_: object) -> PreTrainedConfig:
     return config
 
 
-SUITES = [name for name in names("suites") if name not in ("demo", "pocket", "pocket-ruler")]
+SUITES = [
+    name for name in shipped_names("suites") if name not in ("demo", "pocket", "pocket-ruler")
+]
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -75,9 +77,11 @@ def test_a_suite_runs_what_has_a_number(name: str) -> None:
     ]
     lengths = {cell.length for figure in figures for cell in figure.cells}
     pairs = {(figure.row.model, figure.spec.name) for figure in figures if figure.spec}
-    assert {(model, spec.name) for model in suite.model for spec in parse(suite.method)} & pairs
+    assert {
+        (model, spec.name) for model in suite.model for spec in parse_methods(suite.method)
+    } & pairs
     assert {*suite.model} <= {model for model, _ in pairs}
-    assert {spec.name for spec in parse(suite.method)} <= {method for _, method in pairs}
+    assert {spec.name for spec in parse_methods(suite.method)} <= {method for _, method in pairs}
     assert None in lengths or {*suite.lengths} <= lengths
     published = {cell.task for figure in figures for cell in figure.cells}
     others = {task.full_name for task in find_tasks(suite.bench)} - published

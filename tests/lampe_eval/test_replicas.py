@@ -10,7 +10,7 @@ import pytest
 import lampe
 from lampe_eval import models
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches.base import Prompt
+from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine import ray as ours
 from lampe_eval.engine.job import Job
 from lampe_eval.errors import UserError
@@ -78,7 +78,7 @@ def _done(
     monkeypatch.setattr(ours, "_connected", lambda *_: 2)
     (task,) = find_tasks(["niah/single"])
     cell, method = Cell("pocket", "lampe", "niah", "single", 512), lampe.method_of("lampe")
-    with ours.Replicas(models.find("pocket"), Suite(devices="cpu,cpu")) as replicas:
+    with ours.Replicas(models.find_model("pocket"), Suite(devices="cpu,cpu")) as replicas:
 
         def jobs() -> Iterator[Job]:
             replicas.start()
@@ -193,7 +193,7 @@ def test_a_room_that_cannot_be_measured_is_one_sample(monkeypatch: pytest.Monkey
         ours, "_imported", lambda address: FakeRay(lambda name, what: what == "room")
     )
     monkeypatch.setattr(ours, "_connected", lambda *_: 1)
-    with ours.Replicas(models.find("pocket"), Suite(devices="cpu")) as replicas:
+    with ours.Replicas(models.find_model("pocket"), Suite(devices="cpu")) as replicas:
         replicas.start()
         assert replicas.room() == 1
 

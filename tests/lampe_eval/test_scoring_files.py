@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.scoring.files import Result, score_folder
+from lampe_eval.scoring.prediction_files import Result, score_folder
 
 PRED = {"pred": "Paris", "answers": ["Paris"], "all_classes": None, "length": 5000}
 

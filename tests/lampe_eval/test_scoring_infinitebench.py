@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.scoring import infinitebench
+from lampe_eval.scoring import infinitebench_metrics
 
 DEBUG = ["foo_bar", "B"]
 CHOICE = ["Bob ran", "B"]
@@ -61,15 +61,18 @@ CHOICE = ["Bob ran", "B"]
     ],
 )
 def test_score(task: str, prediction: str, label: Any, official: float, lampe: float) -> None:
-    assert infinitebench.score(task, prediction, label, {}) == pytest.approx(official)
-    assert infinitebench.score(task, prediction, label, {}, "lampe") == pytest.approx(lampe)
+    assert infinitebench_metrics.score(task, prediction, label, {}) == pytest.approx(official)
+    assert infinitebench_metrics.score(task, prediction, label, {}, "lampe") == pytest.approx(lampe)
 
 
 def test_gpt4_repeats_the_first_value() -> None:
-    assert infinitebench.score("math_calc", "1 1 4", [1, 4], {"model": "gpt4"}) == 1
-    assert infinitebench.score("math_calc", "1 1 4", [1, 4], {"model": "yi-6b-200k"}) == 0.5
+    assert infinitebench_metrics.score("math_calc", "1 1 4", [1, 4], {"model": "gpt4"}) == 1
+    assert infinitebench_metrics.score("math_calc", "1 1 4", [1, 4], {"model": "yi-6b-200k"}) == 0.5
 
 
 def test_both_scorers_know_every_task() -> None:
-    assert len(infinitebench.METRICS["official"]) == 12
-    assert infinitebench.METRICS["official"].keys() == infinitebench.METRICS["lampe"].keys()
+    assert len(infinitebench_metrics.METRICS["official"]) == 12
+    assert (
+        infinitebench_metrics.METRICS["official"].keys()
+        == infinitebench_metrics.METRICS["lampe"].keys()
+    )

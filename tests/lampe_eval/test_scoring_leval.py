@@ -2,11 +2,11 @@
 
 import pytest
 
-from lampe_eval.scoring import leval
+from lampe_eval.scoring import leval_metrics
 
 
 def test_there_are_twenty_tasks() -> None:
-    assert len(leval.METRICS) == 20
+    assert len(leval_metrics.METRICS) == 20
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_there_are_twenty_tasks() -> None:
     ],
 )
 def test_choices_where_several_may_be_right(prediction: str, letters: str) -> None:
-    assert leval.choices(prediction, several=True) == letters
+    assert leval_metrics.choices(prediction, several=True) == letters
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_choices_where_several_may_be_right(prediction: str, letters: str) -> No
     ],
 )
 def test_choices_where_one_is_right(prediction: str, letters: str) -> None:
-    assert leval.choices(prediction, several=False) == letters
+    assert leval_metrics.choices(prediction, several=False) == letters
 
 
 @pytest.mark.parametrize(
     ("reference", "letters"), [("(B) They ran", "B"), ("BD", "BD"), ("C. x", "C"), ("no", "A")]
 )
 def test_gold_choices(reference: str, letters: str) -> None:
-    assert leval.gold_choices(reference) == letters
+    assert leval_metrics.gold_choices(reference) == letters
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_gold_choices(reference: str, letters: str) -> None:
     ],
 )
 def test_exact_match(prediction: str, reference: str, score: float) -> None:
-    assert leval.exact_match(prediction, reference) == score
+    assert leval_metrics.exact_match(prediction, reference) == score
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_exact_match(prediction: str, reference: str, score: float) -> None:
     ],
 )
 def test_final_number(text: str, digits: str) -> None:
-    assert leval.final_number(text) == digits
+    assert leval_metrics.final_number(text) == digits
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_final_number(text: str, digits: str) -> None:
     ],
 )
 def test_code_output(prediction: str, reference: str, output: str) -> None:
-    assert leval.code_output(prediction, reference) == output
+    assert leval_metrics.code_output(prediction, reference) == output
 
 
 @pytest.mark.parametrize(
@@ -114,25 +114,27 @@ def test_code_output(prediction: str, reference: str, output: str) -> None:
     ],
 )
 def test_judgements(prediction: str, verdicts: tuple[str, str]) -> None:
-    assert leval.judgements(prediction) == verdicts
+    assert leval_metrics.judgements(prediction) == verdicts
 
 
 def test_sci_fi_is_scored_twice() -> None:
     samples = [
-        leval.parts("sci_fi", text, ["True [fact: False]"], {})
+        leval_metrics.parts("sci_fi", text, ["True [fact: False]"], {})
         for text in ("True [fact: True]", "so true")
     ]
     assert samples == [{"loyalty": 100, "fact": 0}, {"loyalty": 100, "fact": 0}]
-    assert leval.total(samples) == {"average": 50, "loyalty": 100, "fact": 0}
-    assert leval.score("sci_fi", "True [fact: True]", ["True [fact: False]"], {}) == 0.5
+    assert leval_metrics.total(samples) == {"average": 50, "loyalty": 100, "fact": 0}
+    assert leval_metrics.score("sci_fi", "True [fact: True]", ["True [fact: False]"], {}) == 0.5
 
 
 def test_topics_are_averaged_apart() -> None:
     task, reference = "topic_retrieval_longchat", ["The role of art"]
     texts = ["the role of art", "music", "it is: The Role of Art", "?"]
-    samples = [leval.parts(task, text, reference, {"row": row}) for row, text in enumerate(texts)]
-    assert leval.total(samples) == {"average": 50, "first": 50, "second": 0, "third": 100}
-    assert leval.score(task, texts[2], reference, {"row": 2}) == 1
+    samples = [
+        leval_metrics.parts(task, text, reference, {"row": row}) for row, text in enumerate(texts)
+    ]
+    assert leval_metrics.total(samples) == {"average": 50, "first": 50, "second": 0, "third": 100}
+    assert leval_metrics.score(task, texts[2], reference, {"row": 2}) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,14 +147,15 @@ def test_topics_are_averaged_apart() -> None:
     ],
 )
 def test_exam(task: str, prediction: str, reference: str, score: float) -> None:
-    assert leval.parts(task, prediction, [reference], {}) == {"exact_match": score}
+    assert leval_metrics.parts(task, prediction, [reference], {}) == {"exact_match": score}
 
 
 def test_f1() -> None:
     samples = [
-        leval.parts("narrative_qa", text, ["Paris"], {}) for text in ("Paris, France.", "Paris", "")
+        leval_metrics.parts("narrative_qa", text, ["Paris"], {})
+        for text in ("Paris, France.", "Paris", "")
     ]
-    assert leval.total(samples) == {"f1": 55.5556}
+    assert leval_metrics.total(samples) == {"f1": 55.5556}
 
 
 @pytest.mark.parametrize(
@@ -167,16 +170,16 @@ def test_f1() -> None:
     ],
 )
 def test_rouge(prediction: str, reference: str, total: tuple[float, ...]) -> None:
-    numbers = leval.total([leval.parts("news_summ", prediction, [reference], {})])
+    numbers = leval_metrics.total([leval_metrics.parts("news_summ", prediction, [reference], {})])
     assert list(numbers) == ["geometric_mean", "rouge1", "rouge2", "rougeL"]
     assert tuple(numbers.values()) == pytest.approx(total, abs=0.005)
-    assert leval.score("news_summ", prediction, [reference], {}) == pytest.approx(
+    assert leval_metrics.score("news_summ", prediction, [reference], {}) == pytest.approx(
         total[3] / 100, abs=5e-5
     )
 
 
 def test_bands_of_lampe_include_their_upper_ends() -> None:
-    assert leval.by_length([1, 0, 0.25], [4096, 4097, 8192]) == {
+    assert leval_metrics.by_length([1, 0, 0.25], [4096, 4097, 8192]) == {
         "0-4k": 100,
         "4-8k": 12.5,
         "8k+": 0,

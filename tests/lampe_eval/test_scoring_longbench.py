@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.scoring import longbench
+from lampe_eval.scoring import longbench_metrics
 
 CLASSES = ["Date", "Food", "Individual", "number", "number of something"]
 
 
 def test_every_task_has_a_metric_and_one_category() -> None:
-    tasks = [task for group in longbench.CATEGORIES.values() for task in group]
+    tasks = [task for group in longbench_metrics.CATEGORIES.values() for task in group]
     assert len(tasks) == 21
-    assert sorted(tasks) == sorted(longbench.METRICS)
+    assert sorted(tasks) == sorted(longbench_metrics.METRICS)
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_every_task_has_a_metric_and_one_category() -> None:
     ],
 )
 def test_metric(task: str, prediction: str, reference: str, score: float) -> None:
-    assert longbench.score(
+    assert longbench_metrics.score(
         task, prediction, [reference], {"all_classes": CLASSES}
     ) == pytest.approx(score, abs=1e-12)
 
 
 def test_classification_skips_a_class_after_each_it_deletes() -> None:
-    assert longbench.classification("abc", "abc", ["a", "ab", "abc"]) == 0.5
+    assert longbench_metrics.classification("abc", "abc", ["a", "ab", "abc"]) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -65,24 +65,24 @@ def test_classification_skips_a_class_after_each_it_deletes() -> None:
 def test_few_shot_tasks_count_the_first_line(
     task: str, prediction: str, references: list[str], score: float
 ) -> None:
-    assert longbench.score(task, prediction, references, {"all_classes": CLASSES}) == score
+    assert longbench_metrics.score(task, prediction, references, {"all_classes": CLASSES}) == score
 
 
 def test_bands_of_longbench_e() -> None:
-    assert longbench.by_length([1, 0, 1, 1], [3999, 4000, 7999, 8000]) == {
+    assert longbench_metrics.by_length([1, 0, 1, 1], [3999, 4000, 7999, 8000]) == {
         "0-4k": 100,
         "4-8k": 50,
         "8k+": 100,
     }
-    assert math.isnan(longbench.by_length([1], [1])["8k+"])
+    assert math.isnan(longbench_metrics.by_length([1], [1])["8k+"])
 
 
 def test_averages() -> None:
     results = {"qasper": 10.0, "hotpotqa": 20.0, "musique": 30.0, "lcc": 60.0, "vcsum": 4.0}
-    assert longbench.flat_mean(results) == 24.8
-    assert longbench.category_mean(results) == pytest.approx((10 + 25 + 60) / 3)
-    assert longbench.category_mean(results, chinese=True) == pytest.approx((4 + 60) / 2)
-    assert math.isnan(longbench.category_mean({"vcsum": 4.0}))
+    assert longbench_metrics.flat_mean(results) == 24.8
+    assert longbench_metrics.category_mean(results) == pytest.approx((10 + 25 + 60) / 3)
+    assert longbench_metrics.category_mean(results, chinese=True) == pytest.approx((4 + 60) / 2)
+    assert math.isnan(longbench_metrics.category_mean({"vcsum": 4.0}))
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,17 @@ def test_averages() -> None:
     ],
 )
 def test_choice_of_v2(prediction: str, letter: str | None) -> None:
-    assert longbench.choice(prediction) == letter
+    assert longbench_metrics.choice(prediction) == letter
 
 
 def test_credit_of_v2() -> None:
     right = "The correct answer is (B)"
-    assert [longbench.credit(text, "B") for text in (right, "C", "")] == [1, 0, 0]
-    assert [longbench.credit(text, "B", compensated=True) for text in (right, "")] == [1, 0.25]
-    assert longbench.credit(right, "C", compensated=True) == 0
+    assert [longbench_metrics.credit(text, "B") for text in (right, "C", "")] == [1, 0, 0]
+    assert [longbench_metrics.credit(text, "B", compensated=True) for text in (right, "")] == [
+        1,
+        0.25,
+    ]
+    assert longbench_metrics.credit(right, "C", compensated=True) == 0
 
 
 def test_report_of_v2() -> None:
@@ -113,6 +116,6 @@ def test_report_of_v2() -> None:
         (0, "hard", "short"),
         (0.25, "hard", "long"),
     ]
-    report = longbench.report([longbench.Verdict(*row) for row in rows])
+    report = longbench_metrics.report([longbench_metrics.Verdict(*row) for row in rows])
     assert math.isnan(report.pop("medium"))
     assert report == {"overall": 41.7, "easy": 100, "hard": 12.5, "short": 50, "long": 25}

@@ -2,14 +2,14 @@
 
 import pytest
 
-from lampe_eval.scoring import ruler
+from lampe_eval.scoring import ruler_metrics
 
 GPT4 = {4096: 96.6, 8192: 96.3, 16384: 95.2, 32768: 93.2, 65536: 87.0, 131072: 81.2}
 """From the paper's table of thirteen-task averages."""
 
 
 def test_there_are_thirteen_tasks() -> None:
-    assert len(ruler.METRICS) == 13
+    assert len(ruler_metrics.METRICS) == 13
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,15 @@ def test_there_are_thirteen_tasks() -> None:
     ],
 )
 def test_metric(task: str, prediction: str, references: list[str], score: float) -> None:
-    assert ruler.score(task, prediction, references, {}) == score
+    assert ruler_metrics.score(task, prediction, references, {}) == score
 
 
 def test_averages_as_in_the_paper() -> None:
-    assert round(ruler.weighted_average(GPT4, rising=True), 1) == 89.0
-    assert round(ruler.weighted_average(GPT4, rising=False), 1) == 94.1
-    assert ruler.average({"vt": 50.0, "cwe": 100.0}) == 75
+    assert round(ruler_metrics.weighted_average(GPT4, rising=True), 1) == 89.0
+    assert round(ruler_metrics.weighted_average(GPT4, rising=False), 1) == 94.1
+    assert ruler_metrics.average({"vt": 50.0, "cwe": 100.0}) == 75
 
 
 def test_effective_length_as_in_the_paper() -> None:
-    assert ruler.effective_length(GPT4) == 65536
-    assert ruler.effective_length({4096: 85.5}) == 0
+    assert ruler_metrics.effective_length(GPT4) == 65536
+    assert ruler_metrics.effective_length({4096: 85.5}) == 0

@@ -6,7 +6,7 @@ import random
 import pytest
 from rouge import Rouge
 
-from lampe_eval.scoring.text import (
+from lampe_eval.scoring.text_metrics import (
     bands,
     google_rouge,
     normalize,

@@ -10,15 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 from lampe_eval.cli import app
-from lampe_eval.commands.asked import order_of
 from lampe_eval.commands.speed import measure_speed
+from lampe_eval.commands.validate import validate_speed
 from lampe_eval.errors import UserError
 from lampe_eval.running.progress import Progress
-from lampe_eval.speed import show
-from lampe_eval.speed.compare import Comparison, growth
-from lampe_eval.speed.measure import Cost, Room, Way
-from lampe_eval.speed.order import Order
-from lampe_eval.speed.subject import subject
+from lampe_eval.speed import speed_table
+from lampe_eval.speed.measured_model import load_measured_model
+from lampe_eval.speed.speed_comparison import SpeedComparison, time_growth
+from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.timing import MemoryCost, TimeCost, TimedModel
 
 
 class Silent:
@@ -31,7 +31,7 @@ QUIET: Progress = Silent()
 
 
 def compare(**options: Any) -> pd.DataFrame:
-    comparison = Comparison(order_of(options))
+    comparison = SpeedComparison(validate_speed(options))
     comparison.run(QUIET)
     return comparison.frame
 
@@ -75,13 +75,13 @@ def test_ratios_are_those_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain attention takes 1, 2, 3, ... seconds, a method three times as long as the plain one before it."""
     turns = iter(range(100))
 
-    def cost(way: Way, length: int) -> Cost:
+    def cost(way: TimedModel, length: int) -> TimeCost:
         turn = next(turns)
         seconds = float(turn // 2 + 1) * (3 if turn % 2 else 1)
-        return Cost(seconds, seconds, seconds)
+        return TimeCost(seconds, seconds, seconds)
 
-    monkeypatch.setattr(Way, "cost", cost)
-    monkeypatch.setattr(Way, "room", lambda way, length: Room(1.0, 1.0))
+    monkeypatch.setattr(TimedModel, "cost", cost)
+    monkeypatch.setattr(TimedModel, "room", lambda way, length: MemoryCost(1.0, 1.0))
     frame = compare(method=["lampe"], lengths="100", pairs=3)
     assert frame["prefill_s"].tolist() == [3.0, 9.0] and frame["prefill_plain_s"].tolist() == [
         3.0,
@@ -94,8 +94,8 @@ def test_the_growth_of_a_cost_is_its_power_of_the_length() -> None:
     rows = pd.DataFrame(
         {"length": [1024, 4096, 16384], "prefill_s": [2e-6 * n**1.5 for n in (1024, 4096, 16384)]}
     )
-    assert growth(rows) == pytest.approx(1.5)
-    assert math.isnan(growth(rows[:1]))
+    assert time_growth(rows) == pytest.approx(1.5)
+    assert math.isnan(time_growth(rows[:1]))
 
 
 @pytest.mark.parametrize("method", ["lampe", "selfextend", "dca"])
@@ -116,8 +116,10 @@ def test_a_prompt_may_be_read_in_chunks() -> None:
     ("shape", "heads"), [("llama3-8b", 8), ("llama2-7b", 32), ("qwen2.5-7b", 4)]
 )
 def test_a_shape_is_a_model_without_weights(shape: str, heads: int) -> None:
-    model, settings = subject(
-        Order.of({"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"})
+    model, settings = load_measured_model(
+        SpeedConfig.from_options(
+            {"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"}
+        )
     )
     assert (model.config.num_hidden_layers, model.config.num_key_value_heads) == (2, heads)
     assert model.dtype == torch.bfloat16 and settings == {}
@@ -148,20 +150,20 @@ def test_what_is_measured_is_printed_and_written(tmp_path: Path) -> None:
     again = pd.read_csv(tmp_path / "x" / "speed.csv")
     assert again["method"].tolist() == ["plain", "lampe"] * 2
     assert "| lampe · blockwise |" in (tmp_path / "x" / "speed.md").read_text()
-    assert len(list(show.blocks(again))) == 2
+    assert len(list(speed_table.speed_tables(again))) == 2
 
 
 def test_what_was_measured_is_written_where_the_rest_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cost = Way.cost
+    cost = TimedModel.cost
 
-    def stopped(way: Way, length: int) -> Cost:
+    def stopped(way: TimedModel, length: int) -> TimeCost:
         if length == 200:
             raise KeyboardInterrupt
         return cost(way, length)
 
-    monkeypatch.setattr(Way, "cost", stopped)
+    monkeypatch.setattr(TimedModel, "cost", stopped)
     options = [
         "--lengths",
         "100,200",
@@ -180,7 +182,7 @@ def test_what_was_measured_is_written_where_the_rest_is_stopped(
 
 
 def test_where_nothing_can_be_measured_it_is_an_error(tmp_path: Path) -> None:
-    order = order_of({"lengths": "64", "attention": "flash", "output": tmp_path / "x"})
+    order = validate_speed({"lengths": "64", "attention": "flash", "output": tmp_path / "x"})
     with pytest.raises(UserError, match=r"nothing could be measured: .* it needs a GPU"):
         measure_speed(order)
 
@@ -190,4 +192,4 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
 ) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        measure_speed(order_of({"output": tmp_path / "x" / "y"}))
+        measure_speed(validate_speed({"output": tmp_path / "x" / "y"}))

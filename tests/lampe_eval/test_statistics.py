@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lampe_eval.scoring.recall import recall
-from lampe_eval.scoring.statistics import Array, Estimate
+from lampe_eval.scoring.estimates import Array, Estimate
+from lampe_eval.scoring.value_recall import recall
 
 
 def test_a_mean_and_its_error() -> None:

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from lampe_eval.errors import UserError
-from lampe_eval.store import Cell, Store, writing
+from lampe_eval.store import Cell, Store, lock_for_writing
 
-CELL = Cell("org/model", "lampe:head=3", "niah", "single", 256)
-CONFIG = {"seed": 0, "methods": {"lampe": {"head": 3}}}
+CELL = Cell("org/model", "lampe:head_tokens=3", "niah", "single", 256)
+CONFIG = {"seed": 0, "methods": {"lampe": {"head_tokens": 3}}}
 
 
 def _store(folder: Path) -> Store:
@@ -22,7 +22,7 @@ def test_rows_come_back_in_order_of_their_ids_and_by_length(tmp_path: Path) -> N
     store = _store(tmp_path)
     for key in ("b", "a"):
         store.append(CELL, {"id": key, "prediction": "ü\n"})
-    store.append(Cell("org/model", "lampe:head=3", "niah", "single", 512), {"id": "c"})
+    store.append(Cell("org/model", "lampe:head_tokens=3", "niah", "single", 512), {"id": "c"})
     assert [row["id"] for row in store.rows(CELL)] == ["a", "b"]
     assert store.rows(CELL)[0]["prediction"] == "ü\n"
 
@@ -59,13 +59,13 @@ def test_another_configuration_is_refused_by_field(tmp_path: Path) -> None:
         UserError, match="another configuration: --seed was 0, now 1; choose another --output"
     ):
         Store.create(tmp_path, {**CONFIG, "seed": 1}, {})
-    with pytest.raises(UserError, match=r"--method lampe head was 3, now 4"):
-        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 4}}}, {})
+    with pytest.raises(UserError, match=r"--method lampe head_tokens was 3, now 4"):
+        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head_tokens": 4}}}, {})
     with pytest.raises(UserError, match="--method was lampe, now lampe, pi; "):
-        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 3}, "pi": {}}}, {})
+        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head_tokens": 3}, "pi": {}}}, {})
     many = {f"m{i}": {} for i in range(9)}
     with pytest.raises(UserError, match=r"--method was lampe, now \.\.\., m0, m1, "):
-        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head": 3}, **many}}, {})
+        Store.create(tmp_path, {**CONFIG, "methods": {"lampe": {"head_tokens": 3}, **many}}, {})
     with pytest.raises(UserError, match="--max-batch-tokens was not given, now 7; "):
         Store.create(tmp_path, {**CONFIG, "batch": 7}, {})
     Store.create(tmp_path, CONFIG, {"torch": "y"})
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         _store(tmp_path / "file" / "run")
     with (
         pytest.raises(UserError, match=r"cannot be written .* choose another --output"),
-        writing(tmp_path / "file"),
+        lock_for_writing(tmp_path / "file"),
     ):
         pytest.fail("a file is written to as a folder")
 
@@ -153,14 +153,14 @@ def test_a_full_disk_is_said_and_loses_nothing(
 
 
 def test_who_holds_the_lock_is_said_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
-    with writing(tmp_path / "new"):
+    with lock_for_writing(tmp_path / "new"):
         said = rf"another run is writing here: process {os.getpid()} on {platform.node()} since 20\d\d-.*; wait for it"
-        with pytest.raises(UserError, match=said), writing(tmp_path / "new"):
+        with pytest.raises(UserError, match=said), lock_for_writing(tmp_path / "new"):
             pytest.fail("two runs write")
         holder = (tmp_path / "new" / ".holder").read_text()
     assert not (tmp_path / "new" / ".holder").exists()
     (tmp_path / "new" / ".holder").write_text(holder)  # as a killed run leaves it
-    with writing(tmp_path / "new"):
+    with lock_for_writing(tmp_path / "new"):
         pass
 
 

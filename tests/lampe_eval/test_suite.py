@@ -21,7 +21,7 @@ def test_what_is_no_length(text: str) -> None:
 
 
 def test_options_repeat_or_take_commas() -> None:
-    suite = Suite.of({"model": ["a,b", "c"], "lengths": ["256,1k"], "bench": None})
+    suite = Suite.from_options({"model": ["a,b", "c"], "lengths": ["256,1k"], "bench": None})
     assert suite.model == ("a", "b", "c")
     assert suite.lengths == (256, 1024)
     assert suite.bench == ("niah", "ppl")
@@ -43,14 +43,16 @@ def test_options_repeat_or_take_commas() -> None:
 )
 def test_a_bad_option_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        Suite.of(options)  # type: ignore[arg-type]
+        Suite.from_options(options)  # type: ignore[arg-type]
     assert message in str(caught.value)
 
 
 def test_a_suite_takes_a_lone_text_for_every_list() -> None:
-    suite = Suite.of({"method": "original,lampe:head=3,tail=9", "bench": "niah", "lengths": 256})
+    suite = Suite.from_options(
+        {"method": "original,lampe:head_tokens=3,tail_tokens=9", "bench": "niah", "lengths": 256}
+    )
     assert (suite.method, suite.bench, suite.lengths) == (
-        ("original,lampe:head=3,tail=9",),
+        ("original,lampe:head_tokens=3,tail_tokens=9",),
         ("niah",),
         (256,),
     )

@@ -10,48 +10,48 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lampe_eval.report.blocks import Block, Value, blocks
-from lampe_eval.report.gather import gather
-from lampe_eval.report.latex import escaped, latex
-from lampe_eval.report.markdown import markdown
-from lampe_eval.report.tables import console, csv, show, write
+from lampe_eval.report.latex import escaped, to_latex
+from lampe_eval.report.markdown import to_markdown
+from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
+from lampe_eval.report.tables import console, print_tables, to_csv, write_tables
+from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
 from tests.lampe_eval import made, stored
 
 FOUND = {
     "lampe": {256: [True, True, True], 512: [True, True, True]},
-    "dca:temperature=1.12": {256: [True, True, True], 512: [True, True, False]},
+    "dca:attention_factor=1.12": {256: [True, True, True], 512: [True, True, False]},
     "yarn": {256: [True, True, True], 512: [True, None, True]},
     "original": {256: [True, True, True], 512: [True, False]},
 }
 
 
 @pytest.fixture
-def block(tmp_path: Path) -> Block:
+def block(tmp_path: Path) -> ResultTable:
     stored.run(tmp_path, FOUND)
-    (found,) = blocks(gather([tmp_path]))
+    (found,) = result_tables(gather_runs([tmp_path]))
     return found
 
 
 @pytest.fixture
-def ranked(tmp_path: Path) -> Block:
+def ranked(tmp_path: Path) -> ResultTable:
     """Three methods, none alike."""
     answers = {"lampe": [True, True], "dca": [True, False], "original": [False, False]}
     stored.run(tmp_path, {method: {512: found} for method, found in answers.items()})
-    (found,) = blocks(gather([tmp_path]))
+    (found,) = result_tables(gather_runs([tmp_path]))
     return found
 
 
-def _column(block: Block, title: str) -> dict[str, Value]:
+def _column(block: ResultTable, title: str) -> dict[str, TableValue]:
     at = block.columns.index(title) - 1
     return {label: values[at] for label, values in block.lines}
 
 
-def test_the_best_and_the_second(block: Block) -> None:
+def test_the_best_and_the_second(block: ResultTable) -> None:
     places = {label: value.place for label, value in _column(block, "512").items()}
     assert places == {
         "lampe": 1,
-        "dca:temperature=1.12": 0,
+        "dca:attention_factor=1.12": 0,
         "yarn": 0,
         "original": 0,
     }  # of two that compete
@@ -77,11 +77,11 @@ def test_places_are_of_the_numbers_as_printed(
     stored.losses(
         tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)}
     )
-    (block,) = blocks(gather([tmp_path]))
+    (block,) = result_tables(gather_runs([tmp_path]))
     assert [value.place for value in _column(block, "512").values()] == places
 
 
-def test_a_cell_that_lacks_samples_is_marked_and_does_not_compete(block: Block) -> None:
+def test_a_cell_that_lacks_samples_is_marked_and_does_not_compete(block: ResultTable) -> None:
     values = _column(block, "512")
     assert str(values["lampe"]) == "100.0 ± 0.00"
     assert str(values["yarn"]) == "100.0 ± 0.00 (2 of 3)"
@@ -97,7 +97,9 @@ def test_lengths_that_lack_alike_are_told_together(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
     store = stored.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
     store.plan(dict.fromkeys(store.cells(), 3))
-    (some,), (every,) = (blocks(gather([folder])) for folder in (tmp_path, tmp_path / "alike"))
+    (some,), (every,) = (
+        result_tables(gather_runs([folder])) for folder in (tmp_path, tmp_path / "alike")
+    )
     assert some.notes[1:] == ["1 of 6 samples are missing: 1 at 1024"]
     assert every.notes[1:] == ["4 of 6 samples are missing: 2 at each length"]
 
@@ -106,7 +108,7 @@ def test_of_perplexities_the_lowest_is_best(tmp_path: Path) -> None:
     stored.losses(
         tmp_path, {"lampe": {512: [1, 2]}, "dca": {512: [1, 1]}, "original": {512: [5, 6]}}
     )
-    (block,) = blocks(gather([tmp_path]))
+    (block,) = result_tables(gather_runs([tmp_path]))
     assert {label: value.place for label, value in _column(block, "512").items()} == {
         "lampe": 2, "dca": 1, "original": 0,
     }  # fmt: skip
@@ -115,7 +117,7 @@ def test_of_perplexities_the_lowest_is_best(tmp_path: Path) -> None:
 def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
     for name, answers in (("a", [True, True]), ("b", [True, False])):
         stored.run(tmp_path / name, {"lampe": {512: answers}})
-    (block,) = blocks(gather([tmp_path / "a", tmp_path / "b"]))
+    (block,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     assert {label: str(value) for label, value in _column(block, "512").items()} == {
         "lampe · a": "100.0 ± 0.00", "lampe · b": "50.0 ± 50.0",
     }  # fmt: skip
@@ -127,7 +129,7 @@ def test_runs_of_other_settings_do_not_compete(tmp_path: Path) -> None:
         stored.run(
             tmp_path / name, {"lampe": {512: [True, not seed]}, "yarn": {512: [False, True]}}, seed
         )
-    found = list(blocks(gather([tmp_path / "a", tmp_path / "b"])))
+    found = list(result_tables(gather_runs([tmp_path / "a", tmp_path / "b"])))
     head = "niah/grid · recall · pocket, window 256 · protocol fair"
     assert [block.title for block in found] == [f"{head} · seed 0", f"{head} · seed 5"]
     assert [{label: value.place for label, value in _column(block, "512").items()} for block in found] == [
@@ -148,7 +150,7 @@ def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
         )
     found = [
         block
-        for block in blocks(gather([tmp_path / "a", tmp_path / "b"]))
+        for block in result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
         if " · over tasks · " in block.title
     ]
     assert [block.columns[1:] for block in found] == [["lampe · a"], ["lampe · b"]]
@@ -172,14 +174,14 @@ def test_what_the_error_of_windows_is_of_is_said(
     (cell,) = store.cells()
     for row, document in zip(store.rows(cell), documents, strict=True):
         store.append(cell, row if document is None else {**row, "document": document})
-    (block,) = blocks(gather([tmp_path]))
+    (block,) = result_tables(gather_runs([tmp_path]))
     assert block.notes == [f"n = 4 samples a cell; ± standard error{told}"]
 
 
 def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", {"lampe": {512: [True]}})
     stored.run(tmp_path / "b", {"lampe": {256: [True]}})
-    (block,) = blocks(gather([tmp_path / "a", tmp_path / "b"]))
+    (block,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     assert [[str(value) for value in values[1:]] for _, values in block.lines] == [
         ["-", "100.0"],
         ["100.0", "-"],
@@ -188,22 +190,22 @@ def test_a_length_that_one_method_lacks_is_a_dash(tmp_path: Path) -> None:
 
 def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
     store = stored.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
-    (alone,) = blocks(gather([tmp_path]))
+    (alone,) = result_tables(gather_runs([tmp_path]))
     cell = next(iter(store.cells()))
     store.append(cell, {**store.rows(cell)[0], "batch": 4})
-    gathered = gather([tmp_path])
-    (batched,) = blocks(gathered)
+    gathered = gather_runs([tmp_path])
+    (batched,) = result_tables(gathered)
     note = "prompts ran in batches of up to 4; published numbers are of one prompt at a time"
     assert batched.notes == [*alone.notes, note]
     assert gathered.scores["batch"].tolist() == [4, 1]
-    assert note in markdown(batched).splitlines()
-    assert rf"\item {note}." in latex([batched])
+    assert note in to_markdown(batched).splitlines()
+    assert rf"\item {note}." in to_latex([batched])
 
 
-def test_markdown(block: Block) -> None:
-    lines = markdown(block).splitlines()
+def test_markdown(block: ResultTable) -> None:
+    lines = to_markdown(block).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"
-    assert lines[2] == "| method | temperature | 256 | 512 |"
+    assert lines[2] == "| method | attention_factor | 256 | 512 |"
     assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
     assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
     assert lines[9] == "best number bold"
@@ -213,18 +215,23 @@ def test_markdown(block: Block) -> None:
 def test_long_labels_are_broken_behind_their_signs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored.run(tmp_path, {"lampe:mapping_length=128,head=32,temperature=1.12": {512: [True]}})
-    gathered = gather([tmp_path])
-    (block,) = blocks(gathered)
-    assert "| lampe:mapping_length=128,head=32,<br>temperature=1.12 | none |" in markdown(block)
-    show(gathered, console())
+    stored.run(
+        tmp_path, {"lampe:mapping_length=128,head_tokens=32,attention_factor=1.12": {512: [True]}}
+    )
+    gathered = gather_runs([tmp_path])
+    (block,) = result_tables(gathered)
+    assert (
+        "| lampe:mapping_length=128,head_tokens=32,<br>attention_factor=1.12 | none |"
+        in to_markdown(block)
+    )
+    print_tables(gathered, console())
     first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
-    assert first.startswith("│ lampe:mapping_length=128,head=32, │")
-    assert second.startswith("│ temperature=1.12                  │")
+    assert first.startswith("│ lampe:mapping_length=128,head_tokens=32, │")
+    assert second.startswith("│ attention_factor=1.12                  │")
 
 
-def test_latex(block: Block) -> None:
-    text = latex([block])
+def test_latex(block: ResultTable) -> None:
+    text = to_latex([block])
     assert (
         r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\"
         in text
@@ -239,21 +246,21 @@ def test_latex(block: Block) -> None:
     )
 
 
-def test_latex_underlines_the_second_and_names_tables(ranked: Block) -> None:
-    text = latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
+def test_latex_underlines_the_second_and_names_tables(ranked: ResultTable) -> None:
+    text = to_latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
     assert r"\underline{50.0} {\scriptsize$\pm$50.0} \\" in text
     assert r"\item Best number bold, second underlined." in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
 
 
 def test_names_are_no_markdown() -> None:
-    hostile = Block(
+    hostile = ResultTable(
         r"a|b <i> `c` \d *e* [f](g)",
         ["method", "1|2"],
-        [("<b>|`x`", [Value("1")])],
+        [("<b>|`x`", [TableValue("1")])],
         ["*note*\n# no"],
     )
-    title, _, columns, _, line, _, note, *_ = markdown(hostile).splitlines()
+    title, _, columns, _, line, _, note, *_ = to_markdown(hostile).splitlines()
     assert title == r"### a\|b \<i> \`c\` \\d \*e\* \[f](g)"
     assert columns == r"| method | 1\|2 |"
     assert line == r"| \<b>\|\`x\` | 1 |"
@@ -268,7 +275,7 @@ def test_names_are_no_formulas_and_integers_have_no_point() -> None:
             "x": [-0.5, 495, 1 / 3, None],
         }
     )
-    assert csv(frame).splitlines() == [
+    assert to_csv(frame).splitlines() == [
         "model,n,x", "'=cmd(),-1,-0.5", "plain,2,495", "'@a,3,0.333333", ",4,",
     ]  # fmt: skip
 
@@ -281,15 +288,15 @@ def test_what_latex_reads_as_commands_is_escaped() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-def test_latex_sets_the_table(block: Block, tmp_path: Path) -> None:
-    hostile = Block(
+def test_latex_sets_the_table(block: ResultTable, tmp_path: Path) -> None:
+    hostile = ResultTable(
         r"100% \of $all_#{x}~^<>|",
         block.columns,
         [(r"a_b&c\d", values) for _, values in block.lines],
         [],
     )
-    (tmp_path / "table.tex").write_text(latex([block, hostile]), encoding="utf-8")
-    packages = latex([]).removeprefix("% ")
+    (tmp_path / "table.tex").write_text(to_latex([block, hostile]), encoding="utf-8")
+    packages = to_latex([]).removeprefix("% ")
     document = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\ref{{tab:niah-grid}}\end{{document}}"
     (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
@@ -305,10 +312,10 @@ def test_latex_sets_the_table(block: Block, tmp_path: Path) -> None:
 def test_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         stored.run(tmp_path / name, FOUND, seed)
-    alone, both = gather([tmp_path / "a"]), gather([tmp_path / "a", tmp_path / "b"])
-    names = write(alone, tmp_path / "one")
+    alone, both = gather_runs([tmp_path / "a"]), gather_runs([tmp_path / "a", tmp_path / "b"])
+    names = write_tables(alone, tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
-    write(both, tmp_path / "two")
+    write_tables(both, tmp_path / "two")
     lacking = pd.read_csv(tmp_path / "one" / "table.csv").set_index("method")
     columns = ["256 n", "256 lacking", "512 n", "512 lacking", "512 cut"]
     assert lacking.loc["yarn", columns].tolist() == [3, 0, 2, 1, 0]
@@ -317,6 +324,6 @@ def test_files(tmp_path: Path) -> None:
     assert scores[1]["run"].tolist() == ["a"] * 8 + ["b"] * 8
     wide = pd.read_csv(tmp_path / "two" / "table.csv")
     assert wide[["run", "method", "512"]].values.tolist()[:2] == [
-        ["a", "lampe", 100], ["a", "dca:temperature=1.12", pytest.approx(66.666667)],
+        ["a", "lampe", 100], ["a", "dca:attention_factor=1.12", pytest.approx(66.666667)],
     ]  # fmt: skip
     assert len(pd.read_csv(tmp_path / "one" / "pairs.csv")) == 2 * 6

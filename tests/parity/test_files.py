@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.scoring import leval, longbench, ruler
-from lampe_eval.scoring.files import Result, read_ruler, score_folder
+from lampe_eval.scoring import leval_metrics, longbench_metrics, ruler_metrics
+from lampe_eval.scoring.prediction_files import Result, read_ruler, score_folder
 from tests.parity.data import DATA, golden
 
 LONGBENCH = golden("longbench_official_scores")
@@ -66,7 +66,7 @@ def test_longbench_as_its_authors_published_it(model: str) -> None:
 def test_longbench_average_as_longlora_published_it() -> None:
     results = scores("longbench", "longbench/preds_LongAlpaca-7B-16k")
     english = {task: result.scores["score"] for task, result in results.items()}
-    assert round(longbench.category_mean(english), 1) == 36.8
+    assert round(longbench_metrics.category_mean(english), 1) == 36.8
 
 
 @pytest.mark.parametrize("row", LEVAL)
@@ -78,7 +78,10 @@ def test_leval(row: str) -> None:
     if isinstance(expected.get("exact_match"), list):
         topics = expected.pop("exact_match")
         n *= len(topics)
-        expected = {"average": sum(topics) / 3, **dict(zip(leval.TOPICS, topics, strict=True))}
+        expected = {
+            "average": sum(topics) / 3,
+            **dict(zip(leval_metrics.TOPICS, topics, strict=True)),
+        }
     assert same(result.scores, expected)
     assert (result.n, result.skipped) == (n, 0)
 
@@ -99,7 +102,7 @@ def test_ruler_row_by_row_as_string_scored_it(row: str) -> None:
     path, task = DATA / "ruler" / row, row.split("/")[1]
     with path.open(encoding="utf-8") as lines:
         theirs = [json.loads(line)["score"] for line in lines if line.startswith("{")]
-    assert [ruler.score(task, *answer) for answer in read_ruler(path)] == theirs
+    assert [ruler_metrics.score(task, *answer) for answer in read_ruler(path)] == theirs
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,19 @@ from typing import Any
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-from lampe_eval.ruler import Built, Recipe, Shelf, build, niah, qa, recipe, shelf, vt, wording
-from lampe_eval.ruler.coder import Coder
+from lampe_eval.ruler import (
+    RulerSample,
+    SampleSpec,
+    SharedCorpora,
+    build_sample,
+    document_questions,
+    ruler_needles,
+    ruler_wording,
+    sample_spec,
+    shared_corpora,
+    variable_tracking,
+)
+from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
 from tests.lampe_eval.ruler.kit import CARDS, ESSAY_TASKS
 from tests.parity.data import DATA
 
@@ -75,7 +86,7 @@ def slotted(text: str, *slots: tuple[str, str]) -> str:
 
 
 @cache
-def upstream(folder: Path) -> wording.Wording:
+def upstream(folder: Path) -> ruler_wording.RulerWording:
     """Upstream's wording, as its source files would say it."""
     several, noise = samples("niah_multiquery")[0], samples("niah_single_1")[0]
     head, _, question = (
@@ -141,13 +152,13 @@ def upstream(folder: Path) -> wording.Wording:
     }
     for name, text in source.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return wording.upstream(*(folder / name for name in source), old=False)
+    return ruler_wording.upstream(*(folder / name for name in source), old=False)
 
 
 @pytest.fixture(autouse=True)
 def official(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> wording.Wording:
+) -> ruler_wording.RulerWording:
     """Upstream's wording, texts of the fixtures, and Punkt without its tables, which are not here."""
     found = upstream(_folder(tmp_path_factory))
     corpora = {
@@ -155,10 +166,12 @@ def official(
         "ruler/hotpot_dev_distractor_v1.json": "mini_hotpotqa.json",
     }
     essays = DATA / "ruler" / "PaulGrahamEssays.json"
-    monkeypatch.setattr(recipe, "wording", lambda name, data_dir: found)
-    monkeypatch.setattr(qa, "load", lambda asset, data_dir: FIXTURES / corpora[asset.name])
-    monkeypatch.setattr(shelf, "load", lambda asset, data_dir: essays)
-    monkeypatch.setattr(shelf, "punkt", lambda data_dir: PunktSentenceTokenizer())
+    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: found)
+    monkeypatch.setattr(
+        document_questions, "load", lambda asset, data_dir: FIXTURES / corpora[asset.name]
+    )
+    monkeypatch.setattr(shared_corpora, "load", lambda asset, data_dir: essays)
+    monkeypatch.setattr(shared_corpora, "punkt", lambda data_dir: PunktSentenceTokenizer())
     return found
 
 
@@ -171,12 +184,14 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
     return _FOLDERS[0]
 
 
-SHELF = Shelf(Words())  # type: ignore[arg-type]
+SHELF = SharedCorpora(Words())  # type: ignore[arg-type]
 
 
 @cache
-def ours(task: str, index: int) -> Built:
-    return build(task, CARDS[task], Recipe(SHELF, 4096, words="official", exact=False), index)
+def ours(task: str, index: int) -> RulerSample:
+    return build_sample(
+        task, CARDS[task], SampleSpec(SHELF, 4096, words="official", exact=False), index
+    )
 
 
 @pytest.mark.parametrize("task", UNITS)
@@ -207,7 +222,7 @@ def test_the_invented_text_is_as_long() -> None:
     )  # upstream's step
 
 
-def test_the_example_of_variables_has_as_many_lines(official: wording.Wording) -> None:
+def test_the_example_of_variables_has_as_many_lines(official: ruler_wording.RulerWording) -> None:
     for text in (str(ours("vt", 0).text), samples("vt")[0]["input"]):
         assert (
             text.partition(official.templates["vt"].prefix.partition("{")[0])[0].count(
@@ -217,7 +232,7 @@ def test_the_example_of_variables_has_as_many_lines(official: wording.Wording) -
         )
 
 
-def shape(task: str, text: str, official: wording.Wording) -> str:
+def shape(task: str, text: str, official: ruler_wording.RulerWording) -> str:
     """A sample with all that is drawn taken out, and runs of the same made one."""
     if task in ESSAY_TASKS:
         head, _, rest = text.partition("\n")
@@ -244,7 +259,7 @@ def shape(task: str, text: str, official: wording.Wording) -> str:
 
 
 @pytest.mark.parametrize("task", CARDS)
-def test_samples_have_the_same_shape(task: str, official: wording.Wording) -> None:
+def test_samples_have_the_same_shape(task: str, official: ruler_wording.RulerWording) -> None:
     theirs = {shape(task, row["input"] + "\n", official) for row in samples(task)}
     mine = {shape(task, f"{ours(task, index).text}\n", official) for index in range(3)}
     if task in ("niah_single_1", "vt"):  # a needle may stand in the first line
@@ -257,7 +272,7 @@ def test_samples_have_the_same_shape(task: str, official: wording.Wording) -> No
 
 @pytest.mark.parametrize("task", ESSAY_TASKS)
 def test_needles_in_essays_come_out_the_same_to_the_byte(
-    task: str, official: wording.Wording
+    task: str, official: ruler_wording.RulerWording
 ) -> None:
     essays = SHELF.essays(3800, own=False, old=False)
     sentence = re.escape(official.needle)
@@ -271,10 +286,10 @@ def test_needles_in_essays_come_out_the_same_to_the_byte(
         units = essays.ends.tolist().index(sum(places))
         sentences = [*essays.starts[essays.starts < sum(places)].tolist(), sum(places)]
         spots = [sentences.index(sum(places[: i + 1])) for i in range(len(needles))]
-        at = {int((len(sentences) - 1) * depth / 100): depth for depth in niah.DEPTHS}
+        at = {int((len(sentences) - 1) * depth / 100): depth for depth in ruler_needles.DEPTHS}
         depths = [at[spot] for spot in spots]
-        parts = list(niah.planted(essays, units, depths, needles, spaced=True))
-        assert Coder.text(SHELF.coder, parts) == context
+        parts = list(ruler_needles.planted(essays, units, depths, needles, spaced=True))
+        assert PiecewiseTokenizer.text(SHELF.coder, parts) == context
 
 
 class Placed(random.Random):
@@ -289,14 +304,16 @@ class Placed(random.Random):
         return self.places
 
 
-def test_chains_come_out_the_same_to_the_byte(official: wording.Wording) -> None:
+def test_chains_come_out_the_same_to_the_byte(official: ruler_wording.RulerWording) -> None:
     filler = SHELF.coder.table([f"{official.filler}\n"])
     for row in samples("vt"):
         prompt = row["input"].rpartition(official.templates["vt"].head)[2]
         lines = prompt.split("\n")[:-1]
         at = [i for i, line in enumerate(lines) if line != official.filler]
         number = lines[at[0]].rpartition(" ")[2]
-        scene = vt.Scene.of(vt.Chains((tuple(row["outputs"]),), (number,)), official)
+        scene = variable_tracking.Scene.of(
+            variable_tracking.Chains((tuple(row["outputs"]),), (number,)), official
+        )
         parts = scene.parts(
             Placed([place - i for i, place in enumerate(at)]), filler, len(lines) - len(at)
         )
@@ -304,8 +321,8 @@ def test_chains_come_out_the_same_to_the_byte(official: wording.Wording) -> None
         assert scene.template.prefix == row["answer_prefix"]
 
 
-def test_our_own_sentences_are_not_upstreams(official: wording.Wording) -> None:
-    def sentences(of: wording.Wording) -> Iterator[str]:
+def test_our_own_sentences_are_not_upstreams(official: ruler_wording.RulerWording) -> None:
+    def sentences(of: ruler_wording.RulerWording) -> Iterator[str]:
         texts = [of.needle, of.filler, of.document]
         texts += [
             text for item in of.templates.values() for text in (item.head, item.tail, item.prefix)
@@ -317,8 +334,8 @@ def test_our_own_sentences_are_not_upstreams(official: wording.Wording) -> None:
             if len(part.split()) > 3
         )
 
-    assert not set(sentences(wording.OWN)) & set(sentences(official))
-    package = Path(wording.__file__).parent
+    assert not set(sentences(ruler_wording.OWN)) & set(sentences(official))
+    package = Path(ruler_wording.__file__).parent
     source = " ".join(
         " ".join(path.read_text(encoding="utf-8").split()) for path in package.glob("*.py")
     )

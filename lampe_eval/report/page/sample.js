@@ -1,7 +1,7 @@
 // Samples: unpacking them, and the dialog that shows one.
 
 const CELL = ["run", "model", "method", "bench", "task", "length"];
-const ROW = ["cell", "id", "score", "loss", "marks", "prediction", "references", "head", "tail", "fault", "fields"];
+const ROW = ["cell", "id", "score", "loss", "marks", "prediction", "references", "prompt_start", "prompt_end", "fault", "fields"];
 
 function unpack({ cells, rows, texts, fields }) {
   const text = (index) => (index === null ? null : texts[index]);
@@ -10,7 +10,7 @@ function unpack({ cells, rows, texts, fields }) {
   return rows.map((row) => {
     const sample = named(ROW, row);
     Object.assign(sample, owners[sample.cell], { references: sample.references.map(text) });
-    for (const key of ["prediction", "head", "tail", "fault"]) sample[key] = text(sample[key]);
+    for (const key of ["prediction", "prompt_start", "prompt_end", "fault"]) sample[key] = text(sample[key]);
     sample.name = (index) => fields[index];
     return sample;
   });
@@ -80,7 +80,7 @@ class SampleDialog {
     return element("section", { className: "result" }, ...marks);
   }
 
-  prompt({ head, tail }) {
+  prompt({ prompt_start: head, prompt_end: tail }) {
     if (head === null && tail === null) return [element("p", { className: "note" }, "Its text was not stored.")];
     const gap = element("p", { className: "gap" }, "⋯ what lies between was not stored ⋯");
     return [head === null ? null : said(head), gap, tail === null ? null : said(tail)].filter(Boolean);

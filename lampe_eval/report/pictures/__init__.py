@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lampe_eval.report.blocks import ALIKE, by_task
-from lampe_eval.report.gather import Gathered
-from lampe_eval.report.pictures import bylength, bytask, needles
-from lampe_eval.report.tables import save
+from lampe_eval.report.pictures import recall_by_depth, scores_by_length, scores_by_task
+from lampe_eval.report.table_model import ALIKE, by_task
+from lampe_eval.report.tables import save_file
+from lampe_eval.results.gathered_runs import GatheredRuns
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -37,7 +37,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 Drawing = tuple[str, Callable[[pd.DataFrame], Figure], pd.DataFrame]
 
 
-def pictures(gathered: Gathered) -> dict[str, Figure]:
+def pictures(gathered: GatheredRuns) -> dict[str, Figure]:
     """The pictures of runs by name, which says what is drawn of what."""
     scores = gathered.labelled(gathered.scores)
     varying = [column for column in ("model", "window", "protocol") if scores[column].nunique() > 1]
@@ -73,7 +73,7 @@ def write(pictures: Mapping[str, Figure], folder: Path) -> list[Path]:
         stem = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
         for kind in FORMATS:
             found.append(folder / f"{stem}.{kind}")
-            save(found[-1], _rendered(figure, kind))
+            save_file(found[-1], _rendered(figure, kind))
     return found
 
 
@@ -88,9 +88,9 @@ def _drawings(scores: pd.DataFrame) -> Iterator[Drawing]:
     """What there is to draw: score against length, or at one length against the task; needles against their depth."""
     for (*_, bench), rows in scores.groupby(ALIKE, sort=False):
         if by_task(rows):
-            yield f"{bench} by task", bytask.draw, rows
+            yield f"{bench} by task", scores_by_task.draw, rows
         for task, of_task in rows.groupby("task", sort=False):
             if of_task["length"].nunique() > 1:
-                yield f"{bench}/{task} by length", bylength.draw, of_task
-            if needles.has_depths(of_task):
-                yield f"{bench}/{task} by depth", needles.draw, of_task
+                yield f"{bench}/{task} by length", scores_by_length.draw, of_task
+            if recall_by_depth.has_depths(of_task):
+                yield f"{bench}/{task} by depth", recall_by_depth.draw, of_task

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lampe_eval.report.blocks import circumstances
-from lampe_eval.report.labels import folded
+from lampe_eval.report.labels import wrap_label
+from lampe_eval.report.table_model import table_conditions
 
 INK, FAINT, LIMIT = "#0b4f8a", "#b8b8b8", "#a4301f"
 """A method in its own panel, the others there, and the window."""
@@ -34,9 +34,9 @@ def panels(
         min((4, 3), key=lambda wide: -len(methods) % wide) if len(methods) > 4 else len(methods)
     )
     down = ceil(len(methods) / columns)
-    headings = [folded(str(label), int(LETTERS * width)) for label, _ in methods]
+    headings = [wrap_label(str(label), int(LETTERS * width)) for label, _ in methods]
     across = max(NARROWEST, columns * width + 0.7)
-    titled = folded(title, int(0.9 * LETTERS * across))
+    titled = wrap_label(title, int(0.9 * LETTERS * across))
     lines = len(titled) + sum(
         max(map(len, headings[row * columns :][:columns])) for row in range(down)
     )
@@ -58,7 +58,7 @@ def panels(
 def title_of(rows: pd.DataFrame) -> str:
     """What a picture of one task shows."""
     first = rows.iloc[0]
-    return f"{first['bench']}/{first['task']} · {circumstances(first)}"
+    return f"{first['bench']}/{first['task']} · {table_conditions(first)}"
 
 
 def tokens(length: int) -> str:

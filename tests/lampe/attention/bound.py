@@ -3,10 +3,10 @@
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lampe.attention import Call
+from lampe.attention import AttentionInputs
 
 
-def error_bound(call: Call) -> float:
+def error_bound(call: AttentionInputs) -> float:
     """Twice what plain attention over logits of this size errs in this dtype, plus rounding steps of the output.
 
     On top, what a float32 angle at the last position can be off by turns into a logit's error.
@@ -23,7 +23,7 @@ def error_bound(call: Call) -> float:
     low = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=call.scale).double()
     q, k, v = q.double(), k.double(), v.double()
     exact = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=call.scale)
-    sharpness = call.encoding.sharpness.factor**2
+    sharpness = call.encoding.effective_attention_factor.factor**2
     rounding = torch.finfo(call.query.dtype).eps * float(exact.abs().max())
     turned = (
         torch.finfo(torch.float32).eps

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import lampe
-from lampe.attention import BACKENDS, Call, Logits, cpu
+from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, cpu_flash
 from lampe.methods import METHODS, method_of
 from tests.lampe.attention.bound import error_bound
 
@@ -44,7 +44,7 @@ def test_blockwise_equals_the_oracle(
     ours = blockwise(q, k, v, encoding, scale=SCALE, start=start)
     assert ours.dtype == dtype
     assert float((ours.double() - oracle).abs().max()) <= error_bound(
-        Call(q, k, v, encoding, SCALE, start=start)
+        AttentionInputs(q, k, v, encoding, SCALE, start=start)
     )
 
 
@@ -54,13 +54,13 @@ def test_without_a_kernel_the_definition_is_as_exact(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs where there is no kernel: sharp logits, which half precision must not round or overflow."""
-    monkeypatch.setattr(cpu, "serves", lambda query, value: False)
+    monkeypatch.setattr(cpu_flash, "serves", lambda query, value: False)
     encoding = method_of(name).encode(lampe.Geometry(window=64, head_dim=16), 261)
     q, k, v = (2 * x for x in _inputs(261, 261, dtype))
     oracle = dense(q.double(), k.double(), v.double(), encoding, scale=SCALE)
     ours = blockwise(q, k, v, encoding, scale=SCALE)
     assert float((ours.double() - oracle).abs().max()) <= error_bound(
-        Call(q, k, v, encoding, SCALE, start=0)
+        AttentionInputs(q, k, v, encoding, SCALE, start=0)
     )
 
 
@@ -153,18 +153,18 @@ def test_memory_grows_with_the_length_not_its_square() -> None:
 
 
 @pytest.mark.parametrize(
-    "local", [lampe.positions.Local(7), lampe.positions.Local(7, chunked=True)]
+    "local", [lampe.positions.LocalWindow(7), lampe.positions.LocalWindow(7, chunked=True)]
 )
 def test_the_oracle_of_a_local_layer_with_sinks_and_a_cap_equals_its_definition(
-    local: lampe.positions.Local,
+    local: lampe.positions.LocalWindow,
 ) -> None:
     q, k, v = _inputs(30, 30, torch.float64)
     k, v = (x.repeat_interleave(3, 1) for x in (k, v))
-    still = lampe.Encoding(lampe.Rope(()), lampe.PLAIN.within(local))
+    still = lampe.Encoding(lampe.Rope(()), lampe.IDENTITY_PLAN.within(local))
     i, j = torch.arange(30)[:, None], torch.arange(30)
     seen = (j <= i) & ((i // 7 == j // 7) if local.chunked else (i - j < 7))
     sinks = torch.randn(6)
     logits = (2 * (SCALE * q @ k.transpose(-1, -2) / 2).tanh()).masked_fill(~seen, -torch.inf).exp()
     expected = logits @ v / (logits.sum(-1, keepdim=True) + sinks.double().exp()[:, None, None])
-    ours = dense(q, k, v, still, scale=SCALE, logits=Logits(softcap=2.0, sinks=sinks))
+    ours = dense(q, k, v, still, scale=SCALE, logits=LogitOptions(softcap=2.0, sinks=sinks))
     torch.testing.assert_close(ours, expected)

@@ -6,19 +6,19 @@ import pytest
 import torch
 
 import lampe
-from lampe.attention import BACKENDS, Call, Chooser
+from lampe.attention import BACKENDS, AttentionInputs, BackendDispatcher
 from tests.lampe.tiny import llama
 
 
-def _call(dtype: torch.dtype = torch.float32) -> Call:
+def _call(dtype: torch.dtype = torch.float32) -> AttentionInputs:
     q, k, v = (torch.randn(1, 2, 5, 16).to(dtype) for _ in range(3))
-    return Call(q, k, v, lampe.Encoding(lampe.Rope((0.5,) * 8)), scale=0.25)
+    return AttentionInputs(q, k, v, lampe.Encoding(lampe.Rope((0.5,) * 8)), scale=0.25)
 
 
 def test_the_first_that_does_not_refuse_takes_the_call_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    chooser = Chooser()
+    chooser = BackendDispatcher()
     with caplog.at_level(logging.INFO, logger="lampe"):
         for _ in range(3):
             chooser.attend(_call())
@@ -30,16 +30,16 @@ def test_the_first_that_does_not_refuse_takes_the_call_and_says_so_once(
 
 
 def test_a_backend_that_is_asked_for_takes_the_call_or_says_why_not() -> None:
-    chooser = Chooser("dense")
+    chooser = BackendDispatcher("dense")
     chooser.attend(_call())
     assert [choice.backend for choice in chooser.made] == ["dense"]
     with pytest.raises(
         lampe.BadSetting,
         match=r"attention='flash' cannot run here: it (needs a GPU|takes bfloat16)",
     ):
-        Chooser("flash").attend(_call())
+        BackendDispatcher("flash").attend(_call())
     with pytest.raises(lampe.UnknownName, match="did you mean 'flash'"):
-        Chooser("flahs")
+        BackendDispatcher("flahs")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

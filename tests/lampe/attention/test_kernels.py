@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lampe
-from lampe.attention.triton import prefill_tile
+from lampe.attention.triton_backend import prefill_tile
 
 pytest.importorskip("triton")
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 import lampe
-from lampe.attention import BACKENDS, Call, Logits, flash
-from lampe.attention import triton as triton_backend
-from lampe.attention.turned import Turned
+from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, flash
+from lampe.attention import triton_backend as triton_backend
+from lampe.attention.rotated_keys import RotatedKeys
 from lampe.methods import method_of
-from lampe.positions import Local
+from lampe.positions import LocalWindow
 from tests.lampe.attention.bound import error_bound
 
 SCALE = 0.25
@@ -34,7 +34,12 @@ METHODS = {
     "rerope": {},
     "string": {"variant": "reference", "shift": 20, "local": 4},
     "lampe": {},
-    "lampe:reference": {"variant": "reference", "head": 4, "tail": 3, "mapping_length": 12},
+    "lampe:reference": {
+        "variant": "reference",
+        "head_tokens": 4,
+        "tail_tokens": 3,
+        "mapping_length": 12,
+    },
     "lampe:paper": {"variant": "paper"},
     "lampe+yarn": {},
 }
@@ -60,7 +65,7 @@ def poisoned() -> Iterator[None]:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that short prompts have inner ones, and an interpreter where there is no GPU."""
     monkeypatch.setattr(
-        triton_backend, "prefill_tile", lambda *inputs: triton_backend.Tile(16, 16, 4, 2)
+        triton_backend, "prefill_tile", lambda *inputs: triton_backend.KernelTile(16, 16, 4, 2)
     )
     monkeypatch.setattr(triton_backend, "SPLIT", 32)
     if DEVICE.type == "cpu" and importlib.util.find_spec("triton"):
@@ -106,13 +111,13 @@ def _inputs(
     return made
 
 
-def _taken(backend: str, call: Call) -> Tensor:
+def _taken(backend: str, call: AttentionInputs) -> Tensor:
     if why := BACKENDS[backend].refuses(call):
         pytest.skip(f"{backend}: {why}")
     return BACKENDS[backend].attend(call)
 
 
-def _check(backend: str, call: Call) -> None:
+def _check(backend: str, call: AttentionInputs) -> None:
     ours = _taken(backend, call)
     oracle = BACKENDS["dense"](
         *(x.double() for x in (call.query, call.key, call.value)),
@@ -136,7 +141,7 @@ def test_a_backend_equals_the_oracle(backend: str, method: str, heads: str, phas
     encoding = chosen.encode(lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT))
     dtype = torch.float32 if phase == "prefill" else torch.float16
     q, k, v = _inputs(HEADS[heads], stop - start, stop, dtype)
-    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
+    _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -149,7 +154,7 @@ def test_a_batch_in_bfloat16(backend: str, phase: str) -> None:
         lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT)
     )
     q, k, v = _inputs((4, 2), stop - start, stop, torch.bfloat16, rows=3)
-    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
+    _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,11 +164,14 @@ def test_steps_over_kept_keys_equal_the_oracle(method: str, dtype: torch.dtype) 
         lampe.Geometry(window=WINDOW, head_dim=16), PROMPT
     )
     _, key, value = _inputs((4, 2), 1, 90, dtype)
-    kept = Turned()
+    kept = RotatedKeys()
     for stop in range(PROMPT + 1, 90):
         q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
         k, v = key[:, :, :stop], value[:, :, :stop]
-        _check("blockwise", Call(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept))
+        _check(
+            "blockwise",
+            AttentionInputs(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept),
+        )
 
 
 @pytest.mark.parametrize("backend", ["blockwise", "flash"])
@@ -177,10 +185,10 @@ def test_steps_over_keys_that_are_turned_where_they_lie_equal_the_oracle(
         lampe.Geometry(window=WINDOW, head_dim=16), PROMPT
     )
     _, key, value = _inputs((4, 2), 1, 90, dtype)
-    came, own = key.clone(), Turned(own=True)
+    came, own = key.clone(), RotatedKeys(own=True)
     for stop in range(PROMPT + 1, 90):
         q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
-        call = Call(
+        call = AttentionInputs(
             q,
             key[:, :, :stop],
             value[:, :, :stop],
@@ -189,7 +197,9 @@ def test_steps_over_keys_that_are_turned_where_they_lie_equal_the_oracle(
             start=stop - 1,
             turned=own,
         )
-        plain = Call(q, came[:, :, :stop], call.value, encoding, scale=SCALE, start=stop - 1)
+        plain = AttentionInputs(
+            q, came[:, :, :stop], call.value, encoding, scale=SCALE, start=stop - 1
+        )
         oracle = BACKENDS["dense"].attend(
             dataclasses.replace(
                 plain, query=q.double(), key=plain.key.double(), value=call.value.double()
@@ -209,14 +219,17 @@ def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(
     dtype: torch.dtype, turning: int
 ) -> None:
     _, key, value = _inputs((4, 2), 1, 90, dtype, rows=2)
-    kept, encoding = Turned(), lampe.Encoding(lampe.Rope(()))
+    kept, encoding = RotatedKeys(), lampe.Encoding(lampe.Rope(()))
     if turning:
         geometry = lampe.Geometry(window=WINDOW, head_dim=16, rotary_dim=turning)
         encoding = method_of("lampe").encode(geometry, PROMPT)
     for stop in range(80, 90):
         q = torch.randn(2, 4, 1, 16, device=DEVICE).to(dtype)
         k, v = key[:, :, :stop], value[:, :, :stop]
-        _check("blockwise", Call(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept))
+        _check(
+            "blockwise",
+            AttentionInputs(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept),
+        )
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -236,7 +249,7 @@ def test_every_rope_that_a_model_may_have(
     start, stop = PHASES[phase]
     encoding = method_of("lampe+yarn").encode(geometry, min(stop, PROMPT))
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32, geometry.head_dim)
-    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
+    _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -248,15 +261,15 @@ def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(
     geometry = lampe.Geometry(window=WINDOW, head_dim=24, rotary_dim=16)
     encoding = method_of("chunkllama", variant="reference").encode(geometry, 40)
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32, 24)
-    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start))
+    _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("local", [None, Local(19), Local(19, chunked=True)])
+@pytest.mark.parametrize("local", [None, LocalWindow(19), LocalWindow(19, chunked=True)])
 @pytest.mark.parametrize("logits", ["plain", "capped", "with sinks"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_caps_sinks_and_local_layers(
-    backend: str, local: Local | None, logits: str, phase: str
+    backend: str, local: LocalWindow | None, logits: str, phase: str
 ) -> None:
     start, stop = PHASES[phase]
     plan = (
@@ -270,11 +283,14 @@ def test_caps_sinks_and_local_layers(
     if backend == "flash" and logits == "capped":
         pytest.skip("flash: it has no soft cap")
     does = {
-        "plain": Logits(),
-        "capped": Logits(softcap=1.5),
-        "with sinks": Logits(sinks=torch.linspace(-2, 3, 4, device=DEVICE)),
+        "plain": LogitOptions(),
+        "capped": LogitOptions(softcap=1.5),
+        "with sinks": LogitOptions(sinks=torch.linspace(-2, 3, 4, device=DEVICE)),
     }[logits]
-    _check(backend, Call(q, k, v, encoding, scale=SCALE, start=start, first=first, logits=does))
+    _check(
+        backend,
+        AttentionInputs(q, k, v, encoding, scale=SCALE, start=start, first=first, logits=does),
+    )
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -282,4 +298,6 @@ def test_caps_sinks_and_local_layers(
 def test_a_layer_without_rotary_positions(backend: str, phase: str) -> None:
     start, stop = PHASES[phase]
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32)
-    _check(backend, Call(q, k, v, lampe.Encoding(lampe.Rope(())), scale=SCALE, start=start))
+    _check(
+        backend, AttentionInputs(q, k, v, lampe.Encoding(lampe.Rope(())), scale=SCALE, start=start)
+    )

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 import pytest
 
 import lampe
-from lampe_eval.calibration import fit
+from lampe_eval.calibration import curve_fitting
 
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 
 
 def _found(
     lengths: Sequence[int], values: Sequence[float], weights: Sequence[float] = ()
-) -> list[fit.Best]:
+) -> list[curve_fitting.BestValue]:
     return [
-        fit.Best(*each, False)
+        curve_fitting.BestValue(*each, False)
         for each in zip(lengths, values, weights or [1.0] * len(lengths), strict=True)
     ]
 
 
 def test_the_lowest_point_of_a_parabola_lies_between_the_values_tried() -> None:
     values = [10, 20, 30, 50]
-    best = fit.best(256, values, [(value - 23) ** 2 + 7 for value in values])
+    best = curve_fitting.best_value(256, values, [(value - 23) ** 2 + 7 for value in values])
     assert (best.value, best.weight, best.edge) == (pytest.approx(23), 27**2 - 3**2, False)
 
 
@@ -39,16 +39,16 @@ def test_the_lowest_point_of_a_parabola_lies_between_the_values_tried() -> None:
 def test_at_an_end_the_end_is_best_and_among_equals_the_middle(
     losses: list[int], value: float, edge: bool
 ) -> None:
-    best = fit.best(256, [10, 20, 30, 60], losses)
+    best = curve_fitting.best_value(256, [10, 20, 30, 60], losses)
     assert (best.value, best.edge) == (pytest.approx(value), edge)
 
 
 @pytest.mark.parametrize("name", ["llama3", "llama3.1"])
 def test_published_curves_are_found_again(name: str) -> None:
     """To a position, for the curve gives whole ones."""
-    curve = lampe.PUBLISHED[name]
+    curve = lampe.PUBLISHED_CURVES[name]
     lengths = [length for length in LENGTHS if length >= curve.short_below]
-    found = fit.sigmoid(
+    found = curve_fitting.fit_sigmoid(
         _found(lengths, [curve(length) for length in lengths]), curve.window, curve.window
     )
     assert [found(length) for length in lengths] == pytest.approx(
@@ -60,50 +60,60 @@ def test_published_curves_are_found_again(name: str) -> None:
 
 def test_a_curve_never_falls_nor_exceeds_its_ceiling() -> None:
     lengths = (256, 512, 1024, 2048)
-    falling = fit.sigmoid(_found(lengths, (250, 200, 150, 100)), 256, 256)
+    falling = curve_fitting.fit_sigmoid(_found(lengths, (250, 200, 150, 100)), 256, 256)
     assert falling(2048) == pytest.approx(falling(256), abs=1) == pytest.approx(175, abs=1)
-    assert fit.sigmoid(_found(lengths, (240, 240, 240, 240)), 256, 200)(4096) <= 200
+    assert curve_fitting.fit_sigmoid(_found(lengths, (240, 240, 240, 240)), 256, 200)(4096) <= 200
 
 
 def test_a_small_part_of_a_window_is_no_trouble() -> None:
-    found = fit.sigmoid(_found((131072, 262144, 524288), (1000, 1100, 1200)), 131072, 131072)
+    found = curve_fitting.fit_sigmoid(
+        _found((131072, 262144, 524288), (1000, 1100, 1200)), 131072, 131072
+    )
     assert found(262144) == pytest.approx(1100, rel=0.02)
 
 
 def test_a_length_at_which_nothing_is_better_says_nothing() -> None:
     lengths, rising = (256, 512, 1024, 2048), (50, 100, 150, 175)
-    weighed = fit.sigmoid(_found((*lengths, 4096), (*rising, 10), (1, 1, 1, 1, 0)), 256, 256)
-    assert weighed == fit.sigmoid(_found(lengths, rising), 256, 256)
+    weighed = curve_fitting.fit_sigmoid(
+        _found((*lengths, 4096), (*rising, 10), (1, 1, 1, 1, 0)), 256, 256
+    )
+    assert weighed == curve_fitting.fit_sigmoid(_found(lengths, rising), 256, 256)
     factors = (1.0, 1.1, 1.15, 1.2)
-    assert fit.growth(
+    assert curve_fitting.fit_attention_factor(
         _found((*lengths, 4096), (*factors, 3.0), (1, 1, 1, 1, 0)), 256
-    ) == fit.growth(_found(lengths, factors), 256)
+    ) == curve_fitting.fit_attention_factor(_found(lengths, factors), 256)
 
 
 def test_two_lengths_are_too_few_for_a_sigmoid() -> None:
     with pytest.raises(ValueError, match="at 2 lengths alone"):
-        fit.sigmoid(_found((256, 512, 1024), (100, 200, 200), (1, 1, 0)), 256, 256)
+        curve_fitting.fit_sigmoid(_found((256, 512, 1024), (100, 200, 200), (1, 1, 0)), 256, 256)
 
 
 def test_a_temperature_that_grows_is_found_again() -> None:
     factors = [math.sqrt(1.1 + 0.05 * math.log(length / 8192)) for length in LENGTHS]
-    assert fit.growth(_found(LENGTHS, factors), 8192) == pytest.approx(
+    assert curve_fitting.fit_attention_factor(_found(LENGTHS, factors), 8192) == pytest.approx(
         (math.sqrt(1.1), 0.05), rel=1e-5
     )
-    method = lampe.method_of("dca", temperature=math.sqrt(1.1), temperature_rate=0.05)
+    method = lampe.method_of("dca", attention_factor=math.sqrt(1.1), attention_factor_rate=0.05)
     found = [
-        method.encode(lampe.Geometry(window=8192), length).temperature.factor for length in LENGTHS
+        method.encode(lampe.Geometry(window=8192), length).attention_factor.factor
+        for length in LENGTHS
     ]
     assert found == pytest.approx(factors)
 
 
 def test_a_temperature_is_flat_within_the_window() -> None:
     found = _found((64, 128, 256, 512), (1.0, 1.0, 1.0, 1.2))
-    assert fit.growth(found, 256) == pytest.approx((1.0, 0.44 / math.log(2)), rel=1e-5)
+    assert curve_fitting.fit_attention_factor(found, 256) == pytest.approx(
+        (1.0, 0.44 / math.log(2)), rel=1e-5
+    )
 
 
 def test_no_growth_is_exactly_none() -> None:
-    assert fit.growth(_found((256, 512, 1024), (1.1, 1.1, 1.1)), 256) == (1.1, 0.0)
+    assert curve_fitting.fit_attention_factor(_found((256, 512, 1024), (1.1, 1.1, 1.1)), 256) == (
+        1.1,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,4 +127,4 @@ def test_what_tells_no_growth_is_refused(
     lengths: tuple[int, ...], factors: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        fit.growth(_found(lengths, factors), 256)
+        curve_fitting.fit_attention_factor(_found(lengths, factors), 256)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.report.differences import COLUMNS as PAIRS
-from lampe_eval.report.gather import Gathered
+from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_differences import COLUMNS as PAIRS
 from lampe_eval.store import Cell, Store
 
 KEYS = ("model", "method", "bench", "task", "length")
@@ -30,8 +30,8 @@ def row(key: str, **fields: Any) -> dict[str, Any]:
         "id": key,
         "sha256": "e3b0",
         "tokens": 1008,
-        "head": f"head of {key}",
-        "tail": f"tail of {key}",
+        "prompt_start": f"head of {key}",
+        "prompt_end": f"tail of {key}",
         "prediction": f"prediction of {key}",
         "references": [f"reference of {key}"],
         "score": 1.0,
@@ -59,7 +59,7 @@ def gathered(
     *stores: Store,
     scores: Mapping[Cell, Mapping[str, Any]] | None = None,
     pairs: Iterable[Any] = (),
-) -> Gathered:
+) -> GatheredRuns:
     """Runs with a row of scores for each of their cells, those given or plain ones."""
     records = [
         _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
@@ -81,7 +81,7 @@ def gathered(
     }
     plain |= {"length": 1024, "lacking": 0}
     differences = [{**plain, **pair} for pair in pairs]
-    found = Gathered(
+    found = GatheredRuns(
         {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
     )
     vars(found)["pairs"] = pd.DataFrame(
@@ -95,7 +95,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "run": run,
         "settings": "",
         **{key: getattr(cell, key) for key in KEYS},
-        "temperature": "none",
+        "attention_factor": "none",
         "protocol": "fair",
         "metric": "recall",
         "score": 50.0,

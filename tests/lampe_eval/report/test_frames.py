@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from lampe_eval.report.gather import gather
-from lampe_eval.report.page import frames
+from lampe_eval.report.page import page_tables
+from lampe_eval.results.gathered_runs import gather_runs
 from tests.lampe_eval import stored
 
 
@@ -17,8 +17,8 @@ def _column(table: dict[str, Any], key: str) -> list[Any]:
 def test_settings_in_which_runs_differ_are_a_column(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 5)):
         stored.run(tmp_path / name, {"lampe": {512: [True]}}, seed)
-    both, alone = gather([tmp_path / "a", tmp_path / "b"]), gather([tmp_path / "a"])
-    for table in (frames.scores, lambda scores: frames.standings(scores, {})):
+    both, alone = gather_runs([tmp_path / "a", tmp_path / "b"]), gather_runs([tmp_path / "a"])
+    for table in (page_tables.scores, lambda scores: page_tables.standings(scores, {})):
         assert _column(table(both.scores), "settings") == ["seed 0", "seed 5"]
         assert _column(table(alone.scores), "settings") == []
 
@@ -37,7 +37,9 @@ def test_standings_are_by_rank(tmp_path: Path) -> None:
     stored.losses(
         tmp_path / "b", {"original": {512: [3, 3]}, "lampe": {512: [1, 2]}, "dca": {512: [2, 2]}}
     )
-    table = frames.standings(gather([tmp_path / "a", tmp_path / "b"]).scores, {"b": "b.html"})
+    table = page_tables.standings(
+        gather_runs([tmp_path / "a", tmp_path / "b"]).scores, {"b": "b.html"}
+    )
     rows = list(zip(*(_column(table, key) for key in ("task", "length", "method")), strict=True))
     niah = [
         ("niah/grid", length, method)
@@ -54,7 +56,7 @@ def test_a_difference_counts_the_samples_that_two_methods_do_not_share(tmp_path:
     )
     stored.run(tmp_path / "whole", {"lampe": {512: [True, True]}, "yarn": {512: [False, True]}})
     short, whole = (
-        frames.differences(gather([tmp_path / name]).pairs) for name in ("short", "whole")
+        page_tables.differences(gather_runs([tmp_path / name]).pairs) for name in ("short", "whole")
     )
     assert _column(short, "marks") == [[[2, "not shared"]]]
     assert _column(whole, "marks") == []

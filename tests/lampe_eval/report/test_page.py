@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from lampe_eval.report.gather import Gathered
-from lampe_eval.report.page.page import page, site
+from lampe_eval.report.page.report_page import page, site
+from lampe_eval.results.gathered_runs import GatheredRuns
 from tests.lampe_eval.report.conftest import Open
 from tests.lampe_eval.report.kit import cell, gathered, row, store
 
@@ -20,12 +20,12 @@ HOSTILE = (
 )
 LABEL = "</script><script>alert(4)</script><img src=x onerror=alert(5)>"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><script>alert(6)</script><circle r="9"/></svg>'
-LONG = "lampe:mapping_length=128,temperature=1.12,temperature_rate=0"
+LONG = "lampe:mapping_length=128,attention_factor=1.12,attention_factor_rate=0"
 METHODS = ("original", "yarn", "lampe")
 SCORES = {"original": 9.5, "yarn": math.nan, "lampe": 100.0}
 
 
-def _small(tmp_path: Path) -> Gathered:
+def _small(tmp_path: Path) -> GatheredRuns:
     """Three methods at two lengths; one has no score at the longer, and one failed sample."""
     cells = {
         cell(method, length): [row(f"{length}/{n}") for n in range(6)]
@@ -177,7 +177,7 @@ def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
     here.locator("#samples").get_by_role("button", name="1024/1", exact=True).first.click()
     sample = here.get_by_role("dialog")
     expect(sample).to_have_accessible_name("original on 1024/1")
-    for what in ("head", "tail", "prediction", "reference"):
+    for what in ("prompt_start", "prompt_end", "prediction", "reference"):
         expect(sample.get_by_text(f"{what} of 1024/1", exact=True).first).to_be_visible()
     sample.get_by_role("button", name="lampe prediction of 1024/1 100.0").click()
     expect(sample).to_have_accessible_name("lampe on 1024/1")
@@ -213,8 +213,8 @@ def test_columns_are_sorted_by_the_keyboard(opened: Open, tmp_path: Path) -> Non
     assert _column(here, "scores", "Method")[:2] == ["lampe", "lampe"]
 
 
-def _hostile(tmp_path: Path) -> Gathered:
-    fields = dict.fromkeys(("head", "tail", "prediction"), HOSTILE)
+def _hostile(tmp_path: Path) -> GatheredRuns:
+    fields = dict.fromkeys(("prompt_start", "prompt_end", "prediction"), HOSTILE)
     sample = row(
         HOSTILE, **fields, references=[HOSTILE], extras={"all": HOSTILE}, **{HOSTILE: HOSTILE}
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lampe_eval.assets import Asset
-from lampe_eval.ruler import qa
+from lampe_eval.ruler import document_questions
 from tests.lampe_eval.ruler import kit
 
 
@@ -25,4 +25,4 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, corpora: dict[str, Pa
 
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LAMPE_EVAL_DATA", raising=False)
-    monkeypatch.setattr(qa, "load", load)
+    monkeypatch.setattr(document_questions, "load", load)

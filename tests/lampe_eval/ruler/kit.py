@@ -9,10 +9,10 @@ import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lampe_eval.cards import shipped
-from lampe_eval.pocket.tokenizer import build as pocket
-from lampe_eval.ruler import Built, RulerCard, Shelf, words
-from lampe_eval.texts import language
+from lampe_eval.cards import shipped_folder
+from lampe_eval.pocket.pocket_tokenizer import build as pocket
+from lampe_eval.ruler import RulerCard, RulerSample, SharedCorpora, word_lists
+from lampe_eval.texts import pocket_language
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -23,7 +23,9 @@ LLAMA3 = (
 
 def cards() -> dict[str, RulerCard]:
     """The shipped tasks."""
-    tasks = yaml.safe_load((shipped("tasks") / "ruler" / "tasks.yaml").read_text(encoding="utf-8"))
+    tasks = yaml.safe_load(
+        (shipped_folder("tasks") / "ruler" / "tasks.yaml").read_text(encoding="utf-8")
+    )
     return {name: RulerCard.model_validate(card) for name, card in tasks.items()}
 
 
@@ -35,14 +37,14 @@ ESSAY_TASKS = [
 
 def documents(count: int) -> Iterator[str]:
     """Texts of the pocket language."""
-    return (language.text(seed, min(count, 20_000)) for seed in range(8))
+    return (pocket_language.text(seed, min(count, 20_000)) for seed in range(8))
 
 
 def training_text() -> list[str]:
     """Text without newlines, with words, numbers and codes in it."""
     return [
         *" ".join(documents(8_000)).splitlines(),
-        " ".join(words.pool()),
+        " ".join(word_lists.pool()),
         " ".join(map(str, range(5_000))),
     ]
 
@@ -92,8 +94,8 @@ TOKENIZERS = {
 
 
 @cache
-def shelf(name: str = "llama3") -> Shelf:
-    return Shelf(TOKENIZERS[name](), documents)
+def shelf(name: str = "llama3") -> SharedCorpora:
+    return SharedCorpora(TOKENIZERS[name](), documents)
 
 
 def squad(path: Path) -> Path:
@@ -107,7 +109,7 @@ def squad(path: Path) -> Path:
             "answers": answers,
         }
         vain = {"question": "What is nowhere?", "is_impossible": True, "answers": []}
-        context = f"{language.text(10 * article + number, 60)} At {article}-{number} is code{article}{number}."
+        context = f"{pocket_language.text(10 * article + number, 60)} At {article}-{number} is code{article}{number}."
         return {"context": " ".join(context.split()), "qas": [vain, asked]}
 
     articles = [
@@ -121,7 +123,9 @@ def hotpotqa(path: Path) -> Path:
     """A file like HotpotQA's: 6 questions with 5 passages each."""
 
     def passages(question: int) -> list[object]:
-        sentences = [" ".join(language.text(10 * question + i, 30).split()) for i in range(5)]
+        sentences = [
+            " ".join(pocket_language.text(10 * question + i, 30).split()) for i in range(5)
+        ]
         return [
             [f"Title {question}-{i}", [sentence, f" Hill {question}."]]
             for i, sentence in enumerate(sentences)
@@ -135,7 +139,7 @@ def hotpotqa(path: Path) -> Path:
     return path
 
 
-def text(shelf: Shelf, built: Built) -> str:
+def text(shelf: SharedCorpora, built: RulerSample) -> str:
     """An exact prompt's text with the start of the answer."""
     assert built.ids is not None
     return str(shelf.coder.tokenizer.decode([*built.before, *built.ids.tolist(), *built.after]))

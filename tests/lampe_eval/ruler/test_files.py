@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.ruler import Built, Recipe, build, cache, qa, readymade
+from lampe_eval.ruler import (
+    RulerSample,
+    SampleSpec,
+    build_sample,
+    document_questions,
+    ruler_files,
+    sample_cache,
+)
 from tests.lampe_eval.ruler import kit
 
 ROW = {"index": 7, "input": "Text. Question?", "outputs": ["a", "b"], "length": 4000}
@@ -29,16 +36,16 @@ def put(path: Path, *rows: object) -> Path:
 def test_readymade_samples_of_both_formats(tmp_path: Path, name: str) -> None:
     put(tmp_path / name, {**ROW, "answer_prefix": " So:"}, ROW)
     put(tmp_path / "vtx.jsonl", "broken")
-    assert list(readymade.read(tmp_path, "vt", 4096)) == [
-        readymade.Readymade(0, "Text. Question?", " So:", ("a", "b")),
-        readymade.Readymade(1, "Text. Question?", "", ("a", "b")),
+    assert list(ruler_files.read(tmp_path, "vt", 4096)) == [
+        ruler_files.FileSample(0, "Text. Question?", " So:", ("a", "b")),
+        ruler_files.FileSample(1, "Text. Question?", "", ("a", "b")),
     ]
 
 
 def test_readymade_samples_of_several_files_are_counted_on(tmp_path: Path) -> None:
     for name in ("vt_b.jsonl", "vt_a.jsonl"):
         put(tmp_path / name, {**ROW, "input": name}, ROW)
-    assert [(row.id, row.input[:4]) for row in readymade.read(tmp_path, "vt", 4096)][::2] == [
+    assert [(row.id, row.input[:4]) for row in ruler_files.read(tmp_path, "vt", 4096)][::2] == [
         (0, "vt_a"),
         (2, "vt_b"),
     ]
@@ -59,7 +66,7 @@ def test_readymade_samples_of_several_files_are_counted_on(tmp_path: Path) -> No
 def test_rows_that_are_none_are_told(tmp_path: Path, row: object, told: str) -> None:
     put(tmp_path / "vt.jsonl", ROW, row)
     with pytest.raises(UserError, match=told):
-        list(readymade.read(tmp_path, "vt", 4096))
+        list(ruler_files.read(tmp_path, "vt", 4096))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,7 @@ def test_readymade_samples_of_other_lengths_are_left_out(tmp_path: Path, layout:
     for length in (1024, 4096):
         put(tmp_path / layout.format(length), {**ROW, "input": str(length), "length": length - 9})
     for length in (1024, 4096):
-        assert [row.input for row in readymade.read(tmp_path, "vt", length)] == [str(length)]
+        assert [row.input for row in ruler_files.read(tmp_path, "vt", length)] == [str(length)]
 
 
 def test_readymade_samples_of_another_length_are_refused(tmp_path: Path) -> None:
@@ -78,14 +85,14 @@ def test_readymade_samples_of_another_length_are_refused(tmp_path: Path) -> None
         with pytest.raises(
             UserError, match=f"vt.jsonl: row 1: is of 4000 tokens, not for a length of {length}"
         ):
-            list(readymade.read(tmp_path, "vt", length))
+            list(ruler_files.read(tmp_path, "vt", length))
 
 
 def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file of vt for 4096 tokens; expected vt/\*\.jsonl"):
-        list(readymade.read(tmp_path, "vt", 4096))
+        list(ruler_files.read(tmp_path, "vt", 4096))
     with pytest.raises(UserError, match="no such folder"):
-        list(readymade.read(tmp_path / "none", "vt", 4096))
+        list(ruler_files.read(tmp_path / "none", "vt", 4096))
 
 
 @pytest.mark.parametrize("dataset", ["squad", "hotpotqa"])
@@ -94,11 +101,11 @@ def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
 )
 def test_corpora_that_are_none_are_told(tmp_path: Path, dataset: str, data: str) -> None:
     with pytest.raises(UserError, match=str(tmp_path / "corpus.json")):
-        qa.corpus(dataset, put(tmp_path / "corpus.json", data))
+        document_questions.corpus(dataset, put(tmp_path / "corpus.json", data))
 
 
 def test_questions_without_an_answer_are_left_out(tmp_path: Path) -> None:
-    found = qa.corpus("squad", kit.squad(tmp_path / "squad.json"))
+    found = document_questions.corpus("squad", kit.squad(tmp_path / "squad.json"))
     assert (len(found.documents), len(found.questions)) == (24, 24)
     assert list(found.documents) == sorted(found.documents)
     first = found.questions[0]
@@ -110,12 +117,12 @@ def test_questions_without_an_answer_are_left_out(tmp_path: Path) -> None:
 KEY: dict[str, str | int | bool] = {"task": "vt", "length": 4096, "seed": 0, "n": 2}
 
 
-def make(task: str = "vt", exact: bool = True) -> Iterator[Built]:
-    recipe = Recipe(kit.shelf(), 4096, exact=exact)
-    return (build(task, kit.CARDS[task], recipe, index) for index in range(2))
+def make(task: str = "vt", exact: bool = True) -> Iterator[RulerSample]:
+    recipe = SampleSpec(kit.shelf(), 4096, exact=exact)
+    return (build_sample(task, kit.CARDS[task], recipe, index) for index in range(2))
 
 
-def plain(samples: list[Built]) -> list[Any]:
+def plain(samples: list[RulerSample]) -> list[Any]:
     return [
         (s.text, s.ids if s.ids is None else s.ids.tolist(), s.outputs, s.after, s.meta, s.units)
         for s in samples
@@ -124,29 +131,29 @@ def plain(samples: list[Built]) -> list[Any]:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_cache_gives_back_what_was_made(exact: bool) -> None:
-    made = cache.cached(KEY, lambda: make(exact=exact))
-    found = cache.load(KEY)
+    made = sample_cache.cached(KEY, lambda: make(exact=exact))
+    found = sample_cache.load(KEY)
     assert found is not None
     assert plain(found) == plain(made) == plain(list(make(exact=exact)))
-    assert plain(cache.cached(KEY, lambda: pytest.fail("made again"))) == plain(made)
-    assert cache.load({**KEY, "seed": 1}) is None
+    assert plain(sample_cache.cached(KEY, lambda: pytest.fail("made again"))) == plain(made)
+    assert sample_cache.load({**KEY, "seed": 1}) is None
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "ids.npy", "manifest.json"])
 @pytest.mark.parametrize("damage", ["torn", "changed", "gone"])
 def test_torn_files_are_made_anew(name: str, damage: str) -> None:
-    made = plain(cache.cached(KEY, make))
-    path = cache.folder(KEY) / name
+    made = plain(sample_cache.cached(KEY, make))
+    path = sample_cache.folder(KEY) / name
     data = path.read_bytes()
     path.write_bytes({"torn": data[:-20], "changed": data[:-20] + b"9" * 20, "gone": b""}[damage])
-    assert cache.load(KEY) is None
-    assert plain(cache.cached(KEY, make)) == made
+    assert sample_cache.load(KEY) is None
+    assert plain(sample_cache.cached(KEY, make)) == made
     assert path.read_bytes() == data
 
 
 def test_a_tokenizer_is_told_from_others() -> None:
-    digests = {cache.digest(kit.shelf(name).coder.tokenizer) for name in kit.TOKENIZERS}
+    digests = {sample_cache.digest(kit.shelf(name).coder.tokenizer) for name in kit.TOKENIZERS}
     assert len(digests) == 4
-    assert cache.digest(kit.TOKENIZERS["pocket"]()) == cache.digest(
+    assert sample_cache.digest(kit.TOKENIZERS["pocket"]()) == sample_cache.digest(
         kit.shelf("pocket").coder.tokenizer
     )

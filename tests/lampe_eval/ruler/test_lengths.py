@@ -6,11 +6,11 @@ from itertools import takewhile
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.ruler import Built, Recipe, build
+from lampe_eval.ruler import RulerSample, SampleSpec, build_sample
 from tests.lampe_eval.ruler.kit import CARDS, TOKENIZERS, shelf
 
 
-def size(built: Built, task: str) -> int:
+def size(built: RulerSample, task: str) -> int:
     assert built.ids is not None
     return len(built.before) + len(built.ids) + len(built.after) + CARDS[task].max_new_tokens
 
@@ -24,7 +24,7 @@ def test_a_prompt_fills_its_length_with_the_tokens_of_its_text(
 ) -> None:
     tokenizer = shelf(name).coder.tokenizer
     for index in range(3):
-        built = build(task, CARDS[task], Recipe(shelf(name), length), index)
+        built = build_sample(task, CARDS[task], SampleSpec(shelf(name), length), index)
         assert size(built, task) == length
         assert built.ids is not None
         pieces = built.ids.tolist()
@@ -44,7 +44,10 @@ def test_a_prompt_fills_its_length_with_the_tokens_of_its_text(
 @pytest.mark.parametrize("task", CARDS)
 def test_long_prompts_are_exact(task: str, length: int) -> None:
     for index in (0, 499):
-        assert size(build(task, CARDS[task], Recipe(shelf(), length), index), task) == length
+        assert (
+            size(build_sample(task, CARDS[task], SampleSpec(shelf(), length), index), task)
+            == length
+        )
 
 
 @pytest.mark.parametrize("task", CARDS)
@@ -52,7 +55,7 @@ def test_what_the_caller_adds_counts(task: str) -> None:
     def frame(prefix: str) -> tuple[list[int], list[int]]:
         return [7] * 30, [8] * (10 + len(prefix))
 
-    built = build(task, CARDS[task], Recipe(shelf(), 4096, overhead=5, frame=frame), 0)
+    built = build_sample(task, CARDS[task], SampleSpec(shelf(), 4096, overhead=5, frame=frame), 0)
     assert size(built, task) == 4096 - 5
     assert (len(built.before), len(built.after)) == (30, 10 + len(built.answer_prefix))
 
@@ -63,20 +66,20 @@ def test_what_the_caller_adds_counts(task: str) -> None:
 def test_a_length_that_is_too_short_says_how_much_it_takes(
     task: str, length: int, exact: bool
 ) -> None:
-    def recipe(length: int) -> Recipe:
-        return Recipe(shelf(), length, exact=exact)
+    def recipe(length: int) -> SampleSpec:
+        return SampleSpec(shelf(), length, exact=exact)
 
     try:
-        build(task, CARDS[task], recipe(length), 3)
+        build_sample(task, CARDS[task], recipe(length), 3)
     except UserError as error:
         told = re.fullmatch(
             rf"a length of {length} is too short, it takes at least (\d+) tokens", str(error)
         )
         assert told
         assert int(told[1]) > length
-        build(task, CARDS[task], recipe(int(told[1])), 3)
+        build_sample(task, CARDS[task], recipe(int(told[1])), 3)
         with pytest.raises(UserError):
-            build(task, CARDS[task], recipe(length // 2), 3)
+            build_sample(task, CARDS[task], recipe(length // 2), 3)
     else:
         assert length >= 300
 
@@ -85,7 +88,7 @@ def test_a_length_that_is_too_short_says_how_much_it_takes(
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_text_of_whole_units_stays_within_its_length(name: str, task: str) -> None:
     def tokens(length: int) -> tuple[int, int]:
-        built = build(task, CARDS[task], Recipe(shelf(name), length, exact=False), 1)
+        built = build_sample(task, CARDS[task], SampleSpec(shelf(name), length, exact=False), 1)
         assert built.ids is None
         assert built.text is not None
         whole = shelf(name).coder.tokenizer(

@@ -6,17 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from lampe_eval.ruler import Built, Recipe, Shelf, build, niah, words
-from lampe_eval.ruler.cards import CweParameters, NiahParameters
-from lampe_eval.ruler.recipe import Draw
+from lampe_eval.ruler import (
+    RulerSample,
+    SampleSpec,
+    SharedCorpora,
+    build_sample,
+    ruler_needles,
+    word_lists,
+)
+from lampe_eval.ruler.ruler_cards import CweParameters, NiahParameters
+from lampe_eval.ruler.sample_spec import SampleDraw
 from tests.lampe_eval.ruler.kit import CARDS, ESSAY_TASKS, documents, shelf, text
 
 LENGTH = 6000
 NIAH = [name for name in CARDS if name.startswith("niah")]
 
 
-def sample(task: str, index: int = 0, length: int = LENGTH, seed: int = 0) -> Built:
-    return build(task, CARDS[task], Recipe(shelf(), length, seed), index)
+def sample(task: str, index: int = 0, length: int = LENGTH, seed: int = 0) -> RulerSample:
+    return build_sample(task, CARDS[task], SampleSpec(shelf(), length, seed), index)
 
 
 def prompt(task: str, index: int = 0) -> str:
@@ -25,8 +32,8 @@ def prompt(task: str, index: int = 0) -> str:
 
 @pytest.mark.parametrize("task", CARDS)
 def test_a_sample_depends_on_nothing_that_was_made_before(task: str) -> None:
-    fresh = Shelf(shelf().coder.tokenizer, documents)
-    later = [build(task, CARDS[task], Recipe(fresh, LENGTH), index) for index in (2, 0)]
+    fresh = SharedCorpora(shelf().coder.tokenizer, documents)
+    later = [build_sample(task, CARDS[task], SampleSpec(fresh, LENGTH), index) for index in (2, 0)]
     for built, index in zip(later, (2, 0), strict=True):
         again = sample(task, index)
         assert (built.outputs, built.answer_prefix, built.units, built.meta) == (
@@ -44,7 +51,7 @@ def test_a_sample_depends_on_nothing_that_was_made_before(task: str) -> None:
 def test_samples_and_seeds_differ_and_versions_too(task: str) -> None:
     newer = CARDS[task].model_copy(update={"version": 2})
     prompts = [prompt(task), prompt(task, 1), text(shelf(), sample(task, seed=1))]
-    prompts.append(text(shelf(), build(task, newer, Recipe(shelf(), LENGTH), 0)))
+    prompts.append(text(shelf(), build_sample(task, newer, SampleSpec(shelf(), LENGTH), 0)))
     assert len(set(prompts)) == 4
 
 
@@ -81,11 +88,15 @@ def test_needles(task: str, index: int) -> None:
 
 @pytest.mark.parametrize("task", ESSAY_TASKS)
 def test_needles_in_essays_lie_at_one_of_forty_depths_between_sentences(task: str) -> None:
-    assert (len(niah.DEPTHS), niah.DEPTHS[:3], niah.DEPTHS[-1]) == (40, (0, 3, 5), 100)
+    assert (len(ruler_needles.DEPTHS), ruler_needles.DEPTHS[:3], ruler_needles.DEPTHS[-1]) == (
+        40,
+        (0, 3, 5),
+        100,
+    )
     seen = set()
     for index in range(12):
         depth = sample(task, index).meta["depth"]
-        assert depth in niah.DEPTHS
+        assert depth in ruler_needles.DEPTHS
         seen.add(depth)
         context = prompt(task, index).rpartition("\n")[0]
         needle = r"The \w+ listed under \S+ is \S+\."
@@ -100,23 +111,26 @@ def test_needles_in_essays_lie_at_one_of_forty_depths_between_sentences(task: st
 def test_the_needle_asked_for_may_be_any_of_them() -> None:
     parameters = CARDS["niah_multikey_1"].parameters
     assert isinstance(parameters, NiahParameters)
-    drawn = [Draw(Recipe(shelf(), LENGTH), "niah_multikey_1", 128, index) for index in range(30)]
-    assert {niah.riddle(parameters, draw).asked for draw in drawn} == {0, 1, 2, 3}
+    drawn = [
+        SampleDraw(SampleSpec(shelf(), LENGTH), "niah_multikey_1", 128, index)
+        for index in range(30)
+    ]
+    assert {ruler_needles.riddle(parameters, draw).asked for draw in drawn} == {0, 1, 2, 3}
 
 
 def test_no_other_needle_has_a_key_that_is_asked_for() -> None:
     parameters = CARDS["niah_multikey_2"].parameters
     assert isinstance(parameters, NiahParameters)
-    draw = Draw(Recipe(shelf(), LENGTH), "niah_multikey_2", 128, 0)
-    hidden = niah.riddle(parameters, draw)
-    table, order = niah._distractors(parameters, hidden, draw)
+    draw = SampleDraw(SampleSpec(shelf(), LENGTH), "niah_multikey_2", 128, 0)
+    hidden = ruler_needles.riddle(parameters, draw)
+    table, order = ruler_needles._distractors(parameters, hidden, draw)
     key = table.texts[order[5]].split()[4]
-    _, fewer = niah._distractors(parameters, replace(hidden, keys=(key,)), draw)
+    _, fewer = ruler_needles._distractors(parameters, replace(hidden, keys=(key,)), draw)
     assert fewer.tolist() == [*order[:5].tolist(), *order[6:].tolist()]
 
 
 def test_queries_are_listed() -> None:
-    assert [niah.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a, and b", "a, b, and c"]
+    assert [ruler_needles.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a, and b", "a, b, and c"]
 
 
 def test_chains_of_variables_are_solved_first_and_asked_then() -> None:
@@ -163,13 +177,13 @@ def test_words_stand_in_the_list_as_often_as_they_should(
 
 
 def test_a_long_list_goes_on_with_made_words() -> None:
-    card, pool = CARDS["cwe"], set(words.pool())
+    card, pool = CARDS["cwe"], set(word_lists.pool())
     assert isinstance(card.parameters, CweParameters)
     once = card.parameters.long.model_copy(update={"seldom": 1})
     longer = card.model_copy(
         update={"parameters": card.parameters.model_copy(update={"long": once})}
     )
-    built = build("cwe", longer, Recipe(shelf(), 75_000), 0)
+    built = build_sample("cwe", longer, SampleSpec(shelf(), 75_000), 0)
     assert built.units > len(pool)
     asked = text(shelf(), built).split("\n")[-2]
     listed = set(re.findall(r"\d+\. (\D+)(?= )", asked))

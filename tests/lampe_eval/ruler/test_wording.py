@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.ruler import Built, Recipe, Shelf, build, recipe, wording
+from lampe_eval.ruler import (
+    RulerSample,
+    SampleSpec,
+    SharedCorpora,
+    build_sample,
+    ruler_wording,
+    sample_spec,
+)
 from tests.lampe_eval.ruler.kit import CARDS, shelf
 
 TASKS = {
@@ -55,15 +62,15 @@ def files(
 @pytest.fixture(params=[False, True], ids=["official", "2024"])
 def upstream(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Recipe:
-    found = wording.upstream(*files(tmp_path), old=request.param)
-    monkeypatch.setattr(recipe, "wording", lambda name, data_dir: found)
-    fresh = Shelf(shelf().coder.tokenizer)
-    return Recipe(fresh, 5000, exact=False, words="2024" if request.param else "official")
+) -> SampleSpec:
+    found = ruler_wording.upstream(*files(tmp_path), old=request.param)
+    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: found)
+    fresh = SharedCorpora(shelf().coder.tokenizer)
+    return SampleSpec(fresh, 5000, exact=False, words="2024" if request.param else "official")
 
 
 def test_pieces_of_the_wording_are_read(tmp_path: Path) -> None:
-    found = wording.upstream(*files(tmp_path), old=False)
+    found = ruler_wording.upstream(*files(tmp_path), old=False)
     assert found.templates["niah"].head == "Some {type_needle_v} are here, answers follow.\n"
     assert found.templates["qa"].tail == "\n\nNow: {query}"
     assert (found.needle, found.filler) == (
@@ -75,15 +82,19 @@ def test_pieces_of_the_wording_are_read(tmp_path: Path) -> None:
 
 
 def test_one_value_makes_the_template_singular() -> None:
-    template = wording.Template("Some are all answers are", "what are all of", "Some are")
-    assert wording.singular(template) == wording.Template("A is answer is", "what is of", "A is")
+    template = ruler_wording.QuestionTemplate(
+        "Some are all answers are", "what are all of", "Some are"
+    )
+    assert ruler_wording.singular(template) == ruler_wording.QuestionTemplate(
+        "A is answer is", "what is of", "A is"
+    )
 
 
-def sample(task: str, recipe: Recipe, index: int = 0) -> Built:
-    return build(task, CARDS[task], recipe, index)
+def sample(task: str, recipe: SampleSpec, index: int = 0) -> RulerSample:
+    return build_sample(task, CARDS[task], recipe, index)
 
 
-def test_niah_in_upstreams_wording(upstream: Recipe) -> None:
+def test_niah_in_upstreams_wording(upstream: SampleSpec) -> None:
     built = sample("niah_single_1", upstream)
     text = str(built.text)
     assert text.startswith("A number is here, answer follow.\nHum. Hum hum.\n")
@@ -95,7 +106,7 @@ def test_niah_in_upstreams_wording(upstream: Recipe) -> None:
     assert str(several.text).count("Of numbers, ") == several.units + 1
 
 
-def test_vt_in_upstreams_wording(upstream: Recipe) -> None:
+def test_vt_in_upstreams_wording(upstream: SampleSpec) -> None:
     join = " " if upstream.words == "2024" else "\n"
     texts = [str(sample("vt", upstream, index).text) for index in range(2)]
     examples = [text.partition("\n\nMind the lines.")[0] for text in texts]
@@ -107,7 +118,7 @@ def test_vt_in_upstreams_wording(upstream: Recipe) -> None:
     assert f"{join}VAR {names[1]} = VAR {names[0]} {join}Hum" in examples[0]
 
 
-def test_other_tasks_in_upstreams_wording(upstream: Recipe) -> None:
+def test_other_tasks_in_upstreams_wording(upstream: SampleSpec) -> None:
     cwe = str(sample("cwe", upstream).text)
     assert cwe.startswith("Look.\n1. ")
     assert cwe.endswith("\nWhich ten?")
@@ -125,7 +136,7 @@ def test_other_tasks_in_upstreams_wording(upstream: Recipe) -> None:
 @pytest.mark.parametrize(
     "task", ["niah_single_1", "niah_multikey_3", "vt", "cwe", "fwe", "qa_1", "qa_2"]
 )
-def test_upstreams_wording_fills_a_length_too(upstream: Recipe, task: str) -> None:
+def test_upstreams_wording_fills_a_length_too(upstream: SampleSpec, task: str) -> None:
     built = sample(task, replace(upstream, exact=True))
     assert built.ids is not None
     assert len(built.ids) + len(built.after) + CARDS[task].max_new_tokens == upstream.length
@@ -149,9 +160,9 @@ def test_files_of_another_structure_are_told(
     tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):
-        wording.upstream(*files(tmp_path, **change), old=False)
+        ruler_wording.upstream(*files(tmp_path, **change), old=False)
 
 
 def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ruler/constants-2024\.py.*lampe-eval data fetch"):
-        wording.wording("2024", tmp_path)
+        ruler_wording.load_wording("2024", tmp_path)

@@ -17,16 +17,16 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lampe_eval.benches.base import Sample, Task
-from lampe_eval.commands.progress import Lines
+from lampe_eval.benches.bench import Sample, Task
+from lampe_eval.commands.progress_display import Lines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.errors import Stopped, UserError, told
+from lampe_eval.errors import Stopped, UserError, describe_error
 from lampe_eval.plan import Plan, prepare
-from lampe_eval.report.scores import scores
+from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.running import runner
-from lampe_eval.store import Store, writing
-from lampe_eval.suite import Suite, fails
+from lampe_eval.store import Store, lock_for_writing
+from lampe_eval.suite import Suite, exceeds_threshold
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SMALL: dict[str, Any] = {
@@ -41,7 +41,7 @@ COSTS = ("seconds", "prefill_seconds", "decode_seconds", "peak_memory")
 @pytest.fixture(autouse=True)
 def loaded(pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is loaded once for all tests."""
-    monkeypatch.setattr("lampe_eval.models.load", lambda *_: pocket)
+    monkeypatch.setattr("lampe_eval.models.load_model", lambda *_: pocket)
 
 
 def _run(folder: Path, **options: Any) -> Store:
@@ -90,8 +90,8 @@ def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
         "backend",
         "batch",
     } < set(row)
-    assert row["tail"].endswith(" is") and "What is the code of the" in row["tail"]
-    assert 0 < len(row["head"]) <= 300 >= len(row["tail"])
+    assert row["prompt_end"].endswith(" is") and "What is the code of the" in row["prompt_end"]
+    assert 0 < len(row["prompt_start"]) <= 300 >= len(row["prompt_end"])
     assert (row["backend"], row["batch"]) == ("blockwise on cpu", 1)
     assert "ray" not in sys.modules
 
@@ -122,7 +122,9 @@ def test_the_exit_code_is_what_fail_on_error_says(
 ) -> None:
     _at(monkeypatch, _broken, 1)
     assert (
-        run_suite(Suite.of({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold}))
+        run_suite(
+            Suite.from_options({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold})
+        )
         == code
     )
     assert (
@@ -131,8 +133,10 @@ def test_the_exit_code_is_what_fail_on_error_says(
 
 
 def test_thresholds() -> None:
-    assert not any(fails(threshold, 0, 100) for threshold in ("yes", "no", "5", "1%", "0"))
-    assert fails("0.5%", 1, 200) and not fails("0.5%", 1, 201)
+    assert not any(
+        exceeds_threshold(threshold, 0, 100) for threshold in ("yes", "no", "5", "1%", "0")
+    )
+    assert exceeds_threshold("0.5%", 1, 200) and not exceeds_threshold("0.5%", 1, 201)
     with pytest.raises(ValueError, match="fail_on_error"):
         Suite(fail_on_error="some")
     assert (
@@ -158,9 +162,9 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
 
     monkeypatch.setattr(Plan, "samples", draws)
     options = {**SMALL, "lengths": "256,512", "output": tmp_path / "run"}
-    assert run_suite(Suite.of(options)) == 1
+    assert run_suite(Suite.from_options(options)) == 1
     printed = capsys.readouterr()
-    line = f"niah/single at 512 is left out: {told(error)}"
+    line = f"niah/single at 512 is left out: {describe_error(error)}"
     assert (
         f"lampe-eval: {line}\n" in printed.err
         and line in (tmp_path / "run" / "run.log").read_text()
@@ -172,7 +176,7 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
         ("512", "0", "4"),
     ]
     monkeypatch.undo()
-    assert run_suite(Suite.of(options)) == 0
+    assert run_suite(Suite.from_options(options)) == 0
 
 
 def test_a_task_of_which_nothing_can_be_drawn_is_said_before_anything_runs(
@@ -202,7 +206,7 @@ def test_an_empty_answer_is_scored_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(LocalEngine, "answer", lambda *_, **__: [Answer(" ", 1, "eos")])
-    assert run_suite(Suite.of({**SMALL, "output": tmp_path / "run"})) == 0
+    assert run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"})) == 0
     assert "4 answers are empty" in capsys.readouterr().out
     assert [row["score"] for row in _rows(tmp_path / "run")] == [0.0] * 4
 
@@ -286,19 +290,19 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(
 def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(
     tmp_path: Path, line: str
 ) -> None:
-    whole = scores(_run(tmp_path / "run"))
+    whole = run_scores(_run(tmp_path / "run"))
     (samples,) = (tmp_path / "run" / "samples").rglob("*.jsonl")
     first, *others = samples.read_text().splitlines(keepends=True)
     samples.write_text("".join([f"{line}\n", *others]))
-    assert list(scores(Store(tmp_path / "run"))["missing"]) == [1]
-    assert scores(_run(tmp_path / "run")).equals(whole)
+    assert list(run_scores(Store(tmp_path / "run"))["missing"]) == [1]
+    assert run_scores(_run(tmp_path / "run")).equals(whole)
     assert samples.read_text().count(json.loads(first)["sha256"]) == 1
 
 
 def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(
     tmp_path: Path,
 ) -> None:
-    with writing(tmp_path / "run"):
+    with lock_for_writing(tmp_path / "run"):
         Store.create(tmp_path / "run", prepare(Suite(output=tmp_path / "run", **SMALL)).config, {})
         before = (tmp_path / "run" / "run.yaml").read_bytes()
         with pytest.raises(UserError, match="another run is writing here"):
@@ -334,7 +338,7 @@ def test_a_signal_finishes_the_sample_in_hand(
     with monkeypatch.context() as patch:
         _at(patch, lambda: os.kill(os.getpid(), number), 2)
         with pytest.raises(Stopped) as stop:
-            run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
+            run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
     assert f"finishing the sample in hand; {again} again stops at once" in capfd.readouterr().err
     kept = f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:"
     assert str(stop.value) == f"{kept}\n    lampe-eval run --method 'yarn:a=1, b'"
@@ -347,9 +351,11 @@ def test_a_signal_finishes_the_sample_in_hand(
 def test_ctrl_c_while_nothing_is_in_hand_stops_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lampe_eval.models.load", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(
+        "lampe_eval.models.load_model", lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    )
     with pytest.raises(Stopped, match="stopped; what is finished is kept"):
-        run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
+        run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
     assert "finishing the sample in hand" not in capfd.readouterr().err
     assert _rows(tmp_path / "run") == []
 
@@ -376,6 +382,6 @@ def test_batches_are_flagged_and_answer_the_same(tmp_path: Path) -> None:
 
 
 def test_what_a_sample_cost_is_in_no_score(tmp_path: Path) -> None:
-    run_suite(Suite.of({**SMALL, "output": tmp_path / "run"}))
+    run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
     (row,) = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
     assert not {*COSTS, "backend"} & set(row)

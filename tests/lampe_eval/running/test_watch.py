@@ -8,10 +8,10 @@ import pytest
 
 import lampe
 from lampe_eval.benches import find_tasks
-from lampe_eval.benches.base import Prompt
+from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine.job import Job
 from lampe_eval.errors import LOG, warn
-from lampe_eval.running.watch import Watch
+from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.store import Cell
 
 
@@ -34,7 +34,7 @@ def _log(folder: Path) -> str:
 
 
 def test_a_heartbeat_says_what_is_in_hand(tmp_path: Path) -> None:
-    with Watch(tmp_path, heartbeat=0.02) as watch:
+    with Watchdog(tmp_path, heartbeat=0.02) as watch:
         first, second = list(watch.begins(iter([_job("a"), _job("b")])))
         watch.done(first, ["ValueError: broken"])
         _until(
@@ -58,7 +58,7 @@ def test_an_error_of_many_lines_is_one_line(
     monkeypatch.setattr(
         LOG, "propagate", False
     )  # pytest keeps what it hears, and cannot send half a pair to xdist
-    with Watch(tmp_path) as watch:
+    with Watchdog(tmp_path) as watch:
         (job,) = watch.begins(iter([_job("a")]))
         watch.done(job, ["RuntimeError: one\ntwo \x1b[31mred\ud83d ü"])
         warn("three\nfour")
@@ -71,7 +71,7 @@ def test_an_error_of_many_lines_is_one_line(
 def test_a_sample_that_hangs_is_named_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Watch(tmp_path, heartbeat=0.02, patience=0.05) as watch:
+    with Watchdog(tmp_path, heartbeat=0.02, patience=0.05) as watch:
         (job,) = watch.begins(iter([_job("slow")]))
         _until(lambda: "hangs?" in _log(tmp_path))
         beats = _log(tmp_path).count("INFO")
@@ -87,7 +87,7 @@ def test_a_sample_that_hangs_is_named_once(
 
 def test_a_clock_that_jumps_hangs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jumps = iter(range(0, 10**12, 10**7))
-    with Watch(tmp_path, heartbeat=0.02, patience=25) as watch:
+    with Watchdog(tmp_path, heartbeat=0.02, patience=25) as watch:
         (job,) = watch.begins(iter([_job("a")]))
         monkeypatch.setattr(time, "time", lambda: next(jumps))
         _until(lambda: _log(tmp_path).count("INFO") > 3)
@@ -99,10 +99,10 @@ def test_a_log_that_cannot_be_written_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run.log").symlink_to("/dev/full")
-    with Watch(tmp_path) as watch:
+    with Watchdog(tmp_path) as watch:
         (job,) = watch.begins(iter([_job("a")]))
         watch.done(job, ["broken"])
-    with Watch(tmp_path / "none") as watch:
+    with Watchdog(tmp_path / "none") as watch:
         (job,) = watch.begins(iter([_job("a")]))
         watch.done(job, ["broken"])
     assert capsys.readouterr().err == ""

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lampe_eval.benches.base import FollowUp, Passage, Prompt
-from lampe_eval.commands.progress import Lines
+from lampe_eval.benches.bench import FollowUp, Passage, Prompt
+from lampe_eval.commands.progress_display import Lines
 from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.plan import Plan, prepare
-from lampe_eval.running.ahead import ahead
+from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.rows import sha256
-from lampe_eval.running.watch import Watch
+from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.running.work import Work, batches, cells
 from lampe_eval.store import Store
 from lampe_eval.suite import Suite
@@ -46,7 +46,7 @@ def _work(folder: Path, pocket: Pocket, **options: object) -> tuple[Plan, Store,
         )
     )
     store = Store.create(folder, plan.config, {})
-    return plan, store, Work(plan, plan.sources[0], pocket[1], store, Lines(), Watch(folder))
+    return plan, store, Work(plan, plan.sources[0], pocket[1], store, Lines(), Watchdog(folder))
 
 
 def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(
@@ -96,7 +96,7 @@ def test_counts_of_what_was_drawn_outlast_the_work_that_drew_it(
     monkeypatch.setattr(Plan, "samples", lambda *args, **options: draw(*args, **options)[:2])
     list(work.jobs(Nobody()))
     assert set(store.cells().values()) == {2}
-    next(Work(plan, plan.sources[0], pocket[1], store, Lines(), Watch(tmp_path)).jobs(Nobody()))
+    next(Work(plan, plan.sources[0], pocket[1], store, Lines(), Watchdog(tmp_path)).jobs(Nobody()))
     assert set(store.cells().values()) == {2}
 
 
@@ -123,7 +123,7 @@ def test_a_room_of_nothing_is_one_sample_and_is_measured_once(
 def test_drawing_and_loading_are_watched(
     tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch, watched = Watch(tmp_path), set[str]()
+    watch, watched = Watchdog(tmp_path), set[str]()
     plan, store, _ = _work(tmp_path / "run", pocket)
     draw = Plan.samples
 
@@ -182,7 +182,7 @@ def test_the_next_is_made_while_the_last_is_used() -> None:
         used.set()
         yield 1
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     assert used.wait(10)  # while nobody asked for it
     assert next(coming) == 1
@@ -195,7 +195,7 @@ def test_what_making_raised_comes_in_its_turn() -> None:
         yield 0
         raise ValueError("no text")
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     with pytest.raises(ValueError, match="no text"):
         next(coming)
@@ -204,7 +204,7 @@ def test_what_making_raised_comes_in_its_turn() -> None:
 def test_a_process_does_not_wait_for_what_nobody_wants_any_more() -> None:
     code = """
 import time
-from lampe_eval.running.ahead import ahead
+from lampe_eval.running.prefetch import ahead
 def items():
     yield 0
     time.sleep(3600)

@@ -1,0 +1,1 @@
+"""Scores, averages, differences and comparisons computed from stored samples."""
