@@ -45,10 +45,10 @@ class Plan:
         length: int,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        mapped: bool = False,
+        release_prompts: bool = False,
         limit: int | None = None,
     ) -> list[Sample]:
-        """The samples of a task at a length; all methods get the same ones (but see ``Draw.mapped``)."""
+        """The samples of a task at a length; all methods get the same ones (but see ``SampleRequest.release_prompts``)."""
         bench, suite = BENCHES[task.bench], self.suite
         draw = SampleRequest(
             tokenizer,
@@ -58,15 +58,14 @@ class Plan:
             suite.seed,
             self._source(bench),
             suite.data_dir,
-            mapped,
+            release_prompts,
         )
         return [replace(sample, ids=array("i", sample.ids)) for sample in bench.samples(task, draw)]
 
-    def mapped(self, task: Task, model: str, method: str) -> bool:
+    def release_prompts(self, task: Task, model: str, method: str) -> bool:
         """Whether a task's prompts are those that LaMPE's authors give to LaMPE alone."""
-        return self.protocols[task.bench].prompts == "lampe" and self.built[
-            model, method
-        ].label.startswith("lampe")
+        built = self.built[model, method]
+        return self.protocols[task.bench].prompts == "lampe" and built.has_release_prompts
 
     def limit(self, task: Task) -> int:
         """Samples of a task in a cell, at most."""

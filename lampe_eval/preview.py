@@ -57,15 +57,17 @@ def previews(plan: Plan, now: Callable[[str], None] = lambda text: None) -> Iter
         tokenizer, size = models.load_tokenizer(source), models.size_of(source)
         for task in plan.tasks:
             for length in plan.lengths(source, task.bench):
-                for mapped in (False, True):
+                for release_prompts in (False, True):
                     methods = tuple(
                         s.label
                         for s in plan.specs
-                        if plan.mapped(task, source.name, s.label) == mapped
+                        if plan.release_prompts(task, source.name, s.label) == release_prompts
                     )
                     if methods:
                         now(f"preparing {task.full_name} · {length}")
-                        samples = plan.samples(task, length, tokenizer, mapped=mapped)
+                        samples = plan.samples(
+                            task, length, tokenizer, release_prompts=release_prompts
+                        )
                         yield _preview(
                             plan, source.name, methods, task, length, samples, tokenizer, size
                         )

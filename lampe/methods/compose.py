@@ -29,6 +29,10 @@ class Composed(Method):
             )
 
     @property
+    def has_release_prompts(self) -> bool:
+        return self.positions.has_release_prompts
+
+    @property
     def label(self) -> str:
         return f"{self.positions.label}+{self.frequencies.label}"
 

@@ -64,6 +64,7 @@ class LaMPE(IndexMethod):
     """
 
     name: ClassVar[str] = "lampe"
+    calibrated_settings: ClassVar[tuple[str, ...]] = ("mapping_length", "attention_factor")
     mapping_length: int | None = None
     head_tokens: int | None = None
     tail_tokens: int | None = None
@@ -72,6 +73,10 @@ class LaMPE(IndexMethod):
     intercept: float | int | None = None
     ceiling: float | int | None = None
     variant: str = "continuous"
+
+    @property
+    def has_release_prompts(self) -> bool:
+        return True
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
         if self.variant not in VARIANTS:

@@ -23,6 +23,8 @@ class Method:
     """Base of all methods."""
 
     name: ClassVar[str] = ""
+    calibrated_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that `lampe-eval calibrate` can fit to a model."""
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
@@ -32,7 +34,8 @@ class Method:
             UnknownName: for a hyper-parameter it does not have.
             BadSetting: for a value of the wrong type.
         """
-        hints = {key: hint for key, hint in get_type_hints(cls).items() if key != "name"}
+        fields = {field.name for field in dataclasses.fields(cls)}
+        hints = {key: hint for key, hint in get_type_hints(cls).items() if key in fields}
         for key, value in settings.items():
             if key not in hints:
                 raise UnknownName(f"setting of {cls.name}", key, hints)
@@ -48,6 +51,11 @@ class Method:
                     f"{cls.name}: {key} must be of type {' or '.join(kinds)}, got {value!r}"
                 )
         return cls(**settings)
+
+    @property
+    def has_release_prompts(self) -> bool:
+        """Whether the authors' release gives this method prompts that other methods do not get."""
+        return False
 
     @property
     def label(self) -> str:
@@ -108,6 +116,7 @@ class IndexMethod(Method):
         attention_factor_rate: growth of its square with ln(length / window) beyond the window, where it is a number.
     """
 
+    calibrated_settings: ClassVar[tuple[str, ...]] = ("attention_factor",)
     attention_factor: FactorSetting = "released"
     attention_factor_rate: float | int = 0.0
 

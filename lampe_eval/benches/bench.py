@@ -101,7 +101,7 @@ class SampleRequest:
         seed: of everything that is drawn.
         source: the user's text file or folder; the pocket language where None.
         data_dir: folder with the benchmark's files, looked at before the cache.
-        mapped: whether LaMPE is the method: protocol ``lampe`` cuts its prompts otherwise than those of other methods.
+        release_prompts: whether the method has prompts of its own in its authors' release.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -111,7 +111,7 @@ class SampleRequest:
     seed: int = 0
     source: Path | None = None
     data_dir: Path | None = None
-    mapped: bool = False
+    release_prompts: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class LEval(Bench):
         details = dict(others)
         if protocol.prompts == "lampe":
             details |= leval_metrics.by_length(
-                [row["score"] for row in rows], [row["tokens"] for row in rows]
+                [row["score"] for row in rows], [row["prompt_tokens"] for row in rows]
             )
         return Score(value, _estimate(samples).stderr, len(rows), details)
 

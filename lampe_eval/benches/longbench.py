@@ -173,9 +173,9 @@ def _lampe_prompt(
     kind = chat_family(draw.tokenizer)
     text = (llama3_template(task, template) if kind == "llama3" else template).format(**row)
     cut = 0
-    if not draw.mapped or task == "narrativeqa":
+    if not draw.release_prompts or task == "narrativeqa":
         text, cut = truncate_middle_as_text(
-            draw.tokenizer, text, draw.protocol.limit(draw.length, 0), specials=draw.mapped
+            draw.tokenizer, text, draw.protocol.limit(draw.length, 0), specials=draw.release_prompts
         )
     if task not in BARE and kind == "llama2":
         text = f"[INST]{text}[/INST]"

@@ -110,8 +110,12 @@ class Niah(Bench):
 
 def _depths(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
     """Rows by the name of their depth, from the beginning on; those of no one depth are left out."""
-    depths = sorted({row["depth"] for row in rows if "depth" in row})
-    return {f"depth {at:g}": [row for row in rows if row.get("depth") == at] for at in depths}
+    by_depth: dict[float, list[SampleRow]] = {}
+    for row in rows:
+        depth = row.get("meta", {}).get("depth")
+        if depth is not None:
+            by_depth.setdefault(depth, []).append(row)
+    return {f"depth {depth:g}": by_depth[depth] for depth in sorted(by_depth)}
 
 
 def _own(card: NiahCard, draw: SampleRequest) -> Iterator[Prompt]:

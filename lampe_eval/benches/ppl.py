@@ -78,7 +78,7 @@ class Ppl(Bench):
         yield from passages
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
-        parts = np.array([(row["loss"], row["scored"]) for row in rows], dtype=float)
+        parts = np.array([(row["loss"], row["scored_tokens"]) for row in rows], dtype=float)
         groups, unit = _groups(task.card, rows)
         match task.card.protocol:
             case "exact":
@@ -91,7 +91,7 @@ class Ppl(Bench):
 
 def _groups(task: PplCard, rows: Sequence[SampleRow]) -> tuple[list[int], str]:
     """Which windows are drawn together, and what they make; rows of older runs do not tell their document."""
-    documents = [row.get("document", 0) for row in rows]
+    documents = [row.get("meta", {}).get("document", 0) for row in rows]
     several = len(set(documents)) > 1
     if task.protocol != "dense":
         return (documents, "document") if several else ([], "window")

@@ -50,13 +50,13 @@ def _cost(
 ) -> Outcome:
     """What samples that were run together ran on, and the seconds and bytes that they took together."""
     seconds = round(time.perf_counter() - began, 4)
-    cost: Outcome = {"backend": engine.backend, "batch": len(samples), "seconds": seconds}
+    cost: Outcome = {"backend": engine.backend, "batch_size": len(samples), "seconds": seconds}
     if isinstance(samples[0], Passage):
         cost["prefill_seconds"] = seconds
     if (most := peak.bytes()) is not None:
-        cost["peak_memory"] = most
+        cost["peak_memory_bytes"] = most
     if lean:
-        cost["lean"] = True
+        cost["low_memory"] = True
     return cost
 
 
@@ -72,7 +72,7 @@ def _outcomes(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> lis
 
 
 def _read(passage: Passage, loss: float) -> Outcome:
-    return {"error": NAN} if math.isnan(loss) else {"loss": loss, "scored": passage.scored}
+    return {"error": NAN} if math.isnan(loss) else {"loss": loss, "scored_tokens": passage.scored}
 
 
 def _answered(engine: LocalEngine, prompt: Prompt, answer: Answer, lean: bool) -> Outcome:
@@ -89,8 +89,8 @@ def _told(answers: Sequence[Answer], prediction: str) -> dict[str, Any]:
         return {"error": NAN}
     return {
         "prediction": prediction,
-        "tokens_out": sum(answer.tokens for answer in answers),
-        "stop": answers[-1].stop,
+        "answer_tokens": sum(answer.tokens for answer in answers),
+        "stop_reason": answers[-1].stop,
         "prefill_seconds": round(sum(answer.prefill for answer in answers), 4),
         "decode_seconds": round(sum(answer.decode for answer in answers), 4),
     }

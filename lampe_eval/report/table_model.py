@@ -243,7 +243,7 @@ def _between(counts: "pd.Series[int]") -> str:
 
 def _batched(rows: pd.DataFrame) -> Iterator[str]:
     """Whether prompts ran together, which rounds otherwise than one at a time."""
-    if (most := rows["batch"].max()) > 1:
+    if (most := rows["batch_size"].max()) > 1:
         yield f"prompts ran in batches of up to {most}; published numbers are of one prompt at a time"
 
 

@@ -31,7 +31,7 @@ COLUMNS = (
     "errors",
     "skipped",
     "cut",
-    "batch",
+    "batch_size",
     "largest_position",
     "window",
 )
@@ -54,7 +54,7 @@ def scores_and_cell_samples(store: Store) -> tuple[pd.DataFrame, dict[Cell, Cell
         rows, good = _rows(store, cell)
         records.append(_record(store, cell, samples, rows, good))
         if good:
-            ids = [(row["id"], row["sha256"]) for row in good]
+            ids = [(row["id"], row["prompt_sha256"]) for row in good]
             sampled[cell] = CellSamples(ids, _estimate(store, cell, good))
     return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details", "counts"]), sampled
 
@@ -118,8 +118,8 @@ def _record(
         "missing": samples - len(rows),
         "errors": len(rows) - len(good) - skipped,
         "skipped": skipped,
-        "cut": sum("cut" in row for row in good),
-        "batch": max((row.get("batch", 1) for row in good), default=1),
+        "cut": sum("cut_tokens" in row for row in good),
+        "batch_size": max((row.get("batch_size", 1) for row in good), default=1),
         "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
         "window": store.config["models"][cell.model]["window"],
         "details": {},

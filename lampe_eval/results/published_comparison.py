@@ -277,7 +277,7 @@ class _Run:
         }
         if versions:
             yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
-        if (batch := max(row["batch"] for row in rows.values())) > 1:
+        if (batch := max(row["batch_size"] for row in rows.values())) > 1:
             yield f"batch {batch} (published 1)"
         for column in ("missing", "errors", "skipped", "cut"):
             if count := sum(row[column] for row in rows.values()):

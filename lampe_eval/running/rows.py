@@ -33,7 +33,7 @@ class Rows:
 
     def of(self, job: Job, sample: Sample, outcome: Outcome) -> dict[str, Any]:
         """The row of a sample of a job; what making it or a scorer raises is an error of the sample."""
-        named = {"id": sample.id, "sha256": sha256(sample), "tokens": len(sample.ids)}
+        named = {"id": sample.id, "prompt_sha256": sha256(sample), "prompt_tokens": len(sample.ids)}
         try:
             row = {
                 **named,
@@ -58,11 +58,11 @@ def _described(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> dict[str, 
     row: dict[str, Any] = {
         "prompt_start": str(tokenizer.decode(list(sample.ids[:SHOWN])))[:LETTERS],
         "prompt_end": str(tokenizer.decode(list(sample.ids[-SHOWN:])))[-LETTERS:],
-        **sample.meta,
+        "meta": dict(sample.meta),
     }
     if isinstance(sample, Prompt):
         row |= {"references": sample.references, "extras": dict(sample.extras)}
-        row |= {"cut": sample.cut} if sample.cut else {}
+        row |= {"cut_tokens": sample.cut} if sample.cut else {}
     return row
 
 

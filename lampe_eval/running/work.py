@@ -57,10 +57,12 @@ class Work:
         """Groups with their samples, longest first; one whose samples cannot be had is said, and left out."""
         for task, group in sorted(self._groups(), key=lambda group: -group[1][0].length):
             first = group[0]
-            mapped = self._plan.mapped(task, first.model, first.method)
+            release_prompts = self._plan.release_prompts(task, first.model, first.method)
             try:
                 with self._watch.over(f"drawing {task.full_name} · {first.length}"):
-                    samples = self._plan.samples(task, first.length, self._tokenizer, mapped=mapped)
+                    samples = self._plan.samples(
+                        task, first.length, self._tokenizer, release_prompts=release_prompts
+                    )
             except Exception as error:
                 warn(f"{task.full_name} at {first.length} is left out: {describe_error(error)}")
                 continue
@@ -69,7 +71,11 @@ class Work:
     def _groups(self) -> Iterator[Group]:
         groups: dict[tuple[str, int, bool], Group] = {}
         for task, cell in cells(self._plan, self._source):
-            key = (task.full_name, cell.length, self._plan.mapped(task, cell.model, cell.method))
+            key = (
+                task.full_name,
+                cell.length,
+                self._plan.release_prompts(task, cell.model, cell.method),
+            )
             groups.setdefault(key, (task, []))[1].append(cell)
         yield from groups.values()
 
@@ -82,7 +88,9 @@ class Work:
     def _wanted(self, task: Task, cell: Cell, samples: Sequence[Sample]) -> frozenset[str]:
         """Samples of a cell that are left; one that failed before is tried again."""
         done = {
-            row["id"]: row.get("sha256") for row in self._store.rows(cell) if "error" not in row
+            row["id"]: row.get("prompt_sha256")
+            for row in self._store.rows(cell)
+            if "error" not in row
         }
         if changed := sorted(s.id for s in samples if s.id in done and done[s.id] != sha256(s)):
             raise UserError(

@@ -24,7 +24,7 @@ def test_a_part_of_the_reference_run_is_reproduced(task: str, tmp_path: Path) ->
         assert len(rows) == 2
         for row in rows:
             was = committed[row["id"]]
-            assert row["sha256"] == was["sha256"]
+            assert row["prompt_sha256"] == was["prompt_sha256"]
             assert row.get("prediction") == was.get("prediction")
             assert row.get("loss", 0.0) == pytest.approx(was.get("loss", 0.0), rel=1e-4)
 

@@ -69,7 +69,7 @@ def test_everything_is_on_disk(finished: tuple[Path, str]) -> None:
     (samples,) = folder.glob("samples/pocket/lampe/niah/multikey.jsonl")
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     assert len(rows) == 8
-    assert all(row["prediction"] and row["references"] and row["sha256"] for row in rows)
+    assert all(row["prediction"] and row["references"] and row["prompt_sha256"] for row in rows)
 
 
 def test_the_same_command_again_runs_nothing_twice(finished: tuple[Path, str]) -> None:
@@ -125,7 +125,7 @@ def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
     assert _run(*few, "--output", str(out)).returncode == 0
     (samples,) = out.glob("samples/**/*.jsonl")
     row = json.loads(samples.read_text())
-    samples.write_text(json.dumps(row | {"sha256": "0" * 64}) + "\n")
+    samples.write_text(json.dumps(row | {"prompt_sha256": "0" * 64}) + "\n")
     refused = _run(*few, "--output", str(out))
     assert refused.returncode == 2
     assert "has another prompt now than when its answer was stored" in refused.stderr

@@ -31,7 +31,7 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
         for index in range(SAMPLES):
             about = {
                 "id": f"{index}",
-                "sha256": "",
+                "prompt_sha256": "",
                 "attention_factor": "none",
                 "largest_position": 1.0,
             }
@@ -82,7 +82,7 @@ def _settings(label: str, model: str) -> dict[str, Any]:
 
 def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
     if cell.bench == "ppl":
-        return {"loss": 16 * share(cell), "scored": 16}
+        return {"loss": 16 * share(cell), "scored_tokens": 16}
     label, right, wrong = _labels(cell)
     good = index < share(cell) * SAMPLES
     extras = {"all_classes": [right, wrong], "enough": 1}
@@ -90,7 +90,7 @@ def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
         "prediction": right if good else wrong,
         "references": label,
         "extras": extras,
-        "tokens": 9,
+        "prompt_tokens": 9,
     }
 
 

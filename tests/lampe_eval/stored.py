@@ -39,7 +39,14 @@ def run(
                 else {"prediction": "4821" if hit else "?"}
             )
             store.append(
-                cell, _row(index, depth=DEPTHS[index % 3], references=["4821"], extras={}, **answer)
+                cell,
+                _row(
+                    index,
+                    meta={"depth": DEPTHS[index % 3]},
+                    references=["4821"],
+                    extras={},
+                    **answer,
+                ),
             )
     return store
 
@@ -55,7 +62,7 @@ def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> 
     store.plan(cells)
     for cell in cells:
         for index, loss in enumerate(found[cell.method][cell.length]):
-            store.append(cell, _row(index, loss=10 * loss, scored=10))
+            store.append(cell, _row(index, loss=10 * loss, scored_tokens=10))
     return store
 
 
@@ -79,8 +86,8 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes
 def _row(index: int, **more: Any) -> dict[str, Any]:
     about = {
         "id": f"{index:02d}",
-        "sha256": "",
-        "tokens": 10,
+        "prompt_sha256": "",
+        "prompt_tokens": 10,
         "attention_factor": "none",
         "largest_position": 9.0,
     }

@@ -76,10 +76,12 @@ def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> Non
 def test_what_a_sample_cost_is_told(engine: LocalEngine) -> None:
     first, second = attempt(engine, _prompts(engine, 20, 60))
     assert (first["prediction"], second["prediction"]) == (" 48210.", " 48211.")
-    assert first["batch"] == second["batch"] == 2
+    assert first["batch_size"] == second["batch_size"] == 2
     assert first["prefill_seconds"] > 0 and first["decode_seconds"] > 0
     assert first["seconds"] >= first["prefill_seconds"] + first["decode_seconds"] - 1e-3
-    assert first["peak_memory"] > sum(p.numel() * p.itemsize for p in engine.model.parameters())
+    assert first["peak_memory_bytes"] > sum(
+        p.numel() * p.itemsize for p in engine.model.parameters()
+    )
 
 
 def test_short_of_memory_a_prompt_is_read_in_chunks(
@@ -90,10 +92,10 @@ def test_short_of_memory_a_prompt_is_read_in_chunks(
     _short_unless(engine, monkeypatch, lean=True)
     monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
     (outcome,) = attempt(engine, prompts)
-    assert outcome["lean"] is True
-    assert (outcome["prediction"], outcome["tokens_out"]) == (
+    assert outcome["low_memory"] is True
+    assert (outcome["prediction"], outcome["answer_tokens"]) == (
         expected["prediction"],
-        expected["tokens_out"],
+        expected["answer_tokens"],
     )
 
 
@@ -105,7 +107,7 @@ def test_a_long_prompt_is_read_in_pieces(
     _short_unless(engine, monkeypatch, lean=True)
     monkeypatch.setattr("lampe_eval.engine.local.WHOLE", 100)
     (outcome,) = attempt(engine, prompts)
-    assert outcome["prediction"] == expected["prediction"] and "lean" not in outcome
+    assert outcome["prediction"] == expected["prediction"] and "low_memory" not in outcome
 
 
 def test_what_did_not_fit_is_not_tried_in_one_piece_again(
@@ -121,7 +123,7 @@ def test_what_did_not_fit_is_not_tried_in_one_piece_again(
 
     monkeypatch.setattr(engine.model, "generate", count)
     outcomes = [attempt(engine, _prompts(engine, words))[0] for words in (220, 230, 220)]
-    assert all(outcome["lean"] for outcome in outcomes)
+    assert all(outcome["low_memory"] for outcome in outcomes)
     assert whole == [True, False, False, False]
 
 
@@ -131,7 +133,7 @@ def test_a_batch_that_is_too_large_is_done_one_by_one(
     _short_unless(engine, monkeypatch, rows=1)
     first, second = attempt(engine, _prompts(engine, 20, 60))
     assert (first["prediction"], second["prediction"]) == (" 48210.", " 48211.")
-    assert first["batch"] == second["batch"] == 1
+    assert first["batch_size"] == second["batch_size"] == 1
 
 
 def test_out_of_memory_for_good_is_recorded(
@@ -142,9 +144,10 @@ def test_out_of_memory_for_good_is_recorded(
     assert [outcome["error"] for outcome in outcomes] == [
         "oom: OutOfMemoryError: CUDA out of memory. Tried to allocate 3 PiB"
     ] * 2
-    assert all(outcome["seconds"] > 0 and outcome["peak_memory"] > 0 for outcome in outcomes)
+    assert all(outcome["seconds"] > 0 and outcome["peak_memory_bytes"] > 0 for outcome in outcomes)
     assert all(
-        (outcome["backend"], outcome["lean"]) == ("blockwise on cpu", True) for outcome in outcomes
+        (outcome["backend"], outcome["low_memory"]) == ("blockwise on cpu", True)
+        for outcome in outcomes
     )
 
 
@@ -154,7 +157,7 @@ def test_one_bad_sample_does_not_take_its_batch_along(engine: LocalEngine) -> No
     answered, failed = attempt(engine, [good, bad])
     assert answered["prediction"] == " 48210."
     assert failed["error"] == "IndexError: index out of range in self"
-    assert (failed["backend"], failed["batch"]) == ("blockwise on cpu", 1)
+    assert (failed["backend"], failed["batch_size"]) == ("blockwise on cpu", 1)
 
 
 def test_logits_that_are_no_numbers_are_an_error_and_no_zero(engine: LocalEngine) -> None:
@@ -192,5 +195,9 @@ def test_an_empty_answer_is_an_answer(engine: LocalEngine) -> None:
 
     with engine.model.get_output_embeddings().register_forward_hook(end):
         (outcome,) = attempt(engine, _prompts(engine, 20))
-    assert (outcome["prediction"], outcome["tokens_out"], outcome["stop"]) == ("", 1, "eos")
+    assert (outcome["prediction"], outcome["answer_tokens"], outcome["stop_reason"]) == (
+        "",
+        1,
+        "eos",
+    )
     assert "error" not in outcome

@@ -72,10 +72,10 @@ def test_other_prompts_are_no_pair(tmp_path: Path) -> None:
     store = stored.run(tmp_path, FOUND)
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
-        store.append(cell, {**row, "sha256": "another"})
+        store.append(cell, {**row, "prompt_sha256": "another"})
     (pair,) = gather_runs([tmp_path]).pairs.to_dict("records")
     assert (pair["n"], pair["lacking"]) == (1, 2)
-    store.append(cell, {**store.rows(cell)[0], "sha256": "another"})
+    store.append(cell, {**store.rows(cell)[0], "prompt_sha256": "another"})
     assert gather_runs([tmp_path]).pairs.empty
 
 

@@ -153,7 +153,7 @@ def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path:
     store = made.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
     store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
-    store.append(cell, {**store.rows(cell)[1], "batch": 3})
+    store.append(cell, {**store.rows(cell)[1], "batch_size": 3})
     store.plan({cell: 6})
     (match,) = compare_with_published(store, table).matches
     assert match.remarks == (
@@ -251,7 +251,7 @@ def test_rounding_of_the_published_number_counts_for_nothing(tmp_path: Path) -> 
 def test_another_haystack_seed_and_cut_prompts_are_said(tmp_path: Path, text: str | None) -> None:
     cell = Cell("llama2-7b", "original", "niah", "string", 4096)
     store = made.store(tmp_path, [cell], "fair", haystack=text, seed=9)
-    store.append(cell, {**store.rows(cell)[0], "cut": 12})
+    store.append(cell, {**store.rows(cell)[0], "cut_tokens": 12})
     (match,) = compare_with_published(store, load("string-niah")).matches
     ours = "own.txt" if text else "default"
     assert match.differs == (f"haystack {ours} (published essays)", "seed 9 (suites: 0)", "1 cut")

@@ -26,11 +26,11 @@ def _prompts(
     tokenizer: Letters,
     *,
     length: int = 1 << 20,
-    mapped: bool = False,
+    release_prompts: bool = False,
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"{bench.name}/{task}",))
-    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), mapped=mapped)  # type: ignore[arg-type]
+    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts)  # type: ignore[arg-type]
     return list(bench().samples(found, draw))
 
 
@@ -124,10 +124,10 @@ def test_only_samsum_ends_with_its_line(own: Path) -> None:
 
 def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
     for task, cut in (("narrativeqa", True), ("hotpotqa", False)):
-        (first, _) = _prompts(task, "lampe", Letters(LLAMA3), length=1024, mapped=True)
+        (first, _) = _prompts(task, "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
         assert (first.cut > 0) is cut
         assert _text(first).count("<|start_header_id|>") == 3
-    (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, mapped=True)
+    (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
     assert _text(first).startswith(
         "<s><s><|begin_of_text|>"
     )  # special tokens survive the cut, and one more is added
@@ -141,7 +141,7 @@ def test_lampe_cuts_every_prompt_of_other_methods(own: Path) -> None:
 
 
 def test_lampe_wraps_mistral_and_closes_it(own: Path) -> None:
-    (first, _) = _prompts("hotpotqa", "lampe", Letters(MISTRAL), mapped=True)
+    (first, _) = _prompts("hotpotqa", "lampe", Letters(MISTRAL), release_prompts=True)
     assert _text(first).startswith("<s><s>[INST] Read this.")
     assert _text(first).endswith("Answer: [/INST]</s>")
 

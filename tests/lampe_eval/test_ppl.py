@@ -82,13 +82,13 @@ def _rows(
     losses: Iterable[float], length: int, documents: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     rows = [
-        {"id": f"{length}/{n}", "length": length, "loss": 10 * x, "scored": 10}
+        {"id": f"{length}/{n}", "length": length, "loss": 10 * x, "scored_tokens": 10}
         for n, x in enumerate(losses)
     ]
     return (
         rows
         if documents is None
-        else [{**row, "document": d} for row, d in zip(rows, documents, strict=True)]
+        else [{**row, "meta": {"document": d}} for row, d in zip(rows, documents, strict=True)]
     )
 
 
@@ -184,7 +184,7 @@ def _run(
                 "id": sample.id,
                 "length": length,
                 "loss": engine.loss(sample),
-                "scored": sample.scored,
+                "scored_tokens": sample.scored,
             }
             for sample in samples
         ]

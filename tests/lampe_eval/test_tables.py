@@ -173,7 +173,7 @@ def test_what_the_error_of_windows_is_of_is_said(
     store = stored.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
     (cell,) = store.cells()
     for row, document in zip(store.rows(cell), documents, strict=True):
-        store.append(cell, row if document is None else {**row, "document": document})
+        store.append(cell, row if document is None else {**row, "meta": {"document": document}})
     (block,) = result_tables(gather_runs([tmp_path]))
     assert block.notes == [f"n = 4 samples a cell; ± standard error{told}"]
 
@@ -192,12 +192,12 @@ def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> Non
     store = stored.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
     (alone,) = result_tables(gather_runs([tmp_path]))
     cell = next(iter(store.cells()))
-    store.append(cell, {**store.rows(cell)[0], "batch": 4})
+    store.append(cell, {**store.rows(cell)[0], "batch_size": 4})
     gathered = gather_runs([tmp_path])
     (batched,) = result_tables(gathered)
     note = "prompts ran in batches of up to 4; published numbers are of one prompt at a time"
     assert batched.notes == [*alone.notes, note]
-    assert gathered.scores["batch"].tolist() == [4, 1]
+    assert gathered.scores["batch_size"].tolist() == [4, 1]
     assert note in to_markdown(batched).splitlines()
     assert rf"\item {note}." in to_latex([batched])
 

@@ -18,7 +18,7 @@ TOLD = {
     "id",
     "score",
     "loss",
-    "scored",
+    "scored_tokens",
     "prediction",
     "references",
     "prompt_start",
@@ -28,7 +28,7 @@ TOLD = {
 }
 """Fields of a row that have a place of their own on the page."""
 
-MARKS = {"error": "failed", "skipped": "left out", "cut": "cut"}
+MARKS = {"error": "failed", "skipped": "left out", "cut_tokens": "cut"}
 """Fields that tell why a sample does not count as it is."""
 
 
@@ -83,7 +83,7 @@ def _row(row: Mapping[str, Any], texts: Mapping[str, int], fields: Mapping[str, 
     return [
         _clipped(row["id"]),
         None if score is None else plain(100 * score),
-        None if loss is None else plain(loss / row["scored"]),
+        None if loss is None else plain(loss / row["scored_tokens"]),
         [[None, word] for key, word in MARKS.items() if key in row],
         prediction,
         [

@@ -51,7 +51,7 @@ def scores(frame: pd.DataFrame) -> Table:
         text("bench", "Benchmark"),
         text("metric", "Metric", choose=False),
         text("attention_factor", "Attention factor", choose=False),
-        number("batch", "Batch"),
+        number("batch_size", "Batch"),
         number("largest_position", "Reach"),
         number("window", "Window"),
         text("protocol", "Protocol"),

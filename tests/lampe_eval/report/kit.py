@@ -28,8 +28,8 @@ def row(key: str, **fields: Any) -> dict[str, Any]:
     """A finished sample; a field that is None is not there."""
     row = {
         "id": key,
-        "sha256": "e3b0",
-        "tokens": 1008,
+        "prompt_sha256": "e3b0",
+        "prompt_tokens": 1008,
         "prompt_start": f"head of {key}",
         "prompt_end": f"tail of {key}",
         "prediction": f"prediction of {key}",
@@ -104,7 +104,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "units": samples,
         "unit": "sample",
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
-        "batch": 1,
+        "batch_size": 1,
         "largest_position": 255.0,
         "window": 256,
         **fields,

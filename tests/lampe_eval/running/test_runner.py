@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
     "lengths": "256",
     "limit": 4,
 }
-COSTS = ("seconds", "prefill_seconds", "decode_seconds", "peak_memory")
+COSTS = ("seconds", "prefill_seconds", "decode_seconds", "peak_memory_bytes")
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +74,10 @@ def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
     row = _rows(tmp_path / "run")[0]
     assert {
         "id",
-        "sha256",
-        "tokens",
-        "tokens_out",
-        "stop",
+        "prompt_sha256",
+        "prompt_tokens",
+        "answer_tokens",
+        "stop_reason",
         "prediction",
         "references",
         "score",
@@ -86,13 +86,13 @@ def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
         "seconds",
         "prefill_seconds",
         "decode_seconds",
-        "peak_memory",
+        "peak_memory_bytes",
         "backend",
-        "batch",
+        "batch_size",
     } < set(row)
     assert row["prompt_end"].endswith(" is") and "What is the code of the" in row["prompt_end"]
     assert 0 < len(row["prompt_start"]) <= 300 >= len(row["prompt_end"])
-    assert (row["backend"], row["batch"]) == ("blockwise on cpu", 1)
+    assert (row["backend"], row["batch_size"]) == ("blockwise on cpu", 1)
     assert "ray" not in sys.modules
 
 
@@ -104,7 +104,7 @@ def test_an_error_is_a_row_and_is_tried_again(
         _run(tmp_path / "run")
     failed = [row for row in _rows(tmp_path / "run") if "error" in row]
     assert [row["error"] for row in failed] == ["RuntimeError: the device fell over"]
-    assert failed[0]["sha256"] and "score" not in failed[0]
+    assert failed[0]["prompt_sha256"] and "score" not in failed[0]
     assert "RuntimeError: the device fell over" in (tmp_path / "run" / "run.log").read_text()
     _run(tmp_path / "run")
     assert [row["score"] for row in _rows(tmp_path / "run")] == [1.0] * 4
@@ -244,7 +244,9 @@ def test_a_row_that_cannot_be_made_is_an_error_of_its_sample(
     monkeypatch.setattr(f"lampe_eval.running.{part}", made)
     _run(tmp_path / "run")
     row = _rows(tmp_path / "run")[0]
-    assert row["error"] == error and row["prediction"] and row["sha256"] and "score" not in row
+    assert (
+        row["error"] == error and row["prediction"] and row["prompt_sha256"] and "score" not in row
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -296,7 +298,7 @@ def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(
     samples.write_text("".join([f"{line}\n", *others]))
     assert list(run_scores(Store(tmp_path / "run"))["missing"]) == [1]
     assert run_scores(_run(tmp_path / "run")).equals(whole)
-    assert samples.read_text().count(json.loads(first)["sha256"]) == 1
+    assert samples.read_text().count(json.loads(first)["prompt_sha256"]) == 1
 
 
 def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(
@@ -377,7 +379,7 @@ def test_batches_are_flagged_and_answer_the_same(tmp_path: Path) -> None:
     alone, together = _run(tmp_path / "alone"), _run(tmp_path / "together", max_batch_tokens=1000)
     assert (alone.config["batch"], together.config["batch"]) == (None, 1000)
     rows, batched = _rows(tmp_path / "alone"), _rows(tmp_path / "together")
-    assert {row["batch"] for row in batched} == {3, 1}
+    assert {row["batch_size"] for row in batched} == {3, 1}
     assert [row["prediction"] for row in rows] == [row["prediction"] for row in batched]
 
 

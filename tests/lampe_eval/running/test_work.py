@@ -71,8 +71,8 @@ def test_stored_samples_are_not_done_again_but_failed_ones_are(
         job for job in work.jobs(Nobody()) if job.cell.length == 512 and job.cell.task == "single"
     ]
     (good,), (bad,) = first[0].samples, first[1].samples
-    store.append(first[0].cell, {"id": good.id, "sha256": sha256(good)})
-    store.append(first[0].cell, {"id": bad.id, "sha256": sha256(bad), "error": "oom"})
+    store.append(first[0].cell, {"id": good.id, "prompt_sha256": sha256(good)})
+    store.append(first[0].cell, {"id": bad.id, "prompt_sha256": sha256(bad), "error": "oom"})
     again = [job for job in work.jobs(Nobody()) if job.cell == first[0].cell]
     assert [set(job.wanted) for job in again] == [{bad.id}, {first[2].samples[0].id}]
 
@@ -81,7 +81,7 @@ def test_a_batch_of_which_some_is_stored_is_the_same_batch(tmp_path: Path, pocke
     _, store, work = _work(tmp_path / "run", pocket, method="lampe", max_batch_tokens=1100)
     first = next(iter(work.jobs(Nobody())))
     assert len(first.samples) == 2
-    store.append(first.cell, {"id": first.samples[0].id, "sha256": sha256(first.samples[0])})
+    store.append(first.cell, {"id": first.samples[0].id, "prompt_sha256": sha256(first.samples[0])})
     again = next(iter(work.jobs(Nobody())))
     assert [sample.id for sample in again.samples] == [sample.id for sample in first.samples]
     assert again.wanted == {first.samples[1].id}
@@ -103,7 +103,7 @@ def test_counts_of_what_was_drawn_outlast_the_work_that_drew_it(
 def test_nothing_left_loads_nothing(tmp_path: Path, pocket: Pocket) -> None:
     _, store, work = _work(tmp_path / "run", pocket)
     for job in work.jobs(Nobody()):
-        store.append(job.cell, {"id": job.samples[0].id, "sha256": sha256(job.samples[0])})
+        store.append(job.cell, {"id": job.samples[0].id, "prompt_sha256": sha256(job.samples[0])})
     workers = Nobody()
     assert list(work.jobs(workers)) == []
     assert workers.started == 0

@@ -1,0 +1,71 @@
+"""Reading and writing files: whole or not at all, with hashes, and one error for a disk that refuses."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from lampe_eval.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; its folder is made where it is missing.
+
+    The draft lies beside the target under a name nobody can predict and is opened exclusively,
+    so that a link which somebody left in the folder is never followed.
+
+    Args:
+        path: the file to write or to replace.
+        content: text, written as UTF-8, or bytes.
+
+    Raises:
+        OSError: if the disk refuses; the target is then what it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        draft.chmod(0o666 & ~_umask())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
+    """Return the error for a path that cannot be written.
+
+    Args:
+        path: what was to be written.
+        error: what the system said.
+        advice: what the user can do, such as "choose another --output".
+    """
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write {path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Return the sha256 of the files' contents, one after the other, in hexadecimal.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    """Return the process's umask; `mkstemp` ignores it, and other users may have to read results."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
