@@ -12,7 +12,15 @@ from lampe.encoding import Encoding
 from lampe.errors import BadSetting, LampeError, PositionWarning, UnknownName, UnsupportedModel
 from lampe.geometry import Geometry, geometry_of
 from lampe.mapping_length import PUBLISHED_CURVES, Sigmoid
-from lampe.methods import METHODS, Composed, IndexMethod, Method, method_of
+from lampe.methods import (
+    METHODS,
+    Composed,
+    IndexMethod,
+    Method,
+    method_of,
+    register_method,
+    setting,
+)
 from lampe.patching.handle import Handle
 from lampe.patching.patch import explain, patch, unpatch
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
@@ -46,5 +54,7 @@ __all__ = [
     "growing_cache",
     "method_of",
     "patch",
+    "register_method",
+    "setting",
     "unpatch",
 ]

@@ -1,13 +1,14 @@
-"""Attention attention_factor: the third part of an encoding, beside rope and plan.
+"""Attention factor: the third part of an encoding, beside rope and position plan.
 
-Multiplying cos and sin of queries and keys by ``c`` multiplies logits by ``c**2``. The releases of several methods do
-so where their papers are silent, and it moves long-context results as much as the position map does. So it is never
-implied: every index method takes it as a setting of its own.
+Multiplying cos and sin of queries and keys by ``c`` multiplies logits by ``c**2``: a larger factor
+makes attention sharper. The releases of several methods use one where their papers are silent, and
+it moves long-context results as much as the position map does. It is therefore never implied: every
+index method takes it as a setting.
 
 | setting | meaning |
 |---|---|
 | none | c = 1 |
-| a number | that c; with ``attention_factor_rate`` its square grows by rate ln(length / window) beyond the window |
+| a number | that c; ``attention_factor_rate`` lets its square grow beyond the window |
 | released | what the method's authors run; the default |
 | logn | queries times max(1, ln(i + 1) / ln(window)) at index i |
 | yarn | c = 0.1 ln(length / window) + 1 beyond the window |
@@ -26,43 +27,65 @@ FactorSetting = str | float | int
 NAMED_FACTORS = ("none", "released", "logn", "yarn")
 
 STRING_FACTOR = 0.1 * math.log(2) + 1
-"""1.0693, the constant in the releases of STRING and LaMPE, whatever the length."""
+"""Constant in the releases of STRING and LaMPE, 1.0693, whatever the length."""
 
 
 @dataclass(frozen=True)
 class AttentionFactor:
-    """``factor`` on cos and sin of queries and keys, and an optional log-n scale of queries (base in tokens)."""
+    """Factor on cos and sin of queries and keys, and optional log-n scale of queries.
+
+    Attributes:
+        factor: on cos and sin; logits are multiplied by its square.
+        logn_base: base of the log-n scale, in tokens; None for no such scale.
+    """
 
     factor: float = 1.0
     logn_base: int | None = None
 
     def query_scale(self, index: Tensor) -> Tensor | None:
-        """Per-query factor (float32) of the log-n scale at token indices (int64); None where there is none."""
+        """Return the log-n scale of queries at token indices, or None where there is none.
+
+        Args:
+            index: token indices, int64, any shape.
+
+        Returns:
+            Factors, float32, of the same shape; 1 for indices below ``logn_base``.
+        """
         if self.logn_base is None:
             return None
         return (torch.log(index.double() + 1) / math.log(self.logn_base)).clamp(min=1).float()
 
     def per_token_factor(self, index: Tensor) -> Tensor | None:
-        """Factor (float32) on cos and sin of queries and keys at token indices (int64), beside ``factor``; or None."""
+        """Return a further factor on cos and sin for each token, or None where all are alike.
+
+        Args:
+            index: token indices, int64, any shape.
+
+        Returns:
+            Factors, float32, of the same shape, to be multiplied with ``factor``.
+        """
         return None
 
     def __str__(self) -> str:
-        parts = [f"{self.factor:.4f}"] * (self.factor != 1) + [f"log-n {self.logn_base}"] * (
-            self.logn_base is not None
-        )
+        parts = []
+        if self.factor != 1:
+            parts.append(f"{self.factor:.4f}")
+        if self.logn_base is not None:
+            parts.append(f"log-n {self.logn_base}")
         return " ".join(parts) or "none"
 
 
 @dataclass(frozen=True)
 class PerTokenAttentionFactor(AttentionFactor):
-    """ChunkLlama's attention_factor over a cache of rotated keys: a generated token keeps the factor of its own length.
+    """ChunkLlama's attention factor over a cache of rotated keys.
 
-    The factor is ``1 + rate ln(length / window)`` beyond the window; ``Attention factor.factor`` is the prompt's.
+    Beyond the window the factor is ``1 + rate ln(length / window)``. A generated token gets that of
+    the length it arrived at, and keys in the cache keep theirs; ``factor`` is that of the prompt.
 
-    Args:
+    Attributes:
         prompt: tokens of the prompt.
-        window: tokens of the pretraining.
-        rate: no unit.
+        window: tokens of pretraining.
+        rate: growth with the logarithm of the length.
     """
 
     prompt: int = 0
@@ -71,6 +94,7 @@ class PerTokenAttentionFactor(AttentionFactor):
 
     def per_token_factor(self, index: Tensor) -> Tensor | None:
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
+        # Relative to ``factor``, which is applied to every token already.
         return ((1 + self.rate * torch.log(length / self.window)) / self.factor).float()
 
 
@@ -82,16 +106,21 @@ def resolve_attention_factor(
     length: int,
     rate: float = 0.0,
 ) -> AttentionFactor:
-    """The attention_factor that a setting means for a prompt of ``length`` tokens.
+    """Return the attention factor that a setting means for a prompt.
 
     Args:
+        setting: a number, or one of ``NAMED_FACTORS``.
+        released: what "released" stands for.
+        window: tokens of pretraining.
+        length: tokens of the prompt.
         rate: growth of a number's square beyond the window: ``c**2 + rate ln(length / window)``.
 
     Raises:
-        BadSetting: for a word that is none of ``CHOICES``, a factor that is not positive, or a rate without a number.
+        BadSetting: for a word that is none of ``NAMED_FACTORS``, a factor that is not positive, or
+            a rate without a number.
     """
     if rate:
-        return _growing(setting, rate, max(0.0, math.log(length / window)))
+        return _growing_factor(setting, rate, max(0.0, math.log(length / window)))
     match setting:
         case "none":
             return AttentionFactor()
@@ -104,19 +133,22 @@ def resolve_attention_factor(
         case int() | float() if 0 < setting < math.inf:
             return AttentionFactor(float(setting))
     raise BadSetting(
-        f"attention_factor={setting!r} is neither a positive number nor one of: {', '.join(NAMED_FACTORS)}"
+        f"attention_factor={setting!r} is neither a positive number "
+        f"nor one of: {', '.join(NAMED_FACTORS)}"
     )
 
 
-def _growing(setting: FactorSetting, rate: float, span: float) -> AttentionFactor:
-    """``sqrt(c**2 + rate span)``, a number ``c`` that grows with the logarithm of the prompt's length."""
+def _growing_factor(setting: FactorSetting, rate: float, log_extension: float) -> AttentionFactor:
+    """Return ``sqrt(c**2 + rate * log_extension)`` for a setting that is a number ``c``."""
     if isinstance(setting, str):
         raise BadSetting(
-            f"attention_factor_rate={rate} grows from a number: give attention_factor=1.0 or another"
+            f"attention_factor_rate={rate} grows from a number: "
+            "give attention_factor=1.0 or another"
         )
-    square = setting**2 + rate * span
+    square = setting**2 + rate * log_extension
     if not 0 < square < math.inf:
         raise BadSetting(
-            f"attention_factor={setting} with attention_factor_rate={rate} leaves no positive attention_factor"
+            f"attention_factor={setting} with attention_factor_rate={rate} "
+            "leaves no positive attention_factor"
         )
     return AttentionFactor(math.sqrt(square))

@@ -1,4 +1,4 @@
-"""An encoding: everything attention needs to know about positions, for one prompt."""
+"""Encoding of a prompt: rope, position plan and attention factor together."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -8,12 +8,18 @@ from lampe.positions import IDENTITY_PLAN, PositionPlan
 from lampe.rope import Rope
 
 NO_LIMIT = 1 << 31
-"""More tokens than any answer has."""
+"""Number of tokens that stands for "any length": more than any prompt with its answer has."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How fast pairs turn (rope), by which relative position (plan), and how sharp attention is (attention_factor)."""
+    """All that attention needs to know about the positions of one prompt.
+
+    Attributes:
+        rope: frequencies by which pairs of dimensions rotate.
+        plan: relative position of every pair of tokens.
+        attention_factor: factor on cos and sin, and scale of queries.
+    """
 
     rope: Rope
     plan: PositionPlan = IDENTITY_PLAN
@@ -21,25 +27,57 @@ class Encoding:
 
     @property
     def effective_attention_factor(self) -> AttentionFactor:
-        """The attention_factor that attention really has: the method's, and the rope's own scaling (YaRN's)."""
-        return replace(
-            self.attention_factor, factor=self.attention_factor.factor * self.rope.scaling
-        )
+        """Attention factor that logits feel: the method's, times the scaling of the rope (YaRN)."""
+        factor = self.attention_factor.factor * self.rope.scaling
+        return replace(self.attention_factor, factor=factor)
 
-    def largest_position(self, length: int, own: Rope) -> float:
-        """Largest relative position of a prompt of ``length`` tokens, as far as the slowest pair turns by it.
+    def position_scale(self, model_rope: Rope) -> float:
+        """Return the factor by which this encoding's rope slows positions of the model's rope.
 
-        Measured in positions of the model's ``own`` rope, so that a method that slows frequencies and one that maps
-        positions compare: a model is outside what it was trained on where this is its window or more.
+        It is measured on the slowest pair that rotates under both ropes, because that pair is the
+        last to complete a turn: beyond the window it meets angles it was not trained on, while
+        faster pairs have seen every angle. A pair of frequency 0 under either rope carries no
+        position, and so cannot leave the trained range.
+
+        Args:
+            model_rope: rope of the unpatched model, with the same number of pairs.
+
+        Returns:
+            1 where frequencies are the model's own, 1 / s where they are interpolated by s, and 0
+            where no pair rotates under both.
         """
-        turning = [pair for pair, speed in enumerate(own.inv_freq) if speed]
-        slowed = self.rope.inv_freq[turning[-1]] / own.inv_freq[turning[-1]] if turning else 0.0
-        return self.plan.largest(length) * slowed
+        pairs = zip(self.rope.inv_freq, model_rope.inv_freq, strict=True)
+        rotating = [(changed, trained) for changed, trained in pairs if changed and trained]
+        if not rotating:
+            return 0.0
+        changed, trained = min(rotating, key=lambda pair: abs(pair[1]))
+        return changed / trained
 
-    def length_within_window(self, window: int, length: int, own: Rope) -> int:
-        """At how many tokens, prompt and answer, the reach comes to ``window``; ``FAR`` where it never does."""
+    def largest_position(self, length: int, model_rope: Rope) -> float:
+        """Return the largest relative position of ``length`` tokens, in positions of the model.
+
+        Methods that slow frequencies and methods that map positions become comparable in this unit:
+        a model is outside of what it was trained on where the result is its window or more.
+
+        Args:
+            length: tokens of prompt and answer.
+            model_rope: rope of the unpatched model.
+        """
+        return self.plan.largest(length) * self.position_scale(model_rope)
+
+    def length_within_window(self, window: int, length: int, model_rope: Rope) -> int:
+        """Return the number of tokens, answer included, at which positions leave the window.
+
+        Args:
+            window: tokens of pretraining.
+            length: tokens of the prompt; the search begins there.
+            model_rope: rope of the unpatched model.
+
+        Returns:
+            ``NO_LIMIT`` where positions stay inside the window at any length.
+        """
         return length + bisect_left(
             range(length, NO_LIMIT),
             True,
-            key=lambda stop: self.largest_position(stop, own) >= window,
+            key=lambda stop: self.largest_position(stop, model_rope) >= window,
         )

@@ -1,11 +1,11 @@
-"""What can go wrong, as exceptions a person can act on.
+"""Exceptions and warnings of the library, each with one line that a person can act on.
 
-LampeError              anything below; its message is one line: what, got, allowed, next step
+LampeError              base of all errors below; says what, got, allowed, next step
 ├── UnknownName         a method, setting or backend that does not exist; names the nearest one
-├── BadSetting          a hyper-parameter outside what its method can do
+├── BadSetting          a hyper-parameter outside of what its method can do
 └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
 
-PositionWarning         a prompt puts a relative position beyond what the model was trained on, or a method moves none
+PositionWarning         a position beyond what the model was trained on, or a method without effect
 """
 
 import difflib
@@ -13,23 +13,23 @@ from collections.abc import Iterable
 
 
 class LampeError(ValueError):
-    """Base of all errors this library raises on purpose."""
+    """Base of all errors that this library raises on purpose."""
 
 
 class BadSetting(LampeError):
-    """A hyper-parameter outside what its method can do."""
+    """Error for a hyper-parameter outside of what its method can do."""
 
 
 class UnsupportedModel(LampeError):
-    """A model that cannot be patched exactly."""
+    """Error for a model that cannot be patched exactly."""
 
 
 class UnknownName(LampeError):
-    """A name that does not exist; the message offers the nearest one.
+    """Error for a name that does not exist; the message offers the nearest one.
 
     Args:
         kind: what was looked up, such as "method".
-        name: what was asked for.
+        name: the name that was not found.
         known: the names that exist.
     """
 
@@ -41,13 +41,17 @@ class UnknownName(LampeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``; one with the same first letter is preferred, for that is seldom mistyped."""
+    """Return the known name most like ``name``, or None where none is close.
+
+    A name with the same first letter is preferred, because the first letter is seldom mistyped.
+    """
     names = list(known)
-    alike = difflib.get_close_matches(
-        name, [other for other in names if other[:1] == name[:1]], n=1, cutoff=0.5
-    )
-    return next(iter(alike or difflib.get_close_matches(name, names, n=1)), None)
+    same_initial = [other for other in names if other[:1] == name[:1]]
+    matches = difflib.get_close_matches(name, same_initial, n=1, cutoff=0.5)
+    if not matches:
+        matches = difflib.get_close_matches(name, names, n=1)
+    return matches[0] if matches else None
 
 
 class PositionWarning(UserWarning):
-    """A relative position at or beyond the model's window, or a model in which a method has none to move."""
+    """Warning for a relative position beyond the window, or a method that moves no position."""

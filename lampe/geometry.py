@@ -1,4 +1,4 @@
-"""What a method must know of a model, and nothing more."""
+"""Geometry of a model: the window and the rope, which is all that a method has to know of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,14 +15,14 @@ from lampe.rope import Layout, Rope, rope_from
 class Geometry:
     """Window and rope of a model.
 
-    Args:
+    Attributes:
         window: tokens the model was pretrained on, before any extension.
         head_dim: dimensions of an attention head.
         rotary_dim: how many of them are rotated; all by default.
         rope_parameters: the model's own, as in transformers.
         layout: how rotated dimensions are paired.
-        begin: the first rotated dimension of a head.
-        sense: 1, or -1 for a model whose pairs turn the other way.
+        begin: first rotated dimension of a head.
+        sense: 1, or -1 for a model that rotates in the opposite direction.
     """
 
     window: int
@@ -46,30 +46,45 @@ class Geometry:
         return float(self.rope_parameters["rope_theta"])
 
     def rope(self, length: int, **changes: Any) -> Rope:
-        """The model's own rope for a prompt of ``length`` tokens; with ``changes``, one built from its base alone."""
-        if changes and self.rope_parameters.get("rope_type") == "proportional":
-            raise BadSetting(
-                "this model's rope is proportional: it turns a share of its pairs, where that of yarn or dynamic-ntk "
-                "would turn all; use pi, or a method of positions such as lampe"
-            )
-        parameters = {"rope_theta": self.theta, **changes} if changes else self.rope_parameters
-        return self._rope(parameters, length)
+        """Return the model's own rope, or one of another type on the model's base.
 
-    def retuned(self, length: int, theta: float) -> Rope:
-        """The model's own rope with another base; a scaling that it has (llama3's) stays."""
+        Args:
+            length: tokens of the prompt.
+            changes: rope parameters as in transformers; where there are any, they replace all of
+                the model's own but ``rope_theta``.
+
+        Raises:
+            BadSetting: for changes of a proportional rope.
+        """
+        if not changes:
+            return self._rope(self.rope_parameters, length)
+        if self.rope_parameters.get("rope_type") == "proportional":
+            raise BadSetting(
+                "this model's rope is proportional: it rotates a share of its pairs, "
+                "where that of yarn or dynamic-ntk would rotate all; "
+                "use pi, or a method of positions such as lampe"
+            )
+        return self._rope({"rope_theta": self.theta, **changes}, length)
+
+    def rope_with_base(self, length: int, theta: float) -> Rope:
+        """Return the model's own rope with another base; a scaling that it has (llama3's) stays.
+
+        Args:
+            length: tokens of the prompt.
+            theta: base of the frequencies.
+        """
         return self._rope({**self.rope_parameters, "rope_theta": theta}, length)
 
     def _rope(self, parameters: Mapping[str, Any], length: int) -> Rope:
         rope = rope_from(
             parameters, dim=self.dim, window=self.window, length=length, layout=self.layout
         )
-        return replace(
-            rope, begin=self.begin, inv_freq=tuple(self.sense * speed for speed in rope.inv_freq)
-        )
+        inv_freq = tuple(self.sense * frequency for frequency in rope.inv_freq)
+        return replace(rope, begin=self.begin, inv_freq=inv_freq)
 
 
 def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry:
-    """Geometry of a decoder with this configuration.
+    """Return the geometry of a decoder with this configuration.
 
     Args:
         config: a transformers configuration.
@@ -79,7 +94,7 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
         UnsupportedModel: where the configuration describes no rotary positions.
     """
     text = config.get_text_config(decoder=True)
-    parameters = next(iter(ropes_of(config)))
+    parameters = ropes_of(config)[0]
     head_dim = _head_dim(text)
     return Geometry(
         window=window or _trained_window(text, parameters),
@@ -90,22 +105,26 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
 
 
 def _head_dim(config: PreTrainedConfig) -> int:
-    """Dimensions of a head; where layers differ in it, a guess, for the probe of a live model finds out."""
-    stated = (
-        None if getattr(config, "per_layer_config", None) else getattr(config, "head_dim", None)
-    )
+    """Return the dimensions of a head.
+
+    Where layers differ in it this is a guess, which the probe of a live model corrects.
+    """
+    stated = None
+    if not getattr(config, "per_layer_config", None):
+        stated = getattr(config, "head_dim", None)
     described = config.to_dict()
     return int(stated or described.get("hidden_size", 0) // described.get("num_attention_heads", 1))
 
 
 def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
-    """The parameters of every rope that a configuration describes, that of full attention first.
+    """Return the parameters of every rope that a configuration describes, full attention first.
 
     Raises:
-        UnsupportedModel: where it describes none.
+        UnsupportedModel: where the configuration describes none.
     """
     text = config.get_text_config(decoder=True)
     parameters = getattr(text, "rope_parameters", None) or {}
+    # One rope for all layers, or one for each kind of layer (full and sliding attention).
     by_kind = {"": parameters} if "rope_theta" in parameters else parameters
     ropes = {
         kind: dict(rope)
@@ -120,16 +139,23 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
 
 
 def _why_no_rope(config: PreTrainedConfig) -> str:
-    """What is known of a model's positions where its configuration has no ``rope_parameters``."""
+    """Say what is known of the positions of a model without ``rope_parameters``."""
     described = config.to_dict()
     parts = [described, *(part for part in described.values() if isinstance(part, Mapping))]
     if any(part.get("alibi") is True for part in parts):
         return "it biases logits by distance (ALiBi)"
-    return "it has positions of another kind, or none, or rotates in code of its own (no rope_parameters)"
+    return (
+        "it has positions of another kind, or none, or rotates in code of its own "
+        "(no rope_parameters)"
+    )
 
 
 def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> int:
-    """A YaRN configuration is an extension and names the window before it; other types were trained as they stand."""
+    """Return the tokens of pretraining.
+
+    A YaRN configuration is an extension and names the window before it; models with other types
+    were trained as they are described.
+    """
     if parameters.get("rope_type") == "yarn":
         return int(parameters["original_max_position_embeddings"])
     window = getattr(config, "max_position_embeddings", None)

@@ -1,4 +1,4 @@
-"""LaMPE's scaled sigmoid: how many positions a prompt of a given length is mapped onto.
+"""LaMPE's scaled sigmoid: the number of positions that a prompt of a given length is mapped onto.
 
     m(l) = ceiling / (1 + exp(-(slope * l + intercept)))
 
@@ -8,9 +8,9 @@
 | a, b | slope, intercept |
 | l | length |
 
-The constants in the authors' release give the mapped index of the *last* token (``use_length`` there); the head and
-tail add their own exact positions on top, so the mapping length that their code arrives at is larger: see
-``effective``.
+The constants in the authors' release give the mapped index of the *last* token (``use_length``
+there). Head and tail add their own exact positions to it, so the mapping length that the release
+arrives at is larger: see ``effective_mapping_length``.
 """
 
 import math
@@ -19,14 +19,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """A length curve of one model family.
+    """Length curve of one model family.
 
-    Args:
+    Attributes:
         slope: per token.
         intercept: no unit.
         ceiling: positions.
-        window: tokens of the family's pretraining, the unit in which the curve can be carried to another model.
-        short_below: prompts shorter than this many tokens get ``short`` positions instead (a rule of the release).
+        window: tokens of the family's pretraining, the unit for carrying the curve to other models.
+        short_below: prompts shorter than this many tokens get ``short`` positions instead, a rule
+            of the release.
         short: see ``short_below``.
     """
 
@@ -38,14 +39,18 @@ class Sigmoid:
     short: int = 0
 
     def __call__(self, length: int) -> int:
-        """Mapped index of the last token of a prompt of ``length`` tokens."""
+        """Return the mapped index of the last token of a prompt of ``length`` tokens."""
         if length < self.short_below:
             return self.short
-        exponent = min(-(self.slope * length + self.intercept), 700.0)  # exp of more is no float
+        exponent = min(-(self.slope * length + self.intercept), 700.0)  # exp(710) is no float
         return int(self.ceiling / (1 + math.exp(exponent)))
 
     def in_units_of(self, window: int) -> "Sigmoid":
-        """The same curve for a model with another window, all lengths and positions in proportion."""
+        """Return the curve for a model with another window, lengths and positions in proportion.
+
+        Args:
+            window: tokens of the other model's pretraining.
+        """
         ratio = window / self.window
         return Sigmoid(
             slope=self.slope / ratio,
@@ -64,19 +69,26 @@ PUBLISHED_CURVES = {
     "llama3": Sigmoid(
         1.0493097327094324e-04, -2.466638011138158, 6204.409324666837, 8192, 8192, 1536
     ),
+    # Llama 3's slope and intercept, with three quarters of the window as ceiling.
     "mistral": Sigmoid(1.0493097327094324e-04, -2.466638011138158, 24576.0, 32768, 8192, 1536),
     "llama3.1": Sigmoid(4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 131072),
 }
-"""The curves in the authors' release (scar-on/LaMPE, ``remap_uselen``)."""
+"""Curves in the authors' release (scar-on/LaMPE, ``remap_uselen``)."""
 
 
 def effective_mapping_length(last: int, *, length: int, head_tokens: int, tail_tokens: int) -> int:
-    """Mapping length of a prompt whose last token is mapped to index ``last``, head and tail kept exact.
+    """Return the mapping length that the release arrives at, head and tail kept exact.
 
-    The release maps index ``x`` to ``floor(last * x / (length - 1))`` between the exact ends, which makes
-    ``tail + head + id(length - 1 - tail) - id(head)`` positions in all.
+    The release maps index ``x`` to ``floor(last * x / (length - 1))`` between the exact ends, which
+    makes ``tail + head + id(length - 1 - tail) - id(head)`` positions in all.
+
+    Args:
+        last: mapped index of the last token, ``use_length`` in the release.
+        length: tokens of the prompt.
+        head_tokens: local tokens at exact distances.
+        tail_tokens: first tokens of the prompt at unit spacing.
     """
     span = length - 1
-    near = last * head_tokens // span
-    far = last * (span - tail_tokens) // span
-    return tail_tokens + head_tokens + far - near
+    head_end = last * head_tokens // span
+    tail_begin = last * (span - tail_tokens) // span
+    return tail_tokens + head_tokens + tail_begin - head_end

@@ -1,9 +1,11 @@
-"""Which relative position query ``i`` sees at key ``j``: position maps, regions and plans.
+"""Relative positions of queries and keys: position maps, regions and plans.
 
-A plan is a tuple of regions. A region owns the causal pairs whose block distance ``i // block - j // block`` lies in
-``[near, far)`` and gives them the relative position ``query(i) - key(j)``. Regions of a plan are disjoint and cover
-every causal pair once. Because the keys one query owns in one region are always a contiguous run (its *span*), every
-reader of a plan (dense oracle, blockwise attention, pictures) is a short loop over regions.
+A plan is a tuple of regions. A region owns the causal pairs (query ``i``, key ``j <= i``) whose
+block distance ``i // block - j // block`` lies in ``[near, far)``, and gives them the relative
+position ``query(i) - key(j)``. The regions of a plan are disjoint and cover every causal pair once.
+
+The keys that one query owns in one region are always a contiguous run, its *span*. Every reader of
+a plan (dense oracle, blockwise attention, pictures) is therefore a short loop over regions.
 """
 
 from collections.abc import Iterator
@@ -19,10 +21,17 @@ Number = int | float | Fraction
 
 @dataclass(frozen=True)
 class PositionMap:
-    """Token index ``x`` to rotary position ``min(cap, offset + scale * ((x + shift) mod modulo))``.
+    """Map from token index ``x`` to ``min(cap, offset + scale * ((x + shift) mod modulo))``.
 
-    The scale is an exact fraction, so that ``floor`` (applied to the product) is exact at any length. Positions are
-    real numbers: fractions and negative values are legal.
+    Positions are real numbers: fractions and negative values are legal.
+
+    Attributes:
+        scale: positions per token; an exact fraction, so that ``floor`` is exact at any length.
+        offset: position added at the end.
+        shift: tokens added to the index first.
+        modulo: tokens of a chunk, for a position that starts again in each; None for no chunks.
+        floor: whether the product with ``scale`` is rounded down.
+        cap: largest position; None for no limit.
     """
 
     scale: Fraction = Fraction(1)
@@ -33,11 +42,13 @@ class PositionMap:
     cap: Number | None = None
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Positions (float64) of token indices (int64, any shape)."""
-        steps = (index + self.shift) * self.scale.numerator
+        """Return the positions (float64) of token indices (int64, any shape)."""
+        shifted = index + self.shift
         if self.modulo is not None:
-            steps = (index + self.shift).remainder(self.modulo) * self.scale.numerator
+            shifted = shifted.remainder(self.modulo)
+        steps = shifted * self.scale.numerator
         if self.floor:
+            # Integer division is exact at any length; a quotient in float64 is not.
             product = steps.div(self.scale.denominator, rounding_mode="floor").double()
         else:
             product = steps.double() / self.scale.denominator
@@ -45,26 +56,32 @@ class PositionMap:
         return position if self.cap is None else position.clamp(max=float(self.cap))
 
     def __str__(self) -> str:
-        inner = "x" if self.shift == 0 else f"(x {_signed(self.shift)})"
-        if self.modulo is not None:
-            inner = f"({inner} mod {self.modulo})"
-        scaled = inner if self.scale == 1 else f"{inner} · {_number(self.scale)}"
         if self.scale == 0:
             return _number(self.offset)
-        product = f"floor({scaled})" if self.floor else scaled
-        total = f"{product} {_signed(self.offset)}" if self.offset else product
-        return total if self.cap is None else f"min({_number(self.cap)}, {total})"
+        formula = "x" if self.shift == 0 else f"(x {_signed(self.shift)})"
+        if self.modulo is not None:
+            formula = f"({formula} mod {self.modulo})"
+        if self.scale != 1:
+            formula = f"{formula} · {_number(self.scale)}"
+        if self.floor:
+            formula = f"floor({formula})"
+        if self.offset:
+            formula = f"{formula} {_signed(self.offset)}"
+        return formula if self.cap is None else f"min({_number(self.cap)}, {formula})"
 
     def lowest(self, first: Tensor, last: Tensor) -> Tensor:
-        """Smallest position among indices ``first..last`` (inclusive): at the start of the run, or where it wraps."""
+        """Return the smallest position among indices ``first..last``, both included.
+
+        It is at the start of the run, or where the run enters a new chunk.
+        """
         if self.modulo is None:
             return self(first)
-        wrap = first + (-(first + self.shift)).remainder(self.modulo)
-        return self(torch.where(wrap <= last, wrap, first))
+        next_chunk = first + (-(first + self.shift)).remainder(self.modulo)
+        return self(torch.where(next_chunk <= last, next_chunk, first))
 
 
 def _number(value: Number) -> str:
-    """A fraction as it is where short, otherwise as a decimal."""
+    """Write a fraction as it is where that is short, otherwise as a decimal."""
     text = str(value)
     return text if len(text) <= 7 else f"{float(value):.6g}"
 
@@ -77,19 +94,24 @@ IDENTITY = PositionMap()
 
 
 def constant(position: Number) -> PositionMap:
-    """The map that gives every token the same position."""
+    """Return the map that gives every token the same position."""
     return PositionMap(scale=Fraction(0), offset=position)
 
 
 @dataclass(frozen=True)
 class LocalWindow:
-    """What a layer sees at all: the nearest ``size`` tokens, or where it is ``chunked`` those of the query's chunk."""
+    """Limit of a layer that attends to near tokens only.
+
+    Attributes:
+        size: tokens that a query sees, itself included.
+        chunked: whether a query sees its own chunk of ``size`` tokens instead of the nearest ones.
+    """
 
     size: int
     chunked: bool = False
 
     def first(self, query: Tensor) -> Tensor:
-        """First key that each query index sees."""
+        """Return the first key (int64) that each query index (int64) sees."""
         if self.chunked:
             return query.div(self.size, rounding_mode="floor") * self.size
         return (query - self.size + 1).clamp(min=0)
@@ -97,10 +119,16 @@ class LocalWindow:
 
 @dataclass(frozen=True)
 class Region:
-    """The causal pairs with block distance in ``[near, far)``, at relative position ``query(i) - key(j)``.
+    """Causal pairs with a block distance in ``[near, far)``, at position ``query(i) - key(j)``.
 
-    ``far=None`` means without end. With ``block=1`` the block distance is the token distance ``i - j``. Pairs that a
-    ``local`` layer does not see are in no region.
+    Attributes:
+        near: smallest block distance of the region.
+        far: block distance at which the region ends; None for no end.
+        query: position map of queries.
+        key: position map of keys.
+        block: tokens of a block; with 1 the block distance is the token distance ``i - j``.
+        name: as pictures and tables call the region.
+        local: limit of the layer; pairs that the layer does not see are in no region.
     """
 
     near: int
@@ -112,35 +140,38 @@ class Region:
     local: LocalWindow | None = None
 
     def span(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last key (inclusive) that each query index owns here; ``last < first`` where it owns none."""
-        chunk = query.div(self.block, rounding_mode="floor")
-        last = torch.minimum(query, (chunk - self.near + 1) * self.block - 1)
-        first = (
-            torch.zeros_like(query)
-            if self.far is None
-            else ((chunk - self.far + 1) * self.block).clamp(min=0)
-        )
-        return (
-            first if self.local is None else torch.maximum(first, self.local.first(query))
-        ), last
+        """Return the first and last key (both included) that each query index owns.
+
+        ``last < first`` where a query owns no key. Indices are int64, of any shape.
+        """
+        block_index = query.div(self.block, rounding_mode="floor")
+        last = torch.minimum(query, (block_index - self.near + 1) * self.block - 1)
+        if self.far is None:
+            first = torch.zeros_like(query)
+        else:
+            first = ((block_index - self.far + 1) * self.block).clamp(min=0)
+        if self.local is not None:
+            first = torch.maximum(first, self.local.first(query))
+        return first, last
 
     def owns(self, query: Tensor, key: Tensor) -> Tensor:
-        """Whether the pair is in this region; ``query`` and ``key`` broadcast against each other."""
+        """Return whether pairs are in this region; ``query`` and ``key`` indices broadcast."""
         first, last = self.span(query)
         return (first <= key) & (key <= last)
 
     def relative(self, query: Tensor, key: Tensor) -> Tensor:
-        """Relative positions (float64) of pairs, whether owned or not."""
+        """Return the relative positions (float64) of pairs, whether the region owns them or not."""
         return self.query(query) - self.key(key)
 
 
 @dataclass(frozen=True)
 class PositionPlan:
-    """The relative position of every causal pair, as regions.
+    """Relative position of every causal pair, as regions.
 
     Attributes:
-        overlapping: whether a pair may be in two regions, as in some authors' releases; it then counts twice in the
-            softmax, once at each position.
+        regions: disjoint, unless ``overlapping``.
+        overlapping: whether a pair may be in two regions, as in some authors' releases; it then
+            counts twice in the softmax, once at each position.
     """
 
     regions: tuple[Region, ...]
@@ -150,13 +181,17 @@ class PositionPlan:
         return iter(self.regions)
 
     def within(self, local: LocalWindow | None) -> Self:
-        """The same positions for a layer that sees no more than ``local``; None is a layer that sees everything."""
+        """Return the same positions for a layer that sees no more than ``local``.
+
+        None stands for a layer that sees every token.
+        """
         return replace(self, regions=tuple(replace(region, local=local) for region in self.regions))
 
     def relative(self, query: Tensor, key: Tensor) -> Tensor:
-        """Relative positions (float64) of pairs; NaN for a pair that no region owns (a key after its query).
+        """Return the relative positions (float64) of pairs of indices, which broadcast.
 
-        Of a pair in two regions it is the position in the last.
+        A pair that no region owns (a key after its query) gets NaN, and a pair in two regions the
+        position in the last one.
         """
         out = torch.full((query + key).shape, torch.nan, dtype=torch.float64)
         for region in self.regions:
@@ -164,47 +199,50 @@ class PositionPlan:
         return out
 
     def matrix(self, length: int) -> Tensor:
-        """The full relative position matrix, ``[length, length]`` float64, NaN above the diagonal."""
+        """Return all relative positions, ``[length, length]`` float64, NaN above the diagonal."""
         index = torch.arange(length)
         return self.relative(index[:, None], index[None, :])
 
     def largest(self, length: int) -> float:
-        """Largest relative position in a prompt of ``length`` tokens.
+        """Return the largest relative position in a prompt of ``length`` tokens.
 
-        Positions only grow along the prompt, except for the phase within a block, so the last block's queries hold it.
+        Positions only grow along the prompt, except for the phase within a block, so one of the
+        queries of the last block has it.
         """
-        longest = max(region.block for region in self.regions)
-        query = torch.arange(max(0, length - longest), length)
-        best = torch.tensor(0.0, dtype=torch.float64)
+        longest_block = max(region.block for region in self.regions)
+        query = torch.arange(max(0, length - longest_block), length)
+        largest = torch.tensor(0.0, dtype=torch.float64)
         for region in self.regions:
             first, last = region.span(query)
-            owned = first <= last
-            if owned.any():
-                at, first, last = query[owned], first[owned], last[owned]
-                best = torch.maximum(
-                    best, (region.query(at) - region.key.lowest(first, last)).max()
-                )
-        return float(best)
+            has_keys = first <= last
+            if has_keys.any():
+                smallest_key = region.key.lowest(first[has_keys], last[has_keys])
+                positions = region.query(query[has_keys]) - smallest_key
+                largest = torch.maximum(largest, positions.max())
+        return float(largest)
 
     def coverage_fault(self) -> str | None:
-        """Says which causal pairs are not covered exactly once, or None where all are, at any length.
+        """Return which causal pairs are not covered exactly once, or None where all are.
 
-        Regions of one plan share a block, so they cover every pair once if their distances tile ``[0, end)``. Where
-        regions may overlap, pairs must be covered at least once.
+        Regions of one plan share a block, so they cover every pair once, at any length, if their
+        distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
         """
         if len({region.block for region in self.regions}) != 1:
             return "regions of different blocks"
-        reached: int | None = 0
+        covered: int | None = 0  # distances below it are covered; None once there is no end
         for region in sorted(self.regions, key=lambda region: region.near):
-            overlaps = self.overlapping and (reached is None or region.near < reached)
-            if region.near != reached and not overlaps:
-                return f"block distances from {reached} on: region {region.name!r} begins at {region.near}"
-            if reached is not None:
-                reached = None if region.far is None else max(reached, region.far)
-        return (
-            None if reached is None else f"block distances from {reached} on: no region owns them"
-        )
+            overlaps = self.overlapping and (covered is None or region.near < covered)
+            if region.near != covered and not overlaps:
+                return (
+                    f"block distances from {covered} on: "
+                    f"region {region.name!r} begins at {region.near}"
+                )
+            if covered is not None:
+                covered = None if region.far is None else max(covered, region.far)
+        if covered is None:
+            return None
+        return f"block distances from {covered} on: no region owns them"
 
 
 IDENTITY_PLAN = PositionPlan((Region(0, None, name="plain"),))
-"""Every pair at its true distance."""
+"""Plan of an unchanged model: relative positions are true distances."""

@@ -1,7 +1,8 @@
 """Inverse frequencies of rotary positions, from transformers' own functions where it has them.
 
-A model's rope is described as transformers does, by a ``rope_parameters`` mapping (``rope_type``, ``rope_theta``, and
-what the type needs). Frequency methods answer with other parameters; everything else keeps the model's own.
+A model's rope is described as in transformers, by a ``rope_parameters`` mapping (``rope_type``,
+``rope_theta``, and what the type needs). Frequency methods return a rope with other parameters;
+all other methods keep the model's own.
 """
 
 import math
@@ -22,11 +23,17 @@ Layout = Literal["half", "interleaved"]
 
 @dataclass(frozen=True)
 class Rope:
-    """How a position turns a vector: pair ``p`` by ``position * inv_freq[p]``, cos and sin times ``scaling``.
+    """Rotation of vectors by position: pair ``p`` turns by the angle ``position * inv_freq[p]``.
 
-    Layout "half" pairs dimensions (p, p + D/2), "interleaved" pairs (2p, 2p + 1), both counted from ``begin``; D is
-    twice ``len(inv_freq)``, and the other dimensions of a head pass through unrotated. A negative frequency turns the
-    other way.
+    Layout "half" pairs dimensions (p, p + D/2), "interleaved" pairs (2p, 2p + 1), both counted from
+    ``begin``. D is twice ``len(inv_freq)``; the other dimensions of a head pass through unrotated.
+
+    Attributes:
+        inv_freq: radians per position for each pair, fastest first as a rule; a negative frequency
+            rotates in the opposite direction, and a pair of frequency 0 does not rotate.
+        scaling: factor on cos and sin (YaRN's attention factor).
+        layout: how dimensions are paired.
+        begin: first rotated dimension of a head.
     """
 
     inv_freq: tuple[float, ...]
@@ -35,27 +42,46 @@ class Rope:
     begin: int = 0
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x[..., D]`` as the dimensions before the rotated ones, those, and the ones after."""
+        """Split ``x[..., head_dim]`` into dimensions before, inside and after the rotated range."""
         stop = self.begin + 2 * len(self.inv_freq)
         return x[..., : self.begin], x[..., self.begin : stop], x[..., stop:]
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
-        """Angles ``[L, P]`` (float64) of tokens ``index[L]`` at ``positions[L]``."""
+        """Return the angles of tokens in radians.
+
+        Args:
+            positions: rotary positions ``[L]``, float64.
+            index: token indices ``[L]``, int64; only ``PerTokenRope`` depends on them.
+
+        Returns:
+            Angles ``[L, P]``, float64, for P pairs.
+        """
         return positions[:, None] * _inv_freq_on(self.inv_freq, positions.device)
 
 
 @lru_cache(maxsize=64)
 def _inv_freq_on(inv_freq: tuple[float, ...], device: torch.device) -> Tensor:
-    """Frequencies ``[P]`` on a device, which a copy from the host would wait for."""
+    """Return the frequencies ``[P]`` (float64) as a tensor on a device.
+
+    Cached, because a copy from the host makes the GPU wait in every call.
+    """
+    # A tensor made inside inference_mode could not be used by a later call that needs gradients.
     with torch.inference_mode(False):
         return torch.tensor(inv_freq, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)
 class PerTokenRope(Rope):
-    """Dynamic NTK over a cache of rotated keys: a generated token keeps the base of the length it came at.
+    """Rope of dynamic NTK over a cache of rotated keys.
 
-    ``inv_freq`` is the prompt's; see ``lampe.methods.ntk`` for the other fields.
+    Each generated token is rotated with the base of the length it arrived at, and keys in the cache
+    keep the base they were stored with. ``inv_freq`` is that of the prompt.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        window: tokens of pretraining.
+        theta: base of the model's own frequencies.
+        factor: see ``lampe.methods.ntk.DynamicNTK``.
     """
 
     prompt: int = 0
@@ -66,17 +92,18 @@ class PerTokenRope(Rope):
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         dim = 2 * len(self.inv_freq)
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
-        base = self.theta * (self.factor * length / self.window - (self.factor - 1)) ** (
-            dim / (dim - 2)
-        )
+        growth = self.factor * length / self.window - (self.factor - 1)
+        base = self.theta * growth ** (dim / (dim - 2))
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
-        return math.copysign(1, self.inv_freq[0]) * positions[:, None] / base[:, None] ** exponent
+        # The frequencies are computed anew from the base, so the direction has to be restored.
+        direction = math.copysign(1, self.inv_freq[0])
+        return direction * positions[:, None] / base[:, None] ** exponent
 
 
 def rope_from(
     parameters: Mapping[str, Any], *, dim: int, window: int, length: int, layout: Layout = "half"
 ) -> Rope:
-    """The rope that ``rope_parameters`` describe.
+    """Return the rope that ``rope_parameters`` describe.
 
     Args:
         parameters: transformers' rope parameters; all lengths in tokens.
@@ -91,14 +118,16 @@ def rope_from(
     kind = parameters.get("rope_type", "default")
     theta = float(parameters["rope_theta"])
     if kind == "default":
+        # In float32, as transformers computes them; only angles are float64.
         inv_freq = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
         return Rope(tuple(inv_freq.double().tolist()), layout=layout)
     if kind not in ROPE_INIT_FUNCTIONS:
         raise UnknownName("rope_type", str(kind), ["default", *ROPE_INIT_FUNCTIONS])
-    share = "partial_rotary_factor"  # of a head, which is in ``dim`` already; but "proportional" turns a share of dim
-    flat = {
-        key: value for key, value in parameters.items() if key != share or kind == "proportional"
-    }
+    flat = dict(parameters)
+    if kind != "proportional":
+        # ``dim`` already is the rotated part of a head, and transformers would take the share
+        # twice. In "proportional" the factor means something else: which share of ``dim`` rotates.
+        flat.pop("partial_rotary_factor", None)
     described = {"rope_parameters": flat, "max_position_embeddings": window}
     config = PreTrainedConfig.from_dict(
         {**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1}
@@ -108,10 +137,20 @@ def rope_from(
 
 
 def ntk_theta(theta: float, factor: float, dim: int) -> float:
-    """The base that leaves the fastest pair alone and slows the slowest by ``factor`` (NTK-aware scaling)."""
+    """Return the NTK-aware base: it keeps the fastest pair and slows the slowest by ``factor``.
+
+    Args:
+        theta: base of the model's own frequencies.
+        factor: extension factor.
+        dim: rotated dimensions per head.
+    """
     return theta * math.pow(factor, dim / (dim - 2))
 
 
 def yarn_factor(scale: float) -> float:
-    """YaRN's factor on cos and sin for an extension by ``scale`` (YaRN, section 3.4): ``0.1 ln(scale) + 1``."""
+    """Return YaRN's factor on cos and sin (section 3.4): ``0.1 ln(scale) + 1``, at least 1.
+
+    Args:
+        scale: extension factor.
+    """
     return 0.1 * math.log(max(1.0, scale)) + 1.0

@@ -1,7 +1,7 @@
 """Cards: YAML files that describe a model, a method, a suite or a task; errors name file, line and key."""
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,21 +56,14 @@ class MethodCard(Card):
     """A method by name: a method of the library with hyper-parameters of its own.
 
     Attributes:
-        rules: where the value of a hyper-parameter comes from that nobody has set; one rule, or one for each other
-            hyper-parameter that may be set instead, and ``otherwise``.
+        method: its name in the library.
+        paper: source, as an arXiv number or a repository.
+        settings: hyper-parameters that this card sets.
     """
 
     method: str
     paper: str = ""
     settings: Mapping[str, Any] = {}
-    rules: Mapping[str, str | Mapping[str, str]] = {}
-
-    def rule(self, key: str, given: Container[str]) -> str:
-        """The rule of a hyper-parameter where those in ``given`` are set."""
-        rule = self.rules[key]
-        if isinstance(rule, str):
-            return rule
-        return next((text for other, text in rule.items() if other in given), rule["otherwise"])
 
 
 class TaskCard(Card):

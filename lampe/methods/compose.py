@@ -1,4 +1,4 @@
-"""One method's positions with another method's frequencies: LaMPE's plan on YaRN's rope, say."""
+"""Composition of two methods, such as LaMPE's positions with YaRN's frequencies."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,10 +13,17 @@ from lampe.rope import Rope
 
 @dataclass(frozen=True, kw_only=True)
 class Composed(Method):
-    """Plans and attention_factor of ``positions``, rope of ``frequencies``, each derived for the same prompt.
+    """Positions of one method with the frequencies of another, each derived for the same prompt.
 
-    A frequency method derives its factor from the prompt's length even where the plan already keeps positions inside
-    the window; give it a factor to compose less.
+    A frequency method derives its factor from the prompt's length even where the plan keeps
+    positions inside the window already; give it a smaller factor to avoid extending twice.
+
+    Attributes:
+        positions: method of plans and attention factor.
+        frequencies: method of the rope.
+
+    Raises:
+        BadSetting: for two methods of the same kind.
     """
 
     positions: Method
@@ -25,7 +32,8 @@ class Composed(Method):
     def __post_init__(self) -> None:
         if not isinstance(self.positions, IndexMethod) or isinstance(self.frequencies, IndexMethod):
             raise BadSetting(
-                f"{self.label}: compose a method of positions with one of frequencies, as lampe+yarn"
+                f"{self.label}: compose a method of positions with one of frequencies, "
+                "as lampe+yarn"
             )
 
     @property
@@ -38,13 +46,9 @@ class Composed(Method):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {
-            **self.positions.settings,
-            **{
-                f"{self.frequencies.name}.{key}": value
-                for key, value in self.frequencies.settings.items()
-            },
-        }
+        frequencies = self.frequencies
+        prefixed = {f"{frequencies.name}.{key}": v for key, v in frequencies.settings.items()}
+        return {**self.positions.settings, **prefixed}
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
         return type(self)(

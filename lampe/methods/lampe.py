@@ -1,7 +1,7 @@
 """LaMPE: length-aware multi-grained positional encoding (arXiv 2508.02308, ACL 2026).
 
-A prompt of ``l`` tokens is mapped onto ``m`` positions, ``m`` following ``l`` by a scaled sigmoid (``lampe.mapping_length``),
-in three grains:
+A prompt of ``l`` tokens is mapped onto ``m`` positions, where ``m`` follows ``l`` by a scaled
+sigmoid (``lampe.mapping_length``), in three grains:
 
     head    d <= s1            rel = d
     middle  s1 < d < l - s2    rel = s1 + A (d - s1),   A = (m - s1 - s2) / (l - s1 - s2)
@@ -9,13 +9,13 @@ in three grains:
 
 | paper | here |
 |---|---|
-| s1, s2 | head, tail |
+| s1, s2 | head_tokens, tail_tokens |
 | m | mapping_length |
 | L_max, a, b | the curve: ``Sigmoid.ceiling``, ``slope``, ``intercept`` |
 
-The paper floors the middle's whole expression, which no pair of query and key positions can give; "continuous" leaves
-the floor out and is separable, hence the default. What the authors released is something else again, see
-``lampe.methods.lampe_release``: the variants are
+The paper floors the middle's whole expression, which no pair of query and key positions can give;
+"continuous" leaves the floor out and is separable, hence the default. What the authors released is
+different again, see ``lampe.methods.lampe_release``. The variants are
 
 | variant | middle | answers |
 |---|---|---|
@@ -23,12 +23,11 @@ the floor out and is separable, hence the default. What the authors released is 
 | separable | floors of queries and of keys: integers, at most 1 above the paper's | the same |
 | paper | floored as a whole: one region per position, exact and slow | the same |
 | reference-fixed | the release's constants, exact floors, no pair twice | the same |
-| reference | the release's three regions, some pairs twice | positions drift; at most ``head`` tokens |
+| reference | the release's three regions, some pairs twice | drift, and end after the head |
 | reference-nodup | the same with windows one shorter: no pair twice | the same |
-| sw-map, sw-map-nodup | the release's two regions, without a tail | mapped anew for each token |
+| sw-map, sw-map-nodup | the release's two regions, without a tail | mapped again for each token |
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,36 +37,48 @@ from lampe.attention_factor import STRING_FACTOR, AttentionFactor
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
 from lampe.mapping_length import PUBLISHED_CURVES, Sigmoid, effective_mapping_length
-from lampe.methods.lampe_release import Release
-from lampe.methods.method import IndexMethod, require_positive, value_or
+from lampe.methods.lampe_release import RELEASE_VARIANTS, Release
+from lampe.methods.method import OTHERWISE, IndexMethod, require_positive, setting
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, constant
 
-RELEASED = ("reference", "reference-nodup", "reference-fixed", "sw-map", "sw-map-nodup")
-VARIANTS = ("continuous", "separable", "paper", *RELEASED)
+VARIANTS = ("continuous", "separable", "paper", *RELEASE_VARIANTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaMPE(IndexMethod):
     """Three regions. A prompt no longer than its mapping length keeps true distances.
 
-    Args:
-        mapping_length: ``m`` in positions; of the release's variants its ``use_length``, the mapped index of the last
-            token. From the curve by default.
-        head_tokens: ``s1`` in tokens; an eighth of the window by default.
-        tail_tokens: ``s2`` in tokens; a fortieth of the window by default, at least 8.
-        curve: a published one by name; by default Llama-3's in units of the model's own window.
-        slope: with intercept and ceiling a curve of the model's own, as ``lampe-eval calibrate`` fits it, before any
-            published one; it gives ``mapping_length`` itself.
-        intercept: see there.
-        ceiling: see there.
+    Attributes:
+        mapping_length: ``m`` in positions; for the release's variants their ``use_length``, the
+            mapped index of the last token.
+        head_tokens: ``s1`` in tokens.
+        tail_tokens: ``s2`` in tokens.
+        curve: name of a published curve, see ``PUBLISHED_CURVES``.
+        slope: with intercept and ceiling a curve of the model's own, as ``lampe-eval calibrate``
+            fits it. It goes before any published one and gives ``mapping_length`` itself.
+        intercept: see ``slope``.
+        ceiling: see ``slope``.
         variant: see above.
     """
 
     name: ClassVar[str] = "lampe"
     calibrated_settings: ClassVar[tuple[str, ...]] = ("mapping_length", "attention_factor")
-    mapping_length: int | None = None
-    head_tokens: int | None = None
-    tail_tokens: int | None = None
+    mapping_length: int | None = setting(
+        derive=lambda method, geometry, length: method._mapping_from_curve(geometry, length),
+        rule={
+            "slope": "the curve that calibrate fitted to the model",
+            "curve": "the curve published for the model",
+            OTHERWISE: "Llama 3's published curve in units of the window",
+        },
+    )
+    head_tokens: int | None = setting(
+        derive=lambda method, geometry, length: geometry.window // 8,
+        rule="an eighth of the window; the paper has a sixteenth to an eighth",
+    )
+    tail_tokens: int | None = setting(
+        derive=lambda method, geometry, length: max(8, geometry.window // 40),
+        rule="a fortieth of the window, at least 8; the release has 200 of 8192",
+    )
     curve: str | None = None
     slope: float | int | None = None
     intercept: float | int | None = None
@@ -81,92 +92,88 @@ class LaMPE(IndexMethod):
     def resolved(self, geometry: Geometry, length: int) -> Self:
         if self.variant not in VARIANTS:
             raise UnknownName("variant of lampe", self.variant, VARIANTS)
-        head = value_or(self.head_tokens, geometry.window // 8)
-        tail = value_or(self.tail_tokens, max(8, geometry.window // 40))
-        mapping = self.mapping_length
-        if mapping is None:
-            mapping = self._from_curve(geometry, length, head, tail)
-        return dataclasses.replace(self, mapping_length=mapping, head_tokens=head, tail_tokens=tail)
+        return super().resolved(geometry, length)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
+        if self.variant in RELEASE_VARIANTS:
+            return self._release(length).prompt_plan()
         mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens
         assert mapping is not None and head is not None and tail is not None
-        if self.variant in RELEASED:
-            release = self._release(length)
-            return (
-                release.two_regions()
-                if self.variant.startswith("sw-map")
-                else release.three_regions()
-            )
         if head < 0 or tail < 0 or mapping <= head + tail:
             raise BadSetting(
-                f"lampe: mapping_length={mapping} must exceed head_tokens={head} plus tail_tokens={tail}"
+                f"lampe: mapping_length={mapping} must exceed "
+                f"head_tokens={head} plus tail_tokens={tail}"
             )
         if length <= mapping:
             return IDENTITY_PLAN
+        tail_begin = length - tail
         slope = Fraction(mapping - head - tail, length - head - tail)
         return PositionPlan(
             (
                 Region(0, head + 1, name="head"),
-                *self._middle(head, length - tail, slope),
-                Region(
-                    length - tail, None, query=PositionMap(offset=mapping - length), name="tail"
-                ),
+                *self._middle(head, tail_begin, slope),
+                Region(tail_begin, None, query=PositionMap(offset=mapping - length), name="tail"),
             )
         )
 
     def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
-        if self.variant not in RELEASED or self.variant == "reference-fixed":
+        if self.variant not in RELEASE_VARIANTS:
             return None
-        release = self.resolved(geometry, length)._release(length)
-        return (
-            release.two_regions_at(stop)
-            if self.variant.startswith("sw-map")
-            else release.three_regions_at(stop)
-        )
+        return self.resolved(geometry, length)._release(length).decode_plan(stop)
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
         return AttentionFactor(STRING_FACTOR)
 
     def _release(self, length: int) -> Release:
-        assert (
-            self.mapping_length is not None
-            and self.head_tokens is not None
-            and self.tail_tokens is not None
-        )
-        once, exact = self.variant.endswith("-nodup"), self.variant == "reference-fixed"
-        return Release(length, self.head_tokens, self.tail_tokens, self.mapping_length, once, exact)
+        mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens
+        assert mapping is not None and head is not None and tail is not None
+        return Release(length, head, tail, mapping, RELEASE_VARIANTS[self.variant])
 
-    def _from_curve(self, geometry: Geometry, length: int, head: int, tail: int) -> int:
-        """The curve's mapping length, kept above head and tail and below the window and the prompt."""
-        own = self._own_curve(geometry)
-        if head + tail + 1 >= geometry.window:
+    def _mapping_from_curve(self, geometry: Geometry, length: int) -> int:
+        """Return the curve's mapping length, above head and tail, below window and prompt.
+
+        Raises:
+            BadSetting: where head and tail fill the window, or the curve is incomplete.
+            UnknownName: for a curve that was not published.
+        """
+        fitted = self._fitted_curve(geometry)
+        head = self.value_of("head_tokens", geometry, length)
+        tail = self.value_of("tail_tokens", geometry, length)
+        least = head + tail + 1
+        if least >= geometry.window:
             raise BadSetting(
-                f"lampe: head_tokens={head} plus tail_tokens={tail} leave no room below the window of {geometry.window}"
+                f"lampe: head_tokens={head} plus tail_tokens={tail} leave no room "
+                f"below the window of {geometry.window}"
             )
-        if length <= head + tail + 1:
-            return head + tail + 1
-        last = (own or self._published(geometry))(length)
-        if self.variant in RELEASED:
+        if length <= least:
+            return int(least)
+        curve = fitted or self._published_curve(geometry)
+        last = curve(length)
+        if self.variant in RELEASE_VARIANTS:
+            # The release takes ``use_length`` as it is, even above the prompt's own length.
             return last
         mapping = last
-        if own is None:
-            mapping = (
-                length
-                if last >= length - 1
-                else effective_mapping_length(
+        if fitted is None:
+            # Published curves give the last token's mapped index, fitted ones m itself. A curve
+            # that exceeds the prompt would stretch positions; such a prompt stays as it is.
+            mapping = length
+            if last < length - 1:
+                mapping = effective_mapping_length(
                     last, length=length, head_tokens=head, tail_tokens=tail
                 )
-            )
-        return max(head + tail + 1, min(mapping, length, geometry.window - 1))
+        return int(max(least, min(mapping, length, geometry.window - 1)))
 
-    def _own_curve(self, geometry: Geometry) -> Sigmoid | None:
-        """The curve of the model's own; None where a published one is meant."""
-        own = {"slope": self.slope, "intercept": self.intercept, "ceiling": self.ceiling}
-        constants = {name: float(value) for name, value in own.items() if value is not None}
+    def _fitted_curve(self, geometry: Geometry) -> Sigmoid | None:
+        """Return the curve fitted to the model, or None where a published one is meant.
+
+        Raises:
+            BadSetting: for a part of a curve, or constants that are no curve.
+        """
+        given = {"slope": self.slope, "intercept": self.intercept, "ceiling": self.ceiling}
+        constants = {name: float(value) for name, value in given.items() if value is not None}
         if not constants:
             return None
-        if len(constants) < len(own):
+        if len(constants) < len(given):
             raise BadSetting(
                 "lampe: slope, intercept and ceiling make a curve together: give all three"
             )
@@ -179,8 +186,12 @@ class LaMPE(IndexMethod):
             constants["slope"], constants["intercept"], constants["ceiling"], geometry.window
         )
 
-    def _published(self, geometry: Geometry) -> Sigmoid:
-        """The curve by name, Llama-3's by default."""
+    def _published_curve(self, geometry: Geometry) -> Sigmoid:
+        """Return the curve by name, or Llama 3's for a model with this window.
+
+        Raises:
+            UnknownName: for a curve that was not published.
+        """
         if self.curve is None:
             return PUBLISHED_CURVES["llama3"].in_units_of(geometry.window)
         if self.curve not in PUBLISHED_CURVES:
@@ -188,26 +199,20 @@ class LaMPE(IndexMethod):
         return PUBLISHED_CURVES[self.curve]
 
     def _middle(self, head: int, end: int, slope: Fraction) -> tuple[Region, ...]:
-        """The region or regions of distances ``head < d < end``."""
-        near = head + 1
-        match self.variant:
-            case "continuous":
-                query, key = (
-                    PositionMap(scale=slope, offset=head - slope * head),
-                    PositionMap(scale=slope),
-                )
-            case "separable":
-                query = PositionMap(scale=slope, shift=-head, offset=head, floor=True)
-                key = PositionMap(scale=slope, floor=True)
-            case "paper":
-                return tuple(_steps(head, end, slope))
-            case _:
-                raise UnknownName("variant of lampe", self.variant, VARIANTS)
-        return (Region(near, end, query=query, key=key, name="middle"),)
+        """Return the region or regions of distances ``head < d < end``."""
+        if self.variant == "paper":
+            return tuple(_floored_middle(head, end, slope))
+        if self.variant == "separable":
+            query = PositionMap(scale=slope, shift=-head, offset=head, floor=True)
+            key = PositionMap(scale=slope, floor=True)
+        else:
+            query = PositionMap(scale=slope, offset=head - slope * head)
+            key = PositionMap(scale=slope)
+        return (Region(head + 1, end, query=query, key=key, name="middle"),)
 
 
-def _steps(head: int, end: int, slope: Fraction) -> list[Region]:
-    """The floored middle: distances with one and the same floor form a region of one constant position."""
+def _floored_middle(head: int, end: int, slope: Fraction) -> list[Region]:
+    """Return the paper's middle: distances of one floor form a region of one constant position."""
     regions, near, step = [], head + 1, 0
     while near < end:
         far = min(end, head + math.ceil((step + 1) / slope))

@@ -1,4 +1,4 @@
-"""LaMPE as its authors released it (scar-on/LaMPE at 4e3c91f), with what it does beside the paper.
+"""LaMPE as its authors released it (scar-on/LaMPE at 4e3c91f), where that differs from the paper.
 
 With l the prompt's tokens, U its ``use_length`` and f(x) = floor(U x / (l - 1)):
 
@@ -11,10 +11,16 @@ With l the prompt's tokens, U its ``use_length`` and f(x) = floor(U x / (l - 1))
     middle     head <= d <= l-re  f(i) + b1 - f(j)        ``llama_cache1.py``, three regions
     tail       d >= l - re        d - b2
 
-``llama_sw_map.py`` has no tail. In a prompt, the pairs at d = head and at d = l - re are in two regions and count
-twice; in an answer they do not. Answers of the three regions keep the middle's query where the prompt ended, so that
-its positions drift, and break after ``head`` tokens; those of the two regions map anew for each token. f is taken in
-float32, which is not always the floor.
+``llama_sw_map.py`` has two regions, without a tail. What the code does beside the paper, and what
+each variant below has of it:
+
+* Windows include both ends, so in a prompt the pairs at d = head and at d = l - re are in two
+  regions and count twice. In an answer the windows are one token shorter, and they do not.
+* The three regions keep the middle's query where the prompt ended. Positions of an answer drift:
+  after t tokens they are about t U / (l - 1) too small. The table of mapped indices ends with the
+  prompt, which makes the code fail after ``head`` generated tokens.
+* The two regions map anew for each generated token, as if the prompt ended with it.
+* f is taken in float32, which is not always the floor.
 """
 
 from dataclasses import dataclass
@@ -28,11 +34,44 @@ from lampe.positions import IDENTITY_PLAN, Number, PositionMap, PositionPlan, Re
 
 
 @dataclass(frozen=True)
-class Float32Floor(PositionMap):
-    """``offset + floor(last * x / span)`` in the release's float32: a reciprocal, times ``last``, times ``x``.
+class ReleaseVariant:
+    """Part of the release's behaviour that a variant of LaMPE reproduces.
 
-    Args:
-        last: U.
+    Attributes:
+        has_tail: whether there are three regions, or two without a tail.
+        counts_pairs_twice: whether pairs on the edges of a prompt's regions count twice.
+        exact_floors: whether f is the true floor instead of float32's.
+        has_decode_plans: whether generated tokens have plans of their own, drifting or mapped anew;
+            otherwise the prompt's plan goes on.
+    """
+
+    has_tail: bool = True
+    counts_pairs_twice: bool = False
+    exact_floors: bool = False
+    has_decode_plans: bool = True
+
+
+RELEASE_VARIANTS = {
+    "reference": ReleaseVariant(counts_pairs_twice=True),
+    "reference-nodup": ReleaseVariant(),
+    "reference-fixed": ReleaseVariant(exact_floors=True, has_decode_plans=False),
+    "sw-map": ReleaseVariant(has_tail=False, counts_pairs_twice=True),
+    "sw-map-nodup": ReleaseVariant(has_tail=False),
+}
+"""Variants of LaMPE that follow the release; "reference-fixed" is our repair of it."""
+
+
+@dataclass(frozen=True)
+class Float32Floor(PositionMap):
+    """Map ``offset + floor(last * x / span)`` in the release's float32 arithmetic.
+
+    The release multiplies a reciprocal by ``last`` and then by ``x``, each step rounded to float32.
+    Where the exact product is a whole number the result may be one below it; at 16384 tokens this
+    happens to the last token, which moves the middle of every answer. Published numbers depend on
+    it, so the order of operations matters here.
+
+    Attributes:
+        last: U, the mapped index of the last token.
         span: tokens less one.
     """
 
@@ -51,138 +90,177 @@ class Float32Floor(PositionMap):
 
 @dataclass(frozen=True)
 class Release:
-    """The release's constants for a prompt.
+    """Plans of the release for one prompt, and the constants they are made of.
 
-    Args:
+    Attributes:
         length: tokens of the prompt.
-        head, tail: tokens.
-        use_length: mapped index of the last token.
-        once: whether every pair of the prompt counts once, by windows one token shorter.
-        exact: whether f is the true floor.
+        head_tokens: tokens at exact distances.
+        tail_tokens: first tokens of the prompt at unit spacing, before the release rounds it up to
+            ``run_end``.
+        use_length: U, the mapped index of the last token.
+        variant: which behaviour to reproduce.
+
+    Raises:
+        BadSetting: for a number below 1, from which the release makes empty regions.
     """
 
     length: int
     head_tokens: int
     tail_tokens: int
     use_length: int
-    once: bool = False
-    exact: bool = False
+    variant: ReleaseVariant = RELEASE_VARIANTS["reference"]
 
     def __post_init__(self) -> None:
         if min(self.head_tokens, self.tail_tokens, self.use_length) < 1:
             raise BadSetting(
-                f"lampe: the release takes head_tokens={self.head_tokens}, tail_tokens={self.tail_tokens}, U={self.use_length} from 1 on"
+                f"lampe: the release takes head_tokens={self.head_tokens}, "
+                f"tail_tokens={self.tail_tokens}, U={self.use_length} from 1 on"
             )
 
     def ids(self, length: int, offset: Number = 0) -> PositionMap:
-        """f over so many tokens, plus an offset."""
-        if self.exact:
-            return PositionMap(
-                scale=Fraction(self.use_length, length - 1), floor=True, offset=offset
-            )
+        """Return f over ``length`` tokens, plus an offset."""
+        if self.variant.exact_floors:
+            scale = Fraction(self.use_length, length - 1)
+            return PositionMap(scale=scale, floor=True, offset=offset)
         return Float32Floor(last=self.use_length, span=length - 1, offset=offset)
 
     def id(self, index: int) -> int:
-        """f of one token of the prompt."""
+        """Return f of one token of the prompt."""
         return int(self.ids(self.length)(torch.tensor(index)))
 
     @property
     def run_end(self) -> int:
-        """``re``."""
+        """``re``, an index that the release also uses as the number of tokens in the tail.
+
+        Used as a count it is one short, so the last token of the run stays in the middle.
+        """
         ids = self.ids(self.length)(torch.arange(self.length))
         return int((ids == ids[self.tail_tokens]).nonzero()[-1])
 
     @property
     def head_offset(self) -> int:
-        """``b1``."""
+        """``b1``, by which queries of the middle are shifted to continue the head."""
         return self.head_tokens - self.id(self.head_tokens) - 1
 
     @property
     def tail_offset(self) -> int:
-        """``b2``."""
+        """``b2``, by which the tail is shifted to continue the middle."""
         end = self.length - 1 - self.run_end
         return end - self.id(end) - self.head_offset
 
+    def prompt_plan(self) -> PositionPlan:
+        """Return the plan of the prompt.
+
+        Raises:
+            BadSetting: where head and tail do not fit into the prompt.
+        """
+        return self.three_regions() if self.variant.has_tail else self.two_regions()
+
+    def decode_plan(self, stop: int) -> PositionPlan | None:
+        """Return the plan of a generated token, or None where the prompt's plan goes on.
+
+        Args:
+            stop: tokens up to the generated one, itself included.
+
+        Raises:
+            BadSetting: where the release fails.
+        """
+        if not self.variant.has_decode_plans:
+            return None
+        return self.three_regions_at(stop) if self.variant.has_tail else self.two_regions_at(stop)
+
     def three_regions(self) -> PositionPlan:
-        """The prompt's plan; a prompt shorter than two heads keeps true distances.
+        """Return the prompt's plan; a prompt shorter than two heads keeps true distances.
 
         Raises:
             BadSetting: where head and tail do not fit into the prompt.
         """
         if self.length < 2 * self.head_tokens:
             return IDENTITY_PLAN
+        # Beyond this the release asks flash-attention for a negative window, which means no limit:
+        # most pairs would count twice.
         if self.tail_tokens >= self.length or self.head_tokens + self.run_end > self.length:
             raise BadSetting(
-                f"lampe: head_tokens={self.head_tokens} and tail_tokens={self.tail_tokens} do not fit into {self.length} tokens"
+                f"lampe: head_tokens={self.head_tokens} and tail_tokens={self.tail_tokens} "
+                f"do not fit into {self.length} tokens"
             )
-        ids, far, more = self.ids(self.length), self.length - self.run_end, 0 if self.once else 1
+        middle_begin, tail_begin = self.head_tokens, self.length - self.run_end
+        # Inclusive windows: each region runs one token into the next.
+        extra = 1 if self.variant.counts_pairs_twice else 0
+        head_end, middle_end = self.head_tokens + extra, tail_begin + extra
+        if self.variant.exact_floors:
+            # The repair gives d = head to the head, as the paper does, and to it alone.
+            head_end = middle_begin = self.head_tokens + 1
+        query, key = self.ids(self.length, self.head_offset), self.ids(self.length)
         regions = (
-            Region(0, self.head_tokens + (1 if self.exact else more), name="head"),
-            Region(
-                self.head_tokens + (1 if self.exact else 0),
-                far + (0 if self.exact else more),
-                query=self.ids(self.length, self.head_offset),
-                key=ids,
-                name="middle",
-            ),
-            Region(far, None, query=PositionMap(offset=-self.tail_offset), name="tail"),
+            Region(0, head_end, name="head"),
+            Region(middle_begin, middle_end, query=query, key=key, name="middle"),
+            self._tail(tail_begin),
         )
-        return PositionPlan(regions, overlapping=not (self.once or self.exact))
+        return PositionPlan(regions, overlapping=self.variant.counts_pairs_twice)
 
     def three_regions_at(self, stop: int) -> PositionPlan:
-        """The plan of a generated token.
+        """Return the plan of a generated token, whose middle drifts.
+
+        Args:
+            stop: tokens up to the generated one, itself included.
 
         Raises:
-            BadSetting: beyond ``head`` generated tokens, where the release breaks.
+            BadSetting: beyond ``head_tokens`` generated tokens, where the release breaks.
         """
         if self.length < 2 * self.head_tokens:
             return IDENTITY_PLAN
         if stop - self.length > self.head_tokens:
             raise BadSetting(
-                f"lampe: the release breaks after head_tokens={self.head_tokens} generated tokens; use another variant"
+                f"lampe: the release breaks after head_tokens={self.head_tokens} generated tokens; "
+                "use another variant"
             )
-        frozen = self.id(self.length - 1) + self.head_offset
-        far = self.length - self.run_end
+        # The middle's query stays at the end of the prompt: this is the drift.
+        query = constant(self.id(self.length - 1) + self.head_offset)
+        key, tail_begin = self.ids(self.length), self.length - self.run_end
         return PositionPlan(
             (
                 Region(0, self.head_tokens, name="head"),
-                Region(
-                    self.head_tokens,
-                    far,
-                    query=constant(frozen),
-                    key=self.ids(self.length),
-                    name="middle",
-                ),
-                Region(far, None, query=PositionMap(offset=-self.tail_offset), name="tail"),
+                Region(self.head_tokens, tail_begin, query=query, key=key, name="middle"),
+                self._tail(tail_begin),
             )
         )
 
     def two_regions(self) -> PositionPlan:
-        """The prompt's plan without a tail; a prompt no longer than a head keeps true distances."""
+        """Return the prompt's plan without a tail; a prompt within a head keeps true distances."""
         if self.length <= self.head_tokens:
             return IDENTITY_PLAN
+        extra = 1 if self.variant.counts_pairs_twice else 0
         query, key = self.ids(self.length, self.head_offset), self.ids(self.length)
-        near = Region(0, self.head_tokens + (0 if self.once else 1), name="head")
-        return PositionPlan(
-            (near, Region(self.head_tokens, None, query=query, key=key, name="middle")),
-            not self.once,
+        regions = (
+            Region(0, self.head_tokens + extra, name="head"),
+            Region(self.head_tokens, None, query=query, key=key, name="middle"),
         )
+        return PositionPlan(regions, overlapping=self.variant.counts_pairs_twice)
 
     def two_regions_at(self, stop: int) -> PositionPlan:
-        """The plan of a generated token.
+        """Return the plan of a generated token, mapped as if the prompt ended with it.
+
+        Args:
+            stop: tokens up to the generated one, itself included.
 
         Raises:
-            BadSetting: after a prompt no longer than a head, of which the release attends to nothing.
+            BadSetting: after a prompt within a head, of which the release attends to nothing.
         """
         if self.length <= self.head_tokens:
             raise BadSetting(
-                f"lampe: the release cannot answer a prompt of {self.length} tokens with head_tokens={self.head_tokens}"
+                f"lampe: the release cannot answer a prompt of {self.length} tokens "
+                f"with head_tokens={self.head_tokens}"
             )
-        ids = self.ids(stop)
-        last = int(ids(torch.tensor(stop - 1))) + self.head_offset
+        # The map follows the answer, but b1 stays that of the prompt.
+        key = self.ids(stop)
+        query = constant(int(key(torch.tensor(stop - 1))) + self.head_offset)
         return PositionPlan(
             (
                 Region(0, self.head_tokens, name="head"),
-                Region(self.head_tokens, None, query=constant(last), key=ids, name="middle"),
+                Region(self.head_tokens, None, query=query, key=key, name="middle"),
             )
         )
+
+    def _tail(self, begin: int) -> Region:
+        return Region(begin, None, query=PositionMap(offset=-self.tail_offset), name="tail")

@@ -1,14 +1,17 @@
-"""What a method is: a frozen dataclass of hyper-parameters that answers with an encoding.
+"""Base of methods: a frozen dataclass of hyper-parameters that returns an encoding for a prompt.
 
-A hyper-parameter left at None is derived from the model's window and the prompt's length by ``resolved``; a method
-overrides what it changes of ``rope``, ``plan`` and ``released``, and these may rely on resolved hyper-parameters.
+A method overrides what it changes of ``rope``, ``plan`` and ``released_attention_factor``. A
+hyper-parameter that is None is derived from the model's window and the prompt's length: its
+``setting`` says by which function, and in words for people. ``resolved`` fills those in, and
+``rope`` and ``plan`` may rely on them.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from lampe.attention_factor import AttentionFactor, FactorSetting, resolve_attention_factor
 from lampe.encoding import Encoding
@@ -17,21 +20,48 @@ from lampe.geometry import Geometry
 from lampe.positions import IDENTITY_PLAN, PositionPlan
 from lampe.rope import Rope
 
+Derivation = Callable[[Any, Geometry, int], int | float]
+"""Function of the method, the model's geometry and the prompt's length in tokens."""
+Rule = str | Mapping[str, str]
+"""Where a default comes from; by the other settings it depends on, where there are several ways."""
+OTHERWISE = "otherwise"
+"""Key of the rule that holds where none of the other settings of a ``Rule`` is set."""
+
+
+def setting(default: Any = None, *, derive: Derivation | None = None, rule: Rule = "") -> Any:
+    """Declare a hyper-parameter of a method, with its default and where that comes from.
+
+    This is the only place that states a default. ``lampe-eval suggest`` and ``list methods`` show
+    the rule.
+
+    Args:
+        default: value; None for one that is derived or left out.
+        derive: computes the default for a model and a prompt; such a hyper-parameter is never None
+            in a resolved method.
+        rule: the default in words, such as "a quarter of the window". Where other settings decide,
+            a mapping from their names, the first that is set counts, and ``OTHERWISE``.
+    """
+    return dataclasses.field(default=default, metadata={"derive": derive, "rule": rule})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of all methods."""
+    """Base of all methods.
+
+    Attributes:
+        name: as users write it; empty for classes that are no methods of their own.
+        calibrated_settings: settings that ``lampe-eval calibrate`` can fit to a model.
+    """
 
     name: ClassVar[str] = ""
     calibrated_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that `lampe-eval calibrate` can fit to a model."""
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """The method with these hyper-parameters.
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the method with these hyper-parameters.
 
         Raises:
-            UnknownName: for a hyper-parameter it does not have.
+            UnknownName: for a hyper-parameter that the method does not have.
             BadSetting: for a value of the wrong type.
         """
         fields = {field.name for field in dataclasses.fields(cls)}
@@ -39,18 +69,28 @@ class Method:
         for key, value in settings.items():
             if key not in hints:
                 raise UnknownName(f"setting of {cls.name}", key, hints)
-            if isinstance(value, bool) is not (hints[key] is bool) or not isinstance(
-                value, hints[key]
-            ):
-                kinds = [
-                    kind.__name__
-                    for kind in get_args(hints[key]) or [hints[key]]
-                    if kind is not NoneType
-                ]
-                raise BadSetting(
-                    f"{cls.name}: {key} must be of type {' or '.join(kinds)}, got {value!r}"
-                )
+            _check_type(cls.name, key, value, hints[key])
         return cls(**settings)
+
+    @classmethod
+    def default_rules(cls) -> dict[str, Rule]:
+        """Return where defaults come from, for every hyper-parameter that has a rule."""
+        rules = {field.name: field.metadata.get("rule") for field in dataclasses.fields(cls)}
+        return {name: rule for name, rule in rules.items() if rule}
+
+    @classmethod
+    def default_rule(cls, name: str, settings: Container[str] = ()) -> str:
+        """Return where the default of a hyper-parameter comes from.
+
+        Args:
+            name: a hyper-parameter with a rule.
+            settings: names of the hyper-parameters that are set.
+        """
+        rule = cls.default_rules()[name]
+        if isinstance(rule, str):
+            return rule
+        applying = [text for other, text in rule.items() if other in settings]
+        return applying[0] if applying else rule[OTHERWISE]
 
     @property
     def has_release_prompts(self) -> bool:
@@ -59,7 +99,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The name as messages give it."""
+        """Name as messages give it."""
         return self.name
 
     @property
@@ -68,7 +108,11 @@ class Method:
         return dataclasses.asdict(self)
 
     def encode(self, geometry: Geometry, length: int) -> Encoding:
-        """The encoding of a prompt of ``length`` tokens."""
+        """Return the encoding of a prompt of ``length`` tokens.
+
+        Raises:
+            BadSetting: for hyper-parameters that do not fit the model or the prompt.
+        """
         method = self.resolved(geometry, length)
         return Encoding(
             method.rope(geometry, length),
@@ -76,44 +120,66 @@ class Method:
             method.attention_factor_of(geometry, length),
         )
 
-    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
-        """The plan under which a generated token attends, where the method's release has one for each.
-
-        Rope and attention_factor stay the prompt's.
+    def resolved(self, geometry: Geometry, length: int) -> Self:
+        """Return the method with every derived hyper-parameter filled in.
 
         Args:
+            geometry: of the model.
+            length: tokens of the prompt.
+        """
+        derived = {
+            field.name: self.value_of(field.name, geometry, length)
+            for field in dataclasses.fields(self)
+            if field.metadata.get("derive")
+        }
+        return dataclasses.replace(self, **derived)
+
+    def value_of(self, name: str, geometry: Geometry, length: int) -> Any:
+        """Return a hyper-parameter as it is set, or else as it is derived.
+
+        Derivations use it for the hyper-parameters that they depend on, in any order.
+        """
+        value = getattr(self, name)
+        (field,) = (field for field in dataclasses.fields(self) if field.name == name)
+        derive = field.metadata.get("derive")
+        return derive(self, geometry, length) if value is None and derive else value
+
+    def rope(self, geometry: Geometry, length: int) -> Rope:
+        """Return the rope for a prompt: the model's own, unless the method changes it."""
+        return geometry.rope(length)
+
+    def plan(self, geometry: Geometry, length: int) -> PositionPlan:
+        """Return the plan for a prompt: true distances, unless the method changes them."""
+        return IDENTITY_PLAN
+
+    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
+        """Return the plan of one generated token, where the method's release has one for each.
+
+        Rope and attention factor stay those of the prompt.
+
+        Args:
+            geometry: of the model.
             length: tokens of the prompt.
             stop: tokens up to the generated one, itself included.
 
         Returns:
-            None where the prompt's plan goes on, as it does for all methods but some releases.
+            None where the plan of the prompt goes on, as it does for all methods but some releases.
         """
         return None
 
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        """The same method with every hyper-parameter filled in."""
-        return self
-
-    def rope(self, geometry: Geometry, length: int) -> Rope:
-        """The model's own rope, unless the method changes it."""
-        return geometry.rope(length)
-
-    def plan(self, geometry: Geometry, length: int) -> PositionPlan:
-        """True distances, unless the method changes them."""
-        return IDENTITY_PLAN
-
     def attention_factor_of(self, geometry: Geometry, length: int) -> AttentionFactor:
-        """No attention_factor, unless the method has one."""
+        """Return the attention factor for a prompt: none, unless the method has one."""
         return AttentionFactor()
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexMethod(Method):
-    """A method that changes relative positions, and so takes a attention_factor.
+    """Method that changes relative positions, and so takes an attention factor.
 
-    Args:
+    Attributes:
         attention_factor: see ``lampe.attention_factor``.
-        attention_factor_rate: growth of its square with ln(length / window) beyond the window, where it is a number.
+        attention_factor_rate: growth of its square with ln(length / window) beyond the window,
+            where it is a number.
     """
 
     calibrated_settings: ClassVar[tuple[str, ...]] = ("attention_factor",)
@@ -121,7 +187,7 @@ class IndexMethod(Method):
     attention_factor_rate: float | int = 0.0
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
-        """The attention_factor that the method's authors run."""
+        """Return the attention factor that the method's authors run for a prompt."""
         return AttentionFactor()
 
     def attention_factor_of(self, geometry: Geometry, length: int) -> AttentionFactor:
@@ -135,39 +201,56 @@ class IndexMethod(Method):
         )
 
 
+def _check_type(method: str, name: str, value: Any, hint: Any) -> None:
+    """Raise BadSetting unless a value is of the type that a hyper-parameter is annotated with."""
+    # To Python a bool is an int, but nobody who writes head_tokens=yes means 1.
+    if isinstance(value, bool) is (hint is bool) and isinstance(value, hint):
+        return
+    kinds = [kind.__name__ for kind in get_args(hint) or [hint] if kind is not NoneType]
+    raise BadSetting(f"{method}: {name} must be of type {' or '.join(kinds)}, got {value!r}")
+
+
 def extension_factor(geometry: Geometry, length: int) -> float:
-    """How many windows long a prompt is; 1 for one that fits."""
+    """Return the length of a prompt in windows of the model, and 1 for a prompt that fits."""
     return max(1.0, length / geometry.window)
 
 
 def smallest_compression(
     geometry: Geometry, length: int, *, exact: int, share: float = 2 / 3
 ) -> int:
-    """Smallest whole compression of distances beyond ``exact`` that keeps a prompt within a share of the window.
+    """Return the smallest whole compression that keeps a prompt within a share of the window.
 
-    The share is the rule of thumb in SelfExtend's README: the largest positions of a window are poorly trained, so stay
-    below one half to two thirds of it. A prompt that fits the window is left alone.
+    The share is the rule of thumb in SelfExtend's README: the largest positions of a window are
+    poorly trained, so stay below one half to two thirds of it. A prompt that fits the window is not
+    compressed.
+
+    Args:
+        geometry: of the model.
+        length: tokens of the prompt.
+        exact: distances below it, in tokens, are not compressed.
+        share: of the window.
+
+    Raises:
+        BadSetting: where the exact distances alone fill that share.
     """
     if length <= geometry.window:
         return 1
-    room = int(share * geometry.window) - exact
-    if room < 1:
+    compressed_positions = int(share * geometry.window) - exact
+    if compressed_positions < 1:
         raise BadSetting(
-            f"{exact} exact positions leave no room below {share:.0%} of a window of {geometry.window}"
+            f"{exact} exact positions leave no room below {share:.0%} "
+            f"of a window of {geometry.window}"
         )
-    return math.ceil((length - exact) / room)
-
-
-T = TypeVar("T", int, float)
-
-
-def value_or(setting: T | None, default: T) -> T:
-    """The setting, or the default where it was left open."""
-    return default if setting is None else setting
+    return math.ceil((length - exact) / compressed_positions)
 
 
 def require_positive(name: str, **values: float) -> None:
-    """Raises BadSetting unless every value is positive and finite."""
+    """Raise BadSetting unless every value is positive and finite.
+
+    Args:
+        name: of the method.
+        values: hyper-parameters by name.
+    """
     for key, value in values.items():
         if not 0 < value < math.inf:
             raise BadSetting(f"{name}: {key}={value} must be positive and finite")

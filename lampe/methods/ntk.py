@@ -1,60 +1,66 @@
-"""NTK-aware scaling: a larger rope base, so that slow pairs interpolate and fast pairs stay (reddit u/bloc97, 2023)."""
+"""NTK-aware scaling: a larger rope base, which slows slow pairs and keeps fast ones.
 
-import dataclasses
+Source: posts of the reddit users bloc97 (2023) and, for the dynamic form, emozilla.
+"""
+
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.method import Method, extension_factor, require_positive, value_or
+from lampe.methods.method import Method, extension_factor, require_positive, setting
 from lampe.rope import PerTokenRope, Rope, ntk_theta
 
 
 @dataclass(frozen=True, kw_only=True)
 class NTK(Method):
-    """Base times ``factor ** (D / (D - 2))``; the factor is prompt length over window by default."""
+    """Rope base times ``factor ** (D / (D - 2))``, for D rotated dimensions.
+
+    Attributes:
+        factor: extension.
+    """
 
     name: ClassVar[str] = "ntk"
-    factor: float | int | None = None
-
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(
-            self, factor=value_or(self.factor, extension_factor(geometry, length))
-        )
+    factor: float | int | None = setting(
+        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        rule="prompt length over window",
+    )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
         require_positive(self.name, factor=self.factor)
         if self.factor == 1:
             return geometry.rope(length)
-        return geometry.retuned(length, ntk_theta(geometry.theta, self.factor, geometry.dim))
+        return geometry.rope_with_base(length, ntk_theta(geometry.theta, self.factor, geometry.dim))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicNTK(Method):
-    """transformers' "dynamic" type: the base grows with the prompt by ``factor * length / window - (factor - 1)``.
+    """Rope of transformers' "dynamic" type, whose base grows with the prompt.
 
-    Factor 1 is the YaRN paper's definition; 2 is what configurations in the field use most.
+    The base grows as NTK's would by ``factor * length / window - (factor - 1)``.
 
-    Args:
+    Attributes:
         factor: see above.
-        cache: "unrotated" freezes the base for the answer, so that old and new keys agree. "rotated" is what
-            transformers does: a generated token comes with the base of the length so far, and earlier keys keep theirs.
+        cache: "unrotated" freezes the base for the answer, so that old and new keys agree.
+            "rotated" is what transformers does: a generated token comes with the base of the length
+            so far, and earlier keys keep theirs.
     """
 
     name: ClassVar[str] = "dynamic-ntk"
-    factor: float | int = 2.0
+    factor: float | int = setting(
+        2.0,
+        rule="2, what most configurations of the field have; 1 is the definition in YaRN's paper",
+    )
     cache: str = "unrotated"
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         require_positive(self.name, factor=self.factor)
         factor = float(self.factor)
-        fits = length <= geometry.window
-        frozen = (
-            geometry.rope(length)
-            if fits
-            else geometry.rope(length, rope_type="dynamic", factor=factor)
-        )
+        if length <= geometry.window:
+            frozen = geometry.rope(length)
+        else:
+            frozen = geometry.rope(length, rope_type="dynamic", factor=factor)
         match self.cache:
             case "unrotated":
                 return frozen

@@ -1,4 +1,4 @@
-"""The model as it is: rotary positions at true distances (RoFormer, arXiv 2104.09864)."""
+"""Rotary positions at true distances, the model as it is (RoFormer, arXiv 2104.09864)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,6 +8,6 @@ from lampe.methods.method import IndexMethod
 
 @dataclass(frozen=True, kw_only=True)
 class Original(IndexMethod):
-    """No extension. A attention_factor alone can be tried on it."""
+    """Method that extends nothing; an attention factor alone can be tried on it."""
 
     name: ClassVar[str] = "original"

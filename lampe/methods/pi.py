@@ -2,27 +2,30 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from lampe.geometry import Geometry
-from lampe.methods.method import Method, extension_factor, require_positive, value_or
+from lampe.methods.method import Method, extension_factor, require_positive, setting
 from lampe.rope import Rope
 
 
 @dataclass(frozen=True, kw_only=True)
 class PI(Method):
-    """Positions over ``factor`` (prompt length over window by default), on top of the model's own frequencies."""
+    """Positions divided by ``factor``, on top of the model's own frequencies.
+
+    Attributes:
+        factor: extension.
+    """
 
     name: ClassVar[str] = "pi"
-    factor: float | int | None = None
-
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(
-            self, factor=value_or(self.factor, extension_factor(geometry, length))
-        )
+    factor: float | int | None = setting(
+        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        rule="prompt length over window, as the paper scales",
+    )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
         require_positive(self.name, factor=self.factor)
-        own = geometry.rope(length)
-        return dataclasses.replace(own, inv_freq=tuple(freq / self.factor for freq in own.inv_freq))
+        rope = geometry.rope(length)
+        inv_freq = tuple(frequency / self.factor for frequency in rope.inv_freq)
+        return dataclasses.replace(rope, inv_freq=inv_freq)

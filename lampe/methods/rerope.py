@@ -1,37 +1,40 @@
-"""ReRoPE and Leaky ReRoPE: exact positions up to a window, then constant or slowly growing ones (bojone/rerope).
+"""ReRoPE and Leaky ReRoPE: exact positions up to a window, then constant or slowly growing ones.
 
     ReRoPE        rel = min(d, w)
     Leaky ReRoPE  rel = d for d < w, else w + (d - w) / k
 
-The log-n scale of queries is part of both as released.
+The log-n scale of queries is part of both as released (bojone/rerope).
 """
 
 import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 from lampe.attention_factor import AttentionFactor
 from lampe.geometry import Geometry
-from lampe.methods.method import IndexMethod, require_positive, smallest_compression, value_or
+from lampe.methods.method import IndexMethod, require_positive, setting, smallest_compression
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, constant
+
+
+def quarter_of_the_window(method: Any, geometry: Geometry, length: int) -> int:
+    """Return a quarter of the window, in tokens."""
+    return geometry.window // 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReRoPE(IndexMethod):
-    """All keys at ``window_size`` tokens or more share one position.
+    """Exact positions up to a window, and one position for all keys beyond it.
 
-    Args:
-        window_size: ``w`` in tokens; a quarter of the window by default, as in the authors' table of losses.
+    Attributes:
+        window_size: ``w`` in tokens.
     """
 
     name: ClassVar[str] = "rerope"
-    window_size: int | None = None
-
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(
-            self, window_size=value_or(self.window_size, geometry.window // 4)
-        )
+    window_size: int | None = setting(
+        derive=quarter_of_the_window,
+        rule="a quarter of the window, as in the authors' table of losses",
+    )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         near = self.window_size
@@ -46,26 +49,21 @@ class ReRoPE(IndexMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class LeakyReRoPE(IndexMethod):
-    """Distances beyond ``window_size`` grow ``factor`` times slower.
+    """Exact positions up to a window; beyond it they grow ``factor`` times slower.
 
-    Args:
-        window_size: ``w`` in tokens; a quarter of the window by default.
-        factor: ``k``; by default the smallest whole one that keeps the prompt within two thirds of the window.
+    Attributes:
+        window_size: ``w`` in tokens.
+        factor: ``k``, whole.
     """
 
     name: ClassVar[str] = "leaky-rerope"
-    window_size: int | None = None
-    factor: int | None = None
-
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        near = value_or(self.window_size, geometry.window // 4)
-        require_positive(self.name, window_size=near)
-        factor = (
-            smallest_compression(geometry, length, exact=near)
-            if self.factor is None
-            else self.factor
-        )
-        return dataclasses.replace(self, window_size=near, factor=factor)
+    window_size: int | None = setting(
+        derive=quarter_of_the_window, rule="a quarter of the window, as for rerope"
+    )
+    factor: int | None = setting(
+        derive=lambda method, geometry, length: method._smallest_factor(geometry, length),
+        rule="smallest whole one that keeps the prompt within two thirds of the window",
+    )
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         near, factor = self.window_size, self.factor
@@ -73,11 +71,16 @@ class LeakyReRoPE(IndexMethod):
         require_positive(self.name, window_size=near, factor=factor)
         if factor == 1:
             return IDENTITY_PLAN
-        slow = PositionMap(scale=Fraction(1, factor))
-        far = dataclasses.replace(slow, offset=Fraction(near * (factor - 1), factor))
+        key = PositionMap(scale=Fraction(1, factor))
+        query = dataclasses.replace(key, offset=Fraction(near * (factor - 1), factor))
         return PositionPlan(
-            (Region(0, near, name="near"), Region(near, None, query=far, key=slow, name="far"))
+            (Region(0, near, name="near"), Region(near, None, query=query, key=key, name="far"))
         )
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
         return AttentionFactor(logn_base=geometry.window)
+
+    def _smallest_factor(self, geometry: Geometry, length: int) -> int:
+        near = self.value_of("window_size", geometry, length)
+        require_positive(self.name, window_size=near)
+        return smallest_compression(geometry, length, exact=near)

@@ -9,11 +9,11 @@ With G the group size and W the neighbour window:
 import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.method import IndexMethod, require_positive, smallest_compression, value_or
+from lampe.methods.method import IndexMethod, require_positive, setting, smallest_compression
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
 
@@ -21,52 +21,45 @@ from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 class SelfExtend(IndexMethod):
     """Two regions: neighbours and groups.
 
-    Args:
-        group_size: tokens that share a position; by default the smallest that keeps the prompt within two thirds of the
-            window, and 1 for a prompt that fits the window.
-        window_size: neighbours with exact positions, in tokens; a quarter of the window by default.
-        shift: "integer" as above, or "fractional" (``window_size / group_size`` unrounded), which the authors' code
+    Attributes:
+        window_size: ``W``, neighbours with exact positions, in tokens.
+        group_size: ``G``, tokens that share a position; 1 leaves the model as it is.
+        shift: "integer" as above, or "fractional" (``W / G`` unrounded), which the authors' code
             runs in prefill.
     """
 
     name: ClassVar[str] = "selfextend"
-    group_size: int | None = None
-    window_size: int | None = None
+    window_size: int | None = setting(
+        derive=lambda method, geometry, length: geometry.window // 4,
+        rule="a quarter of the window; the authors run 1024 of 4096",
+    )
+    group_size: int | None = setting(
+        derive=lambda method, geometry, length: method._smallest_group(geometry, length),
+        rule=(
+            "smallest that keeps the prompt within two thirds of the window, "
+            "the rule of thumb in SelfExtend's README"
+        ),
+    )
     shift: str = "integer"
 
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        near = value_or(self.window_size, geometry.window // 4)
-        require_positive(self.name, window_size=near)
-        group = (
-            smallest_compression(geometry, length, exact=near)
-            if self.group_size is None
-            else self.group_size
-        )
-        return dataclasses.replace(self, window_size=near, group_size=group)
-
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
-        near, group = self.window_size, self.group_size
-        assert near is not None and group is not None
-        require_positive(self.name, group_size=group, window_size=near)
+        window, group = self.window_size, self.group_size
+        assert window is not None and group is not None
+        require_positive(self.name, group_size=group, window_size=window)
         if group == 1:
             return IDENTITY_PLAN
-        groups = PositionMap(scale=Fraction(1, group), floor=True)
-        steps: dict[str, int | Fraction] = {
-            "integer": near // group,
-            "fractional": Fraction(near, group),
+        grouped_windows: dict[str, int | Fraction] = {
+            "integer": window // group,
+            "fractional": Fraction(window, group),
         }
-        if self.shift not in steps:
-            raise UnknownName("shift of selfextend", self.shift, steps)
-        shift = near - steps[self.shift]
-        return PositionPlan(
-            (
-                Region(0, near, name="neighbours"),
-                Region(
-                    near,
-                    None,
-                    query=dataclasses.replace(groups, offset=shift),
-                    key=groups,
-                    name="groups",
-                ),
-            )
-        )
+        if self.shift not in grouped_windows:
+            raise UnknownName("shift of selfextend", self.shift, grouped_windows)
+        key = PositionMap(scale=Fraction(1, group), floor=True)
+        query = dataclasses.replace(key, offset=window - grouped_windows[self.shift])
+        groups = Region(window, None, query=query, key=key, name="groups")
+        return PositionPlan((Region(0, window, name="neighbours"), groups))
+
+    def _smallest_group(self, geometry: Geometry, length: int) -> int:
+        window = self.value_of("window_size", geometry, length)
+        require_positive(self.name, window_size=window)
+        return smallest_compression(geometry, length, exact=window)

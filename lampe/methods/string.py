@@ -1,4 +1,4 @@
-"""STRING: far positions shifted down over well-trained ones, for lengths within the window (arXiv 2410.18745).
+"""STRING: far positions shifted down over well-trained ones, within the window (arXiv 2410.18745).
 
 With S the shift and W the local window:
 
@@ -13,32 +13,43 @@ from typing import ClassVar, Self
 from lampe.attention_factor import STRING_FACTOR, AttentionFactor
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.method import IndexMethod, require_positive, value_or
+from lampe.methods.method import IndexMethod, require_positive, setting
 from lampe.positions import PositionMap, PositionPlan, Region
 
 
 @dataclass(frozen=True, kw_only=True)
 class String(IndexMethod):
-    """Not an extrapolation method: the largest position is about two thirds of the prompt, however long that is.
+    """Two regions: near tokens, and all others shifted towards them.
 
-    Args:
-        shift: ``S`` in tokens; 0.33 of the prompt by default.
-        local: ``W`` in tokens; 128 by default, or an eighth of a window below 1024.
-        variant: "exact" has every pair once; under "reference" the prompt's pairs at distance S count twice, at S and
-            at W, as released.
+    STRING does not extrapolate: the largest position is about two thirds of the prompt, however
+    long that is.
+
+    Attributes:
+        shift: ``S`` in tokens.
+        local: ``W`` in tokens.
+        variant: "exact" has every pair once. Under "reference" the prompt's pairs at distance S
+            count twice, at S and at W, as released.
     """
 
     name: ClassVar[str] = "string"
-    shift: int | None = None
-    local: int | None = None
+    shift: int | None = setting(
+        derive=lambda method, geometry, length: max(1, length * 33 // 100),
+        rule="0.33 of the prompt, as in the paper",
+    )
+    local: int | None = setting(
+        derive=lambda method, geometry, length: min(128, geometry.window // 8),
+        rule="128 tokens, as in the paper, but at most an eighth of the window",
+    )
     variant: str = "exact"
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
-        shift = value_or(self.shift, max(1, length * 33 // 100))
-        local = value_or(self.local, min(128, geometry.window // 8))
-        return dataclasses.replace(
-            self, shift=shift, local=min(local, shift) if self.shift is None else local
-        )
+        method = super().resolved(geometry, length)
+        assert method.shift is not None and method.local is not None
+        if self.shift is None and method.local > method.shift:
+            # The derived shift of a short prompt may be below W; only a shift that somebody set is
+            # refused for that.
+            return dataclasses.replace(method, local=method.shift)
+        return method
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.shift is not None and self.local is not None
@@ -47,28 +58,37 @@ class String(IndexMethod):
             raise BadSetting(
                 f"string: local={self.local} must lie between 0 and shift={self.shift}"
             )
-        twice = self._twice(length)
-        moved = PositionMap(offset=self.local - self.shift)
-        near, shifted = (
-            Region(0, self.shift + twice, name="near"),
-            Region(self.shift, None, query=moved, name="shifted"),
-        )
-        return PositionPlan((near, shifted), overlapping=twice)
+        counts_twice = self._counts_pairs_twice(length)
+        # The release's near window includes distance S, which the shifted window begins with.
+        near = Region(0, self.shift + int(counts_twice), name="near")
+        query = PositionMap(offset=self.local - self.shift)
+        shifted = Region(self.shift, None, query=query, name="shifted")
+        return PositionPlan((near, shifted), overlapping=counts_twice)
 
     def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
-        """As released, an answer has every pair once; it needs more tokens than the shift."""
+        """Return the plan of a generated token; as released, it has every pair once.
+
+        Raises:
+            BadSetting: for an answer that begins before ``shift`` tokens, where the release breaks.
+        """
         method = self.resolved(geometry, length)
-        if not method._twice(length):
+        if not method._counts_pairs_twice(length):
             return None
         assert method.shift is not None
         if stop <= method.shift:
             raise BadSetting(
-                f"string: the release cannot answer before shift={method.shift} tokens, here are {stop}"
+                f"string: the release cannot answer before shift={method.shift} tokens, "
+                f"here are {stop}"
             )
         return dataclasses.replace(method, variant="exact").plan(geometry, length)
 
-    def _twice(self, length: int) -> bool:
-        """Whether pairs count twice; refuses prompts on which the release breaks, or attends to nothing."""
+    def _counts_pairs_twice(self, length: int) -> bool:
+        """Return whether pairs at distance S count twice in a prompt.
+
+        Raises:
+            BadSetting: for prompts on which the release breaks, or attends to nothing.
+            UnknownName: for a variant that does not exist.
+        """
         assert self.shift is not None and self.local is not None
         match self.variant:
             case "exact":

@@ -1,41 +1,40 @@
-"""YaRN: interpolation of slow pairs, extrapolation of fast ones, a ramp between, and a attention_factor (arXiv 2309.00071).
+"""YaRN: slow pairs interpolated, fast ones kept, a ramp between, an attention factor.
 
-The ramp is linear in the pair index, as in the authors' code and in transformers; the paper's text has it linear in the
-number of turns, which gives other frequencies.
+Source: arXiv 2309.00071. The ramp is linear in the pair index, as in the authors' code and in
+transformers; the paper's text has it linear in the number of turns, which gives other frequencies.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from lampe.geometry import Geometry
-from lampe.methods.method import Method, extension_factor, require_positive, value_or
+from lampe.methods.method import Method, extension_factor, require_positive, setting
 from lampe.rope import Rope
 
 
 @dataclass(frozen=True, kw_only=True)
 class YaRN(Method):
-    """transformers' "yarn" type on the model's base; a scaling that the model already has is replaced, as it is there.
+    """Rope of transformers' "yarn" type on the model's base.
 
-    Args:
-        factor: extension; prompt length over window by default.
+    A scaling that the model already has is replaced, as in transformers.
+
+    Attributes:
+        factor: extension.
         beta_fast: turns within the window above which a pair is left alone.
-        beta_slow: turns below which a pair is interpolated whole.
-        attention_factor: on cos and sin; ``0.1 ln(factor) + 1`` by default.
+        beta_slow: turns below which a pair is interpolated fully.
+        attention_factor: on cos and sin; ``0.1 ln(factor) + 1`` where it is None.
         truncate: whether the ramp's ends are rounded to whole pairs.
     """
 
     name: ClassVar[str] = "yarn"
-    factor: float | int | None = None
-    beta_fast: float | int = 32.0
-    beta_slow: float | int = 1.0
+    factor: float | int | None = setting(
+        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        rule="prompt length over window",
+    )
+    beta_fast: float | int = setting(32.0, rule="32 turns, the paper's for Llama")
+    beta_slow: float | int = setting(1.0, rule="1 turn, the paper's for Llama")
     attention_factor: float | int | None = None
     truncate: bool = True
-
-    def resolved(self, geometry: Geometry, length: int) -> Self:
-        return dataclasses.replace(
-            self, factor=value_or(self.factor, extension_factor(geometry, length))
-        )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None

@@ -13,7 +13,7 @@ import lampe
 from lampe.attention import BACKENDS
 from lampe.errors import BadSetting
 from lampe.methods import method_of
-from lampe.methods.lampe_release import Float32Floor, Release
+from lampe.methods.lampe_release import RELEASE_VARIANTS, Float32Floor, Release
 from tests.lampe.tiny import llama, random_ids
 
 SMALL = {"head_tokens": 4, "tail_tokens": 3, "mapping_length": 12}
@@ -176,7 +176,14 @@ def test_floors_are_those_of_float32() -> None:
     for length, last in ((48, 40), (200, 48)):
         index = torch.tensor(length - 1)
         assert int(Float32Floor(last=last, span=length - 1)(index)) == last - 1
-        assert int(Release(length, 4, 3, last, exact=True).ids(length)(index)) == last
+        assert (
+            int(
+                Release(length, 4, 3, last, variant=RELEASE_VARIANTS["reference-fixed"]).ids(
+                    length
+                )(index)
+            )
+            == last
+        )
 
 
 def test_short_prompts_keep_true_distances() -> None:
