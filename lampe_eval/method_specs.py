@@ -1,22 +1,83 @@
-"""Methods as a user writes them: ``lampe``, ``lampe:mapping_length=128,attention_factor=logn``, ``lampe+yarn``."""
+"""Methods as users write them: ``lampe``, ``lampe:mapping_length=128``, ``lampe+yarn``."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from lampe_eval.cards import MethodCard, shipped_card
-from lampe_eval.errors import UserError
+from lampe_eval.cards import MethodCard, read_card, shipped_card, shipped_names
+from lampe_eval.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     import lampe
 
+ENTRY_POINTS = "lampe.methods"
+"""Group of the entry points by which other packages add methods, as in ``lampe.methods``.
+
+It is repeated here because names are looked up without importing ``lampe``, which imports torch.
+"""
+
+_outside_cards: dict[str, MethodCard] = {}
+"""Cards of methods from outside of the package, by name."""
+
+
+def register_method_card(method: "type[lampe.Method]") -> None:
+    """Add the card of a method from outside: ``<name>.yaml`` beside its file, or its docstring.
+
+    Raises:
+        UserError: for a card that does not fit.
+    """
+    path = Path(inspect.getfile(method)).with_name(f"{method.name}.yaml")
+    card = MethodCard(method=method.name, about=_first_line(method))
+    if path.is_file():
+        card = read_card(path, MethodCard)
+        if card.method != method.name:
+            raise UserError(
+                f"{path}: the card is for the method {card.method!r}; write method: {method.name}"
+            )
+    _outside_cards[method.name] = card
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods: shipped, from plug-ins, and from entry points."""
+    outside = {*_outside_cards, *entry_points(group=ENTRY_POINTS).names}
+    return sorted({*shipped_names("methods"), *outside})
+
+
+def method_card(name: str) -> MethodCard:
+    """Return the card of a method by name.
+
+    Raises:
+        UserError: for a method that does not exist, or that cannot be loaded.
+    """
+    if name in shipped_names("methods"):
+        return shipped_card("methods", name, MethodCard)
+    if name not in _outside_cards:
+        if name not in entry_points(group=ENTRY_POINTS).names:
+            raise unknown_name("method", name, method_names(), "lampe-eval list methods")
+        import lampe.methods
+
+        try:
+            register_method_card(lampe.methods.method_class(name))
+        except lampe.LampeError as error:
+            raise UserError(str(error)) from None
+    return _outside_cards[name]
+
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A row of a table: the label as it was written, the card's name and the settings given with it."""
+    """Method as a row of a table.
+
+    Attributes:
+        label: the method as the user wrote it.
+        name: of the card, or two names joined by ``+`` for a composed method.
+        settings: hyper-parameters that the user gave.
+    """
 
     label: str
     name: str
@@ -24,68 +85,79 @@ class MethodSpec:
 
     @property
     def card(self) -> MethodCard:
-        """Its card, of a composed method that of its positions.
+        """Card of the method; for a composed one, the card of its positions.
 
         Raises:
             UserError: for a method that does not exist.
         """
-        return shipped_card("methods", self.name.partition("+")[0], MethodCard)
+        return method_card(self.name.partition("+")[0])
 
     def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> "lampe.Method":
-        """The method; settings come from its card, then the model's ``defaults`` for it, then the user.
+        """Return the method with the settings of its card, then the model's, then the user's.
+
+        Args:
+            defaults: settings on the model's card, by method name.
 
         Raises:
             UserError: for a method, setting or value that does not exist.
         """
-        import lampe  # brings torch along, which names are looked up without
+        import lampe  # here, because it imports torch, and names are looked up without it
 
-        card, (name, _, rope) = self.card, self.name.partition("+")
+        card = self.card
+        name, _, frequencies = self.name.partition("+")
         settings = {**card.settings, **defaults.get(name, {}), **self.settings}
+        full_name = f"{card.method}+{frequencies}" if frequencies else card.method
         try:
-            return lampe.method_of(f"{card.method}+{rope}" if rope else card.method, **settings)
+            return lampe.method_of(full_name, **settings)
         except lampe.LampeError as error:
             raise UserError(
                 f"method {self.label!r}: {error}; see: lampe-eval list methods"
             ) from None
 
     def with_settings(self, **settings: Any) -> "MethodSpec":
-        """The same row with further settings, as a user would write it."""
+        """Return the same row with further settings, labelled as a user would write it."""
         written = ",".join(f"{key}={_written(value)}" for key, value in settings.items())
         label = f"{self.label}{',' if ':' in self.label else ':'}{written}"
         return MethodSpec(label, self.name, {**self.settings, **settings})
 
 
 def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
-    """Methods from options that may each name several, comma-separated.
+    """Return the methods of options that may each name several, separated by commas.
 
-    A part that has ``=`` and no ``:`` continues the settings of the method before it.
+    A part that has ``=`` and no ``:`` is a further setting of the method before it.
 
     Raises:
-        UserError: for a setting without a method or a value.
+        UserError: for a setting without a method or a value, or a method given twice.
     """
+    parts: list[str] = []
+    for text in texts:
+        parts += [part.strip() for part in text.split(",")]
     specs: list[MethodSpec] = []
-    for part in (part.strip() for text in texts for part in text.split(",")):
+    for part in filter(None, parts):
         name, colon, setting = part.partition(":")
-        if not colon and "=" in part:
-            if not specs:
-                raise UserError(
-                    f"--method: setting {part!r} comes before any method; write NAME:{part}"
-                )
-            before = specs.pop()
-            specs.append(
-                MethodSpec(
-                    f"{before.label},{part}", before.name, {**before.settings, **_setting(part)}
-                )
-            )
-        elif part:
+        if colon or "=" not in part:
             specs.append(MethodSpec(part, name, _setting(setting) if colon else {}))
-    twice = {spec.label for spec in specs if sum(other.label == spec.label for other in specs) > 1}
-    if twice:
-        raise UserError(f"--method: {', '.join(sorted(twice))} given twice")
+            continue
+        if not specs:
+            raise UserError(
+                f"--method: setting {part!r} comes before any method; write NAME:{part}"
+            )
+        before = specs.pop()
+        settings = {**before.settings, **_setting(part)}
+        specs.append(MethodSpec(f"{before.label},{part}", before.name, settings))
+    labels = [spec.label for spec in specs]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise UserError(f"--method: {', '.join(repeated)} given twice")
     return specs
 
 
+def _first_line(method: "type[lampe.Method]") -> str:
+    return (inspect.getdoc(method) or "").partition("\n")[0]
+
+
 def _setting(text: str) -> dict[str, Any]:
+    """Return the name and value of ``name=value``, the value read as YAML."""
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         raise UserError(f"--method: {text!r} is not of the form setting=value")
@@ -96,5 +168,5 @@ def _setting(text: str) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    """A value as YAML reads it back: a float without an exponent, which YAML may take for text."""
+    """Write a value as YAML reads it back: YAML may take a float with an exponent for text."""
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)

@@ -22,7 +22,7 @@ class YaRN(Method):
         factor: extension.
         beta_fast: turns within the window above which a pair is left alone.
         beta_slow: turns below which a pair is interpolated fully.
-        attention_factor: on cos and sin; ``0.1 ln(factor) + 1`` where it is None.
+        attention_factor: on cos and sin, computed by transformers where it is None.
         truncate: whether the ramp's ends are rounded to whole pairs.
     """
 
@@ -33,7 +33,7 @@ class YaRN(Method):
     )
     beta_fast: float | int = setting(32.0, rule="32 turns, the paper's for Llama")
     beta_slow: float | int = setting(1.0, rule="1 turn, the paper's for Llama")
-    attention_factor: float | int | None = None
+    attention_factor: float | int | None = setting(rule="0.1 ln(factor) + 1")
     truncate: bool = True
 
     def rope(self, geometry: Geometry, length: int) -> Rope:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.cards import TaskCard
+from lampe_eval.cards import TaskCard, shipped_folder
 from lampe_eval.prompts.protocol import Protocol, parse_protocol
 from lampe_eval.scoring.estimates import Estimate
 
@@ -131,8 +131,9 @@ class Bench(ABC):
     """A benchmark.
 
     Attributes:
-        name: as users call it; the folder of its tasks.
-        family: the folder of its protocols, by default the same.
+        name: as users call it; the folder of its tasks has the same name.
+        family: shipped bench whose protocols it has; by default it has its own.
+        outside_folder: folder of its YAML files where it comes from outside of the package.
         card: what its tasks say.
         source_option: the option that names the user's own text, if there is one.
         higher_is_better: whether more is better.
@@ -140,9 +141,20 @@ class Bench(ABC):
 
     name: ClassVar[str]
     family: ClassVar[str] = ""
+    outside_folder: ClassVar[Path | None] = None
     card: ClassVar[type[TaskCard]] = TaskCard
     source_option: ClassVar[str | None] = None
     higher_is_better: ClassVar[bool] = True
+
+    @property
+    def folder(self) -> Path:
+        """Folder with its ``tasks.yaml``."""
+        return self.outside_folder or shipped_folder("tasks") / self.name
+
+    @property
+    def protocols_folder(self) -> Path:
+        """Folder with its ``protocols.yaml``."""
+        return shipped_folder("tasks") / self.family if self.family else self.folder
 
     def protocol(self, text: str) -> Protocol:
         """A protocol of this bench as a user writes it.
@@ -150,7 +162,7 @@ class Bench(ABC):
         Raises:
             UserError: as ``lampe_eval.prompts.protocol.parse``.
         """
-        return parse_protocol(self.family or self.name, text)
+        return parse_protocol(self.family or self.name, text, self.protocols_folder)
 
     @abstractmethod
     def samples(self, task: Task, draw: SampleRequest) -> Iterator[Sample]:

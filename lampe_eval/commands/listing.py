@@ -1,12 +1,17 @@
 """``lampe-eval list``."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from lampe_eval.cards import MethodCard, ModelCard, shipped_card, shipped_names
+from lampe_eval.cards import ModelCard, shipped_card, shipped_names
+from lampe_eval.method_specs import method_card, method_names
 from lampe_eval.report import tables
+
+if TYPE_CHECKING:
+    import lampe
 
 
 def models() -> None:
@@ -19,17 +24,16 @@ def models() -> None:
 
 
 def methods() -> None:
-    """Methods with their settings, as a method of the library has them."""
-    from lampe import METHODS
+    """Print every method with its settings; those left open with the rule of their default."""
+    from lampe.methods import method_class
 
     rows = []
-    for name in shipped_names("methods"):
-        card = shipped_card("methods", name, MethodCard)
-        defaults = {**METHODS[card.method].from_settings({}).settings, **card.settings}
-        settings = "\n".join(
-            f"{key}={'auto' if value is None else value}" for key, value in defaults.items()
-        )
-        rows.append((name, settings, card.about, card.paper))
+    for name in method_names():
+        card = method_card(name)
+        kind = method_class(card.method)
+        defaults = {**kind.from_settings({}).settings, **card.settings}
+        settings = [_described_setting(kind, key, value) for key, value in defaults.items()]
+        rows.append((name, "\n".join(settings), card.about, card.paper))
     _print(("method", "settings", "about", "source"), rows)
 
 
@@ -70,7 +74,7 @@ def all_protocols() -> None:
     found = [
         (name, *item)
         for name, bench in BENCHES.items()
-        for item in bench_protocols(bench.family or name).items()
+        for item in bench_protocols(bench.protocols_folder).items()
     ]
     _print(
         ("bench", "protocol", "about"),
@@ -91,6 +95,14 @@ def all_published() -> None:
         suites = [f"suites: {', '.join(table.suites)}"] if table.suites else []
         for line in (numbers, f"source: {table_source(table)}", *suites):
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _described_setting(kind: "type[lampe.Method]", key: str, value: Any) -> str:
+    """Return ``key=value``, or for a derived default ``key=auto`` with its rule."""
+    if value is not None:
+        return f"{key}={value}"
+    rule = kind.default_rule(key) if key in kind.default_rules() else ""
+    return f"{key}=auto ({rule})" if rule else f"{key} not set"
 
 
 def _about(bench: object) -> str:

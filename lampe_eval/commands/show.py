@@ -32,7 +32,10 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     )
     console.print(_regions(encoding.plan))
     console.print(_verdict(encoding, tokens, geometry), highlight=False)
-    slowed = round(window * geometry.rope(tokens).inv_freq[-1] / encoding.rope.inv_freq[-1])
+    scale = encoding.position_scale(geometry.rope(tokens))
+    # In positions of the plan, the window is longer where the rope is slower; without end where no
+    # pair rotates.
+    slowed = round(window / scale) if scale else max(window, tokens)
     console.print(plan_picture.terminal(encoding.plan, tokens, slowed))
     if png:
         plan_picture.save(

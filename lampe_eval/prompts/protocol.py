@@ -5,11 +5,12 @@ and ``fair`` gives every method the same prompt, cut as token ids. Scores of dif
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field
 
-from lampe_eval.cards import Card, read_card, shipped_folder
+from lampe_eval.cards import Card, read_card
 from lampe_eval.errors import UserError, unknown_name
 
 KIBI: Final = 1024
@@ -72,19 +73,19 @@ class Protocols(Card):
     protocols: dict[str, Protocol] = Field(min_length=1)
 
 
-def bench_protocols(bench: str) -> dict[str, Protocol]:
+def bench_protocols(folder: Path) -> dict[str, Protocol]:
     """The protocols of a bench."""
-    return read_card(shipped_folder("tasks") / bench / "protocols.yaml", Protocols).protocols
+    return read_card(folder / "protocols.yaml", Protocols).protocols
 
 
-def parse_protocol(bench: str, text: str) -> Protocol:
+def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
     """A protocol of a bench from ``fair`` or, with changes, ``fair:truncation=left,chat=none``.
 
     Raises:
         UserError: for a name, a field or a value that does not exist.
     """
     name, _, changes = text.partition(":")
-    known = bench_protocols(bench)
+    known = bench_protocols(folder)
     if name not in known:
         raise unknown_name(
             f"protocol of {bench}",

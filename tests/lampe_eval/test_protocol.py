@@ -18,7 +18,7 @@ from tests.letters import LLAMA3, Letters
 PROTOCOLS = [
     (bench, name, protocol)
     for bench, instance in BENCHES.items()
-    for name, protocol in bench_protocols(instance.family or bench).items()
+    for name, protocol in bench_protocols(instance.protocols_folder).items()
 ]
 CHANGES = [
     (bench, name, field, value)

@@ -1,0 +1,164 @@
+"""Plug-ins: methods and benchmarks in a Python file of the user's own, ``--plugin FILE.py``.
+
+Every subclass of ``lampe.Method`` and of ``lampe_eval.benches.bench.Bench`` that the file defines
+and that has a ``name`` is registered under that name. YAML files lie beside the file and are named
+after what they describe::
+
+    my_plugin.py
+    <method>.yaml             card of a method (may be missing): method, about, paper, settings
+    <bench>/tasks.yaml        tasks of a bench
+    <bench>/protocols.yaml    protocols of a bench; not needed where its ``family`` is one of ours
+
+Packages that add methods or benches by entry points (``lampe.methods``, ``lampe_eval.benches``) lay
+out their files in the same way.
+
+Scores depend on this code, so a run's configuration stores the sha256 of these files together: a
+changed plug-in is another configuration. A plug-in is one Python file; what else a bench reads it
+names in ``Bench.user_files``, which the configuration covers too.
+"""
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lampe_eval.errors import UserError, warn
+from lampe_eval.file_io import sha256_of_files
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Plug-in that is loaded.
+
+    Attributes:
+        path: of the Python file, resolved.
+        module: what the file defines.
+        sha256: of the file and its YAML files, in hexadecimal.
+    """
+
+    path: Path
+    module: ModuleType
+    sha256: str
+
+
+_loaded: dict[str, Plugin] = {}
+"""Plug-ins of this process by file name."""
+
+
+def load_plugins(paths: Iterable[Path]) -> dict[str, str]:
+    """Load plug-ins, each once in a process, and register what they define.
+
+    Args:
+        paths: Python files.
+
+    Returns:
+        What a run's configuration stores: ``sha256:...`` by file name.
+
+    Raises:
+        UserError: for a file that is missing, fails, defines nothing, or uses a name that exists.
+    """
+    plugins = [_load(path) for path in paths]
+    return {plugin.path.name: f"sha256:{plugin.sha256}" for plugin in plugins}
+
+
+def loaded_modules() -> list[ModuleType]:
+    """Return the modules of all plug-ins, which other processes cannot import by name."""
+    return [plugin.module for plugin in _loaded.values()]
+
+
+def warn_of_changed_plugins(config: Mapping[str, Any], run: Path) -> None:
+    """Warn where a run was made with another version of a plug-in that is loaded now.
+
+    Args:
+        config: configuration of the run.
+        run: folder of the run.
+    """
+    for name, digest in config.get("plugins", {}).items():
+        if name in _loaded and f"sha256:{_loaded[name].sha256}" != digest:
+            warn(f"{run}: made with another version of the plug-in {name}; its scores may differ")
+
+
+def _load(given: Path) -> Plugin:
+    path = given.resolve()
+    if path.name in _loaded:
+        plugin = _loaded[path.name]
+        if plugin.path != path:
+            raise UserError(
+                f"--plugin {given}: a plug-in of this file name is loaded from {plugin.path}; "
+                "rename one of them"
+            )
+        return plugin
+    if path.suffix != ".py" or not path.is_file():
+        problem = "not a Python file (.py)" if path.exists() else "no such file"
+        raise UserError(f"--plugin {given}: {problem}")
+    module = _execute(given, path)
+    yaml_files = _register(given, module)
+    _loaded[path.name] = Plugin(path, module, sha256_of_files([path, *yaml_files]))
+    return _loaded[path.name]
+
+
+def _execute(given: Path, path: Path) -> ModuleType:
+    """Run a plug-in's file as a module; whatever it raises becomes one line with its place."""
+    spec = importlib.util.spec_from_file_location(f"lampe_plugin_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pydantic find the annotations of a class by the name of its module.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        place = f"{given}:{_line_of(error, path)}"
+        raise UserError(
+            f"--plugin {given}: cannot be loaded: {type(error).__name__}: {error} ({place})"
+        ) from error
+    return module
+
+
+def _line_of(error: Exception, path: Path) -> int:
+    """Return the last line of the plug-in's file that an error passed through."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno or 1
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return (lines or [1])[-1] or 1
+
+
+def _register(given: Path, module: ModuleType) -> list[Path]:
+    """Register what a plug-in defines and return its YAML files.
+
+    Raises:
+        UserError: where it defines nothing, or a name that exists already.
+    """
+    import lampe
+    from lampe_eval.benches import register_bench
+    from lampe_eval.benches.bench import Bench
+    from lampe_eval.method_specs import register_method_card
+
+    classes = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+    defined = [kind for kind in classes if kind.__module__ == module.__name__]
+    named = [kind for kind in defined if getattr(kind, "name", "") and not inspect.isabstract(kind)]
+    methods = [kind for kind in named if issubclass(kind, lampe.Method)]
+    benches = [kind for kind in named if issubclass(kind, Bench)]
+    if not methods and not benches:
+        raise UserError(
+            f"--plugin {given}: defines neither a method nor a bench; "
+            "write a subclass of lampe.Method or of lampe_eval.benches.bench.Bench with a name"
+        )
+    folder = given.resolve().parent
+    files = [folder / f"{method.name}.yaml" for method in methods]
+    try:
+        for method in methods:
+            lampe.register_method(method)
+            register_method_card(method)
+        for bench in benches:
+            register_bench(bench)
+            files += sorted((folder / bench.name).glob("*.yaml"))
+    except (UserError, lampe.LampeError) as error:
+        raise UserError(f"--plugin {given}: {error}") from None
+    return [file for file in files if file.is_file()]
