@@ -70,6 +70,12 @@ DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read 
 Models = Annotated[
     Many, Option(help="Card, card file, folder or hub id; several by commas. Default: pocket.")
 ]
+Plugins = Annotated[
+    list[Path] | None,
+    Option(
+        "--plugin", help="Python file that defines further methods or benches; may be repeated."
+    ),
+]
 Limit = Annotated[int | None, Option(help="Samples of a cell.")]
 Seed = Annotated[int | None, Option(help="Seed of everything drawn.")]
 Output = Annotated[Path | None, Option(help="Folder of the results.", file_okay=False)]
@@ -104,6 +110,12 @@ Device = Annotated[
 Attention = Annotated[str | None, Option(help="Attention backend.")]
 
 
+def _load_plugins(paths: list[Path] | None) -> None:
+    from lampe_eval.plugins import load_plugins
+
+    load_plugins(paths or ())
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"lampe-eval {version('lampe-eval')}")
@@ -136,6 +148,7 @@ def run(
     config: Annotated[
         str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")
     ] = None,
+    plugin: Plugins = None,
     haystack: Haystack = None,
     text: Text = None,
     protocol: ProtocolName = None,
@@ -205,6 +218,7 @@ def calibrate(
     limit: Limit = None,
     seed: Seed = None,
     output: Output = None,
+    plugin: Plugins = None,
     haystack: Haystack = None,
     text: Text = None,
     protocol: ProtocolName = None,
@@ -222,7 +236,11 @@ def calibrate(
     from lampe_eval.suite import split_names
 
     look_up_names(
-        split_names(model or ()), method or (), split_names(bench or ()), protocol or "fair"
+        split_names(model or ()),
+        method or (),
+        split_names(bench or ()),
+        protocol or "fair",
+        plugin or (),
     )
     from lampe_eval.commands.calibrate import calibrate_model
 
@@ -237,11 +255,12 @@ def suggest(
         int, Option(help="Tokens of the answer, whose positions go on from the prompt's.", min=0)
     ] = 0,
     window: Window = None,
+    plugin: Plugins = None,
 ) -> None:
     """Settings of every method for a model and a length, each with the rule that it comes from."""
     from lampe_eval.commands.validate import look_up_names
 
-    look_up_names([model])
+    look_up_names([model], plugins=plugin or ())
     from lampe_eval.commands.suggest import suggest as suggest_settings
 
     suggest_settings(model, length, answer, window)
@@ -273,6 +292,7 @@ def speed(
     dtype: Dtype = None,
     device: Device = None,
     output: Output = None,
+    plugin: Plugins = None,
 ) -> None:
     """Measure time and memory of methods beside plain attention, into results/speed/NAME by default."""
     options = dict(locals())
@@ -301,8 +321,10 @@ def score(
             help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Score predictions again: those of a run, or files in a benchmark's own format."""
+    _load_plugins(plugin)
     from lampe_eval.commands.score import score as score_again
 
     score_again(run, preds, bench)
@@ -318,8 +340,10 @@ def report(
             file_okay=False,
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Tables and pictures of runs, for the terminal, spreadsheets, Markdown and LaTeX."""
+    _load_plugins(plugin)
     from lampe_eval.commands.report import report as report_on
 
     report_on(runs, output)
@@ -334,32 +358,36 @@ def list_models() -> None:
 
 
 @listing.command("methods")
-def list_methods() -> None:
+def list_methods(plugin: Plugins = None) -> None:
     """Methods and their settings."""
+    _load_plugins(plugin)
     from lampe_eval.commands.listing import methods
 
     methods()
 
 
 @listing.command("benches")
-def list_benches() -> None:
+def list_benches(plugin: Plugins = None) -> None:
     """Benches."""
+    _load_plugins(plugin)
     from lampe_eval.commands.listing import benches
 
     benches()
 
 
 @listing.command("tasks")
-def list_tasks() -> None:
+def list_tasks(plugin: Plugins = None) -> None:
     """Tasks of every bench."""
+    _load_plugins(plugin)
     from lampe_eval.commands.listing import all_tasks
 
     all_tasks()
 
 
 @listing.command("protocols")
-def list_protocols() -> None:
+def list_protocols(plugin: Plugins = None) -> None:
     """Protocols of every bench."""
+    _load_plugins(plugin)
     from lampe_eval.commands.listing import all_protocols
 
     all_protocols()
@@ -381,11 +409,12 @@ def show_plan(
     ] = 8192,
     length: Length = 32768,
     png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Regions of a method's plan, its largest relative position, and a picture of the matrix."""
     from lampe_eval.commands.validate import look_up_names
 
-    look_up_names(methods=[method])
+    look_up_names(methods=[method], plugins=plugin or ())
     from lampe_eval.commands.show import plan
 
     plan(method, window, length, png)
@@ -429,8 +458,10 @@ def leaderboard_compare(
     against: Annotated[
         str, Option(help="Published table: a name (see: list published) or a YAML file.")
     ] = "",
+    plugin: Plugins = None,
 ) -> None:
     """Put a run beside a published table; the word compare may be left out."""
+    _load_plugins(plugin)
     from lampe_eval.commands.leaderboard import compare
 
     compare(run, against)
@@ -442,8 +473,10 @@ def leaderboard_build(
     output: Annotated[
         Path | None, Option(help="The page. Default: index.html in that folder.")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """One page, without network, of all runs in a folder."""
+    _load_plugins(plugin)
     from lampe_eval.commands.leaderboard import build
 
     build(results, output)

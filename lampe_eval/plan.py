@@ -17,6 +17,7 @@ from lampe_eval.benches.bench import Bench, Sample, SampleRequest, Task
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.models import ModelSource
+from lampe_eval.plugins import load_plugins
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
 from lampe_eval.texts import documents
@@ -119,6 +120,7 @@ class Plan:
     def config(self) -> dict[str, Any]:
         """Everything that a score depends on; the benchmark files have to be here."""
         suite = self.suite
+        plugins = load_plugins(suite.plugin)
         return {
             "models": {source.name: source.described for source in self.sources},
             "methods": {
@@ -151,6 +153,8 @@ class Plan:
             "attention": suite.attention,
             "device": self.device.partition(":")[0],
             "batch": self.batch,
+            # Without plug-ins no key: runs that have none keep their configuration and folder.
+            **({"plugins": plugins} if plugins else {}),
         }
 
     @property
@@ -169,6 +173,7 @@ def prepare(suite: Suite) -> Plan:
     Raises:
         UserError: for the first that does not exist or does not fit.
     """
+    load_plugins(suite.plugin)
     backends = lampe.AUTO, *lampe.BACKENDS
     if suite.attention not in backends:
         raise UserError(

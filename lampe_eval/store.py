@@ -42,6 +42,7 @@ OPTIONS = {
     "attention": "--attention",
     "device": "--device",
     "batch": "--max-batch-tokens",
+    "plugins": "--plugin",
 }
 """What sets a part of the configuration."""
 

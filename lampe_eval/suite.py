@@ -101,6 +101,7 @@ class Suite(Card):
         lengths: prompt and answer together, in tokens; by default what the protocol says, in windows of the model.
         protocol: how samples become prompts, as "fair", "official" or "fair:truncation=left".
         prompts: whose wording, before what the protocol says.
+        plugin: Python files that define further methods and benches.
         limit: samples of a cell; each task has a number of its own by default.
         seed: of everything that is drawn.
         output: folder of the results; named after the configuration by default.
@@ -126,6 +127,7 @@ class Suite(Card):
     lengths: Lengths = ()
     protocol: str = "fair"
     prompts: str | None = None
+    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     output: Path | None = None

@@ -8,6 +8,7 @@ from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import find_model_card, read_card, shipped_card, shipped_folder, shipped_names
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import parse_methods
+from lampe_eval.plugins import load_plugins
 from lampe_eval.speed.speed_config import SpeedConfig
 from lampe_eval.suite import Suite
 
@@ -20,7 +21,7 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> Suite:
     """
     given = {key: value for key, value in options.items() if value is not None}
     suite = Suite.from_options({**(_configured(config) if config else {}), **given})
-    look_up_names(suite.model, suite.method, suite.bench, suite.protocol_label)
+    look_up_names(suite.model, suite.method, suite.bench, suite.protocol_label, suite.plugin)
     return suite
 
 
@@ -31,7 +32,8 @@ def validate_speed(options: Mapping[str, Any]) -> SpeedConfig:
         UserError: as ``suite_of``.
     """
     order = SpeedConfig.from_options(options)
-    look_up_names([] if order.shape else [order.checkpoint], order.method)
+    models = [] if order.shape else [order.checkpoint]
+    look_up_names(models, order.method, plugins=order.plugin)
     return order
 
 
@@ -40,12 +42,14 @@ def look_up_names(
     methods: Iterable[str] = (),
     benches: Iterable[str] = (),
     protocol: str = "fair",
+    plugins: Iterable[Path] = (),
 ) -> None:
-    """Looks up cards, tasks and protocols.
+    """Load plug-ins, then look up cards, tasks and protocols.
 
     Raises:
         UserError: for the first name that does not exist.
     """
+    load_plugins(plugins)
     for spec in parse_methods(methods):
         _ = spec.card
     for task in find_tasks(tuple(benches)):

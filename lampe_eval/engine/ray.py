@@ -22,6 +22,7 @@ from lampe_eval.engine.job import Job, Outcome
 from lampe_eval.engine.worker import Worker
 from lampe_eval.errors import LOG, UserError, describe_error, warn
 from lampe_eval.models import ALL_GPUS, ModelSource
+from lampe_eval.plugins import loaded_modules
 from lampe_eval.suite import Suite
 
 LOSSES = 2
@@ -39,6 +40,8 @@ class Replicas:
     def __init__(self, source: ModelSource, suite: Suite) -> None:
         self._source, self._suite = source, suite
         self._ray: Any = _imported(suite.address)
+        for module in loaded_modules():  # a replica's process cannot import a plug-in by its name
+            self._ray.cloudpickle.register_pickle_by_value(module)
         self._placing: dict[Any, Any] = {}
         """What is awaited of which replica that has no process yet; the last one was asked for at ``_asked``."""
         self._busy: dict[Any, tuple[Any, Job | None]] = {}

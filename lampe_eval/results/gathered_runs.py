@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lampe_eval.errors import UserError
+from lampe_eval.plugins import warn_of_changed_plugins
 from lampe_eval.results.cell_scores import score_details, scores_and_cell_samples
 from lampe_eval.results.method_differences import method_differences
 from lampe_eval.results.paired_tests import CellSamples
@@ -68,6 +69,8 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
     empty = [f"{store.folder}: no sample is stored yet" for store in stores if store not in begun]
     if not begun:
         raise UserError(f"{'; '.join(empty)}; run.log there tells how far it got")
+    for store in begun:
+        warn_of_changed_plugins(store.config, store.folder)
     runs = dict(zip(_names([store.folder for store in begun]), begun, strict=True))
     writing = {
         name: f"{name} is still being written: {who}" for name, who in _writers(runs).items()

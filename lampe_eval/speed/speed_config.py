@@ -28,6 +28,7 @@ class SpeedConfig(Card):
         dtype: of the weights; by default the checkpoint's, of a shape bfloat16 on a GPU and float32 elsewhere.
         device: as torch names it; "auto" takes a GPU where there is one.
         output: folder of the results.
+        plugin: Python files that define further methods.
     """
 
     model: str | None = None
@@ -47,6 +48,7 @@ class SpeedConfig(Card):
     dtype: str | None = None
     device: str = "auto"
     output: Path | None = None
+    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
