@@ -132,7 +132,7 @@ class Bench(ABC):
 
     Attributes:
         name: as users call it; the folder of its tasks has the same name.
-        family: shipped bench whose protocols it has; by default it has its own.
+        protocols_of: shipped bench whose protocols this bench uses; its own if empty.
         outside_folder: folder of its YAML files where it comes from outside of the package.
         card: what its tasks say.
         source_option: the option that names the user's own text, if there is one.
@@ -140,7 +140,7 @@ class Bench(ABC):
     """
 
     name: ClassVar[str]
-    family: ClassVar[str] = ""
+    protocols_of: ClassVar[str] = ""
     outside_folder: ClassVar[Path | None] = None
     card: ClassVar[type[TaskCard]] = TaskCard
     source_option: ClassVar[str | None] = None
@@ -154,7 +154,7 @@ class Bench(ABC):
     @property
     def protocols_folder(self) -> Path:
         """Folder with its ``protocols.yaml``."""
-        return shipped_folder("tasks") / self.family if self.family else self.folder
+        return shipped_folder("tasks") / self.protocols_of if self.protocols_of else self.folder
 
     def protocol(self, text: str) -> Protocol:
         """A protocol of this bench as a user writes it.
@@ -162,7 +162,7 @@ class Bench(ABC):
         Raises:
             UserError: as ``lampe_eval.prompts.protocol.parse``.
         """
-        return parse_protocol(self.family or self.name, text, self.protocols_folder)
+        return parse_protocol(self.protocols_of or self.name, text, self.protocols_folder)
 
     @abstractmethod
     def samples(self, task: Task, draw: SampleRequest) -> Iterator[Sample]:

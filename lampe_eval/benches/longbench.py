@@ -97,7 +97,7 @@ class LongBenchE(LongBench):
     """LongBench with as many short as long texts; the scores of three bands of length beside the mean."""
 
     name: ClassVar[str] = "longbench-e"
-    family: ClassVar[str] = "longbench"
+    protocols_of: ClassVar[str] = "longbench"
     suffix: ClassVar[str] = "_e"
     english: ClassVar[int] = 13
 

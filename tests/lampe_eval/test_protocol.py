@@ -83,7 +83,7 @@ def test_there_are_changes() -> None:
 
 @pytest.mark.parametrize(("bench", "name", "protocol"), PROTOCOLS)
 def test_every_other_change_is_refused(bench: str, name: str, protocol: Any) -> None:
-    family = BENCHES[bench].family or bench
+    family = BENCHES[bench].protocols_of or bench
     for field in set(type(protocol).model_fields) - set(protocol.changes):
         with pytest.raises(
             UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")
