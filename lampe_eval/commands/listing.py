@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
+from lampe_eval.errors import UserError
 from lampe_eval.method_specs import method_card, method_names
 from lampe_eval.report import tables
 
@@ -25,8 +26,13 @@ def models() -> None:
 
 def methods() -> None:
     """Print every method with its settings; those left open with the rule of their default."""
-    from lampe.methods import method_class
+    import lampe
+    from lampe.methods import load_entry_points, method_class
 
+    try:
+        load_entry_points()
+    except lampe.LampeError as error:
+        raise UserError(str(error)) from None
     rows = []
     for name in method_names():
         card = method_card(name)
@@ -39,8 +45,9 @@ def methods() -> None:
 
 def benches() -> None:
     """Benches with what they measure."""
-    from lampe_eval.benches import BENCHES, bench_tasks
+    from lampe_eval.benches import BENCHES, bench_tasks, load_entry_points
 
+    load_entry_points()
     rows = [
         (name, ", ".join(task.name for task in bench_tasks(name)), _about(bench))
         for name, bench in BENCHES.items()
@@ -50,8 +57,9 @@ def benches() -> None:
 
 def all_tasks() -> None:
     """Tasks of every bench."""
-    from lampe_eval.benches import BENCHES, bench_tasks
+    from lampe_eval.benches import BENCHES, bench_tasks, load_entry_points
 
+    load_entry_points()
     found = [task for name in BENCHES for task in bench_tasks(name)]
     rows = [
         (
@@ -68,9 +76,10 @@ def all_tasks() -> None:
 
 def all_protocols() -> None:
     """Protocols of every bench."""
-    from lampe_eval.benches import BENCHES
+    from lampe_eval.benches import BENCHES, load_entry_points
     from lampe_eval.prompts.protocol import bench_protocols
 
+    load_entry_points()
     found = [
         (name, *item)
         for name, bench in BENCHES.items()
