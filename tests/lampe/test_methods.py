@@ -9,13 +9,14 @@ import torch
 
 import lampe
 from lampe.attention_factor import STRING_FACTOR
-from lampe.methods import METHODS, method_of
+from lampe.methods import METHODS, method_of, register_method
+from lampe.methods.method import OTHERWISE
 
 SMALL = lampe.Geometry(window=256, head_dim=64)
 INDEX = [name for name, method in METHODS.items() if issubclass(method, lampe.IndexMethod)]
 
 
-def test_every_method_of_the_field_is_there() -> None:
+def test_registered_methods() -> None:
     assert set(METHODS) == {
         "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama", "rerope", "leaky-rerope",
         "string", "lampe",
@@ -31,9 +32,46 @@ def test_a_method_is_a_frozen_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
-    kept_open = {"attention_factor", "curve", "slope", "intercept", "ceiling"}
+    optional = {"attention_factor", "curve", "slope", "intercept", "ceiling"}
     settings = method_of(name).resolved(SMALL, 1024).settings
-    assert not [key for key, value in settings.items() if value is None and key not in kept_open]
+    assert not [key for key, value in settings.items() if value is None and key not in optional]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_derived_setting_has_a_rule(name: str) -> None:
+    rules = METHODS[name].default_rules()
+    settings = method_of(name).settings
+    assert set(rules) <= set(settings)
+    resolved = method_of(name).resolved(lampe.Geometry(window=4096), 16384).settings
+    derived = {key for key, value in settings.items() if value is None and resolved[key]}
+    assert derived <= set(rules)
+    for key, rule in rules.items():
+        assert METHODS[name].default_rule(key)
+        if not isinstance(rule, str):
+            assert set(rule) <= {*settings, OTHERWISE}
+
+
+def test_the_rule_of_a_setting_follows_the_settings_it_depends_on() -> None:
+    rules = {
+        METHODS["lampe"].default_rule("mapping_length", given)
+        for given in ((), ("curve",), ("slope", "curve"))
+    }
+    assert len(rules) == 3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_setting_is_derived_by_itself_as_in_the_resolved_method(name: str) -> None:
+    resolved = method_of(name).resolved(SMALL, 1024)
+    for key, value in resolved.settings.items():
+        assert resolved.value_of(key, SMALL, 1024) == value
+
+
+def test_registering_refuses_a_name_that_exists() -> None:
+    register_method(METHODS["pi"])  # the class itself is no conflict
+    other = type("Other", (lampe.Method,), {"name": "pi"})
+    with pytest.raises(lampe.BadSetting, match="'pi'"):
+        register_method(other)
+    assert METHODS["pi"] is not other
 
 
 @pytest.mark.parametrize(
@@ -126,10 +164,10 @@ def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], me
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_use(
+def test_methods_keep_the_rotating_pairs_of_a_proportional_rope_or_refuse_it(
     name: str,
 ) -> None:
-    """Gemma 4's: a quarter of the pairs turn, the others stand still."""
+    """Check Gemma 4's rope: a quarter of the pairs rotate, the others do not."""
     rope = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
     geometry = lampe.Geometry(window=256, head_dim=64, rope_parameters=rope)
     if name in ("yarn", "dynamic-ntk"):
@@ -138,8 +176,8 @@ def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_
         ):
             method_of(name).encode(geometry, 1024)
         return
-    speeds = method_of(name).encode(geometry, 1024).rope.inv_freq
-    assert [speed > 0 for speed in speeds] == [True] * 8 + [False] * 24
+    frequencies = method_of(name).encode(geometry, 1024).rope.inv_freq
+    assert [frequency > 0 for frequency in frequencies] == [True] * 8 + [False] * 24
 
 
 @pytest.mark.parametrize("name", INDEX)
@@ -152,7 +190,7 @@ def test_of_a_proportional_rope_methods_keep_the_pairs_that_turn_or_say_what_to_
         ("yarn", lampe.AttentionFactor(0.1 * math.log(4) + 1)),
     ],
 )
-def test_every_index_method_takes_a_temperature(
+def test_every_index_method_takes_an_attention_factor(
     name: str, setting: str | float, expected: lampe.AttentionFactor
 ) -> None:
     assert (
@@ -161,7 +199,7 @@ def test_every_index_method_takes_a_temperature(
 
 
 @pytest.mark.parametrize("name", INDEX)
-def test_a_temperature_can_grow_with_the_length(name: str) -> None:
+def test_an_attention_factor_can_grow_with_the_length(name: str) -> None:
     method = method_of(name, attention_factor=1.1, attention_factor_rate=0.2)
     squares = [
         method.encode(SMALL, length).attention_factor.factor ** 2
@@ -185,7 +223,7 @@ def test_a_temperature_can_grow_with_the_length(name: str) -> None:
         ("lampe", lampe.AttentionFactor(STRING_FACTOR)),
     ],
 )
-def test_released_temperatures(name: str, expected: lampe.AttentionFactor) -> None:
+def test_released_attention_factors(name: str, expected: lampe.AttentionFactor) -> None:
     assert method_of(name).encode(SMALL, 1024).attention_factor == expected
 
 
@@ -195,14 +233,14 @@ def test_logn_scales_only_beyond_its_base() -> None:
     assert scale.tolist() == pytest.approx([1, 1, 2])
 
 
-def test_composition_takes_plan_and_temperature_of_one_and_rope_of_the_other() -> None:
+def test_composition_takes_plan_and_attention_factor_of_one_and_rope_of_the_other() -> None:
     both = method_of("lampe+yarn", mapping_length=128).encode(SMALL, 1024)
     assert both.plan == method_of("lampe", mapping_length=128).encode(SMALL, 1024).plan
     assert both.attention_factor == method_of("lampe").encode(SMALL, 1024).attention_factor
     assert both.rope == method_of("yarn").encode(SMALL, 1024).rope
 
 
-def test_sharpness_counts_the_scaling_of_the_rope() -> None:
+def test_effective_attention_factor_includes_the_scaling_of_the_rope() -> None:
     yarn = method_of("yarn", factor=4).encode(SMALL, 1024)
     assert yarn.attention_factor == lampe.AttentionFactor()
     assert yarn.effective_attention_factor.factor == pytest.approx(0.1 * math.log(4) + 1)

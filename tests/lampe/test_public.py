@@ -8,7 +8,7 @@ def test_public_names() -> None:
         "AUTO", "BACKENDS", "METHODS", "IDENTITY_PLAN", "PUBLISHED_CURVES", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
         "IndexMethod", "LampeError", "Method", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
         "Sigmoid", "AttentionFactor", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
-        "method_of", "patch", "unpatch",
+        "method_of", "patch", "register_method", "setting", "unpatch",
     }  # fmt: skip
     assert all(hasattr(lampe, name) for name in lampe.__all__)
 

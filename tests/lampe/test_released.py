@@ -89,7 +89,7 @@ FIXED_ANSWERS = {
 
 
 def _row(plan: lampe.PositionPlan, query: int) -> str:
-    """The positions of a query at each key, ``a|b`` where two regions own the pair."""
+    """Return the positions of a query at each key, ``a|b`` where two regions own the pair."""
     i, keys = torch.tensor([query]), torch.arange(query + 1)
     owned = [(region.owns(i, keys), region.relative(i, keys)) for region in plan]
     cells = [
@@ -172,7 +172,7 @@ def test_the_repaired_release() -> None:
 
 
 def test_floors_are_those_of_float32() -> None:
-    """At (48, 40) and (200, 48) the last token is mapped one lower than the true floor."""
+    """Map the last token of (48, 40) and (200, 48) one lower than the true floor."""
     for length, last in ((48, 40), (200, 48)):
         index = torch.tensor(length - 1)
         assert int(Float32Floor(last=last, span=length - 1)(index)) == last - 1
@@ -264,9 +264,11 @@ def test_string_refuses_what_its_release_cannot_read(length: int, stop: int) -> 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::lampe.PositionWarning")
-def test_a_releases_answer_turns_by_the_prompts_rope() -> None:
-    """LongRoPE's frequencies change at 64 tokens. In an answer STRING's release has every pair once, as "exact" has,
-    and of one layer, cached keys and values are the tokens' alone.
+def test_the_answer_of_a_release_is_rotated_by_the_prompts_rope() -> None:
+    """Keep the prompt's frequencies in an answer, although LongRoPE's change at 64 tokens.
+
+    In an answer STRING's release has every pair once, as "exact" has. With one layer, cached keys
+    and values depend on their token alone, so both answers must be equal.
     """
     factors = {
         "short_factor": [1.0] * 8,
@@ -290,15 +292,15 @@ def test_a_releases_answer_turns_by_the_prompts_rope() -> None:
     torch.testing.assert_close(*answers, atol=1e-4, rtol=0)
 
 
-def test_chunkllamas_cached_keys_keep_their_temperature() -> None:
-    steady, drifting = (
+def test_chunkllamas_cached_keys_keep_their_attention_factor() -> None:
+    steady, growing = (
         method_of("chunkllama", variant=variant).encode(GEOMETRY, 100)
         for variant in ("steady", "reference")
     )
     index = torch.tensor([0, 99, 100, 199])
     assert steady.attention_factor.per_token_factor(index) is None
-    drift = drifting.attention_factor.per_token_factor(index)
-    assert drift is not None
-    assert drift[:2].tolist() == [1, 1]
-    assert drift[3] > drift[2] > 1
-    assert drifting.attention_factor.factor == steady.attention_factor.factor
+    factors = growing.attention_factor.per_token_factor(index)
+    assert factors is not None
+    assert factors[:2].tolist() == [1, 1]
+    assert factors[3] > factors[2] > 1
+    assert growing.attention_factor.factor == steady.attention_factor.factor

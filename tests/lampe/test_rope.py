@@ -1,9 +1,15 @@
 """Frequencies against golden numbers for D=128, base 10000, window 4096 (YaRN section of the specification)."""
 
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 
 import lampe
+from lampe.encoding import NO_LIMIT
 from lampe.methods import method_of
+from tests.lampe.tiny import WINDOW, llama, random_ids
 
 LLAMA2 = lampe.Geometry(window=4096, head_dim=128)
 PAIRS = (0, 1, 16, 20, 21, 32, 45, 46, 63)
@@ -69,12 +75,54 @@ def test_the_factor_follows_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("name", ["pi", "ntk", "yarn"])
-def test_frequency_methods_reach_no_further_than_the_window(name: str) -> None:
-    own = LLAMA2.rope(16384)
-    assert method_of("original").encode(LLAMA2, 16384).largest_position(16384, own) == 16383
-    assert method_of(name).encode(LLAMA2, 16384).largest_position(16384, own) == pytest.approx(
-        16383 / 4
-    )
+def test_frequency_methods_stay_within_the_window(name: str) -> None:
+    model_rope = LLAMA2.rope(16384)
+    assert method_of("original").encode(LLAMA2, 16384).largest_position(16384, model_rope) == 16383
+    assert method_of(name).encode(LLAMA2, 16384).largest_position(
+        16384, model_rope
+    ) == pytest.approx(16383 / 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialFrequencies(lampe.Method):
+    """Method as p-RoPE: only the fastest pairs rotate, the others have frequency 0."""
+
+    name: ClassVar[str] = ""
+    pairs: int
+
+    def rope(self, geometry: lampe.Geometry, length: int) -> lampe.Rope:
+        rope = geometry.rope(length)
+        rotating = rope.inv_freq[: self.pairs]
+        still = (0.0,) * (len(rope.inv_freq) - self.pairs)
+        return dataclasses.replace(rope, inv_freq=rotating + still)
+
+
+def test_a_frequency_of_zero_does_not_hide_a_position_beyond_the_window() -> None:
+    """The slowest pair that rotates under both ropes decides, whichever has the zeros."""
+    model_rope = LLAMA2.rope(16384)
+    encoding = PartialFrequencies(pairs=48).encode(LLAMA2, 16384)
+    assert encoding.position_scale(model_rope) == 1
+    assert encoding.largest_position(16384, model_rope) == 16383
+    assert encoding.length_within_window(4096, 100, model_rope) == 4097
+    assert lampe.Encoding(model_rope).largest_position(16384, encoding.rope) == 16383
+    fastest_slowed = (0.25, *encoding.rope.inv_freq[1:])
+    slowed = dataclasses.replace(encoding.rope, inv_freq=fastest_slowed)
+    assert lampe.Encoding(slowed).position_scale(model_rope) == 1  # a fast pair does not decide
+
+
+def test_no_rotating_pair_means_no_position() -> None:
+    encoding = PartialFrequencies(pairs=0).encode(LLAMA2, 16384)
+    assert encoding.largest_position(16384, LLAMA2.rope(16384)) == 0
+    assert encoding.length_within_window(4096, 100, LLAMA2.rope(100)) == NO_LIMIT
+
+
+def test_a_method_with_zero_frequencies_warns_beyond_the_window() -> None:
+    model = llama()
+    with (
+        lampe.patch(model, PartialFrequencies(pairs=5)),
+        pytest.warns(lampe.PositionWarning),
+    ):
+        model(random_ids(WINDOW + 10))
 
 
 def test_llama3_scaling_is_the_base_of_index_methods() -> None:

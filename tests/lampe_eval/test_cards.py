@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import lampe
 from lampe_eval.benches import BENCHES, bench_tasks, find_tasks
 from lampe_eval.cards import MethodCard, ModelCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError
@@ -88,18 +87,3 @@ def test_an_unknown_card_offers_the_nearest() -> None:
         shipped_card("models", "poket", ModelCard)
     with pytest.raises(UserError, match=r"unknown task of niah 'singel' .did you mean 'single'"):
         find_tasks(("niah/singel",))
-
-
-@pytest.mark.parametrize("name", shipped_names("methods"))
-def test_every_setting_that_is_left_open_has_its_rule(name: str) -> None:
-    card = shipped_card("methods", name, MethodCard)
-    settings = lampe.METHODS[card.method].from_settings({}).settings
-    assert set(card.rules) <= set(settings)
-    resolved = lampe.method_of(card.method).resolved(lampe.Geometry(window=4096), 16384).settings
-    assert {
-        key for key, value in settings.items() if value is None and resolved[key] is not None
-    } <= set(card.rules)
-    branches = [rule for rule in card.rules.values() if not isinstance(rule, str)]
-    assert all(
-        "otherwise" in branch and set(branch) <= {*settings, "otherwise"} for branch in branches
-    )
