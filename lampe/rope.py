@@ -95,7 +95,7 @@ class PerTokenRope(Rope):
         growth = self.factor * length / self.window - (self.factor - 1)
         base = self.theta * growth ** (dim / (dim - 2))
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
-        # The frequencies are computed anew from the base, so the direction has to be restored.
+        # Frequencies that come from a base are positive, so the direction has to be restored.
         direction = math.copysign(1, self.inv_freq[0])
         return direction * positions[:, None] / base[:, None] ** exponent
 

@@ -7,7 +7,7 @@ after what they describe::
     my_plugin.py
     <method>.yaml             card of a method (may be missing): method, about, paper, settings
     <bench>/tasks.yaml        tasks of a bench
-    <bench>/protocols.yaml    protocols of a bench; not needed where its ``protocols_of`` is a bench of ours
+    <bench>/protocols.yaml    protocols of a bench, unless it has ``protocols_of`` a shipped one
 
 Packages that add methods or benches by entry points (``lampe.methods``, ``lampe_eval.benches``) lay
 out their files in the same way.

@@ -19,7 +19,7 @@ each variant below has of it:
 * The three regions keep the middle's query where the prompt ended. Positions of an answer drift:
   after t tokens they are about t U / (l - 1) too small. The table of mapped indices ends with the
   prompt, which makes the code fail after ``head`` generated tokens.
-* The two regions map anew for each generated token, as if the prompt ended with it.
+* The two regions are mapped again for each generated token, as if the prompt ended with it.
 * f is taken in float32, which is not always the floor.
 """
 
@@ -41,7 +41,7 @@ class ReleaseVariant:
         has_tail: whether there are three regions, or two without a tail.
         counts_pairs_twice: whether pairs on the edges of a prompt's regions count twice.
         exact_floors: whether f is the true floor instead of float32's.
-        has_decode_plans: whether generated tokens have plans of their own, drifting or mapped anew;
+        has_decode_plans: whether generated tokens have plans of their own, drifting or mapped again;
             otherwise the prompt's plan goes on.
     """
 

@@ -254,7 +254,7 @@ def test_a_card_for_another_method_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of an installed package with entry points ``outside`` and ``quiz``, one of each kind."""
+    """Return a folder on the path with a package whose entry points are ``outside`` and ``quiz``."""
     folder = tmp_path / "site"
     (folder / "outside-1.0.dist-info").mkdir(parents=True)
     (folder / "outside-1.0.dist-info" / "METADATA").write_text("Name: outside\nVersion: 1.0\n")

@@ -1,7 +1,8 @@
-"""The relative positions of every index method, as plain arithmetic: those of query ``i`` at key ``j <= i``.
+"""Relative positions of every index method as plain arithmetic, for query ``i`` at key ``j <= i``.
 
-``n`` is the prompt's tokens, so queries from ``n`` on are generated ones. The answer is a list, for the releases of
-some methods count pairs of the prompt twice. Sources: the papers, and for releases the authors' code.
+``n`` is the number of tokens of the prompt, so queries from ``n`` on are generated ones. Functions
+return a list, because the releases of some methods count pairs of the prompt twice. Sources: the
+papers, and for releases the authors' code.
 """
 
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def lampe(
 def _three_regions(
     i: int, j: int, n: int, head: int, tail: int, last: int, twice: bool
 ) -> Positions:
-    """``llama_cache1.py``: inclusive windows in a prompt, the middle's query where it ended in an answer."""
+    """Follow ``llama_cache1.py``: inclusive windows, and a frozen middle query in an answer."""
     if n < 2 * head:
         return [i - j]
     mapped = _mapped(n, last)
@@ -101,7 +102,7 @@ def _three_regions(
 
 
 def _two_regions(i: int, j: int, n: int, head: int, last: int, twice: bool) -> Positions:
-    """``llama_sw_map.py``: no tail, and every generated token maps anew, as if the prompt ended with it."""
+    """Follow ``llama_sw_map.py``: no tail, and a map that ends with each generated token."""
     if n <= head:
         return [i - j]
     mapped, near = _mapped(max(n, i + 1), last), head - _mapped(n, last)(head) - 1
@@ -114,7 +115,7 @@ def _two_regions(i: int, j: int, n: int, head: int, last: int, twice: bool) -> P
 
 
 def _repaired(i: int, j: int, n: int, head: int, tail: int, last: int) -> Positions:
-    """The three regions in exact integers, each pair once, the same for an answer."""
+    """Return the three regions in exact integers, each pair once, the same for an answer."""
     if n < 2 * head:
         return [i - j]
 
@@ -128,13 +129,13 @@ def _repaired(i: int, j: int, n: int, head: int, tail: int, last: int) -> Positi
 
 
 def _mapped(n: int, last: int) -> Callable[[int], int]:
-    """The release's mapped index, floored in float32."""
+    """Return the release's mapped index, floored in float32."""
     slope = np.float32(1) / np.float32(n - 1) * np.float32(last)
     return lambda x: int(np.floor(np.float32(x) * slope))
 
 
 def _constants(n: int, head: int, tail: int, mapped: Callable[[int], int]) -> tuple[int, int, int]:
-    """The release's ``re``, ``b1`` and ``b2``."""
+    """Return the release's ``re``, ``b1`` and ``b2``."""
     end = max(x for x in range(n) if mapped(x) == mapped(tail))
     near = head - mapped(head) - 1
     return end, near, n - 1 - end - mapped(n - 1 - end) - near

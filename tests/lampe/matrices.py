@@ -1,13 +1,14 @@
 """Golden relative position matrices: row i holds the positions that query i sees at keys 0..i.
 
-Worked out from each paper's formula; SelfExtend's, DCA's and STRING's were also read off the authors' running code.
+They were worked out from each paper's formula; those of SelfExtend, DCA and STRING were also read
+off the authors' running code.
 """
 
 from typing import Any, NamedTuple
 
 
 class Golden(NamedTuple):
-    """A method with its settings at a length, and rows of its matrix by query index."""
+    """Rows of a method's matrix by query index, for its settings and a length."""
 
     method: str
     settings: dict[str, Any]
@@ -16,19 +17,16 @@ class Golden(NamedTuple):
 
 
 def _whole(method: str, settings: dict[str, Any], text: str) -> Golden:
-    rows = dict(
-        enumerate([float(entry) for entry in line.split()] for line in text.strip().splitlines())
-    )
+    rows = {query: _numbers(line) for query, line in enumerate(text.strip().splitlines())}
     return Golden(method, settings, len(rows), rows)
 
 
 def _some(method: str, settings: dict[str, Any], length: int, rows: dict[int, str]) -> Golden:
-    return Golden(
-        method,
-        settings,
-        length,
-        {i: [float(entry) for entry in row.split()] for i, row in rows.items()},
-    )
+    return Golden(method, settings, length, {query: _numbers(row) for query, row in rows.items()})
+
+
+def _numbers(row: str) -> list[float]:
+    return [float(entry) for entry in row.split()]
 
 
 LAMPE = {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 9}

@@ -18,8 +18,8 @@ INDEX = [name for name, method in METHODS.items() if issubclass(method, lampe.In
 
 def test_registered_methods() -> None:
     assert set(METHODS) == {
-        "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama", "rerope", "leaky-rerope",
-        "string", "lampe",
+        "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama",
+        "rerope", "leaky-rerope", "string", "lampe",
     }  # fmt: skip
 
 

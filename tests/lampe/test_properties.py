@@ -1,4 +1,4 @@
-"""What holds of every method at any length and setting: searched for counterexamples by hypothesis."""
+"""Properties of every method at any length and setting, tried on examples by hypothesis."""
 
 import dataclasses
 import re
@@ -33,7 +33,10 @@ INDEX = [name for name, method in METHODS.items() if issubclass(method, lampe.In
 
 @st.composite
 def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """Any that a method can take; of LaMPE, for the variant after the space. Composed, they go to the positions."""
+    """Draw hyper-parameters that a method takes; LaMPE's variant is given after a space.
+
+    Those of a composed method go to its positions.
+    """
     method, _, variant = name.partition(" ")
     match method.partition("+")[0]:
         case "lampe":
@@ -68,9 +71,9 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 
 def _encoding(method: lampe.Method, prompt: int, query: int | None = None) -> lampe.Encoding:
-    """The encoding under which a query attends, a generated one where it is beyond the prompt.
+    """Return the encoding under which a query attends; beyond the prompt, that of a generated token.
 
-    Prompts and answers that a release cannot take are no examples.
+    Prompts and answers that a release cannot take are skipped.
     """
     try:
         encoding = method.encode(GEOMETRY, prompt)
@@ -85,10 +88,14 @@ def _encoding(method: lampe.Method, prompt: int, query: int | None = None) -> la
 
 
 def _row(plan: lampe.PositionPlan, query: int) -> list[list[float]]:
-    """The positions of a query at each key."""
+    """Return the positions of a query at each key."""
     i, keys = torch.tensor([query]), torch.arange(query + 1)
-    owned = [(region.owns(i, keys).tolist(), region.relative(i, keys).tolist()) for region in plan]
-    return [[at[key] for has, at in owned if has[key]] for key in range(query + 1)]
+    cells: list[list[float]] = [[] for _ in range(query + 1)]
+    for region in plan:
+        positions = region.relative(i, keys).tolist()
+        for key in region.owns(i, keys).nonzero()[:, -1].tolist():
+            cells[key].append(positions[key])
+    return cells
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,17 +104,17 @@ def _row(plan: lampe.PositionPlan, query: int) -> list[list[float]]:
 def test_prompt_and_answer_have_the_positions_of_the_formula(
     name: str, data: st.DataObject, prompt: int, answer: int
 ) -> None:
-    """Each pair in as many regions as the formula has positions: one, or two where a release counts it twice."""
+    """Compare pair by pair; the formula has two positions where a release counts a pair twice."""
     chosen = data.draw(hyper_parameters(name))
     method, formula = method_of(name.split()[0], **chosen), FORMULAS[re.split(r"[ +]", name)[0]]
     whole = _encoding(method, prompt).plan
     assert whole.coverage_fault() is None
     for query in [*range(0, prompt, 3), *range(prompt - 1, prompt + answer)]:
         plan = whole if query < prompt else _encoding(method, prompt, query).plan
-        expected = [formula(query, key, prompt, **chosen) for key in range(query + 1)]
-        assert _row(plan, query) == [
-            pytest.approx([float(x) for x in cell], abs=1e-9) for cell in expected
-        ]
+        row = _row(plan, query)
+        for key in range(query + 1):
+            expected = [float(x) for x in formula(query, key, prompt, **chosen)]
+            assert row[key] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -147,7 +154,7 @@ def test_defaults_stay_inside_the_window_and_true_nearby(
 def test_positions_never_fall_with_distance_nor_leap(
     name: str, data: st.DataObject, length: int
 ) -> None:
-    """One token further is at most one position further; where groups meet the neighbours, at most two."""
+    """Allow one position more per token of distance, and two where groups meet the neighbours."""
     chosen = data.draw(hyper_parameters(name))
     matrix = method_of(name.split()[0], **chosen).encode(GEOMETRY, length).plan.matrix(length)
     steps = [-matrix[query, : query + 1].diff() for query in range(length)]
@@ -165,7 +172,7 @@ def test_positions_never_fall_with_distance_nor_leap(
 @EXAMPLES
 @given(data=st.data(), length=LENGTHS)
 def test_lampe_ends_where_its_pieces_do(data: st.DataObject, length: int) -> None:
-    """The head ends at s1, the tail begins at m - s2, the last is m - 1; variants differ by one at most."""
+    """Check the ends: head at s1, tail from m - s2 to m - 1; variants differ by one at most."""
     chosen = data.draw(hyper_parameters("lampe continuous"))
     head, tail, mapping = chosen["head_tokens"], chosen["tail_tokens"], chosen["mapping_length"]
     assume(length > mapping)
@@ -207,7 +214,7 @@ IDENTITIES: dict[str, Any] = {
 def test_at_their_identity_limits_methods_are_plain_rope(
     name: str, data: st.DataObject, length: int
 ) -> None:
-    """For LaMPE that is m = l, for those with a window of exact positions one as long as the prompt."""
+    """Take m = l for LaMPE, and for windows of exact positions one as long as the prompt."""
     encoding = method_of(name, **data.draw(IDENTITIES[name])).encode(GEOMETRY, length)
     plain = method_of("original").encode(GEOMETRY, length)
     assert encoding.rope == plain.rope
@@ -217,7 +224,7 @@ def test_at_their_identity_limits_methods_are_plain_rope(
 
 
 def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two rows, four query heads over two key heads."""
+    """Return queries, keys and values of two rows, four query heads over two key heads."""
     generator = torch.Generator().manual_seed(length)
     q, k, v = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2))
     return q, k, v
@@ -250,17 +257,17 @@ def test_a_prompt_in_chunks_then_an_answer_equals_the_oracle_row_by_row(
 @pytest.mark.parametrize("name", INDEX)
 @EXAMPLES
 @given(length=st.integers(1, 100), factor=st.floats(0.5, 2))
-def test_a_temperature_multiplies_logits_by_its_square(
+def test_an_attention_factor_multiplies_logits_by_its_square(
     backend: str, name: str, length: int, factor: float
 ) -> None:
-    cold, warm = (
+    plain, sharper = (
         method_of(name, attention_factor=setting).encode(GEOMETRY, length)
         for setting in ("none", factor)
     )
-    assert dataclasses.replace(warm, attention_factor=lampe.AttentionFactor()) == cold
-    ours = BACKENDS[backend](*_inputs(length), warm, scale=0.35)
+    assert dataclasses.replace(sharper, attention_factor=lampe.AttentionFactor()) == plain
+    ours = BACKENDS[backend](*_inputs(length), sharper, scale=0.35)
     torch.testing.assert_close(
-        ours, BACKENDS[backend](*_inputs(length), cold, scale=0.35 * factor**2), atol=5e-5, rtol=0
+        ours, BACKENDS[backend](*_inputs(length), plain, scale=0.35 * factor**2), atol=5e-5, rtol=0
     )
 
 
@@ -268,7 +275,7 @@ def test_a_temperature_multiplies_logits_by_its_square(
 @EXAMPLES
 @given(length=st.integers(1, 1_000_000), more=st.integers(0, 100_000))
 def test_a_curve_rises_to_its_ceiling(curve: str, length: int, more: int) -> None:
-    """But for the release's rule for short prompts, a constant."""
+    """Leave out the release's rule for short prompts, a constant."""
     sigmoid = dataclasses.replace(PUBLISHED_CURVES[curve], short_below=0)
     assert 0 <= sigmoid(length) <= sigmoid(length + more) <= sigmoid.ceiling
     assert PUBLISHED_CURVES[curve](length) in (sigmoid(length), PUBLISHED_CURVES[curve].short)
@@ -280,7 +287,7 @@ def test_a_curve_rises_to_its_ceiling(curve: str, length: int, more: int) -> Non
 def test_a_curve_in_units_of_a_window_is_the_same_curve(
     curve: str, length: int, times: int
 ) -> None:
-    """To the floor of a position, which is as many positions of the larger window."""
+    """Compare up to the floor of a position, which is ``times`` positions of the larger window."""
     own = PUBLISHED_CURVES[curve]
     larger = own.in_units_of(own.window * times)
     assert 0 <= larger(length * times) - own(length) * times < times + 1

@@ -1,22 +1,19 @@
-"""The public surface: adding to it, or taking away, is a deliberate edit of this list."""
+"""Public names of the library: adding or removing one is a deliberate edit of this list."""
 
 import lampe
 
 
 def test_public_names() -> None:
     assert set(lampe.__all__) == {
-        "AUTO", "BACKENDS", "METHODS", "IDENTITY_PLAN", "PUBLISHED_CURVES", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
-        "IndexMethod", "LampeError", "Method", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
-        "Sigmoid", "AttentionFactor", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
+        "AUTO", "AttentionFactor", "BACKENDS", "BadSetting", "Composed", "Encoding", "Geometry",
+        "Handle", "IDENTITY_PLAN", "IndexMethod", "LampeError", "METHODS", "Method",
+        "PUBLISHED_CURVES", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
+        "Sigmoid", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
         "method_of", "patch", "register_method", "setting", "unpatch",
     }  # fmt: skip
     assert all(hasattr(lampe, name) for name in lampe.__all__)
 
 
 def test_public_names_are_documented() -> None:
-    undocumented = [
-        name
-        for name in lampe.__all__
-        if callable(thing := getattr(lampe, name)) and not thing.__doc__
-    ]
-    assert not undocumented
+    public = {name: getattr(lampe, name) for name in lampe.__all__}
+    assert not [name for name, value in public.items() if callable(value) and not value.__doc__]

@@ -1,4 +1,4 @@
-"""Frequencies against golden numbers for D=128, base 10000, window 4096 (YaRN section of the specification)."""
+"""Frequencies against golden numbers for D=128, base 10000 and window 4096."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class PartialFrequencies(lampe.Method):
 
 
 def test_a_frequency_of_zero_does_not_hide_a_position_beyond_the_window() -> None:
-    """The slowest pair that rotates under both ropes decides, whichever has the zeros."""
+    """Measure on the slowest pair that rotates under both ropes, whichever has the zeros."""
     model_rope = LLAMA2.rope(16384)
     encoding = PartialFrequencies(pairs=48).encode(LLAMA2, 16384)
     assert encoding.position_scale(model_rope) == 1

@@ -1,4 +1,4 @@
-"""The scaled sigmoid against the table of the authors' release, and the mapping length it leads to."""
+"""Scaled sigmoid against the table of the authors' release, and its mapping lengths."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_published_curves(curve: str) -> None:
 def test_effective_length_is_what_the_release_reaches(
     length: int, last: int, head: int, run: int, mapping: int
 ) -> None:
-    """``run`` is the tail as the release rounds it, so that both count the same positions."""
+    """Use ``run``, the tail as the release rounds it, so that both count the same positions."""
     assert (
         effective_mapping_length(last, length=length, head_tokens=head, tail_tokens=run) == mapping
     )
@@ -62,19 +62,20 @@ def test_a_prompt_that_the_curve_reaches_keeps_true_distances(length: int) -> No
     assert method_of("lampe", curve="llama3").encode(llama3, length).plan == lampe.IDENTITY_PLAN
 
 
-def test_a_curve_of_the_models_own_gives_the_mapping_length_itself() -> None:
-    own = {"slope": 0.002, "intercept": -1.0, "ceiling": 240.0}
+def test_a_fitted_curve_gives_the_mapping_length_itself() -> None:
+    fitted = {"slope": 0.002, "intercept": -1.0, "ceiling": 240.0}
     small = lampe.Geometry(window=256)
     for length in (300, 512, 1024, 4096):
         expected = int(240 / (1 + math.exp(1 - 0.002 * length)))
         assert (
-            method_of("lampe", curve="llama3", **own).resolved(small, length).mapping_length
+            method_of("lampe", curve="llama3", **fitted).resolved(small, length).mapping_length
             == expected
         )
     assert (
-        method_of("lampe", **own | {"ceiling": 900.0}).resolved(small, 4096).mapping_length == 255
+        method_of("lampe", **fitted | {"ceiling": 900.0}).resolved(small, 4096).mapping_length
+        == 255
     )
     assert (
-        method_of("lampe", **own | {"intercept": -9e9}).resolved(small, 4096).mapping_length
+        method_of("lampe", **fitted | {"intercept": -9e9}).resolved(small, 4096).mapping_length
         == 32 + 8 + 1
     )

@@ -1,7 +1,7 @@
-"""A model's logits, prefill and cached decode, against attention written out pair by pair from each method's formula.
+"""Logits of prefill and cached decode against attention computed pair by pair from formulas.
 
-Nothing of ``lampe`` is used on the other side: the model has one layer, whose attention is two loops in float64, and
-positions, frequencies and attention_factors are those of the papers.
+The other side uses nothing of ``lampe``: the model has one layer, whose attention is two loops in
+float64, and positions, frequencies and attention factors are those of the papers.
 """
 
 import copy
@@ -46,11 +46,11 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
 
 
 def _frequencies(name: str, factor: float) -> list[float]:
-    """How fast each pair turns, in radians a position."""
+    """Return the frequency of each pair, in radians per position."""
     plain = [THETA ** (-pair / PAIRS) for pair in range(PAIRS)]
     match name:
         case "pi":
-            return [speed / factor for speed in plain]
+            return [frequency / factor for frequency in plain]
         case "ntk":
             theta = THETA * factor ** (2 * PAIRS / (2 * PAIRS - 2))
             return [theta ** (-pair / PAIRS) for pair in range(PAIRS)]
@@ -62,17 +62,24 @@ def _frequencies(name: str, factor: float) -> list[float]:
             low, high = max(math.floor(turns[0]), 0), min(math.ceil(turns[1]), 2 * PAIRS - 1)
             ramp = [min(1.0, max(0.0, (pair - low) / (high - low))) for pair in range(PAIRS)]
             return [
-                speed * (1 - slow) + speed / factor * slow
-                for speed, slow in zip(plain, ramp, strict=True)
+                frequency * (1 - slow) + frequency / factor * slow
+                for frequency, slow in zip(plain, ramp, strict=True)
             ]
     return plain
 
 
 @torch.no_grad()
-def _written_out(
-    model: LlamaForCausalLM, ids: Tensor, positions: Any, speeds: list[float], heat: Any
+def _explicit_logits(
+    model: LlamaForCausalLM,
+    ids: Tensor,
+    positions: Any,
+    frequencies: list[float],
+    logit_factor: Any,
 ) -> Tensor:
-    """Logits ``[tokens, vocabulary]``; ``positions(i, j)`` are relative, and ``heat(i)`` multiplies logits."""
+    """Return logits ``[tokens, vocabulary]``.
+
+    ``positions(i, j)`` are relative, and ``logit_factor(i)`` multiplies the logits of query i.
+    """
     model = copy.deepcopy(model).double()
     layer, hidden = model.model.layers[0], model.model.embed_tokens(ids[0])
     normed, attention = layer.input_layernorm(hidden), layer.self_attn
@@ -80,15 +87,17 @@ def _written_out(
         project(normed).view(len(hidden), -1, 2 * PAIRS) for project in _projections(attention)
     )
     k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
-    out, speed = torch.zeros_like(q), torch.tensor(speeds, dtype=torch.float64)
+    out, frequency = torch.zeros_like(q), torch.tensor(frequencies, dtype=torch.float64)
     for i in range(len(hidden)):
         logits, values = [], []
         for j in range(i + 1):
             for position in positions(i, j):
-                cos, sin = (float(position) * speed).cos(), (float(position) * speed).sin()
+                cos, sin = (float(position) * frequency).cos(), (float(position) * frequency).sin()
                 first, second = q[i, :, :PAIRS], q[i, :, PAIRS:]
-                turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-                logits.append((turned * k[j]).sum(-1) / math.sqrt(2 * PAIRS) * heat(i))
+                rotated = torch.cat(
+                    [first * cos - second * sin, second * cos + first * sin], dim=-1
+                )
+                logits.append((rotated * k[j]).sum(-1) / math.sqrt(2 * PAIRS) * logit_factor(i))
                 values.append(v[j])
         weights = torch.stack(logits).softmax(0)
         out[i] = (weights[..., None] * torch.stack(values)).sum(0)
@@ -104,7 +113,7 @@ def _projections(attention: Any) -> tuple[Any, Any, Any]:
 
 @torch.no_grad()
 def _read_and_answered(model: LlamaForCausalLM, ids: Tensor, prompt: int) -> Tensor:
-    """Logits of a prompt at once, then token by token through the cache."""
+    """Return logits of a prompt read at once, then of an answer token by token with the cache."""
     out = model(ids[:, :prompt], use_cache=True)
     parts = [out.logits[0]]
     for at in range(prompt, ids.shape[1]):
@@ -120,12 +129,12 @@ def _plain(i: int, j: int) -> list[int]:
 @pytest.mark.parametrize("prompt", [14, 40])
 @pytest.mark.parametrize(("name", "settings"), INDEX, ids=str)
 def test_methods_of_positions(name: str, settings: dict[str, Any], prompt: int) -> None:
-    """The answer to the shorter prompt leaves windows, chunks and shifts that all of the prompt is in."""
+    """Try a prompt whose answer leaves windows, chunks and shifts that hold the whole prompt."""
     model, ids = llama(layers=1), random_ids(prompt + ANSWER)
     with lampe.patch(model, name, attention_factor="none", **settings):
         ours = _read_and_answered(model, ids, prompt)
     formula = FORMULAS[name]
-    theirs = _written_out(
+    theirs = _explicit_logits(
         model,
         ids,
         lambda i, j: formula(i, j, prompt, **settings),
@@ -141,12 +150,12 @@ def test_methods_of_frequencies(name: str) -> None:
     model, ids = llama(layers=1), random_ids(40 + ANSWER)
     with lampe.patch(model, name, **({} if name == "original" else {"factor": 4})):
         ours = _read_and_answered(model, ids, 40)
-    heat = (0.1 * math.log(4) + 1) ** 2 if name == "yarn" else 1
-    theirs = _written_out(model, ids, _plain, _frequencies(name, 4), lambda i: heat)
+    logit_factor = (0.1 * math.log(4) + 1) ** 2 if name == "yarn" else 1
+    theirs = _explicit_logits(model, ids, _plain, _frequencies(name, 4), lambda i: logit_factor)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-HEATS: dict[str, Callable[[int], float]] = {
+LOGIT_FACTORS: dict[str, Callable[[int], float]] = {
     "lampe": lambda i: RELEASED**2,
     "string": lambda i: RELEASED**2,
     "rerope": lambda i: max(1, math.log(i + 1) / math.log(16)),
@@ -155,17 +164,21 @@ HEATS: dict[str, Callable[[int], float]] = {
     "selfextend": lambda i: 1,
     "dca": lambda i: 1,
 }
-"""What multiplies the logits of query ``i`` in a prompt of 40 tokens, of a model with a window of 16."""
+"""Factor on the logits of query ``i``, for a prompt of 40 tokens and a window of 16."""
 
 
 @pytest.mark.filterwarnings("ignore::lampe.PositionWarning")
-@pytest.mark.parametrize("name", HEATS)
-def test_released_temperatures(name: str) -> None:
+@pytest.mark.parametrize("name", LOGIT_FACTORS)
+def test_released_attention_factors(name: str) -> None:
     settings = next(settings for method, settings in INDEX if method == name)
     model, ids, formula = llama(layers=1), random_ids(40 + ANSWER), FORMULAS[name]
     with lampe.patch(model, name, window=16, **settings):
         ours = _read_and_answered(model, ids, 40)
-    theirs = _written_out(
-        model, ids, lambda i, j: formula(i, j, 40, **settings), _frequencies(name, 1), HEATS[name]
+    theirs = _explicit_logits(
+        model,
+        ids,
+        lambda i, j: formula(i, j, 40, **settings),
+        _frequencies(name, 1),
+        LOGIT_FACTORS[name],
     )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Methods as a user writes them."""
+"""Methods as users write them."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_every_shipped_method_card_builds(name: str) -> None:
         ("lampe:head_tokens=[1", "'[1' is not a value"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, message: str) -> None:
+def test_a_wrong_method_is_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         [spec.build({}) for spec in parse_methods([text])]
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""LaMPE's release by its formulas: matrices with pairs that count twice, and the rows of generated tokens.
+"""LaMPE's release by its formulas: pairs that count twice, and rows of generated tokens.
 
 Matrices are those of appendix A of the methods' specification; ``a|b`` is a pair in two regions.
 """
@@ -91,11 +91,12 @@ FIXED_ANSWERS = {
 def _row(plan: lampe.PositionPlan, query: int) -> str:
     """Return the positions of a query at each key, ``a|b`` where two regions own the pair."""
     i, keys = torch.tensor([query]), torch.arange(query + 1)
-    owned = [(region.owns(i, keys), region.relative(i, keys)) for region in plan]
-    cells = [
-        "|".join(f"{float(at[key]):g}" for has, at in owned if has[key]) for key in keys.tolist()
-    ]
-    return " ".join(cells)
+    cells: list[list[str]] = [[] for _ in range(query + 1)]
+    for region in plan:
+        positions = region.relative(i, keys)
+        for key in region.owns(i, keys).nonzero()[:, -1].tolist():
+            cells[key].append(f"{float(positions[key]):g}")
+    return " ".join("|".join(cell) for cell in cells)
 
 
 def _matrix(plan: lampe.PositionPlan, length: int) -> list[str]:
