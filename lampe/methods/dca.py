@@ -26,6 +26,7 @@ def chunk_plan(chunk: int, cap: int) -> PositionPlan:
         cap: largest position of a query.
     """
     phase = PositionMap(modulo=chunk)
+    # Queries continue where the chunk of their keys ended, as far as the cap allows.
     next_chunk = PositionMap(modulo=chunk, offset=chunk, cap=cap)
     return PositionPlan(
         (

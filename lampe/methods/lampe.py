@@ -107,6 +107,7 @@ class LaMPE(IndexMethod):
         if length <= mapping:
             return IDENTITY_PLAN
         tail_begin = length - tail
+        # An exact fraction: the floors of "separable" and "paper" must be right at any length.
         slope = Fraction(mapping - head - tail, length - head - tail)
         return PositionPlan(
             (

@@ -41,8 +41,8 @@ class ReleaseVariant:
         has_tail: whether there are three regions, or two without a tail.
         counts_pairs_twice: whether pairs on the edges of a prompt's regions count twice.
         exact_floors: whether f is the true floor instead of float32's.
-        has_decode_plans: whether generated tokens have plans of their own, drifting or mapped again;
-            otherwise the prompt's plan goes on.
+        has_decode_plans: whether generated tokens have plans of their own, which drift or are
+            mapped again; otherwise the prompt's plan goes on.
     """
 
     has_tail: bool = True

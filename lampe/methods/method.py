@@ -94,7 +94,7 @@ class Method:
 
     @property
     def has_release_prompts(self) -> bool:
-        """Whether the authors' release gives this method prompts that other methods do not get."""
+        """True where the authors' release gives this method prompts that others do not get."""
         return False
 
     @property

@@ -58,6 +58,7 @@ class DynamicNTK(Method):
         require_positive(self.name, factor=self.factor)
         factor = float(self.factor)
         if length <= geometry.window:
+            # A prompt that fits keeps the model's own scaling, which "dynamic" would replace.
             frozen = geometry.rope(length)
         else:
             frozen = geometry.rope(length, rope_type="dynamic", factor=factor)

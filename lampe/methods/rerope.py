@@ -71,6 +71,7 @@ class LeakyReRoPE(IndexMethod):
         require_positive(self.name, window_size=near, factor=factor)
         if factor == 1:
             return IDENTITY_PLAN
+        # The offset lets far positions begin at w, where the near ones end.
         key = PositionMap(scale=Fraction(1, factor))
         query = dataclasses.replace(key, offset=Fraction(near * (factor - 1), factor))
         return PositionPlan(

@@ -54,6 +54,8 @@ class SelfExtend(IndexMethod):
         }
         if self.shift not in grouped_windows:
             raise UnknownName("shift of selfextend", self.shift, grouped_windows)
+        # The offset makes the first grouped distance continue the neighbours: without it, grouped
+        # positions would begin at W // G.
         key = PositionMap(scale=Fraction(1, group), floor=True)
         query = dataclasses.replace(key, offset=window - grouped_windows[self.shift])
         groups = Region(window, None, query=query, key=key, name="groups")

@@ -46,7 +46,7 @@ class String(IndexMethod):
         method = super().resolved(geometry, length)
         assert method.shift is not None and method.local is not None
         if self.shift is None and method.local > method.shift:
-            # The derived shift of a short prompt may be below W; only a shift that somebody set is
+            # The derived shift of a short prompt may be below W; only a shift that the user set is
             # refused for that.
             return dataclasses.replace(method, local=method.shift)
         return method

@@ -42,6 +42,7 @@ class YaRN(Method):
             self.name, factor=self.factor, beta_fast=self.beta_fast, beta_slow=self.beta_slow
         )
         if self.factor == 1:
+            # Without extension the model keeps its own scaling, which "yarn" would replace.
             return geometry.rope(length)
         return geometry.rope(
             length,

@@ -180,6 +180,24 @@ def test_plugins_are_listed_suggested_and_shown(cli: Cli, tmp_path: Path) -> Non
     assert cli("speed", *plugin, "--method", "mine", *options).code == 0
 
 
+def test_frequencies_of_zero_are_shown_and_do_not_hide_what_is_beyond_the_window(
+    cli: Cli, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "partial.py"
+    rope = """
+    def rope(self, geometry, length):
+        rope = geometry.rope(length)
+        half = len(rope.inv_freq) // 2
+        return lampe.Rope((*rope.inv_freq[:half], *[0.0] * half))
+"""
+    plugin.write_text(METHOD.format(name="partial") + rope)
+    shown = cli("show", "plan", "--method", "partial", "--plugin", plugin)
+    assert shown.code == 0
+    assert "BEYOND the window" in shown.out
+    suggested = cli("suggest", "--length", "1k", "--plugin", plugin).out
+    assert "BEYOND" in suggested.partition("\npartial\n")[2].partition("\n\n")[0]
+
+
 def test_a_suite_names_plugins(tmp_path: Path) -> None:
     suite = Suite(plugin=str(EXAMPLES / "my_method.py"), method="mine", bench="ppl/exact")
     assert list(prepare(suite).config["plugins"]) == ["my_method.py"]
@@ -254,7 +272,7 @@ def test_a_card_for_another_method_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder on the path with a package whose entry points are ``outside`` and ``quiz``."""
+    """Return the folder of a package with the entry points ``outside`` and ``quiz``."""
     folder = tmp_path / "site"
     (folder / "outside-1.0.dist-info").mkdir(parents=True)
     (folder / "outside-1.0.dist-info" / "METADATA").write_text("Name: outside\nVersion: 1.0\n")

@@ -201,8 +201,8 @@ def test_short_prompts_keep_true_distances() -> None:
 @pytest.mark.parametrize(
     ("variant", "length", "stop", "message"),
     [
-        ("reference", 32, 37, "breaks after head_tokens=4 generated tokens"),
-        ("sw-map", 4, 5, "cannot answer a prompt of 4 tokens"),
+        ("reference", 32, 37, "head_tokens=4"),
+        ("sw-map", 4, 5, "4 tokens"),
     ],
 )
 def test_where_the_release_breaks_we_refuse(
@@ -259,7 +259,7 @@ def test_pairs_count_as_in_the_oracle(name: str, settings: dict[str, int | str])
 
 @pytest.mark.parametrize(("length", "stop"), [(10, 12), (20, 22)])
 def test_string_refuses_what_its_release_cannot_read(length: int, stop: int) -> None:
-    with pytest.raises(BadSetting, match="cannot read"):
+    with pytest.raises(BadSetting, match="shift=20"):
         method_of("string", shift=20, local=4, variant="reference").encode(GEOMETRY, length)
 
 

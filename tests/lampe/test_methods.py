@@ -77,7 +77,7 @@ def test_registering_refuses_a_name_that_exists() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("lampe:head_tokens=3", {}, "settings are arguments of their own"),
+        ("lampe:head_tokens=3", {}, "lampe:head_tokens=3"),
         ("lamp", {}, "unknown method 'lamp' .did you mean 'lampe'"),
         ("yam", {}, "unknown method 'yam' .did you mean 'yarn'"),
         (
@@ -91,7 +91,7 @@ def test_registering_refuses_a_name_that_exists() -> None:
         (
             "lampe",
             {"mapping_length": 40, "head_tokens": 32, "tail_tokens": 8},
-            "mapping_length=40 must exceed head_tokens=32 plus tail_tokens=8",
+            "mapping_length=40 .*head_tokens=32 .*tail_tokens=8",
         ),
         (
             "lampe",
@@ -101,60 +101,60 @@ def test_registering_refuses_a_name_that_exists() -> None:
         (
             "lampe",
             {"slope": 0.01, "ceiling": 200.0},
-            "slope, intercept and ceiling make a curve together",
+            "slope, intercept and ceiling",
         ),
         (
             "lampe",
             {"slope": math.nan, "intercept": 1.0, "ceiling": 200.0},
-            "slope=nan must be finite and at least 0",
+            "slope=nan",
         ),
         (
             "lampe",
             {"slope": math.inf, "intercept": 1.0, "ceiling": 200.0},
-            "slope=inf must be finite and at least 0",
+            "slope=inf",
         ),
         (
             "lampe",
             {"slope": -0.1, "intercept": 1.0, "ceiling": 200.0},
-            "slope=-0.1 must be finite and at least 0",
+            "slope=-0.1",
         ),
         (
             "lampe",
             {"slope": 0.1, "intercept": -math.inf, "ceiling": 200.0},
-            "intercept=-inf must be finite",
+            "intercept=-inf",
         ),
         (
             "lampe",
             {"slope": 0.1, "intercept": 1.0, "ceiling": math.inf},
-            "ceiling=inf must be positive and finite",
+            "ceiling=inf",
         ),
-        ("dca", {"attention_factor_rate": 0.1}, "attention_factor_rate=0.1 grows from a number"),
+        ("dca", {"attention_factor_rate": 0.1}, "attention_factor_rate=0.1"),
         (
             "dca",
             {"attention_factor_rate": -2, "attention_factor": 1.0},
-            "leaves no positive attention_factor",
+            "attention_factor_rate=-2",
         ),
         ("lampe", {"variant": "papr"}, "unknown variant of lampe 'papr' .did you mean 'paper'"),
-        ("pi", {"factor": -2}, "factor=-2 must be positive"),
-        ("pi", {"factor": 0}, "factor=0 must be positive"),
-        ("ntk", {"factor": math.nan}, "factor=nan must be positive"),
-        ("rerope", {"window_size": 0}, "window_size=0 must be positive"),
-        ("lampe", {"mapping_length": 0}, "mapping_length=0 must exceed"),
-        ("dca", {"attention_factor": math.inf}, "attention_factor=inf is neither"),
-        ("lampe+dca", {}, r"lampe.dca: compose a method of positions with one of frequencies"),
-        ("yarn+pi", {}, r"yarn.pi: compose a method of positions"),
+        ("pi", {"factor": -2}, "factor=-2"),
+        ("pi", {"factor": 0}, "factor=0"),
+        ("ntk", {"factor": math.nan}, "factor=nan"),
+        ("rerope", {"window_size": 0}, "window_size=0"),
+        ("lampe", {"mapping_length": 0}, "mapping_length=0"),
+        ("dca", {"attention_factor": math.inf}, "attention_factor=inf"),
+        ("lampe+dca", {}, r"lampe.dca"),
+        ("yarn+pi", {}, r"yarn.pi"),
         ("lampe+", {}, "unknown method ''"),
-        ("selfextend", {"window_size": 255}, "leave no room"),
+        ("selfextend", {"window_size": 255}, "255 "),
         ("selfextend", {"shift": "whole"}, "unknown shift of selfextend 'whole'"),
-        ("string", {"shift": 4, "local": 9}, "local=9 must lie between 0 and shift=4"),
-        ("dca", {"chunk_size": 100, "cap": 50}, "cap=50 is below chunk_size=100"),
-        ("chunkllama", {"local_window": 200}, "local_window=200 must lie between 0 and 192"),
+        ("string", {"shift": 4, "local": 9}, "local=9 .*shift=4"),
+        ("dca", {"chunk_size": 100, "cap": 50}, "cap=50 .*chunk_size=100"),
+        ("chunkllama", {"local_window": 200}, "local_window=200 .*192"),
         (
             "dca",
             {"attention_factor": "warm"},
-            "attention_factor='warm' is neither a positive number nor one of",
+            "attention_factor='warm'.*released",
         ),
-        ("dca", {"attention_factor": -1}, "attention_factor=-1 is neither"),
+        ("dca", {"attention_factor": -1}, "attention_factor=-1"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -171,9 +171,7 @@ def test_methods_keep_the_rotating_pairs_of_a_proportional_rope_or_refuse_it(
     rope = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
     geometry = lampe.Geometry(window=256, head_dim=64, rope_parameters=rope)
     if name in ("yarn", "dynamic-ntk"):
-        with pytest.raises(
-            lampe.BadSetting, match=r"a share of its pairs.*use pi, or a method of positions"
-        ):
+        with pytest.raises(lampe.BadSetting, match=r"proportional.*\bpi\b.*lampe"):
             method_of(name).encode(geometry, 1024)
         return
     frequencies = method_of(name).encode(geometry, 1024).rope.inv_freq

@@ -71,7 +71,7 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 
 def _encoding(method: lampe.Method, prompt: int, query: int | None = None) -> lampe.Encoding:
-    """Return the encoding under which a query attends; beyond the prompt, that of a generated token.
+    """Return the encoding under which a query attends, or a generated token beyond the prompt.
 
     Prompts and answers that a release cannot take are skipped.
     """
