@@ -76,9 +76,7 @@ DataDir = Annotated[
 ]
 Models = Annotated[
     Many,
-    Option(
-        help="Model card, card file, checkpoint folder or hub id; separate by commas. Default: pocket."
-    ),
+    Option(help="Cards, card files, checkpoint folders or hub ids, by commas. Default: pocket."),
 ]
 Limit = Annotated[int | None, Option(help="Number of samples per cell. Default: the task's own.")]
 Seed = Annotated[int | None, Option(help="Seed for everything random. Default: 0.")]
@@ -88,9 +86,7 @@ Haystack = Annotated[
 ]
 Text = Annotated[
     Path | None,
-    Option(
-        help="Text for perplexity: a file, a folder, or a corpus (pg19-test, pg19-validation, proof-pile)."
-    ),
+    Option(help="Text for perplexity: file, folder, pg19-test, pg19-validation or proof-pile."),
 ]
 ProtocolName = Annotated[
     str | None,
@@ -354,7 +350,8 @@ def score(
     bench: Annotated[
         str | None,
         Option(
-            help="Benchmark that wrote the files, such as longbench or ruler; infinitebench-lampe scores as LaMPE does."
+            help="Benchmark that wrote the files: longbench, longbench-e, longbench-v2, leval, "
+            "ruler, infinitebench, or infinitebench-lampe for LaMPE's scorer."
         ),
     ] = None,
 ) -> None:
