@@ -240,7 +240,7 @@ def calibrate(
         Many, Option(help="Mapping lengths to try. Default: eight values up to the window.")
     ] = None,
     attention_factors: Annotated[
-        Many, Option(help="Attention factors to try. Default: 0.96 to 1.24.")
+        Many, Option(help="Attention factors to try. Default: nine values from 0.96 to 1.28.")
     ] = None,
     limit: Limit = None,
     seed: Seed = None,
