@@ -1,11 +1,11 @@
-# Every target makes its own .venv and installs this checkout into it with pinned versions.
+# Every target makes its own .venv and installs this checkout into it, with pinned versions.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench torture results help
+.PHONY: demo test lint docs bench torture results help
 
-help: ## what there is
+help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
 .venv/ready: pyproject.toml constraints.txt
@@ -13,27 +13,30 @@ help: ## what there is
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: .venv/ready ## which method still works past the window: a table in a few minutes
+demo: .venv/ready ## compare methods on the built-in model, beyond its window (a few minutes)
 	$(BIN)/lampe-eval run --config demo
 
-test: .venv/ready ## the tests
+test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-lint: .venv/ready ## style and types
+lint: .venv/ready ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/ready ## cost of methods and backends beside plain attention, of generating prompts, of the harness, here
+docs: .venv/ready ## build the documentation into docs/_build/html, warnings as errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+bench: .venv/ready ## measure methods and backends relative to plain attention, prompt generation, harness overhead
 	$(BIN)/lampe-eval speed
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.ruler
 	$(BIN)/python -m benchmarks.overhead
 
-torture: .venv/ready ## runs killed 50 times, which end as one that was not
+torture: .venv/ready ## kill runs 50 times and check that results are the same
 	$(BIN)/python -m tests.e2e.torture 50
 
-results: .venv/ready ## the reference run that is committed in results/, made whole again where it lacks anything
+results: .venv/ready ## complete the reference runs that are committed in results/
 	$(BIN)/lampe-eval run --config pocket
 	$(BIN)/lampe-eval run --config pocket-ruler
 	$(BIN)/lampe-eval report results/pocket

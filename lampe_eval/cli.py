@@ -1,4 +1,7 @@
-"""The command line. Heavy libraries are imported by the commands that need them, so that ``--help`` answers at once."""
+"""Command line of lampe-eval.
+
+Commands import heavy libraries themselves, so that `--help` and bad options answer at once.
+"""
 
 import os
 import signal
@@ -24,26 +27,28 @@ app = typer.Typer(
 )
 
 
-class Leaderboard(TyperGroup):
-    """A group of which ``leaderboard RUN`` means ``leaderboard compare RUN``."""
+class LeaderboardGroup(TyperGroup):
+    """Command group in which `leaderboard RUN` means `leaderboard compare RUN`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(
-            ctx, ["compare", *args] if args and self._begins_a_run(args[0]) else args
-        )
+        """Insert the word compare where the first argument is a run."""
+        if args and self._is_run(args[0]):
+            args = ["compare", *args]
+        return super().parse_args(ctx, args)
 
-    def _begins_a_run(self, first: str) -> bool:
-        """Whether this is no command, nor one mistyped."""
-        known = first in (*self.commands, "--help")
-        return not known and (Path(first).exists() or not get_close_matches(first, self.commands))
+    def _is_run(self, argument: str) -> bool:
+        """Tell a run's folder from a command, and from a mistyped command."""
+        if argument in (*self.commands, "--help"):
+            return False
+        return Path(argument).exists() or not get_close_matches(argument, self.commands)
 
 
-listing = typer.Typer(help="List what there is.", no_args_is_help=True)
-showing = typer.Typer(help="Show one thing in detail.", no_args_is_help=True)
-data = typer.Typer(help="Benchmark files: list, fetch, verify, find.", no_args_is_help=True)
+listing = typer.Typer(help="List what is available.", no_args_is_help=True)
+showing = typer.Typer(help="Show details of one thing.", no_args_is_help=True)
+data = typer.Typer(help="List, download, verify and locate benchmark files.", no_args_is_help=True)
 leaderboard = typer.Typer(
-    cls=Leaderboard,
-    help="Runs beside what others published, and all on one page.",
+    cls=LeaderboardGroup,
+    help="Compare runs with published tables, and build a page of all runs.",
     no_args_is_help=True,
 )
 app.add_typer(listing, name="list")
@@ -52,72 +57,86 @@ app.add_typer(data, name="data")
 app.add_typer(leaderboard, name="leaderboard")
 
 
-def _tokens(given: str | int) -> int:
-    """What is written as 4k, or a default."""
+def _tokens(value: str | int) -> int:
+    """Parse a length such as 4096 or 4k; defaults arrive as numbers."""
     from lampe_eval.suite import parse_length
 
     try:
-        return parse_length(str(given))
+        return parse_length(str(value))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
 
 Many = list[str] | None
 Assets = Annotated[
-    Many, Argument(help="Benches, or single files as longbench/data.zip; all by default.")
+    Many, Argument(help="Benches, or single files such as longbench/data.zip. Default: all.")
 ]
-DataDir = Annotated[Path | None, Option(help="Folder with benchmark files, read before the cache.")]
+DataDir = Annotated[
+    Path | None, Option(help="Folder with benchmark files; it is read before the cache.")
+]
 Models = Annotated[
-    Many, Option(help="Card, card file, folder or hub id; several by commas. Default: pocket.")
+    Many,
+    Option(help="Cards, card files, checkpoint folders or hub ids, by commas. Default: pocket."),
 ]
 Plugins = Annotated[
     list[Path] | None,
-    Option(
-        "--plugin", help="Python file that defines further methods or benches; may be repeated."
-    ),
+    Option("--plugin", help="Python file that defines more methods or benchmarks; repeatable."),
 ]
-Limit = Annotated[int | None, Option(help="Samples of a cell.")]
-Seed = Annotated[int | None, Option(help="Seed of everything drawn.")]
-Output = Annotated[Path | None, Option(help="Folder of the results.", file_okay=False)]
+Limit = Annotated[int | None, Option(help="Number of samples per cell. Default: the task's own.")]
+Seed = Annotated[int | None, Option(help="Seed for everything random. Default: 0.")]
+Output = Annotated[Path | None, Option(help="Folder for the results.", file_okay=False)]
 Haystack = Annotated[
-    Path | None, Option(help="File, folder or corpus (essays) that needles are hidden in.")
+    Path | None, Option(help="Text to hide needles in: a file, a folder, or the corpus essays.")
 ]
 Text = Annotated[
     Path | None,
-    Option(help="For perplexity: file, folder or corpus (pg19-test, pg19-validation, proof-pile)."),
+    Option(help="Text for perplexity: file, folder, pg19-test, pg19-validation or proof-pile."),
 ]
 ProtocolName = Annotated[
-    str | None, Option("--protocol", help="fair (default), official or lampe; see: list protocols.")
+    str | None,
+    Option("--protocol", help="fair (default), official or lampe; see `list protocols`."),
 ]
 Wording = Annotated[
-    str | None, Option("--prompts", help="own, official or ready, where the protocol lets it.")
+    str | None,
+    Option(
+        "--prompts", help="Wording of prompts, where the protocol allows: own, official or ready."
+    ),
 ]
 Window = Annotated[
     int | None,
     Option(
-        help="Tokens of pretraining, where the configuration is wrong.",
+        help="Tokens of pretraining, if the model's configuration is wrong about it.",
         parser=_tokens,
         metavar="TOKENS",
     ),
 ]
 Length = Annotated[
-    int, Option(help="Tokens of the prompt, as 32768 or 32k.", parser=_tokens, metavar="TOKENS")
+    int,
+    Option(
+        help="Length of the prompt in tokens, such as 32768 or 32k.",
+        parser=_tokens,
+        metavar="TOKENS",
+    ),
 ]
-Dtype = Annotated[str | None, Option(help="Of the weights, as float32 or bfloat16.")]
+Dtype = Annotated[
+    str | None, Option(help="Data type of the weights: float32, bfloat16 or float16.")
+]
 Device = Annotated[
-    str | None, Option(help="As cpu or cuda:0; a GPU by default where there is one.")
+    str | None, Option(help="Device, such as cpu or cuda:0. Default: a GPU if there is one.")
 ]
-Attention = Annotated[str | None, Option(help="Attention backend.")]
+Attention = Annotated[str | None, Option(help="Attention backend. Default: auto.")]
 
 
 def _load_plugins(paths: list[Path] | None) -> None:
+    """Load the files of `--plugin`, before any name is looked up."""
     from lampe_eval.plugins import load_plugins
 
     load_plugins(paths or ())
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    """Print the version and exit, if `--version` is given."""
+    if requested:
         print(f"lampe-eval {version('lampe-eval')}")
         raise typer.Exit
 
@@ -125,28 +144,34 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def every_command(
     _: Annotated[
-        bool, Option("--version", help="Say the version.", callback=_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
-) -> None: ...
+) -> None:
+    """Evaluate language models on long contexts, with training-free context extension."""
 
 
 @app.command()
 def run(
     model: Models = None,
     method: Annotated[
-        Many, Option(help="As lampe, or lampe:mapping_length=128. Default: original,lampe.")
+        Many,
+        Option(help="Methods, such as lampe or lampe:mapping_length=128. Default: original,lampe."),
     ] = None,
     bench: Annotated[
-        Many, Option(help="Benches, or single tasks as niah/single. Default: niah,ppl.")
+        Many, Option(help="Benchmarks, or single tasks such as niah/single. Default: niah,ppl.")
     ] = None,
     lengths: Annotated[
-        Many, Option(help="Tokens of prompt and answer, as 512,1k,4k. Default: by protocol.")
+        Many,
+        Option(
+            help="Tokens of prompt and answer, such as 512,1k,4k. Default: set by the protocol."
+        ),
     ] = None,
     limit: Limit = None,
     seed: Seed = None,
     output: Output = None,
     config: Annotated[
-        str | None, Option(help="Suite: a YAML file of these options, or a shipped one by name.")
+        str | None,
+        Option(help="Suite: a YAML file with these options, or the name of a shipped one."),
     ] = None,
     plugin: Plugins = None,
     haystack: Haystack = None,
@@ -161,25 +186,33 @@ def run(
     max_batch_tokens: Annotated[
         int | None,
         Option(
-            help="Tokens of a batch. Default: by free memory of a GPU; 1 is one sample at a time."
+            help="Tokens per batch; 1 runs one sample at a time. Default: what GPU memory allows."
         ),
     ] = None,
     fail_on_error: Annotated[
-        str | None, Option(help="yes (default), no, or from how many on: 5, 1%.")
+        str | None,
+        Option(
+            help="Exit with 1 on failed samples: yes (default), no, a count (5) or a share (1%)."
+        ),
     ] = None,
-    engine: Annotated[str | None, Option(help="local (default), or ray for many devices.")] = None,
+    engine: Annotated[
+        str | None, Option(help="local (default), or ray to run replicas on many devices.")
+    ] = None,
     devices: Annotated[
-        Many, Option(help="GPUs of this machine, as 0,1,2,3; or cpu,cpu. On Ray.")
+        Many, Option(help="Devices for Ray replicas: GPU numbers such as 0,1,2,3, or cpu,cpu.")
     ] = None,
-    address: Annotated[str | None, Option(help="Of a Ray cluster, as auto or HOST:PORT.")] = None,
+    address: Annotated[
+        str | None, Option(help="Address of a Ray cluster: auto or HOST:PORT.")
+    ] = None,
     gpus_per_replica: Annotated[
-        int | None, Option(help="GPUs that one model is spread over.")
+        int | None, Option(help="Number of GPUs that each replica of the model uses.")
     ] = None,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Say what would run, without loading weights.")
+        bool,
+        Option("--dry-run", help="Print what would run and what it would cost, then exit."),
     ] = False,
 ) -> None:
-    """Run methods on benchmarks. The same command again goes on where it stopped."""
+    """Run methods on benchmarks; the same command again resumes."""
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
     from lampe_eval.commands.validate import validate_suite
 
@@ -197,24 +230,30 @@ def run(
 def calibrate(
     model: Models = None,
     method: Annotated[
-        Many, Option(help="Methods of positions, as lampe:head_tokens=64,dca. Default: lampe.")
+        Many,
+        Option(help="Position methods, such as lampe:head_tokens=64,dca. Default: lampe."),
     ] = None,
     sweep: Annotated[
-        Many, Option(help="mapping_length (of lampe), attention_factor (of all). Default: both.")
+        Many,
+        Option(
+            help="Settings to fit: mapping_length (lampe), attention_factor (all). Default: both."
+        ),
     ] = None,
     bench: Annotated[
-        Many, Option(help="One task to fit by, as niah/multikey. Default: ppl/exact.")
+        Many, Option(help="Task to fit on, such as niah/multikey. Default: ppl/exact.")
     ] = None,
     lengths: Annotated[
-        Many, Option(help="Tokens to sweep at. Default: 1, 2, 4, 8 and 16 windows.")
+        Many, Option(help="Lengths to fit at, in tokens. Default: 1, 2, 4, 8 and 16 windows.")
     ] = None,
     held_out: Annotated[
-        Many, Option(help="Tokens to compare at. Default: between the lengths.")
+        Many, Option(help="Lengths to validate at, in tokens. Default: between the fitted ones.")
     ] = None,
     mapping_lengths: Annotated[
-        Many, Option(help="Positions to try. Default: eight up to the window.")
+        Many, Option(help="Mapping lengths to try. Default: eight values up to the window.")
     ] = None,
-    attention_factors: Annotated[Many, Option(help="Factors to try. Default: 1 to 1.24.")] = None,
+    attention_factors: Annotated[
+        Many, Option(help="Attention factors to try. Default: nine values from 0.96 to 1.28.")
+    ] = None,
     limit: Limit = None,
     seed: Seed = None,
     output: Output = None,
@@ -228,9 +267,12 @@ def calibrate(
     dtype: Dtype = None,
     device: Device = None,
     attention: Attention = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what it takes, and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        Option("--dry-run", help="Print what would run and what it would cost, then exit."),
+    ] = False,
 ) -> None:
-    """Fit LaMPE's mapping length, and attention_factors, to a model. The same command again goes on where it stopped."""
+    """Fit mapping lengths and attention factors to a model; the same command again resumes."""
     options = {key: value for key, value in locals().items() if key != "dry_run"}
     from lampe_eval.commands.validate import look_up_names
     from lampe_eval.suite import split_names
@@ -249,15 +291,17 @@ def calibrate(
 
 @app.command()
 def suggest(
-    model: Annotated[str, Option(help="Card, card file, folder or hub id.")] = "pocket",
+    model: Annotated[
+        str, Option(help="Model card, card file, checkpoint folder or hub id.")
+    ] = "pocket",
     length: Length = 32768,
     answer: Annotated[
-        int, Option(help="Tokens of the answer, whose positions go on from the prompt's.", min=0)
+        int, Option(help="Length of the answer in tokens; it follows the prompt.", min=0)
     ] = 0,
     window: Window = None,
     plugin: Plugins = None,
 ) -> None:
-    """Settings of every method for a model and a length, each with the rule that it comes from."""
+    """Suggest settings of every method for a model and a length, with the rule behind each."""
     from lampe_eval.commands.validate import look_up_names
 
     look_up_names([model], plugins=plugin or ())
@@ -269,24 +313,31 @@ def suggest(
 @app.command()
 def speed(
     model: Annotated[
-        str | None, Option(help="Card, card file, folder or hub id. Default: pocket.")
+        str | None,
+        Option(help="Model card, card file, checkpoint folder or hub id. Default: pocket."),
     ] = None,
     shape: Annotated[
-        str | None, Option(help="Instead, random weights of a named shape, as llama3-8b.")
+        str | None,
+        Option(help="Measure random weights of a named shape instead, such as llama3-8b."),
     ] = None,
-    layers: Annotated[int | None, Option(help="Of the shape, fewer than it has.")] = None,
+    layers: Annotated[
+        int | None, Option(help="Number of layers to keep of the shape. Default: all.")
+    ] = None,
     method: Annotated[
-        Many, Option(help="As for run. Default: original,selfextend,dca,lampe.")
+        Many, Option(help="Methods, as for run. Default: original,selfextend,dca,lampe.")
     ] = None,
-    lengths: Annotated[Many, Option(help="Tokens of prompts. Default: 4k,16k.")] = None,
+    lengths: Annotated[Many, Option(help="Lengths of prompts in tokens. Default: 4k,16k.")] = None,
     attention: Annotated[
-        Many, Option(help="Backends, each with every method. Default: auto.")
+        Many, Option(help="Attention backends to measure every method with. Default: auto.")
     ] = None,
     pairs: Annotated[
-        int | None, Option(help="Times that plain attention and a method take turns. Default: 3.")
+        int | None,
+        Option(
+            help="Number of times to measure plain attention and the method in turn. Default: 3."
+        ),
     ] = None,
     chunk: Annotated[
-        int | None, Option(help="Tokens of a prompt that are read at a time. Default: all.")
+        int | None, Option(help="Read the prompt in chunks of this many tokens. Default: whole.")
     ] = None,
     window: Window = None,
     dtype: Dtype = None,
@@ -294,14 +345,14 @@ def speed(
     output: Output = None,
     plugin: Plugins = None,
 ) -> None:
-    """Measure time and memory of methods beside plain attention, into results/speed/NAME by default."""
+    """Measure time and memory of methods relative to plain attention."""
     options = dict(locals())
     from lampe_eval.commands.validate import validate_speed
 
-    order = validate_speed(options)
+    config = validate_speed(options)
     from lampe_eval.commands.speed import measure_speed
 
-    measure_speed(order)
+    measure_speed(config)
 
 
 @app.command()
@@ -310,7 +361,7 @@ def score(
     preds: Annotated[
         Path | None,
         Option(
-            help="Folder of prediction files that a benchmark's own code wrote.",
+            help="Folder of prediction files written by a benchmark's own code.",
             exists=True,
             file_okay=False,
         ),
@@ -318,7 +369,8 @@ def score(
     bench: Annotated[
         str | None,
         Option(
-            help="Whose files, as longbench or ruler; infinitebench-lampe scores as LaMPE does."
+            help="Benchmark that wrote the files: longbench, longbench-e, longbench-v2, leval, "
+            "ruler, infinitebench, or infinitebench-lampe for LaMPE's scorer."
         ),
     ] = None,
     plugin: Plugins = None,
@@ -336,13 +388,13 @@ def report(
     output: Annotated[
         Path | None,
         Option(
-            help="Folder to write to; the run's own by default, results/report for several.",
+            help="Folder to write to. Default: the run's own, or results/report for several runs.",
             file_okay=False,
         ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Tables and pictures of runs, for the terminal, spreadsheets, Markdown and LaTeX."""
+    """Write tables, figures and an HTML page for one run or several."""
     _load_plugins(plugin)
     from lampe_eval.commands.report import report as report_on
 
@@ -351,7 +403,7 @@ def report(
 
 @listing.command("models")
 def list_models() -> None:
-    """Models with a card."""
+    """List the models that have a card."""
     from lampe_eval.commands.listing import models
 
     models()
@@ -359,7 +411,7 @@ def list_models() -> None:
 
 @listing.command("methods")
 def list_methods(plugin: Plugins = None) -> None:
-    """Methods and their settings."""
+    """List methods and their settings."""
     _load_plugins(plugin)
     from lampe_eval.commands.listing import methods
 
@@ -368,7 +420,7 @@ def list_methods(plugin: Plugins = None) -> None:
 
 @listing.command("benches")
 def list_benches(plugin: Plugins = None) -> None:
-    """Benches."""
+    """List benchmarks."""
     _load_plugins(plugin)
     from lampe_eval.commands.listing import benches
 
@@ -377,7 +429,7 @@ def list_benches(plugin: Plugins = None) -> None:
 
 @listing.command("tasks")
 def list_tasks(plugin: Plugins = None) -> None:
-    """Tasks of every bench."""
+    """List the tasks of every benchmark."""
     _load_plugins(plugin)
     from lampe_eval.commands.listing import all_tasks
 
@@ -386,7 +438,7 @@ def list_tasks(plugin: Plugins = None) -> None:
 
 @listing.command("protocols")
 def list_protocols(plugin: Plugins = None) -> None:
-    """Protocols of every bench."""
+    """List the protocols of every benchmark."""
     _load_plugins(plugin)
     from lampe_eval.commands.listing import all_protocols
 
@@ -395,7 +447,7 @@ def list_protocols(plugin: Plugins = None) -> None:
 
 @listing.command("published")
 def list_published() -> None:
-    """Published tables, and the suites that run what can be run of them."""
+    """List published tables and the suites that run them."""
     from lampe_eval.commands.listing import all_published
 
     all_published()
@@ -405,13 +457,13 @@ def list_published() -> None:
 def show_plan(
     method: Annotated[str, Option(help="Method, as for run.")] = "lampe",
     window: Annotated[
-        int, Option(help="Tokens of pretraining, as 4096 or 8k.", parser=_tokens)
+        int, Option(help="Tokens of pretraining, such as 4096 or 8k.", parser=_tokens)
     ] = 8192,
     length: Length = 32768,
-    png: Annotated[Path | None, Option(help="Also write the picture to this file.")] = None,
+    png: Annotated[Path | None, Option(help="Write a picture of the plan to this file.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Regions of a method's plan, its largest relative position, and a picture of the matrix."""
+    """Show a method's regions, its largest relative position, and a picture of its positions."""
     from lampe_eval.commands.validate import look_up_names
 
     look_up_names(methods=[method], plugins=plugin or ())
@@ -422,7 +474,7 @@ def show_plan(
 
 @data.command("list")
 def data_list(names: Assets = None, data_dir: DataDir = None) -> None:
-    """Files of benchmarks: size, state and source."""
+    """List benchmark files with size, state and source."""
     from lampe_eval.commands.data import show
 
     show(names or (), data_dir)
@@ -430,7 +482,7 @@ def data_list(names: Assets = None, data_dir: DataDir = None) -> None:
 
 @data.command("fetch")
 def data_fetch(names: Assets = None, data_dir: DataDir = None) -> None:
-    """Fetch what is not here yet from its official source."""
+    """Download missing files from their official sources."""
     from lampe_eval.commands.data import bring
 
     bring(names or (), data_dir)
@@ -438,7 +490,7 @@ def data_fetch(names: Assets = None, data_dir: DataDir = None) -> None:
 
 @data.command("verify")
 def data_verify(names: Assets = None, data_dir: DataDir = None) -> None:
-    """Take the sha256 of what is here anew."""
+    """Hash the files again and compare with their pins."""
     from lampe_eval.commands.data import verify
 
     verify(names or (), data_dir)
@@ -446,7 +498,7 @@ def data_verify(names: Assets = None, data_dir: DataDir = None) -> None:
 
 @data.command("path")
 def data_path(names: Assets = None, data_dir: DataDir = None) -> None:
-    """Where files are; the cache when nothing is named."""
+    """Print where files are, or the cache folder if no file is named."""
     from lampe_eval.commands.data import paths
 
     paths(names or (), data_dir)
@@ -456,11 +508,11 @@ def data_path(names: Assets = None, data_dir: DataDir = None) -> None:
 def leaderboard_compare(
     run: Annotated[Path, Argument(help="Folder of a run.")],
     against: Annotated[
-        str, Option(help="Published table: a name (see: list published) or a YAML file.")
+        str, Option(help="Published table: a name (see `list published`) or a YAML file.")
     ] = "",
     plugin: Plugins = None,
 ) -> None:
-    """Put a run beside a published table; the word compare may be left out."""
+    """Compare a run with a published table; the word compare may be left out."""
     _load_plugins(plugin)
     from lampe_eval.commands.leaderboard import compare
 
@@ -469,13 +521,13 @@ def leaderboard_compare(
 
 @leaderboard.command("build")
 def leaderboard_build(
-    results: Annotated[Path, Argument(help="Folder with runs in it.")] = Path("results"),
+    results: Annotated[Path, Argument(help="Folder that contains runs.")] = Path("results"),
     output: Annotated[
-        Path | None, Option(help="The page. Default: index.html in that folder.")
+        Path | None, Option(help="HTML file to write. Default: index.html in that folder.")
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """One page, without network, of all runs in a folder."""
+    """Build one HTML page of all runs in a folder."""
     _load_plugins(plugin)
     from lampe_eval.commands.leaderboard import build
 
@@ -483,22 +535,24 @@ def leaderboard_build(
 
 
 def main() -> None:
-    """Entry point: errors that a person can mend are one line, with exit code 2; Ctrl-C and SIGTERM are told."""
+    """Run the command line; errors a person can fix are one line on stderr and exit code 2."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
         code = app(standalone_mode=False)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        if message:  # none where the help was printed instead
+        if message:  # empty where typer printed the help instead
             print(f"lampe-eval: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
         print(stop, file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(stop.code)  # at once: another thread may be drawing samples
+        # A thread may still be drawing samples, and sys.exit would wait for it.
+        os._exit(stop.code)
     sys.exit(code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    """Turn a signal into an exception that ends the command in order."""
     raise Stopped(number)
