@@ -84,7 +84,7 @@ def flash_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
 def _flash_by_definition(
     q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, window_left: int
 ) -> tuple[Tensor, Tensor]:
-    """Compute what a ``FlashKernel`` documents: edges aligned to the last query and the last key."""
+    """Compute what a ``FlashKernel`` documents, its edges aligned to the last query and key."""
     k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
     logits = scale * torch.einsum("bqhd,bkhd->bhqk", q.float(), k.float())
     own_key = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
@@ -180,7 +180,10 @@ def test_decode_steps_over_a_rotated_copy_equal_the_oracle(method: str, dtype: t
 def test_decode_steps_over_keys_rotated_in_place_equal_the_oracle(
     backend: str, method: str, dtype: torch.dtype
 ) -> None:
-    """Covers ``restore`` too. In half precision each rotation rounds a key again: twice the bound."""
+    """Check the steps, and the keys after ``restore``.
+
+    In half precision each rotation rounds a key again, so these steps may have twice the error.
+    """
     encoding = _encoding(method, PROMPT)
     _, key, value = _inputs((4, 2), 1, 90, dtype)
     original_key, rotated_keys = key.clone(), RotatedKeys(in_place=True)

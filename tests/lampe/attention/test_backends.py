@@ -1,5 +1,7 @@
 """The oracle against torch's own attention, and guarantees that only blockwise attention gives."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -53,7 +55,7 @@ def test_blockwise_equals_the_oracle(
 def test_eager_attention_is_as_exact_as_a_kernel(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Covers large logits, which half precision would round or overflow."""
+    """Use large logits, which half precision would round or overflow."""
     monkeypatch.setattr(cpu_flash, "supports", lambda query, value: False)
     encoding = method_of(name).encode(lampe.Geometry(window=64, head_dim=16), 261)
     q, k, v = (2 * x for x in _inputs(261, 261, dtype))
@@ -87,7 +89,12 @@ def test_gradients_are_those_of_the_oracle() -> None:
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_partial_rotation_and_both_layouts(layout: str) -> None:
-    geometry = lampe.Geometry(window=64, head_dim=24, rotary_dim=16, layout=layout)  # type: ignore[arg-type]
+    geometry = lampe.Geometry(
+        window=64,
+        head_dim=24,
+        rotary_dim=16,
+        layout=layout,  # type: ignore[arg-type]
+    )
     encoding = method_of("lampe+yarn").encode(geometry, 333)
     q, k, v = _inputs(333, 333, torch.float64, dim=24)
     ours = blockwise(q, k, v, encoding, scale=SCALE)
@@ -97,10 +104,9 @@ def test_partial_rotation_and_both_layouts(layout: str) -> None:
 def test_layouts_are_the_same_up_to_the_order_of_dimensions() -> None:
     q, k, v = _inputs(50, 50, torch.float64)
     order = torch.arange(16).view(2, 8).T.flatten()
-    half, interleaved = (
-        method_of("original").encode(lampe.Geometry(window=64, head_dim=16, layout=layout), 50)  # type: ignore[arg-type]
-        for layout in ("half", "interleaved")
-    )
+    original = method_of("original")
+    half = original.encode(lampe.Geometry(window=64, head_dim=16, layout="half"), 50)
+    interleaved = original.encode(lampe.Geometry(window=64, head_dim=16, layout="interleaved"), 50)
     ours = dense(q[..., order], k[..., order], v, interleaved, scale=SCALE)
     torch.testing.assert_close(ours, dense(q, k, v, half, scale=SCALE))
 
@@ -127,13 +133,15 @@ def test_a_pair_in_two_regions_counts_twice() -> None:
 
 
 def test_memory_grows_with_the_length_not_its_square() -> None:
-    """Compares the largest tensors that blockwise attention makes at two lengths."""
+    """Compare the largest tensors that blockwise attention makes at two lengths."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class LargestTensor(TorchDispatchMode):
         numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             out = func(*args, **(kwargs or {}))
             for tensor in out if isinstance(out, tuple | list) else (out,):
                 if isinstance(tensor, Tensor):

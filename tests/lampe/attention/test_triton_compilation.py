@@ -17,8 +17,8 @@ from lampe.attention.triton_backend import prefill_tile
 
 pytest.importorskip("triton")
 
-# Run in a process of its own, because other tests import the kernels for the interpreter. 163 KiB is
-# the shared memory that a program may use at compute capability 8.0.
+# Run in a process of its own, because other tests import the kernels for the interpreter. 163 KiB
+# is the shared memory that a program may use at compute capability 8.0.
 COMPILE = """
 import importlib.util
 import json
