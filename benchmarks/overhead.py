@@ -81,8 +81,9 @@ class ComparingEngine(LocalEngine):
     def _run_plain(self, prompt: Prompt) -> None:
         ids, mask = self._padded([prompt.ids])
         greedy = self._greedy(prompt)
+        generate: Any = self.model.generate
         start = now()
-        self.model.generate(ids, attention_mask=mask, generation_config=greedy)  # type: ignore[operator]
+        generate(ids, attention_mask=mask, generation_config=greedy)
         self.plain.append(now().since(start))
 
 

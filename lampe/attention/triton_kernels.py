@@ -14,7 +14,8 @@ Names (after flash-linear-attention):
 Sizes:
 
     B batch        H query heads     G key heads     R query heads per key head
-    Q queries      K keys            S regions       P rotated pairs
+    Q queries      K keys            S regions       V distinct key maps
+    P rotated pairs
     D, E           dimensions per head of keys and of values
     BD, BE         the same, rounded up to powers of two, which Triton's blocks must be
     BQ, BK         queries and keys of a block

@@ -66,7 +66,7 @@ def test_a_query_attends_to_the_keys_that_it_owns(
 def test_the_triton_merge_equals_the_torch_merge(
     count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cover several blocks of queries, an odd head dimension, and queries that own no key."""
+    """Cover several blocks of queries, 24 dimensions per head, and queries that own no key."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     parts = []
