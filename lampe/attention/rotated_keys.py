@@ -2,9 +2,9 @@
 
 A key must be rotated by the key map of the region that owns the pair of the query and the key. As
 the answer grows, the distance from the newest query to a key grows too, so the key crosses from one
-region into the next: its stored rotation is then stale. With every generated token only one key per
-boundary of the plan crosses it. So a decode step rotates those few keys and the new one, and reads
-all others as they are stored; only the first step rotates every key of the prompt.
+region into the next: its stored rotation is then stale. Usually one key per boundary of the plan
+crosses it with each generated token. So a decode step rotates those few keys and the new one, and
+reads all others as they are stored; only the first step rotates every key of the prompt.
 
 A key that changes region is rotated by the difference of its two positions. The unrotated key is
 not needed for that, so a cache may store the rotated keys alone (``RotatedKeys.in_place``) and
