@@ -1,0 +1,1 @@
+"""Benchmarks of the code itself: attention kernels, harness overhead, generation of samples."""

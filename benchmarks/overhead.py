@@ -1,11 +1,14 @@
-"""What the harness costs beside bare ``generate`` on the same samples, and whether its memory grows with their number.
+"""Harness overhead relative to a plain ``generate`` loop, and memory over many samples.
 
     python -m benchmarks.overhead [SAMPLES]
 
-Every sample of a run is also given to bare ``generate``, before the harness has it or after, in turns, so that a drift
-of the machine moves both. What the harness took is all the rest of the time from one stored sample to the next:
-drawing, batching, running, describing, scoring, storing. On a machine that is busy with other work, CPU seconds tell
-more than those of the clock. Memory is that of a run whose model answers at once.
+Every sample of a run is also given to plain ``generate``, alternately before and after the harness
+runs it, so that a drift of the machine's speed affects both. The harness's time is all the rest
+from one stored sample to the next: generating the sample, batching, running, decoding, scoring and
+storing.
+On a machine that is busy with other work, CPU seconds tell more than wall-clock seconds.
+
+Memory is measured in a run whose model answers instantly, so that many samples are quick.
 """
 
 import statistics
@@ -15,7 +18,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -27,98 +30,136 @@ from lampe_eval.plan import prepare
 from lampe_eval.running import runner
 from lampe_eval.suite import Suite
 
-LENGTH = 2048
-MANY = 10_000
+PROMPT_TOKENS = 2048
+MEMORY_SAMPLES = 10_000
+PAGE_BYTES = 4096
+"""Unit of /proc/self/statm."""
 
 
-Times = tuple[float, float]
-"""Of the clock, and of the CPU."""
+class Seconds(NamedTuple):
+    """Wall-clock and CPU time, as points in time or as durations."""
+
+    wall: float
+    cpu: float
+
+    def since(self, earlier: "Seconds") -> "Seconds":
+        """Return the duration from an earlier point in time to this one."""
+        return Seconds(self.wall - earlier.wall, self.cpu - earlier.cpu)
 
 
-def now() -> Times:
-    return time.perf_counter(), time.process_time()
+def now() -> Seconds:
+    """Return the present point in time."""
+    return Seconds(time.perf_counter(), time.process_time())
 
 
-class Both(LocalEngine):
-    """Answers twice, bare and as the harness does; notes the seconds of the bare answer."""
+class ComparingEngine(LocalEngine):
+    """Engine that also runs plain ``generate`` on each prompt.
 
-    bare: list[Times]
+    Attributes:
+        plain: durations of plain ``generate``. The class holds those of its newest instance, for
+            the runner creates the engine itself.
+    """
+
+    plain: list[Seconds]
 
     def __init__(self, *arguments: Any) -> None:
+        """Begin without durations."""
         super().__init__(*arguments)
-        type(self).bare = []
+        type(self).plain = []
 
-    def answer(self, prompts: Sequence[Prompt], *, lean: bool = False) -> list[Answer]:
-        before = len(self.bare) % 2 == 0
-        if before:
-            self._bare(prompts[0])
-        answers = super().answer(prompts, lean=lean)
-        if not before:
-            self._bare(prompts[0])
+    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[Answer]:
+        """Answer as the harness does, and run plain ``generate`` before or after that."""
+        plain_first = len(self.plain) % 2 == 0
+        if plain_first:
+            self._run_plain(prompts[0])
+        answers = super().answer(prompts, **options)
+        if not plain_first:
+            self._run_plain(prompts[0])
         return answers
 
     @torch.no_grad()
-    def _bare(self, prompt: Prompt) -> None:
+    def _run_plain(self, prompt: Prompt) -> None:
         ids, mask = self._padded([prompt.ids])
-        began = now()
-        self.model.generate(ids, attention_mask=mask, generation_config=self._greedy(prompt))  # type: ignore[operator]
-        self.bare.append(_between(began, now()))
+        greedy = self._greedy(prompt)
+        generate: Any = self.model.generate
+        start = now()
+        generate(ids, attention_mask=mask, generation_config=greedy)
+        self.plain.append(now().since(start))
 
 
-class Instant(LocalEngine):
-    """Answers at once."""
+class InstantEngine(LocalEngine):
+    """Engine that answers without running the model."""
 
-    def answer(self, prompts: Sequence[Prompt], *, lean: bool = False) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[Answer]:
+        """Return the same answer to every prompt."""
         return [Answer(" 12345.", 6, "eos") for _ in prompts]
 
 
-class Ticks:
-    """Notes when each sample was stored, and how much memory this process then had."""
+class SampleRecorder:
+    """Progress display that records when samples are stored, and the memory of this process.
+
+    Attributes:
+        stored_at: point in time after each sample.
+        resident_bytes: resident memory at that time.
+    """
 
     def __init__(self) -> None:
-        self.at: list[Times] = []
-        self.resident: list[int] = []
+        """Begin without samples."""
+        self.stored_at: list[Seconds] = []
+        self.resident_bytes: list[int] = []
 
-    def total(self, samples: int) -> None: ...
-    def now(self, text: str) -> None: ...
+    def total(self, samples: int) -> None:
+        """Ignore the number of samples."""
+
+    def now(self, text: str) -> None:
+        """Ignore what is running."""
 
     def finished(self, samples: int = 1) -> None:
+        """Record that samples are stored."""
         if samples:
-            self.at.append(now())
-            self.resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+            self.stored_at.append(now())
+            resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.resident_bytes.append(resident_pages * PAGE_BYTES)
 
 
 def main(samples: int = 20) -> None:
+    """Measure and print the overhead over some samples, and the memory over many."""
     console = Console(highlight=False, soft_wrap=True)
-    ticks = _run(Both, "niah/multikey", LENGTH, samples + 1)
-    bare = Both.bare[1:]  # the first sample also loads and patches
-    both = [_between(*pair) for pair in pairwise(ticks.at)]
-    ours = [_between(*pair) for pair in zip(bare, both, strict=True)]
+    recorder = _run(ComparingEngine, "niah/multikey", PROMPT_TOKENS, samples + 1)
+    # The first sample also loads and patches the model; it is not counted.
+    plain = ComparingEngine.plain[1:]
+    both = [end.since(start) for start, end in pairwise(recorder.stored_at)]
+    harness = [total.since(alone) for total, alone in zip(both, plain, strict=True)]
+    plain_wall = sum(seconds.wall for seconds in plain)
     console.print(
-        f"harness / bare generate, {samples} samples of {LENGTH} tokens, {sum(one for one, _ in bare):.1f} s bare:"
+        f"harness / plain generate, {samples} samples of {PROMPT_TOKENS} tokens, "
+        f"{plain_wall:.1f} s of plain generate:"
     )
-    for name, which in (("clock", 0), ("CPU", 1)):
-        ratios = [one[which] / other[which] for one, other in zip(ours, bare, strict=True)]
-        whole = sum(one[which] for one in ours) / sum(one[which] for one in bare)
-        spread = f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-        console.print(f"  {name:5} {whole:.3f} of the sums, {spread}")
-    ticks = _run(Instant, "niah/single", 256, MANY)
-    tenths = " ".join(
-        f"{ticks.resident[at - 1] / 2**20:.0f}" for at in range(MANY // 10, MANY + 1, MANY // 10)
-    )
-    clock, cpu = _between(ticks.at[0], ticks.at[-1])
-    console.print(f"memory in MiB after each tenth of {MANY} samples: {tenths}")
+    _print_ratios(console, "wall", [s.wall for s in harness], [s.wall for s in plain])
+    _print_ratios(console, "CPU", [s.cpu for s in harness], [s.cpu for s in plain])
+
+    recorder = _run(InstantEngine, "niah/single", 256, MEMORY_SAMPLES)
+    tenth = MEMORY_SAMPLES // 10
+    resident = recorder.resident_bytes[tenth - 1 :: tenth]
+    mebibytes = " ".join(f"{size / 2**20:.0f}" for size in resident)
+    console.print(f"memory in MiB after each tenth of {MEMORY_SAMPLES} samples: {mebibytes}")
+    run = recorder.stored_at[-1].since(recorder.stored_at[0])
     console.print(
-        f"of a sample that is answered at once: {1000 * clock / MANY:.2f} ms, CPU {1000 * cpu / MANY:.2f} ms"
+        f"per sample with an instant answer: {1000 * run.wall / MEMORY_SAMPLES:.2f} ms, "
+        f"CPU {1000 * run.cpu / MEMORY_SAMPLES:.2f} ms"
     )
 
 
-def _between(began: Times, ended: Times) -> Times:
-    return ended[0] - began[0], ended[1] - began[1]
+def _print_ratios(console: Console, name: str, harness: list[float], plain: list[float]) -> None:
+    """Print the ratio of the sums and the spread of the ratios per sample, all from seconds."""
+    ratios = [ours / theirs for ours, theirs in zip(harness, plain, strict=True)]
+    spread = f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    console.print(f"  {name:5} {sum(harness) / sum(plain):.3f} of the sums, {spread}")
 
 
-def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Ticks:
-    ticks = Ticks()
+def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> SampleRecorder:
+    """Run samples of a task with an engine in place of the harness's own."""
+    recorder = SampleRecorder()
     with (
         tempfile.TemporaryDirectory() as folder,
         patch("lampe_eval.engine.worker.LocalEngine", engine),
@@ -130,8 +171,8 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Tic
             limit=samples,
             output=Path(folder) / "run",
         )
-        runner.run(prepare(suite), ticks)
-    return ticks
+        runner.run(prepare(suite), recorder)
+    return recorder
 
 
 if __name__ == "__main__":

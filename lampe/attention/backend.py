@@ -1,4 +1,7 @@
-"""What a backend is: attention over a plan's regions, and a word on which calls it can take."""
+"""Base class of attention backends, each of which computes attention over the regions of a plan.
+
+Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimensions.
+"""
 
 from typing import Any, ClassVar
 
@@ -9,22 +12,35 @@ from lampe.encoding import Encoding
 
 
 class Backend:
-    """Base of all backends."""
+    """Implementation of attention under an encoding.
+
+    Attributes:
+        name: the name under which users select the backend.
+        uses_rotated_keys: whether ``attend`` reads ``AttentionInputs.rotated_keys`` in a decode
+            step. Other backends need a cache's keys as they were before any rotation.
+    """
 
     name: ClassVar[str] = ""
-    turns: ClassVar[bool] = False
-    """Whether a step of an answer is taken over keys that are kept turned."""
+    uses_rotated_keys: ClassVar[bool] = False
 
-    def refuses(self, call: AttentionInputs) -> str | None:
-        """Why this backend cannot take a call, or None where it can."""
+    def refuses(self, inputs: AttentionInputs) -> str | None:
+        """Return the reason why this backend cannot process the inputs, or None where it can."""
         return None
 
-    def attend(self, call: AttentionInputs) -> Tensor:
-        """Attention ``[B, H, Q, D]`` in the dtype of the queries."""
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        """Return attention ``[B, H, Q, D]`` in the dtype of the queries."""
         raise NotImplementedError
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, encoding: Encoding, **options: Any
     ) -> Tensor:
-        """The same with the fields of a ``Call`` spelled out."""
+        """Return ``attend`` of an ``AttentionInputs`` with these fields.
+
+        Args:
+            query: ``[B, H, Q, D]``, not rotated.
+            key: ``[B, G, K, D]``, not rotated.
+            value: ``[B, G, K, D]``.
+            encoding: rope, plan and attention factor.
+            options: the other fields of ``AttentionInputs``.
+        """
         return self.attend(AttentionInputs(query, key, value, encoding, **options))

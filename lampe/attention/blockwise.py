@@ -1,10 +1,14 @@
-"""Region attention in plain torch, on any device, with memory linear in the length.
+"""Region attention in plain torch, on any device, with memory that is linear in the length.
 
-Each region of a tile is an ordinary attention over one run of keys, and the parts are merged by log-sum-exp. A step of
-an answer reads keys that are turned already, where the caller keeps them (``Call.turned``).
+Each key range of a tile is an ordinary attention over contiguous keys, and the parts are merged by
+their log-sum-exp. A decode step reads keys that are stored rotated, if its caller has stored them
+(``AttentionInputs.rotated_keys``).
+
+Shapes: B batch, H query heads, G key heads, R query heads per key head, Q queries, K keys,
+D head dimensions, S regions.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -19,89 +23,111 @@ from lampe.attention.rotation import rotate
 from lampe.attention.tiling import KeyRange, QueryTile, tile_plan
 from lampe.positions import PositionMap
 
-Keys = Callable[[KeyRange], Tensor]
-"""The rotated keys of a piece, ``[B, G, K, D]``."""
+MappedKeys = dict[PositionMap, tuple[int, Tensor]]
+"""By key map: keys ``[B, G, n, D]`` rotated by it, and the token index of the first of them."""
 
 
 class Blockwise(Backend):
-    """Torch's flash kernel on the CPU where it can serve, the definition elsewhere."""
+    """Attention per key range in plain torch, merged.
+
+    On the CPU it uses torch's flash kernel where that can run, elsewhere the definition.
+    """
 
     name: ClassVar[str] = "blockwise"
-    turns: ClassVar[bool] = True
+    uses_rotated_keys: ClassVar[bool] = True
 
-    def attend(self, call: AttentionInputs) -> Tensor:
-        if step := call.step():
-            call.tables.forget()
-            return self.merged(self._step_parts(call, step)).flatten(1, 2)
-        tiles = tile_plan(call.encoding.plan, call.start, call.stop, call.first)
-        query, keys = call.grouped_query(), _keys(call, tiles)
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        step = inputs.decode_step()
+        if step is not None:
+            # A decode step brings its own rows of cos and sin: free those of the prompt.
+            inputs.tables.clear()
+            return self.merge(self._decode_partials(inputs, step)).flatten(1, 2)
+        tiles = tile_plan(inputs.encoding.plan, inputs.start, inputs.stop, inputs.first)
+        query, keys = inputs.grouped_query(), _rotate_keys_by_map(inputs, tiles)
         if len(tiles) == 1:
-            return self.merged(self._parts(call, tiles[0], query, keys)).flatten(1, 2)
-        out = query.new_empty(*query.shape[:-1], call.value.shape[-1])
+            return self.merge(self._tile_partials(inputs, tiles[0], query, keys)).flatten(1, 2)
+        # Outputs are written in place: joining them by ``cat`` would hold all of them twice.
+        out = query.new_empty(*query.shape[:-1], inputs.value.shape[-1])
         for tile in tiles:
-            rows = slice(tile.begin - call.start, tile.end - call.start)
-            out[..., rows, :] = self.merged(self._parts(call, tile, query, keys))
+            rows = slice(tile.start - inputs.start, tile.stop - inputs.start)
+            out[..., rows, :] = self.merge(self._tile_partials(inputs, tile, query, keys))
         return out.flatten(1, 2)
 
-    def merged(self, parts: Iterable[PartialAttention]) -> Tensor:
-        """Output of all parts together."""
+    def merge(self, parts: Iterable[PartialAttention]) -> Tensor:
+        """Return attention ``[B, G, R, Q, D]`` over the keys of all parts."""
         return merge_partials(parts)
 
     def partials(
-        self, call: AttentionInputs, piece: KeyRange, q: Tensor, k: Tensor, v: Tensor
+        self, inputs: AttentionInputs, keys: KeyRange, q: Tensor, k: Tensor, v: Tensor
     ) -> list[PartialAttention]:
-        """The parts of one piece: ``q[B, G, R, Q, D]`` over ``k[B, G, K, D]`` and ``v[B, G, K, D]``."""
-        if call.logits.softcap is None and cpu_flash.serves(q, v):
-            return cpu_flash.partials(q, k, v, left=piece.left, right=piece.right, scale=call.scale)
+        """Return attention over one key range as parts to be merged.
+
+        Args:
+            inputs: scale and logit options.
+            keys: which keys each query owns.
+            q: ``[B, G, R, Q, D]``, rotated, all queries of the tile.
+            k: ``[B, G, K, D]``, rotated, all keys of the range.
+            v: ``[B, G, K, D]``.
+        """
+        left, right = keys.left_diagonal, keys.right_diagonal
+        if inputs.logits.softcap is None and cpu_flash.supports(q, v):
+            return cpu_flash.partials(
+                q, k, v, left_diagonal=left, right_diagonal=right, scale=inputs.scale
+            )
         return eager.partials(
-            q, k, v, left=piece.left, right=piece.right, scale=call.scale, logits=call.logits
-        )
+            q, k, v,
+            left_diagonal=left, right_diagonal=right, scale=inputs.scale, logits=inputs.logits,
+        )  # fmt: skip
 
-    def _step_parts(self, call: AttentionInputs, step: DecodeStep) -> Iterator[PartialAttention]:
-        """The parts of one query over keys that are kept turned."""
-        assert call.turned is not None
-        keys, rope = call.turned.update(call.key, step), call.encoding.rope
-        query = torch.unflatten(call.query, 1, (call.key.shape[1], -1))
-        rows = query if step.heat is None else (query * step.heat).to(query.dtype)
-        if call.logits.sinks is not None:
-            yield sink_attention(rows, call.value.shape[-1], call.logits.sinks)
-        queries = rows.expand(len(step.pieces), *rows.shape)
-        for piece, q in zip(
-            step.pieces, rotate(queries, step.cos, step.sin, rope.layout, rope.begin), strict=True
-        ):
-            run = slice(piece.low, piece.high)
-            yield from self.partials(call, piece, q, keys[:, :, run], call.value[:, :, run])
-
-    def _parts(
-        self, call: AttentionInputs, tile: QueryTile, query: Tensor, keys: Keys
+    def _decode_partials(
+        self, inputs: AttentionInputs, step: DecodeStep
     ) -> Iterator[PartialAttention]:
-        rows = query[..., tile.begin - call.start : tile.end - call.start, :]
-        if call.logits.sinks is not None:
-            yield sink_attention(rows, call.value.shape[-1], call.logits.sinks)
-        for piece in tile.pieces:
-            q = call.tables.queries(rows, piece.region.query, call.encoding, tile.begin)
-            v = call.value[:, :, piece.low - call.first : piece.high - call.first]
-            yield from self.partials(call, piece, q, keys(piece), v)
+        """Yield the parts of a decode step, which has one query, over stored rotated keys."""
+        assert inputs.rotated_keys is not None
+        k = inputs.rotated_keys.update(inputs.key, step)
+        query = torch.unflatten(inputs.query, 1, (inputs.key.shape[1], -1))
+        if step.query_scale is not None:
+            query = (query * step.query_scale).to(query.dtype)
+        if inputs.logits.sinks is not None:
+            yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
+        # One rotation for the queries of all regions: a step is short enough for each launch to
+        # count. The copies are expanded first, for a layer may rotate only part of a head.
+        rope = inputs.encoding.rope
+        query_SBGRQD = query.expand(len(step.key_ranges), *query.shape)
+        rotated_SBGRQD = rotate(query_SBGRQD, step.cos, step.sin, rope.layout, rope.begin)
+        for keys, q in zip(step.key_ranges, rotated_SBGRQD, strict=True):
+            run = slice(keys.start, keys.stop)
+            yield from self.partials(inputs, keys, q, k[:, :, run], inputs.value[:, :, run])
+
+    def _tile_partials(
+        self, inputs: AttentionInputs, tile: QueryTile, query: Tensor, mapped_keys: MappedKeys
+    ) -> Iterator[PartialAttention]:
+        """Yield the parts of a tile. ``query[B, G, R, Q, D]`` are all queries, not rotated."""
+        query = query[..., tile.start - inputs.start : tile.stop - inputs.start, :]
+        if inputs.logits.sinks is not None:
+            yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
+        for keys in tile.key_ranges:
+            positions = keys.region.query
+            q = inputs.tables.rotate_queries(query, positions, inputs.encoding, tile.start)
+            first_token, rotated = mapped_keys[keys.region.key]
+            k = rotated[:, :, keys.start - first_token : keys.stop - first_token]
+            v = inputs.value[:, :, keys.start - inputs.first : keys.stop - inputs.first]
+            yield from self.partials(inputs, keys, q, k, v)
 
 
-def _keys(call: AttentionInputs, tiles: tuple[QueryTile, ...]) -> Keys:
-    """What gives each piece its keys; those of regions with one map are turned together, once."""
-    owned: dict[PositionMap, tuple[int, int]] = {}
-    for piece in (piece for tile in tiles for piece in tile.pieces):
-        low, high = owned.get(piece.region.key, (piece.low, piece.high))
-        owned[piece.region.key] = min(low, piece.low), max(high, piece.high)
-    turned = {
-        positions: (low, _turn(call, positions, low, high))
-        for positions, (low, high) in owned.items()
-    }
+def _rotate_keys_by_map(inputs: AttentionInputs, tiles: tuple[QueryTile, ...]) -> MappedKeys:
+    """Rotate the keys once per distinct key map, as far as some tile needs them.
 
-    def of(piece: KeyRange) -> Tensor:
-        low, keys = turned[piece.region.key]
-        return keys[:, :, piece.low - low : piece.high - low]
-
-    return of
-
-
-def _turn(call: AttentionInputs, positions: PositionMap, low: int, high: int) -> Tensor:
-    keys = call.key[:, :, low - call.first : high - call.first]
-    return call.tables.keys(keys, positions, call.encoding, low)
+    Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
+    """
+    spans: dict[PositionMap, tuple[int, int]] = {}
+    for tile in tiles:
+        for keys in tile.key_ranges:
+            start, stop = spans.get(keys.region.key, (keys.start, keys.stop))
+            spans[keys.region.key] = min(start, keys.start), max(stop, keys.stop)
+    mapped_keys: MappedKeys = {}
+    for positions, (start, stop) in spans.items():
+        key = inputs.key[:, :, start - inputs.first : stop - inputs.first]
+        rotated = inputs.tables.rotate_keys(key, positions, inputs.encoding, start)
+        mapped_keys[positions] = start, rotated
+    return mapped_keys

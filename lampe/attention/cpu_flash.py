@@ -1,7 +1,13 @@
-"""A part of attention by torch's own flash kernel for the CPU, which returns its log-sum-exp.
+"""Partial attention by torch's flash kernel for the CPU, which also returns the log-sum-exp.
 
-The kernel knows full runs of keys, causal squares and additive masks. A run whose edges both move (a band) is cut into
-strips of queries, each with a mask of its own keys; strips of a narrow band are one call.
+The kernel supports full attention, causal squares and additive masks, but no sliding window. So a
+key range whose left edge is diagonal, a band, needs a mask. One mask for all of it would have
+``Q x K`` entries, most of them -inf, and the kernel would compute every masked pair. The band is
+cut into strips of queries instead: each strip attends to the keys that some of its queries own, and
+only the two triangles at its corners are masked.
+
+Shapes: B batch, G key heads, R query heads per key head, Q queries, K keys, D head dimensions,
+S strips.
 """
 
 import torch
@@ -10,36 +16,53 @@ from torch import Tensor
 from lampe.attention.partial_attention import PartialAttention
 
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-STRIP = 64
-"""Queries of a strip: few, for half of ``STRIP`` times ``STRIP`` pairs are masked on either side."""
-NARROW = 512
-"""Keys of a band of which all strips are one call, their keys copied where a batch has more than one row."""
+
+# Half of STRIP x STRIP pairs is masked on either side of a strip, so strips are short. At a band of
+# 64 keys, strips of 128 queries took twice as long as these, of 256 four times, of 32 a tenth less.
+STRIP_QUERIES = 64
+
+# Widest band, in keys per query, whose strips run in one call. Where a batch has several rows, that
+# call copies the keys of every strip: in all (width + 63) / 64 times the keys of the band.
+NARROW_BAND_KEYS = 512
 
 
-def serves(q: Tensor, v: Tensor) -> bool:
-    """Whether the kernel can take a call; its log-sum-exp has no gradient."""
+def supports(q: Tensor, v: Tensor) -> bool:
+    """Return whether the kernel can run: on a CPU, for equal head dimensions, without gradients.
+
+    The kernel's log-sum-exp has no gradient, and the merge of parts depends on it.
+    """
     return q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and not q.requires_grad
 
 
 def partials(
-    q: Tensor, k: Tensor, v: Tensor, *, left: bool, right: bool, scale: float
+    q: Tensor, k: Tensor, v: Tensor, *, left_diagonal: bool, right_diagonal: bool, scale: float
 ) -> list[PartialAttention]:
-    """As ``lampe.attention.eager.partials``, without soft caps."""
+    """Return attention over one run of keys as parts to be merged.
+
+    The arguments are those of ``lampe.attention.eager.partials``, without soft caps.
+    """
     queries, keys = q.shape[-2], k.shape[-2]
     if queries == 1:
-        return [_one(q, k, v, scale)]
-    if left:
-        return [_band(q, k, v, right, scale)]
-    if not right:
+        return [_single_query(q, k, v, scale)]
+    if left_diagonal:
+        return [_band(q, k, v, right_diagonal, scale)]
+    if not right_diagonal:
         return [_flash(q, k, v, scale)]
-    square = _flash(q, k[..., keys - queries :, :], v[..., keys - queries :, :], scale, causal=True)
-    if queries == keys:
+    # A causal edge that begins after the first keys: those are full attention, the rest a causal
+    # square, which the kernel computes without a mask.
+    full = keys - queries
+    square = _flash(q, k[..., full:, :], v[..., full:, :], scale, causal=True)
+    if not full:
         return [square]
-    return [_flash(q, k[..., : keys - queries, :], v[..., : keys - queries, :], scale), square]
+    return [_flash(q, k[..., :full, :], v[..., :full, :], scale), square]
 
 
-def _one(q: Tensor, k: Tensor, v: Tensor, scale: float) -> PartialAttention:
-    """One query: the heads of a group are the rows of one head, whose keys are read once."""
+def _single_query(q: Tensor, k: Tensor, v: Tensor, scale: float) -> PartialAttention:
+    """Return attention of ``q[B, G, R, 1, D]``, which owns all keys.
+
+    The query heads of a group become the queries of one head, so that the kernel reads their keys
+    once: 13 to 36 % faster than a view of the keys for each head.
+    """
     out, lse = KERNEL(q.squeeze(3), k, v, scale=scale)
     return PartialAttention(out.unsqueeze(3), lse.unsqueeze(3))
 
@@ -53,56 +76,78 @@ def _flash(
     causal: bool = False,
     bias: Tensor | None = None,
 ) -> PartialAttention:
-    """One call: rows and key heads together are its batch, so that views are all it needs."""
+    """Return attention of one kernel call, with an additive ``bias[Q, K]`` if there is one."""
+    # The kernel's batch is B x G and its heads are the R heads of a group, so that a key head is
+    # shared by expanding a view, without a copy.
     grouped = q.flatten(0, 1)
     k, v = (x.flatten(0, 1)[:, None].expand(-1, q.shape[2], -1, -1) for x in (k, v))
     out, lse = KERNEL(grouped, k, v, is_causal=causal, attn_mask=bias, scale=scale)
     return PartialAttention(out.unflatten(0, q.shape[:2]), lse.unflatten(0, q.shape[:2]))
 
 
-def _band(q: Tensor, k: Tensor, v: Tensor, right: bool, scale: float) -> PartialAttention:
-    """Keys from ``x`` on, and up to ``x + K - Q`` where the right edge moves too."""
+def _band(q: Tensor, k: Tensor, v: Tensor, right_diagonal: bool, scale: float) -> PartialAttention:
+    """Return attention where query x owns keys from x on, up to ``x + K - Q`` or to the last."""
     queries, keys = q.shape[-2], k.shape[-2]
     width = keys - queries + 1
-    whole = queries - queries % STRIP if right and width <= NARROW else 0
-    parts = [_strips(q[..., :whole, :], k, v, width, scale)] if whole else []
-    for begin in range(whole, queries, STRIP):
-        end = min(begin + STRIP, queries)
-        run = slice(begin, end + width - 1 if right else keys)
-        x, y = torch.arange(end - begin)[:, None], torch.arange(run.stop - begin)
-        bias = _bias((x <= y) & (y < x + width) if right else x <= y, q.dtype)
-        parts.append(_flash(q[..., begin:end, :], k[..., run, :], v[..., run, :], scale, bias=bias))
+    batched = 0
+    if right_diagonal and width <= NARROW_BAND_KEYS:
+        batched = queries - queries % STRIP_QUERIES
+    parts = []
+    if batched:
+        parts.append(_batched_strips(q[..., :batched, :], k, v, width, scale))
+    for start in range(batched, queries, STRIP_QUERIES):
+        stop = min(start + STRIP_QUERIES, queries)
+        run = slice(start, stop + width - 1 if right_diagonal else keys)
+        x = torch.arange(stop - start)[:, None]
+        y = torch.arange(run.stop - start)
+        owned = (x <= y) & (y < x + width) if right_diagonal else x <= y
+        bias = _bias(owned, q.dtype)
+        strip = _flash(q[..., start:stop, :], k[..., run, :], v[..., run, :], scale, bias=bias)
+        parts.append(strip)
     if len(parts) == 1:
         return parts[0]
-    return PartialAttention(
-        torch.cat([part.out for part in parts], dim=3),
-        torch.cat([part.lse for part in parts], dim=3),
-    )
+    out = torch.cat([part.out for part in parts], dim=3)
+    lse = torch.cat([part.lse for part in parts], dim=3)
+    return PartialAttention(out, lse)
 
 
-def _strips(q: Tensor, k: Tensor, v: Tensor, width: int, scale: float) -> PartialAttention:
-    """All strips of a narrow band in one call; the query heads of a group are rows of one strip."""
+def _batched_strips(q: Tensor, k: Tensor, v: Tensor, width: int, scale: float) -> PartialAttention:
+    """Return attention of a narrow band, all of its strips in one kernel call.
+
+    All strips have the same mask, so they can be rows of the kernel's batch. The query heads of a
+    group are stacked as queries of one head.
+
+    Args:
+        q: ``[B, G, R, Q, D]``, with a number of queries that is a multiple of ``STRIP_QUERIES``.
+        k: ``[B, G, K, D]``.
+        v: ``[B, G, K, D]``.
+        width: keys that each query owns.
+        scale: factor on the logits.
+    """
     batch, groups, heads, queries, dim = q.shape
-    count = queries // STRIP
-    rows = (
-        q.reshape(batch, groups, heads, count, STRIP, dim)
-        .permute(0, 3, 1, 2, 4, 5)
-        .reshape(batch * count, groups, heads * STRIP, dim)
-    )
-    k, v = (
-        x.unfold(2, STRIP + width - 1, STRIP)[:, :, :count].permute(0, 2, 1, 4, 3).flatten(0, 1)
-        for x in (k, v)
-    )
-    x, y = torch.arange(STRIP).repeat(heads)[:, None], torch.arange(STRIP + width - 1)
+    strips = queries // STRIP_QUERIES
+    strip_keys = STRIP_QUERIES + width - 1
+    # [B, G, R, S, STRIP, D] to [B, S, G, R, STRIP, D] to [B S, G, R STRIP, D]
+    q = q.reshape(batch, groups, heads, strips, STRIP_QUERIES, dim).permute(0, 3, 1, 2, 4, 5)
+    q = q.reshape(batch * strips, groups, heads * STRIP_QUERIES, dim)
+    k, v = (_strips_of_keys(x, strips, strip_keys) for x in (k, v))
+    x = torch.arange(STRIP_QUERIES).repeat(heads)[:, None]
+    y = torch.arange(strip_keys)
     bias = _bias((x <= y) & (y < x + width), q.dtype)
-    out, lse = KERNEL(rows, k, v, attn_mask=bias, scale=scale)
+    out, lse = KERNEL(q, k, v, attn_mask=bias, scale=scale)
     out, lse = (
-        x.reshape(batch, count, groups, heads, STRIP, -1).permute(0, 2, 3, 1, 4, 5)
-        for x in (out, lse)
+        tensor.reshape(batch, strips, groups, heads, STRIP_QUERIES, -1).permute(0, 2, 3, 1, 4, 5)
+        for tensor in (out, lse)
     )
     return PartialAttention(out.flatten(3, 4), lse.flatten(3))
 
 
-def _bias(counts: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask that the kernel adds."""
-    return torch.zeros(counts.shape, dtype=dtype).masked_fill(~counts, -torch.inf)
+def _strips_of_keys(x: Tensor, strips: int, strip_keys: int) -> Tensor:
+    """Return overlapping views ``[B S, G, strip_keys, D]`` of ``x[B, G, K, D]``, one per strip."""
+    x_BGSDK = x.unfold(2, strip_keys, STRIP_QUERIES)[:, :, :strips]
+    return x_BGSDK.permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+
+def _bias(owned: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the mask that the kernel adds to its logits: 0 for an owned pair, else -inf."""
+    return torch.zeros(owned.shape, dtype=dtype).masked_fill(~owned, -torch.inf)

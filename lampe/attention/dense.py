@@ -1,9 +1,12 @@
-"""The oracle: attention from the full relative position matrix, in float64. Slow and plain on purpose.
+"""Oracle that judges every other backend: attention from the full matrix of relative positions.
 
-It never rotates a vector: the logit of a pair is built from the angle between its tokens, so it judges every backend.
-Regions that overlap count a pair as often as they own it, as one concatenated softmax.
+The oracle never rotates a vector. It computes the logit of a pair from the angle between its two
+tokens, so it shares no step with the backends that rotate queries and keys. It is slow and simple
+on purpose, and its memory grows with the square of the length.
 
-Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimensions.
+Where regions overlap, a pair has one column of the softmax in each region that owns it.
+
+Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimensions, P rotated pairs.
 """
 
 from typing import ClassVar
@@ -18,69 +21,85 @@ from lampe.rope import Rope
 
 
 class Dense(Backend):
-    """One softmax over the whole row, in float64."""
+    """Attention as one softmax per query over the logits of all regions, in float64."""
 
     name: ClassVar[str] = "dense"
 
-    def attend(self, call: AttentionInputs) -> Tensor:
-        encoding, groups = call.encoding, call.query.shape[1] // call.key.shape[1]
-        q, k, v = (
-            x.double()
-            for x in (call.query, *(x.repeat_interleave(groups, 1) for x in (call.key, call.value)))
-        )
-        i = torch.arange(call.start, call.stop, device=q.device)
-        j = torch.arange(call.first, call.first + k.shape[2], device=q.device)
-        heat, sharpness = encoding.attention_factor.query_scale(i), _sharpness(encoding, i, j)
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        encoding, group_size = inputs.encoding, inputs.query.shape[1] // inputs.key.shape[1]
+        q = inputs.query.double()
+        k = inputs.key.repeat_interleave(group_size, 1).double()
+        v = inputs.value.repeat_interleave(group_size, 1).double()
+        i = torch.arange(inputs.start, inputs.stop, device=q.device)
+        j = torch.arange(inputs.first, inputs.first + k.shape[2], device=q.device)
+        query_scale = encoding.attention_factor.query_scale(i)
+        pair_factor = _pair_factor(encoding, i, j)
         columns = []
         for region in encoding.plan:
-            turned = encoding.rope.angles(region.query(i), i)[:, None] - encoding.rope.angles(
-                region.key(j), j
-            )
-            region_logits = _logits(q, k, turned, sharpness, encoding.rope) * call.scale
-            if heat is not None:
-                region_logits = region_logits * heat[:, None].double()
-            columns.append(
-                call.logits.capped(region_logits).masked_fill(
-                    ~region.owns(i[:, None], j), -torch.inf
-                )
-            )
+            query_angle = encoding.rope.angles(region.query(i), i)
+            key_angle = encoding.rope.angles(region.key(j), j)
+            angle = query_angle[:, None] - key_angle
+            logits = _logits(q, k, angle, pair_factor, encoding.rope) * inputs.scale
+            if query_scale is not None:
+                logits = logits * query_scale[:, None].double()
+            owned = region.owns(i[:, None], j)
+            columns.append(inputs.logits.capped(logits).masked_fill(~owned, -torch.inf))
         values = torch.cat([v] * len(columns), dim=2)
-        if call.logits.sinks is not None:
-            columns.append(call.logits.sinks.double()[:, None, None].expand(*q.shape[:3], 1))
-        out: Tensor = torch.cat(columns, dim=-1).softmax(-1)[..., : values.shape[2]] @ values
-        return out.to(call.query.dtype)
+        if inputs.logits.sinks is not None:
+            columns.append(inputs.logits.sinks.double()[:, None, None].expand(*q.shape[:3], 1))
+        # The sink's column takes its part of the softmax, but has no value.
+        weights = torch.cat(columns, dim=-1).softmax(-1)[..., : values.shape[2]]
+        out: Tensor = weights @ values
+        return out.to(inputs.query.dtype)
 
 
-def _sharpness(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:
-    """What attention_factor multiplies the rotated part of each pair's logit with, ``[Q, K]`` or one number."""
-    factor, drifts = (
-        encoding.effective_attention_factor.factor**2,
-        [encoding.attention_factor.per_token_factor(x) for x in (i, j)],
-    )
+def _pair_factor(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:
+    """Return the factor ``[Q, K]`` on the rotated part of the logits of queries i and keys j.
+
+    It may have size 1 along either dimension, where all tokens have the same factor.
+    """
+    # Query and key are both multiplied by the factor, so a logit has its square.
+    factor = encoding.effective_attention_factor.factor**2
+    query_factor = encoding.attention_factor.per_token_factor(i)
+    key_factor = encoding.attention_factor.per_token_factor(j)
     ones = torch.ones(1, device=i.device)
-    of_query, of_key = (ones if drift is None else drift for drift in drifts)
-    return factor * of_query.double()[:, None] * of_key.double()
+    query_factor = ones if query_factor is None else query_factor
+    key_factor = ones if key_factor is None else key_factor
+    return factor * query_factor.double()[:, None] * key_factor.double()
 
 
-def _logits(q: Tensor, k: Tensor, angle: Tensor, sharpness: Tensor, rope: Rope) -> Tensor:
-    """Unscaled logits ``[B, H, Q, K]``: pair ``p`` turned by ``angle[Q, K, p]``, plus unrotated dimensions."""
-    pairs = len(rope.inv_freq)
-    (q_before, q_turned, q_after), (k_before, k_turned, k_after) = rope.split(q), rope.split(k)
-    (q1, q2), (k1, k2) = _pairs(q_turned, rope), _pairs(k_turned, rope)
+def _logits(q: Tensor, k: Tensor, angle: Tensor, pair_factor: Tensor, rope: Rope) -> Tensor:
+    """Return logits ``[B, H, Q, K]`` before scaling.
+
+    For pair p with query ``(q1, q2)`` and key ``(k1, k2)``, rotations by a and b give
+    ``cos(a - b) (q1 k1 + q2 k2) + sin(a - b) (q1 k2 - q2 k1)``.
+
+    Args:
+        q: ``[B, H, Q, D]``.
+        k: ``[B, H, K, D]``.
+        angle: ``[Q, K, P]``, the angle of the query minus that of the key.
+        pair_factor: ``[Q, K]``, for the rotated dimensions only.
+        rope: says which dimensions of a head are rotated, and in which pairs.
+    """
+    q_before, q_rotary, q_after = rope.split(q)
+    k_before, k_rotary, k_after = rope.split(k)
+    q1, q2 = _pairs(q_rotary, rope)
+    k1, k2 = _pairs(k_rotary, rope)
     total = torch.zeros(*q.shape[:3], k.shape[2], dtype=torch.float64, device=q.device)
-    for p in range(pairs):
-        along = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]
-        across = q1[..., p, None] * k2[..., None, :, p] - q2[..., p, None] * k1[..., None, :, p]
-        total += along * angle[..., p].cos() + across * angle[..., p].sin()
+    for p in range(len(rope.inv_freq)):
+        dot = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]
+        cross = q1[..., p, None] * k2[..., None, :, p] - q2[..., p, None] * k1[..., None, :, p]
+        total += dot * angle[..., p].cos() + cross * angle[..., p].sin()
     return (
-        total * sharpness
+        total * pair_factor
         + q_before @ k_before.transpose(-1, -2)
         + q_after @ k_after.transpose(-1, -2)
     )
 
 
-def _pairs(rotated: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+def _pairs(x: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+    """Return the first and second dimension of each rotated pair of ``x[..., 2P]``."""
     if rope.layout == "half":
-        first, second = rotated.chunk(2, dim=-1)
+        first, second = x.chunk(2, dim=-1)
         return first, second
-    return rotated[..., 0::2], rotated[..., 1::2]
+    return x[..., 0::2], x[..., 1::2]

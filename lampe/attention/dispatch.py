@@ -1,4 +1,4 @@
-"""Which backend takes a call: the first by priority that does not refuse, or the one that was asked for."""
+"""Choice of the backend that computes an attention call."""
 
 import logging
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ from lampe.attention.inputs import AttentionInputs
 from lampe.attention.triton_backend import Triton
 from lampe.errors import BadSetting, UnknownName
 
+# The order is that of counted work and memory traffic: nobody has timed the first two on a GPU.
 BACKENDS: dict[str, Backend] = {
     backend.name: backend for backend in (Triton(), Flash(), Blockwise(), Dense())
 }
-"""All backends by name, the fastest first as far as it was counted; no GPU has timed them."""
+"""All backends by name, in the order in which "auto" tries them."""
 
 AUTO = "auto"
 
@@ -25,61 +26,73 @@ log = logging.getLogger("lampe")
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """The backend that took a call, and why those before it did not."""
+    """Backend that computed a call, with the reasons why earlier ones could not.
+
+    Attributes:
+        backend: name of the backend.
+        refusals: name and reason of each backend that was tried before it.
+    """
 
     backend: str
     refusals: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"attention: {self.backend}", *(f"  not {name}: {why}" for name, why in self.refusals)]
-        )
+        lines = [f"attention: {self.backend}"]
+        lines += [f"  not {name}: {reason}" for name, reason in self.refusals]
+        return "\n".join(lines)
 
 
 @dataclass
 class BackendDispatcher:
-    """Attention by the backend called ``name``, or "auto" for the fastest that takes a call.
+    """Attention by one backend, or by the first that can process each call.
 
     Attributes:
-        made: the choices so far, each once.
+        name: name of the backend, or "auto" for the first in ``BACKENDS`` that does not refuse.
+        choices: the distinct choices so far, in the order in which they were first made.
 
     Raises:
         UnknownName: for a backend that does not exist.
     """
 
     name: str = AUTO
-    made: list[BackendChoice] = field(default_factory=list)
+    choices: list[BackendChoice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.name not in (AUTO, *BACKENDS):
             raise UnknownName("attention backend", self.name, (AUTO, *BACKENDS))
 
-    def attend(self, call: AttentionInputs) -> Tensor:
-        """Attention ``[B, H, Q, D]``.
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        """Return attention ``[B, H, Q, D]`` in the dtype of the queries.
 
         Raises:
-            BadSetting: where the backend that was asked for cannot take the call.
+            BadSetting: where the backend that the user selected cannot process the inputs.
         """
-        choice = self._choose(call)
-        if choice not in self.made:
-            self.made.append(choice)
+        choice = self._choose(inputs)
+        if choice not in self.choices:
+            self.choices.append(choice)
             log.info("%s", choice)
         backend = BACKENDS[choice.backend]
-        if call.turned and not (backend.turns and call.step()):
-            call.turned.restore(call.key)
-        return backend.attend(call)
+        if inputs.rotated_keys is not None:
+            reads_them = backend.uses_rotated_keys and inputs.decode_step() is not None
+            # An earlier step may have rotated the cache's own keys in place. A backend that does
+            # not know would rotate them a second time.
+            if not reads_them:
+                inputs.rotated_keys.restore(inputs.key)
+        return backend.attend(inputs)
 
-    def _choose(self, call: AttentionInputs) -> BackendChoice:
+    def _choose(self, inputs: AttentionInputs) -> BackendChoice:
         if self.name != AUTO:
-            if why := BACKENDS[self.name].refuses(call):
+            reason = BACKENDS[self.name].refuses(inputs)
+            if reason is not None:
                 raise BadSetting(
-                    f"attention={self.name!r} cannot run here: {why}; 'auto' takes what can"
+                    f"attention={self.name!r} cannot run here: {reason}; "
+                    "choose 'auto' for the first backend that can"
                 )
             return BackendChoice(self.name)
         refusals: list[tuple[str, str]] = []
         for backend in BACKENDS.values():
-            why = backend.refuses(call)
-            if why is None:
+            reason = backend.refuses(inputs)
+            if reason is None:
                 return BackendChoice(backend.name, tuple(refusals))
-            refusals.append((backend.name, why))
-        raise AssertionError("the oracle takes every call")
+            refusals.append((backend.name, reason))
+        raise AssertionError("the dense backend refuses no call")

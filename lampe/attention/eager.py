@@ -1,4 +1,9 @@
-"""A part of attention by its definition, in float32: any device, any dimensions, soft caps and gradients."""
+"""Partial attention by its definition, in float32.
+
+It runs on any device and for any head dimension, and supports soft caps and gradients.
+
+Shapes: B batch, G key heads, R query heads per key head, Q queries, K keys, D head dimensions.
+"""
 
 import torch
 from torch import Tensor
@@ -6,49 +11,69 @@ from torch import Tensor
 from lampe.attention.logit_options import LogitOptions
 from lampe.attention.partial_attention import PartialAttention, merge_partials
 
-QUERIES, KEYS = 256, 4096
-"""Queries and keys at a time, which bounds the logits held."""
+# Blocks bound the memory of the logits: BLOCK_QUERIES x BLOCK_KEYS floats per query head.
+BLOCK_QUERIES = 256
+BLOCK_KEYS = 4096
 
 
 def partials(
-    q: Tensor, k: Tensor, v: Tensor, *, left: bool, right: bool, scale: float, logits: LogitOptions
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    left_diagonal: bool,
+    right_diagonal: bool,
+    scale: float,
+    logits: LogitOptions,
 ) -> list[PartialAttention]:
-    """Attention of ``q[B, G, R, Q, D]`` over ``k[B, G, K, D]`` and ``v[B, G, K, D]``, as parts to be merged.
+    """Return attention over one run of keys as parts to be merged.
 
-    Query ``x`` owns the keys from ``x`` (``left``) or 0 on, up to ``x + K - Q`` (``right``) or the last.
+    Query ``x`` owns the keys from ``x`` on if ``left_diagonal``, else from 0. Its last key is
+    ``x + K - Q`` if ``right_diagonal``, else ``K - 1`` (see ``lampe.attention.tiling``).
+
+    Args:
+        q: ``[B, G, R, Q, D]``, rotated.
+        k: ``[B, G, K, D]``, rotated.
+        v: ``[B, G, K, D]``.
+        left_diagonal: whether the first owned key moves on by one per query.
+        right_diagonal: whether the last owned key moves on by one per query.
+        scale: factor on the logits.
+        logits: soft cap; sinks are a part of their own.
     """
     queries, keys = q.shape[-2], k.shape[-2]
-    ahead = keys - queries
-    rows = []
-    for begin in range(0, queries, QUERIES):
-        end = min(begin + QUERIES, queries)
-        low, high = begin if left else 0, end + ahead if right else keys
+    offset = keys - queries
+    row_parts = []
+    for row_start in range(0, queries, BLOCK_QUERIES):
+        row_stop = min(row_start + BLOCK_QUERIES, queries)
+        first_key = row_start if left_diagonal else 0
+        key_stop = row_stop + offset if right_diagonal else keys
         blocks = []
-        for at in range(low, high, KEYS):
-            to = min(at + KEYS, high)
-            x = torch.arange(begin, end, device=q.device)[:, None]
-            y = torch.arange(at, to, device=q.device)
-            hidden = (y < x if left else y < 0) | (y > x + ahead if right else y < 0)
-            blocks.append(
-                _block(
-                    q[..., begin:end, :], k[..., at:to, :], v[..., at:to, :], hidden, scale, logits
-                )
-            )
-        rows.append(
-            PartialAttention(
-                merge_partials(blocks), torch.stack([block.lse for block in blocks]).logsumexp(0)
-            )
-        )
-    out, lse = (torch.cat(parts, dim=3) for parts in zip(*rows, strict=True))
+        for block_start in range(first_key, key_stop, BLOCK_KEYS):
+            block_stop = min(block_start + BLOCK_KEYS, key_stop)
+            x = torch.arange(row_start, row_stop, device=q.device)[:, None]
+            y = torch.arange(block_start, block_stop, device=q.device)
+            hidden = torch.zeros(len(x), len(y), dtype=torch.bool, device=q.device)
+            if left_diagonal:
+                hidden |= y < x
+            if right_diagonal:
+                hidden |= y > x + offset
+            q_block = q[..., row_start:row_stop, :]
+            k_block, v_block = (tensor[..., block_start:block_stop, :] for tensor in (k, v))
+            blocks.append(_attend_block(q_block, k_block, v_block, hidden, scale, logits))
+        lse = torch.stack([block.lse for block in blocks]).logsumexp(0)
+        row_parts.append(PartialAttention(merge_partials(blocks), lse))
+    out = torch.cat([part.out for part in row_parts], dim=3)
+    lse = torch.cat([part.lse for part in row_parts], dim=3)
     return [PartialAttention(out.to(q.dtype), lse)]
 
 
-def _block(
+def _attend_block(
     q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, scale: float, logits: LogitOptions
 ) -> PartialAttention:
-    """Attention where ``hidden[Q, K]`` says which pairs do not count."""
-    columns = logits.capped(q.float() @ k.float().transpose(-1, -2)[:, :, None] * scale)
-    columns = columns.masked_fill(hidden, -torch.inf)
-    lse = columns.logsumexp(-1)
-    weights = (columns - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+    """Return attention of one block, in which ``hidden[Q, K]`` marks the pairs to leave out."""
+    block_logits = logits.capped(q.float() @ k.float().transpose(-1, -2)[:, :, None] * scale)
+    block_logits = block_logits.masked_fill(hidden, -torch.inf)
+    lse = block_logits.logsumexp(-1)
+    # A query that owns no key here has lse -inf, and -inf minus -inf is NaN: 0 makes its weights 0.
+    weights = (block_logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
     return PartialAttention(weights @ v.float()[:, :, None], lse)

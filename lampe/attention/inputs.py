@@ -1,4 +1,8 @@
-"""What a backend is asked: attention of some queries over some keys under an encoding."""
+"""Inputs of an attention backend: queries, keys and values of one layer under an encoding.
+
+Shapes: B batch, H query heads, G key heads, R query heads per key head, Q queries, K keys,
+D head dimensions.
+"""
 
 from dataclasses import dataclass, field
 
@@ -13,18 +17,24 @@ from lampe.encoding import Encoding
 
 @dataclass(frozen=True, eq=False)
 class AttentionInputs:
-    """Attention of ``query[B, H, Q, D]`` over ``key[B, G, K, D]`` and ``value[B, G, K, D]``, none of them rotated.
+    """Queries, keys and values of one layer, and how they attend.
 
-    Key heads are shared by groups of ``H // G`` query heads.
+    Query heads are grouped: ``R = H // G`` consecutive query heads share one key head. Token
+    indices count from the start of the prompt.
 
-    Args:
-        encoding: rope, plan and attention_factor.
-        scale: softmax scale.
-        start: token index of the first query; the last query is that of the last key.
-        first: token index of the first key; all before it are out of the sight of every query.
-        logits: what the layer does to its logits beside positions.
-        tables: kept between calls of one rope.
-        turned: the keys as an earlier call of the same answer turned them, if it kept them.
+    Attributes:
+        query: ``[B, H, Q, D]``, not rotated.
+        key: ``[B, G, K, D]``, not rotated.
+        value: ``[B, G, K, D]``; its head dimension may differ from that of the keys.
+        encoding: rope, plan and attention factor.
+        scale: factor on the logits before the softmax.
+        start: token index of the first query. The last query and the last key are the same token.
+        first: token index of the first key. No query sees an earlier one.
+        logits: soft cap and sinks of the layer.
+        tables: cos and sin, shared by the calls that have the same rope.
+        rotated_keys: the keys as earlier decode steps rotated them; None where nobody stores them.
+            It may have rotated ``key`` in place: ``BackendDispatcher`` undoes that for backends
+            that do not use it.
     """
 
     query: Tensor
@@ -36,24 +46,34 @@ class AttentionInputs:
     first: int = 0
     logits: LogitOptions = PLAIN_LOGITS
     tables: RotaryTables = field(default_factory=RotaryTables)
-    turned: RotatedKeys | None = None
+    rotated_keys: RotatedKeys | None = None
 
     @property
     def stop(self) -> int:
-        """Token index after the last query."""
+        """Return the token index after the last query."""
         return self.start + self.query.shape[2]
 
-    def step(self) -> DecodeStep | None:
-        """The step of an answer that this is: one query over all keys, where turned keys may be kept; else None."""
-        if self.turned is None or self.query.shape[2] != 1 or self.first or self.key.requires_grad:
+    def decode_step(self) -> DecodeStep | None:
+        """Return the decode step that can run over stored rotated keys, or None.
+
+        Such a step has one query that sees all keys from the first token on, each key in one
+        rotation. Stored keys carry no gradient, so there is none where keys require one.
+        """
+        if self.rotated_keys is None or self.query.shape[2] != 1:
             return None
-        step = self.turned.steps.of(self.encoding, self.start, self.query.device)
-        return None if step.runs is None else step
+        if self.first or self.key.requires_grad:
+            return None
+        step = self.rotated_keys.steps.get(self.encoding, self.start, self.query.device)
+        return None if step.rotated_runs is None else step
 
     def grouped_query(self) -> Tensor:
-        """The queries ``[B, G, R, Q, D]``, ``R`` heads to a key head, under a log-n attention_factor times its scale."""
+        """Return the queries ``[B, G, R, Q, D]``, multiplied by their log-n scale if they have one.
+
+        The product is rounded to the dtype of the queries.
+        """
         query = torch.unflatten(self.query, 1, (self.key.shape[1], -1))
-        heat = self.encoding.attention_factor.query_scale(
-            torch.arange(self.start, self.stop, device=query.device)
-        )
-        return query if heat is None else (query * heat[:, None]).to(query.dtype)
+        index = torch.arange(self.start, self.stop, device=query.device)
+        query_scale = self.encoding.attention_factor.query_scale(index)
+        if query_scale is None:
+            return query
+        return (query * query_scale[:, None]).to(query.dtype)

@@ -1,4 +1,4 @@
-"""What a layer does to its logits beside positions: a cap on them, and a sink that takes part of the softmax."""
+"""Changes of a layer's logits that do not depend on positions: a soft cap and attention sinks."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,19 @@ from torch import Tensor
 class LogitOptions:
     """Soft cap and sinks of a layer's attention.
 
-    Args:
+    Attributes:
         softcap: scaled logits become ``softcap * tanh(logits / softcap)``; None leaves them.
-        sinks: ``[H]``, one more logit per query head, of a key whose value is zero; None for none.
+        sinks: ``[H]``, the logit that each query head adds to its softmax for a key whose value is
+            zero; None for no sinks.
     """
 
     softcap: float | None = None
     sinks: Tensor | None = None
 
     def capped(self, logits: Tensor) -> Tensor:
-        """Scaled logits after the cap."""
+        """Return scaled logits after the soft cap, in the same shape."""
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
 
 PLAIN_LOGITS = LogitOptions()
-"""Nothing beside positions."""
+"""Logits without soft cap and sinks."""

@@ -1,9 +1,12 @@
-"""Attention over a part of the keys, with the log-sum-exp that lets parts be merged.
+"""Attention over a part of the keys, and the merge of such parts by their log-sum-exp.
+
+For parts r with outputs O_r and log-sum-exps L_r, attention over all of their keys is
 
     L = logsumexp_r L_r,   O = sum_r exp(L_r - L) O_r
 
-Shapes: B batch, H query heads, G key heads, R query heads of a group, Q queries, K keys, D head dimensions. Grouped
-tensors are ``[B, G, R, Q, D]``, so that a key head is shared by its group and never repeated.
+Shapes: B batch, H query heads, G key heads, R query heads per key head, Q queries, K keys,
+D head dimensions. Grouped tensors are ``[B, G, R, Q, D]``, so that the query heads of a group share
+a key head without copies of it.
 """
 
 from collections.abc import Iterable
@@ -15,9 +18,14 @@ from torch import Tensor
 
 
 class PartialAttention(NamedTuple):
-    """Output ``[..., Q, D]`` over some keys, and the log of the sum of their exponentials ``[..., Q]`` in float32.
+    """Attention over some keys.
 
-    A query that attends to none of the keys has log-sum-exp ``-inf`` and a finite output, which counts for nothing.
+    A query that attends to none of the keys has log-sum-exp ``-inf`` and any finite output, which
+    has weight zero in a merge.
+
+    Attributes:
+        out: ``[..., Q, D]``, softmax over these keys alone, times their values.
+        lse: ``[..., Q]`` float32, natural log of the sum of the exponentials of their logits.
     """
 
     out: Tensor
@@ -25,21 +33,30 @@ class PartialAttention(NamedTuple):
 
 
 def sink_attention(query: Tensor, dim: int, sinks: Tensor) -> PartialAttention:
-    """The part of a key per head with logit ``sinks[H]`` and a value of ``dim`` zeros, for ``query[B, G, R, Q, D]``."""
-    lse = torch.unflatten(sinks.float(), 0, query.shape[1:3])[..., None].expand(query.shape[:-1])
+    """Return attention over the sinks: keys with given logits whose values are zero.
+
+    Args:
+        query: ``[B, G, R, Q, D]``.
+        dim: head dimension of the values.
+        sinks: logits ``[H]``, one per query head.
+    """
+    lse_GR = torch.unflatten(sinks.float(), 0, query.shape[1:3])
+    lse = lse_GR[..., None].expand(query.shape[:-1])
     return PartialAttention(query.new_zeros(*query.shape[:-1], dim), lse)
 
 
 def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
-    """Output over all keys of the parts together, ``[..., Q, D]`` in the dtype of the first."""
+    """Return attention ``[..., Q, D]`` over the keys of all parts, in the dtype of the first."""
     parts = list(parts)
-    return reduce(_both, parts).out.to(parts[0].out.dtype)
+    return reduce(_merge_two, parts).out.to(parts[0].out.dtype)
 
 
-def _both(a: PartialAttention, b: PartialAttention) -> PartialAttention:
-    """Two parts as one, in float32 at least."""
-    share = (b.lse - a.lse).nan_to_num(nan=0.0).sigmoid()[..., None]
+def _merge_two(a: PartialAttention, b: PartialAttention) -> PartialAttention:
+    """Return two parts as one, in float32 or wider."""
+    # Half precision would round the output at every merge; this way it is rounded once, at the end.
     dtype = torch.promote_types(a.out.dtype, torch.float32)
-    return PartialAttention(
-        torch.lerp(a.out.to(dtype), b.out.to(dtype), share.to(dtype)), torch.logaddexp(a.lse, b.lse)
-    )
+    # exp(L_b - L) = sigmoid(L_b - L_a) needs no exponential of a large number. The difference is
+    # NaN where both log-sum-exps are -inf; any share does, for neither output counts.
+    b_share = (b.lse - a.lse).nan_to_num(nan=0.0).sigmoid()[..., None]
+    out = torch.lerp(a.out.to(dtype), b.out.to(dtype), b_share.to(dtype))
+    return PartialAttention(out, torch.logaddexp(a.lse, b.lse))

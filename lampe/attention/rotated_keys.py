@@ -1,10 +1,18 @@
-"""Keys of a cache, each turned as that region needs it in which the next query sees it.
+"""Keys of a cache, each rotated as the region needs it in which the next query sees it.
 
-While an answer is generated every key is in one region, and only one key per boundary changes region with each token.
-So a step turns those and the new key, and reads all others as they are. A key that changes region is turned by the
-difference of its two positions, so that the cache's own keys can be the turned ones, and nothing is kept beside them.
+A key must be rotated by the key map of the region that owns the pair of the query and the key. As
+the answer grows, the distance from the newest query to a key grows too, so the key crosses from one
+region into the next: its stored rotation is then stale. Usually one key per boundary of the plan
+crosses it with each generated token. So a decode step rotates those few keys and the new one, and
+reads all others as they are stored; only the first step rotates every key of the prompt.
 
-Shapes: B batch, G key heads, K keys, D head dimensions, P rotated pairs, S regions.
+A key that changes region is rotated by the difference of its two positions. The unrotated key is
+not needed for that, so a cache may store the rotated keys alone (``RotatedKeys.in_place``) and
+rotate them back for whoever wants the originals. In half precision each rotation rounds a key once
+more.
+
+Shapes: B batch, G key heads, R query heads per key head, K keys, D head dimensions, P rotated
+pairs, S regions.
 """
 
 from bisect import bisect_right
@@ -22,256 +30,341 @@ from lampe.encoding import Encoding
 from lampe.positions import PositionMap
 from lampe.rope import Rope
 
-CHUNK = 512
-"""Keys by which a copy grows."""
-KINDS = 63
-"""Other encodings and devices whose latest steps are remembered: kinds of layers, rows of a batch."""
+COPY_GROWTH_TOKENS = 512
+"""Spare keys that a copy gets when it must grow, so that it is not moved for each token."""
+MAX_OTHER_STEPS = 63
+"""Decode steps to remember besides the newest: one per kind of layer, row of a batch and device."""
 
 
 class RotatedRun(NamedTuple):
-    """The keys ``low..high`` (token indices), rotated to a map's positions."""
+    """Contiguous keys that are rotated by the same map.
 
-    low: int
-    high: int
+    Attributes:
+        start: token index of the first key.
+        stop: token index after the last key.
+        positions: the map by which they are rotated.
+    """
+
+    start: int
+    stop: int
     positions: PositionMap
 
 
-Runs = tuple[RotatedRun, ...]
+RotatedRuns = tuple[RotatedRun, ...]
+"""Disjoint runs in the order of their keys. Keys in none of them are not rotated."""
 
 
 class RotationChange(NamedTuple):
-    """The keys ``low..high``, to be turned from one map's positions to another's; None is the keys as they came."""
+    """Contiguous keys to rotate from one map's positions to another's.
 
-    low: int
-    high: int
+    Attributes:
+        start: token index of the first key.
+        stop: token index after the last key.
+        old: map by which they are rotated now; None for keys that are not rotated.
+        new: map by which they shall be rotated; None to undo their rotation.
+    """
+
+    start: int
+    stop: int
     old: PositionMap | None
     new: PositionMap | None
 
 
 @dataclass(frozen=True, eq=False)
 class KeyRotations:
-    """Keys to turn: token indices ``[n]``, cos and sin ``[n, P]``."""
+    """Rotations to apply to ``n`` keys.
+
+    Attributes:
+        index: token indices ``[n]`` of the keys.
+        cos: ``[n, P]`` float32.
+        sin: ``[n, P]`` float32.
+    """
 
     index: Tensor
     cos: Tensor
     sin: Tensor
 
     @classmethod
-    def of(
+    def from_changes(
         cls, changes: Iterable[RotationChange], encoding: Encoding, device: torch.device
     ) -> "KeyRotations | None":
-        """What changes ask for; None where there are none."""
-        index, tables = [], []
+        """Return the rotations of all changes together, or None where there are no changes."""
+        index, cos, sin = [], [], []
         for change in changes:
-            index.append(torch.arange(change.low, change.high, device=device))
-            tables.append(cos_sin_between(change.old, change.new, encoding, index[-1]))
-        return cls(torch.cat(index), *map(torch.cat, zip(*tables, strict=True))) if index else None
+            keys = torch.arange(change.start, change.stop, device=device)
+            change_cos, change_sin = cos_sin_between(change.old, change.new, encoding, keys)
+            index.append(keys)
+            cos.append(change_cos)
+            sin.append(change_sin)
+        return cls(torch.cat(index), torch.cat(cos), torch.cat(sin)) if index else None
 
-    def turn(self, keys: Tensor, rope: Rope) -> None:
-        """Turns ``keys[B, G, K, D]`` in place."""
-        keys.index_copy_(
-            2,
-            self.index,
-            rotate(keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin),
+    def rotate_in_place(self, keys: Tensor, rope: Rope) -> None:
+        """Rotate the keys of these tokens within ``keys[B, G, K, D]``."""
+        rotated = rotate(
+            keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin
         )
+        keys.index_copy_(2, self.index, rotated)
 
 
 class DecodeStep:
-    """What the layers of one encoding share in a step of an answer: the query of token ``at`` over all keys.
+    """Attention of one generated token under an encoding, as far as all layers share it.
 
     Attributes:
-        pieces: the run of keys that the query owns in each region.
-        cos, sin: of the query in each region, ``[S, 1, 1, 1, 1, P]``.
-        heat: the log-n scale of the query, ``[1]``, or None.
-        runs: the keys in the rotations they are needed in; None where a key is needed in two.
+        encoding: rope, plan and attention factor.
+        query_token: token index of the query, which is also that of the last key.
+        device: device of the tensors.
+        key_ranges: the keys that the query owns, one range for each of S regions.
+        cos: cosines of the query in each region, ``[S, 1, 1, 1, 1, P]``, to broadcast with queries
+            ``[S, B, G, R, 1, D]``.
+        sin: the sines.
+        query_scale: log-n scale of the query, ``[1]``, or None.
+        rotated_runs: the rotation in which the query needs each key. None where it needs a key in
+            two rotations (plans of authors' releases whose regions overlap): one stored key cannot
+            serve both.
     """
 
-    def __init__(self, encoding: Encoding, at: int, device: torch.device) -> None:
-        self.encoding, self.at, self.device = encoding, at, device
-        self.pieces: tuple[KeyRange, ...] = tile_plan(encoding.plan, at, at + 1, 0)[0].pieces
-        self.runs = _joined(
-            RotatedRun(piece.low, piece.high, piece.region.key) for piece in self.pieces
+    def __init__(self, encoding: Encoding, query_token: int, device: torch.device) -> None:
+        """Find the keys of the query in each region, and rotations of the query."""
+        self.encoding, self.query_token, self.device = encoding, query_token, device
+        (tile,) = tile_plan(encoding.plan, query_token, query_token + 1, 0)
+        self.key_ranges: tuple[KeyRange, ...] = tile.key_ranges
+        self.rotated_runs = _joined(
+            RotatedRun(keys.start, keys.stop, keys.region.key) for keys in self.key_ranges
         )
-        token, factor = (
-            torch.tensor([at], device=device),
-            encoding.effective_attention_factor.factor**2,
-        )
-        tables = [cos_sin(piece.region.query, encoding, token, factor) for piece in self.pieces]
-        self.cos, self.sin = (
-            torch.stack(x)[:, None, None, None] for x in zip(*tables, strict=True)
-        )
-        self.heat = encoding.attention_factor.query_scale(token)
-        self._moves: dict[Runs, tuple[KeyRotations | None, Runs]] = {}
+        index = torch.tensor([query_token], device=device)
+        factor = encoding.effective_attention_factor.factor**2
+        tables = [cos_sin(keys.region.query, encoding, index, factor) for keys in self.key_ranges]
+        self.cos = torch.stack([cos for cos, _ in tables])[:, None, None, None]
+        self.sin = torch.stack([sin for _, sin in tables])[:, None, None, None]
+        self.query_scale = encoding.attention_factor.query_scale(index)
+        self._rotations: dict[RotatedRuns, tuple[KeyRotations | None, RotatedRuns]] = {}
 
-    def moves(self, held: Runs) -> tuple[KeyRotations | None, Runs]:
-        """What is to be turned where ``held`` is turned already, and what is turned then; once for all layers."""
-        if held not in self._moves:
-            assert self.runs is not None
-            runs = self.runs
-            left = [
-                RotatedRun(low, high, old)
-                for low, high, old, new in _changes(held, runs)
-                if old and not new
-            ]
-            changes = [
-                change for change in _changes(held, runs) if change.new and change.old != change.new
-            ]
-            after = _joined((*runs, *left))
+    def rotations_from(self, stored: RotatedRuns) -> tuple[KeyRotations | None, RotatedRuns]:
+        """Return the rotations that this step needs, and the runs after they are applied.
+
+        All layers usually store the same runs, so the first layer computes the answer for all.
+
+        Args:
+            stored: how a layer's stored keys are rotated.
+        """
+        if stored not in self._rotations:
+            assert self.rotated_runs is not None
+            needed, unused = [], []
+            for change in _changes(stored, self.rotated_runs):
+                if change.new is None:
+                    # This query does not see the key, for instance in a layer with a local window.
+                    # It stays as it is, and the runs must go on to say how it is rotated.
+                    assert change.old is not None
+                    unused.append(RotatedRun(change.start, change.stop, change.old))
+                elif change.old != change.new:
+                    needed.append(change)
+            after = _joined((*self.rotated_runs, *unused))
             assert after is not None
-            self._moves[held] = KeyRotations.of(changes, self.encoding, self.device), after
-        return self._moves[held]
+            rotations = KeyRotations.from_changes(needed, self.encoding, self.device)
+            self._rotations[stored] = rotations, after
+        return self._rotations[stored]
 
 
 class DecodeSteps:
-    """The latest step of each encoding, which all layers of a model share."""
+    """Newest decode step of each encoding and device, shared by all layers of a model."""
 
     def __init__(self) -> None:
-        self._latest: list[DecodeStep] = []
+        """Begin without steps."""
+        self._newest: list[DecodeStep] = []
 
-    def of(self, encoding: Encoding, at: int, device: torch.device) -> DecodeStep:
-        """The step of token ``at`` under an encoding."""
-        for step in self._latest:
-            if step.encoding is encoding and (step.at, step.device) == (at, device):
+    def get(self, encoding: Encoding, query_token: int, device: torch.device) -> DecodeStep:
+        """Return the decode step of a token under an encoding, the same object for all layers.
+
+        Args:
+            encoding: compared by identity: all layers of a kind share one object.
+            query_token: token index of the query.
+            device: device of the step's tensors.
+        """
+        others = []
+        for step in self._newest:
+            if step.encoding is not encoding or step.device != device:
+                others.append(step)
+            elif step.query_token == query_token:
                 return step
-        others = [
-            step for step in self._latest if step.encoding is not encoding or step.device != device
-        ]
-        self._latest = [*others[-KINDS:], DecodeStep(encoding, at, device)]
-        return self._latest[-1]
+        step = DecodeStep(encoding, query_token, device)
+        self._newest = [*others[-MAX_OTHER_STEPS:], step]
+        return step
 
 
 @dataclass
 class RotatedKeys:
-    """The turned keys of one layer of a cache: the cache's own where it gives them away, else a copy.
+    """Rotated keys of one layer: those of the cache itself, or a copy of them.
 
-    Args:
+    Attributes:
         steps: shared with the other layers.
-        own: whether the cache's own keys are turned, in place. In half precision a key is rounded once for each time
-            it is turned.
+        in_place: whether the cache's own keys are rotated, which needs no memory for a copy. Keys
+            after ``restore`` then differ from the original keys by the rounding of their dtype.
     """
 
     steps: DecodeSteps = field(default_factory=DecodeSteps)
-    own: bool = False
+    in_place: bool = False
     _encoding: Encoding | None = None
-    _runs: Runs = ()
+    _runs: RotatedRuns = ()
     _copy: Tensor | None = None
     _copied: int = 0
 
-    def forget(self) -> None:
-        """Takes no key for turned from now on."""
+    def invalidate(self) -> None:
+        """Treat all keys as not rotated from now on, and free the copy."""
         self._runs, self._copy, self._copied = (), None, 0
 
     def restore(self, key: Tensor) -> None:
-        """Turns a cache's own keys back to what they were when they came; leaves others alone."""
-        if self.own and self._runs:
+        """Undo the rotation of a cache's own keys ``[B, G, K, D]``; a copy is freed instead.
+
+        The cache may have fewer keys than were rotated, where it was cropped.
+        """
+        if self.in_place and self._runs:
             assert self._encoding is not None
-            back = (
-                RotationChange(run.low, min(run.high, key.shape[2]), run.positions, None)
-                for run in self._runs
-            )
-            moves = KeyRotations.of(
-                (change for change in back if change.low < change.high), self._encoding, key.device
-            )
-            if moves:
-                moves.turn(key, self._encoding.rope)
-        self.forget()
+            changes = []
+            for run in self._runs:
+                stop = min(run.stop, key.shape[2])
+                if run.start < stop:
+                    changes.append(RotationChange(run.start, stop, run.positions, None))
+            rotations = KeyRotations.from_changes(changes, self._encoding, key.device)
+            if rotations is not None:
+                rotations.rotate_in_place(key, self._encoding.rope)
+        self.invalidate()
 
     def update(self, key: Tensor, step: DecodeStep) -> Tensor:
-        """``key[B, G, K, D]`` in the rotations that a step needs; what has been turned so is not turned again."""
-        if self._encoding is None or not _alike(self._encoding, step.encoding):
+        """Return keys ``[B, G, at least K, D]`` in the rotations that a decode step needs.
+
+        Args:
+            key: ``[B, G, K, D]``, all keys of the layer, the new one not rotated.
+            step: the decode step; only keys whose stored rotation is stale are rotated.
+        """
+        if self._encoding is None or not _same_rotations(self._encoding, step.encoding):
             self.restore(key)
             self._encoding = step.encoding
-        keys = key if self.own else self._copy_of(key)
-        moves, runs = step.moves(self._runs)
-        if moves:
-            moves.turn(keys, step.encoding.rope)
+        keys = key if self.in_place else self._extended_copy(key)
+        rotations, runs = step.rotations_from(self._runs)
+        if rotations is not None:
+            rotations.rotate_in_place(keys, step.encoding.rope)
+        # Recorded last: if the rotation raises, the runs still say what the keys are.
         self._runs = runs
         return keys
 
-    def _copy_of(self, key: Tensor) -> Tensor:
-        """The copy, with the keys that are new."""
-        stop, old = key.shape[2], self._copy
-        if old is None or old.shape[2] < stop:
-            self._copy = key.new_empty(*key.shape[:2], stop + CHUNK, key.shape[3])
-            if old is not None:
-                self._copy[:, :, : self._copied] = old[:, :, : self._copied]
-        assert self._copy is not None
-        self._copy[:, :, self._copied : stop] = key[:, :, self._copied :]
-        self._copied = stop
-        return self._copy
+    def _extended_copy(self, key: Tensor) -> Tensor:
+        """Return the copy with the keys that it does not have yet, not rotated."""
+        length = key.shape[2]
+        copy = self._copy
+        if copy is None or copy.shape[2] < length:
+            copy = key.new_empty(*key.shape[:2], length + COPY_GROWTH_TOKENS, key.shape[3])
+            if self._copy is not None:
+                copy[:, :, : self._copied] = self._copy[:, :, : self._copied]
+            self._copy = copy
+        copy[:, :, self._copied : length] = key[:, :, self._copied :]
+        self._copied = length
+        return copy
+
+
+RowStart = tuple[int, int]
+"""A row of a batch: its index, and the column of its first token."""
 
 
 class RotatedKeyRows:
-    """The turned keys of one layer: of all its rows together, or where rows are padded, of each by itself.
+    """Rotated keys of one layer: of all rows together, or of each row alone where rows are padded.
 
-    Args:
-        own: as ``Turned`` has it.
+    Rows of different lengths are at different tokens, so their keys change region at different
+    columns and need ``RotatedKeys`` of their own.
     """
 
-    def __init__(self, steps: DecodeSteps, own: bool = False) -> None:
-        self._steps, self._own = steps, own
-        self._of: dict[tuple[int, int] | None, RotatedKeys] = {}
+    def __init__(self, steps: DecodeSteps, in_place: bool = False) -> None:
+        """Begin without rotated keys.
 
-    def whole(self, key: Tensor) -> RotatedKeys:
-        """Of all rows of ``key[B, G, K, D]``."""
+        Args:
+            steps: shared with the other layers.
+            in_place: whether the cache's own keys are rotated, see ``RotatedKeys``.
+        """
+        self._steps, self._in_place = steps, in_place
+        self._parts: dict[RowStart | None, RotatedKeys] = {}
+
+    def all_rows(self, key: Tensor) -> RotatedKeys:
+        """Return the rotated keys of all rows together.
+
+        Args:
+            key: ``[B, G, K, D]``, the cache's keys.
+        """
         return self._part(key, None)
 
-    def row(self, key: Tensor, index: int, start: int) -> RotatedKeys:
-        """Of the row ``index``, whose tokens begin at the column ``start``."""
+    def single_row(self, key: Tensor, index: int, start: int) -> RotatedKeys:
+        """Return the rotated keys of one row.
+
+        Args:
+            key: ``[B, G, K, D]``, the cache's keys.
+            index: the row.
+            start: column of the row's first token.
+        """
         return self._part(key, (index, start))
 
     def restore(self, key: Tensor) -> None:
-        """Turns a cache's own keys back to what they were when they came; leaves others alone."""
-        for part, turned in self._of.items():
-            turned.restore(key if part is None else key[part[0] : part[0] + 1, :, part[1] :])
+        """Undo all rotations of a cache's own keys ``[B, G, K, D]``; copies are freed instead."""
+        for row, rotated_keys in self._parts.items():
+            if row is None:
+                rotated_keys.restore(key)
+            else:
+                index, start = row
+                rotated_keys.restore(key[index : index + 1, :, start:])
 
-    def forget(self) -> None:
-        """Takes no key for turned from now on."""
-        self._of.clear()
+    def invalidate(self) -> None:
+        """Treat all keys as not rotated from now on, and free all copies."""
+        self._parts.clear()
 
-    def _part(self, key: Tensor, part: tuple[int, int] | None) -> RotatedKeys:
-        if part not in self._of:
-            if any(_overlap(part, other) for other in self._of):
+    def _part(self, key: Tensor, row: RowStart | None) -> RotatedKeys:
+        """Return the rotated keys of a row, or of all rows for None."""
+        if row not in self._parts:
+            # Two parts with keys in common would each rotate them.
+            if any(_overlap(row, other) for other in self._parts):
                 self.restore(key)
-                self.forget()
-            self._of[part] = RotatedKeys(self._steps, self._own)
-        return self._of[part]
+                self.invalidate()
+            self._parts[row] = RotatedKeys(self._steps, self._in_place)
+        return self._parts[row]
 
 
-def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
-    """Whether two parts of a layer, all of it or a row from a column on, have keys in common."""
-    return one is None or other is None or one[0] == other[0]
+def _overlap(a: RowStart | None, b: RowStart | None) -> bool:
+    """Return whether two parts of a layer have keys in common; None is the whole layer."""
+    return a is None or b is None or a[0] == b[0]
 
 
-def _alike(one: Encoding, other: Encoding) -> bool:
-    """Whether two encodings turn a key to a position alike."""
-    return (one.rope, one.attention_factor) == (other.rope, other.attention_factor)
+def _same_rotations(a: Encoding, b: Encoding) -> bool:
+    """Return whether two encodings rotate a key to a position in the same way; plans may differ."""
+    return (a.rope, a.attention_factor) == (b.rope, b.attention_factor)
 
 
-def _joined(runs: Iterable[RotatedRun]) -> Runs | None:
-    """Runs in the order of their keys, neighbours of one map joined; None where a key is needed in two rotations."""
+def _joined(runs: Iterable[RotatedRun]) -> RotatedRuns | None:
+    """Return runs in order, neighbors with the same map joined.
+
+    The result is None where two runs with different maps have keys in common.
+    """
     joined: list[RotatedRun] = []
-    for run in sorted(runs, key=lambda run: run.low):
+    for run in sorted(runs, key=lambda run: run.start):
         last = joined[-1] if joined else None
-        if last and last.positions == run.positions and run.low <= last.high:
-            joined[-1] = RotatedRun(last.low, max(last.high, run.high), run.positions)
-        elif last and run.low < last.high:
+        if last and last.positions == run.positions and run.start <= last.stop:
+            joined[-1] = RotatedRun(last.start, max(last.stop, run.stop), run.positions)
+        elif last and run.start < last.stop:
             return None
         else:
             joined.append(run)
     return tuple(joined)
 
 
-def _changes(held: Runs, wanted: Runs) -> Iterator[RotationChange]:
-    """All keys of either, by what they are turned to and what they shall be turned to."""
-    edges = sorted({edge for run in (*held, *wanted) for edge in (run.low, run.high)})
-    for low, high in pairwise(edges):
-        old, new = _at(held, low), _at(wanted, low)
-        if old or new:
-            yield RotationChange(low, high, old, new)
+def _changes(stored: RotatedRuns, needed: RotatedRuns) -> Iterator[RotationChange]:
+    """Yield the keys of either in order, with the map that they have and the map that they need."""
+    edges = set()
+    for run in (*stored, *needed):
+        edges |= {run.start, run.stop}
+    for start, stop in pairwise(sorted(edges)):
+        old, new = _map_at(stored, start), _map_at(needed, start)
+        if old is not None or new is not None:
+            yield RotationChange(start, stop, old, new)
 
 
-def _at(runs: Runs, key: int) -> PositionMap | None:
-    """How a key is turned in runs that are in order; None where it is in none of them."""
-    index = bisect_right(runs, key, key=lambda run: run.low) - 1
-    return runs[index].positions if index >= 0 and key < runs[index].high else None
+def _map_at(runs: RotatedRuns, token: int) -> PositionMap | None:
+    """Return the map by which a key is rotated, or None where it is in none of the runs."""
+    index = bisect_right(runs, token, key=lambda run: run.start) - 1
+    if index >= 0 and token < runs[index].stop:
+        return runs[index].positions
+    return None

@@ -1,6 +1,6 @@
-"""Rotating queries and keys to real-valued positions.
+"""Rotation of queries and keys to positions, which are real numbers.
 
-Shapes: B batch, H heads, L tokens, D head dimensions, P rotated pairs.
+Shapes: B batch, H heads, L tokens, D head dimensions, P rotated pairs, V position maps.
 """
 
 from dataclasses import dataclass, field
@@ -14,51 +14,65 @@ from lampe.encoding import Encoding
 from lampe.positions import PositionMap
 from lampe.rope import Layout, Rope
 
-TABLES = 16
-"""Tables kept; a method that maps anew for each token makes one for each."""
+MAX_TABLES = 16
+"""Tables to store. A method with a new map for each generated token makes new tables for each."""
 
 
 def rotate(
     x_BHLD: Tensor, cos_LP: Tensor, sin_LP: Tensor, layout: Layout, begin: int = 0
 ) -> Tensor:
-    """Turns pair ``p`` of token ``t`` by the angle at ``[t, p]``; dimensions before ``begin`` or after the pairs pass.
+    """Return ``x`` with pair ``p`` of token ``t`` rotated by the angle at ``[t, p]``.
 
-    The product is taken in the tables' float32 and rounded once, to the dtype of ``x``.
+    The product is computed in the float32 of the tables and rounded once, to the dtype of ``x``.
+
+    Args:
+        x_BHLD: queries or keys, with any leading dimensions that broadcast with the tables.
+        cos_LP: cosines, times any factor.
+        sin_LP: sines, times the same factor.
+        layout: how dimensions are paired, see ``lampe.rope.Rope``.
+        begin: first rotated dimension. Those before it and those after the pairs stay the same.
     """
     stop = begin + 2 * cos_LP.shape[-1]
-    before, rotated, after = x_BHLD[..., :begin], x_BHLD[..., begin:stop], x_BHLD[..., stop:]
-    first, second = (
-        rotated.chunk(2, dim=-1) if layout == "half" else (rotated[..., 0::2], rotated[..., 1::2])
-    )
-    turned = (
-        torch.addcmul(first * cos_LP, second, sin_LP, value=-1),
-        torch.addcmul(second * cos_LP, first, sin_LP),
-    )
-    both = (
-        torch.cat(turned, dim=-1) if layout == "half" else torch.stack(turned, dim=-1).flatten(-2)
-    )
-    parts = [part for part in (before, both.to(x_BHLD.dtype), after) if part.shape[-1]]
+    before, rotary, after = x_BHLD[..., :begin], x_BHLD[..., begin:stop], x_BHLD[..., stop:]
+    if layout == "half":
+        first, second = rotary.chunk(2, dim=-1)
+    else:
+        first, second = rotary[..., 0::2], rotary[..., 1::2]
+    new_first = torch.addcmul(first * cos_LP, second, sin_LP, value=-1)
+    new_second = torch.addcmul(second * cos_LP, first, sin_LP)
+    if layout == "half":
+        rotated = torch.cat((new_first, new_second), dim=-1)
+    else:
+        rotated = torch.stack((new_first, new_second), dim=-1).flatten(-2)
+    parts = [part for part in (before, rotated.to(x_BHLD.dtype), after) if part.shape[-1]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 @dataclass
 class RotaryTables:
-    """Cos and sin at the positions of many maps, times what the attention_factor asks, kept between layers and steps.
+    """Cos and sin at the positions of many maps, shared by the layers and steps of one rope.
 
-    Angles are built in float64 and rounded once to float32. At whole positions that is what transformers computes, so
-    original positions give the unpatched model's logits. Tables grow by a quarter; the latest ``TABLES`` are kept.
+    Angles are computed in float64 and rounded to float32 before cos and sin. At whole positions
+    transformers computes the same, so original positions give the logits of the unpatched model.
+    The attention factor is a part of the tables, so applying it costs nothing.
     """
 
     _tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def queries(self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int) -> Tensor:
-        """Queries ``x[..., L, D]`` from token ``start`` on, rotated to their positions, as sharp as attention is."""
-        return self._rotated(
-            x, positions, encoding, start, encoding.effective_attention_factor.factor**2
-        )
+    def rotate_queries(
+        self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int
+    ) -> Tensor:
+        """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated.
 
-    def keys(self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int) -> Tensor:
-        """Keys ``x[..., L, D]`` from token ``start`` on, rotated to their positions."""
+        Queries carry the attention factor of keys too, so that keys need no multiplication.
+        """
+        factor = encoding.effective_attention_factor.factor**2
+        return self._rotated(x, positions, encoding, start, factor)
+
+    def rotate_keys(
+        self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int
+    ) -> Tensor:
+        """Return keys ``x[..., L, D]`` of the tokens from ``start`` on, rotated."""
         return self._rotated(x, positions, encoding, start, 1.0)
 
     def stacked(
@@ -69,31 +83,43 @@ class RotaryTables:
         stop: int,
         device: torch.device,
     ) -> tuple[Tensor, Tensor]:
-        """Cos and sin ``[V, L, P]`` by ``V`` maps of all tokens up to ``stop`` and some more, times ``factor``."""
-        key = positions, encoding.rope, encoding.attention_factor, factor, device
-        known = self._tables.pop(key, None)
-        if known is None or known[0].shape[1] < stop:
-            length = stop if known is None else max(stop, known[0].shape[1] * 5 // 4)
-            with torch.inference_mode(False):  # they may outlive it
-                index = torch.arange(length, device=device)
-                tables = [cos_sin(each, encoding, index, factor) for each in positions]
-                known = (
-                    torch.stack([cos for cos, _ in tables]),
-                    torch.stack([sin for _, sin in tables]),
-                )
-        self._tables[key] = known
-        while len(self._tables) > TABLES:
-            del self._tables[next(iter(self._tables))]
-        return known
+        """Return cos and sin ``[V, L, P]`` float32 of the tokens from 0 to at least ``stop``.
 
-    def forget(self) -> None:
-        """Gives the tables back, as an answer can whose steps have rows of their own."""
+        Args:
+            positions: V maps.
+            encoding: rope and attention factor.
+            factor: number that multiplies cos and sin.
+            stop: token index after the last one needed.
+            device: where the tables are.
+        """
+        key = positions, encoding.rope, encoding.attention_factor, factor, device
+        # Taken out and put back, so that the least recently used tables come first in the dict.
+        tables = self._tables.pop(key, None)
+        if tables is None or tables[0].shape[1] < stop:
+            # Growing by a quarter makes extensions rare. Doubling would make the first generated
+            # token pay for as many tokens as the prompt has.
+            length = stop if tables is None else max(stop, tables[0].shape[1] * 5 // 4)
+            # Tables may outlive inference mode, and an inference tensor cannot serve gradients.
+            with torch.inference_mode(False):
+                index = torch.arange(length, device=device)
+                pairs = [cos_sin(each, encoding, index, factor) for each in positions]
+                cos = torch.stack([cos for cos, _ in pairs])
+                sin = torch.stack([sin for _, sin in pairs])
+            tables = cos, sin
+        self._tables[key] = tables
+        while len(self._tables) > MAX_TABLES:
+            del self._tables[next(iter(self._tables))]
+        return tables
+
+    def clear(self) -> None:
+        """Free all tables; a decode step over stored rotated keys needs none."""
         self._tables.clear()
 
     def _rotated(
         self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int, factor: float
     ) -> Tensor:
         stop = start + x.shape[-2]
+        # Where all tokens have one position and no per-token factor, one row serves all of them.
         if (
             positions.scale == 0
             and type(encoding.rope) is Rope
@@ -101,39 +127,60 @@ class RotaryTables:
         ):
             start, stop = 0, 1
         cos, sin = self.stacked((positions,), encoding, factor, stop, x.device)
-        return rotate(
-            x, cos[0, start:stop], sin[0, start:stop], encoding.rope.layout, encoding.rope.begin
-        )
+        rope = encoding.rope
+        return rotate(x, cos[0, start:stop], sin[0, start:stop], rope.layout, rope.begin)
 
 
 def cos_sin(
     positions: PositionMap, encoding: Encoding, index: Tensor, factor: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Cos and sin ``[L, P]`` float32 of the tokens ``index[L]`` at their positions, times ``factor``."""
+    """Return cos and sin ``[L, P]`` float32 of some tokens at their positions.
+
+    Args:
+        positions: map of token indices to positions.
+        encoding: rope, and the factor per token if the attention factor has one.
+        index: token indices ``[L]``.
+        factor: number that multiplies cos and sin.
+    """
     angle = encoding.rope.angles(positions(index), index).float()
-    drift = encoding.attention_factor.per_token_factor(index)
-    size = factor if drift is None else factor * drift[:, None]
-    return angle.cos() * size, angle.sin() * size
+    per_token = encoding.attention_factor.per_token_factor(index)
+    amplitude = factor if per_token is None else factor * per_token[:, None]
+    return angle.cos() * amplitude, angle.sin() * amplitude
 
 
 def cos_sin_between(
     old: PositionMap | None, new: PositionMap | None, encoding: Encoding, index: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cos and sin ``[L, P]`` float32 that turn keys ``index[L]`` from one map's positions to another's.
+    """Return cos and sin ``[L, P]`` float32 that rotate keys from one map's positions to another's.
 
-    None is a key that is not rotated, nor as sharp as ``Attention factor.drift`` makes rotated ones.
+    Rotations add, so keys rotated by the old map need only the difference of two angles.
+
+    Args:
+        old: map by which the keys are rotated now; None for keys that are not rotated, which have
+            no factor per token either.
+        new: map by which they shall be rotated; None to undo their rotation.
+        encoding: rope, and the factor per token if the attention factor has one.
+        index: token indices ``[L]`` of the keys.
     """
-    (angle, size), (angle_before, size_before) = (
-        _turned(positions, encoding, index) for positions in (new, old)
-    )
-    turn, change = (angle - angle_before).float(), (size / size_before)[:, None]
-    return turn.cos() * change, turn.sin() * change
+    new_angle, new_amplitude = _angle_and_amplitude(new, encoding, index)
+    old_angle, old_amplitude = _angle_and_amplitude(old, encoding, index)
+    # Subtracted in float64: angles of late tokens are large, and their difference is often small.
+    angle = (new_angle - old_angle).float()
+    amplitude = (new_amplitude / old_amplitude)[:, None]
+    return angle.cos() * amplitude, angle.sin() * amplitude
 
 
-def _turned(
+def _angle_and_amplitude(
     positions: PositionMap | None, encoding: Encoding, index: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Angles ``[L, P]`` float64 of keys at a map's positions, and their size ``[L]`` float32."""
-    drift = None if positions is None else encoding.attention_factor.per_token_factor(index)
-    at = torch.zeros_like(index, dtype=torch.float64) if positions is None else positions(index)
-    return encoding.rope.angles(at, index), torch.ones_like(at).float() if drift is None else drift
+    """Return the angles ``[L, P]`` float64 and factors per token ``[L]`` float32 of a map.
+
+    None stands for keys that are not rotated.
+    """
+    if positions is None:
+        zeros = torch.zeros_like(index, dtype=torch.float64)
+        return encoding.rope.angles(zeros, index), torch.ones_like(zeros).float()
+    position = positions(index)
+    per_token = encoding.attention_factor.per_token_factor(index)
+    amplitude = torch.ones_like(position).float() if per_token is None else per_token
+    return encoding.rope.angles(position, index), amplitude

@@ -1,7 +1,23 @@
-"""How a backend walks a plan: tiles of queries, and in each tile one run of keys per region.
+"""Tiles of a plan: runs of queries, and for each of them one run of keys per region.
 
-A tile ends where the edges of a region begin to behave differently, so that within it the run of keys that a query owns
-has edges which either stand still or move on by one key per query. A whole prompt under LaMPE is three tiles.
+The keys that one query owns in a region are contiguous, because a region owns a query's pairs by
+block distance, an interval (``Region.span``). So a query needs two numbers per region: its first
+and its last owned key, here called the edges. From one query to the next an edge either stays
+where it is, moves on by one key, or jumps.
+
+A tile ends where an edge of some region begins to behave differently, or jumps. Within a tile every
+edge is therefore either vertical (the same key for all queries) or diagonal (one key further per
+query), and the pairs of a region have one of four shapes, drawn with queries downwards and keys to
+the right:
+
+    vertical, vertical    vertical, diagonal    diagonal, vertical    diagonal, diagonal
+    # # # # #             # # # . .             # # # # #             # # # . .
+    # # # # #             # # # # .             . # # # #             . # # # .
+    # # # # #             # # # # #             . . # # #             . . # # #
+
+Flash kernels process each shape in one call: as full attention, under a causal mask, or in a window
+that ends on one side or both. A whole prompt under LaMPE is three tiles, whatever its length, apart
+from the cuts at ``MAX_TILE_TOKENS``.
 """
 
 from dataclasses import dataclass
@@ -13,90 +29,128 @@ from torch import Tensor
 from lampe.positions import PositionPlan, Region
 
 MAX_TILE_TOKENS = 2048
-"""Largest tile in tokens, which bounds what a tile holds."""
+"""Largest number of queries in a tile, which bounds the memory of a tile's partial outputs."""
 
 
 @dataclass(frozen=True)
 class KeyRange:
-    """The keys ``low..high`` that a tile's queries own in a region.
+    """Keys that the queries of a tile own in a region; each of them is owned by some query.
 
-    Args:
-        region: the region.
-        low, high: token indices; every key between is owned by some query of the tile.
-        left: whether the first key that a query owns moves on by one per query, from ``low``; else it is ``low``.
-        right: whether the last one does, up to ``high - 1``; else it is ``high - 1``.
+    Attributes:
+        region: the region, with its maps of query and key positions.
+        start: token index of the first key.
+        stop: token index after the last key.
+        left_diagonal: whether a query's first owned key moves on by one per query, beginning with
+            ``start``. Otherwise it is ``start`` for all queries.
+        right_diagonal: whether a query's last owned key moves on by one per query, ending with
+            ``stop - 1``. Otherwise it is ``stop - 1`` for all queries.
     """
 
     region: Region
-    low: int
-    high: int
-    left: bool
-    right: bool
+    start: int
+    stop: int
+    left_diagonal: bool
+    right_diagonal: bool
 
 
 @dataclass(frozen=True)
 class QueryTile:
-    """The queries ``begin..end`` (token indices) with their pieces."""
+    """Run of queries with the keys that they own.
 
-    begin: int
-    end: int
-    pieces: tuple[KeyRange, ...]
+    Attributes:
+        start: token index of the first query.
+        stop: token index after the last query.
+        key_ranges: one per region in which the queries own keys, in the order of the plan.
+    """
+
+    start: int
+    stop: int
+    key_ranges: tuple[KeyRange, ...]
 
 
+# All layers of a model ask for the same tiles in one forward call.
 @lru_cache(maxsize=64)
 def tile_plan(plan: PositionPlan, start: int, stop: int, first: int) -> tuple[QueryTile, ...]:
-    """Tiles of the queries ``start..stop`` over the keys from ``first`` on; their pieces are the plan's pairs."""
+    """Return the tiles of some queries. Together they hold exactly the pairs of the plan.
+
+    Args:
+        plan: the regions.
+        start: token index of the first query.
+        stop: token index after the last query.
+        first: token index of the first key; earlier keys are left out.
+    """
     query = torch.arange(start, stop)
     edges = [_edges(region, query, first) for region in plan]
-    cut = (query[1:] - start) % MAX_TILE_TOKENS == 0
-    if len(query) > 1:
-        for low, high in edges:
-            cut |= _turns(low, high)
-    begins = [0, *(cut.nonzero()[:, 0] + 1).tolist()]
-    ends = [*begins[1:], len(query)]
-    at = torch.tensor(
-        [
-            begins,
-            [min(b + 1, e - 1) for b, e in zip(begins, ends, strict=True)],
-            [e - 1 for e in ends],
-        ]
+    tile_starts = _tile_starts(edges, len(query))
+    tile_stops = [*tile_starts[1:], len(query)]
+    # Three queries describe a tile: the first and the last give the ends of a key range, the first
+    # and the second whether an edge moves. They may be the same query.
+    sampled = torch.tensor(
+        [[a, min(a + 1, b - 1), b - 1] for a, b in zip(tile_starts, tile_stops, strict=True)]
     )
-    corners = [
-        (region, low[at].T.tolist(), high[at].T.tolist())
-        for region, (low, high) in zip(plan, edges, strict=True)
+    sampled_edges = [
+        (first_keys[sampled].tolist(), last_keys[sampled].tolist())
+        for first_keys, last_keys in edges
     ]
-    return tuple(
-        QueryTile(
-            start + begin,
-            start + end,
-            tuple(
-                KeyRange(
-                    region,
-                    low[tile][0],
-                    high[tile][2] + 1,
-                    low[tile][0] < low[tile][1],
-                    high[tile][0] < high[tile][1],
-                )
-                for region, low, high in corners
-                if low[tile][0] <= high[tile][0]
-            ),
-        )
-        for tile, (begin, end) in enumerate(zip(begins, ends, strict=True))
+    tiles = []
+    for index, (tile_start, tile_stop) in enumerate(zip(tile_starts, tile_stops, strict=True)):
+        key_ranges = []
+        for region, (first_keys, last_keys) in zip(plan, sampled_edges, strict=True):
+            key_range = _key_range(region, first_keys[index], last_keys[index])
+            if key_range is not None:
+                key_ranges.append(key_range)
+        tiles.append(QueryTile(start + tile_start, start + tile_stop, tuple(key_ranges)))
+    return tuple(tiles)
+
+
+def _key_range(region: Region, first_keys: list[int], last_keys: list[int]) -> KeyRange | None:
+    """Return a tile's keys in a region, from the edges of its first, second and last query.
+
+    The result is None where the queries own none; a tile has only queries that own some, or none.
+    """
+    if first_keys[0] > last_keys[0]:
+        return None
+    return KeyRange(
+        region,
+        start=first_keys[0],
+        stop=last_keys[2] + 1,
+        left_diagonal=first_keys[0] < first_keys[1],
+        right_diagonal=last_keys[0] < last_keys[1],
     )
 
 
 def _edges(region: Region, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """First and last key that each query owns, both -1 where it owns none."""
-    low, high = region.span(query)
-    low = low.clamp(min=first)
-    owns = low <= high
-    return low.where(owns, 0), high.where(owns, -1)
+    """Return the first and last key ``[Q]`` (inclusive) that each query owns from ``first`` on.
+
+    A query that owns none has 0 and -1. These do not depend on the query, so that such queries are
+    not cut into tiles by edges that nobody sees.
+    """
+    first_key, last_key = region.span(query)
+    first_key = first_key.clamp(min=first)
+    owns_some = first_key <= last_key
+    return first_key.where(owns_some, 0), last_key.where(owns_some, -1)
 
 
-def _turns(low: Tensor, high: Tensor) -> Tensor:
-    """``[Q - 1]``: whether a tile has to end between a query and the next."""
-    steps = torch.stack((low.diff(), high.diff()))
-    jumps = ((steps != 0) & (steps != 1)).any(0) | ((high[1:] < 0) != (high[:-1] < 0))
+def _tile_starts(edges: list[tuple[Tensor, Tensor]], queries: int) -> list[int]:
+    """Return the index of the first query of each tile, from the edges of all regions."""
+    # Entry q stands for the cut between the queries q and q + 1.
+    cut = torch.arange(1, queries) % MAX_TILE_TOKENS == 0
+    if queries > 1:
+        for first_key, last_key in edges:
+            cut |= _edge_cuts(first_key, last_key)
+    return [0, *(cut.nonzero()[:, 0] + 1).tolist()]
+
+
+def _edge_cuts(first_key: Tensor, last_key: Tensor) -> Tensor:
+    """Return ``[Q - 1]`` whether a tile has to end between a query and the next, for one region.
+
+    A jump is a step of an edge by other than 0 or 1, or a change between owning keys and owning
+    none. A bend is a step that differs from the step before it, where vertical and diagonal meet.
+    """
+    steps = torch.stack((first_key.diff(), last_key.diff()))
+    jumps = ((steps != 0) & (steps != 1)).any(0)
+    jumps |= (last_key[1:] < 0) != (last_key[:-1] < 0)
     bends = torch.zeros_like(jumps)
+    # After a jump a new tile begins, whose first step has no step before it to differ from.
     bends[1:] = (steps[:, 1:] != steps[:, :-1]).any(0) & ~jumps[:-1]
     return jumps | bends

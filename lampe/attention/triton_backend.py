@@ -1,7 +1,11 @@
-"""The plan in one kernel: prefill walks the regions of a query tile, decode splits the keys of one query.
+"""Backend whose Triton kernels attend over all regions of a plan in one launch.
 
-Prefill reads keys that are turned once per region's key map; decode turns them on their way from the cache, so that
-nothing is kept beside it. The kernels are in ``lampe.attention.triton_kernels``, which is imported when first needed.
+Prefill reads keys that are rotated beforehand, once per distinct key map. Decode rotates keys while
+it reads them from the cache, so that nothing is stored beside the cache. The kernels are in
+``lampe.attention.triton_kernels``, imported when first needed: Triton may not be installed.
+
+Shapes: B batch, H query heads, G key heads, R query heads per key head, Q queries, K keys, D and E
+dimensions of keys and of values per head, P rotated pairs, S regions, V distinct key maps.
 """
 
 import importlib
@@ -24,14 +28,24 @@ from lampe.positions import PositionMap, PositionPlan
 
 LOG2E = math.log2(math.e)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-SMALLEST, LARGEST = 16, 256
-REGIONS = 64
-SPLIT = 512
-"""Keys of one program of decode."""
+# ``tl.dot`` needs at least 16 along each dimension; ``prefill_tile`` knows no tile beyond 256.
+MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
+MAX_REGIONS = 64
+SPLIT_KEYS = 512
+"""Keys of the cache per program of the decode kernel."""
+ROTATION_KEYS = 64
+"""Keys per program of the kernel that rotates keys."""
 
 
 class KernelTile(NamedTuple):
-    """Queries and keys of a tile, and how a program is run."""
+    """Size of the blocks of an attention kernel, and how its programs run.
+
+    Attributes:
+        queries: queries per block.
+        keys: keys per block.
+        warps: warps per program.
+        stages: stages of software pipelining in the loop over keys.
+    """
 
     queries: int
     keys: int
@@ -40,140 +54,174 @@ class KernelTile(NamedTuple):
 
 
 def prefill_tile(dim: int, dtype: torch.dtype) -> KernelTile:
-    """What compiles for compute capability 8.0 without spilling registers in the loop over keys."""
+    """Return the tile of the prefill kernel for heads of ``dim`` dimensions.
+
+    The kernel, compiled for compute capability 8.0, spills no registers in its loop over keys with
+    these tiles: 128 x 64 with 4 warps spilled 2.7 kB at more than 64 dimensions, with 8 warps none
+    inside the loop. Wide heads and float32 take smaller tiles, which need less shared memory than
+    capability 8.6 has.
+    """
     if dtype == torch.float32 and dim > 128:
-        return KernelTile(32, 16, 4, 2)
+        return KernelTile(queries=32, keys=16, warps=4, stages=2)
     if dtype == torch.float32 or dim > 128:
-        return KernelTile(64, 32, 4, 2)
-    return KernelTile(128, 64, 8 if dim > 64 else 4, 3)
+        return KernelTile(queries=64, keys=32, warps=4, stages=2)
+    return KernelTile(queries=128, keys=64, warps=8 if dim > 64 else 4, stages=3)
 
 
-DECODE = KernelTile(1, 32, 4, 2)
-TURN = 64
-"""Keys of one program that turns them."""
+DECODE_TILE = KernelTile(queries=1, keys=32, warps=4, stages=2)
 
 
 class Triton(Backend):
-    """Own kernels, on a GPU, or anywhere with ``TRITON_INTERPRET=1`` (which is slow, and for tests)."""
+    """Attention by this project's Triton kernels.
+
+    They run on a GPU, and with ``TRITON_INTERPRET=1`` anywhere, which is slow and meant for tests.
+    """
 
     name: ClassVar[str] = "triton"
 
-    def refuses(self, call: AttentionInputs) -> str | None:
-        dims = call.query.shape[-1], call.value.shape[-1]
+    def refuses(self, inputs: AttentionInputs) -> str | None:
+        key_dim, value_dim = inputs.query.shape[-1], inputs.value.shape[-1]
+        regions = len(inputs.encoding.plan.regions)
         if importlib.util.find_spec("triton") is None:
             return "the package triton is not installed"
-        if call.query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            return f"it needs a GPU, and the model is on {call.query.device.type}"
-        if call.query.requires_grad:
-            return "it has no gradients"
-        if call.query.dtype not in DTYPES:
-            return f"it takes float32, bfloat16 and float16, not {call.query.dtype}"
-        if min(dims) < SMALLEST or max(dims) > LARGEST:
-            return f"it takes heads of {SMALLEST} to {LARGEST} dimensions, not of {dims[0]} and {dims[1]}"
-        if len(call.encoding.plan.regions) > REGIONS:
-            return f"it takes up to {REGIONS} regions, not {len(call.encoding.plan.regions)}"
+        if inputs.query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"it needs a GPU, and the model is on {inputs.query.device.type}"
+        if inputs.query.requires_grad:
+            return "it computes no gradients"
+        if inputs.query.dtype not in DTYPES:
+            return f"it takes float32, bfloat16 and float16, not {inputs.query.dtype}"
+        if min(key_dim, value_dim) < MIN_HEAD_DIM or max(key_dim, value_dim) > MAX_HEAD_DIM:
+            return (
+                f"it takes keys and values of {MIN_HEAD_DIM} to {MAX_HEAD_DIM} dimensions per "
+                f"head, not {key_dim} and {value_dim}"
+            )
+        if regions > MAX_REGIONS:
+            return f"it takes plans of up to {MAX_REGIONS} regions, not {regions}"
         return None
 
-    def attend(self, call: AttentionInputs) -> Tensor:
-        return _decode(call) if call.query.shape[2] == 1 else _prefill(call)
+    def attend(self, inputs: AttentionInputs) -> Tensor:
+        return _decode(inputs) if inputs.query.shape[2] == 1 else _prefill(inputs)
 
 
-def _prefill(call: AttentionInputs) -> Tensor:
-    """All queries over keys that are turned once by each of the plan's key maps."""
-    kernels, encoding = kernels_module(), call.encoding
-    batch, heads, queries, _ = call.query.shape
-    _, groups, keys, wide = call.value.shape
-    low, high = _edges(encoding.plan, call.start, call.stop, call.first, call.query.device)
-    maps, rotation = _key_maps(encoding.plan, call.query.device)
-    turned = _turned_keys(call, maps)
-    query, value = contiguous_rows(call.grouped_query().flatten(1, 2)), contiguous_rows(call.value)
-    out = query.new_empty(batch, queries, heads, wide).transpose(1, 2)
-    asked = tuple(region.query for region in encoding.plan)
-    cos, sin = call.tables.stacked(
-        asked, encoding, encoding.effective_attention_factor.factor**2, call.stop, query.device
-    )
-    sinks = call.logits.sinks
-    tile = prefill_tile(query.shape[-1], query.dtype)
-    kernels.prefill[-(-queries // tile.queries), batch * heads](
-        query, *query.stride()[:3], turned, *turned.stride()[:3], value, *value.stride()[:3], out, *out.stride()[:3],
-        low, high, rotation, cos, sin, cos.shape[1], query if sinks is None else sinks.contiguous(),
-        call.start, call.first, queries, keys, heads, groups, call.scale * LOG2E,
-        **_shape(call), **_values(call), M=tile.queries, N=tile.keys, S=len(asked), SINKS=sinks is not None,
+def _prefill(inputs: AttentionInputs) -> Tensor:
+    """Return attention ``[B, H, Q, E]`` of several queries."""
+    encoding, device = inputs.encoding, inputs.query.device
+    batch, heads, queries, dim = inputs.query.shape
+    _, groups, keys, value_dim = inputs.value.shape
+    first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
+    key_maps, map_of_region = _key_maps(encoding.plan, device)
+    rotated_keys = _rotate_keys(inputs, key_maps)
+    query = contiguous_rows(inputs.grouped_query().flatten(1, 2))
+    value = contiguous_rows(inputs.value)
+    # [B, Q, H, E] in memory, so that joining the heads of a token afterwards needs no copy.
+    out = query.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
+    query_maps = tuple(region.query for region in encoding.plan)
+    factor = encoding.effective_attention_factor.factor**2
+    cos, sin = inputs.tables.stacked(query_maps, encoding, factor, inputs.stop, device)
+    sinks = inputs.logits.sinks
+    tile = prefill_tile(dim, query.dtype)
+    grid = -(-queries // tile.queries), batch * heads
+    kernels_module().prefill[grid](
+        query, *query.stride()[:3],
+        rotated_keys, *rotated_keys.stride()[:3],
+        value, *value.stride()[:3],
+        out, *out.stride()[:3],
+        first_key, last_key, map_of_region, cos, sin, cos.shape[1],
+        query if sinks is None else sinks.contiguous(),  # any pointer will do where there are none
+        inputs.start, inputs.first, queries, keys, heads, groups, inputs.scale * LOG2E,
+        **_key_constants(inputs), **_value_constants(inputs),
+        BQ=tile.queries, BK=tile.keys, S=len(query_maps), USE_SINKS=sinks is not None,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out
 
 
-def _turned_keys(call: AttentionInputs, maps: tuple[PositionMap, ...]) -> Tensor:
-    """The keys turned by each map, ``[V, B, G, K, D]``."""
-    batch, groups, keys, _ = call.key.shape
-    key, turned = contiguous_rows(call.key), call.key.new_empty(len(maps), *call.key.shape)
-    cos, sin = call.tables.stacked(maps, call.encoding, 1.0, call.first + keys, call.key.device)
-    for index, out in enumerate(turned):
-        kernels_module().turn[-(-keys // TURN), batch * groups](
-            key, *key.stride()[:3], out, *out.stride()[:2], cos[index], sin[index], call.first, keys, groups,
-            **_shape(call), N=TURN,
-        )  # fmt: skip
-    return turned
-
-
-def _decode(call: AttentionInputs) -> Tensor:
-    """One query: the splits' parts ``[B, G, splits, R, E]``, merged."""
-    kernels, encoding = kernels_module(), call.encoding
-    batch, heads, _, dim = call.query.shape
-    _, groups, keys, wide = call.value.shape
-    device = call.query.device
-    low, high = _edges(encoding.plan, call.start, call.stop, call.first, device)
-    maps, rotation = _key_maps(encoding.plan, device)
-    cos, sin = call.tables.stacked(maps, encoding, 1.0, call.first + keys, device)
-    query, key, value = (
-        call.grouped_query().flatten(1, 2),
-        contiguous_rows(call.key),
-        contiguous_rows(call.value),
+def _rotate_keys(inputs: AttentionInputs, key_maps: tuple[PositionMap, ...]) -> Tensor:
+    """Return the keys rotated by each map, ``[V, B, G, K, D]``."""
+    batch, groups, keys, _ = inputs.key.shape
+    key = contiguous_rows(inputs.key)
+    rotated = inputs.key.new_empty(len(key_maps), *inputs.key.shape)
+    cos, sin = inputs.tables.stacked(
+        key_maps, inputs.encoding, 1.0, inputs.first + keys, inputs.key.device
     )
-    splits, rows = -(-keys // SPLIT), heads // groups
-    out = torch.empty(batch, groups, splits, rows, wide, device=device)
-    lse = torch.empty(batch, groups, splits, rows, device=device)
-    q_cos, q_sin = _query_tables(encoding, call.start, device)
-    kernels.decode[splits, batch * groups](
+    grid = -(-keys // ROTATION_KEYS), batch * groups
+    for index, out in enumerate(rotated):
+        kernels_module().rotate_keys[grid](
+            key, *key.stride()[:3], out, *out.stride()[:2],
+            cos[index], sin[index], inputs.first, keys, groups,
+            **_key_constants(inputs), BK=ROTATION_KEYS,
+        )  # fmt: skip
+    return rotated
+
+
+def _decode(inputs: AttentionInputs) -> Tensor:
+    """Return attention ``[B, H, 1, E]`` of one query.
+
+    One query has too few blocks to occupy a GPU, so its keys are split between programs
+    (flash-decoding), and the partial results are merged.
+    """
+    encoding, device = inputs.encoding, inputs.query.device
+    batch, heads, _, dim = inputs.query.shape
+    _, groups, keys, value_dim = inputs.value.shape
+    first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
+    key_maps, map_of_region = _key_maps(encoding.plan, device)
+    key_cos, key_sin = inputs.tables.stacked(key_maps, encoding, 1.0, inputs.first + keys, device)
+    query_cos, query_sin = _query_tables(encoding, inputs.start, device)
+    query = inputs.grouped_query().flatten(1, 2)
+    key, value = contiguous_rows(inputs.key), contiguous_rows(inputs.value)
+    splits, group_size = -(-keys // SPLIT_KEYS), heads // groups
+    # Partial outputs are float32: rounding each of them would add up in the merge.
+    out = torch.empty(batch, groups, splits, group_size, value_dim, device=device)
+    lse = torch.empty(batch, groups, splits, group_size, device=device)
+    kernels_module().decode[splits, batch * groups](
         query, *query.stride()[:2], key, *key.stride()[:3], value, *value.stride()[:3], out, lse,
-        low, high, q_cos, q_sin, rotation, cos, sin, cos.shape[1], call.first, keys, groups, rows,
-        call.scale * LOG2E, **_shape(call), **_values(call), M=max(16, next_power_of_two(rows)), N=DECODE.keys, S=len(low),
-        SPLIT=SPLIT, num_warps=DECODE.warps, num_stages=DECODE.stages,
+        first_key, last_key, query_cos, query_sin,
+        map_of_region, key_cos, key_sin, key_cos.shape[1],
+        inputs.first, keys, groups, group_size, inputs.scale * LOG2E,
+        **_key_constants(inputs), **_value_constants(inputs),
+        BQ=max(16, next_power_of_two(group_size)),  # ``tl.dot`` needs 16 rows
+        BK=DECODE_TILE.keys, S=len(first_key), SPLIT_KEYS=SPLIT_KEYS,
+        num_warps=DECODE_TILE.warps, num_stages=DECODE_TILE.stages,
     )  # fmt: skip
-    if call.logits.sinks is not None:
-        sunk = sink_attention(query.view(batch, groups, rows, 1, dim), wide, call.logits.sinks)
-        out = torch.cat((out, sunk.out.transpose(2, 3)), dim=2)
-        lse = torch.cat((lse, sunk.lse.transpose(2, 3)), dim=2)
+    if inputs.logits.sinks is not None:
+        grouped = query.view(batch, groups, group_size, 1, dim)
+        sink = sink_attention(grouped, value_dim, inputs.logits.sinks)
+        out = torch.cat((out, sink.out.transpose(2, 3)), dim=2)
+        lse = torch.cat((lse, sink.lse.transpose(2, 3)), dim=2)
     merged: Tensor = (out * lse.softmax(2)[..., None]).sum(2)
-    return merged.to(query.dtype).view(batch, heads, 1, wide)
+    return merged.to(query.dtype).view(batch, heads, 1, value_dim)
 
 
 def kernels_module() -> ModuleType:
-    """The kernels, imported when first needed."""
+    """Import and return ``lampe.attention.triton_kernels``."""
     return importlib.import_module("lampe.attention.triton_kernels")
 
 
-def _shape(call: AttentionInputs) -> dict[str, int]:
-    """Compile-time sizes of keys and of their rotation."""
-    rope, dim = call.encoding.rope, call.query.shape[-1]
-    pairs = {"P": len(rope.inv_freq), "BEGIN": rope.begin, "HALF": rope.layout == "half"}
-    return {"D": dim, "DP": next_power_of_two(dim), **pairs}
+def _key_constants(inputs: AttentionInputs) -> dict[str, int]:
+    """Return the compile-time constants of keys and of their rotation."""
+    rope, dim = inputs.encoding.rope, inputs.query.shape[-1]
+    return {
+        "D": dim,
+        "BD": next_power_of_two(dim),
+        "P": len(rope.inv_freq),
+        "BEGIN": rope.begin,
+        "IS_HALF_LAYOUT": rope.layout == "half",
+    }
 
 
-def _values(call: AttentionInputs) -> dict[str, float]:
-    """Compile-time sizes of values, and the soft cap."""
-    wide = call.value.shape[-1]
-    return {"E": wide, "EP": next_power_of_two(wide), "SOFTCAP": call.logits.softcap or 0.0}
+def _value_constants(inputs: AttentionInputs) -> dict[str, float]:
+    """Return the compile-time constants of values, and the soft cap."""
+    dim = inputs.value.shape[-1]
+    return {"E": dim, "BE": next_power_of_two(dim), "SOFTCAP": inputs.logits.softcap or 0.0}
 
 
 def next_power_of_two(size: int) -> int:
-    """The power of two from ``size`` on."""
+    """Return the smallest power of two that is at least ``size``."""
     return 1 << (size - 1).bit_length()
 
 
 def contiguous_rows(x: Tensor) -> Tensor:
-    """``x`` with its last dimension dense."""
+    """Return ``x``, or a copy of it where its last dimension is not contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -181,28 +229,29 @@ def contiguous_rows(x: Tensor) -> Tensor:
 def _edges(
     plan: PositionPlan, start: int, stop: int, first: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """First and last key of each query in each region, ``[S, Q]`` int32."""
+    """Return the first and last key (inclusive) of each query in each region, ``[S, Q]`` int32.
+
+    All layers of a forward call share them. A query that owns none has a last key below its first.
+    """
     query = torch.arange(start, stop, device=device)
-    low, high = (
-        torch.stack(edges).int()
-        for edges in zip(*(region.span(query) for region in plan), strict=True)
-    )
-    return low.clamp(min=first), high
+    spans = [region.span(query) for region in plan]
+    first_key = torch.stack([first_key for first_key, _ in spans]).int()
+    last_key = torch.stack([last_key for _, last_key in spans]).int()
+    return first_key.clamp(min=first), last_key
 
 
 @lru_cache(maxsize=64)
 def _key_maps(plan: PositionPlan, device: torch.device) -> tuple[tuple[PositionMap, ...], Tensor]:
-    """The plan's distinct key maps, and which of them each region takes, ``[S]`` int32."""
+    """Return the V distinct key maps of a plan, and the map of each region as ``[S]`` int32."""
     maps = tuple(dict.fromkeys(region.key for region in plan))
-    return maps, torch.tensor(
-        [maps.index(region.key) for region in plan], dtype=torch.int32, device=device
-    )
+    indices = [maps.index(region.key) for region in plan]
+    return maps, torch.tensor(indices, dtype=torch.int32, device=device)
 
 
 @lru_cache(maxsize=8)
-def _query_tables(encoding: Encoding, at: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cos and sin ``[S, P]`` of one query."""
-    token, factor = torch.tensor([at], device=device), encoding.effective_attention_factor.factor**2
-    tables = [cos_sin(region.query, encoding, token, factor) for region in encoding.plan]
-    cos, sin = (torch.cat(x) for x in zip(*tables, strict=True))
-    return cos, sin
+def _query_tables(encoding: Encoding, token: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos and sin ``[S, P]`` of one query in each region."""
+    index = torch.tensor([token], device=device)
+    factor = encoding.effective_attention_factor.factor**2
+    tables = [cos_sin(region.query, encoding, index, factor) for region in encoding.plan]
+    return torch.cat([cos for cos, _ in tables]), torch.cat([sin for _, sin in tables])

@@ -1,11 +1,32 @@
-"""Triton kernels: a plan in one pass over the keys, with one running softmax.
+"""Triton kernels: attention over all regions of a plan in one pass, with one running softmax.
 
-A kernel knows nothing of methods. It is handed the first and last key that each query owns in each region (``low``,
-``high``), and tables of cos and sin. A region that a query tile enters has its own rotation of the query; the tiles of
-keys that only some queries of the tile own are masked, and those at a boundary of two regions are visited twice.
+The kernels do not know any method. They are given the first and the last key that each query owns
+in each region, and tables of cos and sin. A region has its own rotation of the query, so the query
+is loaded and rotated again for each region that a program reaches. A block of keys in which queries
+own different keys is masked, and one at the boundary of two regions is computed for both.
 
-Shapes: B batch, H query heads, G key heads, R query heads of a group, Q queries, K keys, D and E dimensions of keys and
-values, P rotated pairs, S regions. Tiles are M queries by N keys. Logits are in base 2.
+Names (after flash-linear-attention):
+
+    b_    block in registers           i_    index of a program, or derived from it
+    p_    pointer, or block of them    o_    offset along a dimension
+    m_    mask of a block              stride_<tensor>_<dimension>    stride in elements
+
+Sizes:
+
+    B batch        H query heads     G key heads     R query heads per key head
+    Q queries      K keys            S regions       V distinct key maps
+    P rotated pairs
+    D, E           dimensions per head of keys and of values
+    BD, BE         the same, rounded up to powers of two, which Triton's blocks must be
+    BQ, BK         queries and keys of a block
+
+Q, K, H, G and R are passed at run time, all other capitals are compile-time constants. The last
+dimension of every tensor is contiguous.
+
+Logits are in base 2: ``scale`` includes log2(e), and exp2 replaces exp, because a GPU computes
+powers of two directly. Log-sum-exps in memory are natural logs.
+
+Offsets of rows are int64, since a long cache has more elements than an int32 can count.
 """
 
 import triton
@@ -15,257 +36,386 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _turned(
-    x, stride, rows, cos, sin, tokens, real,
-    D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr, HALF: tl.constexpr,
+def load_rotated(
+    p_x, stride_x_t, o_row, cos, sin, o_table_row, m_row,
+    D: tl.constexpr, BD: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr,
+    IS_HALF_LAYOUT: tl.constexpr,
 ):  # fmt: skip
-    """Rows of ``x[., D]`` turned by the tables' rows ``tokens``, as a tile of ``DP`` columns in the type of ``x``.
+    """Load rows of ``x[., D]`` and rotate them; returns a block ``[rows, BD]`` in the type of x.
 
-    The dimensions from ``BEGIN`` on turn, in pairs ``(p, p + P)`` where ``HALF``, else ``(2p, 2p + 1)``.
+    Pairs begin at dimension ``BEGIN``: they are ``(p, p + P)`` in the half layout, else
+    ``(2p, 2p + 1)``. All other dimensions are loaded as they are.
+
+    Args:
+        p_x: pointer to row 0 of x.
+        stride_x_t: stride between rows of x.
+        o_row: rows of x to load.
+        cos: table ``[., P]`` float32.
+        sin: table ``[., P]`` float32.
+        o_table_row: row of the tables for each row of x.
+        m_row: which rows exist; the others become zeros.
+        D: dimensions of a row.
+        BD: columns of the block.
+        P: rotated pairs; 0 for no rotation.
+        BEGIN: first rotated dimension.
+        IS_HALF_LAYOUT: how dimensions are paired.
     """
-    d = tl.arange(0, DP)
-    owned = real[:, None] & (d < D)[None, :]
-    row = x + rows.to(tl.int64)[:, None] * stride
-    own = tl.load(row + d[None, :], mask=owned, other=0.0)
-    y = own.to(tl.float32)
+    o_d = tl.arange(0, BD)
+    m_x = m_row[:, None] & (o_d < D)[None, :]
+    p_row = p_x + o_row.to(tl.int64)[:, None] * stride_x_t
+    b_x = tl.load(p_row + o_d[None, :], mask=m_x, other=0.0)
+    b_rotated = b_x.to(tl.float32)
     if P > 0:
-        at = d - BEGIN
-        if HALF:
-            pair = at % P
-            ahead = at < P
-            other = tl.where(ahead, d + P, d - P)
+        # A rotated dimension also needs the other one of its pair, which a second block holds.
+        o_rotary = o_d - BEGIN
+        if IS_HALF_LAYOUT:
+            o_pair = o_rotary % P
+            is_first = o_rotary < P
+            o_partner = tl.where(is_first, o_d + P, o_d - P)
         else:
-            pair = at // 2
-            ahead = at % 2 == 0
-            other = tl.where(ahead, d + 1, d - 1)
-        turning = owned & ((at >= 0) & (at < 2 * P))[None, :]
-        table = tokens.to(tl.int64)[:, None] * P + pair[None, :]
-        across = tl.load(row + other[None, :], mask=turning, other=0.0).to(tl.float32)
-        c = tl.load(cos + table, mask=turning, other=1.0)
-        s = tl.load(sin + table, mask=turning, other=0.0)
-        y = y * c + across * tl.where(ahead[None, :], -s, s)
-    return y.to(own.dtype)
+            o_pair = o_rotary // 2
+            is_first = o_rotary % 2 == 0
+            o_partner = tl.where(is_first, o_d + 1, o_d - 1)
+        # Columns that are not rotated get cos = 1 and sin = 0. Their offsets may be negative, so
+        # they must not be loaded.
+        m_rotary = m_x & ((o_rotary >= 0) & (o_rotary < 2 * P))[None, :]
+        o_table = o_table_row.to(tl.int64)[:, None] * P + o_pair[None, :]
+        b_partner = tl.load(p_row + o_partner[None, :], mask=m_rotary, other=0.0).to(tl.float32)
+        b_cos = tl.load(cos + o_table, mask=m_rotary, other=1.0)
+        b_sin = tl.load(sin + o_table, mask=m_rotary, other=0.0)
+        # first' = first cos - second sin, second' = second cos + first sin
+        b_rotated = b_rotated * b_cos + b_partner * tl.where(is_first[None, :], -b_sin, b_sin)
+    return b_rotated.to(b_x.dtype)
 
 
 @triton.jit
-def turn(
-    x, x_b, x_g, x_k, out, out_b, out_g, cos, sin, first, K, G,
-    D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr, HALF: tl.constexpr, N: tl.constexpr,
+def rotate_keys(
+    key, stride_k_b, stride_k_g, stride_k_t, out, stride_o_b, stride_o_g, cos, sin, first, K, G,
+    D: tl.constexpr, BD: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr,
+    IS_HALF_LAYOUT: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """``x[B, G, K, D]`` turned into ``out[B, G, K, D]``; its first token is row ``first`` of the tables."""
-    b, g = (tl.program_id(1) // G).to(tl.int64), (tl.program_id(1) % G).to(tl.int64)
-    rows = tl.program_id(0) * N + tl.arange(0, N)
-    d = tl.arange(0, DP)
-    y = _turned(
-        x + b * x_b + g * x_g, x_k, rows, cos, sin, first + rows, rows < K, D, DP, P, BEGIN, HALF
-    )
-    spot = out + b * out_b + g * out_g + rows.to(tl.int64)[:, None] * D + d[None, :]
-    tl.store(spot, y, mask=(rows < K)[:, None] & (d < D)[None, :])
+    """Rotate ``key[B, G, K, D]`` by one map into ``out[B, G, K, D]``. Grid: blocks of keys, B x G.
+
+    Row ``first + k`` of the tables belongs to key ``k``. The rows of ``out`` are contiguous.
+    """
+    i_block = tl.program_id(0)
+    i_b = (tl.program_id(1) // G).to(tl.int64)
+    i_g = (tl.program_id(1) % G).to(tl.int64)
+    o_k = i_block * BK + tl.arange(0, BK)
+    o_d = tl.arange(0, BD)
+    m_k = o_k < K
+    b_rotated = load_rotated(
+        key + i_b * stride_k_b + i_g * stride_k_g, stride_k_t, o_k, cos, sin, first + o_k, m_k,
+        D, BD, P, BEGIN, IS_HALF_LAYOUT,
+    )  # fmt: skip
+    p_out = out + i_b * stride_o_b + i_g * stride_o_g + o_k.to(tl.int64)[:, None] * D + o_d[None, :]
+    tl.store(p_out, b_rotated, mask=m_k[:, None] & (o_d < D)[None, :])
 
 
 @triton.jit
-def _softmax(q, k, v, acc, top, total, owned, scale, SOFTCAP: tl.constexpr):
-    """One tile ``q[M, D]`` by ``k[D, N]`` and ``v[N, E]`` taken into the running softmax."""
-    x = tl.dot(q, k, input_precision="ieee") * scale
+def update_softmax(b_q, b_k, b_v, b_out, b_max, b_sum, m_owned, scale, SOFTCAP: tl.constexpr):
+    """Add one block of keys to the running softmax and return its new state.
+
+    The state is that of flash-attention: ``b_out[BQ, BE]`` is the sum of ``exp2(logit - max) v``,
+    ``b_sum[BQ]`` the sum of ``exp2(logit - max)``, ``b_max[BQ]`` the largest logit so far.
+
+    Args:
+        b_q: ``[BQ, BD]``, rotated.
+        b_k: ``[BD, BK]``, rotated.
+        b_v: ``[BK, BE]``.
+        b_out: state.
+        b_max: state.
+        b_sum: state.
+        m_owned: ``[BQ, BK]`` or ``[1, BK]``, which keys each query owns.
+        scale: factor on the logits, log2(e) included.
+        SOFTCAP: soft cap of the logits in natural units; 0 for none.
+    """
+    # "ieee" keeps float32 inputs in float32: the default, TF32, has ten bits of mantissa.
+    b_logits = tl.dot(b_q, b_k, input_precision="ieee") * scale
     if SOFTCAP > 0:
-        x = SOFTCAP * LOG2E * (2 * tl.sigmoid(2 * x / (SOFTCAP * LOG2E)) - 1)
-    x = tl.where(owned, x, float("-inf"))
-    new = tl.maximum(top, tl.max(x, 1))
-    base = tl.where(new == float("-inf"), 0.0, new)
-    p = tl.exp2(x - base[:, None])
-    fade = tl.exp2(top - base)
-    acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-    return acc, new, total * fade + tl.sum(p, 1)
+        # cap tanh(x / cap) in base 2, with tanh(z) = 2 sigmoid(2z) - 1: ``tl`` has no tanh.
+        b_tanh = 2 * tl.sigmoid(2 * b_logits / (SOFTCAP * LOG2E)) - 1
+        b_logits = SOFTCAP * LOG2E * b_tanh
+    b_logits = tl.where(m_owned, b_logits, float("-inf"))
+    b_new_max = tl.maximum(b_max, tl.max(b_logits, 1))
+    # A query that has owned no key so far has maximum -inf, and -inf minus -inf is NaN. With 0 in
+    # its place all of its exponentials are exp2(-inf) = 0.
+    b_base = tl.where(b_new_max == float("-inf"), 0.0, b_new_max)
+    b_weights = tl.exp2(b_logits - b_base[:, None])
+    b_decay = tl.exp2(b_max - b_base)
+    b_out = b_out * b_decay[:, None] + tl.dot(b_weights.to(b_v.dtype), b_v, input_precision="ieee")
+    return b_out, b_new_max, b_sum * b_decay + tl.sum(b_weights, 1)
 
 
 @triton.jit
-def _walk(
-    q, acc, top, total, keys, values, k_stride, v_stride, begin, end, K, low, high, scale,
-    D: tl.constexpr, DP: tl.constexpr, E: tl.constexpr, EP: tl.constexpr, N: tl.constexpr, MASKED: tl.constexpr,
-    SOFTCAP: tl.constexpr,
+def attend_to_keys(
+    b_q, b_out, b_max, b_sum, p_k, p_v, stride_k_t, stride_v_t, start, stop, K, b_first, b_last,
+    scale, D: tl.constexpr, BD: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, BK: tl.constexpr,
+    IS_MASKED: tl.constexpr, SOFTCAP: tl.constexpr,
 ):  # fmt: skip
-    """The key tiles ``begin..end``, both rows of ``keys``, of which a query owns ``low..high``."""
-    d, e = tl.arange(0, DP), tl.arange(0, EP)
-    for at in range(begin, end, N):
-        y = at + tl.arange(0, N)
-        wide = y.to(tl.int64)
-        k = tl.load(
-            keys + wide[None, :] * k_stride + d[:, None],
-            mask=(y < K)[None, :] & (d < D)[:, None],
+    """Add the keys ``start..stop`` to the running softmax, one block after the other.
+
+    Args:
+        b_q: ``[BQ, BD]``, rotated.
+        b_out: state of the softmax, see ``update_softmax``.
+        b_max: state.
+        b_sum: state.
+        p_k: pointer to key 0, ``[K, D]``, rotated.
+        p_v: pointer to value 0, ``[K, E]``.
+        stride_k_t: stride between keys.
+        stride_v_t: stride between values.
+        start: first key, a multiple of BK.
+        stop: key after the last. The last block is computed as a whole.
+        K: number of keys.
+        b_first: ``[BQ]``, first key that each query owns.
+        b_last: ``[BQ]``, last key that each query owns.
+        scale: factor on the logits.
+        D: dimensions of a key.
+        BD: columns of a block of keys.
+        E: dimensions of a value.
+        BE: columns of a block of values.
+        BK: keys of a block.
+        IS_MASKED: whether some query does not own some key of these blocks.
+        SOFTCAP: soft cap of the logits.
+    """
+    o_d, o_e = tl.arange(0, BD), tl.arange(0, BE)
+    for block_start in range(start, stop, BK):
+        o_k = block_start + tl.arange(0, BK)
+        o_k64 = o_k.to(tl.int64)
+        # Zeros beyond the last key: memory there may hold NaN, and 0 x NaN would reach the output.
+        # Keys are loaded transposed, as the right side of the product.
+        b_k = tl.load(
+            p_k + o_k64[None, :] * stride_k_t + o_d[:, None],
+            mask=(o_k < K)[None, :] & (o_d < D)[:, None],
             other=0.0,
         )
-        v = tl.load(
-            values + wide[:, None] * v_stride + e[None, :],
-            mask=(y < K)[:, None] & (e < E)[None, :],
+        b_v = tl.load(
+            p_v + o_k64[:, None] * stride_v_t + o_e[None, :],
+            mask=(o_k < K)[:, None] & (o_e < E)[None, :],
             other=0.0,
         )
-        owned = (
-            (low[:, None] <= y[None, :]) & (y[None, :] <= high[:, None])
-            if MASKED
-            else y[None, :] >= 0
+        if IS_MASKED:
+            m_owned = (b_first[:, None] <= o_k[None, :]) & (o_k[None, :] <= b_last[:, None])
+        else:
+            m_owned = o_k[None, :] >= 0
+        b_out, b_max, b_sum = update_softmax(
+            b_q, b_k, b_v, b_out, b_max, b_sum, m_owned, scale, SOFTCAP
         )
-        acc, top, total = _softmax(q, k, v, acc, top, total, owned, scale, SOFTCAP)
-    return acc, top, total
+    return b_out, b_max, b_sum
 
 
 @triton.jit
 def prefill(
-    query, q_b, q_h, q_q, keys, k_s, k_b, k_g, value, v_b, v_g, v_k, out, o_b, o_h, o_q,
-    low, high, rotation, cos, sin, table, sinks, start, first, Q, K, H, G, scale,
-    D: tl.constexpr, DP: tl.constexpr, E: tl.constexpr, EP: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr,
-    HALF: tl.constexpr, M: tl.constexpr, N: tl.constexpr, S: tl.constexpr, SOFTCAP: tl.constexpr,
-    SINKS: tl.constexpr,
+    query, stride_q_b, stride_q_h, stride_q_t, keys, stride_k_v, stride_k_b, stride_k_g,
+    value, stride_v_b, stride_v_g, stride_v_t, out, stride_o_b, stride_o_h, stride_o_t,
+    first_key, last_key, map_of_region, cos, sin, table_rows, sinks, start, first,
+    Q, K, H, G, scale,
+    D: tl.constexpr, BD: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, P: tl.constexpr,
+    BEGIN: tl.constexpr, IS_HALF_LAYOUT: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    S: tl.constexpr, SOFTCAP: tl.constexpr, USE_SINKS: tl.constexpr,
 ):  # fmt: skip
-    """Attention of one tile of queries of one head: region after region, each a walk over the keys it owns.
+    """Attend with one block of queries of one head to all keys. Grid: blocks of queries, B x H.
 
-    ``keys[rotation[s]]`` are the keys as region ``s`` turns them, ``cos[s]`` and ``sin[s]`` (of ``table`` rows) its
-    tables for queries; ``low[s, Q]`` and ``high[s, Q]`` are token indices, -1 in ``high`` where a query owns nothing.
+    Inputs and outputs:
+        query: ``[B, H, Q, D]``, not rotated.
+        keys: ``[V, B, G, K, D]``, rotated by each of V maps; the rows are contiguous.
+        value: ``[B, G, K, E]``.
+        out: ``[B, H, Q, E]``, written.
+        first_key: ``[S, Q]`` int32, token index of the first key that a query owns in a region.
+        last_key: ``[S, Q]`` int32, that of the last key; below the first where it owns none.
+        map_of_region: ``[S]`` int32, which of the V maps a region's keys have.
+        cos: ``[S, table_rows, P]`` float32, of queries by token index.
+        sin: the same shape.
+        table_rows: tokens that the tables cover.
+        sinks: ``[H]``, logits in natural units.
+        start: token index of the first query.
+        first: token index of the first key.
+        scale: factor on the logits, log2(e) included.
     """
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    b, h = (tl.program_id(1) // H).to(tl.int64), (tl.program_id(1) % H).to(tl.int64)
-    g = h // (H // G)
-    rows = tile * M + tl.arange(0, M)
-    real = rows < Q
-    values = value + b * v_b + g * v_g
-    acc = tl.zeros([M, EP], tl.float32)
-    if SINKS:
-        top = tl.zeros([M], tl.float32) + tl.load(sinks + h).to(tl.float32) * LOG2E
-        total = tl.full([M], 1.0, tl.float32)
+    # Late queries own the most keys. Programs start in order of their index, so the longest run
+    # first and short ones fill the gaps at the end.
+    i_block = tl.num_programs(0) - 1 - tl.program_id(0)
+    i_b = (tl.program_id(1) // H).to(tl.int64)
+    i_h = (tl.program_id(1) % H).to(tl.int64)
+    i_g = i_h // (H // G)
+    o_q = i_block * BQ + tl.arange(0, BQ)
+    m_q = o_q < Q
+    p_query = query + i_b * stride_q_b + i_h * stride_q_h
+    p_value = value + i_b * stride_v_b + i_g * stride_v_g
+    b_out = tl.zeros([BQ, BE], tl.float32)
+    if USE_SINKS:
+        # The softmax begins with the sink: its logit is the maximum so far, exp2(0) = 1 the sum.
+        b_max = tl.zeros([BQ], tl.float32) + tl.load(sinks + i_h).to(tl.float32) * LOG2E
+        b_sum = tl.full([BQ], 1.0, tl.float32)
     else:
-        top = tl.full([M], float("-inf"), tl.float32)
-        total = tl.zeros([M], tl.float32)
-    for s in range(S):
-        lows = tl.load(low + s * Q + rows, mask=real, other=0) - first
-        highs = tl.load(high + s * Q + rows, mask=real, other=-1) - first
-        owns = real & (lows <= highs)
-        begin = tl.min(tl.where(owns, lows, K))
-        end = tl.max(tl.where(owns, highs + 1, 0))
-        if begin < end:
-            shared = tl.max(tl.where(owns, lows, 0))
-            until = tl.min(tl.where(real, tl.where(owns, highs + 1, 0), K))
-            begin = begin // N * N
-            clear = tl.minimum(tl.cdiv(shared, N) * N, end)
-            blurred = tl.maximum(clear, until // N * N)
-            q = _turned(
-                query + b * q_b + h * q_h, q_q, rows, cos, sin, start + rows, real, D, DP, P, BEGIN, HALF,
+        b_max = tl.full([BQ], float("-inf"), tl.float32)
+        b_sum = tl.zeros([BQ], tl.float32)
+    for region in range(S):
+        # Rows of ``keys``, not token indices, from here on.
+        b_first = tl.load(first_key + region * Q + o_q, mask=m_q, other=0) - first
+        b_last = tl.load(last_key + region * Q + o_q, mask=m_q, other=-1) - first
+        m_owns = m_q & (b_first <= b_last)
+        start_key = tl.min(tl.where(m_owns, b_first, K))
+        stop_key = tl.max(tl.where(m_owns, b_last + 1, 0))
+        if start_key < stop_key:
+            # Keys ``all_start..all_stop`` are owned by all queries of the block. Whole blocks of
+            # keys within need no mask; only those before and after, at the edges of the region, do.
+            # A query that owns nothing here makes ``all_stop`` 0, so that all blocks are masked.
+            all_start = tl.max(tl.where(m_owns, b_first, 0))
+            all_stop = tl.min(tl.where(m_q, tl.where(m_owns, b_last + 1, 0), K))
+            start_key = start_key // BK * BK
+            plain_start = tl.minimum(tl.cdiv(all_start, BK) * BK, stop_key)
+            plain_stop = tl.maximum(plain_start, all_stop // BK * BK)
+            # Only the query of this region is held in registers, however many regions there are.
+            b_q = load_rotated(
+                p_query, stride_q_t, o_q, cos, sin, start + o_q, m_q,
+                D, BD, P, BEGIN, IS_HALF_LAYOUT,
             )  # fmt: skip
-            turned = keys + tl.load(rotation + s).to(tl.int64) * k_s + b * k_b + g * k_g
-            acc, top, total = _walk(
-                q, acc, top, total, turned, values, D, v_k, begin, clear, K, lows, highs, scale,
-                D, DP, E, EP, N, True, SOFTCAP,
+            i_map = tl.load(map_of_region + region).to(tl.int64)
+            p_key = keys + i_map * stride_k_v + i_b * stride_k_b + i_g * stride_k_g
+            b_out, b_max, b_sum = attend_to_keys(
+                b_q, b_out, b_max, b_sum, p_key, p_value, D, stride_v_t,
+                start_key, plain_start, K, b_first, b_last, scale,
+                D, BD, E, BE, BK, True, SOFTCAP,
             )  # fmt: skip
-            acc, top, total = _walk(
-                q, acc, top, total, turned, values, D, v_k, clear, blurred, K, lows, highs, scale,
-                D, DP, E, EP, N, False, SOFTCAP,
+            b_out, b_max, b_sum = attend_to_keys(
+                b_q, b_out, b_max, b_sum, p_key, p_value, D, stride_v_t,
+                plain_start, plain_stop, K, b_first, b_last, scale,
+                D, BD, E, BE, BK, False, SOFTCAP,
             )  # fmt: skip
-            acc, top, total = _walk(
-                q, acc, top, total, turned, values, D, v_k, blurred, end, K, lows, highs, scale,
-                D, DP, E, EP, N, True, SOFTCAP,
+            b_out, b_max, b_sum = attend_to_keys(
+                b_q, b_out, b_max, b_sum, p_key, p_value, D, stride_v_t,
+                plain_stop, stop_key, K, b_first, b_last, scale,
+                D, BD, E, BE, BK, True, SOFTCAP,
             )  # fmt: skip
-        cos += table * P
-        sin += table * P
-    e = tl.arange(0, EP)
-    spot = out + b * o_b + h * o_h + rows.to(tl.int64)[:, None] * o_q + e[None, :]
-    total = tl.where(total == 0.0, 1.0, total)
-    tl.store(
-        spot, (acc / total[:, None]).to(out.dtype.element_ty), mask=real[:, None] & (e < E)[None, :]
-    )
+        cos += table_rows * P
+        sin += table_rows * P
+    o_e = tl.arange(0, BE)
+    p_out = out + i_b * stride_o_b + i_h * stride_o_h
+    p_out += o_q.to(tl.int64)[:, None] * stride_o_t + o_e[None, :]
+    # A query without any key has sum 0 and output 0; dividing by 1 leaves 0 instead of NaN.
+    b_out = b_out / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
+    tl.store(p_out, b_out.to(out.dtype.element_ty), mask=m_q[:, None] & (o_e < E)[None, :])
 
 
 @triton.jit
 def decode(
-    query, q_b, q_h, key, k_b, k_g, k_k, value, v_b, v_g, v_k, out, lse,
-    low, high, q_cos, q_sin, rotation, k_cos, k_sin, table, first, K, G, R, scale,
-    D: tl.constexpr, DP: tl.constexpr, E: tl.constexpr, EP: tl.constexpr, P: tl.constexpr, BEGIN: tl.constexpr,
-    HALF: tl.constexpr, M: tl.constexpr, N: tl.constexpr, S: tl.constexpr, SPLIT: tl.constexpr, SOFTCAP: tl.constexpr,
+    query, stride_q_b, stride_q_h, key, stride_k_b, stride_k_g, stride_k_t,
+    value, stride_v_b, stride_v_g, stride_v_t, out, lse, first_key, last_key, query_cos, query_sin,
+    map_of_region, key_cos, key_sin, table_rows, first, K, G, R, scale,
+    D: tl.constexpr, BD: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, P: tl.constexpr,
+    BEGIN: tl.constexpr, IS_HALF_LAYOUT: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    S: tl.constexpr, SPLIT_KEYS: tl.constexpr, SOFTCAP: tl.constexpr,
 ):  # fmt: skip
-    """Attention of one query, all heads of a group together, over one split of the keys as they lie in the cache.
+    """Attend with one query to one split of the keys. Grid: splits of the keys, B x G.
 
-    Keys are turned on their way: ``k_cos[rotation[s]]`` and ``k_sin`` (of ``table`` rows) are region ``s``'s tables for
-    keys, ``q_cos[s, P]`` and ``q_sin`` for the query. ``out[B, G, splits, R, E]`` and ``lse[B, G, splits, R]``.
+    The R query heads of a group are the rows of the block of queries, so that a split's keys and
+    values are read once for all of them. Keys are rotated after they are loaded.
+
+    Inputs and outputs:
+        query: ``[B, H, D]``, not rotated.
+        key: ``[B, G, K, D]``, not rotated.
+        value: ``[B, G, K, E]``.
+        out: ``[B, G, splits, R, E]`` float32, written: attention over the split alone.
+        lse: ``[B, G, splits, R]`` float32, written: its log-sum-exp, -inf where it owns no key.
+        first_key: ``[S]`` int32, token index of the first key that the query owns in a region.
+        last_key: ``[S]`` int32, that of the last key; below the first where it owns none.
+        query_cos: ``[S, P]`` float32.
+        query_sin: ``[S, P]`` float32.
+        map_of_region: ``[S]`` int32, which of the V maps a region's keys need.
+        key_cos: ``[V, table_rows, P]`` float32, by token index.
+        key_sin: the same shape.
+        table_rows: tokens that the tables of keys cover.
+        first: token index of the first key.
+        scale: factor on the logits, log2(e) included.
     """
-    split, b, g = (
-        tl.program_id(0),
-        (tl.program_id(1) // G).to(tl.int64),
-        (tl.program_id(1) % G).to(tl.int64),
-    )
-    rows = tl.arange(0, M)
-    real = rows < R
-    e = tl.arange(0, EP)
-    acc = tl.zeros([M, EP], tl.float32)
-    top = tl.full([M], float("-inf"), tl.float32)
-    total = tl.zeros([M], tl.float32)
-    for s in range(S):
-        begin = tl.maximum(tl.load(low + s) - first, split * SPLIT)
-        end = tl.minimum(tl.load(high + s) + 1 - first, tl.minimum(K, (split + 1) * SPLIT))
-        if begin < end:
-            q = _turned(
-                query + b * q_b + g * R * q_h, q_h, rows, q_cos + s * P, q_sin + s * P, rows * 0, real,
-                D, DP, P, BEGIN, HALF,
+    i_split = tl.program_id(0)
+    i_b = (tl.program_id(1) // G).to(tl.int64)
+    i_g = (tl.program_id(1) % G).to(tl.int64)
+    o_r = tl.arange(0, BQ)
+    m_r = o_r < R
+    o_e = tl.arange(0, BE)
+    p_query = query + i_b * stride_q_b + i_g * R * stride_q_h
+    p_key = key + i_b * stride_k_b + i_g * stride_k_g
+    p_value = value + i_b * stride_v_b + i_g * stride_v_g
+    b_out = tl.zeros([BQ, BE], tl.float32)
+    b_max = tl.full([BQ], float("-inf"), tl.float32)
+    b_sum = tl.zeros([BQ], tl.float32)
+    for region in range(S):
+        # Rows of ``key``: the part of the region that lies in this split.
+        start_key = tl.maximum(tl.load(first_key + region) - first, i_split * SPLIT_KEYS)
+        split_stop = tl.minimum(K, (i_split + 1) * SPLIT_KEYS)
+        stop_key = tl.minimum(tl.load(last_key + region) + 1 - first, split_stop)
+        if start_key < stop_key:
+            b_q = load_rotated(
+                p_query, stride_q_h, o_r, query_cos + region * P, query_sin + region * P, o_r * 0,
+                m_r, D, BD, P, BEGIN, IS_HALF_LAYOUT,
             )  # fmt: skip
-            tables = tl.load(rotation + s).to(tl.int64) * table * P
-            for at in range(begin, end, N):
-                y = at + tl.arange(0, N)
-                owned = y < end
-                k = _turned(
-                    key + b * k_b + g * k_g,
-                    k_k,
-                    y,
-                    k_cos + tables,
-                    k_sin + tables,
-                    first + y,
-                    owned,
-                    D,
-                    DP,
-                    P,
-                    BEGIN,
-                    HALF,
+            o_tables = tl.load(map_of_region + region).to(tl.int64) * table_rows * P
+            for block_start in range(start_key, stop_key, BK):
+                o_k = block_start + tl.arange(0, BK)
+                m_k = o_k < stop_key
+                b_k = load_rotated(
+                    p_key, stride_k_t, o_k, key_cos + o_tables, key_sin + o_tables, first + o_k,
+                    m_k, D, BD, P, BEGIN, IS_HALF_LAYOUT,
+                )  # fmt: skip
+                p_v = p_value + o_k.to(tl.int64)[:, None] * stride_v_t + o_e[None, :]
+                b_v = tl.load(p_v, mask=m_k[:, None] & (o_e < E)[None, :], other=0.0)
+                b_out, b_max, b_sum = update_softmax(
+                    b_q, tl.trans(b_k), b_v, b_out, b_max, b_sum, m_k[None, :], scale, SOFTCAP
                 )
-                spot = value + b * v_b + g * v_g + y.to(tl.int64)[:, None] * v_k + e[None, :]
-                v = tl.load(spot, mask=owned[:, None] & (e < E)[None, :], other=0.0)
-                acc, top, total = _softmax(
-                    q, tl.trans(k), v, acc, top, total, owned[None, :], scale, SOFTCAP
-                )
-    row = ((b * G + g) * tl.num_programs(0) + split) * R + rows
-    some = tl.where(total == 0.0, 1.0, total)
-    tl.store(
-        lse + row, tl.where(total == 0.0, float("-inf"), (top + tl.log2(some)) / LOG2E), mask=real
-    )
-    tl.store(
-        out + row[:, None] * E + e[None, :],
-        acc / some[:, None],
-        mask=real[:, None] & (e < E)[None, :],
-    )
+    o_row = ((i_b * G + i_g) * tl.num_programs(0) + i_split) * R + o_r
+    # A split without any owned key: output 0 with log-sum-exp -inf, which has no weight in the
+    # merge. The 1 avoids 0 / 0 and log2(0).
+    m_empty = b_sum == 0.0
+    b_sum = tl.where(m_empty, 1.0, b_sum)
+    b_lse = tl.where(m_empty, float("-inf"), (b_max + tl.log2(b_sum)) / LOG2E)
+    tl.store(lse + o_row, b_lse, mask=m_r)
+    p_out = out + o_row[:, None] * E + o_e[None, :]
+    tl.store(p_out, b_out / b_sum[:, None], mask=m_r[:, None] & (o_e < E)[None, :])
 
 
 @triton.jit
-def both(
-    one, a_b, a_h, a_q, one_lse, other, c_b, c_h, c_q, other_lse, out, o_b, o_h, o_q, lse, Q, H,
-    E: tl.constexpr, EP: tl.constexpr, M: tl.constexpr,
+def merge_two(
+    x_out, stride_x_b, stride_x_h, stride_x_t, x_lse, y_out, stride_y_b, stride_y_h, stride_y_t,
+    y_lse, out, stride_o_b, stride_o_h, stride_o_t, lse, Q, H,
+    E: tl.constexpr, BE: tl.constexpr, BQ: tl.constexpr,
 ):  # fmt: skip
-    """Two parts ``[B, H, Q, E]`` of attention as one, by their log-sum-exps ``[B, H, Q]``."""
-    b, h = (tl.program_id(1) // H).to(tl.int64), (tl.program_id(1) % H).to(tl.int64)
-    rows = tl.program_id(0) * M + tl.arange(0, M)
-    e, wide, real = tl.arange(0, EP), rows.to(tl.int64)[:, None], rows < Q
-    mask = real[:, None] & (e < E)[None, :]
-    x = tl.load(one + b * a_b + h * a_h + wide * a_q + e[None, :], mask=mask, other=0.0).to(
-        tl.float32
-    )
-    y = tl.load(other + b * c_b + h * c_h + wide * c_q + e[None, :], mask=mask, other=0.0).to(
-        tl.float32
-    )
-    row = tl.program_id(1).to(tl.int64) * Q + rows
-    x_lse = tl.load(one_lse + row, mask=real, other=float("-inf"))
-    y_lse = tl.load(other_lse + row, mask=real, other=float("-inf"))
-    top = tl.maximum(x_lse, y_lse)
-    base = tl.where(top == float("-inf"), 0.0, top)
-    x_share, y_share = tl.exp(x_lse - base), tl.exp(y_lse - base)
-    total = x_share + y_share
-    some = tl.where(total == 0.0, 1.0, total)
-    merged = (x_share[:, None] * x + y_share[:, None] * y) / some[:, None]
-    tl.store(
-        out + b * o_b + h * o_h + wide * o_q + e[None, :],
-        merged.to(out.dtype.element_ty),
-        mask=mask,
-    )
-    tl.store(lse + row, tl.where(total == 0.0, float("-inf"), base + tl.log(some)), mask=real)
+    """Merge two partial attentions, x and y, into one. Grid: blocks of queries, B x H.
+
+    Inputs and outputs:
+        x_out: ``[B, H, Q, E]``, output of x.
+        x_lse: ``[B, H, Q]`` float32, contiguous, natural log-sum-exp of x.
+        y_out: ``[B, H, Q, E]``, output of y.
+        y_lse: ``[B, H, Q]`` float32, contiguous, that of y.
+        out: ``[B, H, Q, E]``, written.
+        lse: ``[B, H, Q]`` float32, written.
+    """
+    i_b = (tl.program_id(1) // H).to(tl.int64)
+    i_h = (tl.program_id(1) % H).to(tl.int64)
+    o_q = tl.program_id(0) * BQ + tl.arange(0, BQ)
+    o_q64 = o_q.to(tl.int64)[:, None]
+    o_e = tl.arange(0, BE)
+    m_q = o_q < Q
+    m_out = m_q[:, None] & (o_e < E)[None, :]
+    p_x = x_out + i_b * stride_x_b + i_h * stride_x_h + o_q64 * stride_x_t + o_e[None, :]
+    p_y = y_out + i_b * stride_y_b + i_h * stride_y_h + o_q64 * stride_y_t + o_e[None, :]
+    b_x = tl.load(p_x, mask=m_out, other=0.0).to(tl.float32)
+    b_y = tl.load(p_y, mask=m_out, other=0.0).to(tl.float32)
+    o_lse = tl.program_id(1).to(tl.int64) * Q + o_q
+    b_x_lse = tl.load(x_lse + o_lse, mask=m_q, other=float("-inf"))
+    b_y_lse = tl.load(y_lse + o_lse, mask=m_q, other=float("-inf"))
+    # Relative to the larger log-sum-exp, so that no exponential overflows; relative to 0 where both
+    # are -inf, for -inf minus -inf is NaN.
+    b_max = tl.maximum(b_x_lse, b_y_lse)
+    b_base = tl.where(b_max == float("-inf"), 0.0, b_max)
+    b_x_weight = tl.exp(b_x_lse - b_base)
+    b_y_weight = tl.exp(b_y_lse - b_base)
+    b_sum = b_x_weight + b_y_weight
+    m_empty = b_sum == 0.0
+    b_sum = tl.where(m_empty, 1.0, b_sum)
+    b_out = (b_x_weight[:, None] * b_x + b_y_weight[:, None] * b_y) / b_sum[:, None]
+    p_out = out + i_b * stride_o_b + i_h * stride_o_h + o_q64 * stride_o_t + o_e[None, :]
+    tl.store(p_out, b_out.to(out.dtype.element_ty), mask=m_out)
+    b_lse = tl.where(m_empty, float("-inf"), b_base + tl.log(b_sum))
+    tl.store(lse + o_lse, b_lse, mask=m_q)

@@ -1,4 +1,7 @@
-"""Parts of attention merged by a kernel, two at a time: one launch where torch has four, and no copy between."""
+"""Merge of partial attentions by a Triton kernel, two at a time.
+
+One launch replaces the four of ``lampe.attention.partial_attention``, and makes no copy between.
+"""
 
 import importlib.util
 import os
@@ -11,35 +14,46 @@ from lampe.attention import partial_attention
 from lampe.attention.partial_attention import PartialAttention
 from lampe.attention.triton_backend import contiguous_rows, kernels_module, next_power_of_two
 
-ROWS = 64
-"""Queries of one program."""
+BLOCK_QUERIES = 64
+"""Queries per program."""
 
 
 def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
-    """As ``lampe.attention.partial_attention.merge``; by the kernel where it can run."""
+    """Return attention over the keys of all parts, by the kernel where it can run.
+
+    It has the shapes, the dtype and the meaning of ``partial_attention.merge_partials``.
+    """
     parts = list(parts)
-    if len(parts) == 1 or not _serves(parts[0].out):
+    if len(parts) == 1 or not _supports(parts[0].out):
         return partial_attention.merge_partials(parts)
+    out_dtype = parts[0].out.dtype
     merged = parts[0]
-    for index, part in enumerate(parts[1:], start=2):
-        dtype = parts[0].out.dtype if index == len(parts) else torch.float32
-        merged = _both(merged, part, dtype)
-    return merged.out
+    for part in parts[1:-1]:
+        # Kept in float32, so that half precision rounds the output once and not at every merge.
+        merged = _merge_two(merged, part, torch.float32)
+    return _merge_two(merged, parts[-1], out_dtype).out
 
 
-def _serves(out: Tensor) -> bool:
-    known = importlib.util.find_spec("triton") is not None
-    return known and (out.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+def _supports(out: Tensor) -> bool:
+    """Return whether Triton can run on the device of ``out``."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return out.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _both(a: PartialAttention, b: PartialAttention, dtype: torch.dtype) -> PartialAttention:
-    """Two parts ``[B, G, R, Q, E]`` as one."""
-    (one, other), shape = (contiguous_rows(part.out.flatten(1, 2)) for part in (a, b)), a.out.shape
-    lses = [part.lse.reshape(one.shape[:3]).contiguous() for part in (a, b)]
-    batch, heads, queries, wide = one.shape
-    out, lse = one.new_empty(one.shape, dtype=dtype), torch.empty_like(lses[0])
-    kernels_module().both[-(-queries // ROWS), batch * heads](
-        one, *one.stride()[:3], lses[0], other, *other.stride()[:3], lses[1], out, *out.stride()[:3], lse,
-        queries, heads, E=wide, EP=next_power_of_two(wide), M=ROWS,
+def _merge_two(a: PartialAttention, b: PartialAttention, dtype: torch.dtype) -> PartialAttention:
+    """Return two parts with outputs ``[B, G, R, Q, E]`` as one, with an output in ``dtype``."""
+    shape = a.out.shape
+    a_out, b_out = (contiguous_rows(part.out.flatten(1, 2)) for part in (a, b))
+    batch, heads, queries, dim = a_out.shape
+    a_lse, b_lse = (part.lse.reshape(batch, heads, queries).contiguous() for part in (a, b))
+    out = a_out.new_empty(a_out.shape, dtype=dtype)
+    lse = torch.empty_like(a_lse)
+    grid = -(-queries // BLOCK_QUERIES), batch * heads
+    kernels_module().merge_two[grid](
+        a_out, *a_out.stride()[:3], a_lse,
+        b_out, *b_out.stride()[:3], b_lse,
+        out, *out.stride()[:3], lse,
+        queries, heads, E=dim, BE=next_power_of_two(dim), BQ=BLOCK_QUERIES,
     )  # fmt: skip
     return PartialAttention(out.view(shape), lse.view(shape[:-1]))

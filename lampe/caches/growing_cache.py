@@ -65,12 +65,12 @@ class GrowingLayer(DynamicLayer):
     def keys(self, keys: Tensor | None) -> None:
         self._keys = keys
         if self._turned is not None:
-            self._turned.forget()
+            self._turned.invalidate()
 
     def turned(self, steps: DecodeSteps) -> RotatedKeyRows:
         """What turns the keys."""
         if self._turned is None:
-            self._turned = RotatedKeyRows(steps, own=True)
+            self._turned = RotatedKeyRows(steps, in_place=True)
         return self._turned
 
     @classmethod

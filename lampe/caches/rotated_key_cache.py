@@ -67,7 +67,7 @@ class RotatedKeyCache:
             layer = cache.layers[index]
             kept = None if isinstance(layer, GrowingLayer) else self._of.get(layer)
             if kept is not None and not kept.holds(getattr(layer, "keys", None)):
-                kept.turned.forget()
+                kept.turned.invalidate()
         self._reached[module] = layer and weakref.ref(layer)
 
     def of(self, module: nn.Module, keys: Tensor) -> RotatedKeyRows | None:

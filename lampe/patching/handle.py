@@ -73,7 +73,7 @@ class Handle:
     @property
     def backends(self) -> tuple[str, ...]:
         """The backends that have attended so far."""
-        return tuple(dict.fromkeys(choice.backend for choice in self._attention.made))
+        return tuple(dict.fromkeys(choice.backend for choice in self._attention.choices))
 
     @property
     def geometry(self) -> Geometry:
@@ -175,7 +175,7 @@ class Handle:
         rows = self._rows_of(dataclasses.replace(self.layers.of[module], local=frame.local), frame)
         kept = self._kept.of(module, key)
         if frame.rows == (range(frame.stop),):
-            turned = None if kept is None else kept.whole(key)
+            turned = None if kept is None else kept.all_rows(key)
             return self._attend_row(rows[0], frame, query, key, value, scale, logits, turned)
         out = query.new_zeros(*query.shape[:3], value.shape[-1])
         for row in rows:
@@ -186,7 +186,7 @@ class Handle:
                 one = slice(row.index, row.index + 1)
                 q = query[one, :, columns]
                 start = max(0, row.tokens.start - frame.offset)
-                turned = None if kept is None else kept.row(key, row.index, start)
+                turned = None if kept is None else kept.single_row(key, row.index, start)
                 out[one, :, columns] = self._attend_row(
                     row, frame, q, key[one], value[one], scale, logits, turned
                 )
@@ -215,7 +215,7 @@ class Handle:
             first=first - row.tokens.start,
             logits=logits,
             tables=row.settled.tables,
-            turned=turned,
+            rotated_keys=turned,
         )
         return self._attention.attend(call)
 

@@ -112,7 +112,7 @@ def explain(model: PreTrainedModel) -> str:
         ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
         cache = model(ids[:, :2], use_cache=True).past_key_values
         model(ids[:, 2:], past_key_values=cache, use_cache=True)
-    return "\n".join(str(choice) for choice in attention.made)
+    return "\n".join(str(choice) for choice in attention.choices)
 
 
 def unpatch(model: PreTrainedModel) -> None:

@@ -168,14 +168,14 @@ def test_a_step_turns_the_new_key_and_one_at_each_boundary(
     model: LlamaForCausalLM, method: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned: list[int] = []
-    moves = DecodeStep.moves
+    moves = DecodeStep.rotations_from
 
     def spy(step: DecodeStep, held: Any) -> Any:
         out = moves(step, held)
         turned.append(len(out[0].index) if out[0] else 0)
         return out
 
-    monkeypatch.setattr(DecodeStep, "moves", spy)
+    monkeypatch.setattr(DecodeStep, "rotations_from", spy)
     cache = _dynamic(model)
     with lampe.patch(model, method, check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -195,14 +195,14 @@ def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turned: list[int] = []
-    moves = DecodeStep.moves
+    moves = DecodeStep.rotations_from
 
     def spy(step: DecodeStep, held: Any) -> Any:
         out = moves(step, held)
         turned.append(len(out[0].index) if out[0] else 0)
         return out
 
-    monkeypatch.setattr(DecodeStep, "moves", spy)
+    monkeypatch.setattr(DecodeStep, "rotations_from", spy)
     ids, tokens, pads = random_ids(PROMPT, rows=2), random_ids(8, rows=2), (0, 63)
     mask = torch.ones(2, PROMPT + 8, dtype=torch.long)
     mask[1, : pads[1]] = 0
@@ -359,7 +359,7 @@ def test_a_step_that_fails_leaves_keys_as_they_were(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(2)
-    turn = KeyRotations.turn
+    turn = KeyRotations.rotate_in_place
     failing = iter([False, True, False, False, False, False])
 
     def sometimes(moves: KeyRotations, *inputs: Any) -> None:
@@ -369,14 +369,14 @@ def test_a_step_that_fails_leaves_keys_as_they_were(
 
     with lampe.patch(model, "lampe", check=False):
         cache = _read(model, ids, lampe.growing_cache(model))
-        monkeypatch.setattr(KeyRotations, "turn", sometimes)
+        monkeypatch.setattr(KeyRotations, "rotate_in_place", sometimes)
         with pytest.raises(MemoryError):
             _step(model, tokens[:, :1], cache)
         cache.layers[0].crop(-1)
         cache.layers[1].crop(-1)
         ours = _step(model, tokens[:, :1], cache)
         plain = _read(model, ids, _dynamic(model))
-        monkeypatch.setattr(KeyRotations, "turn", turn)
+        monkeypatch.setattr(KeyRotations, "rotate_in_place", turn)
         torch.testing.assert_close(ours, _step(model, tokens[:, :1], plain), atol=1e-5, rtol=0)
 
 
@@ -396,9 +396,9 @@ def test_a_step_is_of_one_device() -> None:
         DecodeSteps(),
         lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT),
     )
-    here, there = (steps.of(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
+    here, there = (steps.get(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
     assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
-    assert steps.of(encoding, PROMPT, torch.device("cpu")) is here
+    assert steps.get(encoding, PROMPT, torch.device("cpu")) is here
 
 
 def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
@@ -409,10 +409,10 @@ def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
         for length in (100, 120, 150)
     ]
     first, second = (
-        [steps.of(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next")
+        [steps.get(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next")
     )
     assert all(one is other for one, other in zip(first, second, strict=True))
-    assert steps.of(rows[0][0], 101, torch.device("cpu")) is not first[0]
+    assert steps.get(rows[0][0], 101, torch.device("cpu")) is not first[0]
 
 
 def test_tables_made_in_inference_mode_serve_gradients() -> None:

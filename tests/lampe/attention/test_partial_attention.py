@@ -1,4 +1,4 @@
-"""Parts of attention: what each kernel makes of a run with moving edges, and how parts are merged."""
+"""Partial attention of each kernel for each shape of a key range, and the merge of parts."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ SIZES = [
     (63, 64),
     (70, 80),
     (333, 365),
-    (130, 130 + cpu_flash.NARROW),
+    (130, 130 + cpu_flash.NARROW_BAND_KEYS),
 ]
 
 
 def _inputs(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two rows, two key heads of three query heads each."""
+    """Return queries, keys and values of two rows with two groups of three query heads."""
     return (
         torch.randn(2, 2, 3, queries, 16),
         torch.randn(2, 2, keys, 16),
@@ -30,28 +30,30 @@ def _inputs(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _owned(queries: int, keys: int, left: bool, right: bool) -> Tensor:
+def _owned(queries: int, keys: int, left_diagonal: bool, right_diagonal: bool) -> Tensor:
+    """Return the definition of a key range's edges, ``[queries, keys]`` bool."""
     x, y = torch.arange(queries)[:, None], torch.arange(keys)
-    return ((y >= x) | (not left)) & ((y <= x + keys - queries) | (not right))
+    return ((y >= x) | (not left_diagonal)) & ((y <= x + keys - queries) | (not right_diagonal))
 
 
-@pytest.mark.parametrize("kernel", ["cpu", "definition"])
+@pytest.mark.parametrize("kernel", ["cpu_flash", "eager"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("right", [False, True])
-def test_a_kernel_attends_to_what_a_query_owns(
+def test_a_query_attends_to_the_keys_that_it_owns(
     kernel: str, sizes: tuple[int, int], left: bool, right: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eager, "QUERIES", 31)
-    monkeypatch.setattr(eager, "KEYS", 29)
+    monkeypatch.setattr(eager, "BLOCK_QUERIES", 31)
+    monkeypatch.setattr(eager, "BLOCK_KEYS", 29)
     q, k, v = _inputs(*sizes)
     logits = (SCALE * q @ k.transpose(-1, -2)[:, :, None]).masked_fill(
         ~_owned(*sizes, left, right), -torch.inf
     )
-    if kernel == "cpu":
-        parts = cpu_flash.partials(q, k, v, left=left, right=right, scale=SCALE)
+    edges = {"left_diagonal": left, "right_diagonal": right}
+    if kernel == "cpu_flash":
+        parts = cpu_flash.partials(q, k, v, **edges, scale=SCALE)
     else:
-        parts = eager.partials(q, k, v, left=left, right=right, scale=SCALE, logits=PLAIN_LOGITS)
+        parts = eager.partials(q, k, v, **edges, scale=SCALE, logits=PLAIN_LOGITS)
     torch.testing.assert_close(
         merge_partials(parts), logits.softmax(-1) @ v[:, :, None], atol=1e-5, rtol=1e-5
     )
@@ -61,10 +63,10 @@ def test_a_kernel_attends_to_what_a_query_owns(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_kernel_merges_as_torch_does(
+def test_the_triton_merge_equals_the_torch_merge(
     count: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More queries than a tile holds, heads of no power of two, parts that some queries have nothing of."""
+    """Cover several blocks of queries, 24 dimensions per head, and queries that own no key."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     parts = []
@@ -74,11 +76,12 @@ def test_the_kernel_merges_as_torch_does(
         lse[..., :: index + 2] = -torch.inf
         parts.append(PartialAttention(out, lse))
     merged, expected = triton_merge.merge_partials(parts), merge_partials(parts)
-    has_some = torch.stack([part.lse for part in parts]).amax(0) > -torch.inf
-    assert merged.dtype == dtype and torch.isfinite(merged).all()
+    owns_some = torch.stack([part.lse for part in parts]).amax(0) > -torch.inf
+    assert merged.dtype == dtype
+    assert torch.isfinite(merged).all()
     torch.testing.assert_close(
-        merged[has_some],
-        expected[has_some],
+        merged[owns_some],
+        expected[owns_some],
         atol=1e-6 if dtype == torch.float32 else 1e-2,
         rtol=1e-2 if dtype == torch.bfloat16 else 1e-5,
     )
@@ -87,12 +90,13 @@ def test_the_kernel_merges_as_torch_does(
 @pytest.mark.parametrize("split", [1, 13, 63])
 def test_two_parts_merged_equal_attention_over_both(split: int) -> None:
     q, k, v = _inputs(5, 64)
-    edges = {"left": False, "right": False, "scale": SCALE}
+    options = {"left_diagonal": False, "right_diagonal": False, "scale": SCALE}
     parts = [
-        cpu_flash.partials(q, k[:, :, a:b], v[:, :, a:b], **edges)[0]
-        for a, b in ((0, split), (split, 64))
+        cpu_flash.partials(q, k[:, :, start:stop], v[:, :, start:stop], **options)[0]
+        for start, stop in ((0, split), (split, 64))
     ]
-    torch.testing.assert_close(merge_partials(parts), cpu_flash.partials(q, k, v, **edges)[0].out)
+    (whole,) = cpu_flash.partials(q, k, v, **options)
+    torch.testing.assert_close(merge_partials(parts), whole.out)
 
 
 def test_merging_is_safe_where_logits_are_huge_or_absent() -> None:
@@ -105,12 +109,15 @@ def test_merging_is_safe_where_logits_are_huge_or_absent() -> None:
         assert torch.isfinite(merged).all()
 
 
-def test_a_sink_takes_its_share() -> None:
+def test_a_sink_takes_its_share_of_the_softmax() -> None:
     q, k, v = _inputs(2, 7)
     sinks = torch.linspace(-1, 2, 6)
     logits = SCALE * q @ k.transpose(-1, -2)[:, :, None]
-    weights = torch.cat((logits, sinks.view(2, 3, 1, 1).expand(2, 2, 3, 2, 1)), dim=-1).softmax(-1)
-    part = eager.partials(q, k, v, left=False, right=False, scale=SCALE, logits=PLAIN_LOGITS)
+    sink_logits = sinks.view(2, 3, 1, 1).expand(2, 2, 3, 2, 1)
+    weights = torch.cat((logits, sink_logits), dim=-1).softmax(-1)
+    parts = eager.partials(
+        q, k, v, left_diagonal=False, right_diagonal=False, scale=SCALE, logits=PLAIN_LOGITS
+    )
     torch.testing.assert_close(
-        merge_partials([sink_attention(q, 16, sinks), *part]), weights[..., :7] @ v[:, :, None]
+        merge_partials([sink_attention(q, 16, sinks), *parts]), weights[..., :7] @ v[:, :, None]
     )

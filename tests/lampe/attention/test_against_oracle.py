@@ -1,7 +1,8 @@
-"""Backend x method x heads x phase against the float64 oracle, at odd lengths, in memory that is NaN where not written.
+"""Every fast backend against the float64 oracle: methods x heads x phases, at odd lengths.
 
-A backend that cannot run here is skipped with its own reason; Triton's kernels are interpreted where there is no GPU.
-The tolerance is computed, see ``tests.lampe.attention.bound``.
+Memory that was not written is NaN, so that a kernel which leaves out a tile fails. A backend that
+cannot run here is skipped with its own reason; Triton's kernels are interpreted where there is no
+GPU. The tolerance is computed, see ``tests.lampe.attention.error_bound``.
 """
 
 import dataclasses
@@ -13,12 +14,11 @@ import torch
 from torch import Tensor
 
 import lampe
-from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, flash
-from lampe.attention import triton_backend as triton_backend
+from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, flash, triton_backend
 from lampe.attention.rotated_keys import RotatedKeys
 from lampe.methods import method_of
 from lampe.positions import LocalWindow
-from tests.lampe.attention.bound import error_bound
+from tests.lampe.attention.error_bound import error_bound
 
 SCALE = 0.25
 WINDOW = 24
@@ -48,50 +48,57 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """Memory that nobody wrote is NaN."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
-    )
+def nan_in_uninitialized_memory() -> Iterator[None]:
+    """Fill new memory with NaN."""
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
-    torch.use_deterministic_algorithms(before[0])
-    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+    torch.use_deterministic_algorithms(was_deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = was_filled
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles so small that short prompts have inner ones, and an interpreter where there is no GPU."""
+    """Make Triton's tiles so small that short prompts have inner ones.
+
+    Without a GPU the kernels run in Triton's interpreter.
+    """
     monkeypatch.setattr(
         triton_backend, "prefill_tile", lambda *inputs: triton_backend.KernelTile(16, 16, 4, 2)
     )
-    monkeypatch.setattr(triton_backend, "SPLIT", 32)
+    monkeypatch.setattr(triton_backend, "SPLIT_KEYS", 32)
     if DEVICE.type == "cpu" and importlib.util.find_spec("triton"):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
 def flash_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU, what flash kernels say they do stands in for them: edges counted from the last query and key."""
+    """Replace the flash kernel by its definition where there is no GPU."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr(flash, "kernel", lambda dim: _flash_by_definition)
+        monkeypatch.setattr(flash, "flash_kernel", lambda dim: _flash_by_definition)
         monkeypatch.setattr(flash.Flash, "refuses", lambda *inputs: None)
 
 
 def _flash_by_definition(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, seen: int
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, window_left: int
 ) -> tuple[Tensor, Tensor]:
+    """Compute what a ``FlashKernel`` documents, its edges aligned to the last query and key."""
     k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
     logits = scale * torch.einsum("bqhd,bkhd->bhqk", q.float(), k.float())
-    own = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
+    own_key = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
     key = torch.arange(k.shape[1])
-    hidden = ((key > own) & causal) | ((key < own - seen) & (seen >= 0))
+    hidden = ((key > own_key) & causal) | ((key < own_key - window_left) & (window_left >= 0))
     logits = logits.masked_fill(hidden, -torch.inf)
-    return torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v.float()).to(
-        q.dtype
-    ), logits.logsumexp(-1)
+    out = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), v.float())
+    return out.to(q.dtype), logits.logsumexp(-1)
+
+
+def _encoding(method: str, length: int) -> lampe.Encoding:
+    """Return the encoding of a prompt of ``length`` tokens by one of ``METHODS``."""
+    geometry = lampe.Geometry(window=WINDOW, head_dim=16)
+    return method_of(method.partition(":")[0], **METHODS[method]).encode(geometry, length)
 
 
 def _inputs(
@@ -102,33 +109,38 @@ def _inputs(
     dim: int = 16,
     rows: int = 1,
 ) -> list[Tensor]:
-    """Views of larger tensors that are NaN around them, as caches are that have room left."""
-    made = []
+    """Return queries, keys and values as views of larger tensors, which are NaN beyond them.
+
+    A cache with spare capacity hands out such views.
+    """
+    tensors = []
     for count, length in ((heads[0], queries), (heads[1], keys), (heads[1], keys)):
-        room = torch.full((rows, count, length + 9, dim), torch.nan, dtype=dtype)
-        room[:, :, :length] = torch.randn(rows, count, length, dim).to(dtype)
-        made.append(room.to(DEVICE)[:, :, :length])
-    return made
+        buffer = torch.full((rows, count, length + 9, dim), torch.nan, dtype=dtype)
+        buffer[:, :, :length] = torch.randn(rows, count, length, dim).to(dtype)
+        tensors.append(buffer.to(DEVICE)[:, :, :length])
+    return tensors
 
 
-def _taken(backend: str, call: AttentionInputs) -> Tensor:
-    if why := BACKENDS[backend].refuses(call):
-        pytest.skip(f"{backend}: {why}")
-    return BACKENDS[backend].attend(call)
-
-
-def _check(backend: str, call: AttentionInputs) -> None:
-    ours = _taken(backend, call)
-    oracle = BACKENDS["dense"](
-        *(x.double() for x in (call.query, call.key, call.value)),
-        call.encoding,
-        scale=call.scale,
-        start=call.start,
-        first=call.first,
-        logits=call.logits,
+def _oracle(inputs: AttentionInputs) -> Tensor:
+    """Return attention by the oracle, in float64 over keys that are not rotated."""
+    return BACKENDS["dense"].attend(
+        dataclasses.replace(
+            inputs,
+            query=inputs.query.double(),
+            key=inputs.key.double(),
+            value=inputs.value.double(),
+            rotated_keys=None,
+        )
     )
-    assert ours.dtype == call.query.dtype
-    assert float((ours.double() - oracle).abs().max()) <= error_bound(call)
+
+
+def _check(backend: str, inputs: AttentionInputs) -> None:
+    """Assert that a backend is as close to the oracle as rounding allows, or skip the test."""
+    if reason := BACKENDS[backend].refuses(inputs):
+        pytest.skip(f"{backend}: {reason}")
+    ours = BACKENDS[backend].attend(inputs)
+    assert ours.dtype == inputs.query.dtype
+    assert float((ours.double() - _oracle(inputs)).abs().max()) <= error_bound(inputs)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -137,8 +149,7 @@ def _check(backend: str, call: AttentionInputs) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_backend_equals_the_oracle(backend: str, method: str, heads: str, phase: str) -> None:
     start, stop = PHASES[phase]
-    chosen = method_of(method.partition(":")[0], **METHODS[method])
-    encoding = chosen.encode(lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT))
+    encoding = _encoding(method, min(stop, PROMPT))
     dtype = torch.float32 if phase == "prefill" else torch.float16
     q, k, v = _inputs(HEADS[heads], stop - start, stop, dtype)
     _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
@@ -146,90 +157,71 @@ def test_a_backend_equals_the_oracle(backend: str, method: str, heads: str, phas
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_batch_in_bfloat16(backend: str, phase: str) -> None:
+def test_a_batch_in_bfloat16_equals_the_oracle(backend: str, phase: str) -> None:
     if backend == "triton" and DEVICE.type == "cpu":
         pytest.skip("Triton's interpreter cannot multiply bfloat16")
     start, stop = PHASES[phase]
-    encoding = method_of("lampe").encode(
-        lampe.Geometry(window=WINDOW, head_dim=16), min(stop, PROMPT)
-    )
+    encoding = _encoding("lampe", min(stop, PROMPT))
     q, k, v = _inputs((4, 2), stop - start, stop, torch.bfloat16, rows=3)
     _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_steps_over_kept_keys_equal_the_oracle(method: str, dtype: torch.dtype) -> None:
-    encoding = method_of(method.partition(":")[0], **METHODS[method]).encode(
-        lampe.Geometry(window=WINDOW, head_dim=16), PROMPT
-    )
+def test_decode_steps_over_a_rotated_copy_equal_the_oracle(method: str, dtype: torch.dtype) -> None:
+    encoding = _encoding(method, PROMPT)
     _, key, value = _inputs((4, 2), 1, 90, dtype)
-    kept = RotatedKeys()
-    for stop in range(PROMPT + 1, 90):
-        q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
-        k, v = key[:, :, :stop], value[:, :, :stop]
-        _check(
-            "blockwise",
-            AttentionInputs(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept),
-        )
+    _check_decode_steps(key, value, encoding, range(PROMPT + 1, 90))
 
 
 @pytest.mark.parametrize("backend", ["blockwise", "flash"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_steps_over_keys_that_are_turned_where_they_lie_equal_the_oracle(
+def test_decode_steps_over_keys_rotated_in_place_equal_the_oracle(
     backend: str, method: str, dtype: torch.dtype
 ) -> None:
-    """What was turned can be turned back; in half precision a key is rounded again each time."""
-    encoding = method_of(method.partition(":")[0], **METHODS[method]).encode(
-        lampe.Geometry(window=WINDOW, head_dim=16), PROMPT
-    )
+    """Check the steps, and the keys after ``restore``.
+
+    In half precision each rotation rounds a key again, so these steps may have twice the error.
+    """
+    encoding = _encoding(method, PROMPT)
     _, key, value = _inputs((4, 2), 1, 90, dtype)
-    came, own = key.clone(), RotatedKeys(own=True)
+    original_key, rotated_keys = key.clone(), RotatedKeys(in_place=True)
     for stop in range(PROMPT + 1, 90):
         q = torch.randn(1, 4, 1, 16, device=DEVICE).to(dtype)
-        call = AttentionInputs(
-            q,
-            key[:, :, :stop],
-            value[:, :, :stop],
-            encoding,
-            scale=SCALE,
-            start=stop - 1,
-            turned=own,
-        )
-        plain = AttentionInputs(
-            q, came[:, :, :stop], call.value, encoding, scale=SCALE, start=stop - 1
-        )
-        oracle = BACKENDS["dense"].attend(
-            dataclasses.replace(
-                plain, query=q.double(), key=plain.key.double(), value=call.value.double()
-            )
-        )
-        error = (BACKENDS[backend].attend(call).double() - oracle).abs().max()
-        assert float(error) <= (1 if dtype == torch.float32 else 2) * error_bound(plain)
-    own.restore(key[:, :, :89])
-    torch.testing.assert_close(
-        key[:, :, :89], came[:, :, :89], atol=1e-5 if dtype == torch.float32 else 0.06, rtol=0
-    )
+        k, v = original_key[:, :, :stop], value[:, :, :stop]
+        original = AttentionInputs(q, k, v, encoding, scale=SCALE, start=stop - 1)
+        inputs = dataclasses.replace(original, key=key[:, :, :stop], rotated_keys=rotated_keys)
+        error = (BACKENDS[backend].attend(inputs).double() - _oracle(original)).abs().max()
+        assert float(error) <= (1 if dtype == torch.float32 else 2) * error_bound(original)
+    rotated_keys.restore(key[:, :, :89])
+    atol = 1e-5 if dtype == torch.float32 else 0.06
+    torch.testing.assert_close(key[:, :, :89], original_key[:, :, :89], atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("turning", [0, 8])
-def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(
-    dtype: torch.dtype, turning: int
+@pytest.mark.parametrize("rotary_dim", [0, 8])
+def test_decode_steps_of_a_layer_that_rotates_half_of_a_head_or_nothing(
+    dtype: torch.dtype, rotary_dim: int
 ) -> None:
     _, key, value = _inputs((4, 2), 1, 90, dtype, rows=2)
-    kept, encoding = RotatedKeys(), lampe.Encoding(lampe.Rope(()))
-    if turning:
-        geometry = lampe.Geometry(window=WINDOW, head_dim=16, rotary_dim=turning)
+    encoding = lampe.Encoding(lampe.Rope(()))
+    if rotary_dim:
+        geometry = lampe.Geometry(window=WINDOW, head_dim=16, rotary_dim=rotary_dim)
         encoding = method_of("lampe").encode(geometry, PROMPT)
-    for stop in range(80, 90):
-        q = torch.randn(2, 4, 1, 16, device=DEVICE).to(dtype)
+    _check_decode_steps(key, value, encoding, range(80, 90))
+
+
+def _check_decode_steps(key: Tensor, value: Tensor, encoding: lampe.Encoding, stops: range) -> None:
+    """Check decode steps that store one rotated copy of the keys ``[B, 2, 90, 16]``."""
+    rotated_keys = RotatedKeys()
+    for stop in stops:
+        q = torch.randn(len(key), 4, 1, 16, device=DEVICE).to(key.dtype)
         k, v = key[:, :, :stop], value[:, :, :stop]
-        _check(
-            "blockwise",
-            AttentionInputs(q, k, v, encoding, scale=SCALE, start=stop - 1, turned=kept),
+        inputs = AttentionInputs(
+            q, k, v, encoding, scale=SCALE, start=stop - 1, rotated_keys=rotated_keys
         )
+        _check("blockwise", inputs)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -243,7 +235,7 @@ def test_steps_of_a_layer_that_turns_half_of_a_head_or_nothing(
     ],
     ids=["part of a head", "its last part, interleaved", "no power of two"],
 )
-def test_every_rope_that_a_model_may_have(
+def test_every_kind_of_rope_equals_the_oracle(
     backend: str, phase: str, geometry: lampe.Geometry
 ) -> None:
     start, stop = PHASES[phase]
@@ -254,9 +246,7 @@ def test_every_rope_that_a_model_may_have(
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(
-    backend: str, phase: str
-) -> None:
+def test_a_factor_per_token_leaves_the_unrotated_part_of_a_head(backend: str, phase: str) -> None:
     start, stop = PHASES[phase]
     geometry = lampe.Geometry(window=WINDOW, head_dim=24, rotary_dim=16)
     encoding = method_of("chunkllama", variant="reference").encode(geometry, 40)
@@ -268,34 +258,30 @@ def test_a_temperature_that_drifts_leaves_the_unrotated_part_of_a_head(
 @pytest.mark.parametrize("local", [None, LocalWindow(19), LocalWindow(19, chunked=True)])
 @pytest.mark.parametrize("logits", ["plain", "capped", "with sinks"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_caps_sinks_and_local_layers(
+def test_soft_caps_sinks_and_local_layers_equal_the_oracle(
     backend: str, local: LocalWindow | None, logits: str, phase: str
 ) -> None:
     start, stop = PHASES[phase]
-    plan = (
-        method_of("lampe")
-        .encode(lampe.Geometry(window=WINDOW, head_dim=16), PROMPT)
-        .plan.within(local)
-    )
+    plan = _encoding("lampe", PROMPT).plan.within(local)
     encoding = lampe.Encoding(lampe.Geometry(window=WINDOW, head_dim=16).rope(PROMPT), plan)
     first = 0 if local is None else max(0, start - 20)
     q, k, v = _inputs((4, 2), stop - start, stop - first, torch.float32)
     if backend == "flash" and logits == "capped":
         pytest.skip("flash: it has no soft cap")
-    does = {
+    options = {
         "plain": LogitOptions(),
         "capped": LogitOptions(softcap=1.5),
         "with sinks": LogitOptions(sinks=torch.linspace(-2, 3, 4, device=DEVICE)),
     }[logits]
     _check(
         backend,
-        AttentionInputs(q, k, v, encoding, scale=SCALE, start=start, first=first, logits=does),
+        AttentionInputs(q, k, v, encoding, scale=SCALE, start=start, first=first, logits=options),
     )
 
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_layer_without_rotary_positions(backend: str, phase: str) -> None:
+def test_a_layer_without_rotary_positions_equals_the_oracle(backend: str, phase: str) -> None:
     start, stop = PHASES[phase]
     q, k, v = _inputs((4, 2), stop - start, stop, torch.float32)
     _check(
