@@ -4,9 +4,9 @@ path = path_of("longbench/dataset2prompt.json", data_dir)
 rows = path_of("longbench/data.zip!/data/hotpotqa.jsonl", data_dir)
 tasks = literal(path_of("ruler/constants.py", data_dir), "TASKS")
 
-A file is found on its card (``find``), downloaded (``fetch``), verified where it is (``locate``) and
-opened (``path_of``). Each module imports only those before it in that order: asset_cards, pins,
-verify, local_assets, fetch.
+A file is found on its card (``find``), downloaded (``fetch``), verified (``locate``) and opened
+(``path_of``). Imports run one way: asset_cards, pins, verify, local_assets, fetch; each of these
+modules imports earlier ones only.
 """
 
 from lampe_eval.assets.asset_cards import Asset, find, select

@@ -80,6 +80,7 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits())
         UserError: if the archive is broken or unsafe (the message names the entry), or the target
             cannot be written.
     """
+    # The target counts as whole as soon as it exists, so that it is renamed into place at the end.
     draft = target.with_name(f"{target.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -119,6 +120,7 @@ def _write_file(contents: IO[bytes], path: Path, name: str, limit: int) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     try:
+        # Exclusive creation refuses an entry that would overwrite an earlier one.
         with path.open("xb") as file:
             while chunk := contents.read(CHUNK_BYTES):
                 size += len(chunk)

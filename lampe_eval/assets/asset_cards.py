@@ -22,11 +22,12 @@ from lampe_eval.errors import unknown_name
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEB_FOLDER = re.compile(r"https?://[^/]+/.*/|https?://[^/]+/")
 MEMBER = "!/"
-"""Separates an archive from the path of a file in it, as in ``longbench/data.zip!/data/trec.jsonl``."""
+"""Separator of archive and file in names such as ``longbench/data.zip!/data/trec.jsonl``."""
 
 
 def is_inside(path: str) -> bool:
     """Return whether a relative path stays below its folder on every system, Windows included."""
+    # A backslash or colon is part of a name on Linux, but leads to another folder on Windows.
     steps = path.split("/")
     return not any(step in ("", ".", "..") or re.search(r"[\\:\0]", step) for step in steps)
 
@@ -181,7 +182,10 @@ class AssetCard(Card):
 
     def assets(self, bench: str) -> list[Asset]:
         """Return the files of all sources in their order."""
-        return [Asset(bench, source, file) for source in self.sources for file in source.files]
+        assets: list[Asset] = []
+        for source in self.sources:
+            assets += [Asset(bench, source, file) for file in source.files]
+        return assets
 
     @model_validator(mode="after")
     def _check_names_differ(self) -> "AssetCard":

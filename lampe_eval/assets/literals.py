@@ -45,6 +45,7 @@ def literals(path: Path, name: str, scope: str | None = None) -> list[Any]:
     values: list[Any] = []
     for statement in _assignments(_body(path, scope)):
         if name in _assigned_names(statement) and statement.value is not None:
+            # A value that is no literal raises; so does one nested too deeply for the parser.
             try:
                 values.append(ast.literal_eval(statement.value))
             except (ValueError, TypeError, RecursionError, MemoryError):

@@ -37,7 +37,15 @@ def path_of(name: str, data_dir: Path | None = None) -> Path:
 
 
 def digest(name: str, data_dir: Path | None = None) -> str:
-    """Return the sha256 of an asset in hexadecimal; arguments and errors are those of ``path_of``."""
+    """Return the sha256 of an asset in hexadecimal.
+
+    Args:
+        name: as for ``path_of``.
+        data_dir: as for ``path_of``.
+
+    Raises:
+        UserError: as for ``path_of``.
+    """
     local = locate(find(name), data_dir)
     local.open_path()
     return local.sha256
@@ -61,6 +69,7 @@ def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) 
     """
     problem = ""
     for path, advice in _copies(asset, data_dir):
+        # Several files of an offline folder may have this name; only contents tell them apart.
         try:
             return verify(asset, path, rehash=rehash)
         except CorruptAsset as error:

@@ -41,6 +41,7 @@ def record(url: str, pin: Pin) -> str:
     """
     path = lock_file()
     with user_cache.lock(path):
+        # Another process may have recorded a hash since the caller looked: the first one holds.
         pins = _read_pins()
         pins.setdefault(url, pin)
         user_cache.write(path, json.dumps(pins, indent=1, sort_keys=True) + "\n")

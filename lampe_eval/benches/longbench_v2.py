@@ -128,7 +128,7 @@ def questions(path: Path) -> Iterator[Question]:
     try:
         for number, row in enumerate(_array_items(path), 1):
             yield _question(row, f"{path}: row {number}")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
@@ -153,7 +153,7 @@ def _array_items(path: Path) -> Iterator[Any]:
             for item in ijson.items(file, "item", buf_size=BUFFER_BYTES, use_float=True):
                 count += 1
                 yield item
-        except ijson.JSONError:
+        except (ijson.JSONError, UnicodeDecodeError):
             raise UserError(f"{path}: row {count + 1}: is not JSON; is the file whole?") from None
 
 

@@ -1,4 +1,4 @@
-"""Texts for benchmarks: a known corpus, the user's files, or generated texts of the pocket model."""
+"""Texts for benchmarks: a known corpus, the user's files, or texts of the pocket language."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -66,9 +66,11 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def do_HEAD(self) -> None:
+        """Answer with the headers alone."""
         self._answer(body=False)
 
     def do_GET(self) -> None:
+        """Answer with headers and contents."""
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
@@ -110,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
+    """Run a server in a thread of its own."""
     server = Server()
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -125,7 +125,7 @@ def test_a_mirror_is_used_if_the_source_fails(server: Server) -> None:
 def test_wrong_contents_are_refused_and_not_kept(server: Server, wrong: bytes) -> None:
     tiny = asset()
     server.put(tiny, wrong)
-    with pytest.raises(CorruptAsset, match="tiny/tiny.bin"):
+    with pytest.raises(CorruptAsset, match=r"tiny/tiny.bin"):
         fetch(tiny)
     assert [path.suffix for path in cache_path(tiny).parent.iterdir()] == [".lock"]
     with pytest.raises(MissingAsset):
@@ -139,7 +139,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server) -> None
     server.put(tiny, CONTENT)
     fetch(tiny)
     cache_path(tiny).write_bytes(CONTENT[::-1])
-    with pytest.raises(CorruptAsset, match="lampe-eval data fetch tiny/tiny.bin"):
+    with pytest.raises(CorruptAsset, match=r"lampe-eval data fetch tiny/tiny.bin"):
         path_of(tiny)
     assert fetch(tiny).state == "present"
     assert path_of(tiny).read_bytes() == CONTENT

@@ -61,13 +61,13 @@ def test_literals_are_read(source: Path, name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["CALL", "NAME", "FORMAT", "SUM", "inner", "nothing"])
 def test_a_value_that_is_no_literal_is_refused(source: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"upstream.py: '{name}' .*0 literals"):
+    with pytest.raises(UserError, match=rf"upstream.py: '{name}' .*0 literals"):
         literal(source, name)
 
 
 def test_a_name_with_several_literals_is_ambiguous(source: Path) -> None:
     source.write_text("A = 1\nA = 2\n")
-    with pytest.raises(UserError, match="'A' .*2 literals"):
+    with pytest.raises(UserError, match=r"'A' .*2 literals"):
         literal(source, "A")
     assert literals(source, "A") == [1, 2]
 

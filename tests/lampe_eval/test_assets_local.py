@@ -164,7 +164,7 @@ def test_the_hash_of_a_download_is_recorded_and_required_of_every_copy(folder: P
     }
     downloaded.unlink()
     put(folder / "tiny.bin", b"another")
-    with pytest.raises(CorruptAsset, match="assets.lock"):
+    with pytest.raises(CorruptAsset, match=r"assets.lock"):
         path_of(loose, folder)
 
 
@@ -172,7 +172,7 @@ def test_the_hash_of_a_download_is_recorded_and_required_of_every_copy(folder: P
 def test_a_broken_lock_file_is_named(folder: Path, text: str) -> None:
     put(folder / "tiny.bin")
     put(pins.lock_file(), text.encode())
-    with pytest.raises(UserError, match="assets.lock"):
+    with pytest.raises(UserError, match=r"assets.lock"):
         path_of(asset(content=None), folder)
 
 

@@ -341,12 +341,10 @@ def test_missing_and_foreign_files_of_the_original_are_said(
     with pytest.raises(UserError, match=r"niah/PaulGrahamEssays: .*lampe-eval data fetch"):
         _samples("niah/single", 512, tokenizer, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"x = 1\n")
-    with pytest.raises(
-        UserError, match=r"run.py: has no function or class 'CommandArgs'; is it the pinned file"
-    ):
+    with pytest.raises(UserError, match=r"run.py: .*'CommandArgs'"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"<html>")
-    with pytest.raises(UserError, match=r"run.py: not Python source"):
+    with pytest.raises(UserError, match=r"run.py: .*Python source"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(
         tmp_path / "package",
