@@ -14,9 +14,9 @@ from lampe_eval.file_io import unwritable, write_atomically
 
 def root() -> Path:
     """Return the cache folder: that of ``LAMPE_EVAL_CACHE``, else the one usual on this system."""
-    chosen = os.environ.get("LAMPE_EVAL_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
+    folder = os.environ.get("LAMPE_EVAL_CACHE")
+    if folder:
+        return Path(folder).expanduser().absolute()
     return user_cache_path("lampe-eval", appauthor=False)
 
 

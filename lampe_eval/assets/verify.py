@@ -36,8 +36,8 @@ class LocalAsset:
 
     Attributes:
         asset: the asset that was looked for.
-        state: "present" (as its card pins it), "unpinned" (the card has no hash, so at most the
-            hash of the first download vouches for it), "missing" or "corrupt".
+        state: "present" (its hash is the one on the card), "unpinned" (the card has no hash; at
+            most that of the first download was compared), "missing" or "corrupt".
         path: verified file, or folder for an asset of several parts; None unless there is one.
         sha256: hash of the contents; empty without a path.
         problem: what is wrong with a corrupt file, and what to do about it.
@@ -123,7 +123,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def manifest_path(path: Path) -> Path:
-    """Return where the manifest for a file or folder is, which lies always in the cache."""
+    """Return where the manifest for a file or folder is, which is always in the cache."""
     path = path.absolute()
     if not path.is_relative_to(user_cache.root()):
         path = user_cache.root() / "offline" / path.relative_to(path.anchor)
