@@ -2,9 +2,9 @@
 
 A source is a GitHub repository at a commit, a dataset repository of the hub at a revision, or a
 folder on the web. An asset is one file of it, or a folder of files (``parts``) that counts as one
-and is hashed as if it were. Files are pinned by sha256. The hash may be missing only if the revision
-is a full commit id, so that the source cannot change: the hash of the first download is then
-recorded in ``assets.lock`` (pins.py), and later downloads must match it.
+and is hashed as if it were. Files are pinned by sha256. The hash may be missing only if the
+revision is a full commit id, so that the source cannot change: the hash of the first download is
+then recorded in ``assets.lock`` (pins.py), and later downloads must match it.
 """
 
 import re

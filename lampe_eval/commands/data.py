@@ -85,7 +85,7 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
                 raise UserError(f"{error}{alone}") from None
             local = locate(asset, data_dir)
         path = local.open_path()
-        # A user's own copy of an archive's file has no hash to compare, even if the archive has one.
+        # A user's own copy of an archive's file has no hash to compare, even if the archive has.
         is_own_copy = asset.archive is not None and not path.is_relative_to(user_cache.root())
         if download.file.sha256 is None or is_own_copy:
             unpinned.append(name)
