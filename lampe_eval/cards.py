@@ -1,4 +1,7 @@
-"""Cards: YAML files that describe a model, a method, a suite or a task; errors name file, line and key."""
+"""Cards: YAML files that describe a model, a method, a suite, a task or a benchmark's files.
+
+Every error names the file, the line and the key.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from lampe_eval.errors import UserError, suggestion, unknown_name
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
-PLAIN = {
+PLAIN_MESSAGES = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "literal_error": "must be {expected}",
@@ -23,11 +26,15 @@ PLAIN = {
     "string_type": "must be a text",
     "mapping_type": "must be a mapping of keys to values",
 }
-"""What pydantic finds wrong with a value, by its names, in plain words."""
+"""Messages in plain words by pydantic's type of error."""
 
 
 class Card(BaseModel):
-    """Base of all cards: a key that is not known is an error."""
+    """Base of all cards, which refuses unknown keys.
+
+    Attributes:
+        about: description for people.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,14 +42,14 @@ class Card(BaseModel):
 
 
 class ModelCard(Card):
-    """A model by name.
+    """Card of a model.
 
     Attributes:
-        path: hub id or folder; "pocket" is the built-in one.
-        revision: of the hub repository.
-        window: tokens of pretraining.
-        dtype: as torch names it.
-        settings: hyper-parameters by method name, such as the LaMPE curve fitted for this model.
+        path: hub id or folder; "pocket" is the built-in model.
+        revision: revision of the hub repository.
+        window: length of the pretraining window in tokens.
+        dtype: data type of the weights as torch names it, or "auto".
+        settings: settings by method name, such as the LaMPE curve fitted for this model.
     """
 
     path: str
@@ -53,12 +60,12 @@ class ModelCard(Card):
 
 
 class MethodCard(Card):
-    """A method by name: a method of the library with hyper-parameters of its own.
+    """Card of a method: a method of the library with settings of its own.
 
     Attributes:
-        method: its name in the library.
-        paper: source, as an arXiv number or a repository.
-        settings: hyper-parameters that this card sets.
+        method: name of the method in the library.
+        paper: where the method was published, as an arXiv number or a repository.
+        settings: settings that differ from the library's defaults.
     """
 
     method: str
@@ -67,13 +74,13 @@ class MethodCard(Card):
 
 
 class TaskCard(Card):
-    """What every task says.
+    """Card of a task: the keys that every benchmark's tasks have.
 
     Attributes:
-        version: raised when a change of the task changes its scores.
-        metric: name of the number in tables.
-        default: whether naming the bench alone runs this task.
-        samples: how many a cell has, unless limited.
+        version: number that is raised when a change of the task changes its scores.
+        metric: name of the score in tables.
+        default: whether naming the benchmark alone runs this task.
+        samples: number of samples of a cell, unless limited.
     """
 
     version: int = 1
@@ -86,18 +93,18 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder "tasks" or "configs": inside an installed package, beside it in a checkout."""
+    """Return the folder "tasks" or "configs": in an installed package, beside it in a checkout."""
     inside = PACKAGE / kind
     return inside if inside.is_dir() else PACKAGE.parent / kind
 
 
 def shipped_names(kind: str) -> list[str]:
-    """Names of the shipped cards of a kind: "models", "methods" or "suites"."""
+    """Return the names of the shipped cards of a kind: "models", "methods" or "suites"."""
     return sorted(path.stem for path in (shipped_folder("configs") / kind).glob("*.yaml"))
 
 
 def shipped_card(kind: str, name: str, schema: type[C]) -> C:
-    """A shipped card by name.
+    """Return a shipped card by name.
 
     Raises:
         UserError: for a name that has no card; it offers the nearest.
@@ -108,24 +115,27 @@ def shipped_card(kind: str, name: str, schema: type[C]) -> C:
 
 
 def find_model_card(name: str) -> tuple[ModelCard, str]:
-    """The card of a model, made up for a folder or hub id, and the model's label.
+    """Return the card and the label of a model.
+
+    Args:
+        name: name of a shipped card, path of a card's file, folder with a model, or hub id. For a
+            folder and a hub id the card holds nothing but the path.
 
     Raises:
         UserError: for a name that is none of these.
     """
     if name in shipped_names("models"):
         return shipped_card("models", name, ModelCard), name
-    folder = Path(name)
-    if folder.suffix in (".yaml", ".yml"):
-        return read_card(folder, ModelCard), folder.stem
-    if folder.is_dir():
-        return ModelCard(path=name), folder.resolve().name
-    if HUB_ID.fullmatch(name) and not folder.exists():
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return read_card(path, ModelCard), path.stem
+    if path.is_dir():
+        return ModelCard(path=name), path.resolve().name
+    if HUB_ID.fullmatch(name) and not path.exists():
         return ModelCard(path=name), name
     if "/" in name:
-        raise UserError(
-            f"--model: {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}"
-        )
+        problem = "a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(f"--model: {name}: {problem}")
     raise unknown_name(
         "model",
         name,
@@ -135,82 +145,100 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
 
 
 def read_card(path: Path, schema: type[C]) -> C:
-    """A card from a file.
+    """Read a card from a YAML file.
+
+    Args:
+        path: the file.
+        schema: class of the card.
 
     Raises:
-        UserError: for a file that cannot be read, is not YAML, or does not fit; it names file, line and key.
+        UserError: if the file cannot be read, is not YAML, or does not fit the schema; the message
+            names file, line and key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text)
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror if isinstance(error, OSError) else error})"
-        ) from None
-    except yaml.YAMLError as error:
-        mark, problem = (
-            getattr(error, "problem_mark", None),
-            getattr(error, "problem", None) or str(error).splitlines()[0],
-        )
-        raise UserError(
-            f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}"
-        ) from None
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{path}:1: must be a mapping of keys to values")
-    _refuse_twice(path, node)
+    node, data = _load_yaml(path)
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "(whole file)"
-        problem = f": {plain_message(fault)}"
-        if fault["type"] == "extra_forbidden":
-            known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
-            allowed = f"; allowed keys: {', '.join(known)}" if known else ""
-            problem = f" is unknown{suggestion(key, known)}{allowed}"
-        raise UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}{problem}") from None
+        raise _validation_error(path, node, schema, error.errors()[0]) from None
 
 
 def plain_message(fault: ErrorDetails) -> str:
-    """What pydantic found wrong, and with which value."""
-    if fault["type"] == "value_error":  # of our own validators
+    """Return in plain words what pydantic found wrong, and with which value."""
+    if fault["type"] == "value_error":  # raised by validators of this package
         return fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return "is missing"
-    words = PLAIN.get(fault["type"], fault["msg"]).format_map(fault.get("ctx", {}))
-    return f"{words}, got {fault['input']!r}"
+    message = PLAIN_MESSAGES.get(fault["type"], fault["msg"]).format_map(fault.get("ctx", {}))
+    return f"{message}, got {fault['input']!r}"
 
 
-def _refuse_twice(path: Path, node: yaml.Node) -> None:
-    """Refuses a key that a mapping has twice, of which YAML would take the last."""
-    seen: set[str] = set()
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value in seen:
-            raise UserError(
-                f"{path}:{key.start_mark.line + 1}: key {key.value!r} stands here a second time"
-            )
-        seen.add(key.value)
-        _refuse_twice(path, value)
+def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
+    """Return a YAML file both as nodes, which know their lines, and as plain values."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}:1: must be a mapping of keys to values")
+        # Before the values are built: that inserts merged keys (<<), which may be overridden.
+        _refuse_duplicate_keys(path, node)
+        return node, loader.construct_document(node)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}:{line}: not valid YAML: {problem}") from None
 
 
-def _line(node: yaml.Node, where: tuple[int | str, ...]) -> int:
-    """Line of the innermost key of a path that the file has."""
-    line = node.start_mark.line + 1
-    for step in where:
+def _refuse_duplicate_keys(path: Path, node: yaml.Node) -> None:
+    """Refuse a mapping with a duplicate key; YAML would silently take the last value."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicate_keys(path, item)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise UserError(f"{path}:{line}: key {key.value!r} stands here a second time")
+                seen.add(key.value)
+            _refuse_duplicate_keys(path, value)
+
+
+def _validation_error(
+    path: Path, node: yaml.Node, schema: type[BaseModel], fault: ErrorDetails
+) -> UserError:
+    key = ".".join(map(str, fault["loc"])) or "(whole file)"
+    problem = f": {plain_message(fault)}"
+    if fault["type"] == "extra_forbidden":
+        known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
+        allowed = f"; allowed keys: {', '.join(known)}" if known else ""
+        problem = f" is unknown{suggestion(key, known)}{allowed}"
+    return UserError(f"{path}:{_line(node, fault['loc'])}: key {key!r}{problem}")
+
+
+def _line(node: yaml.Node, location: tuple[int | str, ...]) -> int:
+    """Return the line of the innermost key of a location that the file has."""
+    line = node.start_mark.line
+    for step in location:
         if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
             node = node.value[step]
-            line = node.start_mark.line + 1
+            line = node.start_mark.line
         elif isinstance(node, yaml.MappingNode):
-            entry = next(
-                (
-                    pair
-                    for pair in node.value
-                    if step in (pair[0].value, pair[0].value.replace("-", "_"))
-                ),
-                None,
-            )
+            entry = _entry(node, step)
             if entry is None:
                 break
-            line, node = entry[0].start_mark.line + 1, entry[1]
-    return line
+            line = entry[0].start_mark.line
+            node = entry[1]
+    return line + 1
+
+
+def _entry(node: yaml.MappingNode, name: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return key and value of a mapping; keys of suites may be written with hyphens."""
+    for key, value in node.value:
+        if name in (key.value, str(key.value).replace("-", "_")):
+            return key, value
+    return None

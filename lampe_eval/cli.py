@@ -475,33 +475,33 @@ def show_plan(
 @data.command("list")
 def data_list(names: Assets = None, data_dir: DataDir = None) -> None:
     """List benchmark files with size, state and source."""
-    from lampe_eval.commands.data import show
+    from lampe_eval.commands.data import list_files
 
-    show(names or (), data_dir)
+    list_files(names or (), data_dir)
 
 
 @data.command("fetch")
 def data_fetch(names: Assets = None, data_dir: DataDir = None) -> None:
     """Download missing files from their official sources."""
-    from lampe_eval.commands.data import bring
+    from lampe_eval.commands.data import fetch_files
 
-    bring(names or (), data_dir)
+    fetch_files(names or (), data_dir)
 
 
 @data.command("verify")
 def data_verify(names: Assets = None, data_dir: DataDir = None) -> None:
     """Hash the files again and compare with their pins."""
-    from lampe_eval.commands.data import verify
+    from lampe_eval.commands.data import verify_files
 
-    verify(names or (), data_dir)
+    verify_files(names or (), data_dir)
 
 
 @data.command("path")
 def data_path(names: Assets = None, data_dir: DataDir = None) -> None:
     """Print where files are, or the cache folder if no file is named."""
-    from lampe_eval.commands.data import paths
+    from lampe_eval.commands.data import print_paths
 
-    paths(names or (), data_dir)
+    print_paths(names or (), data_dir)
 
 
 @leaderboard.command("compare")

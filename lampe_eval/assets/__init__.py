@@ -1,33 +1,34 @@
-"""Benchmark files from their official sources: pinned, fetched once, verified on every look, readable offline.
+"""Benchmark files from their official sources: pinned, downloaded once, verified, usable offline.
 
 path = path_of("longbench/dataset2prompt.json", data_dir)
 rows = path_of("longbench/data.zip!/data/hotpotqa.jsonl", data_dir)
 tasks = literal(path_of("ruler/constants.py", data_dir), "TASKS")
+
+A file is found on its card (``find``), downloaded (``fetch``), verified (``locate``) and opened
+(``path_of``). Imports run one way: asset_cards, pins, verify, local_assets, fetch; each of these
+modules imports earlier ones only.
 """
 
-from lampe_eval.assets.card import Asset, assets, benches_with_assets, chosen, find
-from lampe_eval.assets.fetch import Unreachable, fetch
+from lampe_eval.assets.asset_cards import Asset, find, select
+from lampe_eval.assets.fetch import UnreachableSource, fetch
 from lampe_eval.assets.literals import literal, literals, strings
-from lampe_eval.assets.load import Missing, digest, load, load_member, locate, path_of
-from lampe_eval.assets.verify import Corrupt, State
+from lampe_eval.assets.local_assets import digest, locate, path_of
+from lampe_eval.assets.verify import AssetState, CorruptAsset, LocalAsset, MissingAsset
 
 __all__ = [
     "Asset",
-    "Corrupt",
-    "Missing",
-    "State",
-    "Unreachable",
-    "assets",
-    "benches_with_assets",
-    "chosen",
+    "AssetState",
+    "CorruptAsset",
+    "LocalAsset",
+    "MissingAsset",
+    "UnreachableSource",
     "digest",
     "fetch",
     "find",
     "literal",
     "literals",
-    "load",
-    "load_member",
     "locate",
     "path_of",
+    "select",
     "strings",
 ]

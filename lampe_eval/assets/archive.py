@@ -1,6 +1,7 @@
-"""Unpacking archives that nobody vouches for: only plain files, only below the target, and no more than the caps allow.
+"""Unpacking of zip and tar archives that are not trusted.
 
-Sizes are counted while they are written; what an archive says of itself is not believed.
+Only plain files are unpacked, only below the target, and no more than the limits allow. Sizes are
+counted while the files are written: the sizes that an archive states may be false.
 """
 
 import lzma
@@ -17,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from lampe_eval.assets.card import is_inside
+from lampe_eval.assets.asset_cards import is_inside
 from lampe_eval.errors import UserError
 
-CHUNK = 1 << 20
-BROKEN = (
+CHUNK_BYTES = 1 << 20
+READ_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -34,99 +35,123 @@ BROKEN = (
     RuntimeError,
     ValueError,
 )
-"""What the readers raise on damaged archives, and on passwords and methods that they do not have."""
+"""Errors of the standard library's readers for archives that are damaged or encrypted, or are
+compressed by a method that they lack."""
+
+
+class UnsafeArchive(Exception):
+    """An archive that holds something it must not hold."""
 
 
 @dataclass(frozen=True)
-class Caps:
-    """What an archive may hold at most: files, bytes of one, bytes of all."""
+class ArchiveLimits:
+    """Largest archive that is unpacked.
+
+    Attributes:
+        files: number of files.
+        file_bytes: bytes of one file.
+        total_bytes: bytes of all files.
+    """
 
     files: int = 10_000
-    file: int = 4 << 30
-    total: int = 16 << 30
+    file_bytes: int = 4 << 30
+    total_bytes: int = 16 << 30
 
 
-Entry = tuple[str, bool, Callable[[], IO[bytes] | None]]
-"""Path, whether it is a plain file, and how to open it."""
+@dataclass(frozen=True)
+class ArchiveEntry:
+    """Entry of an archive that is no folder.
+
+    Attributes:
+        path: path in the archive.
+        is_plain_file: whether it is a file, no link or device.
+        open: opens its contents; returns None unless it is a plain file.
+    """
+
+    path: str
+    is_plain_file: bool
+    open: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, target: Path, caps: Caps = Caps()) -> None:
-    """Unpacks a zip or tar archive into a folder that does not exist yet, whole or not at all.
+def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
+    """Unpack a zip or tar archive into a folder that does not exist yet, whole or not at all.
 
     Raises:
-        UserError: for an archive that is broken, or holds what it must not; it names the entry.
+        UserError: if the archive is broken or unsafe (the message names the entry), or the target
+            cannot be written.
     """
+    # The target counts as whole as soon as it exists, so that it is renamed into place at the end.
     draft = target.with_name(f"{target.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        with _entries(archive) as entries:
-            _write(entries, draft, caps)
+        with _open_entries(archive) as entries:
+            _write_entries(entries, draft, limits)
         draft.replace(target)
-    except BROKEN as error:
-        raise UserError(
-            f"{archive}: is a broken archive ({' '.join(str(error).split())})"
-        ) from None
-    except Unsafe as error:
+    except READ_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive}: is a broken archive ({reason})") from None
+    except UnsafeArchive as error:
         raise UserError(f"{archive}: not unpacked: {error}") from None
     except OSError as error:
-        raise UserError(
-            f"{archive}: cannot be unpacked to {target} ({error.strerror or error})"
-        ) from None
+        reason = error.strerror or str(error)
+        raise UserError(f"{archive}: cannot be unpacked to {target} ({reason})") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-class Unsafe(Exception):
-    """What an archive must not hold."""
-
-
-def _write(entries: Iterator[Entry], folder: Path, caps: Caps) -> None:
-    total = 0
-    for number, (name, plain, opened) in enumerate(entries, start=1):
-        if not plain or not is_inside(name):
-            raise Unsafe(f"{name!r} is no plain file below the target")
-        if number > caps.files:
-            raise Unsafe(f"more than {caps.files} files")
-        contents = opened()
+def _write_entries(entries: Iterator[ArchiveEntry], folder: Path, limits: ArchiveLimits) -> None:
+    remaining = limits.total_bytes
+    for number, entry in enumerate(entries, start=1):
+        if not entry.is_plain_file or not is_inside(entry.path):
+            raise UnsafeArchive(f"{entry.path!r} is no plain file below the target")
+        if number > limits.files:
+            raise UnsafeArchive(f"more than {limits.files} files")
+        contents = entry.open()
         assert contents, "plain files have contents"
         with contents:
-            total += _copy(contents, folder / name, name, min(caps.file, caps.total - total))
+            remaining -= _write_file(
+                contents, folder / entry.path, entry.path, min(limits.file_bytes, remaining)
+            )
 
 
-def _copy(contents: IO[bytes], path: Path, name: str, most: int) -> int:
-    """Writes a new file of at most ``most`` bytes and returns their number."""
+def _write_file(contents: IO[bytes], path: Path, name: str, limit: int) -> int:
+    """Write a new file of at most ``limit`` bytes and return its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     try:
+        # Exclusive creation refuses an entry that would overwrite an earlier one.
         with path.open("xb") as file:
-            while chunk := contents.read(CHUNK):
+            while chunk := contents.read(CHUNK_BYTES):
                 size += len(chunk)
-                if size > most:
-                    raise Unsafe(f"{name!r} is too large: more than {most} bytes")
+                if size > limit:
+                    raise UnsafeArchive(f"{name!r} is too large: more than {limit} bytes")
                 file.write(chunk)
     except FileExistsError:
-        raise Unsafe(f"{name!r} is in it twice") from None
+        raise UnsafeArchive(f"{name!r} is in it twice") from None
     return size
 
 
 @contextmanager
-def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
-    """Everything in an archive but its folders."""
+def _open_entries(archive: Path) -> Iterator[Iterator[ArchiveEntry]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
-            yield _zipped(file)
+            yield _zip_entries(file)
     else:
         with tarfile.open(archive) as tar:
-            yield (
-                (entry.name, entry.isreg(), partial(tar.extractfile, entry))
-                for entry in tar
-                if not entry.isdir()
-            )
+            yield _tar_entries(tar)
 
 
-def _zipped(file: zipfile.ZipFile) -> Iterator[Entry]:
+def _zip_entries(file: zipfile.ZipFile) -> Iterator[ArchiveEntry]:
     for entry in file.infolist():
         if not entry.is_dir():
+            # The upper 16 bits hold the Unix mode; archives made elsewhere leave it 0.
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            yield entry.filename, kind in (0, stat.S_IFREG), partial(file.open, entry)
+            is_plain_file = kind in (0, stat.S_IFREG)
+            yield ArchiveEntry(entry.filename, is_plain_file, partial(file.open, entry))
+
+
+def _tar_entries(tar: tarfile.TarFile) -> Iterator[ArchiveEntry]:
+    for entry in tar:
+        if not entry.isdir():
+            yield ArchiveEntry(entry.name, entry.isreg(), partial(tar.extractfile, entry))

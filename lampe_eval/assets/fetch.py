@@ -1,24 +1,33 @@
-"""Getting an asset from its source into the cache, one process at a time.
+"""Download of an asset into the cache, by one process at a time.
 
-Files of the hub come through huggingface_hub, others through web.py; both go on with a broken transfer. Nothing is used
-before it was verified, and the manifest that says so is written last.
+Files of the hub come through huggingface_hub, others through download.py; both resume a broken
+transfer. A file is used only after it was verified, and its manifest, which says so, is written
+last.
 """
 
 import errno
 import shutil
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
-from lampe_eval.assets import cache
-from lampe_eval.assets.card import Asset
-from lampe_eval.assets.verify import Corrupt, State, check, manifest
-from lampe_eval.assets.web import Progress, TooLong, download
+from lampe_eval import user_cache
+from lampe_eval.assets.asset_cards import Asset
+from lampe_eval.assets.download import FileTooLarge, download
+from lampe_eval.assets.local_assets import cache_folder, cache_path
+from lampe_eval.assets.verify import (
+    CorruptAsset,
+    LocalAsset,
+    manifest_path,
+    read_manifest,
+    verify,
+)
 from lampe_eval.errors import UserError
 
-LARGEST = 4 << 30  # bytes of a file whose size is not known
-DISK = (
+LIMIT_BYTES = 4 << 30  # of a file whose size the card does not know
+DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
@@ -29,111 +38,115 @@ DISK = (
 )
 
 
-class Unreachable(UserError):
-    """A source that does not answer."""
+class UnreachableSource(UserError):
+    """A source that does not answer, or does not have the file."""
 
 
-def fetch(asset: Asset, progress: Progress = lambda _: None) -> State:
-    """Brings an asset into the cache, unless it is there and sound.
+def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> LocalAsset:
+    """Download an asset into the cache, unless a sound copy is there already.
+
+    Args:
+        asset: what to download.
+        progress: called with the number of bytes of the current file that have arrived.
 
     Raises:
-        Unreachable: where no address of it answers; what came is kept and the next call goes on with it.
-        Corrupt: where something else came; nothing of it is kept.
-        UserError: where the cache cannot be written.
+        UnreachableSource: if no address of it answers; the next call resumes what has arrived.
+        CorruptAsset: if something else arrived; nothing of it is kept.
+        UserError: if the cache cannot be written.
     """
-    home = cache.home(asset)
-    with cache.locked(home):
+    path = cache_path(asset)
+    with user_cache.lock(path):
         try:
-            state = _state(asset, home)
-            return state or _bring(asset, home, progress)
+            return _sound_copy(asset, path) or _download_verified(asset, path, progress)
         except OSError as error:
-            raise cache.unwritable(home, error) from None
+            raise user_cache.cannot_write(path, error) from None
 
 
-def _state(asset: Asset, home: Path) -> State | None:
-    """State of what is in the cache. What is not sound is thrown away, and what neither manifest nor hash can prove."""
+def _sound_copy(asset: Asset, path: Path) -> LocalAsset | None:
+    """Return the copy in the cache if it is sound; remove what can never be proved sound.
+
+    Without a manifest a copy is incomplete. It is kept only if the card has a hash: parts that
+    arrived in full need not come again, and the hash of the whole tells in the end.
+    """
     try:
-        if manifest(home):
-            return check(asset, home)
-        sound = asset.file.sha256 is not None
-    except Corrupt:
-        sound = False
-    if not sound:
-        _discard(home)
+        if read_manifest(path):
+            return verify(asset, path)
+        provable = asset.file.sha256 is not None
+    except CorruptAsset:
+        provable = False
+    if not provable:
+        _remove(path)
     return None
 
 
-def _bring(asset: Asset, home: Path, progress: Progress) -> State:
+def _download_verified(asset: Asset, path: Path, progress: Callable[[int], None]) -> LocalAsset:
     try:
         if asset.source.hub:
             _from_hub(asset, progress)
         else:
             _from_web(asset, progress)
-        return check(asset, home, again=True)
-    except (Corrupt, TooLong) as error:
-        _discard(home)
-        what = (
-            str(error)
-            if isinstance(error, Corrupt)
-            else f"{asset.name}: {asset.key} is not what it was: {error}"
-        )
-        raise Corrupt(
-            f"{what}; nothing of it was kept, try again or give the file with --data-dir"
+        return verify(asset, path, rehash=True)
+    except (CorruptAsset, FileTooLarge) as error:
+        _remove(path)
+        problem = str(error)
+        if isinstance(error, FileTooLarge):
+            problem = f"{asset.name}: {asset.url} has changed: {error}"
+        raise CorruptAsset(
+            f"{problem}; nothing of it was kept, try again or give the file with --data-dir"
         ) from None
 
 
-def _from_hub(asset: Asset, progress: Progress) -> None:
+def _from_hub(asset: Asset, progress: Callable[[int], None]) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    repository, revision, shelf = (
-        str(asset.source.hub),
-        asset.source.revision,
-        cache.shelf(asset.source),
-    )
-    for piece in asset.pieces:
+    repository = str(asset.source.hub)
+    revision = asset.source.revision
+    folder = cache_folder(asset.source)
+    for file in asset.source_paths:
         try:
-            get_hf_file_metadata(
-                hf_hub_url(repository, piece, repo_type="dataset", revision=revision)
-            )  # fails at once
+            # This request fails at once where the download would be tried again and again.
+            url = hf_hub_url(repository, file, repo_type="dataset", revision=revision)
+            get_hf_file_metadata(url)
             hf_hub_download(
-                repository, piece, repo_type="dataset", revision=revision, local_dir=shelf
+                repository, file, repo_type="dataset", revision=revision, local_dir=folder
             )
-        except (
-            Exception
-        ) as error:  # of the hub's http client, and which one that is differs by version
-            raise _unreachable(asset, piece, error) from None
-        progress((shelf / piece).stat().st_size)
+        except Exception as error:
+            # The errors are those of the hub's http client, which differs between its versions.
+            raise _download_error(asset, file, error) from None
+        progress((folder / file).stat().st_size)
 
 
-def _from_web(asset: Asset, progress: Progress) -> None:
-    for piece in asset.pieces:
-        target = cache.shelf(asset.source) / piece
+def _from_web(asset: Asset, progress: Callable[[int], None]) -> None:
+    for file in asset.source_paths:
+        target = cache_folder(asset.source) / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             draft = target.with_name(f"{target.name}.part")
-            _download(asset, piece, draft, progress)
+            _from_any_mirror(asset, file, draft, progress)
             draft.replace(target)
 
 
-def _download(asset: Asset, piece: str, draft: Path, progress: Progress) -> None:
-    """From the first address that answers; the error is the first one's."""
-    first: Exception | None = None
-    for base in (asset.source.base, *asset.source.mirrors):
+def _from_any_mirror(asset: Asset, file: str, draft: Path, progress: Callable[[int], None]) -> None:
+    """Download from the first address that answers; if none does, raise the first one's error."""
+    first_error: Exception | None = None
+    for base in (asset.source.base_url, *asset.source.mirrors):
         try:
-            return download(base + quote(piece), draft, asset.file.bytes or LARGEST, progress)
+            download(base + quote(file), draft, asset.file.bytes or LIMIT_BYTES, progress)
+            return
         except (OSError, HTTPException) as error:
-            first = first or error
-    assert first
-    raise _unreachable(asset, piece, first)
+            first_error = first_error or error
+    assert first_error
+    raise _download_error(asset, file, first_error)
 
 
-def _unreachable(asset: Asset, piece: str, error: Exception) -> Exception:
-    """The error of a source, or of the disk where that is what failed."""
-    if isinstance(error, OSError) and error.errno in DISK:
+def _download_error(asset: Asset, file: str, error: Exception) -> Exception:
+    """Return the error to raise: the disk's as it is, every other as an unreachable source."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return error
-    return Unreachable(
-        f"{asset.name}: {asset.source.base}{quote(piece)} cannot be fetched ({_reason(error)}); "
-        f"try again with a network, or put {Path(piece).name} into a folder and name that with --data-dir"
+    return UnreachableSource(
+        f"{asset.name}: {asset.source.base_url}{quote(file)} cannot be fetched "
+        f"({_reason(error)}); try again with a network, "
+        f"or put {Path(file).name} into a folder and name that with --data-dir"
     )
 
 
@@ -145,9 +158,9 @@ def _reason(error: Exception) -> str:
     return str(text).splitlines()[0].rstrip(".")
 
 
-def _discard(home: Path) -> None:
-    cache.manifest(home).unlink(missing_ok=True)
-    if home.is_dir():
-        shutil.rmtree(home)
+def _remove(path: Path) -> None:
+    manifest_path(path).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        home.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -1,103 +1,160 @@
-"""Whether a file is what it should be: its size on every look, its sha256 whenever it changed since the last one.
+"""Verification of a file on this machine: its size each time, its sha256 whenever it has changed.
 
-A manifest notes each file's size and time of change beside the hash they had; while these stand, the hash does.
+A manifest in the cache records the size and modification time that each file had when its hash was
+taken. While these stay the same, the recorded hash is used: files of a benchmark have up to a
+gigabyte, and a run looks at them several times.
+
+<cache>/assets/.../<path>.manifest.json          manifest of a downloaded file, written last
+<cache>/offline/<absolute path>.manifest.json    manifest of a file in an offline folder
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from lampe_eval.assets import cache, pins
-from lampe_eval.assets.card import Asset
+from lampe_eval import user_cache
+from lampe_eval.assets import pins
+from lampe_eval.assets.asset_cards import Asset
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_files
 
-CHUNK = 1 << 20
-State = Literal["present", "unpinned", "missing", "corrupt"]
+AssetState = Literal["present", "unpinned", "missing", "corrupt"]
 
 
-class Corrupt(UserError):
-    """A file that is not what it should be."""
+class MissingAsset(UserError):
+    """An asset that is neither in the offline folder nor in the cache."""
+
+
+class CorruptAsset(UserError):
+    """A file that has another size or hash than its asset."""
+
+
+@dataclass(frozen=True)
+class LocalAsset:
+    """State of an asset on this machine.
+
+    Attributes:
+        asset: the asset that was looked for.
+        state: "present" (its hash is the one on the card), "unpinned" (the card has no hash; at
+            most that of the first download was compared), "missing" or "corrupt".
+        path: verified file, or folder for an asset of several parts; None unless there is one.
+        sha256: hash of the contents; empty without a path.
+        problem: what is wrong with a corrupt file, and what to do about it.
+    """
+
+    asset: Asset
+    state: AssetState
+    path: Path | None = None
+    sha256: str = ""
+    problem: str = ""
+
+    def open_path(self) -> Path:
+        """Return the verified path.
+
+        Raises:
+            MissingAsset: if the asset is missing; the message says how to get it.
+            CorruptAsset: if the asset is corrupt; the message names file, expected and got.
+        """
+        if self.state == "corrupt":
+            raise CorruptAsset(self.problem)
+        if self.path is None:
+            file = Path(self.asset.file.path).name
+            raise MissingAsset(
+                f"{self.asset.name}: is not on this machine; "
+                f"get it with: lampe-eval data fetch {self.asset.name}, "
+                f"or name a folder that has {file} with --data-dir"
+            )
+        return self.path
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file was when its hash was taken.
+    """Record of a file at the time its hash was taken.
 
     Attributes:
-        sha256: of its contents.
-        stamps: size and time of change in nanoseconds of each of its files.
+        sha256: hash of the contents.
+        stamps: size in bytes and modification time in nanoseconds of each of its files.
     """
 
     sha256: str
     stamps: list[list[int]]
 
 
-def check(asset: Asset, path: Path, *, again: bool = False) -> State:
-    """Verifies an asset at a path; ``again`` takes its hash even where nothing changed. Ends by writing its manifest.
+def verify(asset: Asset, path: Path, *, rehash: bool = False) -> LocalAsset:
+    """Return the state of an asset after checking the size and hash of what is at a path.
 
-    Returns:
-        "present", or "unpinned" where there is no hash, or only that of the first fetch.
+    Args:
+        asset: what should be there.
+        path: file, or folder for an asset of several parts.
+        rehash: take the hash even if nothing changed since the last time.
 
     Raises:
-        Corrupt: for a file of another size or hash; it names file, expected and got.
-        UserError: for a file that cannot be read.
+        CorruptAsset: if the size or hash is wrong; the message names file, expected and got.
+        UserError: if the file cannot be read, or the cache cannot be written.
     """
-    files = [path / part for part in asset.file.parts] or [path]
+    files = asset.files_at(path)
     try:
-        stamps = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-        known = None if again else manifest(path)
-        _check_size(asset, path, sum(size for size, _ in stamps))
-        fresh = known is not None and known.stamps == stamps
-        got = known.sha256 if known and fresh else _sha256(files)
+        stamps = [_stamp(file) for file in files]
+        size = sum(stamp[0] for stamp in stamps)
+        _check_size(asset, path, size)
+        manifest = None if rehash else read_manifest(path)
+        unchanged = manifest is not None and manifest.stamps == stamps
+        sha256 = manifest.sha256 if manifest and unchanged else sha256_of_files(files)
     except FileNotFoundError as error:
-        raise Corrupt(
+        raise CorruptAsset(
             f"{asset.name}: {path} is not complete: {error.filename} is missing"
         ) from None
     except OSError as error:
         raise UserError(f"{asset.name}: {path} cannot be read ({error.strerror})") from None
-    state = _check_hash(asset, path, got, sum(size for size, _ in stamps))
-    if not fresh:
-        cache.write(cache.manifest(path), json.dumps(asdict(Manifest(got, stamps))))
-    return state
+    _check_sha256(asset, path, sha256, size)
+    if not unchanged:
+        user_cache.write(manifest_path(path), json.dumps(asdict(Manifest(sha256, stamps))))
+    state: AssetState = "unpinned" if asset.file.sha256 is None else "present"
+    return LocalAsset(asset, state, path, sha256)
 
 
-def manifest(path: Path) -> Manifest | None:
-    """The manifest of an asset at a path; None where there is none that can be read."""
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest for a file or folder; None if there is none that can be read."""
     try:
-        return Manifest(**json.loads(cache.manifest(path).read_text(encoding="utf-8")))
+        return Manifest(**json.loads(manifest_path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _check_size(asset: Asset, path: Path, got: int) -> None:
-    if asset.file.bytes not in (None, got):
-        raise Corrupt(
-            f"{asset.name}: {path} is corrupt: expected {asset.file.bytes} bytes, got {got}"
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest for a file or folder is, which is always in the cache."""
+    path = path.absolute()
+    if not path.is_relative_to(user_cache.root()):
+        path = user_cache.root() / "offline" / path.relative_to(path.anchor)
+    return path.with_name(f"{path.name}.manifest.json")
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _check_size(asset: Asset, path: Path, size: int) -> None:
+    if asset.file.bytes not in (None, size):
+        raise CorruptAsset(
+            f"{asset.name}: {path} is corrupt: expected {asset.file.bytes} bytes, got {size}"
         )
 
 
-def _check_hash(asset: Asset, path: Path, got: str, size: int) -> State:
-    expected, where = asset.file.sha256, ""
+def _check_sha256(asset: Asset, path: Path, sha256: str, size: int) -> None:
+    expected = asset.file.sha256
+    origin = ""
     if expected is None:
-        expected = pins.recorded(asset)
-        if expected is None and not path.absolute().is_relative_to(cache.root()):
-            return "unpinned"  # a copy of the user's own decides for no other
-        expected = expected or pins.record(asset, {"bytes": size, "sha256": got})
-        where = f" (recorded on first use in {pins.lock_file()}; remove it there if that was wrong)"
-    if got != expected:
-        raise Corrupt(
-            f"{asset.name}: {path} is corrupt: expected sha256 {expected}{where}, got {got}"
+        expected = pins.recorded_sha256(asset.url)
+        if expected is None and not path.absolute().is_relative_to(user_cache.root()):
+            # A user's local file is never recorded: it would then be the reference for the
+            # official file, should that be downloaded later.
+            return
+        if expected is None:
+            expected = pins.record(asset.url, {"bytes": size, "sha256": sha256})
+        origin = f" (recorded on first use in {pins.lock_file()}; remove it there if it was wrong)"
+    if sha256 != expected:
+        raise CorruptAsset(
+            f"{asset.name}: {path} is corrupt: expected sha256 {expected}{origin}, got {sha256}"
         )
-    return "unpinned" if asset.file.sha256 is None else "present"
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()

@@ -149,8 +149,8 @@ def wording(task: str, data_dir: Path | None) -> Wording:
     Raises:
         UserError: for files that are missing or not built like upstream's.
     """
-    config = assets.load(assets.find("leval/LEval_config.py"), data_dir)
-    script = assets.load(assets.find("leval/llama2-chat-test.py"), data_dir)
+    config = assets.path_of("leval/LEval_config.py", data_dir)
+    script = assets.path_of("leval/llama2-chat-test.py", data_dir)
     systems = assets.literals(config, "prompt", "get_sys_prompt")
     said = assets.strings(script, "main")
     try:
@@ -170,7 +170,7 @@ def wording(task: str, data_dir: Path | None) -> Wording:
 def _prompts(task: str, draw: SampleRequest) -> Iterator[Prompt]:
     """A prompt for each question of the rows that are scored; all rows are counted, as in upstream's files."""
     words, decoding = wording(task, draw.data_dir), _decoding(draw)
-    path = assets.load(assets.find(f"leval/{task}.jsonl"), draw.data_dir)
+    path = assets.path_of(f"leval/{task}.jsonl", draw.data_dir)
     number = 0
     for row in read_rows(path, SCHEMA):
         scored = row["evaluation"] in leval_metrics.SCORED

@@ -13,7 +13,7 @@ from lampe_eval.calibration.calibration_config import (
 )
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
-from lampe_eval.commands.data import provide
+from lampe_eval.commands.data import fetch_missing
 from lampe_eval.commands.progress_display import duration, progress
 from lampe_eval.errors import Stopped
 from lampe_eval.method_specs import MethodSpec
@@ -26,7 +26,7 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     """Says what a calibration takes, runs what is left of it, and shows what it found."""
     console = tables.console()
     wanted = resolve_calibration(CalibrationConfig.from_options(options))
-    provide(wanted.plan.files, wanted.order.data_dir)
+    fetch_missing(wanted.plan.files, wanted.order.data_dir)
     console.print(_estimate(wanted), soft_wrap=True, markup=False)
     if dry_run:
         return

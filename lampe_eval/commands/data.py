@@ -1,4 +1,4 @@
-"""``lampe-eval data``: benchmark files, from their official sources or from an offline folder."""
+"""``lampe-eval data``: benchmark files from their official sources or from an offline folder."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,154 +9,158 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from lampe_eval import user_cache
 from lampe_eval.assets import (
     Asset,
-    Corrupt,
-    Missing,
-    Unreachable,
-    chosen,
+    LocalAsset,
+    UnreachableSource,
     fetch,
     find,
-    load,
     locate,
-    path_of,
+    pins,
+    select,
 )
-from lampe_eval.assets.cache import root
-from lampe_eval.assets.pins import lock_file, recorded
 from lampe_eval.errors import UserError
 
 
-def show(names: Sequence[str], data_dir: Path | None) -> None:
-    """Files with their size, state and source."""
-    _print((asset, _state(asset, data_dir)) for asset in chosen(names))
+def list_files(names: Sequence[str], data_dir: Path | None) -> None:
+    """Print files with size, state and source.
 
-
-def bring(names: Sequence[str], data_dir: Path | None) -> None:
-    """Fetches what is not here yet.
-
-    Raises:
-        UserError: for a source that cannot be reached, and a file that is not what it should be.
+    Args:
+        names: benchmarks, or files such as "longbench/data.zip"; all if there is none.
+        data_dir: offline folder, looked at before the cache.
     """
-    faults: list[UserError] = []
-    for asset in chosen(names):
-        if _state(asset, data_dir) in ("present", "unpinned"):
-            print(f"{asset.name}: here")
-            continue
-        new = asset.file.sha256 is None and recorded(asset) is None
-        try:
-            _fetch(asset)
-        except UserError as error:
-            faults.append(error)
-            continue
-        print(f"{asset.name}: fetched, {_proof(asset, new)}")
-    if faults:
-        more = f" ({len(faults) - 1} more files failed)" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}")
+    _print_table(locate(asset, data_dir) for asset in select(names))
 
 
-def provide(names: Sequence[str], data_dir: Path | None) -> None:
-    """Sees to it that files are here, named as ``path_of`` takes them; says what it fetches on the error stream.
+def fetch_files(names: Sequence[str], data_dir: Path | None) -> None:
+    """Download the files that are not on this machine yet; arguments are those of ``list_files``.
 
     Raises:
-        UserError: as ``bring``.
+        UserError: if a source cannot be reached, or a file is not as pinned; the other files are
+            downloaded first.
+    """
+    failures: list[UserError] = []
+    for asset in select(names):
+        if locate(asset, data_dir).path:
+            print(f"{asset.name}: on this machine already")
+            continue
+        is_first = asset.file.sha256 is None and pins.recorded_sha256(asset.url) is None
+        try:
+            local = _fetch_with_progress(asset)
+        except UserError as error:
+            failures.append(error)
+            continue
+        print(f"{asset.name}: fetched, {_describe_hash(local, is_first=is_first)}")
+    if failures:
+        count = len(failures) - 1
+        more = f" ({count} more files failed)" if count else ""
+        raise UserError(f"{failures[0]}{more}")
+
+
+def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
+    """Download what is missing of the files that a run needs; say on stderr what is downloaded.
+
+    Args:
+        names: files as ``assets.path_of`` takes them, files of archives included.
+        data_dir: offline folder, looked at before the cache.
+
+    Raises:
+        UserError: if a source cannot be reached, or a file is not as pinned.
     """
     unpinned = []
     for name in names:
-        asset = find(name.partition("!/")[0])
-        try:
-            path_of(name, data_dir)
-        except Missing:
+        asset = find(name)
+        download = asset.archive or asset
+        local = locate(asset, data_dir)
+        if local.state == "missing":
+            size = _describe_size(download)
             print(
-                f"fetching {asset.name} ({_size(asset)}) from {asset.source.place}", file=sys.stderr
+                f"fetching {download.name} ({size}) from {download.source.place}", file=sys.stderr
             )
             try:
-                _fetch(asset)
-            except Unreachable as error:
-                alone = f"; its {name.partition('!/')[2]} alone will do" if "!/" in name else ""
+                _fetch_with_progress(download)
+            except UnreachableSource as error:
+                alone = f"; its {asset.path_in_archive} alone is enough" if asset.archive else ""
                 raise UserError(f"{error}{alone}") from None
-            path_of(name, data_dir)
-        if asset.file.sha256 is None or _copied(name, data_dir):
+            local = locate(asset, data_dir)
+        path = local.open_path()
+        # A user's own copy of an archive's file has no hash to compare, even if the archive has.
+        is_own_copy = asset.archive is not None and not path.is_relative_to(user_cache.root())
+        if download.file.sha256 is None or is_own_copy:
             unpinned.append(name)
     if unpinned:
-        print(f"not pinned, taken as they are: {', '.join(unpinned)}", file=sys.stderr)
+        print(f"not pinned by a hash: {', '.join(unpinned)}", file=sys.stderr)
 
 
-def _copied(name: str, data_dir: Path | None) -> bool:
-    """Whether an archive's file is an offline copy, for which no archive vouches."""
-    return "!/" in name and not path_of(name, data_dir).is_relative_to(root())
-
-
-def verify(names: Sequence[str], data_dir: Path | None) -> None:
-    """Takes the hash of everything anew.
+def verify_files(names: Sequence[str], data_dir: Path | None) -> None:
+    """Take the hash of every file again and print the states; arguments as ``list_files``.
 
     Raises:
-        UserError: where a file is corrupt, or one that was asked for is missing.
+        UserError: if a file is corrupt, or one that was named is missing.
     """
-    states = [(asset, _state(asset, data_dir, again=True)) for asset in chosen(names)]
-    _print(states)
-    wrong = [
-        asset.name
-        for asset, state in states
-        if state == "corrupt" or (names and state == "missing")
-    ]
+    found = [locate(asset, data_dir, rehash=True) for asset in select(names)]
+    _print_table(found)
+    wrong = []
+    for local in found:
+        if local.state == "corrupt" or (names and local.state == "missing"):
+            wrong.append(local.asset.name)
     if wrong:
         raise UserError(
-            f"{len(wrong)} of {len(states)} files are corrupt or missing: {', '.join(wrong)}"
+            f"{len(wrong)} of {len(found)} files are corrupt or missing: {', '.join(wrong)}"
         )
 
 
-def paths(names: Sequence[str], data_dir: Path | None) -> None:
-    """Where files are; the cache for no name.
+def print_paths(names: Sequence[str], data_dir: Path | None) -> None:
+    """Print the paths of files; without a name, that of the cache.
 
     Raises:
-        UserError: for a file that is missing or corrupt.
+        UserError: if a file is missing or corrupt.
     """
-    for path in [load(asset, data_dir) for asset in chosen(names)] if names else [root()]:
+    if not names:
+        print(user_cache.root())
+        return
+    # All are located before the first is printed, so that an error leaves stdout empty.
+    for path in [locate(asset, data_dir).open_path() for asset in select(names)]:
         print(path)
 
 
-def _fetch(asset: Asset) -> None:
-    """Fetches behind a progress bar; huggingface_hub has its own."""
+def _fetch_with_progress(asset: Asset) -> LocalAsset:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     console = Console(stderr=True)
-    disabled = bool(asset.source.hub) or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
+    # huggingface_hub shows a progress bar of its own.
+    disable = bool(asset.source.hub) or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         bar = progress.add_task(asset.name, total=asset.file.bytes)
-        fetch(asset, lambda done: progress.update(bar, completed=done))
+        return fetch(asset, lambda size: progress.update(bar, completed=size))
 
 
-def _state(asset: Asset, data_dir: Path | None, *, again: bool = False) -> str:
-    try:
-        return locate(asset, data_dir, again=again)[1]
-    except Corrupt:
-        return "corrupt"
-
-
-def _proof(asset: Asset, new: bool) -> str:
-    if asset.file.sha256:
+def _describe_hash(local: LocalAsset, *, is_first: bool) -> str:
+    if local.asset.file.sha256:
         return "sha256 as pinned"
-    return (
-        f"sha256 {recorded(asset)} recorded in {lock_file()}"
-        if new
-        else f"sha256 as recorded in {lock_file()}"
-    )
+    if is_first:
+        return f"sha256 {local.sha256} recorded in {pins.lock_file()}"
+    return f"sha256 as recorded in {pins.lock_file()}"
 
 
-def _print(rows: Iterable[tuple[Asset, str]]) -> None:
+def _print_table(rows: Iterable[LocalAsset]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("file", "size", "state", "source"):
         table.add_column(title, overflow="fold", no_wrap=title != "source")
-    for asset, state in rows:
+    for local in rows:
+        source = local.asset.source
         table.add_row(
-            asset.name,
-            _size(asset),
-            state,
-            f"{asset.source.place} {asset.source.revision[:7]}".strip(),
+            local.asset.name,
+            _describe_size(local.asset),
+            local.state,
+            f"{source.place} {source.revision[:7]}".strip(),
         )
     Console().print(table)
 
 
-def _size(asset: Asset) -> str:
+def _describe_size(asset: Asset) -> str:
     if asset.file.bytes:
         return decimal(asset.file.bytes)
-    return f"about {decimal(asset.file.roughly)}" if asset.file.roughly else "?"
+    if asset.file.approximate_bytes:
+        return f"about {decimal(asset.file.approximate_bytes)}"
+    return "?"

@@ -3,7 +3,7 @@
 import shlex
 import sys
 
-from lampe_eval.commands.data import provide
+from lampe_eval.commands.data import fetch_missing
 from lampe_eval.commands.progress_display import progress
 from lampe_eval.errors import Stopped
 from lampe_eval.plan import Plan, prepare
@@ -78,5 +78,5 @@ def _announce(plan: Plan, store: Store) -> None:
 def plan_of(suite: Suite) -> Plan:
     """The plan of a suite, with the benchmark files that it needs."""
     plan = prepare(suite)
-    provide(plan.files, suite.data_dir)
+    fetch_missing(plan.files, suite.data_dir)
     return plan

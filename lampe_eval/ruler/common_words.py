@@ -10,7 +10,7 @@ from itertools import chain, count
 
 import numpy as np
 
-from lampe_eval.assets import find, load
+from lampe_eval.assets import path_of
 from lampe_eval.ruler import word_lists
 from lampe_eval.ruler.length_fitting import PromptLayout, ScalableSample
 from lampe_eval.ruler.piecewise_tokenizer import PieceRun, PieceTable, PromptPart
@@ -115,7 +115,7 @@ def _words(draw: SampleDraw, seldom: int) -> tuple[Book, Order]:
     book = _book(draw, (), "pool")
     if draw.wording.old or _least_cost(book, pool, seldom) > draw.budget:
         return book, permutation(random, pool)
-    english = word_lists.english(load(find(ENGLISH), draw.shelf.data_dir))
+    english = word_lists.english(path_of(ENGLISH, draw.shelf.data_dir))
     return _book(draw, english, "english"), pool + permutation(random, len(english))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lampe_eval.assets import find, load
+from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
 from lampe_eval.ruler.length_fitting import PromptLayout, ScalableSample
 from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
@@ -54,7 +54,7 @@ class Corpus:
 def puzzle(parameters: QaParameters, draw: SampleDraw) -> ScalableSample:
     """A sample before its length is chosen; questions come in the order of their file, again after the last."""
     coder, wording = draw.shelf.coder, draw.wording
-    data = corpus(parameters.dataset, load(find(ASSETS[parameters.dataset]), draw.shelf.data_dir))
+    data = corpus(parameters.dataset, path_of(ASSETS[parameters.dataset], draw.shelf.data_dir))
     question = data.questions[draw.index % len(data.questions)]
     template = wording.templates["qa"].filled(query=question.text)
     tail = template.tail.removeprefix(GAP)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lampe_eval.assets import find, literal, literals, load
+from lampe_eval.assets import literal, literals, path_of
 from lampe_eval.errors import UserError
 
 Name = Literal["own", "official", "2024"]
@@ -137,7 +137,7 @@ def load_wording(name: Name, data_dir: Path | None = None) -> RulerWording:
     """
     if name == "own":
         return OWN
-    constants, niah, qa = (load(find(asset), data_dir) for asset in ASSETS[name])
+    constants, niah, qa = (path_of(asset, data_dir) for asset in ASSETS[name])
     return upstream(constants, niah, qa, old=name == "2024")
 
 

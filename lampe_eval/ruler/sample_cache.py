@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.assets import cache
+from lampe_eval import user_cache
 from lampe_eval.ruler.piecewise_tokenizer import Ids
 from lampe_eval.ruler.ruler_samples import RulerSample
 
@@ -34,7 +34,7 @@ def cached(key: Key, make: Callable[[], Iterable[RulerSample]]) -> list[RulerSam
         UserError: where the cache cannot be written.
     """
     home = folder(key)
-    with cache.locked(home):
+    with user_cache.lock(home):
         samples = load(key)
         if samples is None:
             samples = list(make())
@@ -44,7 +44,7 @@ def cached(key: Key, make: Callable[[], Iterable[RulerSample]]) -> list[RulerSam
 
 def folder(key: Key) -> Path:
     """Where the samples of a key lie."""
-    return cache.root() / "ruler" / hashlib.sha256(_stated(key).encode()).hexdigest()[:32]
+    return user_cache.root() / "ruler" / hashlib.sha256(_stated(key).encode()).hexdigest()[:32]
 
 
 def load(key: Key) -> list[RulerSample] | None:
@@ -87,19 +87,9 @@ def _save(home: Path, key: Key, samples: Sequence[RulerSample]) -> None:
     )
     rows = "".join(f"{json.dumps(_row(built))}\n" for built in samples).encode()
     (home / "manifest.json").unlink(missing_ok=True)
-    _write(home / "samples.jsonl", rows)
-    _write(home / "ids.npy", buffer.getvalue())
-    cache.write(home / "manifest.json", json.dumps(_manifest(key, rows, buffer.getvalue())))
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.part")
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        raise cache.unwritable(path, error) from None
+    user_cache.write(home / "samples.jsonl", rows)
+    user_cache.write(home / "ids.npy", buffer.getvalue())
+    user_cache.write(home / "manifest.json", json.dumps(_manifest(key, rows, buffer.getvalue())))
 
 
 def _row(built: RulerSample) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.assets import find, load, load_member
+from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
 from lampe_eval.ruler.piecewise_tokenizer import PieceTable, PiecewiseTokenizer
 from lampe_eval.ruler.seeded_random import Order
@@ -64,7 +64,7 @@ class SharedCorpora:
                 raise UserError("ruler: no texts for the haystack of essays were given")
             found = list(islice(_endless(self.documents, words), words))
             return Essays.of(self.coder, found, sentences(found))
-        read = squeezed(load(find(ESSAYS), self.data_dir))
+        read = squeezed(path_of(ESSAYS, self.data_dir))
         found = read[:words] if old else list(islice(cycle(read), words))
         return Essays.of(self.coder, found, punkt(self.data_dir).tokenize(" ".join(found)))
 
@@ -132,7 +132,7 @@ def punkt(data_dir: Path | None) -> "PunktSentenceTokenizer":
     from nltk.tokenize.punkt import PunktSentenceTokenizer  # here, as it takes seconds
 
     def lines(name: str) -> list[str]:
-        path = load_member(find(PUNKT), f"punkt_tab/english/{name}", data_dir)
+        path = path_of(f"{PUNKT}!/punkt_tab/english/{name}", data_dir)
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
     tokenizer = PunktSentenceTokenizer()

@@ -1,4 +1,4 @@
-"""Rows of a benchmark's data file: JSON objects, one a line, with the fields that its schema asks for."""
+"""Rows of a benchmark's data file: JSON objects, one per line, with the fields of a schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,14 +8,15 @@ from typing import Any
 from lampe_eval.errors import UserError
 
 RowSchema = Mapping[str, type | tuple[type, ...]]
+"""Types of the fields that each row must have."""
 
 
 def read_rows(path: Path, schema: RowSchema) -> Iterator[dict[str, Any]]:
-    """The rows of a file.
+    """Yield the rows of a file; empty lines are skipped.
 
     Raises:
-        UserError: for a file that cannot be read or has no rows, a line that is no JSON object, and a row that lacks a
-            field or has one of another type; it names file, line and field.
+        UserError: if the file cannot be read or has no rows, a line is no JSON object, or a row
+            lacks a field or has one of another type; the message names file, line and field.
     """
     empty = True
     try:
@@ -23,35 +24,45 @@ def read_rows(path: Path, schema: RowSchema) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     empty = False
-                    yield _checked(_parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
+                    location = f"{path}:{number}"
+                    yield _checked(parse_line(line, location), schema, location)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     if empty:
         raise UserError(f"{path}: has no rows")
 
 
-def _parsed(line: str, where: str) -> Any:
+def parse_line(line: str, location: str) -> Any:
+    """Return the JSON value of a line.
+
+    Args:
+        line: the text.
+        location: file and line number, for the message.
+
+    Raises:
+        UserError: if the line is not JSON.
+    """
     try:
         return json.loads(line)
     except ValueError:
-        raise UserError(f"{where}: is not JSON; is the file whole?") from None
+        raise UserError(f"{location}: is not JSON; is the file whole?") from None
 
 
-def _checked(row: Any, schema: RowSchema, where: str) -> dict[str, Any]:
+def _checked(row: Any, schema: RowSchema, location: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: is not a JSON object")
-    for field, kind in schema.items():
+        raise UserError(f"{location}: is not a JSON object")
+    for field, types in schema.items():
         if field not in row:
             raise UserError(
-                f"{where}: has no {field!r}; fields of this benchmark are: {', '.join(schema)}"
+                f"{location}: has no {field!r}; fields of this benchmark are: {', '.join(schema)}"
             )
-        if not isinstance(row[field], kind):
-            raise UserError(
-                f"{where}: {field!r} is {type(row[field]).__name__}, expected {_named(kind)}"
-            )
+        if not isinstance(row[field], types):
+            got = type(row[field]).__name__
+            raise UserError(f"{location}: {field!r} is {got}, expected {_type_names(types)}")
     return row
 
 
-def _named(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return " or ".join(item.__name__ for item in kinds)
+def _type_names(types: type | tuple[type, ...]) -> str:
+    if isinstance(types, type):
+        return types.__name__
+    return " or ".join(item.__name__ for item in types)

@@ -1,4 +1,4 @@
-"""A small web server on this machine that can be told to misbehave, and assets that lie on it."""
+"""Local web server that misbehaves on request, and assets that it serves."""
 
 import hashlib
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from lampe_eval.assets.card import Asset, File, Source
+from lampe_eval.assets.asset_cards import Asset, AssetFile, AssetSource
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = bytes(range(256)) * 1000
@@ -18,22 +18,22 @@ def sha256(data: bytes) -> str:
 
 
 def asset(path: str = "data/tiny.bin", content: bytes | None = CONTENT, **more: object) -> Asset:
-    """An asset of a GitHub repository, pinned where contents are given."""
+    """Return an asset of a GitHub repository, pinned if contents are given."""
     pin = {} if content is None else {"bytes": len(content), "sha256": sha256(content)}
-    file = File.model_validate({"path": path, **pin, **more})
-    return Asset("tiny", Source(github="someone/tiny", revision=COMMIT, files=(file,)), file)
+    file = AssetFile.model_validate({"path": path, **pin, **more})
+    return Asset("tiny", AssetSource(github="someone/tiny", revision=COMMIT, files=(file,)), file)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``.
+    """Web server for ``files``.
 
     Attributes:
         files: contents by path.
-        ranges: whether a part of a file can be asked for.
-        broken: how many answers break off in the middle.
-        statuses: answers to give before any other.
+        ranges: whether requests for a part of a file are answered with that part.
+        broken: number of answers that break off in the middle.
+        statuses: HTTP statuses of the first answers.
         pause: seconds before each answer.
-        asked: method, path and range of each request.
+        requests: method, path and range of each request.
     """
 
     daemon_threads = True
@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.broken = 0
         self.statuses: list[int] = []
         self.pause = 0.0
-        self.asked: list[tuple[str, str, str | None]] = []
+        self.requests: list[tuple[str, str, str | None]] = []
 
     @property
     def url(self) -> str:
@@ -57,32 +57,34 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers for a server, with the headers that the hub's client wants."""
+    """Handler of requests that sends the headers which the hub's client wants."""
 
     server: Server
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Keeps quiet."""
+        """Print nothing."""
 
     def do_HEAD(self) -> None:
+        """Answer with the headers alone."""
         self._answer(body=False)
 
     def do_GET(self) -> None:
+        """Answer with headers and contents."""
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append((self.command, self.path, wanted))
+        range_header = self.headers.get("Range")
+        self.server.requests.append((self.command, self.path, range_header))
         time.sleep(self.server.pause)
         if self.server.statuses:
             return self.send_error(self.server.statuses.pop(0))
         if self.path not in self.server.files:
             return self.send_error(404)
         content = self.server.files[self.path]
-        start = (
-            int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
-        )
+        start = 0
+        if range_header and self.server.ranges:
+            start = int(range_header.removeprefix("bytes=").rstrip("-"))
         if start >= len(content):
             return self.send_error(416)
         self._head(content, start)
@@ -110,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
+    """Run a server in a thread of its own."""
     server = Server()
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,4 +1,4 @@
-"""Unpacking: what is fine comes out whole; what is not leaves nothing behind."""
+"""Unpacking: sound archives come out whole, others leave nothing behind."""
 
 import io
 import stat
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.assets.archive import Caps, unpack
+from lampe_eval.assets.archive import ArchiveLimits, unpack
 from lampe_eval.errors import UserError
 
-Maker = Callable[[Path], None]
+Damage = Callable[[Path], None]
 
 
 def zipped(path: Path, **members: str) -> Path:
@@ -36,11 +36,11 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
     return info
 
 
-def refused(archive: Path, match: str, **caps: int) -> None:
-    """An archive that is not unpacked, nor anything beside its target."""
+def assert_refused(archive: Path, match: str, **limits: int) -> None:
+    """Assert that an archive is refused and that nothing is left on the disk."""
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(UserError, match=match) as caught:
-        unpack(archive, archive.parent / "out", Caps(**caps))
+        unpack(archive, archive.parent / "out", ArchiveLimits(**limits))
     assert "\n" not in str(caught.value)
     assert sorted(archive.parent.rglob("*")) == before
 
@@ -75,14 +75,14 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_no_path_leaves_the_target(tmp_path: Path, name: str) -> None:
-    refused(
+    assert_refused(
         zipped(tmp_path / "a.zip", **{"fine.txt": "1", name: "2"}), "no plain file below the target"
     )
 
 
 @pytest.mark.parametrize("name", ["../up.txt", "/etc/up.txt", "a/../../up.txt"])
 def test_no_path_leaves_the_target_of_a_tar(tmp_path: Path, name: str) -> None:
-    refused(
+    assert_refused(
         tarred(tmp_path / "a.tgz", entry("fine.txt"), entry(name)), "no plain file below the target"
     )
 
@@ -91,7 +91,7 @@ def test_no_path_leaves_the_target_of_a_tar(tmp_path: Path, name: str) -> None:
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
 )
 def test_no_links_or_devices(tmp_path: Path, kind: bytes) -> None:
-    refused(
+    assert_refused(
         tarred(tmp_path / "a.tgz", entry("one", kind, "/etc/passwd"), entry("one/two")),
         "'one' is no plain file",
     )
@@ -102,39 +102,41 @@ def test_no_links_in_a_zip(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    refused(tmp_path / "a.zip", "'link' is no plain file")
+    assert_refused(tmp_path / "a.zip", "'link' is no plain file")
 
 
 @pytest.mark.parametrize(
-    ("caps", "match"),
+    ("limits", "match"),
     [
-        ({"file": 999}, r"'one.txt' is too large: more than 999 bytes"),
-        ({"total": 1500}, r"'two.txt' is too large: more than 500 bytes"),
-        ({"files": 1}, "more than 1 files"),
+        ({"file_bytes": 999}, r"'one.txt' .* 999 bytes"),
+        ({"total_bytes": 1500}, r"'two.txt' .* 500 bytes"),
+        ({"files": 1}, " 1 files"),
     ],
 )
-def test_bombs_are_stopped_by_what_comes_out(
-    tmp_path: Path, caps: dict[str, int], match: str
+def test_sizes_are_counted_while_unpacking(
+    tmp_path: Path, limits: dict[str, int], match: str
 ) -> None:
     text = "0" * 1000
-    refused(zipped(tmp_path / "a.zip", **{"one.txt": text, "two.txt": text}), match, **caps)
+    assert_refused(
+        zipped(tmp_path / "a.zip", **{"one.txt": text, "two.txt": text}), match, **limits
+    )
     (tmp_path / "a.zip").unlink()
-    refused(
+    assert_refused(
         tarred(tmp_path / "a.tgz", entry("one.txt"), entry("two.txt"), content=text.encode()),
         match,
-        **caps,
+        **limits,
     )
 
 
-def test_a_zip_that_lies_about_its_sizes_is_stopped(tmp_path: Path) -> None:
+def test_a_zip_that_states_false_sizes_is_stopped(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", **{"one.txt": "0" * 100_000})
     data = archive.read_bytes()
     archive.write_bytes(data.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    refused(archive, r"broken archive|too large", file=1000)
+    assert_refused(archive, r"broken archive|too large", file_bytes=1000)
 
 
 def test_a_file_that_is_in_it_twice_is_refused(tmp_path: Path) -> None:
-    refused(tarred(tmp_path / "a.tgz", entry("one"), entry("one")), "'one' is in it twice")
+    assert_refused(tarred(tmp_path / "a.tgz", entry("one"), entry("one")), "'one' is in it twice")
 
 
 def _cut(path: Path) -> None:
@@ -149,23 +151,21 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.write_bytes(b"no archive")])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_damaged_archive_is_told(tmp_path: Path, kind: str, damage: Maker) -> None:
+def test_a_damaged_archive_is_reported(tmp_path: Path, kind: str, damage: Damage) -> None:
     text = "".join(map(str, range(5000)))
     if kind == "zip":
         archive = zipped(tmp_path / "a.zip", **{"one.txt": text})
     else:
         archive = tarred(tmp_path / "a.tgz", entry("one.txt"), content=text.encode())
     damage(archive)
-    refused(archive, r"is a broken archive|cannot be unpacked|not unpacked")
+    assert_refused(archive, r"is a broken archive|cannot be unpacked|not unpacked")
 
 
-def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", **{"\u00e9.txt": "1"})
     archive.write_bytes(archive.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
-    refused(archive, "is a broken archive")
+    assert_refused(archive, "is a broken archive")
 
 
-def test_a_missing_archive_is_told(tmp_path: Path) -> None:
-    refused(
-        tmp_path / "none.zip", r"none.zip: cannot be unpacked to .* \(No such file or directory\)"
-    )
+def test_a_missing_archive_is_reported(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "none.zip", r"none.zip: .*No such file or directory")

@@ -1,94 +1,104 @@
-"""``lampe-eval data``: what it prints, and how it refuses."""
+"""``lampe-eval data``: its output and its errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lampe_eval.assets import Asset, cache, web
-from lampe_eval.assets.card import Source
+from lampe_eval import user_cache
+from lampe_eval.assets import Asset, MissingAsset, download
+from lampe_eval.assets.asset_cards import AssetSource
+from lampe_eval.assets.local_assets import cache_path
 from lampe_eval.commands import data
 from lampe_eval.errors import UserError
 from tests.lampe_eval.assets_server import CONTENT, Server, asset, serving, sha256
 
-PINNED, LOOSE = asset("pinned.bin"), asset("loose.bin", content=None, roughly=2_000_000)
+PINNED = asset("pinned.bin")
+UNPINNED = asset("loose.bin", content=None, approximate_bytes=2_000_000)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """Two assets, one of them without a hash."""
+    """Serve two assets, one of them without a hash."""
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(data, "chosen", _chosen)
-    monkeypatch.setattr(web, "PAUSE", 0.0)
+    monkeypatch.setattr(data, "select", _select)
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
     with serving() as server:
         monkeypatch.setattr(
-            Source,
-            "base",
+            AssetSource,
+            "base_url",
             property(lambda source: f"{server.url}/{source.place}/{source.revision}/"),
         )
-        for item in (PINNED, LOOSE):
+        for item in (PINNED, UNPINNED):
             server.put(item, CONTENT)
         yield server
 
 
-def _chosen(names: list[str]) -> list[Asset]:
+def _select(names: list[str]) -> list[Asset]:
     return [
-        item for item in (PINNED, LOOSE) if not names or item.name in names or item.bench in names
+        item
+        for item in (PINNED, UNPINNED)
+        if not names or item.name in names or item.bench in names
     ]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
+def output(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_fetch_says_what_vouches_for_a_file(
+def test_fetch_prints_where_the_hash_of_a_file_comes_from(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data.bring([], None)
-    lock = cache.root() / "assets.lock"
-    assert told(capsys) == (
-        "tiny/pinned.bin: fetched, sha256 as pinned\n"
-        f"tiny/loose.bin: fetched, sha256 {sha256(CONTENT)} recorded in {lock}\n"
-    )
-    data.bring([], None)
-    assert told(capsys) == "tiny/pinned.bin: here\ntiny/loose.bin: here\n"
-    cache.home(LOOSE).unlink()
-    data.bring(["tiny/loose.bin"], None)
-    assert told(capsys) == f"tiny/loose.bin: fetched, sha256 as recorded in {lock}\n"
+    data.fetch_files([], None)
+    pinned, unpinned = output(capsys).splitlines()
+    assert pinned.startswith("tiny/pinned.bin: fetched")
+    assert sha256(CONTENT) not in pinned
+    assert unpinned.startswith("tiny/loose.bin: fetched")
+    assert sha256(CONTENT) in unpinned
+    assert str(user_cache.root() / "assets.lock") in unpinned
+    data.fetch_files([], None)
+    first, second = output(capsys).splitlines()
+    assert first.startswith("tiny/pinned.bin: ")
+    assert second.startswith("tiny/loose.bin: ")
+    assert len(server.requests) == 2
+    cache_path(UNPINNED).unlink()
+    data.fetch_files(["tiny/loose.bin"], None)
+    again = output(capsys)
+    assert again.startswith("tiny/loose.bin: fetched")
+    assert str(user_cache.root() / "assets.lock") in again
+    assert sha256(CONTENT) not in again
 
 
-def test_fetch_leaves_out_what_the_offline_folder_has(
+def test_fetch_skips_files_of_the_offline_folder(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pinned.bin").write_bytes(CONTENT)
-    data.bring(["tiny/pinned.bin"], tmp_path)
-    assert told(capsys) == "tiny/pinned.bin: here\n"
-    assert not server.asked
+    data.fetch_files(["tiny/pinned.bin"], tmp_path)
+    assert output(capsys).startswith("tiny/pinned.bin: ")
+    assert not server.requests
 
 
 def test_fetch_without_a_network_is_one_line(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files.clear()
-    with pytest.raises(
-        UserError, match=r"^tiny/pinned.bin: http://.* cannot be fetched .*--data-dir \(1 more"
-    ):
-        data.bring([], None)
+    with pytest.raises(UserError, match=r"^tiny/pinned.bin: http://.*--data-dir \(1 more"):
+        data.fetch_files([], None)
     assert capsys.readouterr() == ("", "")
 
 
 def test_list_shows_states(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    data.show([], None)
-    assert [line.split()[0] for line in told(capsys).splitlines()] == [
+    data.list_files([], None)
+    assert [line.split()[0] for line in output(capsys).splitlines()] == [
         "file",
         "tiny/pinned.bin",
         "tiny/loose.bin",
     ]
-    data.bring([], None)
-    told(capsys)
-    data.show([], None)
-    _, pinned, loose = told(capsys).splitlines()
+    data.fetch_files([], None)
+    output(capsys)
+    data.list_files([], None)
+    _, pinned, loose = output(capsys).splitlines()
     assert pinned.split() == [
         "tiny/pinned.bin",
         "256.0",
@@ -106,35 +116,33 @@ def test_list_shows_states(server: Server, capsys: pytest.CaptureFixture[str]) -
         "someone/tiny",
         "0123456",
     ]
-    cache.home(PINNED).write_bytes(b"")
-    data.show([], None)
-    assert "corrupt" in told(capsys)
+    cache_path(PINNED).write_bytes(b"")
+    data.list_files([], None)
+    assert "corrupt" in output(capsys)
 
 
-def test_verify_takes_hashes_anew_and_fails_on_what_is_wrong(
+def test_verify_takes_hashes_again_and_fails_on_wrong_files(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data.verify([], None)
-    assert told(capsys).count("missing") == 2
-    with pytest.raises(
-        UserError, match=r"2 of 2 files are corrupt or missing: tiny/pinned.bin, tiny/loose.bin"
-    ):
-        data.verify(["tiny"], None)
-    data.bring([], None)
-    data.verify(["tiny"], None)
-    cache.home(LOOSE).write_bytes(CONTENT[::-1])
-    with pytest.raises(UserError, match=r"1 of 2 files are corrupt or missing: tiny/loose.bin"):
-        data.verify([], None)
+    data.verify_files([], None)
+    assert output(capsys).count("missing") == 2
+    with pytest.raises(UserError, match=r"2 of 2 .*: tiny/pinned.bin, tiny/loose.bin"):
+        data.verify_files(["tiny"], None)
+    data.fetch_files([], None)
+    data.verify_files(["tiny"], None)
+    cache_path(UNPINNED).write_bytes(CONTENT[::-1])
+    with pytest.raises(UserError, match=r"1 of 2 .*: tiny/loose.bin"):
+        data.verify_files([], None)
 
 
 def test_path_prints_paths_and_nothing_else(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data.paths([], None)
-    assert told(capsys) == f"{cache.root()}\n"
-    with pytest.raises(UserError, match="is not here"):
-        data.paths(["tiny"], None)
-    data.bring([], None)
-    told(capsys)
-    data.paths(["tiny"], None)
-    assert told(capsys) == f"{cache.home(PINNED)}\n{cache.home(LOOSE)}\n"
+    data.print_paths([], None)
+    assert output(capsys) == f"{user_cache.root()}\n"
+    with pytest.raises(MissingAsset):
+        data.print_paths(["tiny"], None)
+    data.fetch_files([], None)
+    output(capsys)
+    data.print_paths(["tiny"], None)
+    assert output(capsys) == f"{cache_path(PINNED)}\n{cache_path(UNPINNED)}\n"

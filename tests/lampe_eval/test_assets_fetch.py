@@ -1,4 +1,4 @@
-"""Fetching: broken transfers, servers that misbehave, wrong contents, two processes at once, and the hub."""
+"""Downloads: broken transfers, faulty servers, wrong contents, two processes at once, the hub."""
 
 import os
 import subprocess
@@ -8,103 +8,115 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.assets import Corrupt, Unreachable, cache, fetch, load, pins, web
-from lampe_eval.assets.card import Asset, File, Source
-from lampe_eval.assets.verify import check
+from lampe_eval.assets import (
+    Asset,
+    CorruptAsset,
+    MissingAsset,
+    UnreachableSource,
+    download,
+    fetch,
+    locate,
+    pins,
+)
+from lampe_eval.assets.asset_cards import AssetFile, AssetSource
+from lampe_eval.assets.local_assets import cache_path
+from lampe_eval.assets.verify import manifest_path, verify
 from lampe_eval.errors import UserError
 from tests.lampe_eval.assets_server import COMMIT, CONTENT, Server, asset, serving, sha256
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """A server in GitHub's place, and an empty cache."""
+    """Serve in GitHub's place, with an empty cache."""
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(web, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
     with serving() as server:
-        base = property(lambda source: f"{server.url}/{source.place}/{source.revision}/")
-        monkeypatch.setattr(Source, "base", base)
+        base_url = property(lambda source: f"{server.url}/{source.place}/{source.revision}/")
+        monkeypatch.setattr(AssetSource, "base_url", base_url)
         yield server
 
 
-def test_a_file_comes_once_and_is_there(server: Server) -> None:
-    tiny, seen = asset(), list[int]()
+def path_of(asset: Asset) -> Path:
+    return locate(asset).open_path()
+
+
+def test_a_file_is_downloaded_once(server: Server) -> None:
+    tiny = asset()
+    sizes: list[int] = []
     server.put(tiny, CONTENT)
-    assert fetch(tiny, seen.append) == "present"
-    assert load(tiny).read_bytes() == CONTENT
-    assert seen[-1] == len(CONTENT)
-    assert fetch(tiny) == "present"
-    assert len(server.asked) == 1
+    assert fetch(tiny, sizes.append).state == "present"
+    assert path_of(tiny).read_bytes() == CONTENT
+    assert sizes[-1] == len(CONTENT)
+    assert fetch(tiny).state == "present"
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_transfer_goes_on(server: Server, ranges: bool) -> None:
+def test_a_broken_transfer_is_resumed(server: Server, ranges: bool) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
     server.broken, server.ranges = 2, ranges
-    assert fetch(tiny) == "present"
-    assert load(tiny).read_bytes() == CONTENT
-    assert [wanted for _, _, wanted in server.asked] == [
+    assert fetch(tiny).state == "present"
+    assert path_of(tiny).read_bytes() == CONTENT
+    assert [range_header for _, _, range_header in server.requests] == [
         None,
         f"bytes={len(CONTENT) // 2}-",
         f"bytes={len(CONTENT) * 3 // 4 if ranges else len(CONTENT) // 2}-",
     ]
 
 
-def test_the_next_call_goes_on_with_what_an_earlier_one_got(server: Server) -> None:
+def test_the_next_call_resumes_the_draft_of_an_earlier_one(server: Server) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
-    draft = cache.home(tiny).with_name("tiny.bin.part")
+    draft = cache_path(tiny).with_name("tiny.bin.part")
     draft.parent.mkdir(parents=True)
     draft.write_bytes(CONTENT[:1000])
-    assert fetch(tiny) == "present"
-    assert server.asked[0][2] == "bytes=1000-"
+    assert fetch(tiny).state == "present"
+    assert server.requests[0][2] == "bytes=1000-"
     assert not draft.exists()
 
 
 def test_a_draft_that_is_longer_than_the_file_is_dropped(server: Server) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
-    draft = cache.home(tiny).with_name("tiny.bin.part")
+    draft = cache_path(tiny).with_name("tiny.bin.part")
     draft.parent.mkdir(parents=True)
     draft.write_bytes(CONTENT + b"more")
-    assert fetch(tiny) == "present"
-    assert load(tiny).read_bytes() == CONTENT
+    assert fetch(tiny).state == "present"
+    assert path_of(tiny).read_bytes() == CONTENT
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server) -> None:
+def test_a_temporary_failure_is_tried_again(server: Server) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
     server.statuses = [503, 429]
-    assert fetch(tiny) == "present"
+    assert fetch(tiny).state == "present"
 
 
-@pytest.mark.parametrize("statuses", [[404], [503] * web.ATTEMPTS])
-def test_a_file_that_does_not_come_is_told_in_one_line(server: Server, statuses: list[int]) -> None:
+@pytest.mark.parametrize("statuses", [[404], [503] * download.ATTEMPTS])
+def test_an_http_error_is_one_line_with_the_address(server: Server, statuses: list[int]) -> None:
     server.statuses = list(statuses)
-    with pytest.raises(Unreachable) as caught:
+    with pytest.raises(UnreachableSource) as caught:
         fetch(asset())
     message = str(caught.value)
-    assert message.startswith(
-        f"tiny/tiny.bin: {server.url}/someone/tiny/{COMMIT}/data/tiny.bin cannot be fetched (HTTP"
-    )
+    assert f"tiny/tiny.bin: {server.url}/someone/tiny/{COMMIT}/data/tiny.bin" in message
+    assert f"HTTP {statuses[0]}" in message
     assert "--data-dir" in message
     assert "\n" not in message
-    assert len(server.asked) == len(statuses)
+    assert len(server.requests) == len(statuses)
 
 
-def test_no_network_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Source, "base", "http://127.0.0.1:1/")
-    with pytest.raises(
-        Unreachable, match=r"tiny.bin cannot be fetched \(Connection refused\); .* --data-dir"
-    ):
+def test_a_missing_network_is_reported(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AssetSource, "base_url", "http://127.0.0.1:1/")
+    with pytest.raises(UnreachableSource, match=r"tiny.bin .*Connection refused.* --data-dir"):
         fetch(asset())
 
 
-def test_a_mirror_is_asked_where_the_source_fails(server: Server) -> None:
+def test_a_mirror_is_used_if_the_source_fails(server: Server) -> None:
     tiny = asset()
     server.files["/mirror/data/tiny.bin"] = CONTENT
     mirrored = tiny.source.model_copy(update={"mirrors": (f"{server.url}/mirror/",)})
-    assert fetch(Asset("tiny", mirrored, tiny.file)) == "present"
+    assert fetch(Asset("tiny", mirrored, tiny.file)).state == "present"
 
 
 @pytest.mark.parametrize(
@@ -113,83 +125,83 @@ def test_a_mirror_is_asked_where_the_source_fails(server: Server) -> None:
 def test_wrong_contents_are_refused_and_not_kept(server: Server, wrong: bytes) -> None:
     tiny = asset()
     server.put(tiny, wrong)
-    with pytest.raises(Corrupt, match=r"tiny/tiny.bin.*nothing of it was kept"):
+    with pytest.raises(CorruptAsset, match=r"tiny/tiny.bin"):
         fetch(tiny)
-    assert [path.suffix for path in cache.home(tiny).parent.iterdir()] == [".lock"]
-    with pytest.raises(UserError, match="is not here"):
-        load(tiny)
+    assert [path.suffix for path in cache_path(tiny).parent.iterdir()] == [".lock"]
+    with pytest.raises(MissingAsset):
+        path_of(tiny)
     server.put(tiny, CONTENT)
-    assert fetch(tiny) == "present"
+    assert fetch(tiny).state == "present"
 
 
-def test_what_was_damaged_in_the_cache_is_fetched_anew(server: Server) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
     fetch(tiny)
-    cache.home(tiny).write_bytes(CONTENT[::-1])
-    with pytest.raises(Corrupt, match=r"get it anew with: lampe-eval data fetch tiny/tiny.bin"):
-        load(tiny)
-    assert fetch(tiny) == "present"
-    assert load(tiny).read_bytes() == CONTENT
+    cache_path(tiny).write_bytes(CONTENT[::-1])
+    with pytest.raises(CorruptAsset, match=r"lampe-eval data fetch tiny/tiny.bin"):
+        path_of(tiny)
+    assert fetch(tiny).state == "present"
+    assert path_of(tiny).read_bytes() == CONTENT
 
 
 def test_a_file_without_a_manifest_is_not_complete(server: Server) -> None:
     loose = asset(content=None)
     server.put(loose, CONTENT)
-    cache.home(loose).parent.mkdir(parents=True)
-    cache.home(loose).write_bytes(CONTENT[:100])
-    with pytest.raises(UserError, match="is not here"):
-        load(loose)
-    assert fetch(loose) == "unpinned"
-    assert load(loose).read_bytes() == CONTENT
+    cache_path(loose).parent.mkdir(parents=True)
+    cache_path(loose).write_bytes(CONTENT[:100])
+    with pytest.raises(MissingAsset):
+        path_of(loose)
+    assert fetch(loose).state == "unpinned"
+    assert path_of(loose).read_bytes() == CONTENT
 
 
-def test_a_hash_of_first_use_holds(server: Server) -> None:
+def test_the_hash_of_the_first_download_is_kept(server: Server) -> None:
     loose = asset(content=None)
     server.put(loose, CONTENT)
-    assert fetch(loose) == "unpinned"
-    assert pins.recorded(loose) == sha256(CONTENT)
-    cache.manifest(cache.home(loose)).unlink()
+    assert fetch(loose).state == "unpinned"
+    assert pins.recorded_sha256(loose.url) == sha256(CONTENT)
+    manifest_path(cache_path(loose)).unlink()
     server.put(loose, b"another")
-    with pytest.raises(Corrupt) as caught:
+    with pytest.raises(CorruptAsset) as caught:
         fetch(loose)
-    for told in ("tiny/tiny.bin", sha256(CONTENT), sha256(b"another"), str(pins.lock_file())):
-        assert told in str(caught.value)
+    for part in ("tiny/tiny.bin", sha256(CONTENT), sha256(b"another"), str(pins.lock_file())):
+        assert part in str(caught.value)
     server.put(loose, CONTENT)
-    assert fetch(loose) == "unpinned"
+    assert fetch(loose).state == "unpinned"
 
 
 def test_a_folder_counts_as_one_file(server: Server) -> None:
     essays = asset("essays", b"onetwo", parts=("a b.txt", "c.txt"))
     server.put(essays, b"one", "a%20b.txt")
-    with pytest.raises(Unreachable, match=r"essays/c.txt cannot be fetched"):
+    with pytest.raises(UnreachableSource, match=r"essays/c.txt"):
         fetch(essays)
     server.put(essays, b"two", "c.txt")
-    assert fetch(essays) == "present"
-    assert sorted(path.name for path in load(essays).iterdir()) == ["a b.txt", "c.txt"]
-    assert [path for _, path, _ in server.asked if "c.txt" not in path] == [server.asked[0][1]]
-    (load(essays) / "c.txt").write_bytes(b"twi")
-    with pytest.raises(Corrupt):
-        load(essays)
+    assert fetch(essays).state == "present"
+    assert sorted(path.name for path in path_of(essays).iterdir()) == ["a b.txt", "c.txt"]
+    assert [path for _, path, _ in server.requests if "c.txt" not in path] == [
+        server.requests[0][1]
+    ]
+    (path_of(essays) / "c.txt").write_bytes(b"twi")
+    with pytest.raises(CorruptAsset):
+        path_of(essays)
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_reported(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMPE_EVAL_CACHE", "/proc/none")
-    with pytest.raises(
-        UserError, match=r"cannot be written .*; LAMPE_EVAL_CACHE names another folder"
-    ):
+    with pytest.raises(UserError, match=r"/proc/none.*LAMPE_EVAL_CACHE"):
         fetch(asset())
 
 
-def test_a_full_disk_is_not_taken_for_a_bad_network(
+def test_a_full_disk_is_not_reported_as_a_network_failure(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = asset()
     server.put(tiny, CONTENT)
-    monkeypatch.setattr(web, "_pour", _full)
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(download, "_write_body", _full)
+    with pytest.raises(UserError, match="No space left on device"):
         fetch(tiny)
 
 
@@ -199,11 +211,11 @@ def _full(*_: object) -> None:
 
 PROCESS = """
 import sys
-from lampe_eval.assets import fetch, web
-from lampe_eval.assets.card import Source
+from lampe_eval.assets import fetch
+from lampe_eval.assets.asset_cards import AssetSource
 from tests.lampe_eval.assets_server import asset
-Source.base = property(lambda source: f"{sys.argv[1]}/{source.place}/{source.revision}/")
-print(fetch(asset()))
+AssetSource.base_url = property(lambda source: f"{sys.argv[1]}/{source.place}/{source.revision}/")
+print(fetch(asset()).state)
 """
 
 
@@ -216,24 +228,24 @@ def test_two_processes_fetch_once(server: Server) -> None:
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     assert [process.communicate(timeout=30)[0] for process in both] == ["present\n", "present\n"]
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 HUB = """
 import huggingface_hub.constants  # reads the environment, before the tests' package forbids the hub
-from lampe_eval.assets import fetch, load
+from lampe_eval.assets import fetch
 from lampe_eval.errors import UserError
-from tests.lampe_eval.test_assets_fetch import hub_asset
+from tests.lampe_eval.test_assets_fetch import hub_asset, path_of
 try:
-    print(fetch(hub_asset()), load(hub_asset()))
+    print(fetch(hub_asset()).state, path_of(hub_asset()))
 except UserError as error:
     print(type(error).__name__, error)
 """
 
 
 def hub_asset() -> Asset:
-    file = File(path="data/tiny.bin", bytes=len(CONTENT), sha256=sha256(CONTENT))
-    return Asset("tiny", Source(hub="someone/tiny", revision=COMMIT, files=(file,)), file)
+    file = AssetFile(path="data/tiny.bin", bytes=len(CONTENT), sha256=sha256(CONTENT))
+    return Asset("tiny", AssetSource(hub="someone/tiny", revision=COMMIT, files=(file,)), file)
 
 
 def _hub(server: Server) -> str:
@@ -252,19 +264,19 @@ def _hub(server: Server) -> str:
 
 def test_the_hub_is_read_through_its_own_client(server: Server) -> None:
     server.files[f"/datasets/someone/tiny/resolve/{COMMIT}/data/tiny.bin"] = CONTENT
-    assert _hub(server) == f"present {cache.home(hub_asset())}\n"
-    assert cache.home(hub_asset()).read_bytes() == CONTENT
-    assert check(hub_asset(), cache.home(hub_asset()), again=True) == "present"
+    assert _hub(server) == f"present {cache_path(hub_asset())}\n"
+    assert cache_path(hub_asset()).read_bytes() == CONTENT
+    assert verify(hub_asset(), cache_path(hub_asset()), rehash=True).state == "present"
 
 
 def test_wrong_contents_from_the_hub_are_refused(server: Server) -> None:
     server.files[f"/datasets/someone/tiny/resolve/{COMMIT}/data/tiny.bin"] = CONTENT[::-1]
-    assert _hub(server).startswith("Corrupt tiny/tiny.bin:")
-    assert not cache.home(hub_asset()).exists()
+    assert _hub(server).startswith("CorruptAsset tiny/tiny.bin:")
+    assert not cache_path(hub_asset()).exists()
 
 
-def test_a_hub_that_does_not_have_it_is_told_in_one_line(server: Server) -> None:
-    told = _hub(server)
-    assert told.startswith("Unreachable tiny/tiny.bin: ")
-    assert told.count("\n") == 1
-    assert "--data-dir" in told
+def test_a_file_missing_on_the_hub_is_one_line(server: Server) -> None:
+    output = _hub(server)
+    assert output.startswith("UnreachableSource tiny/tiny.bin: ")
+    assert output.count("\n") == 1
+    assert "--data-dir" in output

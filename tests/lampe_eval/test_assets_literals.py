@@ -1,4 +1,4 @@
-"""Constants of upstream's source: literals are read, and nothing is ever run."""
+"""Constants of upstream's source: literals are read, and nothing is run."""
 
 from pathlib import Path
 
@@ -60,16 +60,14 @@ def test_literals_are_read(source: Path, name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["CALL", "NAME", "FORMAT", "SUM", "inner", "nothing"])
-def test_what_is_no_literal_is_refused(source: Path, name: str) -> None:
-    with pytest.raises(
-        UserError, match=f"upstream.py: '{name}' is assigned 0 literals, expected 1"
-    ):
+def test_a_value_that_is_no_literal_is_refused(source: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"upstream.py: '{name}' .*0 literals"):
         literal(source, name)
 
 
 def test_a_name_with_several_literals_is_ambiguous(source: Path) -> None:
     source.write_text("A = 1\nA = 2\n")
-    with pytest.raises(UserError, match="'A' is assigned 2 literals"):
+    with pytest.raises(UserError, match=r"'A' .*2 literals"):
         literal(source, "A")
     assert literals(source, "A") == [1, 2]
 
@@ -78,21 +76,21 @@ def test_inside_a_function(source: Path) -> None:
     assert literals(source, "prompt", "choose") == ["one", "four"]
     assert literal(source, "inner", "choose") == "hidden"
     assert strings(source, "choose") == ["hidden", "gsm", "one", "topic", "two ", " three", "four"]
-    with pytest.raises(UserError, match="has no function or class 'chose'"):
+    with pytest.raises(UserError, match="'chose'"):
         strings(source, "chose")
 
 
 @pytest.mark.parametrize(
     "text", ["def f(:", "A = " + "(" * 5000, "A = 1\0", "A = " + "[" * 150 + "]" * 150]
 )
-def test_what_is_not_python_is_told(source: Path, text: str) -> None:
+def test_a_file_that_is_not_python_is_named(source: Path, text: str) -> None:
     source.write_text(text)
     with pytest.raises(UserError, match=r"upstream.py") as caught:
         literal(source, "B")
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         literal(tmp_path / "none.py", "A")
     (tmp_path / "large.py").write_bytes(b"#" * (2 << 20))

@@ -1,4 +1,4 @@
-"""Cards: every shipped one loads, and a broken one is told by file, line and key."""
+"""Cards: every shipped one loads; errors of others name file, line and key."""
 
 import re
 from pathlib import Path
@@ -58,6 +58,10 @@ def test_a_bench_means_its_default_tasks_and_a_task_is_named_by_both() -> None:
         ),
         ("path: a\nsettings:\n  lampe: 3\n", "card.yaml:3: key 'settings.lampe'"),
         ("about: nothing\n", "card.yaml:1: key 'path': is missing"),
+        ("path: a\npath: b\n", "card.yaml:2: key 'path'"),
+        ("path: a\nsettings:\n  lampe: {x: 1,\n    x: 2}\n", "card.yaml:4: key 'x'"),
+        ("path: a\nabout: [{x: 1,\n  x: 2}]\n", "card.yaml:3: key 'x'"),
+        ("path: a\n? [b]\n: c\n", "card.yaml:2: not valid YAML"),
         ("- path\n", "card.yaml:1: must be a mapping"),
         ("", "card.yaml:1: must be a mapping"),
         ("path: \x01\n", "card.yaml"),
@@ -72,7 +76,13 @@ def test_a_broken_card_names_file_line_and_key(tmp_path: Path, text: str, messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_or_binary_file_is_said(tmp_path: Path) -> None:
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text("path: a\nsettings:\n  one: &one {x: 1, y: 2}\n  two: {<<: *one, x: 3}\n")
+    assert read_card(path, ModelCard).settings["two"] == {"x": 3, "y": 2}
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read .No such file"):
         read_card(tmp_path / "none.yaml", ModelCard)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")

@@ -166,12 +166,12 @@ def test_a_task_needs_its_templates_and_the_data() -> None:
     ]
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("buffer_bytes", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_data_is_read_row_by_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer_bytes: int, indent: int | None
 ) -> None:
-    monkeypatch.setattr(bench_module, "CHUNK", chunk)
+    monkeypatch.setattr(bench_module, "BUFFER_BYTES", buffer_bytes)
     rows = [v2_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=indent is None), encoding="utf-8")
@@ -181,7 +181,7 @@ def test_data_is_read_row_by_row(
 def test_only_as_many_rows_are_read_as_are_wanted(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "CHUNK", 10)
+    monkeypatch.setattr(bench_module, "BUFFER_BYTES", 10)
     _data(own, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
     with pytest.raises(UserError, match="row 3"):
@@ -194,10 +194,13 @@ GOOD = json.dumps(v2_row())
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("{}", "is not a JSON array; is it the official file"),
+        ("{}", "is not a JSON array"),
         ("", "is not a JSON array"),
-        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
-        (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
+        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON"),
+        (f"[{GOOD}", "row 2: is not JSON"),
+        (f"[{GOOD} {GOOD}]", "row 2: is not JSON"),
+        (f"[{GOOD},, {GOOD}]", "row 2: is not JSON"),
+        (f"[{GOOD}] {GOOD}", "row 2: is not JSON"),
         (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
         (
             json.dumps([v2_row(), v2_row(answer="E")]),
@@ -216,7 +219,8 @@ GOOD = json.dumps(v2_row())
             json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]),
             "row 1: '_id': Field required",
         ),
-        (b"[\xff]", "cannot be read"),
+        (b"[\xff]", "row 1: is not JSON"),
+        (f'[{GOOD}, "'.encode() + b'\xff"]', "row 2: is not JSON"),
     ],
 )
 def test_broken_data_is_named_with_its_row(

@@ -338,17 +338,13 @@ def test_a_length_without_room_for_the_original_needle_is_said(
 def test_missing_and_foreign_files_of_the_original_are_said(
     upstream: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        UserError, match=r"niah/PaulGrahamEssays: is not here; get it with: lampe-eval data fetch"
-    ):
+    with pytest.raises(UserError, match=r"niah/PaulGrahamEssays: .*lampe-eval data fetch"):
         _samples("niah/single", 512, tokenizer, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"x = 1\n")
-    with pytest.raises(
-        UserError, match=r"run.py: has no function or class 'CommandArgs'; is it the pinned file"
-    ):
+    with pytest.raises(UserError, match=r"run.py: .*'CommandArgs'"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(tmp_path / "package", "niah", "run.py", b"<html>")
-    with pytest.raises(UserError, match=r"run.py: not Python source"):
+    with pytest.raises(UserError, match=r"run.py: .*Python source"):
         _samples("niah/single", 512, tokenizer, upstream, protocol="official")
     pin(
         tmp_path / "package",

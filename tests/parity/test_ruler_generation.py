@@ -170,7 +170,7 @@ def official(
     monkeypatch.setattr(
         document_questions, "load", lambda asset, data_dir: FIXTURES / corpora[asset.name]
     )
-    monkeypatch.setattr(shared_corpora, "load", lambda asset, data_dir: essays)
+    monkeypatch.setattr(shared_corpora, "path_of", lambda name, data_dir: essays)
     monkeypatch.setattr(shared_corpora, "punkt", lambda data_dir: PunktSentenceTokenizer())
     return found
 

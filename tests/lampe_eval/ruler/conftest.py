@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from lampe_eval.assets import Asset
 from lampe_eval.ruler import document_questions
 from tests.lampe_eval.ruler import kit
 
@@ -20,9 +19,9 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, corpora: dict[str, Path]) -> None:
-    def load(asset: Asset, data_dir: Path | None = None) -> Path:
-        return corpora[asset.name]
+    def path_of(name: str, data_dir: Path | None = None) -> Path:
+        return corpora[name]
 
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LAMPE_EVAL_DATA", raising=False)
-    monkeypatch.setattr(document_questions, "load", load)
+    monkeypatch.setattr(document_questions, "path_of", path_of)

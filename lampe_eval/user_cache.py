@@ -1,0 +1,56 @@
+"""The user's cache folder: downloaded and generated files that every run on this machine shares."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from lampe_eval.errors import UserError
+from lampe_eval.file_io import unwritable, write_atomically
+
+
+def root() -> Path:
+    """Return the cache folder: that of ``LAMPE_EVAL_CACHE``, else the one usual on this system."""
+    folder = os.environ.get("LAMPE_EVAL_CACHE")
+    if folder:
+        return Path(folder).expanduser().absolute()
+    return user_cache_path("lampe-eval", appauthor=False)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a path in the cache against other processes; create its parent folder.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    file_lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file_lock.acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    try:
+        yield
+    finally:
+        file_lock.release()
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file of the cache whole or not at all.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error for a path of the cache that the system refuses to write."""
+    return unwritable(path, error, "set LAMPE_EVAL_CACHE to another folder")
