@@ -22,7 +22,7 @@ DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
 DEFAULT_GRID_SIZE = 8
 """Number of mapping lengths by default."""
 ANSWER_SHARE = 16
-"""One part in so many of the window stays free for an answer.
+"""Share of the window, as one part of 16, that stays free for an answer.
 
 Positions of an answer continue from those of its prompt, so a mapping length of the whole window
 would leave none.
@@ -169,6 +169,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
     Raises:
         UserError: if something cannot be calibrated.
     """
+    # prepared twice: default lengths depend on the window, which is known only then
     plan = prepare(config)
     if len(plan.sources) != 1 or len(plan.tasks) != 1:
         raise UserError(

@@ -5,7 +5,8 @@ A model this small learns retrieval only with help:
 * **Look-back initialisation.** Retrieval needs heads that attend to the token before. Half of the
   first layer's heads start as such: with key bias (a, 0) and query bias a (cos n theta,
   -sin n theta) on every rotary pair, the logit of a key at distance d is
-  a^2 sum cos((d - n) theta), which is largest at d = n. One query head attends one token back, one two.
+  a^2 sum cos((d - n) theta), which is largest at d = n. One query head attends one token back, the
+  other two.
 * **Repetition first.** A random segment that repeats in a short sequence can only teach copying.
 * **Then a mixture**: needles among stories with several keys and questions, segments copied over
   gaps, stories alone. Questions occur anywhere in the sequence, so needles are found at every

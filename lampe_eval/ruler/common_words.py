@@ -54,6 +54,7 @@ class WordTable:
 
 def common_words_sample(parameters: CweParameters, draw: SampleDraw) -> ScalableSample:
     """Return a sample; its units are the different words of the list."""
+    # a short list has space for fewer entries, hence lower frequencies (as upstream)
     short = draw.spec.length < parameters.short_below
     times = parameters.short if short else parameters.long
     common = parameters.common
@@ -75,6 +76,7 @@ def common_words_sample(parameters: CweParameters, draw: SampleDraw) -> Scalable
 
     def layout(units: int) -> PromptLayout:
         listed = repeat_words(order[:units], common, times.often, times.seldom)
+        # the shuffle depends on the number of units, so equal layouts are equal lists
         listed = listed[permutation(draw.rng("list", units), len(listed))]
         continuation = _further_entries(words, order[common:units], len(listed))
         return PromptLayout(

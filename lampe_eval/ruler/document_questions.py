@@ -96,6 +96,7 @@ def document_question_sample(parameters: QaParameters, draw: SampleDraw) -> Scal
             yield document(number)
 
     def layout(units: int) -> PromptLayout:
+        # documents that answer are among the first units, and shuffled with the others
         shuffled = permutation(draw.rng("shuffle", units), units).tolist()
         pieces = [template.instruction]
         for place, number in enumerate(shuffled):
@@ -140,6 +141,7 @@ def _count_document_tokens(
     Documents are counted in batches until they exceed the budget, as encoding a whole corpus takes
     longer than encoding what a prompt needs.
     """
+    # every document has one token at least, which limits how many can be needed
     costs = np.zeros(1, dtype=np.int64)
     for first in range(0, min_units + max(0, budget) + 1, DOCUMENTS_PER_BATCH):
         batch: list[str] = []

@@ -38,6 +38,7 @@ def frequent_words_sample(parameters: FweParameters, draw: SampleDraw) -> Scalab
     fixed_tokens += tokenizer.count_tokens(template.question)
 
     def layout(units: int) -> PromptLayout:
+        # rank 0 is noise, rank k the k-th invented word; the last ranks may not occur at all
         order = np.repeat(np.arange(ranks), rank_counts(shares, units))
         order = order[permutation(draw.rng("text", units), len(order))]
         words: list[PromptPart]
@@ -52,6 +53,7 @@ def frequent_words_sample(parameters: FweParameters, draw: SampleDraw) -> Scalab
     return ScalableSample(
         outputs=tuple(invented[: parameters.asked]),
         answer_prefix=template.answer_prefix,
+        # below this many words the last word asked for is not more frequent than the next
         min_units=_min_words(shares, parameters.asked),
         max_units=draw.max_prompt_tokens,
         estimate_tokens=lambda units: fixed_tokens + int(rank_counts(shares, units) @ table.sizes),

@@ -114,7 +114,7 @@ def largest_fitting(
     """
     low, high = min_units, max(min_units, max_units)
     while low < high:
-        middle = (low + high + 1) // 2
+        middle = (low + high + 1) // 2  # rounded up, so that low always rises
         if tokens_of(middle) <= budget:
             low = middle
         else:
@@ -130,6 +130,8 @@ def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) 
     """
     units = largest_fitting(sample.estimate_tokens, sample.min_units, sample.max_units, budget)
     for _ in range(MAX_CORRECTIONS):
+        # The estimate may be a few tokens off, as the layout decides which piece begins a text;
+        # what counts is the joined ids.
         layout = sample.layout(units)
         start = tokenizer.encode_parts(layout.start)
         end = tokenizer.encode_parts(layout.end, at_beginning=False)
@@ -187,4 +189,5 @@ def _continue_haystack(
         size += len(ids[-1])
         if size >= needed:
             break
+    # the last piece is cut inside, so its last word may have tokens of its own
     return np.concatenate([np.concatenate(ids)[:needed], closing])

@@ -51,6 +51,7 @@ def needle_sample(parameters: NiahParameters, draw: SampleDraw) -> ScalableSampl
         case "noise":
             filler = draw.wording.filler
             table = draw.corpora.piece_table(lambda: [f"{filler}\n"], "filler", filler)
+            # one piece, repeated at most once for each token of the prompt
             order = np.zeros(max(1, draw.max_prompt_tokens), dtype=np.int64)
             return _sample_in_lines(needles, draw, table, order)
         case "needle":
@@ -59,6 +60,8 @@ def needle_sample(parameters: NiahParameters, draw: SampleDraw) -> ScalableSampl
 
 def draw_needles(parameters: NiahParameters, draw: SampleDraw) -> RulerNeedles:
     """Return the needles of a sample in random order; they are the same at every length."""
+    # The name is part of the draw: renaming it would change every sample. Keys, values and query
+    # come from one generator that does not know the length, so they are the same at every length.
     random, wording = draw.rng("riddle"), draw.wording
     key_count = max(parameters.num_keys, parameters.num_queries)
     keys = distinct_values(random, parameters.keys, key_count)
@@ -116,6 +119,7 @@ def _sample_in_lines(
     fixed_tokens += tokenizer.count_tokens(*needle_lines, question)
 
     def layout(units: int) -> PromptLayout:
+        # drawn again for each number of units, so that a layout depends on nothing but its units
         places = sorted(draw.rng("lines", units).sample(range(units), len(needle_lines)))
         haystack = insert_pieces(table, order[:units], places, needle_lines)
         return PromptLayout(
@@ -174,6 +178,7 @@ def _distractors(
     def lines() -> Iterator[str]:
         return (f"{needle_sentence(draw.wording, parameters, *fact)}\n" for fact in facts)
 
+    # the pool depends on seed and size only, so its pieces are encoded once for all samples
     facts = draw.corpora.cached(draw_pool, "pool", seed, size, *kinds)
     table = draw.corpora.piece_table(lines, "pool", draw.spec.wording_name, seed, size, *kinds)
     order = permutation(draw.rng("distractors"), size)
@@ -187,7 +192,9 @@ def _sample_in_essays(needles: RulerNeedles, draw: SampleDraw) -> ScalableSample
     essays = draw.corpora.essays(
         max(1, draw.max_prompt_tokens), from_documents=wording.is_own, repeat=not wording.is_2024
     )
+    # without the number of units: a needle keeps its depth at every length
     depths = sorted(draw.rng("depths").sample(DEPTHS, len(needles.needles)))
+    # an estimate: the first needle may have no space, which the fitting corrects
     needle_pieces = [f" {line}" for line in needles.needles]
     fixed_tokens = len(tokenizer.encode_beginning(template.instruction))
     fixed_tokens += tokenizer.count_tokens(*needle_pieces, template.question)

@@ -177,6 +177,7 @@ def read_upstream_wording(constants: Path, niah: Path, qa: Path, *, is_2024: boo
         templates={**templates, "niah_one": to_singular(templates["niah"])},
         needle=_read_text(niah, "needle", "{key}", "{value}"),
         filler=_read_text(niah, "haystack"),
+        # upstream builds these lines in code; the space at the end of a copy is upstream's
         assign="VAR {name} = {value}",
         copy="VAR {name} = VAR {value} ",
         document=_read_text(qa, "DOCUMENT_PROMPT", "{document}"),

@@ -115,6 +115,7 @@ def variable_tracking_sample(parameters: VtParameters, draw: SampleDraw) -> Scal
     prompt = TrackingPrompt.from_chains(chains, wording)
     line = wording.filler + prompt.joiner
     filler = draw.corpora.piece_table(lambda: [line], "filler", wording.filler, prompt.joiner)
+    # with the joiner inside it, the filler is cut after its newline, where tokenizers split
     example = solved_example(parameters, draw, filler)
     fixed_tokens = len(tokenizer.encode_parts(example)) + tokenizer.count_tokens(
         prompt.template.instruction, *chain.from_iterable(prompt.lines), prompt.question

@@ -56,8 +56,8 @@ def speed_notes(table: pd.DataFrame) -> list[str]:
         "it; one random prompt at a time",
         "plain: the unpatched model with transformers' own cache, which is copied for each token; "
         "the cache of the methods is not",
-        "step: a decode step; the first one also rotates the prompt's keys; peak: memory beyond the "
-        "model's; held: tensors kept during an answer, with space for some more tokens",
+        "step: a decode step; the first one also rotates the prompt's keys; peak: memory beyond "
+        "the model's; held: tensors kept during an answer, with space for some more tokens",
         *_deviation_notes(first),
         f"{hardware}; {first['dtype']}; torch {first['torch']}, "
         f"transformers {first['transformers']}, triton {first['triton']}, "

@@ -117,9 +117,10 @@ def write_squad(path: Path) -> Path:
         context = f"{pocket_language.text(10 * article + number, 60)} {fact}"
         return {"context": " ".join(context.split()), "qas": [unanswerable, answerable]}
 
-    articles = [
-        {"title": str(a), "paragraphs": [paragraph(a, p) for p in range(4)]} for a in range(6)
-    ]
+    articles: list[object] = []
+    for article in range(6):
+        paragraphs = [paragraph(article, number) for number in range(4)]
+        articles.append({"title": str(article), "paragraphs": paragraphs})
     path.write_text(json.dumps({"version": "v2.0", "data": articles}), encoding="utf-8")
     return path
 
