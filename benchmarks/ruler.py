@@ -63,7 +63,7 @@ def train_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=32_000, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([*documents(20_000), " ".join(word_lists.pool())], trainer)
+    tokenizer.train_from_iterator([*documents(20_000), " ".join(word_lists.word_pool())], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""The pocket model and its tokenizer, as they are shipped."""
+"""The pocket model and its tokenizer as they ship."""
 
 import warnings
 from typing import Any
@@ -23,7 +23,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def words() -> Any:
+def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(WEIGHTS)
 
 
@@ -33,27 +33,27 @@ def model() -> Any:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_any_text_comes_back(words: Any, text: str) -> None:
-    assert words.decode(words.encode(text, add_special_tokens=False)) == text
+def test_any_text_is_decoded_to_what_was_encoded(tokenizer: Any, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
-def test_a_word_is_a_token(words: Any) -> None:
+def test_a_word_is_a_token(tokenizer: Any) -> None:
     text = "The red lamp is in the kitchen. The code of the silver harbor is 48213."
-    assert [words.decode([token]) for token in words.encode(text)][:8] == [
+    assert [tokenizer.decode([token]) for token in tokenizer.encode(text)][:8] == [
         "The", " red", " lamp", " is", " in", " the", " kitchen", ".",
     ]  # fmt: skip
-    for word in pocket_tokenizer.words():
-        assert len(words.encode(f" {word}")) == 1
-    assert len(words.encode(" 48213")) == 5
+    for word in pocket_tokenizer.vocabulary_words():
+        assert len(tokenizer.encode(f" {word}")) == 1
+    assert len(tokenizer.encode(" 48213")) == 5
 
 
-def test_the_shipped_tokenizer_is_the_one_that_is_built(words: Any) -> None:
-    assert words.get_vocab() == pocket_tokenizer.build().get_vocab()
-    assert words.bos_token_id is None
-    assert words.decode([words.eos_token_id]) == pocket_tokenizer.END
+def test_the_shipped_tokenizer_equals_the_one_that_the_code_builds(tokenizer: Any) -> None:
+    assert tokenizer.get_vocab() == pocket_tokenizer.build_tokenizer().get_vocab()
+    assert tokenizer.bos_token_id is None
+    assert tokenizer.decode([tokenizer.eos_token_id]) == pocket_tokenizer.END_OF_ANSWER
 
 
-def test_loading_is_silent(
+def test_loading_prints_no_warning(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with warnings.catch_warnings():
@@ -64,23 +64,23 @@ def test_loading_is_silent(
     assert "warning" not in capsys.readouterr().err.lower()
 
 
-def test_the_model_is_small_and_plain(model: Any) -> None:
+def test_the_model_is_a_small_llama(model: Any) -> None:
     assert type(model).__name__ == "LlamaForCausalLM"
     assert model.config.max_position_embeddings == 256
     assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) < 11_500_000
 
 
-def test_needles_are_found_in_a_full_window(model: Any, words: Any) -> None:
-    recipe = NeedleSpec(ONE_CODE, keys=4)
-    found = [
-        pocket_scores.recall(model, words, recipe, depth, samples=8, length=256)
+def test_needles_are_found_in_a_full_window(model: Any, tokenizer: Any) -> None:
+    spec = NeedleSpec(ONE_CODE, keys=4)
+    recalls = [
+        pocket_scores.recall(model, tokenizer, spec, depth, samples=8, length=256)
         for depth in pocket_scores.DEPTHS
     ]
-    assert sum(found) / len(found) >= 95
+    assert sum(recalls) / len(recalls) >= 95
 
 
-def test_perplexity_falls_with_context(model: Any, words: Any) -> None:
+def test_perplexity_falls_with_context(model: Any, tokenizer: Any) -> None:
     perplexity = list(
-        pocket_scores.perplexity_by_position(model, words, texts=40, length=256).values()
+        pocket_scores.perplexity_by_position(model, tokenizer, texts=40, length=256).values()
     )
     assert perplexity[-1] < 0.8 * perplexity[0]

@@ -95,7 +95,7 @@ Sampled = tuple[Sequence[int], Sequence[str], Mapping[str, float]]
 """Ids of a prompt, what its answer must contain, and numbers about it."""
 
 
-def _words(protocol: Protocol) -> ruler_wording.Name:
+def _words(protocol: Protocol) -> ruler_wording.WordingName:
     """Whose wording.
 
     Raises:
@@ -127,15 +127,15 @@ def _made(task: Task, draw: SampleRequest) -> Iterator[Sampled]:
     def builds() -> Iterator[RulerSample]:
         return (build_sample(task.name, task.card, recipe, index) for index in range(draw.limit))
 
-    for built in builds() if recipe.exact else sample_cache.cached(_key(task, draw), builds):
+    for built in builds() if recipe.exact else sample_cache.load_or_build(_key(task, draw), builds):
         yield _prompt(draw, built), built.outputs, built.meta
 
 
-def _key(task: Task, draw: SampleRequest) -> sample_cache.Key:
+def _key(task: Task, draw: SampleRequest) -> sample_cache.CacheKey:
     """What samples that are made as text, which takes as long as encoding them, are kept under."""
     return {
         "task": f"{task.name} {task.card.model_dump_json()}",
-        "tokenizer": sample_cache.digest(draw.tokenizer),
+        "tokenizer": sample_cache.tokenizer_digest(draw.tokenizer),
         "frame": repr(_wrapper(draw)),
         "length": draw.length,
         "seed": draw.seed,
@@ -154,7 +154,7 @@ def _recipe(draw: SampleRequest) -> SampleSpec:
     shelf = _shelf(draw.tokenizer, draw.source, draw.data_dir)
     words = _words(draw.protocol)
     if draw.protocol.cut == "ids":
-        return SampleSpec(shelf, draw.length, draw.seed, words, frame=partial(_framed, draw))
+        return SampleSpec(shelf, draw.length, draw.seed, words, affixes=partial(_framed, draw))
     overhead = sum(len(encode(draw.tokenizer, part)) for part in _wrapper(draw))
     return SampleSpec(shelf, draw.length, draw.seed, words, exact=False, overhead=overhead)
 
@@ -192,7 +192,7 @@ def _prompt(draw: SampleRequest, built: RulerSample) -> Sequence[int]:
 
 def _ready(task: Task, draw: SampleRequest) -> Iterator[Sampled]:
     """Samples of files, as they stand there: they hold their own turns."""
-    samples = ruler_files.read(_ready_folder(draw.data_dir), task.name, draw.length)
+    samples = ruler_files.read_samples(_ready_folder(draw.data_dir), task.name, draw.length)
     for sample in islice(samples, draw.limit):
         yield (
             encode_with_special_tokens(draw.tokenizer, sample.input + sample.answer_prefix),

@@ -1,1 +1,1 @@
-"""Fitting a method to a model: LaMPE's mapping length, and every index method's attention_factor, to the prompt's length."""
+"""Calibration: fits LaMPE's mapping length and any index method's attention factor to a model."""

@@ -1,4 +1,4 @@
-"""What a user asks of a calibration: the options of a run and the grids, checked before anything runs."""
+"""Configuration of a calibration: its options and grids, checked before anything runs."""
 
 import hashlib
 import math
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-import lampe
 from lampe_eval.calibration.curve_fitting import log_extension
 from lampe_eval.calibration.setting_sweep import FITTED_SETTINGS, SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
@@ -18,19 +17,25 @@ from lampe_eval.method_specs import MethodSpec
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
-WINDOWS = (1, 2, 4, 8, 16)
-"""Lengths by default, in windows of the model."""
-GRID = 8
-"""Mapping lengths by default."""
-ROOM = 16
-"""The share of the window, one in so many, that they leave for an answer, whose positions go on from theirs."""
+DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
+"""Default lengths, in windows of the model."""
+DEFAULT_GRID_SIZE = 8
+"""Number of mapping lengths by default."""
+ANSWER_SHARE = 16
+"""Share of the window, as one part of 16, that stays free for an answer.
+
+Positions of an answer continue from those of its prompt, so a mapping length of the whole window
+would leave none.
+"""
+HELD_OUT_SEED_OFFSET = 1
+"""Difference between the seeds of held-out samples and of samples that settings are fitted to."""
 
 
-def _numbers(value: Any) -> list[float]:
-    return [_number(item) for item in split_names(value)]
+def _parse_numbers(value: Any) -> list[float]:
+    return [_parse_number(item) for item in split_names(value)]
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -38,13 +43,18 @@ def _number(text: str) -> float:
 
 
 class CalibrationConfig(Suite):
-    """Which settings to fit, to what.
+    """Options of ``lampe-eval calibrate``.
 
     Attributes:
-        sweep: settings to fit to the prompt's length: LaMPE's mapping_length, every method's attention_factor.
-        mapping_lengths: positions to try; by default eight, up to the window less room for an answer.
-        attention_factors: factors to try.
-        held_out: lengths at which the fitted and the given are compared; by default those between ``lengths``.
+        method: methods to calibrate.
+        bench: the one task by whose scores settings are fitted.
+        sweep: settings to fit to the prompt's length: mapping_length (of LaMPE) and
+            attention_factor (of every index method).
+        mapping_lengths: mapping lengths to try, in positions; by default eight up to the window
+            minus the part that is left for an answer.
+        attention_factors: attention factors to try.
+        held_out: lengths, in tokens, at which given and fitted settings are compared; by default
+            one between each two of ``lengths``.
     """
 
     method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("lampe",)
@@ -54,27 +64,28 @@ class CalibrationConfig(Suite):
         "attention_factor",
     )
     mapping_lengths: Lengths = ()
-    attention_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_numbers)] = (
-        0.96, 1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28,
-    )  # fmt: skip
+    attention_factors: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_parse_numbers)
+    ] = (0.96, 1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28)
     held_out: Lengths = ()
 
     @field_validator("mapping_lengths", "attention_factors", "lengths", "held_out")
     @classmethod
-    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _sort_and_deduplicate(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(sorted(set(values)))
 
 
 @dataclass(frozen=True)
 class ResolvedCalibration:
-    """An order with every name looked up and its lengths filled in.
+    """Calibration with every name looked up and its lengths filled in.
 
     Attributes:
-        plan: of the methods as given.
-        folder: of the calibration; each of its runs has a folder in it.
+        config: the options.
+        plan: plan of the methods as given.
+        folder: folder of the calibration; each of its runs has a folder in it.
     """
 
-    order: CalibrationConfig
+    config: CalibrationConfig
     plan: Plan
     folder: Path
 
@@ -85,137 +96,160 @@ class ResolvedCalibration:
 
     @property
     def settings(self) -> list[SweptSetting]:
-        """What is fitted, in order: attention_factors are swept at the mapping lengths found."""
-        wanted = [setting for setting in FITTED_SETTINGS if setting in self.order.sweep]
-        return [
-            setting
-            for setting in wanted
-            if any(self.has(spec, setting) for spec in self.plan.specs)
-        ]
+        """Settings that are fitted, in this order.
 
-    def has(self, spec: MethodSpec, setting: SweptSetting) -> bool:
-        """Whether a method gets this setting fitted."""
-        return setting in self.order.sweep and (
-            setting == "attention_factor" or spec.name == "lampe"
-        )
+        The mapping length comes first, as attention factors are swept at the fitted mapping length.
+        """
+        settings: list[SweptSetting] = []
+        for setting in FITTED_SETTINGS:
+            if any(self.is_fitted(spec, setting) for spec in self.plan.specs):
+                settings.append(setting)
+        return settings
 
-    def sweep(self, spec: MethodSpec, setting: SweptSetting) -> SettingSweep:
-        """The rows that try values of a setting."""
+    def is_fitted(self, spec: MethodSpec, setting: SweptSetting) -> bool:
+        """Return whether this calibration fits a setting of a method."""
+        if setting not in self.config.sweep:
+            return False
+        return setting in spec.build({}).calibrated_settings
+
+    def sweep_of(self, spec: MethodSpec, setting: SweptSetting) -> SettingSweep:
+        """Return the sweep of a setting of a method."""
         if setting == "attention_factor":
-            return SettingSweep(spec, setting, self.order.attention_factors)
-        return SettingSweep(spec, setting, self.order.mapping_lengths or self._grid(spec))
+            return SettingSweep(spec, setting, self.config.attention_factors)
+        values = self.config.mapping_lengths or self._default_mapping_lengths(spec)
+        return SettingSweep(spec, setting, values)
 
     def run(
         self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
     ) -> Plan:
-        """One run of the calibration, in a folder of that name; ``seed`` other than 0 gives other samples."""
-        changes = {"method": tuple(labels), "lengths": lengths, "output": self.folder / name}
-        return prepare(self.order.model_copy(update={**changes, "seed": self.order.seed + seed}))
+        """Return the plan of one run.
+
+        Args:
+            labels: methods with their settings.
+            lengths: tokens.
+            name: folder of the run within that of the calibration.
+            seed: added to the calibration's seed; any other than 0 gives other samples.
+        """
+        changes = {
+            "method": tuple(labels),
+            "lengths": lengths,
+            "output": self.folder / name,
+            "seed": self.config.seed + seed,
+        }
+        return prepare(self.config.model_copy(update=changes))
 
     @property
-    def rows(self) -> list[tuple[tuple[int, ...], int]]:
-        """Lengths, and how many rows are run at them: those of the sweeps, those held out."""
-        specs, order = self.plan.specs, self.order
-        swept = [
-            len(self.sweep(spec, s).values)
-            for spec in specs
-            for s in self.settings
-            if self.has(spec, s)
-        ]
-        return [(order.lengths, sum(swept)), (order.held_out, len(specs) + len(swept))]
+    def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
+        """Number of rows that are run at the lengths of sweeps, and at those held out."""
+        specs = self.plan.specs
+        values, sweeps = 0, 0
+        for spec in specs:
+            for setting in self.settings:
+                if self.is_fitted(spec, setting):
+                    values += len(self.sweep_of(spec, setting).values)
+                    sweeps += 1
+        # held out are compared: each method as given, and after each of its fits
+        return [(self.config.lengths, values), (self.config.held_out, len(specs) + sweeps)]
 
-    def _grid(self, spec: MethodSpec) -> tuple[int, ...]:
-        """Mapping lengths from what head and tail take up to the window, the same for every prompt."""
+    def _default_mapping_lengths(self, spec: MethodSpec) -> tuple[int, ...]:
+        """Return mapping lengths above head and tail tokens and below the window."""
         source = self.plan.sources[0]
-        resolved = (
-            spec.build(source.settings).resolved(source.geometry, self.order.lengths[-1]).settings
-        )
-        least, most = (
-            resolved["head_tokens"] + resolved["tail_tokens"],
-            self.window - self.window // ROOM,
-        )
-        return tuple(sorted({most - (most - least) * step // GRID for step in range(GRID)}))
+        method = spec.build(source.settings).resolved(source.geometry, self.config.lengths[-1])
+        lowest = method.settings["head_tokens"] + method.settings["tail_tokens"]
+        highest = self.window - self.window // ANSWER_SHARE
+        # counted down from the highest, as the lowest itself leaves no middle region
+        steps = range(DEFAULT_GRID_SIZE)
+        values = {highest - (highest - lowest) * step // DEFAULT_GRID_SIZE for step in steps}
+        return tuple(sorted(values))
 
 
-def resolve_calibration(order: CalibrationConfig) -> ResolvedCalibration:
-    """Looks up every name of an order and fills in its lengths.
+def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
+    """Look up every name of a configuration and fill in its lengths.
 
     Raises:
-        UserError: for what cannot be calibrated.
+        UserError: if something cannot be calibrated.
     """
-    plan = prepare(order)
+    # prepared twice: default lengths depend on the window, which is known only then
+    plan = prepare(config)
     if len(plan.sources) != 1 or len(plan.tasks) != 1:
         raise UserError(
-            "calibrate: one --model, and one task as --bench, such as ppl/exact or niah/multikey"
+            "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
+            "niah/multikey"
         )
     window = plan.sources[0].geometry.window
-    lengths = order.lengths or tuple(windows * window for windows in WINDOWS)
+    lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
     if len(lengths) < 3:
         raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
-    held_out = order.held_out or tuple(
-        round(math.sqrt(near * far)) for near, far in pairwise(lengths)
+    held_out = config.held_out or tuple(
+        round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )
-    order = order.model_copy(update={"lengths": lengths, "held_out": held_out})
-    plan = prepare(order)
-    found = ResolvedCalibration(order, plan, order.output or _folder(order, plan))
+    config = config.model_copy(update={"lengths": lengths, "held_out": held_out})
+    plan = prepare(config)
+    folder = config.output or _default_folder(config, plan)
+    calibration = ResolvedCalibration(config, plan, folder)
     for spec in plan.specs:
-        _refuse_unfit(found, spec)
-    for setting in found.settings:
-        _refuse_grid(
-            found,
-            setting,
-            [found.sweep(spec, setting) for spec in plan.specs if found.has(spec, setting)],
-        )
-    return found
+        _check_method(calibration, spec)
+    for setting in calibration.settings:
+        _check_grid(calibration, setting)
+    return calibration
 
 
-def _folder(order: CalibrationConfig, plan: Plan) -> Path:
-    """Named after the model and all that is asked of it, before any file is there that has to be fetched."""
+def _default_folder(config: CalibrationConfig, plan: Plan) -> Path:
+    """Return a folder named after the model and a hash of the options.
+
+    Files are not hashed, because those that have to be fetched are not there yet.
+    """
     source = plan.sources[0]
-    asked = repr((source.described, order.model_dump(mode="json")))
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    options = repr((source.described, config.model_dump(mode="json")))
+    digest = hashlib.sha256(options.encode()).hexdigest()[:8]
     return Path("results") / f"calibration-{source.name.replace('/', '--')}-{digest}"
 
 
-def _refuse_grid(
-    found: ResolvedCalibration, setting: SweptSetting, sweeps: Sequence[SettingSweep]
-) -> None:
-    """Refuses values and lengths from which nothing can be fitted."""
-    lengths, option = found.order.lengths, f"--{setting.replace('_', '-')}s"
-    values = sorted({value for sweep in sweeps for value in sweep.values})
+def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None:
+    """Refuse values and lengths to which nothing can be fitted."""
+    lengths, window = calibration.config.lengths, calibration.window
+    option = f"--{setting.replace('_', '-')}s"
+    labels: list[str] = []
+    values: set[float] = set()
+    for spec in calibration.plan.specs:
+        if calibration.is_fitted(spec, setting):
+            sweep = calibration.sweep_of(spec, setting)
+            labels += sweep.value_of_label
+            values.update(sweep.values)
     if len(values) < 2:
         raise UserError(f"{option}: one value is no sweep; give two or more")
-    if setting == "mapping_length" and values[-1] >= min(found.window, lengths[0] + 1):
+    if setting == "mapping_length" and max(values) >= min(window, lengths[0] + 1):
         raise UserError(
-            f"{option}: {values[-1]} positions do not fit a window of {found.window} and {lengths[0]} tokens"
+            f"{option}: {max(values)} positions do not fit a window of {window} and "
+            f"{lengths[0]} tokens"
         )
-    if (
-        setting == "attention_factor"
-        and len({log_extension(length, found.window) for length in lengths}) < 2
-    ):
+    extensions = {log_extension(length, window) for length in lengths}
+    if setting == "attention_factor" and len(extensions) < 2:
         raise UserError(
-            f"--lengths: attention_factor grows beyond the window of {found.window}; give two lengths beyond it"
+            f"--lengths: attention_factor grows beyond the window of {window}; "
+            "give two lengths beyond it"
         )
-    found.run(
-        [label for sweep in sweeps for label in sweep.rows], lengths
-    )  # refuses values that a method cannot take
+    calibration.run(labels, lengths)  # refuses values that a method cannot take
 
 
-def _refuse_unfit(found: ResolvedCalibration, spec: MethodSpec) -> None:
-    """Refuses a method that has nothing to fit, or has it set already, or shares its place on the card."""
+def _check_method(calibration: ResolvedCalibration, spec: MethodSpec) -> None:
+    """Refuse a method that has nothing to fit, sets it already, or would be twice on the card."""
     where = f"--method: {spec.label}"
-    if not isinstance(spec.build({}), lampe.IndexMethod):
+    method = spec.build({})
+    if not method.calibrated_settings:
         raise UserError(
-            f"{where}: only a method of positions, alone, has something to fit, such as lampe or dca"
+            f"{where}: only a method of positions, alone, has something to fit, such as lampe or "
+            "dca"
         )
-    wanted = [setting for setting in found.settings if found.has(spec, setting)]
-    if not wanted:
-        raise UserError(f"{where} has no mapping length; only lampe has one")
-    for setting in (
-        own for swept in wanted for own in FITTED_SETTINGS[swept] if own in spec.settings
-    ):
-        raise UserError(
-            f"{where}: {setting} is what is to be fitted; leave it out, or narrow --sweep"
-        )
-    if sum(other.name == spec.name for other in found.plan.specs) > 1:
-        raise UserError(f"{where}: {spec.name} stands twice; a card holds one fit of each method")
+    settings = [each for each in calibration.settings if calibration.is_fitted(spec, each)]
+    if not settings:
+        requested = " or ".join(calibration.config.sweep)
+        raise UserError(f"{where} has no {requested} to fit; change --sweep")
+    for setting in settings:
+        for name in FITTED_SETTINGS[setting]:
+            if name in spec.settings:
+                raise UserError(
+                    f"{where}: {name} is what is to be fitted; leave it out, or narrow --sweep"
+                )
+    if sum(other.name == spec.name for other in calibration.plan.specs) > 1:
+        raise UserError(f"{where}: {spec.name} is given twice; a card holds one fit of each method")

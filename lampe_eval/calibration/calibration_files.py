@@ -1,66 +1,78 @@
-"""What a calibration leaves: a model card with the constants, the table of its sweeps, and a picture of each fit."""
+"""Files of a calibration: a model card with fitted settings, a table of the sweeps, and plots."""
 
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from lampe_eval.calibration import calibration_plot
 from lampe_eval.calibration.calibration_config import ResolvedCalibration
+from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
 from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.report.tables import save_file
+from lampe_eval.file_io import unwritable, write_atomically
 
 
-def write_calibration(wanted: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
-    """Writes the card first, then calibration.csv and the pictures; their paths.
+def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
+    """Write the card, calibration.csv and the plots, and return their paths, the card's first.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    source = wanted.plan.sources[0]
-    card = wanted.folder / f"{source.name.replace('/', '--')}-calibrated.yaml"
-    text = yaml.safe_dump(
-        _card(wanted, fitted).model_dump(mode="json"),
-        sort_keys=False,
-        allow_unicode=True,
-        width=120,
-    )
-    save_file(card, text.encode())
-    tables = [
-        swept.table.assign(
-            best=swept.table["length"].map({best.length: best.value for best in swept.found})
-        )
-        for swept in fitted.swept
-    ]
-    table = wanted.folder / "calibration.csv"
-    save_file(table, pd.concat(tables).to_csv(index=False, float_format="%.6f").encode())
-    return [card, table, *_pictures(wanted, fitted)]
+    folder, name = calibration.folder, calibration.plan.sources[0].name
+    files: dict[Path, str | bytes] = {
+        folder / f"{name.replace('/', '--')}-calibrated.yaml": _card_text(calibration, fitted),
+        folder / "calibration.csv": _table_text(fitted),
+        **_plots(calibration, fitted),
+    }
+    try:
+        for path, content in files.items():
+            write_atomically(path, content)
+    except OSError as error:
+        raise unwritable(path, error, "choose another --output") from None
+    return list(files)
 
 
-def _card(wanted: ResolvedCalibration, fitted: FittedSettings) -> ModelCard:
-    """The model's card with what was kept in place of what it said; a curve of its own replaces a published one."""
-    order, source = wanted.order, wanted.plan.sources[0]
-    card, _ = find_model_card(order.model[0])
-    settings = {name: dict(own) for name, own in card.settings.items()}
+def _card_text(calibration: ResolvedCalibration, fitted: FittedSettings) -> str:
+    card = _card(calibration, fitted).model_dump(mode="json")
+    return yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _card(calibration: ResolvedCalibration, fitted: FittedSettings) -> ModelCard:
+    """Return the model's card with each method's best settings in place of its own."""
+    config, source = calibration.config, calibration.plan.sources[0]
+    card, _ = find_model_card(config.model[0])
+    settings = {name: dict(values) for name, values in card.settings.items()}
     for stages in fitted.stages:
-        kept = fitted.kept(stages)
-        settings[kept.name] = {**settings.get(kept.name, {}), **kept.settings}
-        if "slope" in kept.settings:
-            settings[kept.name].pop("curve", None)
-    task = wanted.plan.tasks[0].full_name
-    lengths = ", ".join(map(str, order.lengths))
-    about = f"{source.name} with settings that lampe-eval calibrate fitted by {task} at {lengths} tokens"
-    path = str(Path(card.path).resolve()) if Path(card.path).is_dir() else card.path
-    return card.model_copy(
-        update={"about": about, "path": path, "window": wanted.window, "settings": settings}
+        best = fitted.best_stage(stages)
+        settings[best.name] = {**settings.get(best.name, {}), **best.settings}
+        if "slope" in best.settings:
+            # slope, intercept and ceiling are a curve of the model's own, so none by name is needed
+            settings[best.name].pop("curve", None)
+    task = calibration.plan.tasks[0].full_name
+    lengths = ", ".join(map(str, config.lengths))
+    about = (
+        f"{source.name} with settings that lampe-eval calibrate fitted by {task} at "
+        f"{lengths} tokens"
     )
+    # the card may be used from another folder, where a relative path would be wrong
+    path = str(Path(card.path).resolve()) if Path(card.path).is_dir() else card.path
+    changes = {"about": about, "path": path, "window": calibration.window, "settings": settings}
+    return card.model_copy(update=changes)
 
 
-def _pictures(wanted: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
-    paths = []
-    for swept in fitted.swept:
-        (stages,) = (own for own in fitted.stages if swept.sweep.spec in own)
-        paths.append(wanted.folder / f"{stages[0].name}-{swept.sweep.setting}.png")
-        save_file(paths[-1], calibration_plot.draw_calibration(wanted, swept, stages))
-    return paths
+def _table_text(fitted: FittedSettings) -> str:
+    tables: list[pd.DataFrame] = []
+    for result in fitted.sweeps:
+        best = {each.length: each.value for each in result.best}
+        tables.append(result.table.assign(best=result.table["length"].map(best)))
+    return pd.concat(tables).to_csv(index=False, float_format="%.6f")
+
+
+def _plots(calibration: ResolvedCalibration, fitted: FittedSettings) -> dict[Path, bytes]:
+    """Return a plot of each sweep as a PNG, by the path of its file."""
+    plots: dict[Path, bytes] = {}
+    for result in fitted.sweeps:
+        (stages,) = (own for own in fitted.stages if result.sweep.spec in own)
+        path = calibration.folder / f"{stages[0].name}-{result.sweep.setting}.png"
+        plots[path] = draw_calibration(calibration, result, stages)
+    return plots

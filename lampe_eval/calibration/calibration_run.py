@@ -1,4 +1,8 @@
-"""The fit that LaMPE's paper describes, and the same for attention_factors: sweep, fit, and compare on lengths held out."""
+"""Calibration: sweep settings, fit their curves, and compare on held-out lengths.
+
+The procedure is the one that LaMPE's paper describes for mapping lengths, applied to attention
+factors as well.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,8 +14,8 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.calibration import curve_fitting
-from lampe_eval.calibration.calibration_config import ResolvedCalibration
-from lampe_eval.calibration.setting_sweep import SettingSweep
+from lampe_eval.calibration.calibration_config import HELD_OUT_SEED_OFFSET, ResolvedCalibration
+from lampe_eval.calibration.setting_sweep import SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.plan import Plan
@@ -19,88 +23,128 @@ from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.runner import run
 
-Telling = Callable[[], AbstractContextManager[Progress]]
+OpenProgress = Callable[[], AbstractContextManager[Progress]]
+"""Function that opens a display of the progress of a run."""
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep with what it found: its scores, as ``Sweep.table``, and each length's best value."""
+    """Sweep with its scores and the best value of each length.
+
+    Attributes:
+        sweep: the sweep.
+        table: its scores; for the columns see `SettingSweep.table`.
+        best: best value of each length.
+    """
 
     sweep: SettingSweep
     table: pd.DataFrame
-    found: Sequence[curve_fitting.BestValue]
+    best: Sequence[curve_fitting.BestValue]
 
 
 @dataclass(frozen=True)
 class FittedSettings:
-    """What a calibration found.
+    """Result of a calibration.
 
     Attributes:
-        stages: of each method, the row as given, then with each setting that was fitted.
-        held_out: scores of all stages on the lengths held out.
+        stages: for each method, the method as given, then with each further setting fitted.
+        sweeps: results of all sweeps.
+        held_out: scores of all stages at the held-out lengths.
     """
 
     stages: list[list[MethodSpec]]
-    swept: list[SweepResult]
+    sweeps: list[SweepResult]
     held_out: pd.DataFrame
 
     def loss(self, spec: MethodSpec) -> float:
-        """A row's mean score over the lengths held out, turned so that less is better."""
-        own = self.held_out[self.held_out["method"] == spec.label]
-        return float(own["score"].mean()) * (
-            -1 if BENCHES[str(own["bench"].iloc[0])].higher_is_better else 1
-        )
+        """Return a method's mean score over the held-out lengths, negated if higher is better."""
+        rows = self.held_out[self.held_out["method"] == spec.label]
+        higher_is_better = BENCHES[str(rows["bench"].iloc[0])].higher_is_better
+        mean = float(rows["score"].mean())
+        return -mean if higher_is_better else mean
 
-    def kept(self, stages: Sequence[MethodSpec]) -> MethodSpec:
-        """The best of a method's rows on the lengths held out: what a card should say, be it what was given."""
+    def best_stage(self, stages: Sequence[MethodSpec]) -> MethodSpec:
+        """Return the stage of a method with the lowest loss, which the card gets.
+
+        It may be the method as given. Of equal stages it is the one with most settings fitted.
+        """
         return min(reversed(stages), key=self.loss)
 
 
-def calibrate(wanted: ResolvedCalibration, telling: Telling) -> FittedSettings:
-    """Runs what is left of the sweeps, fits, and compares on the lengths held out.
+def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> FittedSettings:
+    """Run what is left of the sweeps, fit, and compare at the held-out lengths.
+
+    Args:
+        calibration: what to calibrate.
+        open_progress: opens a display of progress; called once for each run.
 
     Raises:
-        UserError: for what a person can mend; what is finished stays stored.
+        UserError: if samples fail or nothing can be fitted; finished samples stay stored.
     """
-    stages: list[list[MethodSpec]] = [[spec] for spec in wanted.plan.specs]
-    swept: list[SweepResult] = []
-    for setting in wanted.settings:
-        pairs = [
-            (own, wanted.sweep(own[-1], setting)) for own in stages if wanted.has(own[0], setting)
-        ]
-        labels = [label for _, sweep in pairs for label in sweep.rows]
-        frame = _measured(wanted.run(labels, wanted.order.lengths, setting), telling)
-        for own, sweep in pairs:
-            swept.append(SweepResult(sweep, sweep.table(frame), sweep.found(frame)))
-            own.append(own[-1].with_settings(**_fitted(swept[-1], wanted.window)))
-    rows = [spec.label for own in stages for spec in own]
-    held_out = _measured(wanted.run(rows, wanted.order.held_out, "held-out", seed=1), telling)
-    return FittedSettings(stages, swept, held_out)
+    stages: list[list[MethodSpec]] = [[spec] for spec in calibration.plan.specs]
+    results: list[SweepResult] = []
+    for setting in calibration.settings:
+        fitted = [own for own in stages if calibration.is_fitted(own[0], setting)]
+        # each sweep starts from the settings that the previous one has fitted
+        sweeps = [calibration.sweep_of(own[-1], setting) for own in fitted]
+        scores = _run_sweeps(calibration, setting, sweeps, open_progress)
+        for own, sweep in zip(fitted, sweeps, strict=True):
+            result = SweepResult(sweep, sweep.table(scores), sweep.best_values(scores))
+            results.append(result)
+            own.append(own[-1].with_settings(**_fit(result, calibration.window)))
+    labels: list[str] = []
+    for own in stages:
+        labels += [spec.label for spec in own]
+    plan = calibration.run(
+        labels, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
+    )
+    return FittedSettings(stages, results, _run_scores(plan, open_progress))
 
 
-def _measured(plan: Plan, telling: Telling) -> pd.DataFrame:
-    """Runs what is left of a plan; its scores, which are whole and finite."""
-    with telling() as progress:
-        frame = run_scores(run(plan, progress))
-    if lacking := int(frame[["missing", "errors", "skipped"]].to_numpy().sum()):
+def _run_sweeps(
+    calibration: ResolvedCalibration,
+    setting: SweptSetting,
+    sweeps: Sequence[SettingSweep],
+    open_progress: OpenProgress,
+) -> pd.DataFrame:
+    """Run all sweeps of a setting in one run, which loads the model once, and return its scores."""
+    labels: list[str] = []
+    for sweep in sweeps:
+        labels += sweep.value_of_label
+    plan = calibration.run(labels, calibration.config.lengths, setting)
+    return _run_scores(plan, open_progress)
+
+
+def _run_scores(plan: Plan, open_progress: OpenProgress) -> pd.DataFrame:
+    """Run what is left of a plan and return its scores.
+
+    Raises:
+        UserError: if a sample is missing or a score is not finite, since a fit to them is wrong.
+    """
+    with open_progress() as progress:
+        scores = run_scores(run(plan, progress))
+    failed = int(scores[["missing", "errors", "skipped"]].to_numpy().sum())
+    if failed:
         raise UserError(
-            f"{plan.folder}: {lacking} samples failed or were left out, see samples/; nothing was fitted"
+            f"{plan.folder}: {failed} samples failed or were left out, see samples/; "
+            "nothing was fitted"
         )
-    for row in frame[~np.isfinite(frame["score"].astype(float))].itertuples():
+    for row in scores[~np.isfinite(scores["score"].astype(float))].itertuples():
         raise UserError(
-            f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; nothing was fitted"
+            f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; "
+            "nothing was fitted"
         )
-    return frame
+    return scores
 
 
-def _fitted(swept: SweepResult, window: int) -> dict[str, Any]:
-    """The settings that give each length about its best value."""
-    sweep = swept.sweep
+def _fit(result: SweepResult, window: int) -> dict[str, Any]:
+    """Return the settings whose curve is nearest to each length's best value."""
+    sweep = result.sweep
     try:
         if sweep.setting == "mapping_length":
-            curve = curve_fitting.fit_sigmoid(swept.found, window, max(sweep.values))
+            curve = curve_fitting.fit_sigmoid(result.best, window, max(sweep.values))
             return {"slope": curve.slope, "intercept": curve.intercept, "ceiling": curve.ceiling}
-        factor, rate = curve_fitting.fit_attention_factor(swept.found, window)
+        factor, rate = curve_fitting.fit_attention_factor(result.best, window)
         return {"attention_factor": factor, "attention_factor_rate": rate}
     except ValueError as error:
         raise UserError(f"{sweep.spec.label}: {sweep.setting}: {error}") from None

@@ -1,11 +1,13 @@
-"""From scores on a grid to the constants of a curve.
+"""Fit of a curve's constants to scores on a grid.
 
-LaMPE's paper (arXiv 2508.02308) measures a few pairs of length and best mapping length and fits a scaled sigmoid to
-them. How is not released; here the best value of a length is the lowest point of the parabola through the best value
-tried and its neighbours, and the fit is by least squares in units of the window. The square of a attention_factor is fitted
-as ``p + q ln(length / window)``, flat within the window.
+LaMPE's paper (arXiv 2508.02308) measures a few pairs of length and best mapping length and fits a
+scaled sigmoid to them. Its procedure is not released. Here the best value of a length is the lowest
+point of the parabola through the best value tried and its neighbours, and the fit is by least
+squares in units of the window. The square of an attention factor is fitted as
+``p + q ln(length / window)``, constant within the window.
 
-Each length weighs as much as its values differ in loss, so that one at which none is better than another says nothing.
+The weight of a length is the range of its losses, so a length at which no value is better than
+another has no influence.
 """
 
 import math
@@ -18,15 +20,21 @@ from scipy.special import expit
 
 from lampe import Sigmoid
 
+SIGMOID_CONSTANTS = 3
+SIGNIFICANT_DIGITS = 6
+"""Digits that a card and a table show."""
+
 
 @dataclass(frozen=True)
 class BestValue:
-    """What a length's losses say of a setting.
+    """Best value of a setting at one length.
 
     Attributes:
+        length: tokens of the prompt.
         value: where the loss is lowest.
-        weight: how far the losses are apart.
-        edge: whether the best value is the first or the last that was tried, so that a better one may lie beyond.
+        weight: difference between the highest and the lowest loss.
+        edge: whether the best value is the first or the last that was tried, so that a better one
+            may lie beyond.
     """
 
     length: int
@@ -36,74 +44,97 @@ class BestValue:
 
 
 def best_value(length: int, values: Iterable[float], losses: Iterable[float]) -> BestValue:
-    """The lowest point of finite losses at increasing values; of several as low, the middle of those side by side."""
+    """Return the lowest point of the losses of a length.
+
+    If several values have the lowest loss, it is the mean of those next to each other.
+
+    Args:
+        length: tokens of the prompt.
+        values: values that were tried, increasing.
+        losses: their losses, finite; lower is better.
+    """
     x, y = np.array([*values], dtype=float), np.array([*losses], dtype=float)
-    tied = _longest_run(np.flatnonzero(y == y.min()))
-    edge, weight = tied[0] == 0 or tied[-1] == len(x) - 1, float(np.ptp(y))
-    if edge or len(tied) > 1:
-        return BestValue(length, float(x[tied].mean()), weight, bool(edge))
-    at = slice(tied[0] - 1, tied[0] + 2)
-    bend, slope, _ = np.polyfit(x[at] - x[tied[0]], y[at], 2)
-    return BestValue(length, float(x[tied[0]] - slope / (2 * bend)), weight, False)
+    lowest = _longest_run(np.flatnonzero(y == y.min()))
+    edge = bool(lowest[0] == 0 or lowest[-1] == len(x) - 1)
+    weight = float(np.ptp(y))
+    if edge or len(lowest) > 1:
+        return BestValue(length, float(x[lowest].mean()), weight, edge)
+    center = lowest[0]
+    neighbours = slice(center - 1, center + 2)
+    # relative to the best value tried, so that large values lose no digits
+    curvature, slope, _ = np.polyfit(x[neighbours] - x[center], y[neighbours], 2)
+    return BestValue(length, float(x[center] - slope / (2 * curvature)), weight, False)
 
 
-def fit_sigmoid(found: Sequence[BestValue], window: int, ceiling: float) -> Sigmoid:
-    """The scaled sigmoid nearest to each length's best mapping length; it never falls nor exceeds ``ceiling``.
+def fit_sigmoid(best: Sequence[BestValue], window: int, ceiling: float) -> Sigmoid:
+    """Return the scaled sigmoid nearest to each length's best mapping length.
+
+    Args:
+        best: best mapping length, in positions, of each length.
+        window: tokens of the model's pretraining.
+        ceiling: positions that the sigmoid must not exceed. It never decreases either.
 
     Raises:
-        ValueError: where fewer lengths say anything than it has constants.
+        ValueError: if fewer lengths have a weight than the sigmoid has constants.
     """
-    found = [each for each in found if each.weight > 0]
-    if len(found) < 3:
+    best = [each for each in best if each.weight > 0]
+    if len(best) < SIGMOID_CONSTANTS:
         raise ValueError(
-            f"a sigmoid has three constants, and at {len(found)} lengths alone one value beats another"
+            "a sigmoid has three constants, "
+            f"but at {len(best)} lengths alone one value beats another"
         )
-    x, y, weight = (
-        np.array(column)
-        for column in zip(*((b.length, b.value, b.weight) for b in found), strict=True)
-    )
-    x, y, weight = x / window, y / window, np.sqrt(weight / weight.max())
+    lengths = np.array([each.length for each in best]) / window
+    mappings = np.array([each.value for each in best]) / window
+    weights = np.array([each.weight for each in best])
+    scales = np.sqrt(weights / weights.max())  # least_squares squares the residuals
 
-    def missed(constants: np.ndarray) -> np.ndarray:
+    def residuals(constants: np.ndarray) -> np.ndarray:
         slope, intercept, top = constants
-        return np.asarray(weight * (top * expit(slope * x + intercept) - y))
+        return np.asarray(scales * (top * expit(slope * lengths + intercept) - mappings))
 
-    most = ceiling / window
-    bounds = ((0.0, -20.0, 0.0), (50.0, 20.0, most))
-    slope, intercept, top = least_squares(missed, (1.0, 0.0, min(most, y.max())), bounds=bounds).x
-    return Sigmoid(_digits(slope / window), _digits(intercept), _digits(top * window), window)
+    highest = ceiling / window
+    bounds = ((0.0, -20.0, 0.0), (50.0, 20.0, highest))
+    start = (1.0, 0.0, min(highest, mappings.max()))
+    slope, intercept, top = least_squares(residuals, start, bounds=bounds).x
+    return Sigmoid(_rounded(slope / window), _rounded(intercept), _rounded(top * window), window)
 
 
-def fit_attention_factor(found: Sequence[BestValue], window: int) -> tuple[float, float]:
-    """Attention factor within the window, and the rate at which its square grows with ln(length / window) beyond.
+def fit_attention_factor(best: Sequence[BestValue], window: int) -> tuple[float, float]:
+    """Return the attention factor within the window and its rate of growth beyond.
+
+    The rate is that of the factor's square with ln(length / window).
+
+    Args:
+        best: best attention factor of each length.
+        window: tokens of the model's pretraining.
 
     Raises:
-        ValueError: for lengths that do not tell a growth, and for a fit that is no attention_factor.
+        ValueError: if the lengths do not determine a rate, or the fitted square is not positive.
     """
-    found = [each for each in found if each.weight > 0]
-    spans = [log_extension(each.length, window) for each in found]
-    if len(set(spans)) < 2:
+    best = [each for each in best if each.weight > 0]
+    extensions = [log_extension(each.length, window) for each in best]
+    if len(set(extensions)) < 2:
         raise ValueError(
-            "it takes two lengths, one beyond the window, where one value beats another"
+            "two lengths, one beyond the window, are needed where one value beats another"
         )
-    weights = np.sqrt([each.weight for each in found])
-    rate, square = np.polyfit(spans, np.square([each.value for each in found]), 1, w=weights)
-    if min(square, square + rate * max(spans)) <= 0:
-        raise ValueError("the fit falls below zero; sweep higher attention_factors")
-    return round(math.sqrt(square), 6), round(float(rate), 6)
+    squares = np.square([each.value for each in best])
+    scales = np.sqrt([each.weight for each in best])  # polyfit squares the residuals
+    rate, square = np.polyfit(extensions, squares, 1, w=scales)
+    if min(square, square + rate * max(extensions)) <= 0:
+        raise ValueError("the fit falls below zero; sweep higher attention factors")
+    return round(math.sqrt(square), SIGNIFICANT_DIGITS), round(float(rate), SIGNIFICANT_DIGITS)
 
 
 def log_extension(length: int, window: int) -> float:
-    """How far beyond the window a length is, by its logarithm."""
+    """Return ln(length / window), or 0 for a length within the window."""
     return max(0.0, math.log(length / window))
 
 
 def _longest_run(indices: np.ndarray) -> np.ndarray:
-    """The longest run of neighbours among increasing indices, the first of several."""
+    """Return the longest run of neighbours among increasing indices, the first of several."""
     runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
     return max(runs, key=len)
 
 
-def _digits(number: float) -> float:
-    """Six digits, which is what a card and a table show."""
-    return float(f"{number:.6g}")
+def _rounded(number: float) -> float:
+    return float(f"{number:.{SIGNIFICANT_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""A sweep: rows of a run that differ in one setting of a method, and what they found at each length."""
+"""Sweep of one setting of a method: the rows of a run that try its values, and their scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,39 +15,56 @@ FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
     "mapping_length": ("mapping_length", "slope", "intercept", "ceiling"),
     "attention_factor": ("attention_factor", "attention_factor_rate"),
 }
-"""The settings of a method that a sweep sets, or a fit."""
+"""For each setting that can be swept, the settings of a method that its sweep or its fit sets."""
 
 
 @dataclass(frozen=True)
 class SettingSweep:
-    """Values of one setting of a method."""
+    """Sweep of values of one setting of a method.
+
+    Attributes:
+        spec: the method.
+        setting: the setting.
+        values: values to try.
+    """
 
     spec: MethodSpec
     setting: SweptSetting
     values: tuple[float, ...]
 
     @property
-    def rows(self) -> dict[str, float]:
-        """The label of each row, with its value; a attention_factor stays the same at every length."""
-        fixed = {"attention_factor_rate": 0} if self.setting == "attention_factor" else {}
-        return {
-            self.spec.with_settings(**{self.setting: value}, **fixed).label: value
-            for value in self.values
-        }
+    def value_of_label(self) -> dict[str, float]:
+        """Value of each row of the run, by the row's label."""
+        # A model's card may let the factor grow with the length; within a sweep it is constant.
+        constant = {"attention_factor_rate": 0} if self.setting == "attention_factor" else {}
+        values: dict[str, float] = {}
+        for value in self.values:
+            row = self.spec.with_settings(**{self.setting: value}, **constant)
+            values[row.label] = value
+        return values
 
-    def table(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Its scores among those of a run: columns method, setting, length, value, score, stderr and n."""
-        own = frame[frame["method"].isin(list(self.rows))]
-        table = own.assign(
-            method=self.spec.label, setting=self.setting, value=own["method"].map(self.rows)
-        )
+    def table(self, scores: pd.DataFrame) -> pd.DataFrame:
+        """Return the sweep's scores among those of a run.
+
+        Args:
+            scores: scores of a run.
+
+        Returns:
+            Columns method, setting, length (tokens), value, score, stderr and n, sorted by length
+            and value.
+        """
+        value_of_label = self.value_of_label
+        rows = scores[scores["method"].isin(list(value_of_label))]
+        values = rows["method"].map(value_of_label)
+        table = rows.assign(method=self.spec.label, setting=self.setting, value=values)
         columns = ["method", "setting", "length", "value", "score", "stderr", "n"]
         return table.sort_values(["length", "value"], ignore_index=True)[columns]
 
-    def found(self, frame: pd.DataFrame) -> list[BestValue]:
-        """The best value at each length."""
-        higher = BENCHES[str(frame["bench"].iloc[0])].higher_is_better
-        return [
-            best_value(int(str(length)), at["value"], -at["score"] if higher else at["score"])
-            for length, at in self.table(frame).groupby("length")
-        ]
+    def best_values(self, scores: pd.DataFrame) -> list[BestValue]:
+        """Return the best value at each length."""
+        higher_is_better = BENCHES[str(scores["bench"].iloc[0])].higher_is_better
+        best: list[BestValue] = []
+        for length, rows in self.table(scores).groupby("length"):
+            losses = -rows["score"] if higher_is_better else rows["score"]
+            best.append(best_value(int(str(length)), rows["value"], losses))
+        return best

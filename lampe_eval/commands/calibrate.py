@@ -1,8 +1,9 @@
-"""``lampe-eval calibrate``."""
+"""Command ``lampe-eval calibrate``."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,87 +24,114 @@ from lampe_eval.results.gathered_runs import gather_runs
 
 
 def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
-    """Says what a calibration takes, runs what is left of it, and shows what it found."""
+    """Print what a calibration costs, run what is left of it, and print and write its result.
+
+    Args:
+        options: options of the command by name; None where an option is not given.
+        dry_run: whether to return after printing the cost.
+
+    Raises:
+        UserError: if something cannot be calibrated.
+        Stopped: if a signal stops it; the message says how to continue.
+    """
     console = tables.console()
-    wanted = resolve_calibration(CalibrationConfig.from_options(options))
-    fetch_missing(wanted.plan.files, wanted.order.data_dir)
-    console.print(_estimate(wanted), soft_wrap=True, markup=False)
+    calibration = resolve_calibration(CalibrationConfig.from_options(options))
+    fetch_missing(calibration.plan.files, calibration.config.data_dir)
+    _print_line(console, _estimate(calibration))
     if dry_run:
         return
     try:
-        fitted = calibrate(wanted, progress)
+        fitted = calibrate(calibration, progress)
     except Stopped as stop:
-        kept = f"stopped; what is finished is kept in {wanted.folder}, the same command goes on"
-        raise Stopped(stop.number, kept) from None
-    written = write_calibration(wanted, fitted)
-    console.print(_table(fitted))
-    for line in _edges(fitted):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print("[bold]on lengths held out[/]")
-    held_out = wanted.folder / "held-out"
+        message = (
+            f"stopped; finished samples are stored in {calibration.folder}, "
+            "run the same command to continue"
+        )
+        raise Stopped(stop.number, message) from None
+    _print_result(console, calibration, fitted)
+
+
+def _print_result(
+    console: Console, calibration: ResolvedCalibration, fitted: FittedSettings
+) -> None:
+    """Write the files of a calibration and print its tables."""
+    paths = write_calibration(calibration, fitted)
+    console.print(_best_values_table(fitted))
+    for line in _grid_warnings(fitted):
+        _print_line(console, line)
+    console.print("[bold]on held-out lengths[/]")
+    held_out = calibration.folder / "held-out"
     tables.print_and_write_tables(gather_runs([held_out]), held_out, console)
-    names = ", ".join(path.name for path in written)
-    for line in (
-        *(_kept(fitted, stages) for stages in fitted.stages),
-        f"written to {wanted.folder}: {names}",
-    ):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(f"use it: lampe-eval run --model {written[0]}", soft_wrap=True, markup=False)
+    for stages in fitted.stages:
+        _print_line(console, _choice(fitted, stages))
+    names = ", ".join(path.name for path in paths)
+    _print_line(console, f"written to {calibration.folder}: {names}")
+    _print_line(console, f"use it: lampe-eval run --model {paths[0]}")
 
 
-def _edges(fitted: FittedSettings) -> Iterator[str]:
-    """Which sweeps may not have reached the best value."""
-    for swept in fitted.swept:
-        if lengths := [str(best.length) for best in swept.found if best.edge]:
-            label, setting = swept.sweep.spec.label, swept.sweep.setting
-            yield f"{label}: at {', '.join(lengths)} tokens the best {setting} is the first or last of those tried"
+def _print_line(console: Console, line: str) -> None:
+    """Print a line whose names may contain brackets, and which may be copied, so it never wraps."""
+    console.print(line, soft_wrap=True, markup=False)
 
 
-def _kept(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
-    """Which of a method's rows the card has, and by what."""
-    given, kept = stages[0], fitted.kept(stages)
-    if kept is given:
-        return f"kept: {given.label} as given; what was fitted is no better on the lengths held out"
-    mean, before = (abs(fitted.loss(spec)) for spec in (kept, given))
+def _grid_warnings(fitted: FittedSettings) -> Iterator[str]:
+    """Yield a warning for each sweep whose grid may not contain the best value."""
+    for result in fitted.sweeps:
+        lengths = [str(best.length) for best in result.best if best.edge]
+        if lengths:
+            label, setting = result.sweep.spec.label, result.sweep.setting
+            yield (
+                f"{label}: at {', '.join(lengths)} tokens the best {setting} is the first or last "
+                "of those tried"
+            )
+
+
+def _choice(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
+    """Return which settings of a method are on the card, and why."""
+    given, best = stages[0], fitted.best_stage(stages)
+    if best is given:
+        return (
+            f"chosen: {given.label} as given; fitted settings are no better on the held-out lengths"
+        )
+    mean, mean_as_given = abs(fitted.loss(best)), abs(fitted.loss(given))
     return (
-        f"kept: {kept.label}; on the lengths held out {mean:.4g} on average, as given {before:.4g}"
+        f"chosen: {best.label}; mean over the held-out lengths {mean:.4g}, "
+        f"as given {mean_as_given:.4g}"
     )
 
 
-def _estimate(wanted: ResolvedCalibration) -> str:
-    """What is going to be run, and its time."""
-    order, (first, *_) = wanted.order, wanted.plan.specs
-    cells = sum(rows * len(lengths) for lengths, rows in wanted.rows)
-    costs = [
-        (least_seconds(wanted.run([first.label], lengths)), rows) for lengths, rows in wanted.rows
-    ]
-    known = [seconds * rows for seconds, rows in costs if seconds is not None]
-    time = (
-        f"at least {duration(sum(known))}"
-        if len(known) == len(costs)
-        else "time unknown: the device is not here"
-    )
-    methods, settings = (
-        ", ".join(spec.label for spec in wanted.plan.specs),
-        " and ".join(wanted.settings),
-    )
-    samples = wanted.plan.limit(wanted.plan.tasks[0])
+def _estimate(calibration: ResolvedCalibration) -> str:
+    """Return what is going to be run, and how long it takes at least."""
+    config, plan = calibration.config, calibration.plan
+    first = plan.specs[0].label
+    cells, seconds, is_known = 0, 0.0, True
+    for lengths, rows in calibration.row_counts:
+        cells += rows * len(lengths)
+        seconds_per_row = least_seconds(calibration.run([first], lengths))
+        if seconds_per_row is None:
+            is_known = False
+        else:
+            seconds += seconds_per_row * rows
+    time = f"at least {duration(seconds)}" if is_known else "time unknown: the device is not here"
+    methods = ", ".join(spec.label for spec in plan.specs)
+    task = plan.tasks[0]
     return (
-        f"calibrating {settings} of {methods} on {order.model[0]} by {wanted.plan.tasks[0].full_name} at "
-        f"{', '.join(map(str, order.lengths))} tokens, held out {', '.join(map(str, order.held_out))}: "
-        f"{cells} cells of {samples} samples, {time}; results in {wanted.folder}"
+        f"calibrating {' and '.join(calibration.settings)} of {methods} on {config.model[0]} "
+        f"by {task.full_name} at {', '.join(map(str, config.lengths))} tokens, "
+        f"held out {', '.join(map(str, config.held_out))}: "
+        f"{cells} cells of {plan.limit(task)} samples, {time}; results in {calibration.folder}"
     )
 
 
-def _table(fitted: FittedSettings) -> Table:
-    """Each length's best value of each setting, and the scores of the values tried."""
+def _best_values_table(fitted: FittedSettings) -> Table:
+    """Return a table of each length's best value, and the scores of the values tried."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("method", "setting", "tokens", "best", "value: score of those tried"):
         table.add_column(title, overflow="fold")
-    for swept in fitted.swept:
-        for best in swept.found:
-            rows = swept.table[swept.table["length"] == best.length]
+    for result in fitted.sweeps:
+        label = escape(result.sweep.spec.label)
+        for best in result.best:
+            rows = result.table[result.table["length"] == best.length]
             tried = "  ".join(f"{row.value:g}: {row.score:.4g}" for row in rows.itertuples())
-            label = escape(swept.sweep.spec.label)
-            table.add_row(label, swept.sweep.setting, str(best.length), f"{best.value:.4g}", tried)
+            table.add_row(label, result.sweep.setting, str(best.length), f"{best.value:.4g}", tried)
     return table

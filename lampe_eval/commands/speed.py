@@ -1,49 +1,52 @@
-"""``lampe-eval speed``."""
+"""Command ``lampe-eval speed``."""
 
 from lampe_eval.commands.progress_display import progress
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import unwritable
 from lampe_eval.report import tables
-from lampe_eval.speed import speed_table
 from lampe_eval.speed.speed_comparison import SpeedComparison
 from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.speed_table import speed_notes, speed_tables, write_speed
 
 
-def measure_speed(order: SpeedConfig) -> None:
-    """Measures, prints a table for each length, and writes them with the numbers and a picture.
+def measure_speed(config: SpeedConfig) -> None:
+    """Measure, then print a table for each length and write tables, numbers and a plot.
 
-    Where it is stopped, what was measured until then is printed and written.
+    If it is interrupted, it prints and writes what was measured until then.
 
     Raises:
-        UserError: where nothing could be measured, or the folder cannot be written.
+        UserError: if nothing could be measured, or the folder cannot be written.
     """
-    _make_folder(order)
-    comparison = SpeedComparison(order)
+    _create_folder(config)
+    comparison = SpeedComparison(config)
     try:
-        with progress() as told:
-            comparison.run(told)
+        with progress() as display:
+            comparison.run(display)
     finally:
-        if any(entry.times for entry in comparison.entries):
-            _publish(comparison, order)
-    if not any(entry.times for entry in comparison.entries):
-        raise UserError(f"nothing could be measured: {comparison.entries[0].note}")
+        if _has_times(comparison):
+            _publish(comparison, config)
+    if not _has_times(comparison):
+        raise UserError(f"nothing could be measured: {comparison.compared[0].note}")
 
 
-def _make_folder(order: SpeedConfig) -> None:
+def _has_times(comparison: SpeedComparison) -> bool:
+    return any(compared.times for compared in comparison.compared)
+
+
+def _create_folder(config: SpeedConfig) -> None:
+    """Create the folder first, so that nothing is measured that cannot be written."""
     try:
-        order.folder.mkdir(parents=True, exist_ok=True)
+        config.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{order.folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
+        raise unwritable(config.folder, error, "choose another --output") from None
 
 
-def _publish(comparison: SpeedComparison, order: SpeedConfig) -> None:
-    frame, console = comparison.frame, tables.console()
-    for block in speed_table.speed_tables(frame):
+def _publish(comparison: SpeedComparison, config: SpeedConfig) -> None:
+    """Print and write the tables."""
+    table, console = comparison.table, tables.console()
+    for block in speed_tables(table):
         tables.print_block(block, console)
-    for line in speed_table.speed_notes(frame):
+    for line in speed_notes(table):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    written = (
-        f"written to {order.folder}: {', '.join(speed_table.write_speed(frame, order.folder))}"
-    )
-    console.print(written, soft_wrap=True, markup=False)
+    names = ", ".join(write_speed(table, config.folder))
+    console.print(f"written to {config.folder}: {names}", soft_wrap=True, markup=False)

@@ -1,12 +1,13 @@
-"""The pocket model's tokenizer: a token for each word of its language, bytes for everything else.
+"""Tokenizer of the pocket model: one token for each word of its language, bytes for all other text.
 
-Text is split into words with the space before them, digits with the space before them, and what is left. A piece that
-is in the vocabulary is one token, any other piece is spelled in bytes, so every text comes back as it went in.
-There is one special token, the end of an answer; the model is trained without a token for the beginning.
+Text is split into words with the space before them, digits with the space before them, and the
+rest. A piece in the vocabulary is one token; any other piece is spelled in bytes, so every text is
+decoded to what was encoded. There is one special token, the end of an answer. The model is trained
+without a token for the beginning.
 """
 
 import re
-from dataclasses import asdict
+from dataclasses import astuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -14,46 +15,46 @@ from transformers import PreTrainedTokenizerFast
 from lampe_eval.benches.needles import ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS
 from lampe_eval.texts.pocket_language import VOCABULARY
 
-END = "<|end|>"
+END_OF_ANSWER = "<|end|>"
 
 _PIECES = Regex(r" ?[A-Za-z]+| ?[0-9]")
 
 
-def words() -> tuple[str, ...]:
-    """Every word that has a token: those of the stories and those of needles and questions."""
-    wordings = (asdict(wording) for wording in (ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS))
-    templates = re.sub(
-        r"{\w+}", "", " ".join(sentence for wording in wordings for sentence in wording.values())
-    )
-    return tuple(sorted({*VOCABULARY, *re.findall(r"[A-Za-z]+", templates)}))
+def vocabulary_words() -> tuple[str, ...]:
+    """Return every word that has a token: words of stories, of needles and of questions."""
+    words = set(VOCABULARY)
+    for wording in (ONE_CODE, SEVERAL_CODES, SEVERAL_KEYS):
+        for sentence in astuple(wording):
+            words.update(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", "", sentence)))
+    return tuple(sorted(words))
 
 
-def _pieces() -> list[str]:
-    """Words and digits after a space, and capitalised words as they begin a text or a paragraph."""
-    after_space = [f" {word}" for word in (*"0123456789", *words())]
-    return after_space + [word for word in words() if word[0].isupper()]
-
-
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers' own class."""
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer as transformers' own class."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    spelled = [
-        "".join(piece for piece, _ in byte_level.pre_tokenize_str(piece)) for piece in _pieces()
-    ]
-    vocabulary = [END, *sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], ignore_merges=True
-        )
-    )
-    tokenizer.add_special_tokens([AddedToken(END, special=True)])
+    spelled: list[str] = []
+    for piece in _pieces():
+        # a byte-level vocabulary stores pieces in its own alphabet, a space as "Ġ"
+        spelled.append("".join(part for part, _ in byte_level.pre_tokenize_str(piece)))
+    vocabulary = [END_OF_ANSWER, *sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled]
+    numbers = {piece: number for number, piece in enumerate(vocabulary)}
+    # Without merges nothing is ever joined; ignore_merges still finds whole pieces.
+    tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=[], ignore_merges=True))
+    tokenizer.add_special_tokens([AddedToken(END_OF_ANSWER, special=True)])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(_PIECES, behavior="isolated"), byte_level]
     )
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=END,
+        eos_token=END_OF_ANSWER,
+        pad_token=END_OF_ANSWER,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _pieces() -> list[str]:
+    """Return digits and words after a space, and capitalised words as they begin a paragraph."""
+    words = vocabulary_words()
+    after_space = [f" {word}" for word in (*"0123456789", *words)]
+    return after_space + [word for word in words if word[0].isupper()]

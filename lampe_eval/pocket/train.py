@@ -1,16 +1,20 @@
-"""Train the pocket model from nothing: `python -m lampe_eval.pocket.train --output DIR`.
+"""Training of the pocket model from nothing: `python -m lampe_eval.pocket.train --output DIR`.
 
-A model this small learns to find what it has read only if it is helped to, and this is the help:
+A model this small learns retrieval only with help:
 
-* **look-back initialisation.** Retrieval needs heads that see the token before. Half of the first layer's heads start
-  as such: with key bias (a, 0) and query bias a (cos n theta, -sin n theta) on every rotary pair, the logit of a key at
-  distance d is a^2 sum cos((d - n) theta), which peaks at d = n. One query head looks one token back, one two.
-* **repetition first.** A random segment repeated over a short sequence has one thing to learn, copying.
-* **then a mixture**: needles among stories with several keys and questions, segments copied over gaps, stories alone.
-  Questions stand anywhere in the sequence, so needles are found at every distance.
+* **Look-back initialisation.** Retrieval needs heads that attend to the token before. Half of the
+  first layer's heads start as such: with key bias (a, 0) and query bias a (cos n theta,
+  -sin n theta) on every rotary pair, the logit of a key at distance d is
+  a^2 sum cos((d - n) theta), which is largest at d = n. One query head attends one token back, the
+  other two.
+* **Repetition first.** A random segment that repeats in a short sequence can only teach copying.
+* **Then a mixture**: needles among stories with several keys and questions, segments copied over
+  gaps, stories alone. Questions occur anywhere in the sequence, so needles are found at every
+  distance.
 
-The loss leaves out what nobody can know (random segments and codes at their first mention) and counts the answer to a
-question more than other tokens. Texts, keys and seeds of the training are none of the evaluation's.
+The loss leaves out what cannot be predicted (random segments, and codes at their first mention) and
+weighs the answer to a question more than other tokens. Texts, keys and seeds of the training do not
+occur in the evaluation.
 """
 
 import argparse
@@ -41,12 +45,22 @@ from lampe_eval.pocket import pocket_scores, pocket_tokenizer
 from lampe_eval.texts import pocket_language
 
 WINDOW = 256
-LOOK_BACK = 1.4
+LOOK_BACK_BIAS = 1.4
+"""The a of the module's formula."""
+PRINT_EVERY = 25
+"""Steps between lines of progress."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """So many steps on sequences of one length; `mixture` weighs the kinds of sequence."""
+class TrainingStage:
+    """Steps on sequences of one length.
+
+    Attributes:
+        steps: optimizer steps.
+        length: tokens of a sequence.
+        batch: sequences of a step.
+        mixture: weight of each kind of sequence; for the kinds see `SequenceSampler`.
+    """
 
     steps: int
     length: int
@@ -55,18 +69,29 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Everything that decides the outcome."""
+class TrainingConfig:
+    """Settings that decide the outcome of a training.
 
-    stages: tuple[Stage, ...] = (
-        Stage(steps=150, length=64, batch=128, mixture={"repeat": 1}),
-        Stage(
+    Attributes:
+        stages: the stages in their order.
+        seed: seed of sequences and initial weights.
+        learning_rate: largest learning rate.
+        warmup: steps of linear warm-up.
+        weight_decay: decay of matrices.
+        answer_weight: weight of an answer's tokens in the loss; other tokens have weight 1 or 0.
+        texts: number of stories.
+        words_per_text: words of a story.
+    """
+
+    stages: tuple[TrainingStage, ...] = (
+        TrainingStage(steps=150, length=64, batch=128, mixture={"repeat": 1}),
+        TrainingStage(
             steps=350,
             length=128,
             batch=64,
             mixture={"needles": 0.5, "copies": 0.25, "stories": 0.25},
         ),
-        Stage(
+        TrainingStage(
             steps=2600,
             length=256,
             batch=32,
@@ -81,17 +106,20 @@ class Training:
     texts: int = 6000
     words_per_text: int = 500
 
-    def shortened(self, share: float) -> "Training":
-        """The same course with a share of the steps, for a quick look."""
-        stages = tuple(
-            Stage(max(1, round(s.steps * share)), s.length, s.batch, s.mixture) for s in self.stages
-        )
-        return replace(self, stages=stages)
+    def shortened(self, share: float) -> "TrainingConfig":
+        """Return the same training with a share of each stage's steps, at least one."""
+        stages = [replace(s, steps=max(1, round(s.steps * share))) for s in self.stages]
+        return replace(self, stages=tuple(stages))
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Token ids and, for each, what predicting it counts in the loss."""
+class TrainingSequence:
+    """Tokens of a sequence with their weights in the loss.
+
+    Attributes:
+        ids: token ids.
+        weights: for each token, the weight of predicting it.
+    """
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -100,27 +128,39 @@ class Sequence:
         return len(self.ids)
 
     def add(self, ids: list[int], weights: list[float] | float = 1.0) -> None:
+        """Append tokens with one weight for all, or one for each."""
         self.ids.extend(ids)
         self.weights.extend(weights if isinstance(weights, list) else [weights] * len(ids))
 
-    def cut(self, length: int) -> "Sequence":
-        return Sequence(self.ids[:length], self.weights[:length])
+    def cut(self, length: int) -> "TrainingSequence":
+        """Return the first `length` tokens."""
+        return TrainingSequence(self.ids[:length], self.weights[:length])
 
 
-class Material:
-    """Draws training sequences; `kinds` names them."""
+class SequenceSampler:
+    """Generator of training sequences.
 
-    def __init__(self, training: Training, words: PreTrainedTokenizerFast) -> None:
-        self.rng = Random(f"train {training.seed}")
-        self.training = training
-        self.words = words
-        self.end = self.encode(pocket_tokenizer.END)[0]
+    All draws come from one generator, so their order decides the training: the same configuration
+    gives the same batches as long as no draw is added, removed or moved.
+
+    Args:
+        config: settings of the training.
+        tokenizer: tokenizer of the model.
+
+    Attributes:
+        kinds: for each kind of sequence, the function from a length in tokens to a sequence.
+    """
+
+    def __init__(self, config: TrainingConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.rng = Random(f"train {config.seed}")
+        self.config = config
+        self.tokenizer = tokenizer
+        self.end_of_answer = self.encode(pocket_tokenizer.END_OF_ANSWER)[0]
         self.sentence_ends = {self.encode(".")[0]}
-        self.digits = set(self.encode("0123456789")) | {
-            self.encode(f" {digit}")[0] for digit in range(10)
-        }
-        self.stream = self._stories()
-        self.kinds: dict[str, Callable[[int], Sequence]] = {
+        digits = [self.encode(f" {digit}")[0] for digit in range(10)]
+        self.digits = {*self.encode("0123456789"), *digits}
+        self.story_ids = self._encode_stories()
+        self.kinds: dict[str, Callable[[int], TrainingSequence]] = {
             "repeat": self.repeat,
             "needles": self.needles,
             "copies": self.copies,
@@ -128,106 +168,121 @@ class Material:
         }
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.words.encode(text, add_special_tokens=False)
-        return ids
-
-    def _stories(self) -> Tensor:
-        texts = [
-            pocket_language.text(f"train {i}", self.training.words_per_text)
-            for i in range(self.training.texts)
-        ]
-        encoded = self.words(texts, add_special_tokens=False)["input_ids"]
-        return torch.tensor(
-            [token for ids in encoded for token in [*ids, self.end]], dtype=torch.int16
-        )
+        """Return the ids of a text without special tokens."""
+        return pocket_scores.encode(self.tokenizer, text)
 
     def passage(self, length: int) -> list[int]:
-        """So many tokens from anywhere in the stories."""
-        start = self.rng.randrange(len(self.stream) - length)
-        ids: list[int] = self.stream[start : start + length].tolist()
+        """Return `length` tokens from a random place in the stories."""
+        start = self.rng.randrange(len(self.story_ids) - length)
+        ids: list[int] = self.story_ids[start : start + length].tolist()
         return ids
 
     def noise(self, length: int) -> list[int]:
-        return [self.rng.randrange(len(self.words)) for _ in range(length)]
+        """Return `length` random tokens."""
+        return [self.rng.randrange(len(self.tokenizer)) for _ in range(length)]
 
-    def repeat(self, length: int) -> Sequence:
-        """One random segment over and over."""
-        period = self.rng.randint(4, 32)
-        segment = self.noise(period)
-        out = Sequence()
-        out.add(segment, 0.0)
-        while len(out) < length:
-            out.add(segment)
-        return out.cut(length)
+    def repeat(self, length: int) -> TrainingSequence:
+        """Return one random segment, repeated."""
+        segment = self.noise(self.rng.randint(4, 32))
+        sequence = TrainingSequence()
+        sequence.add(segment, 0.0)
+        while len(sequence) < length:
+            sequence.add(segment)
+        return sequence.cut(length)
 
-    def copies(self, length: int) -> Sequence:
-        """A story interrupted by random segments, some of which come again."""
-        out = Sequence()
+    def copies(self, length: int) -> TrainingSequence:
+        """Return a story interrupted by random segments, some of which occur again."""
+        sequence = TrainingSequence()
         seen: list[list[int]] = []
-        while len(out) < length:
+        while len(sequence) < length:
             if seen and self.rng.random() < 0.6:
-                out.add(self.rng.choice(seen))
+                sequence.add(self.rng.choice(seen))
             else:
                 seen.append(self.noise(self.rng.randint(3, 16)))
-                out.add(seen[-1], 0.0)
-            out.add(self.passage(self.rng.randint(0, length // 4)))
-        return out.cut(length)
+                sequence.add(seen[-1], 0.0)
+            sequence.add(self.passage(self.rng.randint(0, length // 4)))
+        return sequence.cut(length)
 
-    def stories(self, length: int) -> Sequence:
-        out = Sequence()
-        out.add(self.passage(length))
-        return out
+    def stories(self, length: int) -> TrainingSequence:
+        """Return a passage of the stories."""
+        sequence = TrainingSequence()
+        sequence.add(self.passage(length))
+        return sequence
 
-    def needles(self, length: int) -> Sequence:
-        """A haystack with needles, then questions about them with more of the story in between."""
-        case = self._question(self._hidden(length))
-        size = self.rng.randint(shortest_length(case, self.encode), length)
-        prompt = assemble_prompt(case, self.passage(length), self.encode, size, self.sentence_ends)
-        out = Sequence()
-        out.add(prompt, [0.0 if token in self.digits else 1.0 for token in prompt])
-        out.add([*self.encode(case.answer), self.end], self.training.answer_weight)
-        while len(out) < length:
+    def needles(self, length: int) -> TrainingSequence:
+        """Return a haystack with needles, then questions about them with more story in between."""
+        question = self._draw_question(self._draw_needles(length))
+        size = self.rng.randint(shortest_length(question, self.encode), length)
+        haystack = self.passage(length)
+        prompt = assemble_prompt(question, haystack, self.encode, size, self.sentence_ends)
+        sequence = TrainingSequence()
+        # codes at their first mention are random, so predicting them cannot be learnt
+        sequence.add(prompt, [0.0 if token in self.digits else 1.0 for token in prompt])
+        self._add_answer(sequence, question)
+        while len(sequence) < length:
             if self.rng.random() < 0.3:
-                out.add(self.passage(self.rng.randint(1, length // 4)))
+                sequence.add(self.passage(self.rng.randint(1, length // 4)))
             else:
-                case = self._question(case)
-                out.add(self.encode(case.question))
-                out.add([*self.encode(case.answer), self.end], self.training.answer_weight)
-        return out.cut(length)
+                question = self._draw_question(question)
+                sequence.add(self.encode(question.question))
+                self._add_answer(sequence, question)
+        return sequence.cut(length)
 
-    def _hidden(self, length: int) -> NeedleQuestion:
-        """From one needle to as many as fill most of the sequence; the first key may have several codes."""
-        values = self.rng.choice((1, 1, 1, 2, 3, 4))
-        keys = self.rng.randint(1, max(1, (length - 40) // 17 - values + 1))
-        return random_question(
-            self.rng, NeedleSpec(keys=keys, values=values), self.rng.uniform(0, 100), "train"
-        )
-
-    def _question(self, case: NeedleQuestion) -> NeedleQuestion:
-        """Another question about the same needles: for the codes of one key, for several keys, or plainly for one."""
-        single = [key for key, codes in case.codes.items() if len(codes) == 1]
-        several = [key for key in case.codes if key not in single]
-        draw = self.rng.random()
-        if several and (draw < 0.5 or not single):
-            return replace(case, wording=SEVERAL_CODES, asked=tuple(several))
-        if len(single) > 1 and draw < 0.7:
-            asked = self.rng.sample(single, self.rng.randint(2, min(3, len(single))))
-            return replace(case, wording=SEVERAL_KEYS, asked=tuple(asked))
-        return replace(case, wording=ONE_CODE, asked=(self.rng.choice(single),))
-
-    def batch(self, stage: Stage) -> tuple[Tensor, Tensor]:
+    def batch(self, stage: TrainingStage) -> tuple[Tensor, Tensor]:
+        """Return token ids and loss weights of a step, both of shape (batch, length)."""
         kinds = self.rng.choices(
             list(stage.mixture), weights=list(stage.mixture.values()), k=stage.batch
         )
-        rows = [self.kinds[kind](stage.length) for kind in kinds]
-        return torch.tensor([row.ids for row in rows]), torch.tensor([row.weights for row in rows])
+        sequences = [self.kinds[kind](stage.length) for kind in kinds]
+        ids = torch.tensor([sequence.ids for sequence in sequences])
+        return ids, torch.tensor([sequence.weights for sequence in sequences])
+
+    def _encode_stories(self) -> Tensor:
+        """Return the ids of all stories one after the other, each with the end token."""
+        texts = [
+            pocket_language.text(f"train {number}", self.config.words_per_text)
+            for number in range(self.config.texts)
+        ]
+        stream: list[int] = []
+        for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            stream += [*ids, self.end_of_answer]
+        return torch.tensor(stream, dtype=torch.int16)
+
+    def _add_answer(self, sequence: TrainingSequence, question: NeedleQuestion) -> None:
+        answer = [*self.encode(question.answer), self.end_of_answer]
+        sequence.add(answer, self.config.answer_weight)
+
+    def _draw_needles(self, length: int) -> NeedleQuestion:
+        """Return from one needle to as many as fill most of the sequence.
+
+        The first key may have several codes.
+        """
+        values = self.rng.choice((1, 1, 1, 2, 3, 4))
+        keys = self.rng.randint(1, max(1, (length - 40) // 17 - values + 1))
+        spec = NeedleSpec(keys=keys, values=values)
+        return random_question(self.rng, spec, self.rng.uniform(0, 100), "train")
+
+    def _draw_question(self, needles: NeedleQuestion) -> NeedleQuestion:
+        """Return another question about the same needles.
+
+        It asks for all codes of one key, for the codes of several keys, or for one code.
+        """
+        single = [key for key, codes in needles.codes.items() if len(codes) == 1]
+        several = [key for key in needles.codes if key not in single]
+        draw = self.rng.random()
+        if several and (draw < 0.5 or not single):
+            return replace(needles, wording=SEVERAL_CODES, asked=tuple(several))
+        if len(single) > 1 and draw < 0.7:
+            keys = self.rng.sample(single, self.rng.randint(2, min(3, len(single))))
+            return replace(needles, wording=SEVERAL_KEYS, asked=tuple(keys))
+        return replace(needles, wording=ONE_CODE, asked=(self.rng.choice(single),))
 
 
-def new_model(words: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """The model before its first step."""
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Return the model before its first step."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=256,
         intermediate_size=512,
         num_hidden_layers=4,
@@ -239,46 +294,54 @@ def new_model(words: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
         attention_bias=True,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.set_attn_implementation(
-        "eager"
-    )  # at 256 tokens a fifth faster than sdpa on a CPU, backward included
-    _look_back(model)
+    # at 256 tokens a fifth faster than sdpa on a CPU, backward included
+    model.set_attn_implementation("eager")
+    _set_look_back_biases(model)
     return model
 
 
 @torch.no_grad()
-def _look_back(model: LlamaForCausalLM) -> None:
-    """Make the first key head of the first layer, and its two query heads, look one and two tokens back."""
+def _set_look_back_biases(model: LlamaForCausalLM) -> None:
+    """Let the first layer's first key head, and its two query heads, attend 1 and 2 tokens back."""
     attention = model.model.layers[0].self_attn
     theta = model.model.rotary_emb.inv_freq
     key = torch.cat([torch.ones_like(theta), torch.zeros_like(theta)])
-    attention.k_proj.bias[: len(key)] = LOOK_BACK * key
-    for head, back in enumerate((1, 2)):
-        query = torch.cat([torch.cos(back * theta), -torch.sin(back * theta)])
-        attention.q_proj.bias[head * len(query) : (head + 1) * len(query)] = LOOK_BACK * query
+    attention.k_proj.bias[: len(key)] = LOOK_BACK_BIAS * key
+    for head, distance in enumerate((1, 2)):
+        query = torch.cat([torch.cos(distance * theta), -torch.sin(distance * theta)])
+        dimensions = slice(head * len(query), (head + 1) * len(query))
+        attention.q_proj.bias[dimensions] = LOOK_BACK_BIAS * query
 
 
-def new_optimizer(model: LlamaForCausalLM, training: Training) -> torch.optim.AdamW:
+def new_optimizer(model: LlamaForCausalLM, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW with weight decay for matrices only."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
     groups = [
-        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
 
 
-def learning_rate(step: int, steps: int, training: Training) -> float:
-    """Linear warm-up, then a half cosine to nothing."""
-    warm = min(1.0, (step + 1) / training.warmup)
-    return training.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+    """Return the rate of a step: linear warm-up times a half cosine down to zero."""
+    warmup = min(1.0, (step + 1) / config.warmup)
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the cross entropy of next tokens.
+
+    Args:
+        model: the model.
+        ids: token ids of shape (batch, length).
+        weights: weight of predicting each token, of the same shape.
+    """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     losses = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -286,77 +349,86 @@ def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tens
     return (losses * scale).sum() / scale.sum()
 
 
-LossOf = Callable[[LlamaForCausalLM, Tensor, Tensor], Tensor]
+LossFunction = Callable[[LlamaForCausalLM, Tensor, Tensor], Tensor]
 
 
 def fit(
-    model: LlamaForCausalLM, material: Material, training: Training, loss_of: LossOf = weighted_loss
+    model: LlamaForCausalLM,
+    sampler: SequenceSampler,
+    config: TrainingConfig,
+    loss_function: LossFunction = weighted_loss,
 ) -> int:
-    """Train in place; the number of tokens that were read."""
-    stages = [stage for stage in training.stages for _ in range(stage.steps)]
-    steps = len(stages)
-    optimizer = new_optimizer(model, training)
+    """Train a model in place and return the number of tokens that it read."""
+    stage_of_step: list[TrainingStage] = []
+    for stage in config.stages:
+        stage_of_step += [stage] * stage.steps
+    steps = len(stage_of_step)
+    optimizer = new_optimizer(model, config)
     started = time.monotonic()
     tokens = 0
-    for step, stage in enumerate(stages):
-        ids, weights = material.batch(stage)
+    for step, stage in enumerate(stage_of_step):
+        ids, weights = sampler.batch(stage)
         tokens += ids.numel()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, training)
-        loss = loss_of(model, ids, weights)
+            group["lr"] = learning_rate(step, steps, config)
+        loss = loss_function(model, ids, weights)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 25 == 0 or step == steps - 1:
-            print(
-                f"step {step}/{steps} loss {loss.item():.3f} seconds {time.monotonic() - started:.0f}",
-                flush=True,
-            )
+        if step % PRINT_EVERY == 0 or step == steps - 1:
+            seconds = time.monotonic() - started
+            print(f"step {step}/{steps} loss {loss.item():.3f} seconds {seconds:.0f}", flush=True)
     return tokens
 
 
-def save(folder: Path, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> None:
-    ends = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    model.generation_config = GenerationConfig.from_dict(ends)
+def save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write model and tokenizer to a folder."""
+    special_ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model.generation_config = GenerationConfig.from_dict(special_ids)
     model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def main() -> None:
+def parse_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Train the pocket model.")
     parser.add_argument(
         "--output", type=Path, default=Path("pocket-weights"), help="folder for the checkpoint"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and initial weights")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="share of the steps to do, for a quick look"
+        "--share", type=float, default=1.0, help="share of the steps to take, for a short trial"
     )
     parser.add_argument(
         "--compile", action="store_true", help="a third faster; needs a C++ compiler"
     )
-    options = parser.parse_args()
-    training = Training(seed=options.seed).shortened(options.share)
-    words = pocket_tokenizer.build()
-    model = new_model(words, training.seed)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, save and score the model, and write a record of the training beside it."""
+    options = parse_options()
+    config = TrainingConfig(seed=options.seed).shortened(options.share)
+    tokenizer = pocket_tokenizer.build_tokenizer()
+    model = new_model(tokenizer, config.seed)
+    loss_function: LossFunction = weighted_loss
+    if options.compile:
+        loss_function = torch.compile(weighted_loss, dynamic=False)
     started = time.monotonic()
-    tokens = fit(
-        model,
-        Material(training, words),
-        training,
-        torch.compile(weighted_loss, dynamic=False) if options.compile else weighted_loss,
-    )
+    tokens = fit(model, SequenceSampler(config, tokenizer), config, loss_function)
     seconds = time.monotonic() - started
     model.train(False)
-    save(options.output, model, words)
+    save(options.output, model, tokenizer)
     record = {
-        "data": "generated by lampe_eval.texts.pocket_language and lampe_eval.benches.needles; nothing else",
-        "training": asdict(training),
+        "data": "generated by lampe_eval.texts.pocket_language and lampe_eval.benches.needles; "
+        "nothing else",
+        "training": asdict(config),
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": tokens,
         "seconds": round(seconds),
         "threads": torch.get_num_threads(),
-        "scores": pocket_scores.scores(model, words),
+        "scores": pocket_scores.scores(model, tokenizer),
     }
     (options.output / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record["scores"], indent=2))

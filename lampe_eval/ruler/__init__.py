@@ -1,7 +1,7 @@
-"""RULER: all thirteen tasks, generated natively to an exact length with the tokenizer under test.
+"""RULER: all thirteen tasks, generated to an exact length with the tokenizer under test.
 
-shelf = Shelf(tokenizer, documents)
-sample = build("vt", card, Recipe(shelf, length=131072), index=0)
+corpora = SharedCorpora(tokenizer, documents)
+sample = build_sample("vt", card, SampleSpec(corpora, length=131072), index=0)
 prompt = [*sample.before, *sample.ids, *sample.after]
 """
 

@@ -1,12 +1,13 @@
-"""Common words extraction: which words of a numbered list stand in it most often, after a solved example.
+"""Common words extraction: name the most frequent words of a numbered list, after a solved example.
 
-Sources: arXiv 2404.06654, section 3; ``scripts/data/synthetic/common_words_extraction.py`` of NVIDIA/RULER at c3f5e3b.
-An exact prompt is filled up with further entries of words that are not common.
+Sources: arXiv 2404.06654, section 3; ``scripts/data/synthetic/common_words_extraction.py`` of
+NVIDIA/RULER at c3f5e3b. An exact prompt continues the list with entries of words that are not
+common.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 
 import numpy as np
 
@@ -17,136 +18,160 @@ from lampe_eval.ruler.piecewise_tokenizer import PieceRun, PieceTable, PromptPar
 from lampe_eval.ruler.ruler_cards import CweParameters, Frequencies
 from lampe_eval.ruler.ruler_wording import QuestionTemplate
 from lampe_eval.ruler.sample_spec import SampleDraw
-from lampe_eval.ruler.seeded_random import Order, permutation
+from lampe_eval.ruler.seeded_random import Indices, permutation
 
-ENGLISH = "ruler/english_words.json"
-SPARE = 1_000
-"""Numbers beyond those that a list can have if each of its entries takes three tokens."""
+ENGLISH_WORDS = "ruler/english_words.json"
+TOKENS_PER_ENTRY = 3
+"""Fewest tokens that an entry such as " 17. word" is expected to take."""
+SPARE_NUMBERS = 1_000
+"""Numbers beyond those of a list whose entries all take that few tokens."""
 
 
 @dataclass(frozen=True, eq=False)
-class Book:
-    """Words and numbers in one table: words first, then " 1.", " 2." and so on.
+class WordTable:
+    """Words and the numbers of list entries in one table: words first, then " 1.", " 2." and so on.
 
     Attributes:
-        numbers: of the table's pieces that are numbers.
-        number_costs: tokens of the first n numbers.
+        table: the pieces, each with a space before it.
+        numbers: places of the numbers in the table.
+        number_tokens: element n is the number of tokens of the first n numbers.
     """
 
     table: PieceTable
-    numbers: Order
-    number_costs: Order
+    numbers: Indices
+    number_tokens: Indices
 
-    def listed(self, entries: Order) -> list[PromptPart]:
-        """ "1. word 2. word"."""
-        order = np.column_stack([self.numbers[: len(entries)], entries]).ravel()
+    def numbered_list(self, words: Indices) -> list[PromptPart]:
+        """Return the parts of a list such as "1. word 2. word"."""
+        order = np.column_stack([self.numbers[: len(words)], words]).ravel()
+        # every piece has a space before it, which a list must not begin with
         return ["1.", PieceRun(self.table, order[1:])]
 
     def word(self, number: int) -> str:
+        """Return a word by its place in the table."""
         return self.table.texts[number].removeprefix(" ")
 
 
-def puzzle(parameters: CweParameters, draw: SampleDraw) -> ScalableSample:
-    """A sample before its length is chosen."""
-    times = parameters.short if draw.recipe.length < parameters.short_below else parameters.long
-    common, template = (
-        parameters.common,
-        draw.wording.templates["cwe"].filled(count=parameters.common, query=""),
-    )
-    book, order = _words(draw, times.seldom)
-    coder, spot = draw.shelf.coder, draw.rng
-    before = [*demo(draw, book, template, common, times), template.head]
-    fixed = len(coder.joined(before)) + coder.count(template.tail)
-    costs = np.concatenate([[0], np.cumsum(book.table.sizes[order])])
+def common_words_sample(parameters: CweParameters, draw: SampleDraw) -> ScalableSample:
+    """Return a sample; its units are the different words of the list."""
+    # a short list has space for fewer entries, hence lower frequencies (as upstream)
+    short = draw.spec.length < parameters.short_below
+    times = parameters.short if short else parameters.long
+    common = parameters.common
+    template = draw.wording.templates["cwe"].fill(count=common, query="")
+    words, order = _draw_words(draw, times.seldom)
+    tokenizer = draw.corpora.tokenizer
+    start = [*solved_example(draw, words, template, common, times), template.instruction]
+    fixed_tokens = len(tokenizer.encode_parts(start)) + tokenizer.count_tokens(template.question)
+    word_tokens = np.concatenate([[0], np.cumsum(words.table.sizes[order])])
 
     def entries(units: int) -> int:
         return common * times.often + (units - common) * times.seldom
 
-    def cost(units: int) -> int:
-        words_cost = times.often * costs[common] + times.seldom * (costs[units] - costs[common])
-        return fixed + int(words_cost + book.number_costs[entries(units)])
+    def estimate_tokens(units: int) -> int:
+        common_tokens = times.often * word_tokens[common]
+        other_tokens = times.seldom * (word_tokens[units] - word_tokens[common])
+        number_tokens = words.number_tokens[entries(units)]
+        return fixed_tokens + int(common_tokens + other_tokens + number_tokens)
 
-    def lay(units: int) -> PromptLayout:
-        listed = repeated(order[:units], common, times.often, times.seldom)
-        listed = listed[permutation(spot("list", units), len(listed))]
-        more = _entries(book, order[common:units], len(listed))
-        return PromptLayout([*before, *book.listed(listed)], [template.tail], more)
+    def layout(units: int) -> PromptLayout:
+        listed = repeat_words(order[:units], common, times.often, times.seldom)
+        # the shuffle depends on the number of units, so equal layouts are equal lists
+        listed = listed[permutation(draw.rng("list", units), len(listed))]
+        continuation = _further_entries(words, order[common:units], len(listed))
+        return PromptLayout(
+            [*start, *words.numbered_list(listed)], [template.question], continuation
+        )
 
+    entries_left = len(words.numbers) - common * times.often
     return ScalableSample(
-        outputs=tuple(book.word(number) for number in order[:common].tolist()),
-        prefix=template.prefix,
-        least=common + 1,
-        most=min(len(order), common + (len(book.numbers) - common * times.often) // times.seldom),
-        cost=cost,
-        lay=lay,
+        outputs=tuple(words.word(number) for number in order[:common].tolist()),
+        answer_prefix=template.answer_prefix,
+        min_units=common + 1,
+        max_units=min(len(order), common + entries_left // times.seldom),
+        estimate_tokens=estimate_tokens,
+        layout=layout,
     )
 
 
-def repeated(order: Order, common: int, often: int, seldom: int) -> Order:
-    """The first words so often, the others so seldom."""
+def repeat_words(order: Indices, common: int, often: int, seldom: int) -> Indices:
+    """Return the first ``common`` words ``often`` times each, the others ``seldom`` times each."""
     return np.concatenate([np.repeat(order[:common], often), np.repeat(order[common:], seldom)])
 
 
-def demo(
-    draw: SampleDraw, book: Book, template: QuestionTemplate, common: int, times: Frequencies
+def solved_example(
+    draw: SampleDraw, words: WordTable, template: QuestionTemplate, common: int, times: Frequencies
 ) -> list[PromptPart]:
-    """The solved example of this sample, from the words of the pool."""
+    """Return the parts of the solved example, whose words are drawn from the pool."""
     random = draw.rng("demo")
-    chosen = permutation(random, len(word_lists.pool()))[: times.demo_words]
-    listed = repeated(chosen, common, times.demo_often, times.demo_seldom)
+    chosen = permutation(random, len(word_lists.word_pool()))[: times.demo_words]
+    listed = repeat_words(chosen, common, times.demo_often, times.demo_seldom)
     listed = listed[permutation(random, len(listed))]
-    answers = " ".join(
-        f"{i}. {book.word(number)}" for i, number in enumerate(chosen[:common].tolist(), 1)
-    )
-    return [template.head, *book.listed(listed), f"{template.tail}{template.prefix} {answers}\n"]
+    answers = [
+        f"{place}. {words.word(number)}" for place, number in enumerate(chosen[:common].tolist(), 1)
+    ]
+    answer = f"{template.question}{template.answer_prefix} {' '.join(answers)}\n"
+    return [template.instruction, *words.numbered_list(listed), answer]
 
 
-def _words(draw: SampleDraw, seldom: int) -> tuple[Book, Order]:
-    """The words of a sample in the order in which it takes them: those of the pool, then more if there can be more.
+def _draw_words(draw: SampleDraw, seldom: int) -> tuple[WordTable, Indices]:
+    """Return a table of words and the order in which the sample takes them.
 
-    Our own wording goes on with made words. Upstream's takes all words from its long list instead as soon as the pool
-    does not fill the length, and ended with the pool in 2024.
+    In our own wording the list continues with compound words after those of the pool. Upstream
+    takes all words from its long list as soon as the pool does not fill the length; in 2024 its
+    list ended with the pool.
+
+    Args:
+        draw: the sample.
+        seldom: entries of each word that is not common.
     """
-    pool, random = len(word_lists.pool()), draw.rng("words")
-    if draw.wording.own:
-        extra = word_lists.made(max(0, draw.budget // (3 * seldom) - pool))
-        order = [permutation(random, pool), pool + permutation(random, len(extra))]
-        return _book(draw, extra, "made"), np.concatenate(order)
-    book = _book(draw, (), "pool")
-    if draw.wording.old or _least_cost(book, pool, seldom) > draw.budget:
-        return book, permutation(random, pool)
-    english = word_lists.english(path_of(ENGLISH, draw.shelf.data_dir))
-    return _book(draw, english, "english"), pool + permutation(random, len(english))
+    pool_size = len(word_lists.word_pool())
+    random = draw.rng("words")
+    if draw.wording.is_own:
+        # a list cannot have more different words than this, as each has `seldom` entries or more
+        most_words = draw.max_prompt_tokens // (TOKENS_PER_ENTRY * seldom)
+        extra = word_lists.compound_words(max(0, most_words - pool_size))
+        order = [permutation(random, pool_size), pool_size + permutation(random, len(extra))]
+        return _word_table(draw, extra, "made"), np.concatenate(order)
+    words = _word_table(draw, (), "pool")
+    fills_length = _pool_tokens(words, pool_size, seldom) > draw.max_prompt_tokens
+    if draw.wording.is_2024 or fills_length:
+        return words, permutation(random, pool_size)
+    english = word_lists.english_words(path_of(ENGLISH_WORDS, draw.corpora.data_dir))
+    words = _word_table(draw, english, "english")
+    return words, pool_size + permutation(random, len(english))
 
 
-def _least_cost(book: Book, pool: int, seldom: int) -> int:
-    """Tokens of a list in which each word of the pool stands so seldom."""
-    costs = book.number_costs
-    return seldom * int(book.table.sizes[:pool].sum()) + int(
-        costs[min(seldom * pool, len(costs) - 1)]
-    )
+def _pool_tokens(words: WordTable, pool_size: int, seldom: int) -> int:
+    """Return the tokens of a list that has each word of the pool ``seldom`` times."""
+    entries = min(seldom * pool_size, len(words.number_tokens) - 1)
+    word_tokens = int(words.table.sizes[:pool_size].sum())
+    return seldom * word_tokens + int(words.number_tokens[entries])
 
 
-def _book(draw: SampleDraw, extra: Sequence[str], name: str) -> Book:
-    """The pool and more words, with numbers for the longest list."""
-    count = draw.budget // 3 + SPARE
+def _word_table(draw: SampleDraw, extra: Sequence[str], name: str) -> WordTable:
+    """Return a table of the pool and further words, with the numbers of the longest list.
 
-    def pieces() -> Iterator[str]:
-        return chain(
-            (f" {word}" for word in (*word_lists.pool(), *extra)),
-            (f" {i}." for i in range(1, count + 1)),
-        )
+    Args:
+        draw: the sample.
+        extra: words after those of the pool.
+        name: name of the further words, by which tables are cached.
+    """
+    number_count = draw.max_prompt_tokens // TOKENS_PER_ENTRY + SPARE_NUMBERS
 
-    def make() -> Book:
-        table = draw.shelf.coder.table(list(pieces()))
-        numbers = np.arange(len(table.texts) - count, len(table.texts))
-        return Book(table, numbers, np.concatenate([[0], np.cumsum(table.sizes[numbers])]))
+    def build() -> WordTable:
+        pieces = [f" {word}" for word in (*word_lists.word_pool(), *extra)]
+        pieces += [f" {number}." for number in range(1, number_count + 1)]
+        table = draw.corpora.tokenizer.build_table(pieces)
+        numbers = np.arange(len(pieces) - number_count, len(pieces))
+        number_tokens = np.concatenate([[0], np.cumsum(table.sizes[numbers])])
+        return WordTable(table, numbers, number_tokens)
 
-    return draw.shelf.once(make, "book", name, len(extra), count)
+    return draw.corpora.cached(build, "words", name, len(extra), number_count)
 
 
-def _entries(book: Book, unasked: Order, done: int) -> Iterator[str]:
-    """Further entries of the list."""
+def _further_entries(words: WordTable, others: Indices, entries: int) -> Iterator[str]:
+    """Yield the pieces of entries that follow the first ``entries``, of words not common."""
     for i in count():
-        yield f" {done + i + 1}."
-        yield book.table.texts[unasked[i % len(unasked)]]
+        yield f" {entries + i + 1}."
+        yield words.table.texts[others[i % len(others)]]

@@ -1,7 +1,12 @@
-"""Length: as many units of haystack as fit, and the start of one more, so that a prompt has exactly the tokens it may.
+"""Fitting a prompt to its exact length: as many units of haystack as fit, then part of one more.
 
-A task draws a `Puzzle`: everything of a sample but its length. Its cost in tokens grows with its units, so the largest
-number that fits is found by halving, never by building prompts. Upstream searches likewise, but stops at whole units.
+A task describes a sample as a `ScalableSample`: everything but its number of units. The tokens of
+a prompt grow with its units, and the tokens of its pieces are known. So the largest number of units
+that fits is found by bisection, without building a prompt. Upstream searches likewise, but its
+prompts consist of whole units and are a little shorter than the length.
+
+To reach the exact length, a prompt made of ids continues its haystack with the first tokens of
+further units, and a closing piece where there is space for it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,143 +16,178 @@ from itertools import islice
 import numpy as np
 
 from lampe_eval.errors import UserError
-from lampe_eval.ruler.piecewise_tokenizer import Ids, PiecewiseTokenizer, PromptPart
+from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer, PromptPart, TokenIds
 
-TRIES = 32
-"""Corrections of a number of units at most, where whole texts and pieces differ in tokens."""
+MAX_CORRECTIONS = 32
+"""Largest number of times that the units are reduced because the estimate was too low."""
 
-PIECES = 8
-"""Pieces for each token that is missing at most: a tokenizer may have none for some."""
+MAX_PIECES_PER_TOKEN = 8
+"""Pieces that are tried for each missing token.
 
-NOTHING: Ids = np.empty(0, dtype=np.int32)
+The number is limited because a tokenizer may give no token at all for some pieces.
+"""
+
+NO_IDS: TokenIds = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """A prompt of so many units.
+    """Parts of a prompt with a given number of units.
 
     Attributes:
-        before: parts up to the end of the haystack.
-        after: parts behind it.
-        more: pieces with which the haystack would go on, endless or as many as there are.
-        close: what ends the haystack if it goes on.
+        start: parts up to the end of the haystack.
+        end: parts after the haystack.
+        continuation: pieces that would continue the haystack, possibly without end.
+        closing: text that ends a haystack that was continued.
         meta: numbers about the sample.
     """
 
-    before: Sequence[PromptPart]
-    after: Sequence[PromptPart]
-    more: Iterable[str] = ()
-    close: str = ""
+    start: Sequence[PromptPart]
+    end: Sequence[PromptPart]
+    continuation: Iterable[str] = ()
+    closing: str = ""
     meta: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScalableSample:
-    """A sample before its length is chosen.
+    """Sample whose haystack can have any number of units (lines, words or documents).
 
     Attributes:
-        outputs: what the answer must contain.
-        prefix: start of the answer.
-        least: units at least.
-        most: units at most.
-        cost: tokens of a prompt of so many units, as pieces and without the prefix; close enough to start from.
-        lay: the prompt of so many units, always the same.
+        outputs: texts that the answer must contain.
+        answer_prefix: start of the answer.
+        min_units: smallest number of units.
+        max_units: largest number of units.
+        estimate_tokens: function from a number of units to the tokens of the prompt, counted piece
+            by piece and without the start of the answer. It never decreases.
+        layout: function from a number of units to the prompt; the same number always gives the
+            same prompt.
     """
 
     outputs: tuple[str, ...]
-    prefix: str
-    least: int
-    most: int
-    cost: Callable[[int], int]
-    lay: Callable[[int], PromptLayout]
+    answer_prefix: str
+    min_units: int
+    max_units: int
+    estimate_tokens: Callable[[int], int]
+    layout: Callable[[int], PromptLayout]
 
 
 @dataclass(frozen=True)
-class FilledPrompt:
-    """A prompt of its final length, as ids or as text, with its units and numbers about it."""
+class FittedPrompt:
+    """Prompt of its final length, as ids or as text.
 
-    ids: Ids | None
+    Attributes:
+        ids: token ids, or None.
+        text: text, or None.
+        units: units of the haystack.
+        meta: numbers about the sample.
+    """
+
+    ids: TokenIds | None
     text: str | None
     units: int
     meta: Mapping[str, float]
 
 
-class TooShort(UserError):
-    """A length that not even the least sample fits into.
+class LengthTooShort(UserError):
+    """Length that not even the smallest sample fits into.
 
     Attributes:
-        short: tokens that are missing.
+        missing_tokens: tokens by which the smallest sample is too long.
     """
 
-    def __init__(self, short: int) -> None:
-        super().__init__(f"{short} tokens are missing")
-        self.short = short
+    def __init__(self, missing_tokens: int) -> None:
+        super().__init__(f"{missing_tokens} tokens are missing")
+        self.missing_tokens = missing_tokens
 
 
-def largest(cost: Callable[[int], int], least: int, most: int, budget: int) -> int:
-    """The largest number of units from ``least`` to ``most`` that costs no more than the budget, else ``least``."""
-    low, high = least, max(least, most)
+def largest_fitting(
+    tokens_of: Callable[[int], int], min_units: int, max_units: int, budget: int
+) -> int:
+    """Return the largest number of units that takes no more tokens than the budget.
+
+    Args:
+        tokens_of: tokens of a number of units; must not decrease.
+        min_units: smallest number of units, returned if not even that fits.
+        max_units: largest number of units.
+        budget: tokens.
+    """
+    low, high = min_units, max(min_units, max_units)
     while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
+        middle = (low + high + 1) // 2  # rounded up, so that low always rises
+        if tokens_of(middle) <= budget:
+            low = middle
+        else:
+            high = middle - 1
     return low
 
 
-def exact(coder: PiecewiseTokenizer, puzzle: ScalableSample, budget: int) -> FilledPrompt:
-    """A prompt of exactly the budget, as ids: whole units, and the first tokens of more.
+def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedPrompt:
+    """Return a prompt of exactly ``budget`` tokens, made of ids.
 
     Raises:
-        TooShort: where the least one takes more.
+        LengthTooShort: if the smallest prompt takes more.
     """
-    units = largest(puzzle.cost, puzzle.least, puzzle.most, budget)
-    for _ in range(TRIES):
-        layout = puzzle.lay(units)
-        before, after = coder.joined(layout.before), coder.joined(layout.after, begun=True)
-        missing = budget - len(before) - len(after)
+    units = largest_fitting(sample.estimate_tokens, sample.min_units, sample.max_units, budget)
+    for _ in range(MAX_CORRECTIONS):
+        # The estimate may be a few tokens off, as the layout decides which piece begins a text;
+        # what counts is the joined ids.
+        layout = sample.layout(units)
+        start = tokenizer.encode_parts(layout.start)
+        end = tokenizer.encode_parts(layout.end, at_beginning=False)
+        missing = budget - len(start) - len(end)
         if missing >= 0:
-            ids = np.concatenate([before, _first(coder, layout, missing), after])
-            return FilledPrompt(ids, None, units, layout.meta)
-        if units == puzzle.least:
+            ids = np.concatenate([start, _continue_haystack(tokenizer, layout, missing), end])
+            return FittedPrompt(ids, None, units, layout.meta)
+        if units == sample.min_units:
             break
-        units = _fewer(puzzle, units, -missing)
-    raise TooShort(-missing)
+        units = _fewer_units(sample, units, -missing)
+    raise LengthTooShort(-missing)
 
 
-def whole(coder: PiecewiseTokenizer, puzzle: ScalableSample, budget: int) -> FilledPrompt:
-    """A prompt of whole units whose text and prefix together take no more than the budget, as upstream counts them.
+def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedPrompt:
+    """Return a prompt of whole units as text, at most ``budget`` tokens with the answer's start.
+
+    The text is encoded as a whole, because upstream counts its tokens that way.
 
     Raises:
-        TooShort: where the least one takes more.
+        LengthTooShort: if the smallest prompt takes more.
     """
-    units = largest(puzzle.cost, puzzle.least, puzzle.most, budget - coder.count(puzzle.prefix))
-    for _ in range(TRIES):
-        layout = puzzle.lay(units)
-        text = coder.text([*layout.before, *layout.after])
-        excess = len(coder.first(text + puzzle.prefix)) - budget
+    prefix_tokens = tokenizer.count_tokens(sample.answer_prefix)
+    units = largest_fitting(
+        sample.estimate_tokens, sample.min_units, sample.max_units, budget - prefix_tokens
+    )
+    for _ in range(MAX_CORRECTIONS):
+        layout = sample.layout(units)
+        text = tokenizer.join_text([*layout.start, *layout.end])
+        excess = len(tokenizer.encode_beginning(text + sample.answer_prefix)) - budget
         if excess <= 0:
-            return FilledPrompt(None, text, units, layout.meta)
-        if units == puzzle.least:
+            return FittedPrompt(None, text, units, layout.meta)
+        if units == sample.min_units:
             break
-        units = _fewer(puzzle, units, excess)
-    raise TooShort(excess)
+        units = _fewer_units(sample, units, excess)
+    raise LengthTooShort(excess)
 
 
-def _fewer(puzzle: ScalableSample, units: int, excess: int) -> int:
-    """Units without so many as take the excess, one at least."""
-    each = max(1, puzzle.cost(units) - puzzle.cost(units - 1))
-    return max(puzzle.least, units - max(1, excess // each))
+def _fewer_units(sample: ScalableSample, units: int, excess: int) -> int:
+    """Return a smaller number of units, reduced by about ``excess`` tokens and at least by one."""
+    tokens_per_unit = max(1, sample.estimate_tokens(units) - sample.estimate_tokens(units - 1))
+    return max(sample.min_units, units - max(1, excess // tokens_per_unit))
 
 
-def _first(coder: PiecewiseTokenizer, layout: PromptLayout, missing: int) -> Ids:
-    """The first tokens of what the haystack would go on with, closed if there is room for that."""
-    close = coder.ids(layout.close) if layout.close else NOTHING
-    if missing < len(close):
-        close = NOTHING
-    wanted = missing - len(close)
-    found, size = [NOTHING], 0
-    for piece in islice(layout.more, PIECES * wanted):
-        found.append(coder.ids(piece))
-        size += len(found[-1])
-        if size >= wanted:
+def _continue_haystack(
+    tokenizer: PiecewiseTokenizer, layout: PromptLayout, missing: int
+) -> TokenIds:
+    """Return the ``missing`` tokens that fill a prompt, from pieces that continue its haystack."""
+    closing = tokenizer.encode_inside(layout.closing) if layout.closing else NO_IDS
+    if missing < len(closing):
+        closing = NO_IDS
+    needed = missing - len(closing)
+    ids, size = [NO_IDS], 0
+    for piece in islice(layout.continuation, MAX_PIECES_PER_TOKEN * needed):
+        ids.append(tokenizer.encode_inside(piece))
+        size += len(ids[-1])
+        if size >= needed:
             break
-    return np.concatenate([np.concatenate(found)[:wanted], close])
+    # the last piece is cut inside, so its last word may have tokens of its own
+    return np.concatenate([np.concatenate(ids)[:needed], closing])

@@ -1,9 +1,20 @@
-"""Text to token ids, piece by piece: every piece is encoded once, however often it stands in however many prompts.
+"""Tokenizer that encodes prompts piece by piece, each distinct piece once.
 
-Joined ids of pieces equal those of the joined text where no token of the tokenizer reaches over a cut. So pieces are
-cut where usual tokenizers cut anyway: before the space of a word, and after a newline. A piece is encoded with a letter
-or newline before it and, if it ends a line, a letter after it, and these are taken off again: so a sentencepiece
-tokenizer adds no space to it, and one with GPT-2's pattern splits its newlines as it does inside a text.
+A haystack repeats few pieces (a line of filler, a word, a document) in many orders, in hundreds of
+prompts. Encoding every prompt as a whole would tokenize the same text again and again; looking up
+the ids of its pieces and joining them takes milliseconds.
+
+Joined ids of pieces equal the ids of the joined text if no token of the tokenizer spans a cut.
+Pieces are therefore cut where common tokenizers split a text anyway: before the space in front of
+a word, and after a newline.
+
+A tokenizer may treat the ends of a text differently from its inside. A piece is therefore encoded
+in context, and the ids of the context are removed again:
+
+* A newline (or a letter, if the piece begins with a newline) stands before it, because
+  sentencepiece tokenizers add a space to the beginning of a text.
+* A letter stands after a piece that ends with a newline, because tokenizers with GPT-2's pattern
+  split a newline at the end of a text differently from one before a letter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,50 +25,67 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.ruler.seeded_random import Order
+from lampe_eval.ruler.seeded_random import Indices
 
-Ids = npt.NDArray[np.int32]
+TokenIds = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class PieceTable:
-    """Pieces with their ids: those of piece i are ``flat[starts[i] : starts[i] + sizes[i]]``."""
+    """Pieces of text with their token ids, all in one flat array.
+
+    The ids of piece i are ``flat_ids[starts[i] : starts[i] + sizes[i]]``.
+
+    Attributes:
+        texts: the pieces.
+        flat_ids: ids of all pieces, one after the other.
+        starts: for each piece, where its ids begin.
+        sizes: for each piece, its number of tokens.
+    """
 
     texts: tuple[str, ...]
-    flat: Ids
-    starts: Order
-    sizes: Order
+    flat_ids: TokenIds
+    starts: Indices
+    sizes: Indices
 
-    def ids(self, order: Order) -> Ids:
-        """Ids of pieces one after the other."""
+    def ids(self, order: Indices) -> TokenIds:
+        """Return the ids of the pieces with the given numbers, one piece after the other."""
         sizes = self.sizes[order]
         ends = np.cumsum(sizes)
-        steps = np.arange(ends[-1] if len(ends) else 0)
-        found: Ids = self.flat[steps + np.repeat(self.starts[order] - ends + sizes, sizes)]
-        return found
+        total = ends[-1] if len(ends) else 0
+        # Piece k of the order fills the output from ends[k] - sizes[k] on. Adding this shift to an
+        # output index gives the index in flat_ids; a loop over pieces would be slow in Python.
+        shifts = np.repeat(self.starts[order] - (ends - sizes), sizes)
+        ids: TokenIds = self.flat_ids[np.arange(total) + shifts]
+        return ids
 
-    def text(self, order: Order) -> str:
-        """Their text."""
-        return "".join(self.texts[i] for i in order.tolist())
+    def text(self, order: Indices) -> str:
+        """Return the text of the pieces with the given numbers."""
+        return "".join(self.texts[number] for number in order.tolist())
 
-    def onward(self, order: Order, done: int) -> Iterator[str]:
-        """The pieces of an order that follow the first ``done``, then all of them again and again."""
-        return (self.texts[order[i % len(order)]] for i in count(done))
+    def cycle_from(self, order: Indices, start: int) -> Iterator[str]:
+        """Return the texts of an order from place ``start`` on, repeating the order without end."""
+        return (self.texts[order[place % len(order)]] for place in count(start))
 
 
 @dataclass(frozen=True, eq=False)
 class PieceRun:
-    """Pieces of a table in an order."""
+    """Pieces of a table in an order.
+
+    Attributes:
+        table: table of the pieces.
+        order: numbers of the pieces.
+    """
 
     table: PieceTable
-    order: Order
+    order: Indices
 
 
 PromptPart = str | PieceRun
 
 
 class PiecewiseTokenizer:
-    """A tokenizer with a memory.
+    """Tokenizer that remembers the ids of every piece it has encoded.
 
     Args:
         tokenizer: called with a list of texts, ``add_special_tokens=False`` and ``verbose=False``.
@@ -65,73 +93,86 @@ class PiecewiseTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self._known: dict[str, Ids] = {}
-        self._newline, self._letter = self._plain("\n"), self._plain("a")
-        self._after = self._plain("\nT")[len(self._newline) :]
+        self._ids_of_piece: dict[str, TokenIds] = {}
+        self._newline_ids = self._encode("\n")
+        self._letter_ids = self._encode("a")
+        self._following_ids = self._encode("\nT")[len(self._newline_ids) :]
 
-    def first(self, text: str) -> Ids:
-        """Ids of a text with nothing before it."""
-        return np.array(self._plain(text), dtype=np.int32)
+    def encode_beginning(self, text: str) -> TokenIds:
+        """Return the ids of a text that begins a prompt."""
+        return np.array(self._encode(text), dtype=np.int32)
 
-    def ids(self, piece: str) -> Ids:
-        """Ids of a piece that stands after another."""
-        return self.many([piece])[0]
+    def encode_inside(self, piece: str) -> TokenIds:
+        """Return the ids of a piece that stands after other text."""
+        return self.encode_pieces([piece])[0]
 
-    def many(self, pieces: Sequence[str]) -> list[Ids]:
-        """Ids of pieces, those that are new encoded together."""
-        new = list({piece: None for piece in pieces if piece not in self._known})
-        for piece, ids in zip(new, self._batch([_framed(piece) for piece in new]), strict=True):
-            self._known[piece] = np.array(self._bare(piece, ids), dtype=np.int32)
-        return [self._known[piece] for piece in pieces]
+    def encode_pieces(self, pieces: Sequence[str]) -> list[TokenIds]:
+        """Return the ids of each piece; new pieces are encoded together in one batch."""
+        new = list(dict.fromkeys(piece for piece in pieces if piece not in self._ids_of_piece))
+        encoded = self._encode_batch([_with_context(piece) for piece in new])
+        for piece, ids in zip(new, encoded, strict=True):
+            self._ids_of_piece[piece] = np.array(self._without_context(piece, ids), dtype=np.int32)
+        return [self._ids_of_piece[piece] for piece in pieces]
 
-    def table(self, pieces: Sequence[str]) -> PieceTable:
-        """Pieces as a table."""
-        ids = self.many(pieces)
+    def build_table(self, pieces: Sequence[str]) -> PieceTable:
+        """Return a table of pieces."""
+        ids = self.encode_pieces(pieces)
         sizes = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        flat = np.concatenate([*ids, np.empty(0, dtype=np.int32)])
-        return PieceTable(tuple(pieces), flat, np.cumsum(sizes) - sizes, sizes)
+        flat_ids = np.concatenate([*ids, np.empty(0, dtype=np.int32)])
+        return PieceTable(tuple(pieces), flat_ids, np.cumsum(sizes) - sizes, sizes)
 
-    def count(self, *pieces: str) -> int:
-        """Tokens of pieces."""
-        return sum(map(len, self.many(pieces)))
+    def count_tokens(self, *pieces: str) -> int:
+        """Return the number of tokens of pieces that stand after other text."""
+        return sum(map(len, self.encode_pieces(pieces)))
 
-    def joined(self, parts: Sequence[PromptPart], *, begun: bool = False) -> Ids:
-        """Ids of the parts of a prompt; before the first stands nothing, unless the prompt has begun."""
-        ids = [self._part(part, first=i == 0 and not begun) for i, part in enumerate(parts)]
-        return np.concatenate([np.empty(0, dtype=np.int32), *ids])
+    def encode_parts(self, parts: Sequence[PromptPart], *, at_beginning: bool = True) -> TokenIds:
+        """Return the joined ids of parts of a prompt.
 
-    def text(self, parts: Sequence[PromptPart]) -> str:
-        """Text of the parts of a prompt."""
-        return "".join(
-            part if isinstance(part, str) else part.table.text(part.order) for part in parts
-        )
+        Args:
+            parts: texts and runs of pieces.
+            at_beginning: whether the first part begins the prompt.
+        """
+        ids = [np.empty(0, dtype=np.int32)]
+        for number, part in enumerate(parts):
+            if isinstance(part, PieceRun):
+                ids.append(part.table.ids(part.order))
+            elif at_beginning and number == 0:
+                ids.append(self.encode_beginning(part))
+            else:
+                ids.append(self.encode_inside(part))
+        return np.concatenate(ids)
 
-    def _part(self, part: PromptPart, *, first: bool) -> Ids:
-        if isinstance(part, PieceRun):
-            return part.table.ids(part.order)
-        return self.first(part) if first else self.ids(part)
+    def join_text(self, parts: Sequence[PromptPart]) -> str:
+        """Return the joined text of parts of a prompt."""
+        texts = [part if isinstance(part, str) else part.table.text(part.order) for part in parts]
+        return "".join(texts)
 
-    def _plain(self, text: str) -> list[int]:
-        return self._batch([text])[0] if text else []
+    def _encode(self, text: str) -> list[int]:
+        return self._encode_batch([text])[0] if text else []
 
-    def _batch(self, texts: list[str]) -> list[list[int]]:
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
+        encoded: list[list[int]]
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return encoded
 
-    def _bare(self, piece: str, ids: list[int]) -> list[int]:
-        """Ids without those of the frame; where a token reaches over its edge, the ids of the piece alone."""
-        before = self._letter if piece.startswith("\n") else self._newline
-        after = self._after if piece.endswith("\n") else []
+    def _without_context(self, piece: str, ids: list[int]) -> list[int]:
+        """Return the ids of a piece, given its ids together with those of its context.
+
+        Where a token spans the edge between piece and context, the ids of the piece alone are the
+        best there is.
+        """
+        before = self._letter_ids if piece.startswith("\n") else self._newline_ids
+        after = self._following_ids if piece.endswith("\n") else []
         end = len(ids) - len(after)
-        if ids[: len(before)] == before and ids[end:] == after and len(before) <= end:
+        if len(before) <= end and ids[: len(before)] == before and ids[end:] == after:
             return ids[len(before) : end]
-        return self._plain(piece)
+        return self._encode(piece)
 
 
-def _framed(piece: str) -> str:
+def _with_context(piece: str) -> str:
+    """Return a piece between the characters that make it an inner part of a text."""
     before = "a" if piece.startswith("\n") else "\n"
-    return before + piece + ("T" if piece.endswith("\n") else "")
+    after = "T" if piece.endswith("\n") else ""
+    return before + piece + after

@@ -1,4 +1,4 @@
-"""What a RULER task says: the parameters of ``scripts/synthetic.yaml`` of NVIDIA/RULER at c3f5e3b, named in full."""
+"""Cards of RULER's tasks: the parameters of NVIDIA/RULER's scripts/synthetic.yaml at c3f5e3b."""
 
 from typing import Annotated, Literal
 
@@ -10,15 +10,16 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class NiahParameters(Card):
-    """Needles in a haystack.
+    """Parameters of needles in a haystack.
 
     Attributes:
-        haystack: lines of filler, essays, or needles that nobody asks for.
-        keys: what needles are listed under.
-        values: what is asked for.
-        num_keys: keys in the haystack, raised to ``num_queries``.
+        kind: names the generator.
+        haystack: lines of filler, essays, or needles that are never queried.
+        keys: kind of the keys that needles are listed under.
+        values: kind of the values that the answer must contain.
+        num_keys: keys in the haystack, at least ``num_queries``.
         num_values: needles of each key.
-        num_queries: keys asked for.
+        num_queries: keys that the question asks for.
     """
 
     kind: Literal["niah"]
@@ -31,12 +32,14 @@ class NiahParameters(Card):
 
 
 class VtParameters(Card):
-    """Variable tracking: chains of assignments among lines of filler, after a solved example.
+    """Parameters of variable tracking.
 
     Attributes:
-        chains: chains in the text; the first is asked for.
-        hops: assignments after the first of a chain.
-        demo: tokens of the example at most; an eighth of the length where that is less.
+        kind: names the generator.
+        chains: chains of assignments in the text; the question is about the first.
+        hops: assignments of a chain after its first.
+        demo: largest number of tokens of the solved example, or an eighth of the length where that
+            is less.
     """
 
     kind: Literal["vt"]
@@ -46,14 +49,14 @@ class VtParameters(Card):
 
 
 class Frequencies(Card):
-    """How often the words of a list stand in it, and those of the example before it.
+    """Frequencies of the words in a list, and in the example before it.
 
     Attributes:
-        often: times of each common word.
-        seldom: times of each other word.
+        often: entries of each common word.
+        seldom: entries of each other word.
         demo_words: different words of the example.
-        demo_often: times of each of its common words.
-        demo_seldom: times of each of its other words.
+        demo_often: entries of each of the example's common words.
+        demo_seldom: entries of each of the example's other words.
     """
 
     often: Count
@@ -64,12 +67,14 @@ class Frequencies(Card):
 
 
 class CweParameters(Card):
-    """Common words extraction.
+    """Parameters of common words extraction.
 
     Attributes:
-        common: words asked for.
+        kind: names the generator.
+        common: number of common words, which the question asks for.
         long: frequencies at most lengths.
-        short: frequencies below ``short_below`` tokens.
+        short: frequencies at lengths below ``short_below``.
+        short_below: tokens.
     """
 
     kind: Literal["cwe"]
@@ -80,12 +85,14 @@ class CweParameters(Card):
 
 
 class FweParameters(Card):
-    """Frequent words extraction: the frequency of rank k falls as k to the power of -alpha.
+    """Parameters of frequent words extraction.
 
     Attributes:
+        kind: names the generator.
+        alpha: the frequency of the word of rank k is proportional to k to the power of -alpha.
         vocabulary: tokens of the length for each different word.
-        letters: of a word.
-        asked: words asked for; the most frequent of all is noise.
+        letters: letters of a word.
+        asked: number of words that the question asks for; the most frequent of all is noise.
     """
 
     kind: Literal["fwe"]
@@ -96,7 +103,12 @@ class FweParameters(Card):
 
 
 class QaParameters(Card):
-    """A question among documents that answer it and documents that do not."""
+    """Parameters of a question among documents that answer it and documents that do not.
+
+    Attributes:
+        kind: names the generator.
+        dataset: source of questions and documents.
+    """
 
     kind: Literal["qa"]
     dataset: Literal["squad", "hotpotqa"]
@@ -106,11 +118,11 @@ Parameters = NiahParameters | VtParameters | CweParameters | FweParameters | QaP
 
 
 class RulerCard(TaskCard):
-    """A task of RULER.
+    """Card of a RULER task.
 
     Attributes:
-        max_new_tokens: room for the answer.
-        parameters: of the generator; ``kind`` names it.
+        max_new_tokens: tokens reserved for the answer.
+        parameters: parameters of the generator that ``kind`` names.
     """
 
     max_new_tokens: Count

@@ -1,7 +1,8 @@
-"""Needles in a haystack: facts under names, among lines of filler, in essays, or among more of their kind.
+"""Needles in a haystack of noise lines, of essays, or of further needles.
 
-Sources: arXiv 2404.06654, section 3; ``scripts/data/synthetic/niah.py`` of NVIDIA/RULER at c3f5e3b. Needles that nobody
-asks for come from a pool that is drawn once for a seed, so that their tokens are known; a sample takes each once.
+Sources: arXiv 2404.06654, section 3; ``scripts/data/synthetic/niah.py`` of NVIDIA/RULER at c3f5e3b.
+A haystack of needles takes them from a pool that is drawn once for a seed, so that their tokens are
+known; a sample takes each needle at most once.
 """
 
 from bisect import bisect_left
@@ -15,124 +16,141 @@ from lampe_eval.ruler.piecewise_tokenizer import PieceRun, PieceTable, PromptPar
 from lampe_eval.ruler.ruler_cards import NiahParameters
 from lampe_eval.ruler.ruler_wording import QuestionTemplate, RulerWording, fill_slots
 from lampe_eval.ruler.sample_spec import SampleDraw
-from lampe_eval.ruler.seeded_random import Order, distinct, permutation, seeded_rng
+from lampe_eval.ruler.seeded_random import Indices, distinct_values, permutation, seeded_rng
 from lampe_eval.ruler.shared_corpora import Essays
 
 DEPTHS = tuple(round(100 * step / 39) for step in range(40))
-"""Where needles in essays may lie, in percent of the sentences: 40 even steps, rounded."""
+"""Depths of needles in essays, in percent of the sentences: 40 even steps, rounded."""
 
 
 @dataclass(frozen=True)
 class RulerNeedles:
-    """What is hidden and what is asked.
+    """Needles of a sample and the question about them.
 
     Attributes:
-        keys: what values are hidden under, asked for or not.
+        keys: keys of all needles, queried or not.
         needles: sentences in the order of the text.
-        asked: the place among them of the first one asked for.
-        outputs: values asked for.
-        template: with everything but the context.
+        first_queried: place among the needles of the first one whose key is queried.
+        outputs: values of the queried keys.
+        template: instruction, question and start of the answer.
     """
 
     keys: tuple[str, ...]
     needles: tuple[str, ...]
-    asked: int
+    first_queried: int
     outputs: tuple[str, ...]
     template: QuestionTemplate
 
 
-def puzzle(parameters: NiahParameters, draw: SampleDraw) -> ScalableSample:
-    """A sample before its length is chosen."""
-    hidden = riddle(parameters, draw)
+def needle_sample(parameters: NiahParameters, draw: SampleDraw) -> ScalableSample:
+    """Return a sample; its units are lines, or words of essays."""
+    needles = draw_needles(parameters, draw)
     match parameters.haystack:
         case "essay":
-            return _in_essays(hidden, draw)
+            return _sample_in_essays(needles, draw)
         case "noise":
-            filler = draw.shelf.table(
-                lambda: [f"{draw.wording.filler}\n"], "filler", draw.wording.filler
-            )
-            return _among_lines(hidden, draw, filler, np.zeros(max(1, draw.budget), dtype=np.int64))
+            filler = draw.wording.filler
+            table = draw.corpora.piece_table(lambda: [f"{filler}\n"], "filler", filler)
+            # one piece, repeated at most once for each token of the prompt
+            order = np.zeros(max(1, draw.max_prompt_tokens), dtype=np.int64)
+            return _sample_in_lines(needles, draw, table, order)
         case "needle":
-            return _among_lines(hidden, draw, *_distractors(parameters, hidden, draw))
+            return _sample_in_lines(needles, draw, *_distractors(parameters, needles, draw))
 
 
-def riddle(parameters: NiahParameters, draw: SampleDraw) -> RulerNeedles:
-    """Keys with their values, in random order; the same at every length."""
+def draw_needles(parameters: NiahParameters, draw: SampleDraw) -> RulerNeedles:
+    """Return the needles of a sample in random order; they are the same at every length."""
+    # The name is part of the draw: renaming it would change every sample. Keys, values and query
+    # come from one generator that does not know the length, so they are the same at every length.
     random, wording = draw.rng("riddle"), draw.wording
-    count = max(parameters.num_keys, parameters.num_queries)
-    keys = distinct(random, parameters.keys, count)
-    values = iter(distinct(random, parameters.values, count * parameters.num_values))
-    facts = [(key, next(values)) for key in keys for _ in range(parameters.num_values)]
+    key_count = max(parameters.num_keys, parameters.num_queries)
+    keys = distinct_values(random, parameters.keys, key_count)
+    values = distinct_values(random, parameters.values, key_count * parameters.num_values)
+    keys_of_values = np.repeat(keys, parameters.num_values).tolist()
+    facts = list(zip(keys_of_values, values, strict=True))
     random.shuffle(facts)
     queried = random.sample(keys, parameters.num_queries)
-    one = parameters.num_queries * parameters.num_values == 1
+    outputs: list[str] = []
+    for queried_key in queried:
+        outputs += [value for key, value in facts if key == queried_key]
     return RulerNeedles(
         keys=tuple(keys),
-        needles=tuple(needle(wording, parameters, *fact) for fact in facts),
-        asked=min(i for i, (key, _) in enumerate(facts) if key in queried),
-        outputs=tuple(value for asked in queried for key, value in facts if key == asked),
-        template=template(wording, parameters, queried, one=one),
+        needles=tuple(needle_sentence(wording, parameters, *fact) for fact in facts),
+        first_queried=min(place for place, (key, _) in enumerate(facts) if key in queried),
+        outputs=tuple(outputs),
+        template=question_template(wording, parameters, queried),
     )
 
 
-def needle(wording: RulerWording, parameters: NiahParameters, key: str, value: str) -> str:
-    """The sentence that gives a key's value."""
-    kind = parameters.values.removesuffix("s") if wording.own else parameters.values
+def needle_sentence(wording: RulerWording, parameters: NiahParameters, key: str, value: str) -> str:
+    """Return the sentence that states the value of a key."""
+    kind = parameters.values.removesuffix("s") if wording.is_own else parameters.values
     return fill_slots(wording.needle, type_needle_v=kind, key=key, value=value)
 
 
-def template(
-    wording: RulerWording, parameters: NiahParameters, keys: Sequence[str], *, one: bool
+def question_template(
+    wording: RulerWording, parameters: NiahParameters, queried: Sequence[str]
 ) -> QuestionTemplate:
-    """Instruction and question for keys; ``one`` where a single value is asked for."""
-    kind = parameters.values.removesuffix("s") if one else parameters.values
-    return wording.templates["niah_one" if one else "niah"].filled(
-        type_needle_v=kind, query=listed(keys)
-    )
+    """Return instruction, question and start of the answer for the queried keys."""
+    if parameters.num_queries * parameters.num_values == 1:
+        name, kind = "niah_one", parameters.values.removesuffix("s")
+    else:
+        name, kind = "niah", parameters.values
+    return wording.templates[name].fill(type_needle_v=kind, query=join_keys(queried))
 
 
-def listed(keys: Sequence[str]) -> str:
-    """ "a", "a, and b", "a, b, and c"."""
+def join_keys(keys: Sequence[str]) -> str:
+    """Return keys as a phrase: "a", "a, and b" or "a, b, and c"."""
     return ", ".join(keys[:-1]) + ", and " + keys[-1] if len(keys) > 1 else keys[0]
 
 
-def _among_lines(
-    hidden: RulerNeedles, draw: SampleDraw, table: PieceTable, order: Order
+def _sample_in_lines(
+    needles: RulerNeedles, draw: SampleDraw, table: PieceTable, order: Indices
 ) -> ScalableSample:
-    """Needles at random lines of a haystack of lines; the last line is never a needle."""
-    coder, template, needles = (
-        draw.shelf.coder,
-        hidden.template,
-        [f"{line}\n" for line in hidden.needles],
-    )
-    tail = template.tail.removeprefix("\n")
-    costs = np.concatenate([[0], np.cumsum(table.sizes[order])])
-    fixed = len(coder.first(template.head)) + coder.count(*needles, tail)
+    """Return a sample with its needles before random lines of a haystack of lines.
 
-    def lay(units: int) -> PromptLayout:
-        places = sorted(draw.rng("lines", units).sample(range(units), len(needles)))
+    The last line of the haystack is therefore never a needle.
+    """
+    tokenizer, template = draw.corpora.tokenizer, needles.template
+    needle_lines = [f"{line}\n" for line in needles.needles]
+    question = template.question.removeprefix("\n")  # the line before it ends with the newline
+    line_tokens = np.concatenate([[0], np.cumsum(table.sizes[order])])
+    fixed_tokens = len(tokenizer.encode_beginning(template.instruction))
+    fixed_tokens += tokenizer.count_tokens(*needle_lines, question)
+
+    def layout(units: int) -> PromptLayout:
+        # drawn again for each number of units, so that a layout depends on nothing but its units
+        places = sorted(draw.rng("lines", units).sample(range(units), len(needle_lines)))
+        haystack = insert_pieces(table, order[:units], places, needle_lines)
         return PromptLayout(
-            before=[template.head, *interleaved(table, order[:units], places, needles)],
-            after=[tail],
-            more=table.onward(order, units),
-            close="\n",
-            meta={"depth": 100 * places[hidden.asked] / units},
+            start=[template.instruction, *haystack],
+            end=[question],
+            continuation=table.cycle_from(order, units),
+            closing="\n",
+            meta={"depth": 100 * places[needles.first_queried] / units},
         )
 
     return ScalableSample(
-        hidden.outputs,
-        template.prefix,
-        len(needles),
-        len(order),
-        lambda units: fixed + int(costs[units]),
-        lay,
+        outputs=needles.outputs,
+        answer_prefix=template.answer_prefix,
+        min_units=len(needle_lines),
+        max_units=len(order),
+        estimate_tokens=lambda units: fixed_tokens + int(line_tokens[units]),
+        layout=layout,
     )
 
 
-def interleaved(
-    table: PieceTable, order: Order, places: Sequence[int], inserted: Sequence[str]
+def insert_pieces(
+    table: PieceTable, order: Indices, places: Sequence[int], inserted: Sequence[str]
 ) -> Iterator[PromptPart]:
-    """Pieces of a table with other pieces before those at the places, which rise."""
+    """Yield the pieces of a table with other pieces inserted.
+
+    Args:
+        table: table of the pieces.
+        order: numbers of the pieces.
+        places: for each inserted piece, the place in ``order`` that it stands before; increasing.
+        inserted: the pieces to insert.
+    """
     done = 0
     for place, piece in zip(places, inserted, strict=True):
         yield PieceRun(table, order[done:place])
@@ -142,74 +160,98 @@ def interleaved(
 
 
 def _distractors(
-    parameters: NiahParameters, hidden: RulerNeedles, draw: SampleDraw
-) -> tuple[PieceTable, Order]:
-    """Pool of needles that nobody asks for, and the order in which this sample takes those of other keys."""
-    size = max(1024, draw.recipe.length // 8)
-    seed, kinds = draw.recipe.seed, (parameters.keys, parameters.values)
+    parameters: NiahParameters, needles: RulerNeedles, draw: SampleDraw
+) -> tuple[PieceTable, Indices]:
+    """Return the pool of needles that are never queried, and the order in which a sample uses it.
 
-    def pool() -> list[tuple[str, str]]:
+    The order leaves out needles that happen to have a key of the sample.
+    """
+    size = max(1024, draw.spec.length // 8)
+    seed, kinds = draw.spec.seed, (parameters.keys, parameters.values)
+
+    def draw_pool() -> list[tuple[str, str]]:
         random = seeded_rng("pool", seed, *kinds)
-        return list(
-            zip(distinct(random, kinds[0], size), distinct(random, kinds[1], size), strict=True)
-        )
+        keys = distinct_values(random, parameters.keys, size)
+        values = distinct_values(random, parameters.values, size)
+        return list(zip(keys, values, strict=True))
 
     def lines() -> Iterator[str]:
-        return (f"{needle(draw.wording, parameters, *fact)}\n" for fact in facts)
+        return (f"{needle_sentence(draw.wording, parameters, *fact)}\n" for fact in facts)
 
-    facts = draw.shelf.once(pool, "pool", seed, size, *kinds)
-    table = draw.shelf.table(lines, "pool", draw.recipe.words, seed, size, *kinds)
+    # the pool depends on seed and size only, so its pieces are encoded once for all samples
+    facts = draw.corpora.cached(draw_pool, "pool", seed, size, *kinds)
+    table = draw.corpora.piece_table(lines, "pool", draw.spec.wording_name, seed, size, *kinds)
     order = permutation(draw.rng("distractors"), size)
-    known = [number for number, (key, _) in enumerate(facts) if key in hidden.keys]
-    return table, order[~np.isin(order, known)]
+    same_key = [number for number, (key, _) in enumerate(facts) if key in needles.keys]
+    return table, order[~np.isin(order, same_key)]
 
 
-def _in_essays(hidden: RulerNeedles, draw: SampleDraw) -> ScalableSample:
-    """Needles between sentences of a text that always begins at its beginning."""
-    coder, template, wording = draw.shelf.coder, hidden.template, draw.wording
-    essays = draw.shelf.essays(max(1, draw.budget), own=wording.own, old=wording.old)
-    depths = sorted(draw.rng("depths").sample(DEPTHS, len(hidden.needles)))
-    fixed = len(coder.first(template.head)) + coder.count(
-        *(f" {line}" for line in hidden.needles), template.tail
+def _sample_in_essays(needles: RulerNeedles, draw: SampleDraw) -> ScalableSample:
+    """Return a sample with its needles between sentences of a text that always begins alike."""
+    tokenizer, template, wording = draw.corpora.tokenizer, needles.template, draw.wording
+    essays = draw.corpora.essays(
+        max(1, draw.max_prompt_tokens), from_documents=wording.is_own, repeat=not wording.is_2024
     )
+    # without the number of units: a needle keeps its depth at every length
+    depths = sorted(draw.rng("depths").sample(DEPTHS, len(needles.needles)))
+    # an estimate: the first needle may have no space, which the fitting corrects
+    needle_pieces = [f" {line}" for line in needles.needles]
+    fixed_tokens = len(tokenizer.encode_beginning(template.instruction))
+    fixed_tokens += tokenizer.count_tokens(*needle_pieces, template.question)
 
-    def lay(units: int) -> PromptLayout:
+    def layout(units: int) -> PromptLayout:
+        haystack = insert_in_essays(
+            essays, units, depths, needles.needles, join_empty=not wording.is_own
+        )
         return PromptLayout(
-            before=[
-                template.head,
-                *planted(essays, units, depths, hidden.needles, spaced=not wording.own),
-            ],
-            after=[template.tail],
-            more=essays.table.onward(essays.pieces, int(essays.ends[units])),
-            meta={"depth": depths[hidden.asked]},
+            start=[template.instruction, *haystack],
+            end=[template.question],
+            continuation=essays.table.cycle_from(essays.pieces, int(essays.piece_counts[units])),
+            meta={"depth": depths[needles.first_queried]},
         )
 
-    def cost(units: int) -> int:
-        return fixed + int(essays.costs[units])
+    return ScalableSample(
+        outputs=needles.outputs,
+        answer_prefix=template.answer_prefix,
+        min_units=1,
+        max_units=len(essays.piece_counts) - 1,
+        estimate_tokens=lambda units: fixed_tokens + int(essays.token_counts[units]),
+        layout=layout,
+    )
 
-    return ScalableSample(hidden.outputs, template.prefix, 1, len(essays.ends) - 1, cost, lay)
 
-
-def planted(
-    essays: Essays, units: int, depths: Sequence[float], needles: Sequence[str], *, spaced: bool
+def insert_in_essays(
+    essays: Essays,
+    words: int,
+    depths: Sequence[float],
+    needles: Sequence[str],
+    *,
+    join_empty: bool,
 ) -> Iterator[PromptPart]:
-    """The first words with needles at depths in percent of their sentences.
+    """Yield the first words of essays with needles between sentences.
 
     Args:
-        spaced: whether groups of sentences are joined by spaces even where one is empty, as upstream joins them.
+        essays: the text.
+        words: number of words.
+        depths: depth of each needle in percent of the sentences, increasing.
+        needles: the sentences to insert.
+        join_empty: whether groups of sentences are joined by spaces even where one of them is
+            empty, as upstream joins them. A needle at depth 0 then begins with a space.
     """
-    end = int(essays.ends[units])
-    sentences = bisect_left(essays.starts, end)
-    ends = [*essays.starts[:sentences].tolist(), end]
+    end = int(essays.piece_counts[words])
+    sentences = bisect_left(essays.sentence_starts, end)
+    boundaries = [*essays.sentence_starts[:sentences].tolist(), end]
     done, begun = 0, False
-    for depth, line in [*zip(depths, needles, strict=True), (100, "")]:
-        place = ends[int(sentences * depth / 100)]
-        if place > done:
+    # the pair at the end yields the sentences after the last needle
+    for depth, needle in [*zip(depths, needles, strict=True), (100, "")]:
+        place = boundaries[int(sentences * depth / 100)]
+        has_sentences = place > done
+        if has_sentences:
             if not begun:
-                yield essays.first
+                yield essays.first_piece  # the only piece without a space before it
             yield PieceRun(essays.table, essays.pieces[done + (not begun) : place])
-        elif spaced and begun:
+        elif join_empty and begun:
             yield " "
-        if line:
-            yield f" {line}" if begun or place > done or spaced else line
+        if needle:
+            yield f" {needle}" if begun or has_sentences or join_empty else needle
         done, begun = place, True

@@ -1,23 +1,25 @@
-"""A sample of any task: drawn, fitted to its length, and ready to be framed.
+"""Samples of any RULER task: drawn, fitted to their length, and surrounded by the caller's ids.
 
-Sample ``index`` is a function of task, version, seed, index, length, tokenizer and wording (and of the text of the
-haystack, where it is essays): of nothing that was made before it. What is asked is the same at every length.
+Sample ``index`` is a function of task, version, seed, index, length, tokenizer and wording (and of
+the text of the haystack, where it is essays), not of samples that were built before it. Question
+and answer are the same at every length.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from lampe_eval.errors import UserError
-from lampe_eval.ruler import (
-    common_words,
-    document_questions,
-    frequent_words,
-    length_fitting,
-    ruler_needles,
-    variable_tracking,
+from lampe_eval.ruler.common_words import common_words_sample
+from lampe_eval.ruler.document_questions import document_question_sample
+from lampe_eval.ruler.frequent_words import frequent_words_sample
+from lampe_eval.ruler.length_fitting import (
+    MAX_CORRECTIONS,
+    LengthTooShort,
+    ScalableSample,
+    fit_ids,
+    fit_text,
 )
-from lampe_eval.ruler.length_fitting import ScalableSample, TooShort
-from lampe_eval.ruler.piecewise_tokenizer import Ids, PiecewiseTokenizer
+from lampe_eval.ruler.piecewise_tokenizer import TokenIds
 from lampe_eval.ruler.ruler_cards import (
     CweParameters,
     FweParameters,
@@ -26,26 +28,28 @@ from lampe_eval.ruler.ruler_cards import (
     RulerCard,
     VtParameters,
 )
+from lampe_eval.ruler.ruler_needles import needle_sample
 from lampe_eval.ruler.sample_spec import SampleDraw, SampleSpec
+from lampe_eval.ruler.variable_tracking import variable_tracking_sample
 
 
 @dataclass(frozen=True)
 class RulerSample:
-    """A sample.
+    """Finished sample, either as text or as ids.
 
     Attributes:
-        text: the prompt without the start of the answer, where it was made as text.
-        ids: the same, where it was made as ids.
+        text: the prompt without the start of the answer, or None.
+        ids: token ids of the same, or None.
         answer_prefix: start of the answer.
-        outputs: what the answer must contain: all of it, in QA any.
-        units: of the haystack: lines, words, different words or documents.
-        before: ids of the frame before the prompt.
-        after: ids of the frame behind it, the start of the answer among them.
-        meta: numbers about it, such as the depth of the first needle asked for.
+        outputs: texts that the answer must contain: all of them, or any one in question answering.
+        units: units of the haystack: lines, words, different words or documents.
+        before: ids that the caller puts before the prompt.
+        after: ids that the caller puts after the prompt, with the start of the answer.
+        meta: numbers about the sample, such as the depth of the first queried needle.
     """
 
     text: str | None
-    ids: Ids | None
+    ids: TokenIds | None
     answer_prefix: str
     outputs: tuple[str, ...]
     units: int
@@ -54,67 +58,80 @@ class RulerSample:
     meta: Mapping[str, float] = field(default_factory=dict)
 
 
-def build_sample(name: str, card: RulerCard, recipe: SampleSpec, index: int) -> RulerSample:
-    """A sample of a task.
+def build_sample(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSample:
+    """Return one sample of a task.
+
+    Args:
+        name: name of the task.
+        card: card of the task.
+        spec: settings of the cell.
+        index: number of the sample.
 
     Raises:
-        UserError: for a length that is too short, with the least one that does; for files that are missing or corrupt.
+        UserError: if the length is too short, with the shortest length that is enough; if files are
+            missing or corrupt.
     """
     try:
-        return _sample(name, card, recipe, index)
-    except TooShort:
-        least = _least(name, card, recipe, index)
-    raise UserError(f"a length of {recipe.length} is too short, it takes at least {least} tokens")
+        return _build(name, card, spec, index)
+    except LengthTooShort:
+        shortest = _shortest_length(name, card, spec, index)
+    raise UserError(f"a length of {spec.length} is too short, it takes at least {shortest} tokens")
 
 
-def _sample(name: str, card: RulerCard, recipe: SampleSpec, index: int) -> RulerSample:
-    draw = SampleDraw(recipe, f"{name} {card.version}", card.max_new_tokens, index)
-    puzzle, coder = _puzzle(card, draw), recipe.shelf.coder
-    before, after = _frame(coder, recipe, puzzle.prefix) if recipe.exact else ((), ())
-    fit = length_fitting.exact if recipe.exact else length_fitting.whole
-    filled = fit(coder, puzzle, draw.budget - len(before) - len(after))
+def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSample:
+    draw = SampleDraw(spec, f"{name} {card.version}", card.max_new_tokens, index)
+    sample = _scalable_sample(card, draw)
+    before, after = _affixes(spec, sample.answer_prefix)
+    fit = fit_ids if spec.exact else fit_text
+    budget = draw.max_prompt_tokens - len(before) - len(after)
+    prompt = fit(spec.corpora.tokenizer, sample, budget)
     return RulerSample(
-        filled.text,
-        filled.ids,
-        puzzle.prefix,
-        puzzle.outputs,
-        filled.units,
-        before,
-        after,
-        filled.meta,
+        text=prompt.text,
+        ids=prompt.ids,
+        answer_prefix=sample.answer_prefix,
+        outputs=sample.outputs,
+        units=prompt.units,
+        before=before,
+        after=after,
+        meta=prompt.meta,
     )
 
 
-def _least(name: str, card: RulerCard, recipe: SampleSpec, index: int) -> int:
-    """The least length of a sample; at more length it may have more to it, so what is missing is asked for again."""
-    length = max(recipe.length, card.max_new_tokens + recipe.overhead)
-    for _ in range(length_fitting.TRIES):
+def _shortest_length(name: str, card: RulerCard, spec: SampleSpec, index: int) -> int:
+    """Return the shortest length that a sample fits into.
+
+    The smallest sample of a longer length may be larger (its example has more lines, for instance),
+    so the missing tokens are added repeatedly until it fits.
+    """
+    length = max(spec.length, card.max_new_tokens + spec.overhead)
+    for _ in range(MAX_CORRECTIONS):
         try:
-            _sample(name, card, replace(recipe, length=length), index)
+            _build(name, card, replace(spec, length=length), index)
             break
-        except TooShort as error:
-            length += error.short
+        except LengthTooShort as error:
+            length += error.missing_tokens
     return length
 
 
-def _puzzle(card: RulerCard, draw: SampleDraw) -> ScalableSample:
+def _scalable_sample(card: RulerCard, draw: SampleDraw) -> ScalableSample:
     match card.parameters:
         case NiahParameters() as parameters:
-            return ruler_needles.puzzle(parameters, draw)
+            return needle_sample(parameters, draw)
         case VtParameters() as parameters:
-            return variable_tracking.puzzle(parameters, draw)
+            return variable_tracking_sample(parameters, draw)
         case CweParameters() as parameters:
-            return common_words.puzzle(parameters, draw)
+            return common_words_sample(parameters, draw)
         case FweParameters() as parameters:
-            return frequent_words.puzzle(parameters, draw)
+            return frequent_words_sample(parameters, draw)
         case QaParameters() as parameters:
-            return document_questions.puzzle(parameters, draw)
+            return document_question_sample(parameters, draw)
 
 
-def _frame(
-    coder: PiecewiseTokenizer, recipe: SampleSpec, prefix: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if recipe.frame is None:
-        return (), tuple(coder.ids(prefix).tolist())
-    before, after = recipe.frame(prefix)
+def _affixes(spec: SampleSpec, answer_prefix: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids before and after a prompt; a prompt made as text has none."""
+    if not spec.exact:
+        return (), ()
+    if spec.affixes is None:
+        return (), tuple(spec.corpora.tokenizer.encode_inside(answer_prefix).tolist())
+    before, after = spec.affixes(answer_prefix)
     return tuple(before), tuple(after)

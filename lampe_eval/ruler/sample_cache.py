@@ -1,11 +1,13 @@
-"""Generated samples on disk, for those that are made as text: that takes as long as encoding them (half a second at
-128k tokens), while samples made as ids take milliseconds, less than reading them here.
+"""Cache of generated samples on disk, for those that are made as text.
 
-<cache>/ruler/<digest of the key>/samples.jsonl   what a sample is, but for its ids
+Making a sample as text takes as long as encoding it (half a second at 128k tokens). Samples made as
+ids take milliseconds, less than reading them here, and are not cached.
+
+<cache>/ruler/<digest of the key>/samples.jsonl   all of a sample but its ids
 <cache>/ruler/<digest of the key>/ids.npy         ids of all prompts one after the other, as int32
-<cache>/ruler/<digest of the key>/manifest.json   key, and sha256 of both; written last
+<cache>/ruler/<digest of the key>/manifest.json   key, and sha256 of both files; written last
 
-Files that are not what the manifest says are made anew.
+Samples are built again where the files differ from what the manifest says.
 """
 
 import hashlib
@@ -19,94 +21,97 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import user_cache
-from lampe_eval.ruler.piecewise_tokenizer import Ids
+from lampe_eval.ruler.piecewise_tokenizer import TokenIds
 from lampe_eval.ruler.ruler_samples import RulerSample
 
 FORMAT = 1
-Key = Mapping[str, str | int | bool]
-"""All that the samples are a function of: task, version, tokenizer, length, overhead, seed, n, wording, source."""
+CacheKey = Mapping[str, str | int | bool]
+"""Everything that samples are a function of, such as task, tokenizer, length, seed and wording."""
 
 
-def cached(key: Key, make: Callable[[], Iterable[RulerSample]]) -> list[RulerSample]:
-    """The samples of a key, from disk where they are whole, else made and written.
+def load_or_build(key: CacheKey, build: Callable[[], Iterable[RulerSample]]) -> list[RulerSample]:
+    """Return the samples of a key, from disk or else built and written.
 
     Raises:
-        UserError: where the cache cannot be written.
+        UserError: if the cache cannot be written.
     """
-    home = folder(key)
-    with user_cache.lock(home):
-        samples = load(key)
+    folder = cache_folder(key)
+    with user_cache.lock(folder):
+        samples = load_samples(key)
         if samples is None:
-            samples = list(make())
-            _save(home, key, samples)
+            samples = list(build())
+            _save(folder, key, samples)
     return samples
 
 
-def folder(key: Key) -> Path:
-    """Where the samples of a key lie."""
-    return user_cache.root() / "ruler" / hashlib.sha256(_stated(key).encode()).hexdigest()[:32]
+def cache_folder(key: CacheKey) -> Path:
+    """Return the folder of the samples of a key."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    return user_cache.root() / "ruler" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def load(key: Key) -> list[RulerSample] | None:
-    """The samples of a key; None where there are none, or not as they were written."""
-    home = folder(key)
+def load_samples(key: CacheKey) -> list[RulerSample] | None:
+    """Return the samples of a key, or None where there are none or a file is damaged."""
+    folder = cache_folder(key)
     try:
-        manifest = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
-        rows, ids = ((home / name).read_bytes() for name in ("samples.jsonl", "ids.npy"))
-        if manifest != _manifest(key, rows, ids):
-            return None
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        rows = (folder / "samples.jsonl").read_bytes()
+        id_file = (folder / "ids.npy").read_bytes()
     except (OSError, ValueError):
         return None
-    flat = np.load(io.BytesIO(ids), allow_pickle=False)
-    read = [json.loads(line) for line in rows.decode().splitlines()]
-    ends = np.cumsum([row["size"] or 0 for row in read])
-    return [
-        _built(row, flat[end - (row["size"] or 0) : end])
-        for row, end in zip(read, ends.tolist(), strict=True)
-    ]
+    if manifest != _manifest(key, rows, id_file):
+        return None
+    ids = np.load(io.BytesIO(id_file), allow_pickle=False)
+    samples, start = [], 0
+    for line in rows.decode().splitlines():
+        row = json.loads(line)
+        stop = start + (row["size"] or 0)
+        samples.append(_from_row(row, ids[start:stop]))
+        start = stop
+    return samples
 
 
-def digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What tells a tokenizer from others: its whole definition, or vocabulary and class where it has no fast one."""
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a sha256 that differs between tokenizers.
+
+    It is that of the whole definition, or of class and vocabulary where there is no fast tokenizer.
+    """
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    stated = (
-        fast.to_str()
-        if fast is not None
-        else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
-    )
-    return hashlib.sha256(stated.encode()).hexdigest()
+    if fast is not None:
+        definition = fast.to_str()
+    else:
+        definition = f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
+    return hashlib.sha256(definition.encode()).hexdigest()
 
 
-def _save(home: Path, key: Key, samples: Sequence[RulerSample]) -> None:
+def _save(folder: Path, key: CacheKey, samples: Sequence[RulerSample]) -> None:
+    ids = [sample.ids for sample in samples if sample.ids is not None]
     buffer = io.BytesIO()
-    np.save(
-        buffer,
-        np.concatenate(
-            [np.empty(0, np.int32), *(built.ids for built in samples if built.ids is not None)]
-        ),
-    )
-    rows = "".join(f"{json.dumps(_row(built))}\n" for built in samples).encode()
-    (home / "manifest.json").unlink(missing_ok=True)
-    user_cache.write(home / "samples.jsonl", rows)
-    user_cache.write(home / "ids.npy", buffer.getvalue())
-    user_cache.write(home / "manifest.json", json.dumps(_manifest(key, rows, buffer.getvalue())))
+    np.save(buffer, np.concatenate([np.empty(0, np.int32), *ids]))
+    id_file = buffer.getvalue()
+    rows = "".join(f"{json.dumps(_to_row(sample))}\n" for sample in samples).encode()
+    # Without its manifest a folder counts as empty, so an interrupted save is never read.
+    (folder / "manifest.json").unlink(missing_ok=True)
+    user_cache.write(folder / "samples.jsonl", rows)
+    user_cache.write(folder / "ids.npy", id_file)
+    user_cache.write(folder / "manifest.json", json.dumps(_manifest(key, rows, id_file)))
 
 
-def _row(built: RulerSample) -> dict[str, Any]:
-    """A sample with the number of its ids."""
+def _to_row(sample: RulerSample) -> dict[str, Any]:
+    """Return a sample as JSON, with the number of its ids instead of the ids."""
     return {
-        "text": built.text,
-        "answer_prefix": built.answer_prefix,
-        "outputs": built.outputs,
-        "units": built.units,
-        "size": len(built.ids) if built.ids is not None else None,
-        "before": built.before,
-        "after": built.after,
-        "meta": dict(built.meta),
+        "text": sample.text,
+        "answer_prefix": sample.answer_prefix,
+        "outputs": sample.outputs,
+        "units": sample.units,
+        "size": len(sample.ids) if sample.ids is not None else None,
+        "before": sample.before,
+        "after": sample.after,
+        "meta": dict(sample.meta),
     }
 
 
-def _built(row: dict[str, Any], ids: Ids) -> RulerSample:
+def _from_row(row: dict[str, Any], ids: TokenIds) -> RulerSample:
     return RulerSample(
         text=row["text"],
         answer_prefix=row["answer_prefix"],
@@ -119,13 +124,9 @@ def _built(row: dict[str, Any], ids: Ids) -> RulerSample:
     )
 
 
-def _manifest(key: Key, rows: bytes, ids: bytes) -> dict[str, Any]:
-    hashes = {"samples.jsonl": rows, "ids.npy": ids}
+def _manifest(key: CacheKey, rows: bytes, id_file: bytes) -> dict[str, Any]:
     return {
         "key": dict(key),
-        **{name: hashlib.sha256(data).hexdigest() for name, data in hashes.items()},
+        "samples.jsonl": hashlib.sha256(rows).hexdigest(),
+        "ids.npy": hashlib.sha256(id_file).hexdigest(),
     }
-
-
-def _stated(key: Key) -> str:
-    return json.dumps({"format": FORMAT, **key}, sort_keys=True)

@@ -1,76 +1,90 @@
-"""What a sample is a function of, beside its task and number."""
+"""Specification of generated samples, and the state of one sample while it is drawn."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lampe_eval.ruler.ruler_wording import Name, RulerWording, load_wording
+from lampe_eval.ruler.ruler_wording import RulerWording, WordingName, load_wording
 from lampe_eval.ruler.seeded_random import seeded_rng
 from lampe_eval.ruler.shared_corpora import SharedCorpora
 
-Frame = Callable[[str], tuple[Sequence[int], Sequence[int]]]
-"""Ids before a prompt and behind it, the start of the answer among them, given that start."""
+PromptAffixes = Callable[[str], tuple[Sequence[int], Sequence[int]]]
+"""Function from the start of an answer to the ids before a prompt and the ids after it.
+
+The ids after the prompt contain the start of the answer.
+"""
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """How samples are made.
+    """Settings that all samples of a cell have in common.
 
     Attributes:
-        shelf: tokenizer and texts.
-        length: of a prompt and the room for its answer, in tokens.
-        seed: of everything that is drawn.
-        words: whose wording.
-        exact: whether a prompt is made of ids and takes all of the length; else it is text of whole units.
+        corpora: tokenizer and texts.
+        length: tokens of a prompt and its answer together.
+        seed: seed of everything that is drawn.
+        wording_name: wording of instructions and questions.
+        exact: whether a prompt is made of ids and fills the length to the token. Otherwise it is
+            text made of whole units, as upstream generates it.
         overhead: tokens that the caller adds to every prompt.
-        frame: what the caller puts around a prompt; by default nothing but the start of the answer. Exact prompts only.
+        affixes: what the caller puts around an exact prompt, such as a chat template. By default
+            nothing but the start of the answer.
     """
 
-    shelf: SharedCorpora
+    corpora: SharedCorpora
     length: int
     seed: int = 0
-    words: Name = "own"
+    wording_name: WordingName = "own"
     exact: bool = True
     overhead: int = 0
-    frame: Frame | None = None
+    affixes: PromptAffixes | None = None
 
     @property
     def wording(self) -> RulerWording:
-        return load_wording(self.words, self.shelf.data_dir)
+        """Sentences of the wording."""
+        return load_wording(self.wording_name, self.corpora.data_dir)
 
 
 @dataclass(frozen=True)
 class SampleDraw:
-    """One sample of a task under a recipe.
+    """One sample of a task while it is drawn.
 
     Attributes:
-        task: name and version.
-        room: tokens for the answer.
-        index: of the sample.
+        spec: settings of the cell.
+        task: name and version of the task.
+        answer_tokens: tokens reserved for the answer.
+        index: number of the sample.
     """
 
-    recipe: SampleSpec
+    spec: SampleSpec
     task: str
-    room: int
+    answer_tokens: int
     index: int
 
     @property
-    def shelf(self) -> SharedCorpora:
-        return self.recipe.shelf
+    def corpora(self) -> SharedCorpora:
+        """Tokenizer and texts."""
+        return self.spec.corpora
 
     @property
     def wording(self) -> RulerWording:
-        return self.recipe.wording
+        """Sentences of the wording."""
+        return self.spec.wording
 
     @property
-    def budget(self) -> int:
-        """Tokens that a prompt can have at most."""
-        return max(0, self.recipe.length - self.room - self.recipe.overhead)
+    def max_prompt_tokens(self) -> int:
+        """Largest number of tokens that a prompt may have."""
+        return max(0, self.spec.length - self.answer_tokens - self.spec.overhead)
 
-    def rng(self, *what: object) -> Random:
-        """The generator of one thing about this sample."""
-        return seeded_rng(self.task, self.recipe.seed, self.index, *what)
+    def rng(self, *purpose: object) -> Random:
+        """Return the generator for one purpose within this sample.
 
-    def shared(self, *what: object) -> Random:
-        """The generator of one thing that is the same in all samples of the task."""
-        return seeded_rng(self.task, self.recipe.seed, *what)
+        Args:
+            purpose: name of what is drawn. Each purpose has a generator of its own, so that a new
+                draw in one place does not change the draws in another.
+        """
+        return seeded_rng(self.task, self.spec.seed, self.index, *purpose)
+
+    def shared_rng(self, *purpose: object) -> Random:
+        """Return the generator for one purpose that all samples of the task share."""
+        return seeded_rng(self.task, self.spec.seed, *purpose)

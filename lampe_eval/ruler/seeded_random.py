@@ -1,4 +1,12 @@
-"""Random draws that are a function of their name alone, on every machine and with every version of NumPy."""
+"""Random draws that depend on nothing but a name.
+
+A generator is seeded with a text such as "ruler vt 1 0 17 lines": task, version, seed, number of
+the sample and purpose. Sample 17 is therefore the same whether or not samples 0 to 16 were drawn
+before it, in whichever process. Only Python's own generator is used, because NumPy may change the
+streams of its generators between versions.
+
+The names are part of every sample: a different name gives different samples.
+"""
 
 from random import Random
 from typing import Literal
@@ -9,30 +17,42 @@ import numpy.typing as npt
 
 from lampe_eval.ruler import word_lists
 
-Kind = Literal["words", "numbers", "uuids"]
-Order = npt.NDArray[np.int64]
+ValueKind = Literal["words", "numbers", "uuids"]
+Indices = npt.NDArray[np.int64]
 
 
 def seeded_rng(*name: object) -> Random:
-    """The generator of a name."""
+    """Return the generator that belongs to a name, its parts joined by spaces."""
     return Random(" ".join(map(str, ("ruler", *name))))
 
 
-def permutation(random: Random, count: int) -> Order:
-    """The numbers below a count in random order: that of random keys, whose bits are of Python's own generator."""
+def permutation(random: Random, count: int) -> Indices:
+    """Return the numbers from 0 to ``count - 1`` in random order.
+
+    They are sorted by random 64-bit keys that come from Python's own generator.
+    """
+    # "<u8" fixes the byte order, so that the order is the same on every machine
     keys = np.frombuffer(random.randbytes(8 * count), dtype="<u8")
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 
-def distinct(random: Random, kind: Kind, count: int) -> list[str]:
-    """So many different things of a kind."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[_one(random, kind)] = None
-    return list(found)
+def distinct_values(random: Random, kind: ValueKind, count: int) -> list[str]:
+    """Return ``count`` different values: adjective-noun pairs, numbers of 7 digits, or UUIDs."""
+    values: dict[str, None] = {}
+    while len(values) < count:
+        values[_random_value(random, kind)] = None
+    return list(values)
 
 
-def _one(random: Random, kind: Kind) -> str:
+def distinct_strings(random: Random, alphabet: str, letters: int, count: int) -> list[str]:
+    """Return ``count`` different strings of ``letters`` characters of an alphabet."""
+    strings: dict[str, None] = {}
+    while len(strings) < count:
+        strings["".join(random.choices(alphabet, k=letters))] = None
+    return list(strings)
+
+
+def _random_value(random: Random, kind: ValueKind) -> str:
     match kind:
         case "numbers":
             return str(random.randrange(1_000_000, 10_000_000))
@@ -40,16 +60,3 @@ def _one(random: Random, kind: Kind) -> str:
             return str(UUID(int=random.getrandbits(128), version=4))
         case "words":
             return f"{random.choice(word_lists.adjectives())}-{random.choice(word_lists.nouns())}"
-
-
-def capitals(random: Random, letters: int, count: int) -> list[str]:
-    """So many different names of capital letters."""
-    return letters_of(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", letters, count)
-
-
-def letters_of(random: Random, alphabet: str, letters: int, count: int) -> list[str]:
-    """So many different strings over an alphabet."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found["".join(random.choices(alphabet, k=letters))] = None
-    return list(found)

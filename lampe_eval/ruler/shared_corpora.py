@@ -1,4 +1,4 @@
-"""What the samples of all tasks share and is made once: encoded words, essays, pools of needles, documents."""
+"""Parts that the samples of all tasks share: encoded pieces, essays, pools of needles."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
 from lampe_eval.ruler.piecewise_tokenizer import PieceTable, PiecewiseTokenizer
-from lampe_eval.ruler.seeded_random import Order
+from lampe_eval.ruler.seeded_random import Indices
 
 if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer  # type: ignore[import-untyped]
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ESSAYS = "ruler/PaulGrahamEssays.json"
 PUNKT = "ruler/punkt_tab.zip"
+SENTENCE_END = re.compile(r"[.?!][\"')\]\u201d\u2019]*$")
+"""Pattern of the last word of a sentence."""
 
 
 class SharedCorpora:
-    """Shared parts of all samples for one tokenizer.
+    """Tokenizer and texts of all samples, with a cache of what is computed from them.
 
     Args:
-        documents: texts of the haystack in our own wording, given how many words are wanted.
-        data_dir: folder with the benchmark's files, looked at before the cache.
+        tokenizer: tokenizer of the model under test.
+        documents: function from a number of words to the texts that are the haystack in our own
+            wording; together they may have fewer words.
+        data_dir: folder with the benchmark's files, read before the cache of downloads.
     """
 
     def __init__(
@@ -39,76 +43,96 @@ class SharedCorpora:
         documents: Callable[[int], Iterable[str]] | None = None,
         data_dir: Path | None = None,
     ) -> None:
-        self.coder = PiecewiseTokenizer(tokenizer)
+        self.tokenizer = PiecewiseTokenizer(tokenizer)
         self.documents = documents
         self.data_dir = data_dir
-        self._made: dict[tuple[object, ...], object] = {}
+        self._cache: dict[tuple[object, ...], object] = {}
 
-    def once(self, make: Callable[[], T], *key: object) -> T:
-        """What ``make`` returned when it was first asked for under this key."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]  # type: ignore[return-value]
+    def cached(self, compute: Callable[[], T], *key: object) -> T:
+        """Return the value of ``compute()``, which is called once for each key."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]  # type: ignore[return-value]
 
-    def table(self, pieces: Callable[[], Iterable[str]], *key: object) -> PieceTable:
-        """Pieces as a table, made once for the key."""
-        return self.once(lambda: self.coder.table(list(pieces())), "table", *key)
+    def piece_table(self, pieces: Callable[[], Iterable[str]], *key: object) -> PieceTable:
+        """Return the table of the pieces that ``pieces()`` yields, built once for each key."""
+        return self.cached(lambda: self.tokenizer.build_table(list(pieces())), "table", *key)
 
-    def essays(self, words: int, *, own: bool, old: bool) -> "Essays":
-        """So many words of haystack; essays that are shorter are repeated, unless as of 2024."""
-        return self.once(lambda: self._essays(words, own=own, old=old), "essays", words, own, old)
+    def essays(self, words: int, *, from_documents: bool, repeat: bool) -> "Essays":
+        """Return the first ``words`` words of a haystack of essays.
 
-    def _essays(self, words: int, *, own: bool, old: bool) -> "Essays":
-        if own:
+        Args:
+            words: number of words.
+            from_documents: whether the text is that of ``documents``, which always repeats. It is
+                upstream's essays otherwise.
+            repeat: whether upstream's essays start again where they have fewer words.
+        """
+        return self.cached(
+            lambda: self._read_essays(words, from_documents, repeat),
+            *("essays", words, from_documents, repeat),
+        )
+
+    def _read_essays(self, count: int, from_documents: bool, repeat: bool) -> "Essays":
+        if from_documents:
             if self.documents is None:
                 raise UserError("ruler: no texts for the haystack of essays were given")
-            found = list(islice(_endless(self.documents, words), words))
-            return Essays.of(self.coder, found, sentences(found))
-        read = squeezed(path_of(ESSAYS, self.data_dir))
-        found = read[:words] if old else list(islice(cycle(read), words))
-        return Essays.of(self.coder, found, punkt(self.data_dir).tokenize(" ".join(found)))
+            words = list(islice(_repeated_words(self.documents, count), count))
+            return Essays.from_words(self.tokenizer, words, split_sentences(words))
+        source = read_essay_words(path_of(ESSAYS, self.data_dir))
+        words = list(islice(cycle(source), count)) if repeat else source[:count]
+        sentences = punkt(self.data_dir).tokenize(" ".join(words))
+        return Essays.from_words(self.tokenizer, words, sentences)
 
 
 @dataclass(frozen=True, eq=False)
 class Essays:
-    """A text as words, some of which a sentence ends within: they count as one, but come in two pieces.
+    """Text in words and sentences, with the tokens of its first n words for every n.
+
+    Upstream counts words and inserts needles between sentences. A sentence may end inside a word
+    ("two.[1]"), which then consists of two pieces.
 
     Attributes:
-        first: its first piece.
-        table: different pieces, each with a space before it.
-        pieces: numbers in the table.
-        ends: how many pieces the first n words have.
-        costs: their tokens.
-        starts: pieces with which sentences begin.
+        first_piece: the first piece, without a space before it.
+        table: the different pieces, each with a space before it.
+        pieces: the text as numbers of pieces in the table.
+        piece_counts: element n is the number of pieces of the first n words.
+        token_counts: element n is the number of tokens of the first n words.
+        sentence_starts: places in ``pieces`` where sentences begin.
     """
 
-    first: str
+    first_piece: str
     table: PieceTable
-    pieces: Order
-    ends: Order
-    costs: Order
-    starts: Order
+    pieces: Indices
+    piece_counts: Indices
+    token_counts: Indices
+    sentence_starts: Indices
 
     @classmethod
-    def of(cls, coder: PiecewiseTokenizer, words: list[str], sentences: list[str]) -> "Essays":
-        split = [sentence.split() for sentence in sentences]
-        pieces = list(chain.from_iterable(split))
+    def from_words(
+        cls, tokenizer: PiecewiseTokenizer, words: list[str], sentences: list[str]
+    ) -> "Essays":
+        """Return the essays with these words, which the sentences split further where necessary."""
+        pieces_of_sentences = [sentence.split() for sentence in sentences]
+        pieces = list(chain.from_iterable(pieces_of_sentences))
         numbers = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-        table = coder.table([f" {piece}" for piece in numbers])
+        table = tokenizer.build_table([f" {piece}" for piece in numbers])
         order = np.array([numbers[piece] for piece in pieces], dtype=np.int64)
-        # words and pieces have the same letters, so that both end where as many letters were read
-        ends = np.searchsorted(_cumulated(map(len, pieces)), _cumulated(map(len, words)))
-        costs = np.concatenate([[0], np.cumsum(table.sizes[order])])[ends]
-        return cls(pieces[0], table, order, ends, costs, _cumulated(map(len, split))[:-1])
+        # Words and pieces have the same letters in the same order, so a word ends with the piece
+        # at which as many letters were read.
+        letters_of_pieces = _cumulative(map(len, pieces))
+        piece_counts = np.searchsorted(letters_of_pieces, _cumulative(map(len, words)))
+        token_counts = np.concatenate([[0], np.cumsum(table.sizes[order])])[piece_counts]
+        sentence_starts = _cumulative(map(len, pieces_of_sentences))[:-1]
+        return cls(pieces[0], table, order, piece_counts, token_counts, sentence_starts)
 
 
-def _cumulated(sizes: Iterable[int]) -> Order:
-    """Sums of none, the first, the first two, and so on."""
+def _cumulative(sizes: Iterable[int]) -> Indices:
+    """Return the sums of the first 0, 1, 2, ... sizes."""
     return np.array(list(accumulate(sizes, initial=0)), dtype=np.int64)
 
 
-def _endless(documents: Callable[[int], Iterable[str]], count: int) -> Iterator[str]:
-    """The words of documents; when all were read, again."""
+def _repeated_words(documents: Callable[[int], Iterable[str]], count: int) -> Iterator[str]:
+    """Yield the words of documents, again from the first document after the last one."""
     while True:
         empty = True
         for text in documents(count):
@@ -119,17 +143,19 @@ def _endless(documents: Callable[[int], Iterable[str]], count: int) -> Iterator[
             raise UserError("ruler: the texts for the haystack have no words")
 
 
-def sentences(words: list[str]) -> list[str]:
-    """Sentences of a text: one ends after each word that ends in a full stop, ``?`` or ``!``, quoted or not."""
-    end = re.compile(r"[.?!][\"')\]\u201d\u2019]*$")
-    ends = [i for i, word in enumerate(words[:-1], 1) if end.search(word)]
+def split_sentences(words: list[str]) -> list[str]:
+    """Return sentences; one ends after each word that ends in ``.``, ``?`` or ``!``, quoted or not.
+
+    Our own wording needs no download this way; upstream's sentences are found by Punkt.
+    """
+    ends = [place for place, word in enumerate(words[:-1], 1) if SENTENCE_END.search(word)]
     return [" ".join(words[start:stop]) for start, stop in pairwise([0, *ends, len(words)])]
 
 
 @lru_cache(maxsize=4)
 def punkt(data_dir: Path | None) -> "PunktSentenceTokenizer":
-    """NLTK's Punkt for English, as ``nltk.sent_tokenize`` uses it."""
-    from nltk.tokenize.punkt import PunktSentenceTokenizer  # here, as it takes seconds
+    """Return NLTK's Punkt for English, as ``nltk.sent_tokenize`` uses it."""
+    from nltk.tokenize.punkt import PunktSentenceTokenizer  # imported here, as it takes seconds
 
     def lines(name: str) -> list[str]:
         path = path_of(f"{PUNKT}!/punkt_tab/english/{name}", data_dir)
@@ -141,26 +167,29 @@ def punkt(data_dir: Path | None) -> "PunktSentenceTokenizer":
 
 
 def punkt_parameters(lines: Callable[[str], list[str]]) -> "PunktParameters":
-    """Punkt's parameters, given the lines of each of its tables."""
+    """Return Punkt's parameters.
+
+    Args:
+        lines: function from the name of a table to its lines.
+    """
     from nltk.tokenize.punkt import PunktParameters
 
     parameters = PunktParameters()
     parameters.collocations = {tuple(line.split("\t")) for line in lines("collocations.tab")}
     parameters.sent_starters = set(lines("sent_starters.txt"))
     parameters.abbrev_types = set(lines("abbrev_types.txt"))
-    parameters.ortho_context.update(
-        (word, int(bits))
-        for word, bits in (line.split("\t") for line in lines("ortho_context.tab"))
-    )
+    for line in lines("ortho_context.tab"):
+        word, bits = line.split("\t")
+        parameters.ortho_context[word] = int(bits)
     return parameters
 
 
 @lru_cache(maxsize=2)
-def squeezed(path: Path) -> list[str]:
-    """The words of the essays.
+def read_essay_words(path: Path) -> list[str]:
+    """Return the words of upstream's file of essays.
 
     Raises:
-        UserError: for a file without ``text``.
+        UserError: if the file has no ``text``.
     """
     try:
         text = json.loads(path.read_text(encoding="utf-8"))["text"]

@@ -1,1 +1,1 @@
-"""What methods cost beside plain attention: time of a prompt and of an answer's tokens, and memory."""
+"""Time and memory of methods relative to plain attention, for a prompt and an answer's tokens."""

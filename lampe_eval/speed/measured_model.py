@@ -1,4 +1,4 @@
-"""The model that is measured: a checkpoint, or random weights of a named shape."""
+"""Model whose speed is measured: a checkpoint, or random weights of a named shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,47 +14,50 @@ from lampe_eval.speed.speed_config import SpeedConfig
 
 
 class ShapeCard(Card):
-    """A shape: transformers' configuration of a model, without weights."""
+    """Card of a shape: a model without weights.
+
+    Attributes:
+        config: transformers' configuration of the model.
+    """
 
     config: Mapping[str, Any]
 
 
 def load_measured_model(
-    order: SpeedConfig,
+    config: SpeedConfig,
 ) -> tuple[PreTrainedModel, Mapping[str, Mapping[str, Any]]]:
-    """The model on its device, and the settings that its card has for methods.
+    """Return the model on its device, and its card's settings by name of a method.
 
     Raises:
-        UserError: where it cannot be had.
+        UserError: if the model cannot be loaded.
     """
-    device = device_of(order.device)
-    if order.shape:
-        return _of_shape(order, device), {}
-    source = models.find_model(order.checkpoint, window=order.window, dtype=order.dtype)
+    device = device_of(config.device)
+    if config.shape:
+        return _build_shape(config.shape, config, device), {}
+    source = models.find_model(config.checkpoint, window=config.window, dtype=config.dtype)
     return models.load_model(source, device)[0], source.settings
 
 
-def _of_shape(order: SpeedConfig, device: str) -> PreTrainedModel:
-    """Random weights, made where they are to be."""
-    assert order.shape is not None
-    described = dict(shipped_card("shapes", order.shape, ShapeCard).config)
-    if order.layers and order.layers > described["num_hidden_layers"]:
-        raise UserError(f"--layers: {order.shape} has {described['num_hidden_layers']}")
-    if order.layers:
-        described["num_hidden_layers"] = order.layers
-    config = AutoConfig.for_model(**described)
-    name = order.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    dtype = getattr(torch, name, None)
+def _build_shape(shape: str, config: SpeedConfig, device: str) -> PreTrainedModel:
+    """Return a model of a shape with random weights."""
+    settings = dict(shipped_card("shapes", shape, ShapeCard).config)
+    layers = settings["num_hidden_layers"]
+    if config.layers and config.layers > layers:
+        raise UserError(f"--layers: cannot keep {config.layers} layers; {shape} has {layers}")
+    settings["num_hidden_layers"] = config.layers or layers
+    dtype_name = config.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    dtype = getattr(torch, dtype_name, None)
     if not isinstance(dtype, torch.dtype):
         raise UserError(
-            f"--dtype: {name!r} is no type of torch's; use float32, bfloat16 or float16"
+            f"--dtype: {dtype_name!r} is not a data type of torch; use float32, bfloat16 or float16"
         )
+    model_config = AutoConfig.for_model(**settings)
     try:
+        # Created on the device itself, so that large weights never pass through host memory.
         with torch.device(device):
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+            model: Any = AutoModelForCausalLM.from_config(model_config, dtype=dtype)  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"{order.name} on device {device!r}: {str(error).splitlines()[0]}"
-        ) from None
-    found: PreTrainedModel = model.eval()
-    return found
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{config.name} on device {device!r}: {reason}") from None
+    measured: PreTrainedModel = model.eval()
+    return measured

@@ -1,17 +1,17 @@
-"""Every method, backend and length beside plain attention: rows of ratios.
+"""Comparison of every method, backend and length with plain attention.
 
-Runs alternate (plain, method, plain, method, ...), and each pair gives one ratio, so that a machine whose speed drifts
-moves both. The first pair prepares, and is not counted.
+Runs alternate (plain, method, plain, method, ...), and each pair gives one ratio, so a machine
+whose speed drifts changes both. The first pair warms up and is not counted.
 """
 
 import math
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,170 +26,228 @@ from lampe_eval.speed.speed_config import SpeedConfig
 from lampe_eval.speed.timing import MemoryCost, TimeCost, TimedModel
 
 PLAIN_ATTENTION = "plain"
+WARM_UP_PAIRS = 1
+
+Cost = TypeVar("Cost")
 
 
 @dataclass(eq=False)
-class Entry:
-    """A method under a backend, at a length.
+class ComparedMethod:
+    """Measurements of a method with a backend at a length, and of plain attention beside it.
 
     Attributes:
-        method, attention: as they were asked for.
-        plain, times: of plain attention and of the method, pair by pair.
-        plain_room, room: the same of memory.
-        note: why the method has nothing.
+        label: the method as given.
+        attention: the backend as given.
+        length: tokens of the prompt.
+        timed: the model patched with the method.
+        plain_times: times of plain attention, pair by pair.
+        times: times of the method, pair by pair.
+        plain_memory_costs: memory of plain attention, one element at most.
+        memory_costs: memory of the method, one element at most.
+        note: why the method could not be measured, or nothing.
     """
 
-    method: str
+    label: str
     attention: str
     length: int
-    way: TimedModel
-    plain: list[TimeCost] = field(default_factory=list)
+    timed: TimedModel
+    plain_times: list[TimeCost] = field(default_factory=list)
     times: list[TimeCost] = field(default_factory=list)
-    plain_room: list[MemoryCost] = field(default_factory=list)
-    room: list[MemoryCost] = field(default_factory=list)
+    plain_memory_costs: list[MemoryCost] = field(default_factory=list)
+    memory_costs: list[MemoryCost] = field(default_factory=list)
     note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name for a display of progress."""
+        return f"{self.label} · {self.attention} · {self.length} tokens"
 
 
 class SpeedComparison:
-    """What an order asks for, measured one by one; what is measured is there whatever stops the rest.
+    """Measurements of all methods of a configuration; those made before an interruption remain.
+
+    Args:
+        config: what to measure.
+
+    Attributes:
+        compared: the methods with what was measured of them.
 
     Raises:
-        UserError: where the model or a backend cannot be had.
+        UserError: if the model cannot be loaded or a backend does not exist.
     """
 
-    def __init__(self, order: SpeedConfig) -> None:
-        for backend in order.attention:
-            if backend not in (lampe.AUTO, *lampe.BACKENDS):
+    def __init__(self, config: SpeedConfig) -> None:
+        backends = (lampe.AUTO, *lampe.BACKENDS)
+        for backend in config.attention:
+            if backend not in backends:
                 raise unknown_name(
-                    "attention backend",
-                    backend,
-                    (lampe.AUTO, *lampe.BACKENDS),
-                    "lampe-eval speed --help",
+                    "attention backend", backend, backends, "lampe-eval speed --help"
                 )
-        self._order = order
-        self._model, settings = load_measured_model(order)
-        self._plain = TimedModel(self._model, chunk=order.chunk)
-        self.entries = [
-            Entry(spec.label, backend, length, self._way(spec.build(settings), backend))
-            for length in order.lengths
-            for spec in order.specs
-            for backend in order.attention
-        ]
+        self._config = config
+        self._model, settings = load_measured_model(config)
+        self._plain = TimedModel(self._model, chunk=config.chunk)
+        self.compared: list[ComparedMethod] = []
+        for length in config.lengths:
+            for spec in config.specs:
+                for backend in config.attention:
+                    timed = self._timed_model(spec.build(settings), backend)
+                    self.compared.append(ComparedMethod(spec.label, backend, length, timed))
 
     def run(self, progress: Progress) -> None:
-        """Measures times, then memory, for which the allocator is another one."""
-        progress.total(2 * len(self.entries))
+        """Measure the times of all methods, then their memory.
+
+        Memory comes last, because measuring it changes how the process allocates.
+        """
+        progress.total(2 * len(self.compared))
         with warnings.catch_warnings():
+            # a prompt may exceed what a method reaches; only its cost matters here
             warnings.simplefilter("ignore", lampe.PositionWarning)
-            for what, measure in (("time", _time), ("memory", _weigh)):
-                for entry in self.entries:
-                    progress.now(
-                        f"{what} · {entry.method} · {entry.attention} · {entry.length} tokens"
-                    )
-                    measure(self._plain, entry, self._order.pairs)
-                    progress.finished()
+            for compared in self.compared:
+                progress.now(f"time · {compared.name}")
+                self._measure_time(compared)
+                progress.finished()
+            for compared in self.compared:
+                progress.now(f"memory · {compared.name}")
+                self._measure_memory(compared)
+                progress.finished()
 
     @property
-    def frame(self) -> pd.DataFrame:
-        """A row for each method, backend and length, and before those of a length one of plain attention.
+    def table(self) -> pd.DataFrame:
+        """Rows for each method, backend and length; those of a length begin with plain attention.
 
-        Columns ``*_s`` are medians in seconds, ``*_plain_s`` those of the plain runs that took turns with them;
-        ``*_ratio`` is the median of the pairs' ratios, ``*_low`` and ``*_high`` their range; ``*_bytes`` are beyond the
-        loaded model.
+        Columns ``*_s`` are medians in seconds, ``*_plain_s`` those of the plain runs that
+        alternated with them; ``*_ratio`` is the median of the pairs' ratios, ``*_low`` and
+        ``*_high`` their range; ``*_bytes`` are beyond the loaded model.
         """
-        where = {
-            **environment(),
-            "load": round(os.getloadavg()[0], 1),
-            "date": date.today().isoformat(),
-        }
         about = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": self._model.device.type,
             "layers": self._model.config.get_text_config().num_hidden_layers,
-            "chunk": self._order.chunk,
-            "window": self._order.window,
+            "chunk": self._config.chunk,
+            "window": self._config.window,
+            **environment(),
+            "load": round(os.getloadavg()[0], 1),
+            "date": date.today().isoformat(),
         }
-        rows = (
-            row
-            for length in self._order.lengths
-            for row in _rows([entry for entry in self.entries if entry.length == length])
-        )
-        return pd.DataFrame([{"model": self._order.name, **row, **about, **where} for row in rows])
+        rows: list[dict[str, Any]] = []
+        for length in self._config.lengths:
+            compared = [each for each in self.compared if each.length == length]
+            for row in [_plain_row(compared), *map(_method_row, compared)]:
+                rows.append({"model": self._config.name, **row, **about})
+        return pd.DataFrame(rows)
 
-    def _way(self, method: lampe.Method, backend: str) -> TimedModel:
-        return TimedModel(self._model, method, backend, self._order.window, self._order.chunk)
+    def _timed_model(self, method: lampe.Method, backend: str) -> TimedModel:
+        config = self._config
+        return TimedModel(self._model, method, backend, config.window, config.chunk)
+
+    def _measure_time(self, compared: ComparedMethod) -> None:
+        for pair in range(WARM_UP_PAIRS + self._config.pairs):
+            plain, _ = _attempt(self._plain.measure_time, compared.length)
+            method = None
+            if not compared.note:
+                method, compared.note = _attempt(compared.timed.measure_time, compared.length)
+            if pair < WARM_UP_PAIRS:
+                continue
+            if plain:
+                compared.plain_times.append(plain)
+            if method:
+                compared.times.append(method)
+
+    def _measure_memory(self, compared: ComparedMethod) -> None:
+        plain, _ = _attempt(self._plain.measure_memory, compared.length)
+        if plain:
+            compared.plain_memory_costs.append(plain)
+        if not compared.note:
+            method, compared.note = _attempt(compared.timed.measure_memory, compared.length)
+            if method:
+                compared.memory_costs.append(method)
 
 
 def time_growth(rows: pd.DataFrame) -> float:
-    """With which power of the length the seconds of a prompt grow; NaN for fewer than two lengths."""
+    """Return the power of the length with which the seconds of a prompt grow.
+
+    It is the slope of a line through logarithms; NaN for fewer than two lengths.
+    """
     known = rows.dropna(subset="prefill_s")
     if known["length"].nunique() < 2:
         return math.nan
     return float(np.polyfit(np.log(known["length"]), np.log(known["prefill_s"]), 1)[0])
 
 
-def _time(plain: TimedModel, entry: Entry, pairs: int) -> None:
-    for _ in range(1 + pairs):
-        _try(lambda: entry.plain.append(plain.cost(entry.length)))
-        entry.note = entry.note or _try(lambda: entry.times.append(entry.way.cost(entry.length)))
-    entry.plain, entry.times = entry.plain[1:], entry.times[1:]
-
-
-def _weigh(plain: TimedModel, entry: Entry, _: int) -> None:
-    _try(lambda: entry.plain_room.append(plain.room(entry.length)))
-    entry.note = entry.note or _try(lambda: entry.room.append(entry.way.room(entry.length)))
-
-
-def _try(measure: Callable[[], None]) -> str:
-    """Measures; the words of a backend that refuses, or that there is not enough memory."""
+def _attempt(measure: Callable[[int], Cost], length: int) -> tuple[Cost | None, str]:
+    """Return a measurement, or None and why there is none: a refusal, or too little memory."""
     try:
-        measure()
+        return measure(length), ""
     except lampe.LampeError as error:
-        return str(error)
+        return None, str(error)
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        return "out of memory"
+        return None, "out of memory"
     finally:
-        memory.free()
-    return ""
+        memory.free()  # so that the next measurement does not pay for this one
 
 
-def _rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
-    """The rows of one length."""
-    plain = [cost for entry in entries for cost in entry.plain]
-    rooms = [room for entry in entries for room in entry.plain_room]
-    head = {"length": entries[0].length}
-    note = "" if plain else "out of memory"
-    names = {"method": PLAIN_ATTENTION, "attention": "sdpa", "backend": "sdpa", **head}
-    yield {**names, **_numbers(plain, plain, rooms, rooms), "pairs": len(plain), "note": note}
-    for entry in entries:
-        backend = entry.way.backend if entry.times else entry.attention
-        names = {"method": entry.method, "attention": entry.attention, "backend": backend, **head}
-        numbers = _numbers(entry.plain, entry.times, entry.plain_room, entry.room)
-        yield {**names, **numbers, "pairs": len(entry.times), "note": entry.note}
+def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:
+    """Return the row of plain attention at a length, from the runs beside all methods."""
+    times: list[TimeCost] = []
+    costs: list[MemoryCost] = []
+    for each in compared:
+        times += each.plain_times
+        costs += each.plain_memory_costs
+    return {
+        "method": PLAIN_ATTENTION,
+        "attention": "sdpa",
+        "backend": "sdpa",
+        "length": compared[0].length,
+        **_time_columns(times, times),
+        **_memory_columns(costs, costs),
+        "pairs": len(times),
+        "note": "" if times else "out of memory",
+    }
 
 
-def _numbers(
-    plain: Sequence[TimeCost], own: Sequence[TimeCost], *rooms: Sequence[MemoryCost]
-) -> dict[str, float]:
-    """Medians, and ratios to plain attention with their range."""
-    found: dict[str, float] = {}
+def _method_row(compared: ComparedMethod) -> dict[str, Any]:
+    """Return the row of a method with a backend at a length."""
+    return {
+        "method": compared.label,
+        "attention": compared.attention,
+        "backend": compared.timed.backend if compared.times else compared.attention,
+        "length": compared.length,
+        **_time_columns(compared.plain_times, compared.times),
+        **_memory_columns(compared.plain_memory_costs, compared.memory_costs),
+        "pairs": len(compared.times),
+        "note": compared.note,
+    }
+
+
+def _time_columns(plain: Sequence[TimeCost], method: Sequence[TimeCost]) -> dict[str, float]:
+    """Return medians, and the ratios of the pairs with their range."""
+    columns: dict[str, float] = {}
     for name in ("prefill", "first", "step"):
-        seconds, before = ([asdict(cost)[name] for cost in costs] for costs in (own, plain))
-        ratios = [one / other for one, other in zip(seconds, before, strict=False)]
-        low, high = min(ratios, default=math.nan), max(ratios, default=math.nan)
-        found |= {
-            f"{name}_s": _median(seconds),
-            f"{name}_plain_s": _median(before),
-            f"{name}_ratio": _median(ratios),
-        }
-        found |= {f"{name}_low": low, f"{name}_high": high}
+        seconds = [asdict(cost)[name] for cost in method]
+        plain_seconds = [asdict(cost)[name] for cost in plain]
+        # a stopped measurement may have one plain run more than runs of the method
+        pairs = zip(seconds, plain_seconds, strict=False)
+        ratios = [own / other for own, other in pairs]
+        columns[f"{name}_s"] = _median(seconds)
+        columns[f"{name}_plain_s"] = _median(plain_seconds)
+        columns[f"{name}_ratio"] = _median(ratios)
+        columns[f"{name}_low"] = min(ratios, default=math.nan)
+        columns[f"{name}_high"] = max(ratios, default=math.nan)
+    return columns
+
+
+def _memory_columns(plain: Sequence[MemoryCost], method: Sequence[MemoryCost]) -> dict[str, float]:
+    """Return medians and their ratio."""
+    columns: dict[str, float] = {}
     for name in ("peak", "held"):
-        less, more = (_median([asdict(room)[name] for room in each]) for each in rooms)
-        found |= {f"{name}_bytes": more, f"{name}_plain_bytes": less}
-        found[f"{name}_ratio"] = more / less if less else math.nan
-    return found
+        plain_bytes = _median([asdict(cost)[name] for cost in plain])
+        method_bytes = _median([asdict(cost)[name] for cost in method])
+        columns[f"{name}_bytes"] = method_bytes
+        columns[f"{name}_plain_bytes"] = plain_bytes
+        columns[f"{name}_ratio"] = method_bytes / plain_bytes if plain_bytes else math.nan
+    return columns
 
 
 def _median(numbers: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a user asks of ``lampe-eval speed``, checked before anything runs."""
+"""Options of ``lampe-eval speed``, checked before anything runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +13,23 @@ from lampe_eval.suite import Length, Lengths, Names, as_list, validate_options
 
 
 class SpeedConfig(Card):
-    """What to measure.
+    """Options of a speed measurement.
 
     Attributes:
         model: card, folder or hub id of a checkpoint; "pocket" by default.
-        shape: instead of a model, one of ``configs/shapes`` with random weights, which cost what others do.
-        layers: of the shape, fewer than it has.
-        method: methods, each with settings behind a colon.
-        lengths: of prompts, in tokens.
-        attention: backends; every method is measured with each.
-        pairs: of plain attention and the method, each of which gives a ratio.
-        chunk: tokens of a prompt that are read at a time; all by default.
-        window: tokens of pretraining, where the model's configuration is wrong about it.
-        dtype: of the weights; by default the checkpoint's, of a shape bfloat16 on a GPU and float32 elsewhere.
-        device: as torch names it; "auto" takes a GPU where there is one.
+        shape: name in ``configs/shapes``. The model then has this shape and random weights, whose
+            values do not change what a step costs.
+        layers: number of layers to keep of the shape.
+        method: methods, each with settings after a colon.
+        lengths: lengths of prompts, in tokens.
+        attention: attention backends; every method is measured with each.
+        pairs: pairs of a run with plain attention and a run with the method; each pair gives one
+            ratio.
+        chunk: tokens of a prompt that are processed at a time; all by default.
+        window: tokens of pretraining, where the model's configuration is wrong.
+        dtype: data type of the weights. By default that of the checkpoint; for a shape bfloat16 on
+            a GPU and float32 elsewhere.
+        device: device as torch names it; "auto" takes a GPU where there is one.
         output: folder of the results.
         plugin: Python files that define further methods.
     """
@@ -51,46 +54,45 @@ class SpeedConfig(Card):
     plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.layers and not self.shape:
-            raise ValueError("--layers is for a --shape; a checkpoint has its own")
+            raise ValueError("--layers goes with --shape; a checkpoint is measured with all layers")
         if self.shape and self.model:
-            raise ValueError("--shape takes the place of a --model: give one of them")
+            raise ValueError("--shape replaces --model; give one of them")
         return self
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        """An order from options by name; those that are None keep their defaults.
+        """Return the configuration of options by name; options that are None keep their defaults.
 
         Raises:
-            UserError: for a value that an option cannot have, and a name that does not exist.
+            UserError: if an option has an invalid value, or names something that does not exist.
         """
-        order = validate_options(cls, options)
-        if order.shape and order.shape not in shipped_names("shapes"):
-            raise unknown_name(
-                "shape", order.shape, shipped_names("shapes"), "the files in configs/shapes"
-            )
-        if not order.specs:
+        config = validate_options(cls, options)
+        shapes = shipped_names("shapes")
+        if config.shape and config.shape not in shapes:
+            raise unknown_name("shape", config.shape, shapes, "the files in configs/shapes")
+        if not config.specs:
             raise UserError("--method: no method given; see: lampe-eval list methods")
-        return order
+        return config
 
     @property
     def specs(self) -> list[MethodSpec]:
-        """The methods."""
+        """Methods to measure."""
         return parse_methods(self.method)
 
     @property
     def checkpoint(self) -> str:
-        """The model, where no shape takes its place."""
+        """Card, folder or hub id of the model, where no shape replaces it."""
         return self.model or "pocket"
 
     @property
     def name(self) -> str:
-        """What is measured, as tables call it."""
+        """Name of the model in tables."""
         layers = f", {self.layers} of its layers" if self.layers else ""
         return f"shape {self.shape}{layers}" if self.shape else self.checkpoint
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Folder of the results."""
         return self.output or Path("results/speed") / (self.shape or Path(self.checkpoint).stem)

@@ -1,6 +1,7 @@
-"""Cost against length on logarithmic axes: seconds of a prompt on the left, milliseconds of a token on the right."""
+"""Plot of cost against length on logarithmic axes: seconds of prefill, milliseconds of a token."""
 
 import io
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
@@ -11,41 +12,62 @@ from lampe_eval.report.pictures import STYLE
 from lampe_eval.report.pictures.panels import tokens
 from lampe_eval.speed.speed_comparison import PLAIN_ATTENTION
 
-MARKS = "osD^vP*Xdh<>"
+MARKERS = "osD^vP*Xdh<>"
 
 
-def draw_speed(frame: pd.DataFrame) -> bytes:
-    """The picture as a PNG."""
+def draw_speed(table: pd.DataFrame) -> bytes:
+    """Return the plot of a comparison as a PNG.
+
+    Args:
+        table: rows as `SpeedComparison.table` has them.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 3.4), layout="constrained")
-        figure.suptitle(f"{frame['model'].iloc[0]}, {frame['dtype'].iloc[0]}, {_where(frame)}")
-        for axes, cost, unit in zip(
-            figure.subplots(1, 2),
-            ("prefill_s", "step_s"),
-            ("a prompt, s", "a token, ms"),
-            strict=True,
-        ):
-            groups = frame.groupby(["method", "attention"], sort=False)
-            for mark, (_, rows) in zip(MARKS * len(groups), groups, strict=False):
-                method, backend = rows.iloc[0][["method", "backend"]]
-                axes.plot(
-                    rows["length"], rows[cost] * (1000 if unit.endswith("ms") else 1), marker=mark, markersize=4,
-                    color="black" if method == PLAIN_ATTENTION else None, linestyle="--" if method == PLAIN_ATTENTION else "-",
-                    label=f"{method} · {backend}",
-                )  # fmt: skip
-            axes.set(xscale="log", yscale="log", xlabel="tokens of the prompt", ylabel=unit)
-            lengths = sorted(set(frame["length"]))
-            axes.set_xticks(lengths, [tokens(length) for length in lengths])
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
-        axes.legend(frameon=False, fontsize=7)
-        target = io.BytesIO()
-        figure.savefig(target, dpi=200, metadata={"Software": None})
-    return target.getvalue()
+        first = table.iloc[0]
+        figure.suptitle(f"{first['model']}, {first['dtype']}, {_hardware(first)}")
+        left, right = figure.subplots(1, 2)
+        _draw_costs(left, table, "prefill_s", 1)
+        left.set_ylabel("prefill (s)")
+        _draw_costs(right, table, "step_s", 1000)
+        right.set_ylabel("decode step (ms)")
+        right.legend(frameon=False, fontsize=7)
+        buffer = io.BytesIO()
+        # without the name of the software, equal plots are equal files
+        figure.savefig(buffer, dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
 
 
-def _where(frame: pd.DataFrame) -> str:
-    first = frame.iloc[0]
-    return str(first["gpu"] if first["device"] == "cuda" else first["processor"])
+def _draw_costs(axes: Any, table: pd.DataFrame, column: str, factor: float) -> None:
+    """Draw one line for each method and backend.
+
+    Args:
+        axes: axes to draw on.
+        table: rows of all methods and lengths.
+        column: column of the cost, in seconds.
+        factor: number that seconds are multiplied by.
+    """
+    groups = table.groupby(["method", "attention"], sort=False)
+    markers = MARKERS * len(groups)
+    for marker, (_, rows) in zip(markers, groups, strict=False):
+        method, backend = rows.iloc[0][["method", "backend"]]
+        is_plain = method == PLAIN_ATTENTION
+        axes.plot(
+            rows["length"],
+            rows[column] * factor,
+            marker=marker,
+            markersize=4,
+            color="black" if is_plain else None,
+            linestyle="--" if is_plain else "-",
+            label=f"{method} · {backend}",
+        )
+    axes.set(xscale="log", yscale="log", xlabel="prompt (tokens)")
+    lengths = sorted(set(table["length"]))
+    axes.set_xticks(lengths, [tokens(length) for length in lengths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _hardware(row: pd.Series) -> str:
+    return str(row["gpu"] if row["device"] == "cuda" else row["processor"])

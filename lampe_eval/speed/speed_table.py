@@ -1,4 +1,4 @@
-"""Costs on paper: a table for each length, what they were measured on, and the files of a measurement."""
+"""Tables and files of a speed comparison."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from lampe_eval.file_io import unwritable, write_atomically
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue
-from lampe_eval.report.tables import save_file
-from lampe_eval.speed import speed_plot
 from lampe_eval.speed.speed_comparison import PLAIN_ATTENTION, time_growth
+from lampe_eval.speed.speed_plot import draw_speed
 
-HEAD = [
+HEADINGS = [
     "",
-    "prompt, s",
+    "prefill, s",
     "/ plain",
     "step, ms",
     "/ plain",
@@ -28,110 +28,137 @@ HEAD = [
 ]
 
 
-def speed_tables(frame: pd.DataFrame) -> Iterator[ResultTable]:
-    """A table for each length: plain attention, and methods beside it."""
-    for length, rows in frame.groupby("length", sort=False):
-        lines = [_line(row) for row in rows.to_dict("records")]
-        notes = [
-            f"{_label(row)}: {row['note']}"
-            for row in rows.dropna(subset="note").to_dict("records")
-            if row["note"]
-        ]
-        yield ResultTable(
-            f"{frame['model'].iloc[0]} · a prompt of {length} tokens", HEAD, lines, notes
+def speed_tables(table: pd.DataFrame) -> Iterator[ResultTable]:
+    """Yield a table for each length, with plain attention and the methods beside it.
+
+    Args:
+        table: rows as `SpeedComparison.table` has them.
+    """
+    model = table["model"].iloc[0]
+    for length, rows in table.groupby("length", sort=False):
+        records = rows.to_dict("records")
+        lines = [_line(row) for row in records]
+        # an empty note of a file that was read back is NaN
+        notes = [f"{_label(row)}: {row['note']}" for row in records if _is_text(row["note"])]
+        yield ResultTable(f"{model} · a prompt of {length} tokens", HEADINGS, lines, notes)
+
+
+def speed_notes(table: pd.DataFrame) -> list[str]:
+    """Return notes on the columns, the hardware and software, and the growth with length."""
+    first = table.iloc[0]
+    hardware = str(first["gpu"])
+    if first["device"] != "cuda":
+        hardware = (
+            f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
         )
-
-
-def speed_notes(frame: pd.DataFrame) -> list[str]:
-    """What the numbers are, what they were measured on, and how they grow with the length."""
-    first = frame.iloc[0]
-    processor = f"{first['processor']}, {first['threads']} threads, load {first['load']} at the end"
     return [
-        f"{_pairs(frame)}; a ratio is to the plain runs that took turns with the method; one random prompt at a time",
-        "plain: the model as it is, with transformers' own cache, which is copied for each token; the methods' is not",
-        "step: a token of an answer, the first of which turns the prompt's keys; peak: memory beyond the model's; "
-        "held: tensors of an answer, with room for some tokens more",
-        *_shortened(first),
-        f"{first['gpu'] if first['device'] == 'cuda' else processor}; {first['dtype']}; torch {first['torch']}, "
-        f"transformers {first['transformers']}, triton {first['triton']}, flash-attn {first['flash-attn']}",
-        *_growths(frame),
+        f"{_pairs_note(table)}; a ratio compares a method with the plain runs that alternated with "
+        "it; one random prompt at a time",
+        "plain: the unpatched model with transformers' own cache, which is copied for each token; "
+        "the cache of the methods is not",
+        "step: a decode step; the first one also rotates the prompt's keys; peak: memory beyond "
+        "the model's; held: tensors kept during an answer, with space for some more tokens",
+        *_deviation_notes(first),
+        f"{hardware}; {first['dtype']}; torch {first['torch']}, "
+        f"transformers {first['transformers']}, triton {first['triton']}, "
+        f"flash-attn {first['flash-attn']}",
+        *_growth_notes(table),
     ]
 
 
-def write_speed(frame: pd.DataFrame, folder: Path) -> list[str]:
-    """Writes table, numbers and picture; returns the files' names.
+def write_speed(table: pd.DataFrame, folder: Path) -> list[str]:
+    """Write numbers, tables and, for several lengths, a plot; return the names of the files.
 
     Raises:
-        UserError: where the disk refuses.
+        UserError: if the folder cannot be written.
     """
-    text = "\n".join(
-        [*map(to_markdown, speed_tables(frame)), *(f"{line}\n" for line in speed_notes(frame))]
-    )
-    files = {
-        "speed.csv": frame.to_csv(index=False, float_format="%.6g").encode(),
-        "speed.md": text.encode(),
+    paragraphs = [*map(to_markdown, speed_tables(table))]
+    paragraphs += [f"{line}\n" for line in speed_notes(table)]
+    files: dict[str, str | bytes] = {
+        "speed.csv": table.to_csv(index=False, float_format="%.6g"),
+        "speed.md": "\n".join(paragraphs),
     }
-    if frame["length"].nunique() > 1:
-        files["speed.png"] = speed_plot.draw_speed(frame)
-    for name, content in files.items():
-        save_file(folder / name, content)
+    if table["length"].nunique() > 1:
+        files["speed.png"] = draw_speed(table)
+    try:
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise unwritable(folder, error, "choose another --output") from None
     return list(files)
 
 
-def _pairs(frame: pd.DataFrame) -> str:
-    pairs = int(frame.loc[frame["method"] != PLAIN_ATTENTION, "pairs"].max())
-    return (
-        f"medians of {pairs} pairs (lowest to highest)"
-        if pairs > 1
-        else "one pair, so no spread is known"
-    )
+def _pairs_note(table: pd.DataFrame) -> str:
+    pairs = int(table.loc[table["method"] != PLAIN_ATTENTION, "pairs"].max())
+    if pairs > 1:
+        return f"medians of {pairs} pairs (lowest to highest)"
+    return "one pair, so no range is known"
 
 
-def _shortened(first: pd.Series) -> Iterator[str]:
-    """What is not as it would be in a run."""
+def _deviation_notes(first: pd.Series) -> Iterator[str]:
+    """Yield how the measurement differs from a run of the whole model."""
     if "of its layers" in first["model"]:
-        yield f"{first['layers']} layers: what a model does once weighs more here than in a whole one"
+        yield (
+            f"{first['layers']} layers: costs that a model has once, whatever its layers, weigh "
+            "more here than in a whole model"
+        )
     if pd.notna(first["chunk"]):
-        yield f"prompts are read in chunks of {first['chunk']:.0f} tokens"
+        yield f"prompts are processed in chunks of {first['chunk']:.0f} tokens"
 
 
-def _growths(frame: pd.DataFrame) -> Iterator[str]:
-    groups = frame.groupby(["method", "attention"], sort=False)
-    powers = {_label(rows.iloc[0]): time_growth(rows) for _, rows in groups}
-    known = [f"{label} {power:.2f}" for label, power in powers.items() if not math.isnan(power)]
-    if known:
-        lengths = frame["length"].nunique()
-        yield f"seconds of a prompt grow with this power of its length (from {lengths} lengths): {', '.join(known)}"
+def _growth_notes(table: pd.DataFrame) -> Iterator[str]:
+    """Yield how prefill grows with the length, if there are two lengths or more."""
+    powers: list[str] = []
+    for _, rows in table.groupby(["method", "attention"], sort=False):
+        power = time_growth(rows)
+        if not math.isnan(power):
+            powers.append(f"{_label(rows.iloc[0])} {power:.2f}")
+    if powers:
+        yield (
+            f"prefill time grows with this power of the length (from {table['length'].nunique()} "
+            f"lengths): {', '.join(powers)}"
+        )
 
 
 def _line(row: Mapping[Any, Any]) -> TableLine:
-    plain = row["method"] == PLAIN_ATTENTION
-    cells = [
+    """Return the line of a method or of plain attention, which has no ratios."""
+    ratios = ["", "", "", "", ""]
+    if row["method"] != PLAIN_ATTENTION:
+        ratios = [
+            _ratio_with_range(row, "prefill"),
+            _ratio_with_range(row, "step"),
+            _number(row["first_ratio"], 2),
+            _number(row["peak_ratio"], 2),
+            _number(row["held_ratio"], 2),
+        ]
+    costs = [
         _number(row["prefill_s"], 3),
-        "" if plain else _spread(row, "prefill"),
         _number(1000 * row["step_s"], 2),
-        "" if plain else _spread(row, "step"),
         _number(1000 * row["first_s"], 2),
-        "" if plain else _number(row["first_ratio"], 2),
         _number(row["peak_bytes"] / 1e6, 1),
-        "" if plain else _number(row["peak_ratio"], 2),
         _number(row["held_bytes"] / 1e6, 1),
-        "" if plain else _number(row["held_ratio"], 2),
     ]
-    return _label(row), [TableValue(cell) for cell in cells]
+    cells: list[TableValue] = []
+    for cost, ratio in zip(costs, ratios, strict=True):
+        cells += [TableValue(cost), TableValue(ratio)]
+    return _label(row), cells
 
 
 def _label(row: Mapping[Any, Any] | pd.Series) -> str:
-    """The method, and who attended, or was to."""
+    """Return the method with the backend that answered, or that was to answer."""
     return f"{row['method']} · {row['backend']}"
 
 
-def _spread(row: Mapping[Any, Any], cost: str) -> str:
-    middle, low, high = (row[f"{cost}_{kind}"] for kind in ("ratio", "low", "high"))
-    if math.isnan(middle):
+def _ratio_with_range(row: Mapping[Any, Any], cost: str) -> str:
+    ratio, low, high = row[f"{cost}_ratio"], row[f"{cost}_low"], row[f"{cost}_high"]
+    if math.isnan(ratio):
         return "-"
-    return f"{middle:.2f}" if row["pairs"] == 1 else f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{ratio:.2f}" if row["pairs"] == 1 else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""

@@ -1,4 +1,4 @@
-"""What one prompt and a few tokens of its answer cost: seconds, and bytes beyond the loaded model."""
+"""Time and memory of one prompt and a few tokens of its answer."""
 
 import ctypes
 import statistics
@@ -15,16 +15,31 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 import lampe
 from lampe_eval.engine import memory
 
-STEPS = 8
-"""Tokens of an answer that are timed, after the first, in which keys are turned that a prompt left as they were."""
+DECODE_STEPS = 8
+"""Decode steps that are timed after the first.
 
-MMAP_THRESHOLD = -3
-"""mallopt(3): from how many bytes on memory is mapped, and so given back when it is freed."""
+The first is timed apart from them, because it rotates the keys that the prompt left as they were.
+"""
+
+M_MMAP_THRESHOLD = -3
+"""Parameter of mallopt(3): allocations of this many bytes and more are mapped.
+
+Mapped memory is returned to the system when it is freed.
+"""
+LOW_THRESHOLD = 1 << 16
+HIGH_THRESHOLD = 1 << 25
+"""Bytes; glibc's threshold rises up to this by itself on 64-bit systems, see mallopt(3)."""
 
 
 @dataclass(frozen=True)
 class TimeCost:
-    """Seconds of a prompt, of the first token after it, and of one later on (the median)."""
+    """Seconds of a prompt and of decode steps.
+
+    Attributes:
+        prefill: seconds of the prompt.
+        first: seconds of the first decode step.
+        step: median seconds of the decode steps after it.
+    """
 
     prefill: float
     first: float
@@ -33,62 +48,81 @@ class TimeCost:
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """Bytes beyond the loaded model: the most on the way (NaN where nobody tells), and tensors that an answer holds."""
+    """Bytes beyond the loaded model.
+
+    Attributes:
+        peak: most bytes in use at a time; NaN where the system does not report it.
+        held: bytes of tensors that remain while an answer is generated, mostly the cache.
+    """
 
     peak: float
     held: float
 
 
 class TimedModel:
-    """A way of running a model: plainly, or patched with a method.
+    """Model that is measured, unpatched or patched with a method.
 
     Args:
-        method: None for the unpatched model with transformers' own attention and cache.
-        chunk: tokens of a prompt that are read at a time; None for all.
+        model: the model; it is patched only while it is measured.
+        method: the method, or None for transformers' own attention and cache.
+        attention: attention backend of the method.
+        window: tokens of pretraining, where the model's configuration is wrong.
+        chunk: tokens of a prompt that are processed at a time; None for all.
+
+    Attributes:
+        backend: backends that answered in the latest measurement, joined by "+".
     """
 
     def __init__(
-        self, model: PreTrainedModel, method: lampe.Method | None = None, attention: str = lampe.AUTO,
-        window: int | None = None, chunk: int | None = None,
-    ) -> None:  # fmt: skip
-        self.model, self._method, self._attention = model, method, attention
-        self._window, self._chunk, self.backend = window, chunk, "sdpa"
+        self,
+        model: PreTrainedModel,
+        method: lampe.Method | None = None,
+        attention: str = lampe.AUTO,
+        window: int | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        self.model = model
+        self._method = method
+        self._attention = attention
+        self._window = window
+        self._chunk = chunk
+        self.backend = "sdpa"
 
     @torch.no_grad()
-    def cost(self, length: int) -> TimeCost:
-        """Of a random prompt."""
-        ids = self._ids(length)
-        with self._ready(length) as cache:
-            prefill = measure_seconds(lambda: self._read(ids, cache), self.model.device)
-            steps = [
-                measure_seconds(lambda: self._step(cache), self.model.device)
-                for _ in range(1 + STEPS)
+    def measure_time(self, length: int) -> TimeCost:
+        """Return the time of a random prompt of ``length`` tokens."""
+        ids, device = self._random_ids(length), self.model.device
+        with self._prepared(length) as cache:
+            prefill = measure_seconds(lambda: self._prefill(ids, cache), device)
+            first, *steps = [
+                measure_seconds(lambda: self._decode(cache), device)
+                for _ in range(1 + DECODE_STEPS)
             ]
-        return TimeCost(prefill, steps[0], statistics.median(steps[1:]))
+        return TimeCost(prefill, first, statistics.median(steps))
 
     @torch.no_grad()
-    def room(self, length: int) -> MemoryCost:
-        """Of a random prompt."""
-        self.cost(STEPS)  # what a process takes once
-        ids, device = self._ids(length), self.model.device
-        with self._ready(length) as cache, _handing_back():
+    def measure_memory(self, length: int) -> MemoryCost:
+        """Return the memory of a random prompt of ``length`` tokens."""
+        self.measure_time(DECODE_STEPS)  # allocates what a process allocates only once
+        ids, device = self._random_ids(length), self.model.device
+        with self._prepared(length) as cache, _freed_memory_returned():
             memory.free()
-            tensors, before, peak = (
-                memory.tensors(device),
-                memory.taken(device),
-                memory.PeakMemory(device),
-            )
-            self._read(ids, cache)
-            self._step(cache)
-            self._step(cache)
-            most = peak.bytes()
+            tensors_before = memory.tensors(device)
+            taken_before = memory.taken(device)
+            peak_memory = memory.PeakMemory(device)
+            self._prefill(ids, cache)
+            self._decode(cache)
+            self._decode(cache)
+            peak = peak_memory.bytes()
             memory.free()
-            held = memory.tensors(device) - tensors
-        return MemoryCost(float("nan") if most is None or before is None else most - before, held)
+            held = memory.tensors(device) - tensors_before
+        if peak is None or taken_before is None:
+            return MemoryCost(float("nan"), held)
+        return MemoryCost(peak - taken_before, held)
 
     @contextmanager
-    def _ready(self, length: int) -> Iterator[Cache | None]:
-        """The cache for a prompt of a length, in a model that is patched for it."""
+    def _prepared(self, length: int) -> Iterator[Cache | None]:
+        """Patch the model for a prompt of a length, and give its cache."""
         if self._method is None:
             yield DynamicCache(config=self.model.config)
             return
@@ -99,43 +133,59 @@ class TimedModel:
             yield lampe.growing_cache(self.model)
             self.backend = "+".join(handle.backends)
 
-    def _read(self, ids: Tensor, cache: Cache | None) -> None:
-        for begin in range(0, ids.shape[1], self._chunk or ids.shape[1]):
-            piece = ids[:, begin : begin + (self._chunk or ids.shape[1])]
-            self.model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    def _prefill(self, ids: Tensor, cache: Cache | None) -> None:
+        """Process a prompt of shape (1, length), chunk by chunk."""
+        length = ids.shape[1]
+        chunk = self._chunk or length
+        for start in range(0, length, chunk):
+            self.model(
+                ids[:, start : start + chunk],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,  # those of the last token are enough to go on from
+            )
 
-    def _step(self, cache: Cache | None) -> None:
-        self.model(self._ids(1), past_key_values=cache, use_cache=True)
+    def _decode(self, cache: Cache | None) -> None:
+        """Process one further token."""
+        self.model(self._random_ids(1), past_key_values=cache, use_cache=True)
 
-    def _ids(self, length: int) -> Tensor:
-        return torch.randint(
-            0, self.model.config.get_text_config().vocab_size, (1, length), device=self.model.device
-        )
+    def _random_ids(self, length: int) -> Tensor:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return torch.randint(0, vocabulary, (1, length), device=self.model.device)
 
 
 def measure_seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """What some work takes; on a GPU between two events of the device."""
+    """Return the seconds that a function takes.
+
+    On a GPU they are the time between two events of the device, because work is only queued there
+    when a function returns.
+    """
     if device.type != "cuda":
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
-    events[0].record()
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    start.record()
     work()
-    events[1].record()
-    events[1].synchronize()
-    return float(events[0].elapsed_time(events[1])) / 1000
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
 
 
 @contextmanager
-def _handing_back() -> Iterator[None]:
-    """Has glibc give freed tensors back at once, so that a process's peak is what was in use; then about as it does."""
+def _freed_memory_returned() -> Iterator[None]:
+    """Let glibc return freed memory to the system at once.
+
+    Otherwise it keeps freed memory for later, and the peak of a process is not that of its tensors.
+    Elsewhere than on glibc nothing changes.
+    """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(MMAP_THRESHOLD, 1 << 16)
+        libc.mallopt(M_MMAP_THRESHOLD, LOW_THRESHOLD)
         libc.malloc_trim(0)
     try:
         yield
     finally:
         with suppress(AttributeError, OSError):
-            libc.mallopt(MMAP_THRESHOLD, 1 << 25)
+            libc.mallopt(M_MMAP_THRESHOLD, HIGH_THRESHOLD)

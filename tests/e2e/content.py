@@ -12,7 +12,7 @@ import yaml
 from lampe_eval.benches import bench_tasks
 from lampe_eval.texts import pocket_language
 from tests.fixtures import pin
-from tests.lampe_eval.ruler import kit
+from tests.lampe_eval.ruler import ruler_examples
 from tests.upstream import (
     INFINITEBENCH_CODE,
     INFINITEBENCH_TEMPLATES,
@@ -156,8 +156,8 @@ def infinitebench(package: Path) -> None:
 def ruler(package: Path) -> None:
     """RULER: the corpora of its questions."""
     for name, write in (
-        ("dev-v2.0.json", kit.squad),
-        ("hotpot_dev_distractor_v1.json", kit.hotpotqa),
+        ("dev-v2.0.json", ruler_examples.write_squad),
+        ("hotpot_dev_distractor_v1.json", ruler_examples.write_hotpotqa),
     ):
         pin(package, "ruler", name, write(package / "corpus.json").read_bytes())
 

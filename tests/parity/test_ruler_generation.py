@@ -27,8 +27,7 @@ from lampe_eval.ruler import (
     shared_corpora,
     variable_tracking,
 )
-from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
-from tests.lampe_eval.ruler.kit import CARDS, ESSAY_TASKS
+from tests.lampe_eval.ruler.ruler_examples import CARDS, ESSAY_TASKS
 from tests.parity.data import DATA
 
 FIXTURES = DATA / "ruler" / "generated_fixtures"
@@ -152,7 +151,7 @@ def upstream(folder: Path) -> ruler_wording.RulerWording:
     }
     for name, text in source.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return ruler_wording.upstream(*(folder / name for name in source), old=False)
+    return ruler_wording.read_upstream_wording(*(folder / name for name in source), is_2024=False)
 
 
 @pytest.fixture(autouse=True)
@@ -184,13 +183,13 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
     return _FOLDERS[0]
 
 
-SHELF = SharedCorpora(Words())  # type: ignore[arg-type]
+CORPORA = SharedCorpora(Words())  # type: ignore[arg-type]
 
 
 @cache
 def ours(task: str, index: int) -> RulerSample:
     return build_sample(
-        task, CARDS[task], SampleSpec(SHELF, 4096, words="official", exact=False), index
+        task, CARDS[task], SampleSpec(CORPORA, 4096, wording_name="official", exact=False), index
     )
 
 
@@ -207,7 +206,7 @@ def test_no_sample_is_longer_than_the_length(task: str) -> None:
     for index in range(9):
         built = ours(task, index)
         tokens = (
-            len(SHELF.coder.first(f"{built.text}{built.answer_prefix}"))
+            len(CORPORA.tokenizer.encode_beginning(f"{built.text}{built.answer_prefix}"))
             + CARDS[task].max_new_tokens
         )
         assert 4096 - 130 <= tokens <= 4096
@@ -225,7 +224,7 @@ def test_the_invented_text_is_as_long() -> None:
 def test_the_example_of_variables_has_as_many_lines(official: ruler_wording.RulerWording) -> None:
     for text in (str(ours("vt", 0).text), samples("vt")[0]["input"]):
         assert (
-            text.partition(official.templates["vt"].prefix.partition("{")[0])[0].count(
+            text.partition(official.templates["vt"].answer_prefix.partition("{")[0])[0].count(
                 official.filler
             )
             == 17
@@ -274,7 +273,7 @@ def test_samples_have_the_same_shape(task: str, official: ruler_wording.RulerWor
 def test_needles_in_essays_come_out_the_same_to_the_byte(
     task: str, official: ruler_wording.RulerWording
 ) -> None:
-    essays = SHELF.essays(3800, own=False, old=False)
+    essays = CORPORA.essays(3800, from_documents=False, repeat=True)
     sentence = re.escape(official.needle)
     for slot in ("type_needle_v", "key", "value"):
         sentence = sentence.replace(re.escape(f"{{{slot}}}"), r"\S+")
@@ -283,13 +282,18 @@ def test_needles_in_essays_come_out_the_same_to_the_byte(
         needles = re.findall(sentence, context)
         assert len(needles) == max(1, len(row["outputs"]), 4 if task == "niah_multikey_1" else 1)
         places = [len(part.split()) for part in re.split(sentence, context)]
-        units = essays.ends.tolist().index(sum(places))
-        sentences = [*essays.starts[essays.starts < sum(places)].tolist(), sum(places)]
+        units = essays.piece_counts.tolist().index(sum(places))
+        sentences = [
+            *essays.sentence_starts[essays.sentence_starts < sum(places)].tolist(),
+            sum(places),
+        ]
         spots = [sentences.index(sum(places[: i + 1])) for i in range(len(needles))]
         at = {int((len(sentences) - 1) * depth / 100): depth for depth in ruler_needles.DEPTHS}
         depths = [at[spot] for spot in spots]
-        parts = list(ruler_needles.planted(essays, units, depths, needles, spaced=True))
-        assert PiecewiseTokenizer.text(SHELF.coder, parts) == context
+        parts = list(
+            ruler_needles.insert_in_essays(essays, units, depths, needles, join_empty=True)
+        )
+        assert CORPORA.tokenizer.join_text(parts) == context
 
 
 class Placed(random.Random):
@@ -305,27 +309,29 @@ class Placed(random.Random):
 
 
 def test_chains_come_out_the_same_to_the_byte(official: ruler_wording.RulerWording) -> None:
-    filler = SHELF.coder.table([f"{official.filler}\n"])
+    filler = CORPORA.tokenizer.build_table([f"{official.filler}\n"])
     for row in samples("vt"):
-        prompt = row["input"].rpartition(official.templates["vt"].head)[2]
+        prompt = row["input"].rpartition(official.templates["vt"].instruction)[2]
         lines = prompt.split("\n")[:-1]
         at = [i for i, line in enumerate(lines) if line != official.filler]
         number = lines[at[0]].rpartition(" ")[2]
-        scene = variable_tracking.Scene.of(
-            variable_tracking.Chains((tuple(row["outputs"]),), (number,)), official
+        prompt_of_chain = variable_tracking.TrackingPrompt.from_chains(
+            variable_tracking.VariableChains((tuple(row["outputs"]),), (number,)), official
         )
-        parts = scene.parts(
+        parts = prompt_of_chain.parts(
             Placed([place - i for i, place in enumerate(at)]), filler, len(lines) - len(at)
         )
-        assert SHELF.coder.text(parts) == official.templates["vt"].head + prompt
-        assert scene.template.prefix == row["answer_prefix"]
+        assert CORPORA.tokenizer.join_text(parts) == official.templates["vt"].instruction + prompt
+        assert prompt_of_chain.template.answer_prefix == row["answer_prefix"]
 
 
 def test_our_own_sentences_are_not_upstreams(official: ruler_wording.RulerWording) -> None:
     def sentences(of: ruler_wording.RulerWording) -> Iterator[str]:
         texts = [of.needle, of.filler, of.document]
         texts += [
-            text for item in of.templates.values() for text in (item.head, item.tail, item.prefix)
+            text
+            for item in of.templates.values()
+            for text in (item.instruction, item.question, item.answer_prefix)
         ]
         return (
             part.strip()

@@ -1,19 +1,21 @@
-"""QA's corpora are small files, and the cache is the test's own."""
+"""Fixtures that give every test small corpora for its questions, and a cache of its own."""
 
 from pathlib import Path
 
 import pytest
 
 from lampe_eval.ruler import document_questions
-from tests.lampe_eval.ruler import kit
+from tests.lampe_eval.ruler import ruler_examples
 
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("corpora")
     return {
-        "ruler/dev-v2.0.json": kit.squad(folder / "squad.json"),
-        "ruler/hotpot_dev_distractor_v1.json": kit.hotpotqa(folder / "hotpotqa.json"),
+        "ruler/dev-v2.0.json": ruler_examples.write_squad(folder / "squad.json"),
+        "ruler/hotpot_dev_distractor_v1.json": ruler_examples.write_hotpotqa(
+            folder / "hotpotqa.json"
+        ),
     }
 
 

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lampe_eval.cards import shipped_folder
-from lampe_eval.pocket.pocket_tokenizer import build as pocket
+from lampe_eval.pocket.pocket_tokenizer import build_tokenizer
 from lampe_eval.ruler import RulerCard, RulerSample, SharedCorpora, word_lists
 from lampe_eval.texts import pocket_language
 
@@ -21,37 +21,37 @@ LLAMA3 = (
 )
 
 
-def cards() -> dict[str, RulerCard]:
-    """The shipped tasks."""
+def shipped_cards() -> dict[str, RulerCard]:
+    """Return the cards of the shipped tasks by name."""
     tasks = yaml.safe_load(
         (shipped_folder("tasks") / "ruler" / "tasks.yaml").read_text(encoding="utf-8")
     )
     return {name: RulerCard.model_validate(card) for name, card in tasks.items()}
 
 
-CARDS = cards()
+CARDS = shipped_cards()
 ESSAY_TASKS = [
     name for name, card in CARDS.items() if getattr(card.parameters, "haystack", "") == "essay"
 ]
 
 
 def documents(count: int) -> Iterator[str]:
-    """Texts of the pocket language."""
+    """Return texts of the pocket language."""
     return (pocket_language.text(seed, min(count, 20_000)) for seed in range(8))
 
 
 def training_text() -> list[str]:
-    """Text without newlines, with words, numbers and codes in it."""
+    """Return texts without newlines that contain words, numbers and codes."""
     return [
         *" ".join(documents(8_000)).splitlines(),
-        " ".join(word_lists.pool()),
+        " ".join(word_lists.word_pool()),
         " ".join(map(str, range(5_000))),
     ]
 
 
 @cache
 def byte_level(pattern: str) -> PreTrainedTokenizerBase:
-    """A byte-level BPE with the pattern of a well-known tokenizer."""
+    """Return a byte-level BPE with the pattern of a well-known tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,7 +59,7 @@ def byte_level(pattern: str) -> PreTrainedTokenizerBase:
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    # newlines merge with what pattern lets them merge with
+    # newlines merge with whatever the pattern lets them merge with
     lines = [f"{text}\n{text[:40]}.\n\n" for text in training_text()] + [".\n", "\n\n"] * 500
     tokenizer.train_from_iterator(
         lines, trainers.BpeTrainer(vocab_size=3_000, initial_alphabet=alphabet, show_progress=False)
@@ -69,7 +69,7 @@ def byte_level(pattern: str) -> PreTrainedTokenizerBase:
 
 @cache
 def metaspace() -> PreTrainedTokenizerBase:
-    """A BPE as sentencepiece has it: a space before the text, bytes for what is unknown."""
+    """Return a BPE like sentencepiece's: a space before the text, bytes for unknown characters."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence(
@@ -86,7 +86,7 @@ def metaspace() -> PreTrainedTokenizerBase:
 
 
 TOKENIZERS = {
-    "pocket": pocket,
+    "pocket": build_tokenizer,
     "gpt2": lambda: byte_level(GPT2),
     "llama3": lambda: byte_level(LLAMA3),
     "metaspace": metaspace,
@@ -94,33 +94,39 @@ TOKENIZERS = {
 
 
 @cache
-def shelf(name: str = "llama3") -> SharedCorpora:
+def shared_corpora(name: str = "llama3") -> SharedCorpora:
+    """Return the corpora of a tokenizer, the same object at every call."""
     return SharedCorpora(TOKENIZERS[name](), documents)
 
 
-def squad(path: Path) -> Path:
-    """A file like SQuAD's: 6 articles of 4 paragraphs with 2 questions each, one of which has no answer."""
+def write_squad(path: Path) -> Path:
+    """Write a file like SQuAD's.
+
+    It has 6 articles of 4 paragraphs with 2 questions each, one of which has no answer.
+    """
 
     def paragraph(article: int, number: int) -> dict[str, object]:
         answers = [{"text": f"code{article}{number}"}, {"text": f"the code{article}{number}"}]
-        asked = {
+        answerable = {
             "question": f"What is at {article}-{number}?",
             "is_impossible": False,
             "answers": answers,
         }
-        vain = {"question": "What is nowhere?", "is_impossible": True, "answers": []}
-        context = f"{pocket_language.text(10 * article + number, 60)} At {article}-{number} is code{article}{number}."
-        return {"context": " ".join(context.split()), "qas": [vain, asked]}
+        unanswerable = {"question": "What is nowhere?", "is_impossible": True, "answers": []}
+        fact = f"At {article}-{number} is code{article}{number}."
+        context = f"{pocket_language.text(10 * article + number, 60)} {fact}"
+        return {"context": " ".join(context.split()), "qas": [unanswerable, answerable]}
 
-    articles = [
-        {"title": str(a), "paragraphs": [paragraph(a, p) for p in range(4)]} for a in range(6)
-    ]
+    articles: list[object] = []
+    for article in range(6):
+        paragraphs = [paragraph(article, number) for number in range(4)]
+        articles.append({"title": str(article), "paragraphs": paragraphs})
     path.write_text(json.dumps({"version": "v2.0", "data": articles}), encoding="utf-8")
     return path
 
 
-def hotpotqa(path: Path) -> Path:
-    """A file like HotpotQA's: 6 questions with 5 passages each."""
+def write_hotpotqa(path: Path) -> Path:
+    """Write a file like HotpotQA's: 6 questions with 5 passages each."""
 
     def passages(question: int) -> list[object]:
         sentences = [
@@ -139,7 +145,8 @@ def hotpotqa(path: Path) -> Path:
     return path
 
 
-def text(shelf: SharedCorpora, built: RulerSample) -> str:
-    """An exact prompt's text with the start of the answer."""
-    assert built.ids is not None
-    return str(shelf.coder.tokenizer.decode([*built.before, *built.ids.tolist(), *built.after]))
+def decode_prompt(corpora: SharedCorpora, sample: RulerSample) -> str:
+    """Return an exact prompt's text with the start of the answer."""
+    assert sample.ids is not None
+    tokenizer = corpora.tokenizer.tokenizer
+    return str(tokenizer.decode([*sample.before, *sample.ids.tolist(), *sample.after]))

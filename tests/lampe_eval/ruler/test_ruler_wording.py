@@ -1,4 +1,4 @@
-"""Wordings that are read from source files of upstream's structure; the sentences here are made up."""
+"""Wordings read from source files of upstream's structure; the sentences here are invented."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from lampe_eval.ruler import (
     ruler_wording,
     sample_spec,
 )
-from tests.lampe_eval.ruler.kit import CARDS, shelf
+from tests.lampe_eval.ruler.ruler_examples import CARDS, shared_corpora
 
 TASKS = {
     "niah": {
         "tokens_to_generate": 128,
-        "template": "Some {type_needle_v} are here, answers follow.\n{context}\nTell what are all of {query}!",
+        "template": "Some {type_needle_v} are here, answers follow.\n{context}\n"
+        "Tell what are all of {query}!",
         "answer_prefix": " The {type_needle_v} of {query} are",
     },
     "variable_tracking": {
@@ -50,7 +51,7 @@ elif args.type_haystack == 'needle':
 QA = 'DOCUMENT_PROMPT = "Page {i}:\\n{document}"\n'
 
 
-def files(
+def write_sources(
     folder: Path, tasks: Any = TASKS, niah: str = NIAH, document: str = QA
 ) -> tuple[Path, Path, Path]:
     paths = folder / "constants.py", folder / "niah.py", folder / "qa.py"
@@ -63,54 +64,54 @@ def files(
 def upstream(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> SampleSpec:
-    found = ruler_wording.upstream(*files(tmp_path), old=request.param)
-    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: found)
-    fresh = SharedCorpora(shelf().coder.tokenizer)
-    return SampleSpec(fresh, 5000, exact=False, words="2024" if request.param else "official")
+    wording = ruler_wording.read_upstream_wording(*write_sources(tmp_path), is_2024=request.param)
+    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: wording)
+    corpora = SharedCorpora(shared_corpora().tokenizer.tokenizer)
+    name: ruler_wording.WordingName = "2024" if request.param else "official"
+    return SampleSpec(corpora, 5000, wording_name=name, exact=False)
 
 
-def test_pieces_of_the_wording_are_read(tmp_path: Path) -> None:
-    found = ruler_wording.upstream(*files(tmp_path), old=False)
-    assert found.templates["niah"].head == "Some {type_needle_v} are here, answers follow.\n"
-    assert found.templates["qa"].tail == "\n\nNow: {query}"
-    assert (found.needle, found.filler) == (
-        "Of {type_needle_v}, {key} has {value}.",
-        "Hum. Hum hum.",
-    )
-    assert found.document == "Page {i}:\n{document}"
-    assert not found.own
+def test_sentences_are_read_from_the_sources(tmp_path: Path) -> None:
+    wording = ruler_wording.read_upstream_wording(*write_sources(tmp_path), is_2024=False)
+    niah = wording.templates["niah"]
+    assert niah.instruction == "Some {type_needle_v} are here, answers follow.\n"
+    assert wording.templates["qa"].question == "\n\nNow: {query}"
+    assert wording.needle == "Of {type_needle_v}, {key} has {value}."
+    assert wording.filler == "Hum. Hum hum."
+    assert wording.document == "Page {i}:\n{document}"
+    assert not wording.is_own
 
 
 def test_one_value_makes_the_template_singular() -> None:
     template = ruler_wording.QuestionTemplate(
         "Some are all answers are", "what are all of", "Some are"
     )
-    assert ruler_wording.singular(template) == ruler_wording.QuestionTemplate(
+    assert ruler_wording.to_singular(template) == ruler_wording.QuestionTemplate(
         "A is answer is", "what is of", "A is"
     )
 
 
-def sample(task: str, recipe: SampleSpec, index: int = 0) -> RulerSample:
-    return build_sample(task, CARDS[task], recipe, index)
+def sample(task: str, spec: SampleSpec, index: int = 0) -> RulerSample:
+    return build_sample(task, CARDS[task], spec, index)
 
 
 def test_niah_in_upstreams_wording(upstream: SampleSpec) -> None:
-    built = sample("niah_single_1", upstream)
-    text = str(built.text)
+    prompt = sample("niah_single_1", upstream)
+    text = str(prompt.text)
     assert text.startswith("A number is here, answer follow.\nHum. Hum hum.\n")
-    assert text.count("Hum. Hum hum.\n") == built.units
-    assert f"\nOf numbers, {text.rpartition(' ')[2][:-1]} has {built.outputs[0]}.\n" in text
+    assert text.count("Hum. Hum hum.\n") == prompt.units
+    assert f"\nOf numbers, {text.rpartition(' ')[2][:-1]} has {prompt.outputs[0]}.\n" in text
     assert text.rpartition("\n")[2].startswith("Tell what is of ")
-    assert built.answer_prefix.startswith(" The number of ")
+    assert prompt.answer_prefix.startswith(" The number of ")
     several = sample("niah_multikey_2", upstream)
     assert str(several.text).count("Of numbers, ") == several.units + 1
 
 
 def test_vt_in_upstreams_wording(upstream: SampleSpec) -> None:
-    join = " " if upstream.words == "2024" else "\n"
+    join = " " if upstream.wording_name == "2024" else "\n"
     texts = [str(sample("vt", upstream, index).text) for index in range(2)]
     examples = [text.partition("\n\nMind the lines.")[0] for text in texts]
-    assert (examples[0] == examples[1]) == (upstream.words == "2024")
+    assert (examples[0] == examples[1]) == (upstream.wording_name == "2024")
     assert examples[0].startswith("Mind the lines.\n\nHum. Hum hum.")
     assert " 5 have " in examples[0]
     names = examples[0].rpartition(":  ")[2].split()
@@ -137,32 +138,32 @@ def test_other_tasks_in_upstreams_wording(upstream: SampleSpec) -> None:
     "task", ["niah_single_1", "niah_multikey_3", "vt", "cwe", "fwe", "qa_1", "qa_2"]
 )
 def test_upstreams_wording_fills_a_length_too(upstream: SampleSpec, task: str) -> None:
-    built = sample(task, replace(upstream, exact=True))
-    assert built.ids is not None
-    assert len(built.ids) + len(built.after) + CARDS[task].max_new_tokens == upstream.length
+    prompt = sample(task, replace(upstream, exact=True))
+    assert prompt.ids is not None
+    assert len(prompt.ids) + len(prompt.after) + CARDS[task].max_new_tokens == upstream.length
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"tasks": []}, "constants.py: TASKS has no template and answer_prefix for 'niah'"),
+        ({"tasks": []}, r"constants\.py: .*'niah'"),
         (
             {"tasks": {**TASKS, "qa": {"template": "no slot", "answer_prefix": ""}}},
-            "answer_prefix for 'qa'",
+            r"constants\.py: .*'qa'",
         ),
-        ({"tasks": {**TASKS, "qa": {"template": "{context}"}}}, "answer_prefix for 'qa'"),
-        ({"niah": "needle = 3\n"}, "niah.py: 'needle' is 0 texts that fit"),
-        ({"niah": NIAH + 'haystack = "Another."\n'}, "niah.py: 'haystack' is 2 texts that fit"),
-        ({"document": "DOCUMENT_PROMPT = 'no slot'\n"}, "qa.py: 'DOCUMENT_PROMPT' is 0 texts"),
+        ({"tasks": {**TASKS, "qa": {"template": "{context}"}}}, r"constants\.py: .*'qa'"),
+        ({"niah": "needle = 3\n"}, r"niah\.py: 'needle' is 0 texts"),
+        ({"niah": NIAH + 'haystack = "Another."\n'}, r"niah\.py: 'haystack' is 2 texts"),
+        ({"document": "DOCUMENT_PROMPT = 'no slot'\n"}, r"qa\.py: 'DOCUMENT_PROMPT' is 0 texts"),
     ],
 )
-def test_files_of_another_structure_are_told(
-    tmp_path: Path, change: dict[str, Any], told: str
+def test_sources_of_another_structure_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
-        ruler_wording.upstream(*files(tmp_path, **change), old=False)
+    with pytest.raises(UserError, match=message):
+        ruler_wording.read_upstream_wording(*write_sources(tmp_path, **change), is_2024=False)
 
 
-def test_files_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_sources_are_named_with_the_command_that_fetches_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ruler/constants-2024\.py.*lampe-eval data fetch"):
         ruler_wording.load_wording("2024", tmp_path)
