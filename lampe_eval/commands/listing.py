@@ -70,7 +70,7 @@ def all_protocols() -> None:
     found = [
         (name, *item)
         for name, bench in BENCHES.items()
-        for item in bench_protocols(bench.family or name).items()
+        for item in bench_protocols(bench.protocols_of or name).items()
     ]
     _print(
         ("bench", "protocol", "about"),

@@ -191,7 +191,7 @@ class Material:
                 out.add(self.passage(self.rng.randint(1, length // 4)))
             else:
                 case = self._question(case)
-                out.add(self.encode(case.question))
+                out.add(self.encode(case.prompt_end))
                 out.add([*self.encode(case.answer), self.end], self.training.answer_weight)
         return out.cut(length)
 
@@ -209,11 +209,11 @@ class Material:
         several = [key for key in case.codes if key not in single]
         draw = self.rng.random()
         if several and (draw < 0.5 or not single):
-            return replace(case, wording=SEVERAL_CODES, asked=tuple(several))
+            return replace(case, wording=SEVERAL_CODES, queried_keys=tuple(several))
         if len(single) > 1 and draw < 0.7:
             asked = self.rng.sample(single, self.rng.randint(2, min(3, len(single))))
-            return replace(case, wording=SEVERAL_KEYS, asked=tuple(asked))
-        return replace(case, wording=ONE_CODE, asked=(self.rng.choice(single),))
+            return replace(case, wording=SEVERAL_KEYS, queried_keys=tuple(asked))
+        return replace(case, wording=ONE_CODE, queried_keys=(self.rng.choice(single),))
 
     def batch(self, stage: Stage) -> tuple[Tensor, Tensor]:
         kinds = self.rng.choices(

@@ -11,7 +11,7 @@ import pytest
 
 from lampe_eval.benches import bench_tasks, find_tasks
 from lampe_eval.benches.bench import Prompt, SampleRequest, SampleRow, Score
-from lampe_eval.benches.leval import EXAMS, LAMPE, LEval, shortened
+from lampe_eval.benches.leval import EXAMS, LEval, shorten_by_words
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
 from tests.letters import LLAMA2, LLAMA3, Letters
@@ -53,8 +53,8 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
     (found,) = find_tasks((f"leval/{task}",))
-    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -98,7 +98,7 @@ def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None
     )
     assert _text(prompt) == expected
     assert (prompt.decoding, prompt.max_new_tokens, prompt.references) == (
-        "specials",
+        "special_tokens",
         512,
         ["One two three"],
     )
@@ -133,7 +133,10 @@ def test_every_task_has_its_system_prompt(own: Path, task: str) -> None:
     assert _text(prompt).startswith(f"{SYSTEMS[key]}\n\n")
 
 
-@pytest.mark.parametrize("task", LAMPE)
+LAMPE_TASKS = ("coursera", "gsm100", "quality", "tpo", "sci_fi")
+
+
+@pytest.mark.parametrize("task", LAMPE_TASKS)
 def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: str) -> None:
     _data(own, task, _row(document="A tale. " * 5000))
     (prompt,) = _prompts(task, "lampe", LLAMA3, length=1024)
@@ -144,7 +147,7 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: s
         f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
     )
-    assert (prompt.cut, prompt.decoding) == (0, "specials")
+    assert (prompt.cut_tokens, prompt.decoding) == (0, "special_tokens")
 
 
 class Begun(Letters):
@@ -174,11 +177,11 @@ def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) 
 def test_lampe_has_five_tasks() -> None:
     protocol = BENCH.protocol("lampe")
     assert {task.name for task in bench_tasks("leval") if BENCH.has_task(task, protocol)} == set(
-        LAMPE
+        LAMPE_TASKS
     )
     assert all(BENCH.has_task(task, BENCH.protocol("fair")) for task in bench_tasks("leval"))
     with pytest.raises(
-        UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "
+        UserError, match=r"^leval/codeU: .* coursera, gsm100, .*sci_fi; .*--protocol"
     ):
         _prompts("codeU", "lampe")
 
@@ -194,16 +197,18 @@ def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
     _data(own, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
     assert re.findall(r"[wv]\d{3}", _text(prompt)) == kept
-    assert prompt.cut == 5 * (len(WORDS) - len(kept))
+    assert prompt.cut_tokens == 5 * (len(WORDS) - len(kept))
 
 
 def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
     tokenizer: Any = Letters()
-    assert shortened(tokenizer, "a  b c", 7, last=False) == "a  b c"  # six letters and the begin
     assert (
-        shortened(tokenizer, "a  b c", 6, last=False) == ""
+        shorten_by_words(tokenizer, "a  b c", 7, keep_end=False) == "a  b c"
+    )  # six letters and the begin
+    assert (
+        shorten_by_words(tokenizer, "a  b c", 6, keep_end=False) == ""
     )  # six words are kept first, then all but 244
-    assert shortened(tokenizer, "oneword", 3, last=True) == ""
+    assert shorten_by_words(tokenizer, "oneword", 3, keep_end=True) == ""
 
 
 def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
@@ -244,10 +249,12 @@ def test_fiction_is_asked_again_of_the_real_world(own: Path) -> None:
     for protocol, template in (("official", LLAMA2), ("lampe", LLAMA3), ("fair", LLAMA3)):
         (prompt,) = _prompts("sci_fi", protocol, template)
         assert prompt.follow_up
-        second = prompt.follow_up.ask("True</s>")
+        second = prompt.follow_up.make_prompt("True</s>")
         assert _text(second) == "Is it 0, in our days Be short. \nAnswer:"
         assert (second.max_new_tokens, second.decoding) == (512, prompt.decoding)
-        assert prompt.follow_up.join("True</s>", "False</s>") == "True</s> [fact: False</s>]"
+        assert (
+            prompt.follow_up.join_answers("True</s>", "False</s>") == "True</s> [fact: False</s>]"
+        )
 
 
 def test_only_fiction_is_asked_twice(own: Path) -> None:

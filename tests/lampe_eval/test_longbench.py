@@ -30,8 +30,10 @@ def _prompts(
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"{bench.name}/{task}",))
-    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts)  # type: ignore[arg-type]
-    return list(bench().samples(found, draw))
+    request = SampleRequest(
+        tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts
+    )  # type: ignore[arg-type]
+    return list(bench().samples(found, request))
 
 
 def _text(prompt: Prompt) -> str:
@@ -55,7 +57,7 @@ def test_a_prompt_that_fits_is_the_template_filled(own: Path, protocol: str) -> 
     first, second = _prompts("hotpotqa", protocol, Letters())
     assert _text(first) == "<s>" + _formatted(longbench_row("hotpotqa", 0))
     assert _text(second) == "<s>" + _formatted(longbench_row("hotpotqa", 1))
-    assert first.cut == 0
+    assert first.cut_tokens == 0
     assert first.references == ["In the harbor."]
     assert first.extras["_id"] == "hotpotqa-0"
 
@@ -65,7 +67,7 @@ def test_official_cuts_the_middle_before_it_wraps(own: Path) -> None:
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "official", Letters(LLAMA2), length=2048)
     assert _text(first) == f"<s>[INST]{whole[:749]}{whole[-750:]}[/INST]"
-    assert first.cut == len(whole) + 1 - 1500
+    assert first.cut_tokens == len(whole) + 1 - 1500
 
 
 class Merging(Letters):
@@ -84,7 +86,7 @@ def test_a_prompt_whose_parts_fit_is_not_cut(own: Path) -> None:
     (tight, _) = _prompts(
         "hotpotqa", "fair", Merging(LLAMA3), length=len(whole) - 1 + content.ANSWER
     )
-    assert tight.cut == 0
+    assert tight.cut_tokens == 0
     assert list(tight.ids) == list(whole[:-2])
 
 
@@ -106,7 +108,7 @@ def test_other_truncations(own: Path, side: str) -> None:
     room = 1024 - content.ANSWER - 1
     expected = {"left": whole[-room:], "right": whole[:room], "none": whole, "skip": whole}[side]
     assert _text(first) == "<s>" + expected
-    assert (first.skip, first.cut) == (side == "skip", len(whole) - len(expected))
+    assert (first.skip, first.cut_tokens) == (side == "skip", len(whole) - len(expected))
 
 
 @pytest.mark.parametrize("task", ["trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"])
@@ -118,16 +120,18 @@ def test_tasks_that_go_on_are_no_chat(own: Path, task: str, protocol: str) -> No
 
 
 def test_only_samsum_ends_with_its_line(own: Path) -> None:
-    assert _prompts("samsum", "fair", Letters())[0].stops == (ord("\n"),)
-    assert _prompts("triviaqa", "fair", Letters())[0].stops == ()
+    assert _prompts("samsum", "fair", Letters())[0].stop_token_ids == (ord("\n"),)
+    assert _prompts("triviaqa", "fair", Letters())[0].stop_token_ids == ()
 
 
 def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
     for task, cut in (("narrativeqa", True), ("hotpotqa", False)):
         (first, _) = _prompts(task, "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
-        assert (first.cut > 0) is cut
+        assert (first.cut_tokens > 0) is cut
         assert _text(first).count("<|start_header_id|>") == 3
-    (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
+    (first, _) = _prompts(
+        "narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True
+    )
     assert _text(first).startswith(
         "<s><s><|begin_of_text|>"
     )  # special tokens survive the cut, and one more is added
@@ -135,7 +139,7 @@ def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
 
 def test_lampe_cuts_every_prompt_of_other_methods(own: Path) -> None:
     (first, _) = _prompts("hotpotqa", "lampe", Letters(LLAMA3), length=1024)
-    assert first.cut > 0
+    assert first.cut_tokens > 0
     assert _text(first).startswith("<s><|begin_of_text|>")
     assert len(first.ids) == 1024  # one token less was decoded, one was added
 
@@ -221,8 +225,10 @@ def test_real_prompts_are_the_template_filled(
     for name in ("config/dataset2prompt.json", "config/dataset2maxlen.json", f"raw/{task}.jsonl"):
         (tmp_path / Path(name).name).symlink_to(official / name)
     (found,) = find_tasks((f"longbench/{task}",))
-    draw = SampleRequest(Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path)  # type: ignore[arg-type]
-    prompts = list(LongBench().samples(found, draw))
+    request = SampleRequest(
+        Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path
+    )  # type: ignore[arg-type]
+    prompts = list(LongBench().samples(found, request))
     assert len(prompts) == 200
     for prompt, row in zip(prompts, rows, strict=True):
         assert Letters().decode(list(prompt.ids)[1:]) == template.format(**row)

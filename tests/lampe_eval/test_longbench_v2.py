@@ -10,7 +10,7 @@ import pytest
 from lampe_eval.benches import bench_tasks, find_tasks
 from lampe_eval.benches import longbench_v2 as bench_module
 from lampe_eval.benches.bench import Prompt, SampleRequest
-from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, shortened
+from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, truncate_as_text
 from lampe_eval.errors import UserError
 from lampe_eval.scoring.prediction_files import score_folder
 from tests.fixtures import package, pin
@@ -42,8 +42,8 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
     (found,) = find_tasks((f"longbench-v2/{task}",))
-    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -65,7 +65,7 @@ def _text(prompt: Prompt) -> str:
 def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) -> None:
     (prompt,) = _prompts(task, protocol)
     assert _text(prompt) == text
-    assert (prompt.max_new_tokens, prompt.references, prompt.cut) == (answer, ["C"], 0)
+    assert (prompt.max_new_tokens, prompt.references, prompt.cut_tokens) == (answer, ["C"], 0)
     assert prompt.extras == {"_id": "q0", "domain": "Law", "difficulty": "hard", "length": "short"}
     (turn,) = _prompts(task, protocol, LLAMA3)
     user = f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
@@ -87,7 +87,7 @@ def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
     assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{kept}<|eot_id|>" + (
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-    assert prompt.cut == len(whole) + 1 - 120_000
+    assert prompt.cut_tokens == len(whole) + 1 - 120_000
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
@@ -101,7 +101,7 @@ def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) 
 )
 def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
     tokenizer: Any = Letters()
-    assert shortened(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
+    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
 
 
 def test_the_kept_parts_are_decoded_as_one() -> None:
@@ -111,7 +111,7 @@ def test_the_kept_parts_are_decoded_as_one() -> None:
             return f"[{super().decode(ids, True)}]"
 
     tokenizer: Any = Marked()
-    assert shortened(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
+    assert truncate_as_text(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
 
 
 def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
@@ -136,11 +136,11 @@ def test_reasoning_is_followed_by_a_second_question_without_the_text(
 ) -> None:
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
-    second = prompt.follow_up.ask("\n Since $Q$ is asked. ")
+    second = prompt.follow_up.make_prompt("\n Since $Q$ is asked. ")
     assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
     assert (second.max_new_tokens, second.references) == (128, ["C"])
     assert (
-        prompt.follow_up.join("The correct answer is (A)", "The correct answer is (C)")
+        prompt.follow_up.join_answers("The correct answer is (A)", "The correct answer is (C)")
         == "The correct answer is (C)"
     )
     assert _prompts("direct", protocol)[0].follow_up is None

@@ -130,7 +130,7 @@ def test_a_grid_has_eleven_depths_and_is_asked_for() -> None:
         "passkey",
         "string",
     ]
-    assert cards["grid"].recipe == cards["single"].recipe
+    assert cards["grid"].spec == cards["single"].spec
 
 
 def test_a_pass_key_lies_in_filler_whatever_the_source(
@@ -152,7 +152,7 @@ def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -
         assert all(
             part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places)
         )
-        assert sample.extras == {"enough": 2} and not sample.meta
+        assert sample.extras == {"required_values": 2} and not sample.meta
     assert len({tuple(sample.ids) for sample in found}) == 4
 
 
@@ -161,7 +161,7 @@ def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -
 )
 def test_two_of_four_are_enough(said: str, score: float) -> None:
     values = ["111111", "222222", "333333", "444444"]
-    row = {"prediction": said, "references": values, "extras": {"enough": 2}}
+    row = {"prediction": said, "references": values, "extras": {"required_values": 2}}
     assert BENCH.score("string", row, BENCH.protocol("fair")) == score
 
 
@@ -252,10 +252,10 @@ def test_essays_are_the_haystack_by_default_and_by_name(
         ("official", Path("essays")),
         ("fair", Path("essays")),
     ):
-        draw = SampleRequest(
+        request = SampleRequest(
             tokenizer, 512, 1, BENCH.protocol(protocol), source=source, data_dir=data
         )
-        (sample,) = BENCH.samples(task, draw)
+        (sample,) = BENCH.samples(task, request)
         text = str(tokenizer.decode(list(sample.ids)))
         joint = (
             "Stay here. The lamp is on."

@@ -58,9 +58,9 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    draw = SampleRequest(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
-    samples = Ppl().samples(_task(protocol, stride), draw)
-    return [("".join(map(chr, s.ids)), s.scored) for s in samples]
+    request = SampleRequest(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    samples = Ppl().samples(_task(protocol, stride), request)
+    return [("".join(map(chr, s.ids)), s.scored_tokens) for s in samples]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_window_tells_of_which_document_it_is(
 ) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    draw = SampleRequest(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
+    request = SampleRequest(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
     assert [
-        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), draw)
+        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), request)
     ] == documents
 
 
@@ -184,7 +184,7 @@ def _run(
                 "id": sample.id,
                 "length": length,
                 "loss": engine.loss(sample),
-                "scored_tokens": sample.scored,
+                "scored_tokens": sample.scored_tokens,
             }
             for sample in samples
         ]
@@ -195,7 +195,7 @@ def _run(
 def test_protocols_equal_losses_worked_out_by_hand(pocket: Pocket, protocol: str) -> None:
     model, tokenizer = pocket
     score, samples = _run(model, tokenizer, _task(protocol, 32), 200)
-    counted = [_losses(model, list(sample.ids))[-sample.scored :] for sample in samples]
+    counted = [_losses(model, list(sample.ids))[-sample.scored_tokens :] for sample in samples]
     means = [math.fsum(window) / len(window) for window in counted]
     expected = {
         "exact": math.exp(math.fsum(chain(*counted)) / sum(map(len, counted))),
@@ -285,8 +285,8 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     source = Path("pg19-validation")
-    draw = SampleRequest(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
-    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), draw)]
+    request = SampleRequest(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
+    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
     assert found == ["abcd", "efgh", "ijkl"]
 
 

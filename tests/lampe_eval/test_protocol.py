@@ -18,7 +18,7 @@ from tests.letters import LLAMA3, Letters
 PROTOCOLS = [
     (bench, name, protocol)
     for bench, instance in BENCHES.items()
-    for name, protocol in bench_protocols(instance.family or bench).items()
+    for name, protocol in bench_protocols(instance.protocols_of or bench).items()
 ]
 CHANGES = [
     (bench, name, field, value)
@@ -83,7 +83,7 @@ def test_there_are_changes() -> None:
 
 @pytest.mark.parametrize(("bench", "name", "protocol"), PROTOCOLS)
 def test_every_other_change_is_refused(bench: str, name: str, protocol: Any) -> None:
-    family = BENCHES[bench].family or bench
+    family = BENCHES[bench].protocols_of or bench
     for field in set(type(protocol).model_fields) - set(protocol.changes):
         with pytest.raises(
             UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")
@@ -104,9 +104,9 @@ def test_lengths_that_leave_nothing_are_refused(own: Path, bench: str, length: i
     instance, task = BENCHES[bench], bench_tasks(bench)[0]
     if bench == "infinitebench":
         length = 0  # it reserves nothing
-    draw = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
+    request = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"length {length} leaves no token for a prompt"):
-        list(instance.samples(task, draw))
+        list(instance.samples(task, request))
 
 
 def test_averages_over_some_tasks_say_so() -> None:
