@@ -1,4 +1,4 @@
-"""Needle prompts: exact length, needles where they should be, draws that do not depend on each other."""
+"""Needle prompts: exact length, needles at their depths, independent draws."""
 
 from pathlib import Path
 from random import Random

@@ -272,7 +272,7 @@ def _decoding(request: SampleRequest) -> Decoding:
 
 
 def _shortened_document(task: str, text: str, request: SampleRequest) -> tuple[str, int]:
-    """Return a document shortened by upstream's count of words, and the number of tokens removed."""
+    """Return a document shortened by upstream's count of words, and how many tokens it lost."""
     tokenizer, protocol = request.tokenizer, request.protocol
     if protocol.truncate_as != "words" or protocol.truncation == "none":
         return text, 0

@@ -118,7 +118,7 @@ class NeedleQuestion:
 
     @property
     def needles(self) -> tuple[Needle, ...]:
-        """One needle for each code."""
+        """Needles of the haystack, one for each code."""
         sentences = []
         for key, codes in self.codes.items():
             sentences += [self.wording.needle.format(key=key, value=code) for code in codes]

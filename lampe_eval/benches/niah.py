@@ -104,11 +104,12 @@ class Niah(Bench):
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
     ) -> dict[str, float]:
-        """Return the mean score at each depth."""
-        return {
-            name: 100 * fmean(row["score"] for row in rows_at_depth)
-            for name, rows_at_depth in _rows_by_depth(rows).items()
-        }
+        """Return the mean score at each depth, in percent."""
+        means = {}
+        for name, rows_at_depth in _rows_by_depth(rows).items():
+            scores = [row["score"] for row in rows_at_depth]
+            means[name] = 100 * fmean(scores)
+        return means
 
     def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
         return {name: len(rows_at_depth) for name, rows_at_depth in _rows_by_depth(rows).items()}

@@ -118,8 +118,12 @@ def final_number(text: str) -> str:
     """
     stated = re.search(r"The answer is (\S+)", text)
     words = [stated[1]] if stated else text.split("\n\n")[0].split(" ")
-    word = next((word for word in reversed(words) if any(char.isdigit() for char in word)), "")
-    return "".join(char for char in word.split(".")[0] if char.isdigit())
+    last_word = next((word for word in reversed(words) if _digits(word)), "")
+    return _digits(last_word.split(".")[0])
+
+
+def _digits(text: str) -> str:
+    return "".join(char for char in text if char.isdigit())
 
 
 def tidy_code(text: str) -> str:

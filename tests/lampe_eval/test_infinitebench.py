@@ -1,4 +1,4 @@
-"""InfiniteBench's prompts on files of our own in upstream's structure; its labels as the scorers want them."""
+"""InfiniteBench's prompts, on files with upstream's structure and our content, and its labels."""
 
 import copy
 import json
@@ -19,7 +19,10 @@ from tests.upstream import INFINITEBENCH_CODE, INFINITEBENCH_TEMPLATES
 
 BENCH = InfiniteBench()
 
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<me>{% endif %}"
+)
 
 
 @pytest.fixture
@@ -161,8 +164,8 @@ def test_long_texts_lose_their_middle(
     ]
 
 
-class Letters:
-    """One token a letter; a begin of text that is special, as ``<``."""
+class LettersWithMarker:
+    """Tokenizer of one token per letter, with `<` as its BOS token."""
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in f"<{text}"]}
@@ -176,9 +179,9 @@ class Letters:
     ("limit", "text", "cut"),
     [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)],
 )
-def test_halves_of_the_whole_prompt_begin_of_text_counted(limit: int, text: str, cut: int) -> None:
-    """The first ``limit // 2`` tokens, of which one is the begin of text, and as many last ones."""
-    assert truncate_as_text(Letters(), "abcdefg", limit) == (text, cut)  # type: ignore[arg-type]
+def test_both_halves_of_the_whole_prompt_are_kept(limit: int, text: str, cut: int) -> None:
+    """Keep the first `limit // 2` tokens, BOS included, and as many last ones."""
+    assert truncate_as_text(LettersWithMarker(), "abcdefg", limit) == (text, cut)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +267,7 @@ def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBa
         ("longbook_sum_eng", {}, r"prompt.py: has no prompt for 'longbook_sum_eng'"),
     ],
 )
-def test_rows_that_do_not_fit_are_said(
+def test_rows_that_do_not_fit_are_reported(
     files: Path, tokenizer: PreTrainedTokenizerBase, task: str, row: dict[str, Any], message: str
 ) -> None:
     _put(files, task, row)
@@ -273,14 +276,14 @@ def test_rows_that_do_not_fit_are_said(
     assert "\n" not in str(caught.value)
 
 
-def test_code_without_its_question_is_said(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_code_without_its_question_is_reported(
+    files: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
     _put(files, "math_find", ROWS["math_find"][0])
     pin(
         files, "infinitebench", "eval_utils.py", b"def create_prompt():\n    return 'no question'\n"
     )
-    with pytest.raises(
-        UserError, match=r"eval_utils.py: has 0 questions in 'create_prompt', expected 1"
-    ):
+    with pytest.raises(UserError, match=r"eval_utils\.py: .* 0 .*'create_prompt'.* 1"):
         _samples("math_find", tokenizer)
 
 
@@ -290,7 +293,7 @@ SHARED = sorted(RESULTS.glob("*/preds_*.jsonl"))
 
 @pytest.mark.parametrize("file", SHARED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_real_labels_have_a_score_under_every_protocol(file: Path) -> None:
-    """Labels are scalars in results before 2024 and lists after, and stay so from the data to the scorer."""
+    """Labels are scalars in results before 2024 and lists after; the scorer gets them unchanged."""
     with file.open(encoding="utf-8") as lines:
         row = json.loads(lines.readline())
     task, label = file.stem.removeprefix("preds_"), row["ground_truth"]

@@ -1,4 +1,4 @@
-"""LongBench v2's prompts on files of our own, its second question after reasoning, and upstream's prediction files."""
+"""LongBench v2's prompts, its second question after reasoning, and upstream's prediction files."""
 
 import json
 import math
@@ -25,7 +25,7 @@ ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """LongBench v2 with files of our own."""
     folder = package(tmp_path, monkeypatch)
     for name, text in V2_TEMPLATES.items():
@@ -47,7 +47,7 @@ def _prompts(
 
 
 def _text(prompt: Prompt) -> str:
-    """The text after the begin that every prompt has once."""
+    """Return the text after the BOS token, which every prompt has once."""
     text = Letters().decode(list(prompt.ids))
     assert text.startswith("<s>")
     return text.removeprefix("<s>")
@@ -62,7 +62,7 @@ def _text(prompt: Prompt) -> str:
         ("no-context", f"{ASKED}Which?", 128),
     ],
 )
-def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) -> None:
+def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) -> None:
     (prompt,) = _prompts(task, protocol)
     assert _text(prompt) == text
     assert (prompt.max_new_tokens, prompt.references, prompt.cut_tokens) == (answer, ["C"], 0)
@@ -72,15 +72,15 @@ def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) ->
     assert _text(turn) == f"{user}<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
-def test_parts_are_put_in_one_after_another(own: Path) -> None:
+def test_parts_are_put_in_one_after_another(files: Path) -> None:
     """As upstream does, so that a text with the mark of a later part gets that part."""
-    _data(own, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
+    _data(files, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
     assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
 
 
-def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
-    """Half of them at either end, the begin of text among them, and no room for turn and answer is set aside."""
-    _data(own, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
+def test_official_leaves_120000_tokens_of_128k(files: Path) -> None:
+    """Half of them at either end, BOS included; chat template and answer are not accounted for."""
+    _data(files, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
     kept = whole[: 60_000 - 1] + whole[-60_000:]
@@ -91,7 +91,7 @@ def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
-def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) -> None:
+def test_a_template_that_begins_the_text_does_so_once(files: Path, protocol: str) -> None:
     (prompt,) = _prompts("direct", protocol, chr(Letters.bos_token_id) + LLAMA3)
     assert list(prompt.ids).count(Letters.bos_token_id) == 1
 
@@ -114,8 +114,8 @@ def test_the_kept_parts_are_decoded_as_one() -> None:
     assert truncate_as_text(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
 
 
-def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
-    _data(own, v2_row(context="word " * 3000))
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) -> None:
+    _data(files, v2_row(context="word " * 3000))
     for task, answer in (("direct", 128), ("cot", 1024)):
         (prompt,) = _prompts(task, "fair", LLAMA3, length=2048)
         assert len(prompt.ids) + answer == 2048
@@ -123,16 +123,14 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 
 
 @pytest.mark.parametrize(("protocol", "length"), [("official", 8192), ("fair", 128)])
-def test_a_length_without_room_is_refused(own: Path, protocol: str, length: int) -> None:
-    with pytest.raises(
-        UserError, match=rf"length {length} leaves no token for a prompt.*; use longer --lengths"
-    ):
+def test_a_length_without_room_is_refused(files: Path, protocol: str, length: int) -> None:
+    with pytest.raises(UserError, match=rf"length {length} .*--lengths"):
         _prompts("direct", protocol, length=length)
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 def test_reasoning_is_followed_by_a_second_question_without_the_text(
-    own: Path, protocol: str
+    files: Path, protocol: str
 ) -> None:
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
@@ -179,10 +177,10 @@ def test_data_is_read_row_by_row(
 
 
 def test_only_as_many_rows_are_read_as_are_wanted(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_module, "CHUNK", 10)
-    _data(own, v2_row(0), v2_row(1), {"broken": True})
+    _data(files, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
     with pytest.raises(UserError, match="row 3"):
         _prompts("direct", "fair", limit=3)
@@ -305,7 +303,7 @@ REAL = DATA / "longbench-v2"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no prediction files")
 def test_published_predictions_have_upstreams_numbers() -> None:
-    """The files hold neither responses nor answers, so this is the sum of upstream's own judgements."""
+    """Average upstream's own judgements: the files hold neither responses nor answers."""
     for name, result in score_folder("longbench-v2", REAL).items():
         lines = [
             json.loads(line)
@@ -327,7 +325,7 @@ def test_published_predictions_have_upstreams_numbers() -> None:
 def test_official_templates_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    """Upstream's pinned templates on rows of the published files: each mark is gone, each part stands once."""
+    """Fill upstream's pinned templates with rows of the published files: no placeholder is left."""
     folder = package(tmp_path, monkeypatch)
     for name in V2_TEMPLATES:
         (folder / "data").mkdir(exist_ok=True)

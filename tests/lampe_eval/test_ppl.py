@@ -34,7 +34,7 @@ FAIR = Ppl().protocol("fair")
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-class Letters:
+class LettersWithBos:
     """A tokenizer of one token per letter, with or without a BOS."""
 
     def __init__(self, bos: int | None) -> None:
@@ -58,7 +58,7 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    request = SampleRequest(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    request = SampleRequest(LettersWithBos(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
     samples = Ppl().samples(_task(protocol, stride), request)
     return [("".join(map(chr, s.ids)), s.scored_tokens) for s in samples]
 
@@ -72,7 +72,7 @@ def test_a_window_tells_of_which_document_it_is(
 ) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    request = SampleRequest(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
+    request = SampleRequest(LettersWithBos(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
     assert [
         sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), request)
     ] == documents
@@ -222,9 +222,9 @@ def test_losses_in_chunks_equal_losses_at_once(
                 assert ours == pytest.approx(math.fsum(expected[-scored:]), rel=1e-5, abs=1e-5)
 
 
-def test_too_little_text_is_said(tmp_path: Path, pocket: Pocket) -> None:
+def test_too_little_text_is_reported(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
-    with pytest.raises(UserError, match=r"ppl at length 512: .* has no text that long"):
+    with pytest.raises(UserError, match="ppl at length 512: .*--lengths"):
         list(
             Ppl().samples(
                 _task("exact", 1), SampleRequest(pocket[1], 512, 1, FAIR, source=tmp_path)
@@ -285,7 +285,9 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     source = Path("pg19-validation")
-    request = SampleRequest(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
+    request = SampleRequest(
+        LettersWithBos(None), 4, 9, FAIR, source=source, data_dir=folder / "data"
+    )  # type: ignore[arg-type]
     found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
     assert found == ["abcd", "efgh", "ijkl"]
 
@@ -320,7 +322,7 @@ def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path
         ("a.parquet", b"", r"a.parquet: no text in it"),
     ],
 )
-def test_broken_tables_are_said_in_one_line(
+def test_broken_tables_are_reported_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -331,7 +333,7 @@ def test_broken_tables_are_said_in_one_line(
 
 
 @pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
-def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+def test_a_table_without_texts_is_reported(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     _parquet(tmp_path / "a.parquet", **columns)
     with pytest.raises(
         UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"
@@ -340,7 +342,5 @@ def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[A
 
 
 def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(
-        UserError, match=r"pg18: no such file or folder; give a text file, .*or one of: pg19-test, "
-    ):
+    with pytest.raises(UserError, match="pg18: .*pg19-test, "):
         _documents(Path("pg18"))

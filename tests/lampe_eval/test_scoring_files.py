@@ -144,19 +144,13 @@ def test_errors_name_file_and_line(
 
 
 def test_errors_of_folders(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"no prediction files of 'niah' are known; known are those of: longbench, "
-    ):
+    with pytest.raises(UserError, match="'niah' .*longbench, "):
         score_folder("niah", tmp_path)
-    with pytest.raises(
-        UserError, match=r"holds no \.jsonl files; name a folder with predictions of ruler"
-    ):
+    with pytest.raises(UserError, match=r"no \.jsonl files.*ruler"):
         score_folder("ruler", tmp_path)
     for model in "ab":
         write(tmp_path / model / "qasper.jsonl", PRED)
-    with pytest.raises(
-        UserError, match=r"b/qasper\.jsonl: qasper has predictions in .*a/qasper\.jsonl too; name"
-    ):
+    with pytest.raises(UserError, match=r"b/qasper\.jsonl: qasper .*a/qasper\.jsonl"):
         score_folder("longbench", tmp_path)
 
 
