@@ -219,7 +219,8 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) ->
     (prompt,) = _prompts("quality", "fair", LLAMA3, length=2048)
     assert len(prompt.ids) + 512 == 2048
     assert _text(prompt).endswith(
-        f"Say: {QUESTION}. Only that <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nAnswer:"
+        f"Say: {QUESTION}. Only that <|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nAnswer:"
     )
     assert _text(prompt).startswith("<|start_header_id|>system<|end_header_id|>\n\nY<|eot_id|>")
 
@@ -334,6 +335,7 @@ def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
 def test_exams_and_questions_have_a_mean_with_its_error() -> None:
     score = _reduced("quality", ("A", "A"), ("B", "A"), ("C</s>", "C"), ("D", "C"))
     assert (score.value, score.n, score.details) == (50, 4, {})
+    assert (score.units, score.unit) == (4, "sample")
     assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
 
 

@@ -94,7 +94,7 @@ def _rows(
 
 @pytest.mark.parametrize("protocol", ["exact", "stride"])
 def test_errors_are_over_documents_where_there_are_several(protocol: str) -> None:
-    """Windows of a document that are alike tell as much as one; old rows, and a single document's, are as they were."""
+    """Equal windows of a document count as one; rows of old runs count as windows."""
     task, losses = _task(protocol, 4), [1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.8, 1.8, 1.8]
     old, one, several = (
         Ppl().cell_score(task, _rows(losses, 8, documents), FAIR)
@@ -107,7 +107,7 @@ def test_errors_are_over_documents_where_there_are_several(protocol: str) -> Non
 
 
 def test_windows_that_overlap_have_the_error_of_blocks() -> None:
-    """Against how much the number varies over 300 streams, and 10 % less as the windows of two blocks overlap."""
+    """Compare with the spread over 300 streams, less 10 % since neighbouring blocks overlap."""
     task, rng, length = _task("dense", 4), np.random.default_rng(3), 16
     means, errors = [], []
     for _ in range(300):
@@ -143,7 +143,7 @@ def test_exact_windows_with_a_bos_hold_one_token_less(tmp_path: Path) -> None:
 
 
 def test_stride_counts_only_what_was_not_reached(tmp_path: Path) -> None:
-    """YaRN's script: length 5 with a BOS leaves 4 tokens; begins 0, 2, 4; stops when the end is reached."""
+    """YaRN's script: length 5 with a BOS leaves 4 tokens; windows begin at 0, 2 and 4."""
     assert _windows("stride", ["abcdefg"], 5, 2, ord("<"), tmp_path) == [
         ("<abcd", 4),
         ("<cdef", 2),
