@@ -66,7 +66,7 @@ class Plan:
     def release_prompts(self, task: Task, model: str, method: str) -> bool:
         """Whether a task's prompts are those that LaMPE's authors give to LaMPE alone."""
         built = self.built[model, method]
-        return self.protocols[task.bench].prompts == "lampe" and built.has_release_prompts
+        return self.protocols[task.bench].release_prompts and built.has_release_prompts
 
     def limit(self, task: Task) -> int:
         """Samples of a task in a cell, at most."""

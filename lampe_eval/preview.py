@@ -105,7 +105,7 @@ def _preview(
         task=task,
         length=length,
         samples=len(run),
-        cut=sum(isinstance(sample, Prompt) and sample.cut > 0 for sample in run),
+        cut=sum(isinstance(sample, Prompt) and sample.cut_tokens > 0 for sample in run),
         skipped=len(samples) - len(run),
         histogram=_histogram(len(sample.ids) for sample in run),
         longest=longest,

@@ -17,7 +17,11 @@ from lampe_eval.cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = [
     path
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
     if path.name != "cli.md"
 ]
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>\w+) -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Needle prompts: exact length, needles where they should be, draws that do not depend on each other."""
+"""Needle prompts: exact length, needles at their depths, independent draws."""
 
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from lampe_eval.benches.needles import (
 from lampe_eval.texts import pocket_language
 
 TASKS = Path(__file__).parents[1] / "tasks" / "niah"
-RECIPES = [
+SPECS = [
     NeedleSpec(),
     NeedleSpec(ONE_CODE, keys=4),
     NeedleSpec(SEVERAL_CODES, values=3),
@@ -41,17 +41,17 @@ HAYSTACK = encode(pocket_language.text(1, 2000))
 STOP = {ord(".")}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("length", [501, 1000, 4099])
 @pytest.mark.parametrize("bos", [None, 1])
-def test_prompt_has_exactly_the_length(recipe: NeedleSpec, length: int, bos: int | None) -> None:
-    case = draw_question(recipe, seed=0, index=7, depth=50)
+def test_prompt_has_exactly_the_length(spec: NeedleSpec, length: int, bos: int | None) -> None:
+    case = draw_question(spec, seed=0, index=7, depth=50)
     prompt = assemble_prompt(case, HAYSTACK, encode, length, STOP, [] if bos is None else [bos])
     assert len(prompt) == length
     assert (prompt[0] == bos) is (bos is not None)
     for needle in case.needles:
         assert decode(prompt).count(needle.sentence) == 1
-    assert decode(prompt).endswith(case.question)
+    assert decode(prompt).endswith(case.prompt_end)
 
 
 @pytest.mark.parametrize("depth", [0, 25, 50, 75, 100])
@@ -59,7 +59,7 @@ def test_needle_lies_at_the_last_boundary_before_its_depth(depth: float) -> None
     case = draw_question(NeedleSpec(), seed=0, index=0, depth=depth)
     text = decode(assemble_prompt(case, HAYSTACK, encode, 2000, STOP))
     needle = " " + case.needles[0].sentence
-    before, after = text.removesuffix(case.question).split(needle)
+    before, after = text.removesuffix(case.prompt_end).split(needle)
     target = (len(before) + len(after)) * depth / 100
     assert before == "" or before.endswith(".")
     assert len(before) <= target < len(before) + len(after.partition(".")[0]) + 2
@@ -67,7 +67,7 @@ def test_needle_lies_at_the_last_boundary_before_its_depth(depth: float) -> None
 
 def test_only_the_needles_are_not_haystack() -> None:
     case = draw_question(NeedleSpec(keys=6), seed=0, index=0, depth=30)
-    text = decode(assemble_prompt(case, HAYSTACK, encode, 2000, STOP)).removesuffix(case.question)
+    text = decode(assemble_prompt(case, HAYSTACK, encode, 2000, STOP)).removesuffix(case.prompt_end)
     for needle in case.needles:
         text = text.replace(" " + needle.sentence, "")
     assert decode(HAYSTACK).startswith(text)
@@ -75,7 +75,7 @@ def test_only_the_needles_are_not_haystack() -> None:
 
 def test_too_short_a_prompt_says_what_is_needed() -> None:
     case = draw_question(NeedleSpec(keys=3), seed=0, index=0, depth=50)
-    least = len(case.question) + sum(len(needle.sentence) + 1 for needle in case.needles)
+    least = len(case.prompt_end) + sum(len(needle.sentence) + 1 for needle in case.needles)
     assert len(assemble_prompt(case, HAYSTACK, encode, least, STOP)) == least
     with pytest.raises(ValueError, match=f"{least} needed"):
         assemble_prompt(case, HAYSTACK, encode, least - 1, STOP)
@@ -95,16 +95,16 @@ def test_a_draw_is_independent_of_other_draws() -> None:
 
 def test_question_and_answer_of_several_codes() -> None:
     case = draw_question(NeedleSpec(SEVERAL_CODES, values=3), seed=0, index=0, depth=50)
-    (key,) = case.asked
+    (key,) = case.queried_keys
     first, second, third = case.values
-    assert case.question == f"\nWhat are the 3 codes of {key}? The 3 codes of {key} are"
+    assert case.prompt_end == f"\nWhat are the 3 codes of {key}? The 3 codes of {key} are"
     assert case.answer == f" {first}, {second}, {third}."
 
 
 def test_question_and_answer_of_several_keys() -> None:
     case = draw_question(NeedleSpec(SEVERAL_KEYS, keys=4, queries=3), seed=0, index=0, depth=50)
-    a, b, c = case.asked
-    assert case.question == f"\nWhat are the codes of {a}, {b} and {c}? The code of {a} is"
+    a, b, c = case.queried_keys
+    assert case.prompt_end == f"\nWhat are the codes of {a}, {b} and {c}? The code of {a} is"
     assert case.answer.startswith(
         f" {case.values[0]}. The code of {b} is {case.values[1]}. The code of {c} is"
     )
@@ -116,13 +116,13 @@ def test_training_and_evaluation_share_no_key() -> None:
     assert not train & evaluation
     words = {word for key in train for word in key.split()}
     assert {word for key in evaluation for word in key.split()} <= words
-    recipe = NeedleSpec(keys=8)
-    assert set(draw_question(recipe, 0, 0, 50).codes) <= evaluation
-    assert set(random_question(Random(0), recipe, 50, "train").codes) <= train
+    spec = NeedleSpec(keys=8)
+    assert set(draw_question(spec, 0, 0, 50).codes) <= evaluation
+    assert set(random_question(Random(0), spec, 50, "train").codes) <= train
 
 
 @pytest.mark.parametrize("wrong", [{"queries": 2}, {"keys": 0}, {"digits": 0}, {"values": 0}])
-def test_impossible_recipes_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_specs_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NeedleSpec(**wrong)
 

@@ -1,47 +1,58 @@
-"""What a benchmark is: it yields samples for a task at a length, scores each, and reduces the scores of a cell."""
+"""Interface of a benchmark: samples of a task at a length, scores of answers, numbers of a cell.
+
+To add a benchmark, write a subclass of `Bench` with `name`, `samples` and `score`, and a folder
+`tasks/<name>/` with `tasks.yaml` (a `TaskCard` for each task) and `protocols.yaml` (a `Protocol`
+for each way of making prompts; at least `fair`). All other methods have defaults.
+
+A *cell* is one model, one method, one task and one length. For each cell the harness calls
+`samples`, runs the model on each sample, calls `score` for each answer, and then `cell_score` once
+for all of them. Rows of samples are mappings with the keys of `lampe_eval.records.SampleRecord`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard, shipped_folder
-from lampe_eval.prompts.protocol import Protocol, parse_protocol
+from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
 from lampe_eval.scoring.estimates import Estimate
 
 
 @dataclass(frozen=True)
 class FollowUp:
-    """A second prompt, asked after the answer to the first.
+    """Second prompt of a sample, which is built from the answer to the first.
 
     Attributes:
-        ask: the prompt, given the first answer.
-        join: the prediction, given both answers.
+        make_prompt: returns the second prompt, given the first answer.
+        join_answers: returns the prediction to score, given the first and the second answer.
     """
 
-    ask: Callable[[str], "Prompt"]
-    join: Callable[[str, str], str]
+    make_prompt: Callable[[str], "Prompt"]
+    join_answers: Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample to be answered.
+    """Sample that the model answers.
 
     Attributes:
-        id: unique within its task and length.
-        ids: the prompt's tokens.
-        max_new_tokens: room for the answer.
-        references: what the answer is scored against, as the benchmark's scorer takes it.
-        extras: what else the scorer needs, and what tells the sample in the benchmark's data.
-        meta: what tables may group by, such as the depth of a needle.
-        cut: tokens that were taken out of it to make it fit.
-        skip: whether it is too long to be answered and the protocol leaves such samples out.
-        stops: tokens that end the answer beside the model's own, after at least one other.
-        decoding: how the answer's tokens become text, as ``Protocol`` says.
-        follow_up: what is asked next.
+        id: unique within the sample's task and length, and the same in every run.
+        ids: token ids of the prompt, special tokens included.
+        max_new_tokens: tokens that the answer may have.
+        references: what the answer is scored against, in the form that `Bench.score` expects.
+        extras: anything else that `Bench.score` needs, and what identifies the sample in the
+            benchmark's data.
+        meta: numbers that tables may group by, such as the depth of a needle.
+        cut_tokens: tokens that were removed to make the prompt fit.
+        skip: whether the prompt is too long and the protocol leaves such samples out.
+        stop_token_ids: tokens that end the answer in addition to the model's own EOS tokens. The
+            answer has at least one token before them.
+        decoding: how the answer's tokens become text; see `Protocol.decoding`.
+        follow_up: the second prompt, if the benchmark asks twice.
     """
 
     id: str
@@ -50,35 +61,46 @@ class Prompt:
     references: Any
     extras: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, float] = field(default_factory=dict)
-    cut: int = 0
+    cut_tokens: int = 0
     skip: bool = False
-    stops: tuple[int, ...] = ()
-    decoding: Literal["text", "specials", "squeezed"] = "text"
+    stop_token_ids: tuple[int, ...] = ()
+    decoding: Decoding = "text"
     follow_up: FollowUp | None = None
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A sample to be read for its loss: ``scored`` last tokens of ``ids`` count."""
+    """Sample whose loss is measured; the model generates nothing.
+
+    Attributes:
+        id: unique within the sample's task and length, and the same in every run.
+        ids: token ids of the text.
+        scored_tokens: how many of the last ids count towards the loss.
+        meta: numbers that tables may group by.
+    """
 
     id: str
     ids: Sequence[int]
-    scored: int
+    scored_tokens: int
     meta: Mapping[str, float] = field(default_factory=dict)
 
 
 Sample = Prompt | Passage
 SampleRow = Mapping[str, Any]
-"""A finished sample as it is stored: see ``lampe_eval.store``."""
+"""Finished sample as it is stored; its keys are those of `lampe_eval.records.SampleRecord`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A cell's number over ``n`` samples, and more numbers by name.
+    """Score of a cell.
 
     Attributes:
-        stderr: its standard error, NaN below two units.
-        units, unit: how many of what the error is of; see ``Estimate``.
+        value: the number that tables show, in the unit of the task's metric (mostly percent).
+        stderr: its standard error, NaN for fewer than two independent units.
+        n: number of samples.
+        details: more numbers of the cell by name, such as the score at each depth.
+        units: number of independent units that the standard error is computed over.
+        unit: what one unit is, such as "sample" or "document"; see `Estimate`.
     """
 
     value: float
@@ -91,17 +113,20 @@ class Score:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Which samples of a task are wanted; the same draw gives the same samples, whenever asked.
+    """Request for the samples of a task at a length.
+
+    Equal requests give equal samples, whatever was requested before.
 
     Attributes:
-        tokenizer: of the model under test.
-        length: of a cell, in tokens.
-        limit: samples at most.
+        tokenizer: tokenizer of the model under test.
+        length: tokens of prompt and answer together.
+        limit: largest number of samples.
         protocol: how samples become prompts.
-        seed: of everything that is drawn.
-        source: the user's text file or folder; the pocket language where None.
-        data_dir: folder with the benchmark's files, looked at before the cache.
-        release_prompts: whether the method has prompts of its own in its authors' release.
+        seed: seed of everything that is random.
+        source: the user's text file or folder, for benches with a `source_option`; None for the
+            built-in text.
+        data_dir: folder that is searched for the benchmark's files before the cache.
+        release_prompts: whether the method gets the prompts that its authors gave to it alone.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -116,7 +141,13 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Task:
-    """A task with its card; ``full_name`` is "bench/task"."""
+    """Task of a bench with its card.
+
+    Attributes:
+        bench: name of the bench.
+        name: name of the task within its bench.
+        card: the entry of `tasks.yaml`, an instance of the bench's `card` class.
+    """
 
     bench: str
     name: str
@@ -124,19 +155,21 @@ class Task:
 
     @property
     def full_name(self) -> str:
+        """Name as users write it: "bench/task"."""
         return f"{self.bench}/{self.name}"
 
 
 class Bench(ABC):
-    """A benchmark.
+    """Benchmark: the base class of all benches.
 
     Attributes:
-        name: as users call it; the folder of its tasks has the same name.
-        protocols_of: shipped bench whose protocols this bench uses; its own if empty.
-        outside_folder: folder of its YAML files where it comes from outside of the package.
-        card: what its tasks say.
-        source_option: the option that names the user's own text, if there is one.
-        higher_is_better: whether more is better.
+        name: name that users write; also the name of the folder in `tasks/`.
+        protocols_of: name of the bench whose protocols this bench uses; its own name if empty.
+        outside_folder: folder of its YAML files, for a bench from outside the package.
+        card: schema of an entry of `tasks.yaml`.
+        source_option: name of the command line option for the user's own text, such as "text" for
+            `--text`; None for benches that read no such text.
+        higher_is_better: whether a higher score is better.
     """
 
     name: ClassVar[str]
@@ -148,58 +181,85 @@ class Bench(ABC):
 
     @property
     def folder(self) -> Path:
-        """Folder with its ``tasks.yaml``."""
+        """Folder with its `tasks.yaml`."""
         return self.outside_folder or shipped_folder("tasks") / self.name
 
     @property
     def protocols_folder(self) -> Path:
-        """Folder with its ``protocols.yaml``."""
+        """Folder with its `protocols.yaml`."""
         return shipped_folder("tasks") / self.protocols_of if self.protocols_of else self.folder
 
     def protocol(self, text: str) -> Protocol:
-        """A protocol of this bench as a user writes it.
+        """Return a protocol of this bench by its name, such as "fair" or "fair:chat=none".
 
         Raises:
-            UserError: as ``lampe_eval.prompts.protocol.parse``.
+            UserError: for a name, a field or a value that does not exist.
         """
         return parse_protocol(self.protocols_of or self.name, text, self.protocols_folder)
 
-    @abstractmethod
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Sample]:
-        """At most ``draw.limit`` samples of a task.
-
-        Raises:
-            UserError: for a length that the task cannot have, or a source that cannot be read.
-        """
-
     def has_task(self, task: Task, protocol: Protocol) -> bool:
-        """Whether a protocol has a task: LaMPE's authors ran some alone."""
-        return True
+        """Return whether a protocol covers a task; by default what the protocol's card says."""
+        return not protocol.tasks or task.name in protocol.tasks
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
-        """Names of the files, as ``lampe_eval.assets`` has them, that the samples of a task are made of.
+        """Return the names of the files that the samples of a task are built from.
+
+        The harness checks that they are there before it loads a model, and records their hashes.
 
         Args:
-            source: the user's own text, as ``Draw`` has it.
+            task: the task.
+            protocol: how samples become prompts.
+            source: the user's own text, as in `SampleRequest`.
+
+        Returns:
+            Names as in `tasks/<bench>/assets.yaml`, such as "longbench/data.zip!/data/trec.jsonl".
         """
         return []
 
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
-        """Files of the user's own that the samples of a task are read from as they are."""
+        """Return the user's own files that hold ready-made samples of a task.
+
+        The harness records their hashes.
+        """
         return []
 
+    @abstractmethod
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Sample]:
+        """Yield at most `request.limit` samples of a task.
+
+        A smaller limit gives the first samples of a larger one.
+
+        Raises:
+            UserError: for a length that the task cannot have, or a file that cannot be read.
+        """
+
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
-        """Score of one answer, from 0 to 1; the row has ``prediction``, ``references`` and ``extras``."""
+        """Return the score of one answer, from 0 to 1.
+
+        Args:
+            task: name of the task.
+            row: the sample, with `prediction`, `references` and `extras`.
+            protocol: how the sample became a prompt, and which scorer is used.
+        """
         raise NotImplementedError(f"{self.name} has no answers to score")
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
-        """The number of a cell and what it is made of, which methods are compared by: the mean score in percent."""
+        """Return the number of a cell as a function of its samples.
+
+        The harness computes standard errors and compares methods from it. By default it is the
+        mean score in percent.
+
+        Args:
+            task: the task.
+            rows: the samples with their `score`; at least one.
+            protocol: the protocol of the run.
+        """
         return Estimate.mean([100 * row["score"] for row in rows])
 
     def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
-        """The number of a cell with its error, and its details."""
+        """Return the score of a cell with its standard error and details."""
         estimate = self.estimate(task, rows, protocol)
         details = self.details(task, rows, protocol)
         return Score(
@@ -209,17 +269,26 @@ class Bench(ABC):
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
     ) -> dict[str, float]:
-        """More numbers of a cell, by name."""
+        """Return more numbers of a cell by name, such as the score at each depth."""
         return {}
 
     def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
-        """Of how many samples numbers of ``details`` are, where they are of some alone and it is known."""
+        """Return the number of samples behind each detail that uses only some of the samples."""
         return {}
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        """What the benchmark reports of its tasks at one length, by name; none of them lacks a sample."""
+        """Return the averages over tasks that the benchmark reports at one length, by name.
+
+        Args:
+            scores: scores of complete cells by the name of their task.
+            protocol: the protocol of the run.
+        """
         return {}
 
     def length_averages(self, averages: Mapping[int, float]) -> dict[str, float]:
-        """What the benchmark reports over lengths, of the first of ``averages`` at each."""
+        """Return the numbers over lengths that the benchmark reports, by name.
+
+        Args:
+            averages: for each length in tokens, the first of its `task_averages`.
+        """
         return {}

@@ -1,18 +1,20 @@
 """InfiniteBench: 12 tasks on texts of 100 thousand tokens and more.
 
-Sources: arXiv 2402.13718 with ``src/prompt.py``, ``src/eval_utils.py`` and ``src/eval_yarn_mistral.py`` of
-OpenBMB/InfiniteBench at 88b3daa; protocol ``lampe`` is ``InfiniteBench/src/test_infbench_llama_cw.py`` of scar-on/LaMPE
-at 4e3c91f, which runs seven tasks.
+Sources: arXiv 2402.13718 with `src/prompt.py`, `src/eval_utils.py` and `src/eval_yarn_mistral.py`
+of OpenBMB/InfiniteBench at 88b3daa. Protocol `lampe` follows
+`InfiniteBench/src/test_infbench_llama_cw.py` of scar-on/LaMPE at 4e3c91f, which runs seven tasks.
 
-Every protocol takes the authors' prompts for models that are no chat models (``yarn_mistral_templates``), which end in
-the first words of the answer. Many answers have room for 3 to 12 tokens, so a model that may begin as it likes is cut
-off before it says anything. Under ``fair`` a chat template goes around the question, and the same first words begin the
-turn of the answer: all models read the same words, and no score depends on how a model likes to begin.
+Every protocol uses the authors' prompts for models without a chat template
+(`yarn_mistral_templates`), which end in the first words of the answer. Many answers may have only 3
+to 12 tokens, so a model that begins in its own way is cut off before it says anything. Under
+`fair` the chat template goes around the question and the same first words begin the assistant's
+answer. All models read the same words, and no score depends on how a model likes to begin.
 
-``fair`` scores as LaMPE's and STRING's authors do. The official scorer gives kv_retrieval 0 for every answer, as the
-labels of the pinned data are lists; code_debug 0 for the bare letter, which is how its prompt is completed; and
-longdialogue_qa_eng 0 for any name of two words. What is lost are published numbers to compare with, and those belong to
-prompts of 128K tokens anyway. ``official`` keeps the official scorer, with its 0 for kv_retrieval.
+`fair` scores as LaMPE's and STRING's authors do. The official scorer gives 0 to every answer of
+kv_retrieval, because the labels of the pinned data are lists; in code_debug 0 to the bare letter,
+which is how its prompt is completed; and in longdialogue_qa_eng 0 to any name of two words. The
+price is that scores under `fair` cannot be compared with published ones, which belong to prompts of
+128K tokens in any case. `official` keeps the official scorer, with its 0 for kv_retrieval.
 """
 
 import re
@@ -44,57 +46,64 @@ SCHEMA: RowSchema = {
 CHOICE_SCHEMA: RowSchema = {**SCHEMA, "options": list}
 LETTERS = "ABCD"
 
-CHOICE = frozenset({"code_debug", "longbook_choice_eng"})
-"""Tasks whose label is the text of an option and its letter."""
+# Tasks whose label is the text of an option and its letter.
+CHOICE_TASKS = frozenset({"code_debug", "longbook_choice_eng"})
 
-LAMPE = frozenset(
-    "longbook_choice_eng kv_retrieval longbook_qa_eng longbook_sum_eng code_debug passkey number_string".split()
-)
-"""Tasks that LaMPE's authors run."""
+# How create_prompt of eval_utils.py finds the call and the number that a row asks for.
+FUNCTION_CALL = re.compile(r"func_\d+\(-?\d+\)")
+NUMBER_TO_FIND = re.compile(r"The .+ of")
 
-CALL = re.compile(r"func_\d+\(-?\d+\)")
-WANTED = re.compile(r"The .+ of")
-LEAD = re.compile(r"(?:\n+|(?<=\.) )(?:(?!\. )[^\n])*[^\n}]$")
+# The last line or sentence of a template, unless it ends in a placeholder.
+ANSWER_PREFIX = re.compile(r"(?:\n+|(?<=\.) )(?:(?!\. )[^\n])*[^\n}]$")
 
 
 class InfiniteBenchCard(TaskCard):
-    """A task of InfiniteBench, with the most tokens of its answer."""
+    """Card of a task of InfiniteBench.
+
+    Attributes:
+        max_new_tokens: tokens that the answer may have.
+    """
 
     max_new_tokens: int
 
 
 class InfiniteBench(Bench):
-    """Each task's own metric, in percent."""
+    """InfiniteBench: each task's own metric, in percent."""
 
     name: ClassVar[str] = "infinitebench"
     card: ClassVar[type[TaskCard]] = InfiniteBenchCard
 
-    def has_task(self, task: Task, protocol: Protocol) -> bool:
-        return protocol.prompts != "lampe" or task.name in LAMPE
-
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
+        # Only math_find builds a part of its prompt from sentences in upstream's code.
         code = ["infinitebench/eval_utils.py"] if task.name == "math_find" else []
         return ["infinitebench/prompt.py", *code, f"infinitebench/{task.name}.jsonl"]
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: InfiniteBenchCard = task.card
-        template = _template(task.name, draw.data_dir)
-        path = assets.path_of(f"infinitebench/{task.name}.jsonl", draw.data_dir)
-        schema = CHOICE_SCHEMA if task.name in CHOICE else SCHEMA
-        for index, row in enumerate(islice(read_rows(path, schema), draw.limit)):
+        template = _template(task.name, request.data_dir)
+        path = assets.path_of(f"infinitebench/{task.name}.jsonl", request.data_dir)
+        schema = CHOICE_SCHEMA if task.name in CHOICE_TASKS else SCHEMA
+        for index, row in enumerate(islice(read_rows(path, schema), request.limit)):
             try:
-                fields, label = _fields(task.name, row, draw.data_dir), _label(task.name, row)
+                fields = _template_fields(task.name, row, request.data_dir)
+                label = _label(task.name, row)
             except ValueError as error:
                 raise UserError(
                     f"{path}: row {index + 1}: {error}; is it the official file?"
                 ) from None
-            prompt = _prompt(template, fields, card.max_new_tokens, draw)
+            prompt = _fitted_prompt(template, fields, card.max_new_tokens, request)
             yield Prompt(
-                f"{index:04d}", prompt.ids, card.max_new_tokens, label, {"id": row["id"]},
-                cut=prompt.cut, skip=prompt.skip, decoding=draw.protocol.decoding,
-            )  # fmt: skip
+                id=f"{index:04d}",
+                ids=prompt.ids,
+                max_new_tokens=card.max_new_tokens,
+                references=label,
+                extras={"id": row["id"]},
+                cut_tokens=prompt.cut_tokens,
+                skip=prompt.skip,
+                decoding=request.protocol.decoding,
+            )
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return infinitebench_metrics.score(
@@ -102,11 +111,9 @@ class InfiniteBench(Bench):
         )
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        return (
-            {f"mean of {len(scores)} tasks": fmean(s.value for s in scores.values())}
-            if len(scores) > 1
-            else {}
-        )
+        if len(scores) < 2:
+            return {}
+        return {f"mean of {len(scores)} tasks": fmean(score.value for score in scores.values())}
 
 
 def _template(task: str, data_dir: Path | None) -> str:
@@ -117,90 +124,101 @@ def _template(task: str, data_dir: Path | None) -> str:
     return template
 
 
-def _fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -> dict[str, str]:
-    """What fills a template.
+def _template_fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -> dict[str, str]:
+    """Return the values of a template's placeholders, as create_prompt of eval_utils.py does.
 
     Raises:
-        ValueError: for a row that lacks what its task takes out of it.
+        ValueError: for a row that lacks what its task's template needs.
     """
     fields = {"context": row["context"], "input": row["input"], "question": row["input"]}
-    if task in CHOICE:
-        if len(row["options"]) != len(LETTERS):
-            raise ValueError(f"{len(row['options'])} options, expected {len(LETTERS)}")
-        return fields | {
-            f"OPTION_{letter}": text for letter, text in zip(LETTERS, row["options"], strict=True)
-        }
-    if task == "code_run":
-        call = _first(CALL, row["input"], "a call")
-        return fields | {"func": call.partition("(")[0], "func_call": call}
-    if task == "math_find":
-        wanted = _first(WANTED, row["input"], "what to find").lower().removesuffix(" of")
-        before, after = _list_question(data_dir)
-        return fields | {"prefix": f"{before}{wanted}{after}"}
+    if task in CHOICE_TASKS:
+        options = row["options"]
+        if len(options) != len(LETTERS):
+            raise ValueError(f"{len(options)} options, expected {len(LETTERS)}")
+        for letter, option in zip(LETTERS, options, strict=True):
+            fields[f"OPTION_{letter}"] = option
+    elif task == "code_run":
+        call = _first_match(FUNCTION_CALL, row["input"], "a call")
+        fields |= {"func": call.partition("(")[0], "func_call": call}
+    elif task == "math_find":
+        match = _first_match(NUMBER_TO_FIND, row["input"], "what to find")
+        before, after = _math_find_question(data_dir)
+        fields["prefix"] = f"{before}{match.lower().removesuffix(' of')}{after}"
     return fields
 
 
-def _first(pattern: re.Pattern[str], text: str, what: str) -> str:
-    found = pattern.search(text)
-    if not found:
-        raise ValueError(f"the input does not say {what}")
-    return found[0]
+def _first_match(pattern: re.Pattern[str], text: str, description: str) -> str:
+    match = pattern.search(text)
+    if not match:
+        raise ValueError(f"the input does not say {description}")
+    return match[0]
 
 
-def _list_question(data_dir: Path | None) -> tuple[str, str]:
-    """What stands before and after what is to be found: in the code, the one text that ends as a question does."""
+def _math_find_question(data_dir: Path | None) -> tuple[str, str]:
+    """Return the parts of math_find's question before and after the number to find.
+
+    Upstream builds the question in an f-string; it is the only string of `create_prompt` that ends
+    in a question mark.
+    """
     path = assets.path_of("infinitebench/eval_utils.py", data_dir)
     texts = assets.strings(path, "create_prompt")
-    ends = [at for at, text in enumerate(texts) if text.endswith("?")]
+    ends = [index for index, text in enumerate(texts) if text.endswith("?")]
     if len(ends) != 1 or ends[0] == 0:
         raise UserError(
-            f"{path}: has {len(ends)} questions in 'create_prompt', expected 1; is it the pinned file?"
+            f"{path}: has {len(ends)} questions in 'create_prompt', expected 1; "
+            "is it the pinned file?"
         )
-    return texts[ends[0] - 1], texts[ends[0]]
+    (end,) = ends
+    return texts[end - 1], texts[end]
 
 
 def _label(task: str, row: Mapping[str, Any]) -> Any:
-    """The answer as the data holds it; of a choice its text and its letter.
+    """Return the answer as the data has it; for a choice, the option's text and its letter.
 
     Raises:
         ValueError: for a choice that is none of the options.
     """
     answer = row["answer"]
-    if task not in CHOICE:
+    if task not in CHOICE_TASKS:
         return answer
-    known = answer if isinstance(answer, list) else [answer]
-    if len(known) == 2 and known[1] in LETTERS:
-        return known
-    if len(known) != 1 or known[0] not in row["options"]:
+    parts = answer if isinstance(answer, list) else [answer]
+    if len(parts) == 2 and parts[1] in LETTERS:
+        return parts
+    if len(parts) != 1 or parts[0] not in row["options"]:
         raise ValueError(f"the answer {answer!r} is none of the options")
-    return [known[0], LETTERS[row["options"].index(known[0])]]
+    return [parts[0], LETTERS[row["options"].index(parts[0])]]
 
 
-def _prompt(
-    template: str, fields: Mapping[str, str], answer: int, draw: SampleRequest
+def _fitted_prompt(
+    template: str, fields: Mapping[str, str], answer_tokens: int, request: SampleRequest
 ) -> FittedPrompt:
-    if draw.protocol.cut == "ids":
-        user, lead = parted(template)
-        message = Message(user.format(**fields), lead=lead.format(**fields))
-        return fit_prompt(draw.tokenizer, draw.protocol, message, length=draw.length, answer=answer)
-    limit = draw.protocol.limit(draw.length, answer)
-    text, cut = cut_as_text(draw.tokenizer, template.format(**fields), limit)
-    return FittedPrompt(encode_with_special_tokens(draw.tokenizer, text), cut)
+    tokenizer, protocol = request.tokenizer, request.protocol
+    if protocol.truncate_as == "ids":
+        question, answer_prefix = split_template(template)
+        message = Message(question.format(**fields), answer_prefix=answer_prefix.format(**fields))
+        return fit_prompt(
+            tokenizer, protocol, message, length=request.length, answer_tokens=answer_tokens
+        )
+    limit = protocol.prompt_limit(request.length, answer_tokens)
+    text, cut_tokens = truncate_as_text(tokenizer, template.format(**fields), limit)
+    return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
 
 
-def parted(template: str) -> tuple[str, str]:
-    """A template's question and the first words of the answer with the white space before them, if it has any.
+def split_template(template: str) -> tuple[str, str]:
+    """Split a template into the question and the first words of the answer, if it has any.
 
-    Those are the last line or sentence, unless it ends in what is filled in.
+    The first words keep the white space before them. They are the last line or sentence, unless
+    that ends in a placeholder.
     """
-    lead = LEAD.search(template)
-    return (template[: lead.start()], lead[0]) if lead else (template, "")
+    match = ANSWER_PREFIX.search(template)
+    return (template[: match.start()], match[0]) if match else (template, "")
 
 
-def cut_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
-    """A text decoded again without special tokens, and how many tokens were taken out of its middle.
+def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
+    """Return a text without its middle, and how many tokens were removed.
 
-    Unlike LongBench's, these scripts decode both halves at once, and also what was not cut.
+    Unlike LongBench's script, those of InfiniteBench and LaMPE decode both halves at once, and
+    decode a text that fits as well; so the text always loses its special tokens.
     """
     ids = encode_with_special_tokens(tokenizer, text)
     half = limit // 2

@@ -1,11 +1,13 @@
-"""L-Eval: twenty tasks on long documents, exams by exact match, questions by token F1, summaries by ROUGE.
+"""L-Eval: twenty tasks on long documents: exams, questions and summaries.
 
-A sample is one question on a document. Rows that a language model or people judge (``evaluation`` "LLM", "human") are
-left out, since nothing here judges: of the thirteen open-ended tasks the rows marked "f1" and "rouge" are run.
+Exams are scored by exact match, questions by token F1, summaries by ROUGE. A sample is one question
+on a document. Rows that a language model or people must judge (`evaluation` "LLM" or "human") are
+left out: of the thirteen open-ended tasks only the rows marked "f1" and "rouge" are run.
 
-Sources: arXiv 2307.11088 with ``Baselines/llama2-chat-test.py`` and ``LEval_config.py`` of OpenLMLab/LEval at cd34b05,
-from which all sentences are read; protocol ``lampe`` is ``LEval/Baselines/llama3-8b-chat_hmt_tpo.py`` of scar-on/LaMPE
-at 4e3c91f, which says the same in turns of Llama-3.
+Sources: arXiv 2307.11088 with `Baselines/llama2-chat-test.py` and `LEval_config.py` of
+OpenLMLab/LEval at cd34b05, from which all sentences are read. Protocol `lampe` follows
+`LEval/Baselines/llama3-8b-chat_hmt_tpo.py` of scar-on/LaMPE at 4e3c91f, which has the same
+sentences in Llama-3's chat markers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +23,14 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
+from lampe_eval.prompts.chat_template import (
+    ChatFamily,
+    Message,
+    chat_family,
+    template_affixes,
+)
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
-from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.protocol import Decoding, Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
 from lampe_eval.scoring import leval_metrics
 from lampe_eval.scoring.estimates import Array, Estimate
@@ -31,83 +38,113 @@ from lampe_eval.texts.jsonl_rows import read_rows
 
 SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
 
-STEP = 250
-"""Words by which a document is shortened further, as often as it is too long in tokens."""
-
-EXAMS = ("coursera", "gsm100", "quality", "topic_retrieval_longchat", "tpo", "sci_fi", "codeU")
-SYSTEMS = ("gsm100", "topic_retrieval_longchat", "coursera", "codeU", "sci_fi")
-"""Tasks with a system prompt of their own in the order of upstream's branches; one for other exams and one for the rest
-come after them."""
+# Upstream shortens a document by 250 more words as long as it has too many tokens.
+WORDS_PER_STEP = 250
 
 TOPICS, FICTION, CODE = "topic_retrieval_longchat", "sci_fi", "codeU"
-UNCLOSED = frozenset({"gsm100", CODE})
-"""Tasks whose user's turn upstream leaves open, for the model to go on with."""
+EXAMS = ("coursera", "gsm100", "quality", TOPICS, "tpo", FICTION, CODE)
 
-LAMPE = ("coursera", "gsm100", "quality", "tpo", "sci_fi")
-"""The tasks that LaMPE's authors ran."""
+# Tasks with a system prompt of their own, in the order of the branches in LEval_config.py. The
+# branch for other exams and the branch for all other tasks follow them.
+SYSTEM_PROMPT_TASKS = ("gsm100", TOPICS, "coursera", CODE, FICTION)
 
-CUE = "\nAnswer:"
+# llama2-chat-test.py does not close the user's turn of these tasks: the model continues the text.
+OPEN_TURN_TASKS = frozenset({"gsm100", CODE})
+
+EXAM_ANSWER_PREFIX = "\nAnswer:"
 
 Style = Literal["plain", "exam", "open"]
+"""Form of a question: document and question alone, an exam's template, or the open-ended one."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """Differences between the two scripts that prompts can follow.
+
+    Attributes:
+        plain_tasks: exams that are asked without the exam's template.
+        typed_families: chat families whose markers the script types; other models get their chat
+            template.
+        raw_families: chat families whose answers keep their special tokens, as in upstream's
+            files; None for all. L-Eval's script knows Llama-2 alone, and the scorer would count
+            another model's end-of-turn token as a word.
+    """
+
+    plain_tasks: frozenset[str]
+    typed_families: frozenset[ChatFamily]
+    raw_families: frozenset[ChatFamily] | None
+
+
+SCRIPTS = {
+    "official": Script(
+        plain_tasks=OPEN_TURN_TASKS | {TOPICS},
+        typed_families=frozenset({"llama2"}),
+        raw_families=frozenset({"llama2"}),
+    ),
+    # LaMPE's script asks for gsm100 like for any other exam, and runs neither codeU nor topics.
+    "lampe": Script(
+        plain_tasks=frozenset(),
+        typed_families=frozenset({"llama2", "llama3"}),
+        raw_families=None,
+    ),
+}
+"""Scripts by the protocol's `prompts`."""
 
 
 class LEval(Bench):
-    """Each task's own metric, in percent."""
+    """L-Eval: each task's own metric, in percent."""
 
     name: ClassVar[str] = "leval"
-
-    def has_task(self, task: Task, protocol: Protocol) -> bool:
-        return protocol.prompts != "lampe" or task.name in LAMPE
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
         return ["leval/LEval_config.py", "leval/llama2-chat-test.py", f"leval/{task.name}.jsonl"]
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
-        if not self.has_task(task, draw.protocol):
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        if not self.has_task(task, request.protocol):
             raise UserError(
-                f"{task.full_name}: LaMPE's authors ran only {', '.join(LAMPE)}; use another --protocol"
+                f"{task.full_name}: LaMPE's authors ran only {', '.join(request.protocol.tasks)}; "
+                "use another --protocol"
             )
-        return islice(_prompts(task.name, draw), draw.limit)
+        return islice(_prompts(task.name, request), request.limit)
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return leval_metrics.score(task, _answer(row), row["references"], row["extras"])
 
     def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
-        """The task's headline as ``scoring.leval.total`` has it, and its other numbers as details.
+        """Return the task's headline with its standard error, and its other numbers as details.
 
-        LaMPE's authors report three bands of length beside them.
+        The value is rounded as upstream's; see `leval_metrics.total`. LaMPE's authors report
+        three bands of length besides.
         """
-        samples = _samples(task, rows)
+        samples = _score_parts(task, rows)
+        estimate = _estimate(samples)
         (_, value), *others = leval_metrics.total(samples).items()
         details = dict(others)
-        if protocol.prompts == "lampe":
-            details |= leval_metrics.by_length(
-                [row["score"] for row in rows], [row["prompt_tokens"] for row in rows]
-            )
-        return Score(value, _estimate(samples).stderr, len(rows), details)
+        if protocol.length_bands:
+            scores = [row["score"] for row in rows]
+            details |= leval_metrics.by_length(scores, [row["prompt_tokens"] for row in rows])
+        return Score(value, estimate.stderr, len(rows), details, estimate.units, estimate.unit)
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
-        """A mean, but of summaries the geometric mean of three ROUGE averages."""
-        return _estimate(_samples(task, rows))
+        """Return the mean score, or for summaries the geometric mean of three ROUGE averages."""
+        return _estimate(_score_parts(task, rows))
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        """The paper's mean of exams, to which the retrieval of topics does not belong."""
+        """Return the paper's mean of exams, which leaves out the retrieval of topics."""
         exams = [score.value for task, score in scores.items() if task in EXAMS and task != TOPICS]
-        return (
-            {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)}
-            if len(exams) > 1
-            else {}
-        )
+        if len(exams) < 2:
+            return {}
+        return {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)}
 
 
 def _answer(row: SampleRow) -> str:
-    """A prediction as upstream stores it: of all special tokens only Llama-2's last one is taken away."""
+    """Return a prediction as upstream stores it: without Llama-2's EOS token, with all others."""
     return str(row["prediction"]).replace("</s>", "")
 
 
-def _samples(task: Task, rows: Sequence[SampleRow]) -> list[leval_metrics.Parts]:
+def _score_parts(task: Task, rows: Sequence[SampleRow]) -> list[leval_metrics.Parts]:
     return [
         leval_metrics.parts(task.name, _answer(row), row["references"], row["extras"])
         for row in rows
@@ -125,197 +162,259 @@ def _geometric_mean(means: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Wording:
+class LEvalWording:
     """Upstream's sentences for a task.
 
     Attributes:
-        system: what comes first.
-        exam: template of an exam's question, with ``{document}`` and ``{inst}``.
-        open: the same of an open-ended one.
-        words: before and after the number of words wanted.
-        fact: the clause that refers to the document, what takes its place in the question of fact, and its end.
+        system: system prompt.
+        exam: template of an exam's question, with `{document}` and `{inst}`.
+        open_ended: template of an open-ended question, with the same placeholders.
+        word_count: text before and after the number of words that the answer should have.
+        real_world: clause that refers to the document, the clause that replaces it in the question
+            about the real world, and the end of that question.
     """
 
     system: str
     exam: str
-    open: str
-    words: tuple[str, str]
-    fact: tuple[str, str, str]
+    open_ended: str
+    word_count: tuple[str, str]
+    real_world: tuple[str, str, str]
 
 
-def wording(task: str, data_dir: Path | None) -> Wording:
-    """The sentences for a task, from the official files.
+def read_wording(task: str, data_dir: Path | None) -> LEvalWording:
+    """Read the sentences for a task from upstream's source files.
 
     Raises:
         UserError: for files that are missing or not built like upstream's.
     """
     config = assets.path_of("leval/LEval_config.py", data_dir)
     script = assets.path_of("leval/llama2-chat-test.py", data_dir)
-    systems = assets.literals(config, "prompt", "get_sys_prompt")
-    said = assets.strings(script, "main")
+    system_prompts = assets.literals(config, "prompt", "get_sys_prompt")
+    strings = assets.strings(script, "main")
     try:
-        _, place = (index for index, text in enumerate(said) if "{document}" in text)
-        open_ended, before, after = said[place : place + 3]
-        old, new, end = said[said.index(FICTION) + 1 :][:3]
-        *own, exam, rest = systems
-        system = dict(zip(SYSTEMS, own, strict=True)).get(task, exam if task in EXAMS else rest)
+        # The first template with {document} is the exam's, the second the open-ended one; the two
+        # halves of the sentence about the number of words follow it.
+        _, place = (index for index, text in enumerate(strings) if "{document}" in text)
+        open_ended, before, after = strings[place : place + 3]
+        # The three strings that follow the name of sci_fi in the script.
+        old, new, end = strings[strings.index(FICTION) + 1 :][:3]
+        *of_tasks, of_exams, of_others = system_prompts
+        by_task = dict(zip(SYSTEM_PROMPT_TASKS, of_tasks, strict=True))
     except ValueError:
         raise UserError(
-            f"{script}, {config}: the prompts are not where they should be; are these the pinned files?"
+            f"{script}, {config}: the prompts are not where they should be; "
+            "are these the pinned files?"
         ) from None
-    template = assets.literal(script, "context", "main")
-    return Wording(system, template, open_ended, (before, after), (old, new, end))
-
-
-def _prompts(task: str, draw: SampleRequest) -> Iterator[Prompt]:
-    """A prompt for each question of the rows that are scored; all rows are counted, as in upstream's files."""
-    words, decoding = wording(task, draw.data_dir), _decoding(draw)
-    path = assets.path_of(f"leval/{task}.jsonl", draw.data_dir)
-    number = 0
-    for row in read_rows(path, SCHEMA):
-        scored = row["evaluation"] in leval_metrics.SCORED
-        document, cut = _document(task, row["input"], draw) if scored else ("", 0)
-        for question, answer in _questions(row, path):
-            if scored:
-                prompt = _fitted(task, words, document, question, answer, draw)
-                yield Prompt(
-                    f"{number:04d}", prompt.ids, _room(draw), [answer], {"row": number}, cut=cut + prompt.cut,
-                    skip=prompt.skip, decoding=decoding,
-                    follow_up=_fact(words, question, draw, decoding) if task == FICTION else None,
-                )  # fmt: skip
-            number += 1
-
-
-def _questions(row: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
-    questions, answers = row["instructions"], row["outputs"]
-    if len(questions) != len(answers) or not all(
-        isinstance(text, str) for text in questions + answers
-    ):
-        raise UserError(
-            f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; is the file whole?"
-        )
-    return zip(questions, answers, strict=True)
-
-
-def _room(draw: SampleRequest) -> int:
-    """Tokens of an answer, whatever the task."""
-    assert draw.protocol.max_new_tokens, "the protocols of L-Eval say so"
-    return draw.protocol.max_new_tokens
-
-
-def _decoding(draw: SampleRequest) -> Literal["text", "specials", "squeezed"]:
-    """The protocol's; but other models than Llama-2 end with marks that upstream would score as words."""
-    upstream = draw.protocol.prompts == "lampe" or chat_family(draw.tokenizer) == "llama2"
-    return draw.protocol.decoding if upstream else "text"
-
-
-def _document(task: str, text: str, draw: SampleRequest) -> tuple[str, int]:
-    """A document that fits by upstream's count of words, and how many tokens were taken out of it."""
-    if draw.protocol.cut != "words" or draw.protocol.truncation == "none":
-        return text, 0
-    limit = draw.protocol.limit(draw.length, _room(draw))
-    kept = shortened(draw.tokenizer, text, limit, last=task == CODE)
-    return kept, 0 if kept == text else len(encode(draw.tokenizer, text)) - len(
-        encode(draw.tokenizer, kept)
+    return LEvalWording(
+        system=by_task.get(task, of_exams if task in EXAMS else of_others),
+        exam=assets.literal(script, "context", "main"),
+        open_ended=open_ended,
+        word_count=(before, after),
+        real_world=(old, new, end),
     )
 
 
-def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, last: bool) -> str:
-    """As many first or last words of a text as it may have tokens, then fewer until its tokens are few enough."""
-    room = limit
+def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
+    """Yield a prompt for each question of the rows that are scored.
+
+    Questions of all rows are counted, as in upstream's prediction files: the number of a question
+    decides which topic it asks for.
+    """
+    wording = read_wording(task, request.data_dir)
+    decoding = _decoding(request)
+    path = assets.path_of(f"leval/{task}.jsonl", request.data_dir)
+    number = 0
+    for row in read_rows(path, SCHEMA):
+        pairs = _questions_and_answers(row, path)
+        if row["evaluation"] in leval_metrics.SCORED:
+            document, cut_tokens = _shortened_document(task, row["input"], request)
+            for offset, (question, answer) in enumerate(pairs):
+                prompt = _fitted_prompt(task, wording, document, question, answer, request)
+                follow_up = None
+                if task == FICTION:
+                    follow_up = _real_world_question(wording, question, request, decoding)
+                yield Prompt(
+                    id=f"{number + offset:04d}",
+                    ids=prompt.ids,
+                    max_new_tokens=_answer_tokens(request),
+                    references=[answer],
+                    extras={"row": number + offset},
+                    cut_tokens=cut_tokens + prompt.cut_tokens,
+                    skip=prompt.skip,
+                    decoding=decoding,
+                    follow_up=follow_up,
+                )
+        number += len(pairs)
+
+
+def _questions_and_answers(row: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    questions, answers = row["instructions"], row["outputs"]
+    are_texts = all(isinstance(text, str) for text in questions + answers)
+    if len(questions) != len(answers) or not are_texts:
+        raise UserError(
+            f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; "
+            "is the file whole?"
+        )
+    return list(zip(questions, answers, strict=True))
+
+
+def _answer_tokens(request: SampleRequest) -> int:
+    """Return the tokens that an answer may have, which are the same for all tasks."""
+    assert request.protocol.max_new_tokens, "every protocol of L-Eval has max_new_tokens"
+    return request.protocol.max_new_tokens
+
+
+def _decoding(request: SampleRequest) -> Decoding:
+    raw_families = SCRIPTS[request.protocol.prompts].raw_families
+    if raw_families is None or chat_family(request.tokenizer) in raw_families:
+        return request.protocol.decoding
+    return "text"
+
+
+def _shortened_document(task: str, text: str, request: SampleRequest) -> tuple[str, int]:
+    """Return a document shortened by upstream's count of words, and how many tokens it lost."""
+    tokenizer, protocol = request.tokenizer, request.protocol
+    if protocol.truncate_as != "words" or protocol.truncation == "none":
+        return text, 0
+    limit = protocol.prompt_limit(request.length, _answer_tokens(request))
+    # Upstream keeps the end of a code file, and the beginning of all other documents.
+    kept = shorten_by_words(tokenizer, text, limit, keep_end=task == CODE)
+    if kept == text:
+        return text, 0
+    return kept, len(encode(tokenizer, text)) - len(encode(tokenizer, kept))
+
+
+def shorten_by_words(
+    tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, keep_end: bool
+) -> str:
+    """Return the first or last words of a text, few enough for its tokens to fit.
+
+    A text that is too long keeps as many words as it may have tokens, then 250 fewer each time
+    until its tokens fit (llama2-chat-test.py).
+
+    Args:
+        tokenizer: the tokenizer of the model under test.
+        text: the text.
+        limit: tokens that the text may have, special ones included.
+        keep_end: whether the last words are kept instead of the first.
+    """
+    word_limit = limit
     while len(encode_with_special_tokens(tokenizer, text)) > limit:
         words = text.split(" ")
-        text = " ".join(words[-room:] if last else words[:room])
-        room -= STEP
+        # A negative limit drops that many words from the other end, as upstream's slices do.
+        text = " ".join(words[-word_limit:] if keep_end else words[:word_limit])
+        word_limit -= WORDS_PER_STEP
     return text
 
 
-def _fitted(
-    task: str, words: Wording, document: str, question: str, answer: str, draw: SampleRequest
+def _fitted_prompt(
+    task: str,
+    wording: LEvalWording,
+    document: str,
+    question: str,
+    answer: str,
+    request: SampleRequest,
 ) -> FittedPrompt:
-    style = _style(task, draw.protocol)
-    said = message(style, words, document, question, answer)
-    if draw.protocol.cut == "ids" and draw.protocol.prompts != "lampe":
+    tokenizer, protocol = request.tokenizer, request.protocol
+    style = _style(task, protocol)
+    message = make_message(style, wording, document, question, answer)
+    if protocol.truncate_as == "ids":
         return fit_prompt(
-            draw.tokenizer, draw.protocol, said, length=draw.length, answer=_room(draw)
+            tokenizer,
+            protocol,
+            message,
+            length=request.length,
+            answer_tokens=_answer_tokens(request),
         )
-    text = wrapped(
-        draw.tokenizer, draw.protocol, said, closed=style != "plain" or task not in UNCLOSED
-    )
+    close_turn = style != "plain" or task not in OPEN_TURN_TASKS
+    text = wrap_message(tokenizer, protocol, message, close_turn=close_turn)
     if style == "plain":
-        text = _formatted(text, document, question)
-    added = draw.protocol.bos == "added"
-    return FittedPrompt(
-        encode_with_special_tokens(draw.tokenizer, text)
-        if added
-        else with_bos(draw.tokenizer, encode(draw.tokenizer, text))
-    )
+        text = _format_again(text, document, question)
+    if protocol.bos == "added":
+        return FittedPrompt(encode_with_special_tokens(tokenizer, text))
+    return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)))
 
 
 def _style(task: str, protocol: Protocol) -> Style:
-    """How a task asks. LaMPE asks for the answer to a sum as in any other exam."""
     if task not in EXAMS:
         return "open"
-    return "plain" if task in (*UNCLOSED, TOPICS) and protocol.prompts != "lampe" else "exam"
+    return "plain" if task in SCRIPTS[protocol.prompts].plain_tasks else "exam"
 
 
-def message(style: Style, words: Wording, document: str, question: str, answer: str) -> Message:
-    """What is said: document and question alone, an exam's question, or one that says how long its answer is."""
-    match style:
-        case "plain":
-            return Message(f"{document}\n\n{question}", words.system)
-        case "exam":
-            return Message(words.exam.format(document=document, inst=question), words.system, CUE)
-    before, after = words.words
-    length = f"{before}{len(answer.split())}{after}"
-    return Message(words.open.format(document=document, inst=question) + length, words.system)
+def make_message(
+    style: Style, wording: LEvalWording, document: str, question: str, answer: str
+) -> Message:
+    """Return the message that asks a question.
+
+    An open-ended question says how many words the reference answer has.
+    """
+    if style == "plain":
+        return Message(f"{document}\n\n{question}", wording.system)
+    if style == "exam":
+        user = wording.exam.format(document=document, inst=question)
+        return Message(user, wording.system, EXAM_ANSWER_PREFIX)
+    before, after = wording.word_count
+    user = wording.open_ended.format(document=document, inst=question)
+    return Message(f"{user}{before}{len(answer.split())}{after}", wording.system)
 
 
-def wrapped(
-    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, said: Message, *, closed: bool
+def wrap_message(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, close_turn: bool
 ) -> str:
-    """A message in turns: Llama-2's and, under protocol lampe, Llama-3's as upstream types them, else the template's.
+    """Return a message in chat markers: those that the script types, else the chat template's.
 
     Args:
-        closed: whether Llama-2's turn of the user ends.
+        tokenizer: the tokenizer of the model under test.
+        protocol: says which script is followed.
+        message: the message.
+        close_turn: whether Llama-2's user turn is closed.
     """
-    kind = chat_family(tokenizer) if protocol.chat == "upstream" else "other"
-    if kind == "llama2":
-        text = f"[INST]<<SYS>>\n{said.system}\n<</SYS>>\n\n{said.user}"
-        return f"{text}[/INST]{said.lead}" if closed else text
-    if kind == "llama3" and protocol.prompts == "lampe":
+    prefix = message.answer_prefix
+    family = chat_family(tokenizer)
+    typed = protocol.chat == "upstream" and family in SCRIPTS[protocol.prompts].typed_families
+    if typed and family == "llama2":
+        text = f"[INST]<<SYS>>\n{message.system}\n<</SYS>>\n\n{message.user}"
+        return f"{text}[/INST]{prefix}" if close_turn else text
+    if typed and family == "llama3":
         system, user, assistant = (
-            f"<|start_header_id|>{name}<|end_header_id|>"
-            for name in ("system", "user", "assistant")
+            f"<|start_header_id|>{role}<|end_header_id|>"
+            for role in ("system", "user", "assistant")
         )
-        turns = (
-            f"<|begin_of_text|>{system}\n\n{said.system}<|eot_id|>{user}\n\n{said.user}<|eot_id|>"
+        # The answer prefix itself begins with the newline; LaMPE's script types no other one.
+        return (
+            f"<|begin_of_text|>{system}\n\n{message.system}<|eot_id|>"
+            f"{user}\n\n{message.user}<|eot_id|>{assistant}{prefix}"
         )
-        return f"{turns}{assistant}{said.lead}"
-    before, after = (
-        (f"{said.system}\n\n", "")
-        if protocol.chat == "none"
-        else template_affixes(tokenizer, said.system)
-    )
-    return f"{before}{said.user}{after}{said.lead.lstrip() if after else said.lead}"
+    if protocol.chat == "none":
+        before, after = f"{message.system}\n\n", ""
+    else:
+        before, after = template_affixes(tokenizer, message.system)
+    return f"{before}{message.user}{after}{prefix.lstrip() if after else prefix}"
 
 
-def _formatted(text: str, document: str, question: str) -> str:
-    """A text that holds its document already, formatted all the same as upstream does; left alone where that fails."""
+def _format_again(text: str, document: str, question: str) -> str:
+    """Return a text with the placeholders in its document filled in; unchanged if that fails.
+
+    Upstream formats the prompts of these tasks although they hold their document already, so that
+    braces in a document count as placeholders.
+    """
     try:
         return text.format(document=document, inst=question)
     except (LookupError, ValueError, AttributeError, TypeError):
         return text
 
 
-def _fact(
-    words: Wording,
-    question: str,
-    draw: SampleRequest,
-    decoding: Literal["text", "specials", "squeezed"],
+def _real_world_question(
+    wording: LEvalWording, question: str, request: SampleRequest, decoding: Decoding
 ) -> FollowUp:
-    """The same statement asked of the real world, without document and turns."""
-    old, new, end = words.fact
-    ids = encode_with_special_tokens(draw.tokenizer, question.replace(old, new) + end)
-    prompt = Prompt("fact", ids, _room(draw), [], decoding=decoding)
-    return FollowUp(lambda _: prompt, lambda first, second: f"{first} [fact: {second}]")
+    """Return the follow-up that asks for the same statement in the real world.
+
+    It has neither document nor chat markers. The answers are joined as `<first> [fact: <second>]`.
+    """
+    old, new, end = wording.real_world
+    ids = encode_with_special_tokens(request.tokenizer, question.replace(old, new) + end)
+    prompt = Prompt("fact", ids, _answer_tokens(request), [], decoding=decoding)
+    return FollowUp(
+        make_prompt=lambda first_answer: prompt,
+        join_answers=lambda first, second: f"{first} [fact: {second}]",
+    )

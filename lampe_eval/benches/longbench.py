@@ -1,7 +1,7 @@
 """LongBench and LongBench-E: 21 and 13 tasks with the authors' prompts and limits.
 
-Sources: arXiv 2308.14508 with ``pred.py`` and ``config/`` of THUDM/LongBench at 2e00731; protocol ``lampe`` is
-``longbench_eval/LongBench-main/pred.py`` of scar-on/LaMPE at 4e3c91f.
+Sources: arXiv 2308.14508 with `pred.py` and `config/` of THUDM/LongBench at 2e00731. Protocol
+`lampe` follows `longbench_eval/LongBench-main/pred.py` of scar-on/LaMPE at 4e3c91f.
 """
 
 import json
@@ -26,8 +26,8 @@ from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
 
 T = TypeVar("T")
 
-PROMPTS = "longbench/dataset2prompt.json"
-LIMITS = "longbench/dataset2maxlen.json"
+TEMPLATES_FILE = "longbench/dataset2prompt.json"
+ANSWER_LIMITS_FILE = "longbench/dataset2maxlen.json"
 SCHEMA: RowSchema = {
     "input": str,
     "context": str,
@@ -37,38 +37,50 @@ SCHEMA: RowSchema = {
     "_id": str,
 }
 
-BARE = frozenset(
-    task for kind in ("few-shot", "code") for task in longbench_metrics.CATEGORIES[kind]
-)
-"""Tasks whose prompts are no chat: they go on, they do not ask."""
+CODE_TASKS = frozenset(longbench_metrics.CATEGORIES["code"])
+# pred.py has the same list: these prompts are texts to continue, not questions to a chat model.
+NO_CHAT_TASKS = CODE_TASKS | frozenset(longbench_metrics.CATEGORIES["few-shot"])
 
 
 class LongBench(Bench):
-    """Each task's own metric, in percent."""
+    """LongBench: each task's own metric, in percent.
+
+    Attributes:
+        file_suffix: what the name of a task's data file has behind the task's name.
+        english_tasks: number of tasks that the English average is over.
+    """
 
     name: ClassVar[str] = "longbench"
-    suffix: ClassVar[str] = ""
-    english: ClassVar[int] = 16
+    file_suffix: ClassVar[str] = ""
+    english_tasks: ClassVar[int] = 16
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
-        return [PROMPTS, LIMITS, self._rows(task)]
+        return [TEMPLATES_FILE, ANSWER_LIMITS_FILE, self._data_file(task)]
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
-        template, answer = _prompt_and_limit(task.name, draw.data_dir)
-        path = assets.path_of(self._rows(task), draw.data_dir)
-        stops = (_newline(draw.tokenizer),) if task.name in draw.protocol.first_line else ()
-        for index, row in enumerate(islice(read_rows(path, SCHEMA), draw.limit)):
-            prompt = _prompt(task.name, template, row, answer, draw)
-            extras = {"_id": row["_id"], "all_classes": row["all_classes"], "length": row["length"]}
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        template = _task_entry(TEMPLATES_FILE, task.name, str, request.data_dir)
+        answer_tokens = _task_entry(ANSWER_LIMITS_FILE, task.name, int, request.data_dir)
+        path = assets.path_of(self._data_file(task), request.data_dir)
+        stop_at_newline = task.name in request.protocol.stop_at_newline
+        stop_token_ids = (_newline_token(request.tokenizer),) if stop_at_newline else ()
+        for index, row in enumerate(islice(read_rows(path, SCHEMA), request.limit)):
+            prompt = _fitted_prompt(task.name, template, row, answer_tokens, request)
             yield Prompt(
-                f"{index:04d}", prompt.ids, answer, row["answers"], extras, cut=prompt.cut, skip=prompt.skip,
-                stops=stops, decoding=draw.protocol.decoding,
-            )  # fmt: skip
+                id=f"{index:04d}",
+                ids=prompt.ids,
+                max_new_tokens=answer_tokens,
+                references=row["answers"],
+                extras={key: row[key] for key in ("_id", "all_classes", "length")},
+                cut_tokens=prompt.cut_tokens,
+                skip=prompt.skip,
+                stop_token_ids=stop_token_ids,
+                decoding=request.protocol.decoding,
+            )
 
-    def _rows(self, task: Task) -> str:
-        return f"longbench/data.zip!/data/{task.name}{self.suffix}.jsonl"
+    def _data_file(self, task: Task) -> str:
+        return f"longbench/data.zip!/data/{task.name}{self.file_suffix}.jsonl"
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return longbench_metrics.score(task, row["prediction"], row["references"], row["extras"])
@@ -81,53 +93,48 @@ class LongBench(Bench):
             return {f"mean of {len(values)} tasks": longbench_metrics.flat_mean(values)}
         chinese = longbench_metrics.CHINESE & values.keys()
         english = values.keys() - longbench_metrics.CHINESE
-        code = len(english & {*longbench_metrics.CATEGORIES["code"]})
-        means = {}
+        averages = {}
         if english:
-            means[f"mean of categories, {len(english)} of {self.english} tasks"] = (
-                longbench_metrics.category_mean(values)
-            )
+            name = f"mean of categories, {len(english)} of {self.english_tasks} tasks"
+            averages[name] = longbench_metrics.category_mean(values)
         if chinese:
-            name = f"mean of categories, Chinese, {len(chinese) + code} of 7 tasks"
-            means[name] = longbench_metrics.category_mean(values, chinese=True)
-        return means
+            # The two code tasks count in both languages' averages.
+            count = len(chinese) + len(english & CODE_TASKS)
+            name = f"mean of categories, Chinese, {count} of 7 tasks"
+            averages[name] = longbench_metrics.category_mean(values, chinese=True)
+        return averages
 
 
 class LongBenchE(LongBench):
-    """LongBench with as many short as long texts; the scores of three bands of length beside the mean."""
+    """LongBench-E: as many short as long texts, with scores of three bands of length as details."""
 
     name: ClassVar[str] = "longbench-e"
     protocols_of: ClassVar[str] = "longbench"
-    suffix: ClassVar[str] = "_e"
-    english: ClassVar[int] = 13
+    file_suffix: ClassVar[str] = "_e"
+    english_tasks: ClassVar[int] = 13
 
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
     ) -> dict[str, float]:
-        return longbench_metrics.by_length(
-            [row["score"] for row in rows], [row["extras"]["length"] for row in rows]
-        )
+        scores = [row["score"] for row in rows]
+        return longbench_metrics.by_length(scores, [row["extras"]["length"] for row in rows])
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        whole = super().task_averages(scores, protocol)
-        bands = dict.fromkeys(band for score in scores.values() for band in score.details)
-        found = {
-            band: [value for s in scores.values() if not math.isnan(value := s.details[band])]
-            for band in bands
-        }
-        return whole | {
-            f"{band}, {len(values)} tasks": fmean(values)
-            for band, values in found.items()
-            if values
-        }
+        """Return the average over tasks, and in each band over the tasks with samples in it."""
+        averages = super().task_averages(scores, protocol)
+        by_band: dict[str, list[float]] = {}
+        for score in scores.values():
+            for band, value in score.details.items():
+                by_band.setdefault(band, []).append(value)
+        for band, values in by_band.items():
+            known = [value for value in values if not math.isnan(value)]
+            if known:
+                averages[f"{band}, {len(known)} tasks"] = fmean(known)
+        return averages
 
 
-def _prompt_and_limit(task: str, data_dir: Path | None) -> tuple[str, int]:
-    """A task's template and the most tokens of its answer, from the official files."""
-    return _entry(PROMPTS, task, str, data_dir), _entry(LIMITS, task, int, data_dir)
-
-
-def _entry(file: str, task: str, kind: type[T], data_dir: Path | None) -> T:
+def _task_entry(file: str, task: str, kind: type[T], data_dir: Path | None) -> T:
+    """Return a task's entry in one of upstream's two configuration files."""
     path = assets.path_of(file, data_dir)
     value = json.loads(path.read_text(encoding="utf-8")).get(task)
     if not isinstance(value, kind):
@@ -135,27 +142,36 @@ def _entry(file: str, task: str, kind: type[T], data_dir: Path | None) -> T:
     return value
 
 
-def _prompt(
-    task: str, template: str, row: Mapping[str, Any], answer: int, draw: SampleRequest
+def _fitted_prompt(
+    task: str, template: str, row: Mapping[str, Any], answer_tokens: int, request: SampleRequest
 ) -> FittedPrompt:
-    protocol, chat = draw.protocol, task not in BARE
-    if protocol.cut == "ids":
+    tokenizer, protocol = request.tokenizer, request.protocol
+    chat = task not in NO_CHAT_TASKS
+    if protocol.truncate_as == "ids":
         message = Message(template.format(**row))
         return fit_prompt(
-            draw.tokenizer, protocol, message, length=draw.length, answer=answer, chat=chat
+            tokenizer,
+            protocol,
+            message,
+            length=request.length,
+            answer_tokens=answer_tokens,
+            chat=chat,
         )
     if protocol.prompts == "lampe":
-        return _lampe_prompt(task, template, row, draw)
-    limit = protocol.limit(draw.length, answer)
-    text, cut = truncate_middle_as_text(draw.tokenizer, template.format(**row), limit)
-    return FittedPrompt(
-        encode_with_special_tokens(draw.tokenizer, wrapped(draw.tokenizer, text) if chat else text),
-        cut,
-    )
+        return _lampe_prompt(task, template, row, request)
+    limit = protocol.prompt_limit(request.length, answer_tokens)
+    text, cut_tokens = truncate_middle_as_text(tokenizer, template.format(**row), limit)
+    if chat:
+        text = wrap_official(tokenizer, text)
+    return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
 
 
-def wrapped(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A prompt as the authors wrap it: Llama-2's marks without spaces, other models' chat template."""
+def wrap_official(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return a prompt in the chat markers that the authors use.
+
+    `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
+    template.
+    """
     if chat_family(tokenizer) == "llama2":
         return f"[INST]{text}[/INST]"
     before, after = template_affixes(tokenizer, "")
@@ -163,45 +179,56 @@ def wrapped(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 
 def _lampe_prompt(
-    task: str, template: str, row: Mapping[str, Any], draw: SampleRequest
+    task: str, template: str, row: Mapping[str, Any], request: SampleRequest
 ) -> FittedPrompt:
-    """LaMPE's own prompt. Its marks of turns are part of the text, so the tokenizer adds a second begin of text.
+    """Return the prompt of LaMPE's pred.py, which treats its own method differently from others.
 
-    What LaMPE reads is cut for narrativeqa alone, special tokens kept; what other methods read is cut wherever it is
-    too long, and that takes the marks of turns out of it.
+    Prompts for LaMPE are truncated in narrativeqa alone, and special tokens survive that. Prompts
+    for other methods are truncated wherever they are too long, and lose the chat markers that are
+    special tokens. Chat markers are typed as text, so the tokenizer adds a second BOS token.
     """
-    kind = chat_family(draw.tokenizer)
-    text = (llama3_template(task, template) if kind == "llama3" else template).format(**row)
-    cut = 0
-    if not draw.release_prompts or task == "narrativeqa":
-        text, cut = truncate_middle_as_text(
-            draw.tokenizer, text, draw.protocol.limit(draw.length, 0), specials=draw.release_prompts
+    family = chat_family(request.tokenizer)
+    if family == "llama3":
+        template = llama3_template(task, template)
+    text = template.format(**row)
+    cut_tokens = 0
+    if not request.release_prompts or task == "narrativeqa":
+        text, cut_tokens = truncate_middle_as_text(
+            request.tokenizer,
+            text,
+            request.protocol.prompt_limit(request.length, 0),
+            keep_special_tokens=request.release_prompts,
         )
-    if task not in BARE and kind == "llama2":
-        text = f"[INST]{text}[/INST]"
-    elif task not in BARE and kind == "mistral":
-        text = f"<s>[INST] {text} [/INST]</s>"
-    return FittedPrompt(encode_with_special_tokens(draw.tokenizer, text), cut)
+    if task not in NO_CHAT_TASKS:
+        if family == "llama2":
+            text = f"[INST]{text}[/INST]"
+        elif family == "mistral":
+            text = f"<s>[INST] {text} [/INST]</s>"
+    return FittedPrompt(encode_with_special_tokens(request.tokenizer, text), cut_tokens)
 
 
 def llama3_template(task: str, template: str) -> str:
-    """LaMPE's template for Llama-3: the first line is the system's turn, the last one begins the answer.
+    """Return LaMPE's template for Llama-3, made from the official template of a task.
 
-    Blank lines become line breaks. Of code tasks the answer begins with the whole cue, and the file is the user's turn.
+    The first line becomes the system message and the last line the beginning of the answer; blank
+    lines become line breaks. For code tasks the code is the user's message, and the answer begins
+    with everything that the official template has after it. LaMPE's `dataset2prompt_llama3.json`
+    holds exactly these templates; a test compares their hash.
     """
     template = template.replace("\n\n", "\n")
     first, _, rest = template.partition("\n")
-    if task in longbench_metrics.CATEGORIES["code"]:
-        middle, last = "{context}{input}", rest.rpartition("}")[2].lstrip("\n")
+    if task in CODE_TASKS:
+        middle = "{context}{input}"
+        last = rest.rpartition("}")[2].lstrip("\n")
     else:
         middle, _, last = rest.rpartition("\n")
-    turn = "<|eot_id|>"
     system, user, assistant = (
         f"<|start_header_id|>{role}<|end_header_id|>\n" for role in ("system", "user", "assistant")
     )
-    return f"<|begin_of_text|>{system}{first}{turn}{user}{middle}{turn}{assistant}{last}"
+    end = "<|eot_id|>"
+    return f"<|begin_of_text|>{system}{first}{end}{user}{middle}{end}{assistant}{last}"
 
 
-def _newline(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that a line break ends with."""
+def _newline_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the last token of an encoded line break, which pred.py takes as a stop token."""
     return encode(tokenizer, "\n")[-1]

@@ -1,9 +1,10 @@
 """LongBench v2: 503 questions with four choices, on texts of up to two million words.
 
-Answers are greedy, where upstream draws them at temperature 0.1, so that a run can be repeated; and an answer that is
-empty counts as wrong, where upstream leaves its question out.
+Two things differ from upstream: answers are greedy, where upstream samples at temperature 0.1, so
+that a run can be repeated; and an empty answer counts as wrong, where upstream leaves its question
+out.
 
-Source: arXiv 2412.15204 with ``pred.py``, ``result.py`` and ``prompts/`` of THUDM/LongBench at 2e00731.
+Source: arXiv 2412.15204 with `pred.py`, `result.py` and `prompts/` of THUDM/LongBench at 2e00731.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +27,10 @@ from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, 
 from lampe_eval.scoring import longbench_metrics
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
-CONCLUSION = "0shot_cot_ans.txt"
-"""What asks for the letter after the reasoning; it leaves the text out."""
+"""Template files by task."""
+
+CONCLUSION_TEMPLATE = "0shot_cot_ans.txt"
+"""Template that asks for the letter after the reasoning; it leaves the text out."""
 
 EXTRAS = {"id", "domain", "difficulty", "length"}
 BUFFER_BYTES = 1 << 20
@@ -38,8 +41,8 @@ Rows have up to several megabytes of text: with the 64 KiB that ijson reads by d
 """
 
 
-class Question(BaseModel):
-    """A row of the data."""
+class ChoiceQuestion(BaseModel):
+    """Row of the data: a question with four choices, on a text."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -58,11 +61,11 @@ class Question(BaseModel):
 
 
 class LongBenchV2Card(TaskCard):
-    """A task of LongBench v2.
+    """Card of a task of LongBench v2.
 
     Attributes:
-        max_new_tokens: room for the answer.
-        reasoning: room for the reasoning before it, where the task asks for one.
+        max_new_tokens: tokens that the answer may have.
+        reasoning: tokens of the reasoning before it; None for tasks without reasoning.
     """
 
     max_new_tokens: int
@@ -70,7 +73,7 @@ class LongBenchV2Card(TaskCard):
 
 
 class LongBenchV2(Bench):
-    """Accuracy in percent; by difficulty and by length beside it."""
+    """LongBench v2: accuracy in percent, with accuracies by difficulty and by length as details."""
 
     name: ClassVar[str] = "longbench-v2"
     card: ClassVar[type[TaskCard]] = LongBenchV2Card
@@ -78,47 +81,60 @@ class LongBenchV2(Bench):
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
-        templates = [TEMPLATES[task.name], *([CONCLUSION] if task.card.reasoning else [])]
-        return [f"{self.name}/{file}" for file in (*templates, "data.json")]
+        conclusion = [CONCLUSION_TEMPLATE] if task.card.reasoning else []
+        return [f"{self.name}/{file}" for file in (TEMPLATES[task.name], *conclusion, "data.json")]
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
-        template = _template(TEMPLATES[task.name], draw.data_dir)
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: LongBenchV2Card = task.card
-        conclusion = _template(CONCLUSION, draw.data_dir) if card.reasoning else None
-        answer = card.reasoning or card.max_new_tokens
-        path = assets.path_of("longbench-v2/data.json", draw.data_dir)
-        for index, row in enumerate(islice(questions(path), draw.limit)):
-            prompt = _fitted(filled(template, row), answer, draw)
+        template = _read_template(TEMPLATES[task.name], request.data_dir)
+        conclusion = None
+        if card.reasoning:
+            conclusion = _read_template(CONCLUSION_TEMPLATE, request.data_dir)
+        # The first answer is the reasoning where there is one; the second has the letter.
+        answer_tokens = card.reasoning or card.max_new_tokens
+        path = assets.path_of("longbench-v2/data.json", request.data_dir)
+        for index, row in enumerate(islice(questions(path), request.limit)):
+            prompt = _fitted_prompt(fill_template(template, row), answer_tokens, request)
+            follow_up = None
+            if conclusion:
+                follow_up = _conclusion(conclusion, row, card.max_new_tokens, request)
             yield Prompt(
-                f"{index:04d}", prompt.ids, answer, [row.answer], row.model_dump(include=EXTRAS, by_alias=True),
-                cut=prompt.cut, skip=prompt.skip, decoding=draw.protocol.decoding,
-                follow_up=_conclude(conclusion, row, card.max_new_tokens, draw) if conclusion else None,
-            )  # fmt: skip
+                id=f"{index:04d}",
+                ids=prompt.ids,
+                max_new_tokens=answer_tokens,
+                references=[row.answer],
+                extras=row.model_dump(include=EXTRAS, by_alias=True),
+                cut_tokens=prompt.cut_tokens,
+                skip=prompt.skip,
+                decoding=request.protocol.decoding,
+                follow_up=follow_up,
+            )
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
-        return longbench_metrics.credit(row["prediction"], row["references"][0])
+        return longbench_metrics.choice_score(row["prediction"], row["references"][0])
 
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
     ) -> dict[str, float]:
-        """To one decimal, as upstream prints them."""
-        found = longbench_metrics.report([_verdict(row["score"], row["extras"]) for row in rows])
-        return {name: value for name, value in found.items() if name != "overall"}
+        """Return accuracies by difficulty and length, to one decimal as upstream prints them."""
+        answers = [_judged_answer(row["score"], row["extras"]) for row in rows]
+        accuracies = longbench_metrics.accuracies(answers)
+        del accuracies["overall"]
+        return accuracies
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        """Not averages, but what its leaderboard shows: accuracy by difficulty and by length."""
-        return {
-            f"{task}, {part}": value
-            for task, score in scores.items()
-            for part, value in score.details.items()
-        }
+        """Return what the benchmark's leaderboard shows: accuracy by difficulty and by length."""
+        shown: dict[str, float] = {}
+        for task, score in scores.items():
+            shown |= {f"{task}, {group}": value for group, value in score.details.items()}
+        return shown
 
 
-def _verdict(credit: float, extras: Mapping[str, Any]) -> longbench_metrics.Verdict:
-    return longbench_metrics.Verdict(credit, extras["difficulty"], extras["length"])
+def _judged_answer(score: float, extras: Mapping[str, Any]) -> longbench_metrics.JudgedAnswer:
+    return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
 
 
-def questions(path: Path) -> Iterator[Question]:
+def questions(path: Path) -> Iterator[ChoiceQuestion]:
     """Yield the rows of the data file.
 
     Raises:
@@ -132,9 +148,9 @@ def questions(path: Path) -> Iterator[Question]:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _question(row: Any, where: str) -> Question:
+def _question(row: Any, where: str) -> ChoiceQuestion:
     try:
-        return Question.model_validate(row)
+        return ChoiceQuestion.model_validate(row)
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "(whole row)"
@@ -157,60 +173,81 @@ def _array_items(path: Path) -> Iterator[Any]:
             raise UserError(f"{path}: row {count + 1}: is not JSON; is the file whole?") from None
 
 
-def _template(name: str, data_dir: Path | None) -> str:
+def _read_template(name: str, data_dir: Path | None) -> str:
     return assets.path_of(f"longbench-v2/{name}", data_dir).read_text(encoding="utf-8")
 
 
-def filled(template: str, row: Question, reasoning: str = "") -> str:
-    """A template with a question's parts, put in one after another, so that a text may hold marks of later ones."""
-    parts = {"DOC": row.context, "Q": row.question, "C_A": row.choice_A, "C_B": row.choice_B}
-    parts |= {"C_C": row.choice_C, "C_D": row.choice_D, "COT": reasoning}
-    for mark, text in parts.items():
-        template = template.replace(f"${mark}$", text.strip())
+def fill_template(template: str, row: ChoiceQuestion, reasoning: str = "") -> str:
+    """Return a template with the parts of a question.
+
+    The parts are inserted one after another, as upstream does it: a text that contains the
+    placeholder of a later part gets that part.
+    """
+    parts = {
+        "DOC": row.context,
+        "Q": row.question,
+        "C_A": row.choice_A,
+        "C_B": row.choice_B,
+        "C_C": row.choice_C,
+        "C_D": row.choice_D,
+        "COT": reasoning,
+    }
+    for placeholder, text in parts.items():
+        template = template.replace(f"${placeholder}$", text.strip())
     return template
 
 
-def _fitted(text: str, answer: int, draw: SampleRequest) -> FittedPrompt:
-    """The tokens of one turn of the user."""
-    if draw.protocol.cut == "ids":
+def _fitted_prompt(text: str, answer_tokens: int, request: SampleRequest) -> FittedPrompt:
+    """Return the token ids of one user message, truncated as the protocol says."""
+    tokenizer, protocol = request.tokenizer, request.protocol
+    if protocol.truncate_as == "ids":
         return fit_prompt(
-            draw.tokenizer, draw.protocol, Message(text), length=draw.length, answer=answer
+            tokenizer,
+            protocol,
+            Message(text),
+            length=request.length,
+            answer_tokens=answer_tokens,
         )
-    limit = draw.protocol.limit(draw.length, answer)
-    text, cut = shortened(draw.tokenizer, text, limit)
-    before, after = (
-        template_affixes(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
-    )
-    return FittedPrompt(
-        with_bos(draw.tokenizer, encode(draw.tokenizer, f"{before}{text}{after}")), cut
-    )
+    limit = protocol.prompt_limit(request.length, answer_tokens)
+    text, cut_tokens = truncate_as_text(tokenizer, text, limit)
+    if protocol.chat != "none":
+        before, after = template_affixes(tokenizer, "")
+        text = f"{before}{text}{after}"
+    return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)), cut_tokens)
 
 
-def shortened(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
-    """A text without its middle, decoded once as a whole, and how many tokens were taken out.
+def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
+    """Return a text without its middle, and how many tokens were removed.
 
-    Of an odd limit the last part has the token more, since ``-limit // 2`` rounds away from zero.
+    Both parts are decoded at once, and a text that fits is left as it is (pred.py). Of an odd
+    limit the last part has one token more.
     """
     ids = encode_with_special_tokens(tokenizer, text)
     if len(ids) <= limit:
         return text, 0
+    # -limit // 2 rounds down, away from zero, exactly as in upstream's slice.
     kept = ids[: limit // 2] + ids[-limit // 2 :]
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)
 
 
-def _conclude(template: str, row: Question, answer: int, draw: SampleRequest) -> FollowUp:
-    """Asks for the letter that the reasoning comes to, without the text; the reasoning itself is not scored."""
+def _conclusion(
+    template: str, row: ChoiceQuestion, answer_tokens: int, request: SampleRequest
+) -> FollowUp:
+    """Return the follow-up that asks for the letter to which the reasoning leads.
+
+    The text is not repeated, and the reasoning itself is not scored.
+    """
     row = row.model_copy(update={"context": ""})
 
-    def ask(reasoning: str) -> Prompt:
-        prompt = _fitted(filled(template, row, reasoning), answer, draw)
+    def make_prompt(reasoning: str) -> Prompt:
+        prompt = _fitted_prompt(fill_template(template, row, reasoning), answer_tokens, request)
         return Prompt(
-            "conclusion",
-            prompt.ids,
-            answer,
-            [row.answer],
-            cut=prompt.cut,
-            decoding=draw.protocol.decoding,
+            id="conclusion",
+            ids=prompt.ids,
+            max_new_tokens=answer_tokens,
+            references=[row.answer],
+            cut_tokens=prompt.cut_tokens,
+            decoding=request.protocol.decoding,
         )
 
-    return FollowUp(ask, lambda _, conclusion: conclusion)
+    return FollowUp(make_prompt, join_answers=lambda reasoning, conclusion: conclusion)

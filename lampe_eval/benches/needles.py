@@ -1,13 +1,18 @@
-"""Needles: facts that nothing else in a text gives away, hidden in a haystack and asked for at its end.
+"""Needles: facts hidden in a haystack and asked for at its end.
 
-A needle says the code of a key: `The code of the silver harbor is 48213.` A `Recipe` says how many keys, how many codes
-a key has and how many keys are asked; `draw` makes one sample of it, and `assemble` builds the prompt as **token ids**:
-the haystack is cut to length as ids and the needles are spliced in at sentence boundaries, so no text is decoded and
-encoded again and the prompt has exactly the length that was asked for.
+A needle states the code of a key: `The code of the silver harbor is 48213.` A `NeedleSpec` says
+how many keys there are, how many codes a key has and how many keys the question asks for.
+`draw_question` draws one sample from it, and `assemble_prompt` builds the prompt as **token ids**:
+the haystack is truncated as ids and the needles are inserted at sentence boundaries. No text is
+decoded and encoded again, so the prompt has exactly the requested length.
 
-Every draw is a function of (recipe, seed, index, depth) alone, whatever was drawn before. What the pocket model is
-trained on and what is evaluated never meet: of the pairs (quality i, place or thing j), those with (i + j) % 4 == 0 are
-keys of the evaluation, all others are keys of the training. So the model has read each word of a key, never the key.
+Every draw is a function of (spec, seed, index, depth) alone, whatever was drawn before. The keys
+that the pocket model was trained on and the keys of the evaluation never meet: of the pairs
+(adjective i, noun j), those with (i + j) % 4 == 0 belong to the evaluation, all others to the
+training. So the model has read every word of a key, but never the key.
+
+The training text of the pocket model depends on this module: a change of any draw or sentence
+would change the committed weights.
 """
 
 from bisect import bisect_right
@@ -27,10 +32,14 @@ NOUNS = (*PLACES, *THINGS)
 
 @dataclass(frozen=True)
 class NeedleWording:
-    """How needles, question and answer are put. `{key}` is a key with its article, or several of them joined.
+    """Sentences of needle, question and answer, as templates.
 
-    The answer is one sentence for each key that is asked; `{value}` is the key's code, or its codes joined by commas.
-    `{count}` is how many codes a key has.
+    Attributes:
+        needle: sentence that is hidden, with `{key}` and `{value}`.
+        question: sentence at the end of the prompt, with `{key}` for the key or several joined
+            ones, and `{count}` for how many codes a key has.
+        answer: sentence of the expected answer for each key in the question, with `{key}`,
+            `{value}` for its code or its codes joined by commas, and `{count}`.
     """
 
     needle: str = "The code of {key} is {value}."
@@ -38,25 +47,28 @@ class NeedleWording:
     answer: str = "The code of {key} is {value}."
 
 
+# The pocket model was trained on these three; the cards in tasks/niah repeat them.
 ONE_CODE = NeedleWording()
 SEVERAL_CODES = NeedleWording(
     question="What are the {count} codes of {key}?",
     answer="The {count} codes of {key} are {value}.",
 )
 SEVERAL_KEYS = NeedleWording(question="What are the codes of {key}?")
-"""What the pocket model is trained on, and what the cards in tasks/niah say."""
 
 
 @dataclass(frozen=True)
 class NeedleSpec:
-    """What a sample is made of.
+    """Specification of a needle sample.
 
     Attributes:
         wording: the sentences.
-        keys: how many different keys the haystack holds, asked or not.
-        values: how many codes each key that is asked has, one needle each.
-        queries: how many of the keys are asked.
-        digits: how many digits a code has.
+        keys: number of different keys in the haystack, whether the question asks for them or not.
+        values: number of codes of each key in the question; each code is a needle of its own.
+        queries: number of keys in the question.
+        digits: number of digits of a code.
+
+    Raises:
+        ValueError: for numbers that contradict each other.
     """
 
     wording: NeedleWording = ONE_CODE
@@ -66,6 +78,7 @@ class NeedleSpec:
     digits: int = 5
 
     def __post_init__(self) -> None:
+        """Check the numbers."""
         if not 1 <= self.queries <= self.keys:
             raise ValueError(f"queries is {self.queries}; allowed: 1 to keys ({self.keys})")
         if self.values < 1 or self.digits < 1:
@@ -76,7 +89,12 @@ class NeedleSpec:
 
 @dataclass(frozen=True)
 class Needle:
-    """A sentence to hide, and how deep: 0 is the start of the haystack, 100 its end."""
+    """Sentence to hide.
+
+    Attributes:
+        sentence: the sentence.
+        depth: its place in percent of the haystack: 0 is the start, 100 the end.
+    """
 
     sentence: str
     depth: float
@@ -84,66 +102,82 @@ class Needle:
 
 @dataclass(frozen=True)
 class NeedleQuestion:
-    """One sample: the codes of the haystack, where each lies, and which keys are asked."""
+    """Needle sample: the codes in the haystack, their depths, and the keys in the question.
+
+    Attributes:
+        wording: the sentences.
+        codes: codes of each key in the haystack.
+        depths: depth of each code in percent, in the order of `codes`.
+        queried_keys: keys in the question.
+    """
 
     wording: NeedleWording
     codes: dict[str, tuple[str, ...]]
     depths: tuple[float, ...]
-    asked: tuple[str, ...]
+    queried_keys: tuple[str, ...]
 
     @property
     def needles(self) -> tuple[Needle, ...]:
-        facts = [(key, code) for key, codes in self.codes.items() for code in codes]
-        sentences = [self.wording.needle.format(key=key, value=code) for key, code in facts]
-        return tuple(Needle(*pair) for pair in zip(sentences, self.depths, strict=True))
+        """Needles of the haystack, one for each code."""
+        sentences = []
+        for key, codes in self.codes.items():
+            sentences += [self.wording.needle.format(key=key, value=code) for code in codes]
+        pairs = zip(sentences, self.depths, strict=True)
+        return tuple(Needle(sentence, depth) for sentence, depth in pairs)
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The codes that the answer must contain."""
-        return tuple(code for key in self.asked for code in self.codes[key])
+        """Codes that the answer must contain."""
+        values: list[str] = []
+        for key in self.queried_keys:
+            values += self.codes[key]
+        return tuple(values)
 
     @property
-    def question(self) -> str:
-        """The end of the prompt: the question, and the answer up to the first code."""
-        return self.query + self.lead
+    def prompt_end(self) -> str:
+        """End of the prompt: the question and the answer prefix."""
+        return self.question_text + self.answer_prefix
 
     @property
-    def query(self) -> str:
-        """What is asked, after the haystack."""
-        key = " and ".join(part for part in (", ".join(self.asked[:-1]), self.asked[-1]) if part)
-        return "\n" + self.wording.question.format(key=key, count=len(self.codes[self.asked[0]]))
+    def question_text(self) -> str:
+        """Question on a line of its own."""
+        *others, last = self.queried_keys
+        keys = f"{', '.join(others)} and {last}" if others else last
+        count = len(self.codes[self.queried_keys[0]])
+        return "\n" + self.wording.question.format(key=keys, count=count)
 
     @property
-    def lead(self) -> str:
-        """The answer up to the first code."""
-        return f" {self._answer[0]}"
+    def answer_prefix(self) -> str:
+        """Beginning of the answer, up to its first code."""
+        return f" {self._answer_parts[0]}"
 
     @property
     def answer(self) -> str:
-        """What the model should say after the question."""
-        return self._answer[1]
+        """Text that the model should generate after the prompt."""
+        return self._answer_parts[1]
 
     @property
-    def _answer(self) -> tuple[str, str]:
-        sentences = " ".join(
-            self.wording.answer.format(
-                key=key, value=", ".join(self.codes[key]), count=len(self.codes[key])
-            )
-            for key in self.asked
-        )
-        lead = sentences.partition(self.values[0])[0].rstrip()
-        return lead, sentences[len(lead) :]
+    def _answer_parts(self) -> tuple[str, str]:
+        """Answer before its first code, and from the space before that code on."""
+        sentences = []
+        for key in self.queried_keys:
+            codes = self.codes[key]
+            sentence = self.wording.answer.format(key=key, value=", ".join(codes), count=len(codes))
+            sentences.append(sentence)
+        whole = " ".join(sentences)
+        prefix = whole.partition(self.values[0])[0].rstrip()
+        return prefix, whole[len(prefix) :]
 
 
 def split_keys(split: Split) -> tuple[str, ...]:
-    """Every key of a split, with its article."""
-    held_out = split == "evaluation"
-    return tuple(
-        f"the {adjective} {noun}"
-        for i, adjective in enumerate(ADJECTIVES)
-        for j, noun in enumerate(NOUNS)
-        if ((i + j) % 4 == 0) is held_out
-    )
+    """Return every key of a split, with its article."""
+    keys = []
+    for i, adjective in enumerate(ADJECTIVES):
+        for j, noun in enumerate(NOUNS):
+            key_split = "evaluation" if (i + j) % 4 == 0 else "train"
+            if key_split == split:
+                keys.append(f"the {adjective} {noun}")
+    return tuple(keys)
 
 
 _KEYS: dict[Split, tuple[str, ...]] = {
@@ -152,90 +186,125 @@ _KEYS: dict[Split, tuple[str, ...]] = {
 }
 
 
-def draw_question(recipe: NeedleSpec, seed: int, index: int, depth: float) -> NeedleQuestion:
-    """The evaluation's sample `index`: the first needle that is asked lies at `depth`, every other one anywhere.
+def draw_question(spec: NeedleSpec, seed: int, index: int, depth: float) -> NeedleQuestion:
+    """Return sample `index` of the evaluation.
 
-    The recipe's numbers take part in the draw, its wording does not.
+    The first needle in the question lies at `depth` percent, every other one anywhere. The draw
+    depends on the numbers of the spec, not on its wording.
     """
-    shape = (recipe.keys, recipe.values, recipe.queries, recipe.digits)
-    return random_question(
-        Random(f"evaluation {seed} {index} {shape} {depth:g}"), recipe, depth, "evaluation"
-    )
+    numbers = (spec.keys, spec.values, spec.queries, spec.digits)
+    rng = Random(f"evaluation {seed} {index} {numbers} {depth:g}")
+    return random_question(rng, spec, depth, "evaluation")
 
 
-def random_question(rng: Random, recipe: NeedleSpec, depth: float, split: Split) -> NeedleQuestion:
-    """A sample drawn from the generator given."""
-    names = rng.sample(_KEYS[split], recipe.keys)
-    counts = [recipe.values if i < recipe.queries else 1 for i in range(recipe.keys)]
-    numbers = iter(rng.sample(range(10 ** (recipe.digits - 1), 10**recipe.digits), sum(counts)))
+def random_question(rng: Random, spec: NeedleSpec, depth: float, split: Split) -> NeedleQuestion:
+    """Return a sample drawn from a random generator.
+
+    The order of the draws (keys, codes, depths) is part of the samples: do not change it.
+    """
+    keys = rng.sample(_KEYS[split], spec.keys)
+    counts = [spec.values if i < spec.queries else 1 for i in range(spec.keys)]
+    # Drawn without replacement: no two needles of a haystack have the same code.
+    numbers = rng.sample(range(10 ** (spec.digits - 1), 10**spec.digits), sum(counts))
+    codes = {}
+    start = 0
+    for key, count in zip(keys, counts, strict=True):
+        codes[key] = tuple(str(number) for number in numbers[start : start + count])
+        start += count
+    other_depths = [rng.uniform(0, 100) for _ in range(sum(counts) - 1)]
     return NeedleQuestion(
-        wording=recipe.wording,
-        codes={
-            key: tuple(str(next(numbers)) for _ in range(count))
-            for key, count in zip(names, counts, strict=True)
-        },
-        depths=(depth, *(rng.uniform(0, 100) for _ in range(sum(counts) - 1))),
-        asked=tuple(names[: recipe.queries]),
+        wording=spec.wording,
+        codes=codes,
+        depths=(depth, *other_depths),
+        queried_keys=tuple(keys[: spec.queries]),
     )
 
 
 def shortest_length(
-    riddle: NeedleQuestion,
+    question: NeedleQuestion,
     encode: Encode,
-    head: Sequence[int] = (),
-    tail: Sequence[int] | None = None,
+    prefix: Sequence[int] = (),
+    suffix: Sequence[int] | None = None,
 ) -> int:
-    """The tokens of everything but the haystack: the shortest prompt there is. Arguments are those of `assemble`."""
-    end = _end(riddle, encode, tail)
-    return (
-        len(head) + sum(len(encode(f" {needle.sentence}")) for needle in riddle.needles) + len(end)
-    )
+    """Return the tokens of the shortest possible prompt: everything except the haystack.
+
+    The arguments are those of `assemble_prompt`.
+    """
+    needle_tokens = sum(len(encode(f" {needle.sentence}")) for needle in question.needles)
+    return len(prefix) + needle_tokens + len(_encode_end(question, encode, suffix))
 
 
 def assemble_prompt(
-    riddle: NeedleQuestion,
+    question: NeedleQuestion,
     haystack: Sequence[int],
     encode: Encode,
     length: int,
     sentence_ends: Collection[int],
-    head: Sequence[int] = (),
-    tail: Sequence[int] | None = None,
+    prefix: Sequence[int] = (),
+    suffix: Sequence[int] | None = None,
 ) -> list[int]:
-    """The prompt as exactly `length` token ids: haystack with needles, question, start of the answer.
+    """Return exactly `length` token ids: the haystack with needles, question and answer prefix.
 
-    Each needle goes to the last sentence boundary at or before its depth. `encode` gives the ids of a text without
-    special tokens; `sentence_ends` are the ids that end a sentence. `head` and `tail` are put around haystack and
-    question, such as a chat template with the riddle's lead at its end; without a tail the lead follows the question.
+    Each needle goes to the last sentence boundary at or before its depth.
+
+    Args:
+        question: the sample.
+        haystack: token ids of the haystack; what is too long is left out at its end.
+        encode: returns the ids of a text without special tokens.
+        length: tokens of the prompt.
+        sentence_ends: token ids that end a sentence.
+        prefix: ids before the haystack, such as BOS and the start of a chat template.
+        suffix: ids after the question, such as the end of a chat template with the answer prefix
+            behind it; None for the answer prefix alone.
+
+    Raises:
+        ValueError: for a length that has no space for needles and question, or needs more haystack
+            than there is.
     """
-    least = shortest_length(riddle, encode, head, tail)
-    room = length - least
-    if room < 0:
+    shortest = shortest_length(question, encode, prefix, suffix)
+    haystack_tokens = length - shortest
+    if haystack_tokens < 0:
         raise ValueError(
-            f"a prompt of {length} tokens is too short for its needles and question: {least} needed"
+            f"a prompt of {length} tokens is too short for its needles and question: "
+            f"{shortest} needed"
         )
-    if room > len(haystack):
+    if haystack_tokens > len(haystack):
         raise ValueError(
-            f"a prompt of {length} tokens needs {room} tokens of haystack, got {len(haystack)}"
+            f"a prompt of {length} tokens needs {haystack_tokens} tokens of haystack, "
+            f"got {len(haystack)}"
         )
-    planted = [encode(f" {needle.sentence}") for needle in riddle.needles]
-    depths = [needle.depth for needle in riddle.needles]
-    end = _end(riddle, encode, tail)
-    return [*head, *_spliced(list(haystack[:room]), planted, depths, sentence_ends), *end]
+    needles = [encode(f" {needle.sentence}") for needle in question.needles]
+    depths = [needle.depth for needle in question.needles]
+    body = _insert_needles(list(haystack[:haystack_tokens]), needles, depths, sentence_ends)
+    return [*prefix, *body, *_encode_end(question, encode, suffix)]
 
 
-def _end(riddle: NeedleQuestion, encode: Encode, tail: Sequence[int] | None) -> list[int]:
-    return encode(riddle.question) if tail is None else [*encode(riddle.query), *tail]
-
-
-def _spliced(
-    hay: list[int], planted: list[list[int]], depths: list[float], sentence_ends: Collection[int]
+def _encode_end(
+    question: NeedleQuestion, encode: Encode, suffix: Sequence[int] | None
 ) -> list[int]:
-    """The haystack with each needle at the last sentence boundary at or before its depth."""
-    boundaries = [0, *(at for at, token in enumerate(hay, start=1) if token in sentence_ends)]
-    places = [boundaries[bisect_right(boundaries, len(hay) * depth / 100) - 1] for depth in depths]
-    out: list[int] = []
-    done = 0
-    for place, needle in sorted(zip(places, planted, strict=True), key=lambda pair: pair[0]):
-        out += hay[done:place] + needle
-        done = place
-    return out + hay[done:]
+    if suffix is None:
+        return encode(question.prompt_end)
+    return [*encode(question.question_text), *suffix]
+
+
+def _insert_needles(
+    haystack: list[int],
+    needles: list[list[int]],
+    depths: list[float],
+    sentence_ends: Collection[int],
+) -> list[int]:
+    """Return the haystack with each needle at the last sentence boundary up to its depth."""
+    boundaries = [0]
+    boundaries += [end for end, token in enumerate(haystack, 1) if token in sentence_ends]
+    placed = []
+    for depth, needle in zip(depths, needles, strict=True):
+        index = bisect_right(boundaries, len(haystack) * depth / 100) - 1
+        placed.append((boundaries[index], needle))
+    # A stable sort by place alone: needles at one boundary stay in the order of the codes.
+    placed.sort(key=lambda pair: pair[0])
+    ids: list[int] = []
+    start = 0
+    for place, needle in placed:
+        ids += haystack[start:place] + needle
+        start = place
+    return ids + haystack[start:]

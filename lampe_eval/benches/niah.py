@@ -1,8 +1,10 @@
 """Needle in a haystack: facts hidden at known depths of a long text and asked for at its end.
 
-A prompt and the room for its answer make exactly the length of the cell, as in RULER. Depths are walked before seeds,
-so that any limit spreads over all of them. The wording is our own, or with ``prompts: official`` that of the original
-test (``kamradt.py``), which has one needle: one sample a depth, whatever the seed.
+The prompt and the tokens of its answer together have exactly the length of the cell, as in RULER.
+Samples cycle through all depths before the first depth comes again, so that any limit covers them
+evenly. The wording is our own or, with `prompts: official`, that of the original test
+(`niah_original.py`). The original has a single needle, so it gives one sample for each depth,
+whatever the seed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,22 +31,23 @@ from lampe_eval.texts.documents import documents
 
 
 class NiahCard(TaskCard):
-    """A needle task.
+    """Card of a needle task.
 
     Attributes:
-        needle: sentence that is hidden; ``{key}`` and ``{value}`` are filled in.
-        question: what is asked at the end; ``{key}``, and ``{count}`` for how many values a key has.
-        answer: sentence that answers; the prompt ends where its first value would begin.
-        keys: keys in the haystack.
-        values: values of each key that is asked.
-        queries: keys that are asked.
-        digits: of a value.
-        depths: where the first needle asked for lies, in percent of the haystack.
-        max_new_tokens: room for the answer.
-        original_max_new_tokens: the same for the original needle (``kamradt.py``), in tasks that have it.
-        filler: sentences that are repeated for a haystack; the source's text where there are none.
-        spread: whether each equal part of the haystack has one needle, anywhere in it, whatever ``depths`` says.
-        enough: values that make an answer right; the share of all of them counts where it is 0.
+        needle: sentence that is hidden, with `{key}` and `{value}`.
+        question: question at the end, with `{key}`, and `{count}` for how many values a key has.
+        answer: sentence of the answer; the prompt ends where its first value would begin.
+        keys: number of keys in the haystack.
+        values: number of values of each key in the question.
+        queries: number of keys in the question.
+        digits: digits of a value.
+        depths: depths of the first needle in the question, in percent of the haystack.
+        max_new_tokens: tokens that the answer may have.
+        original_max_new_tokens: the same for the original wording; None for tasks without it.
+        filler: text that is repeated as the haystack; the text of the source if empty.
+        stratified_depths: whether each of as many equal parts of the haystack as there are needles
+            has one needle, anywhere in it, whatever `depths` says.
+        required_values: number of values that make an answer right; 0 to score the share of values.
     """
 
     needle: str
@@ -58,17 +61,18 @@ class NiahCard(TaskCard):
     max_new_tokens: int
     original_max_new_tokens: int | None = None
     filler: str = ""
-    spread: bool = False
-    enough: int = 0
+    stratified_depths: bool = False
+    required_values: int = 0
 
     @property
-    def recipe(self) -> needles.NeedleSpec:
+    def spec(self) -> needles.NeedleSpec:
+        """Specification of the task's samples."""
         wording = needles.NeedleWording(self.needle, self.question, self.answer)
         return needles.NeedleSpec(wording, self.keys, self.values, self.queries, self.digits)
 
 
 class Niah(Bench):
-    """Recall of the values, or of the official needle's keywords, in percent."""
+    """Needle in a haystack: recall of the values, or of the original's keywords, in percent."""
 
     name: ClassVar[str] = "niah"
     card: ClassVar[type[TaskCard]] = NiahCard
@@ -80,36 +84,39 @@ class Niah(Bench):
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
-        if protocol.prompts != "official":
+        if protocol.prompts == "own":
             return []
-        return [*niah_original.SENTENCES, *([] if source else [niah_original.ESSAYS_FILE])]
+        essays = [] if source else [niah_original.ESSAYS_FILE]
+        return [*niah_original.WORDING_FILES, *essays]
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
-        return (
-            _official(task.card, draw)
-            if draw.protocol.prompts == "official"
-            else _own(task.card, draw)
-        )
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        if request.protocol.prompts == "own":
+            return _own_samples(task.card, request)
+        return _original_samples(task.card, request)
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
-        share, enough = (
-            recall(row["prediction"].lower(), row["references"]),
-            row["extras"].get("enough"),
-        )
-        return float(round(share * len(row["references"])) >= enough) if enough else share
+        share = recall(row["prediction"].lower(), row["references"])
+        required = row["extras"].get("required_values")
+        if not required:
+            return share
+        return float(round(share * len(row["references"])) >= required)
 
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
     ) -> dict[str, float]:
-        """The means of each depth."""
-        return {name: 100 * fmean(row["score"] for row in at) for name, at in _depths(rows).items()}
+        """Return the mean score at each depth, in percent."""
+        means = {}
+        for name, rows_at_depth in _rows_by_depth(rows).items():
+            scores = [row["score"] for row in rows_at_depth]
+            means[name] = 100 * fmean(scores)
+        return means
 
     def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
-        return {name: len(at) for name, at in _depths(rows).items()}
+        return {name: len(rows_at_depth) for name, rows_at_depth in _rows_by_depth(rows).items()}
 
 
-def _depths(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
-    """Rows by the name of their depth, from the beginning on; those of no one depth are left out."""
+def _rows_by_depth(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
+    """Return rows by the name of their depth, lowest depth first, without those that have none."""
     by_depth: dict[float, list[SampleRow]] = {}
     for row in rows:
         depth = row.get("meta", {}).get("depth")
@@ -118,77 +125,94 @@ def _depths(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
     return {f"depth {depth:g}": by_depth[depth] for depth in sorted(by_depth)}
 
 
-def _own(card: NiahCard, draw: SampleRequest) -> Iterator[Prompt]:
-    for index in range(draw.limit):
+def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
+    for index in range(request.limit):
         depth = card.depths[index % len(card.depths)]
-        riddle = needles.draw_question(card.recipe, draw.seed, index, depth)
-        if card.spread:
-            riddle = _spread(riddle, Random(f"spread {draw.seed} {index}"))
-        ids = _prompt(card, draw, riddle, _haystack(card, draw, index))
-        meta = {} if card.spread else {"depth": depth}
-        extras = {"enough": card.enough} if card.enough else {}
+        question = needles.draw_question(card.spec, request.seed, index, depth)
+        if card.stratified_depths:
+            # The seed string is part of the samples: do not change it.
+            question = _stratify(question, Random(f"spread {request.seed} {index}"))
         yield Prompt(
-            f"{draw.length}/{depth:g}/{index}",
-            ids,
-            card.max_new_tokens,
-            riddle.values,
-            extras,
-            meta,
+            id=f"{request.length}/{depth:g}/{index}",
+            ids=_prompt_ids(card, request, question, _haystack(card, request, index)),
+            max_new_tokens=card.max_new_tokens,
+            references=question.values,
+            extras={"required_values": card.required_values} if card.required_values else {},
+            meta={} if card.stratified_depths else {"depth": depth},
         )
 
 
-def _spread(riddle: needles.NeedleQuestion, rng: Random) -> needles.NeedleQuestion:
-    parts = len(riddle.depths)
-    return replace(
-        riddle, depths=tuple(100 * (part + rng.random()) / parts for part in range(parts))
-    )
+def _stratify(question: needles.NeedleQuestion, rng: Random) -> needles.NeedleQuestion:
+    """Return the question with one needle in each of equal parts of the haystack."""
+    parts = len(question.depths)
+    depths = tuple(100 * (part + rng.random()) / parts for part in range(parts))
+    return replace(question, depths=depths)
 
 
-def _official(card: NiahCard, draw: SampleRequest) -> Iterator[Prompt]:
-    wording, room = niah_original.original_wording(draw.data_dir), card.original_max_new_tokens
-    assert room, "the task has the original needle"
-    for depth in card.depths[: draw.limit]:
-        ids = niah_original.original_prompt(draw, wording, depth, room)
-        meta = {"depth": depth}
-        yield Prompt(f"{draw.length}/{depth:g}", ids, room, wording.keywords, meta=meta)
+def _original_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
+    wording = niah_original.original_wording(request.data_dir)
+    answer_tokens = card.original_max_new_tokens
+    assert answer_tokens, "only tasks with the original wording get here"
+    for depth in card.depths[: request.limit]:
+        yield Prompt(
+            id=f"{request.length}/{depth:g}",
+            ids=niah_original.original_prompt(request, wording, depth, answer_tokens),
+            max_new_tokens=answer_tokens,
+            references=wording.keywords,
+            meta={"depth": depth},
+        )
 
 
-def _prompt(
-    card: NiahCard, draw: SampleRequest, riddle: needles.NeedleQuestion, haystack: list[int]
+def _prompt_ids(
+    card: NiahCard,
+    request: SampleRequest,
+    question: needles.NeedleQuestion,
+    haystack: list[int],
 ) -> list[int]:
-    head, tail = prompt_affixes(
-        draw.tokenizer, draw.protocol, Message(riddle.query, lead=riddle.lead)
-    )
-    ends = _sentence_ends(draw.tokenizer)
-    room = draw.length - card.max_new_tokens
+    message = Message(question.question_text, answer_prefix=question.answer_prefix)
+    prefix, suffix = prompt_affixes(request.tokenizer, request.protocol, message)
     try:
         return needles.assemble_prompt(
-            riddle, haystack, partial(encode, draw.tokenizer, inside=True), room, ends, head, tail
+            question,
+            haystack,
+            partial(encode, request.tokenizer, continuation=True),
+            request.length - card.max_new_tokens,
+            _sentence_ends(request.tokenizer),
+            prefix,
+            suffix,
         )
     except ValueError as error:
         raise UserError(
-            f"niah at length {draw.length}: {error} (the answer takes {card.max_new_tokens} more); use longer --lengths"
+            f"niah at length {request.length}: {error} (the answer takes {card.max_new_tokens} "
+            "more); use longer --lengths"
         ) from None
 
 
-def _haystack(card: NiahCard, draw: SampleRequest, index: int) -> list[int]:
-    """At least as many tokens of text as the cell is long; a source that is shorter is repeated."""
+def _haystack(card: NiahCard, request: SampleRequest, index: int) -> list[int]:
+    """Return at least as many tokens of text as the cell is long.
+
+    A source that is shorter is repeated.
+    """
+    if card.filler:
+        texts: Iterator[str] = repeat(card.filler)
+    else:
+        texts = documents(
+            request.source,
+            seed=1_000 * request.seed + index,
+            words=request.length,
+            data_dir=request.data_dir,
+        )
     ids: list[int] = []
-    seed = 1_000 * draw.seed + index
-    source = documents(draw.source, seed=seed, words=draw.length, data_dir=draw.data_dir)
-    for text in repeat(card.filler) if card.filler else source:
-        ids += encode(draw.tokenizer, text + "\n")
-        if len(ids) >= draw.length:
+    for text in texts:
+        ids += encode(request.tokenizer, text + "\n")
+        if len(ids) >= request.length:
             return ids
-    return ids * (draw.length // len(ids) + 1)
+    return ids * (request.length // len(ids) + 1)
 
 
 @lru_cache(maxsize=4)
 def _sentence_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that end a sentence: all whose text ends in a full stop, ``?``, ``!`` or a newline."""
+    """Return the tokens whose text ends in a full stop, `?`, `!` or a newline."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return frozenset(
-        token
-        for token, text in enumerate(texts)
-        if text.rstrip(" ").endswith((".", "?", "!", "\n"))
-    )
+    marks = (".", "?", "!", "\n")
+    return frozenset(token for token, text in enumerate(texts) if text.rstrip(" ").endswith(marks))

@@ -1,14 +1,19 @@
-"""The original needle in a haystack: its needle, its question and its essays, read from the pinned files.
+"""Original needle in a haystack: its needle, question and essays, read from the pinned files.
 
-Source: ``needlehaystack/llm_needle_haystack_tester.py``, ``run.py`` and ``providers/openai.py`` of
-gkamradt/LLMTest_NeedleInAHaystack at 7b90d28. The essays follow each other without a break, in the order of their names
-(upstream: as the file system lists them), again from the first where they end. The needle goes to the last full stop
-before its depth, or to the very end at 100 %.
+Source: `needlehaystack/llm_needle_haystack_tester.py`, `run.py` and `providers/openai.py` of
+gkamradt/LLMTest_NeedleInAHaystack at 7b90d28. The essays follow each other without a separator, in
+the order of their names (upstream: in the order in which the file system lists them), and start
+over when they are used up. The needle goes after the last full stop before its depth, or to the
+very end at 100 %.
 
-Upstream, GPT-3.5 grades the answer from 1 to 10. Here a score is the share of the needle's keywords that the answer
-has: those of its longer words that the question has not. Context and question are two turns of the user upstream, which
-many chat templates refuse; here the question follows a blank line. The answer has room for 64 tokens, not 300, so that
-it fits into the 200 that upstream keeps free, and no position is beyond the cell's length.
+Three things differ from upstream:
+
+- Upstream lets GPT-3.5 grade the answer from 1 to 10. Here the score is the share of the needle's
+  keywords in the answer: its longer words that are not in the question.
+- Upstream puts context and question into two user messages, which many chat templates refuse.
+  Here the question follows the context after a blank line.
+- The answer may have 64 tokens, not 300. So it fits into the 200 tokens that upstream keeps free,
+  and no position exceeds the cell's length.
 """
 
 import re
@@ -26,16 +31,22 @@ from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.tokenization import encode
 from lampe_eval.texts.documents import documents
 
-SENTENCES = ("niah/run.py", "niah/openai.py")
+WORDING_FILES = ("niah/run.py", "niah/openai.py")
 ESSAYS_FILE = "niah/PaulGrahamEssays"
 ESSAYS = Path("essays")
-SHORTEST_KEYWORD = 4  # letters
-LETTERS = 20  # to a token, more than any text has
+MIN_KEYWORD_LETTERS = 4
+MAX_LETTERS_PER_TOKEN = 20  # more than the tokens of any text have on average
 
 
 @dataclass(frozen=True)
 class OriginalWording:
-    """What is hidden, what is said first, and what is asked at the end."""
+    """Upstream's sentences.
+
+    Attributes:
+        needle: sentence that is hidden.
+        system: system prompt.
+        question: question at the end of the prompt, with the instruction how to answer.
+    """
 
     needle: str
     system: str
@@ -43,88 +54,107 @@ class OriginalWording:
 
     @property
     def keywords(self) -> list[str]:
-        """The needle's longer words that the question has not, in lower case."""
-        asked = set(_words(self.question))
+        """Longer words of the needle that are not in the question, in lower case."""
+        question_words = set(_words(self.question))
         return [
             word
             for word in _words(self.needle)
-            if len(word) >= SHORTEST_KEYWORD and word not in asked
+            if len(word) >= MIN_KEYWORD_LETTERS and word not in question_words
         ]
 
 
 def original_wording(data_dir: Path | None) -> OriginalWording:
-    """Upstream's sentences.
+    """Read upstream's sentences from its source files.
 
     Raises:
-        UserError: where a file is missing or is not the pinned one.
+        UserError: if a file is missing or is not the pinned one.
     """
     path = assets.path_of("niah/openai.py", data_dir)
+    # Strings without a space are roles and keys of messages.
     sentences = [text for text in assets.strings(path, "generate_prompt") if " " in text]
     if len(sentences) != 2:
         raise UserError(
-            f"{path}: has {len(sentences)} sentences in 'generate_prompt', expected 2; is it the pinned file?"
+            f"{path}: has {len(sentences)} sentences in 'generate_prompt', expected 2; "
+            "is it the pinned file?"
         )
-    system, rule = sentences
+    system, instruction = sentences
     run = assets.path_of("niah/run.py", data_dir)
-    needle, question = (
-        assets.literal(run, name, "CommandArgs") for name in ("needle", "retrieval_question")
-    )
-    return OriginalWording(str(needle), system, f"{question}{rule}")
+    needle = assets.literal(run, "needle", "CommandArgs")
+    question = assets.literal(run, "retrieval_question", "CommandArgs")
+    return OriginalWording(str(needle), system, f"{question}{instruction}")
 
 
 def original_prompt(
-    draw: SampleRequest, wording: OriginalWording, depth: float, answer: int
+    request: SampleRequest, wording: OriginalWording, depth: float, answer_tokens: int
 ) -> list[int]:
-    """A prompt whose context fills what a protocol's limit leaves.
+    """Return a prompt whose context fills the protocol's limit.
 
     Args:
-        answer: tokens of the answer at most.
+        request: the request.
+        wording: upstream's sentences.
+        depth: place of the needle in percent of the haystack.
+        answer_tokens: tokens that the answer may have.
 
     Raises:
-        UserError: for a length that leaves nothing for the haystack.
+        UserError: for a length that leaves no token for the haystack.
     """
-    head, tail = prompt_affixes(draw.tokenizer, draw.protocol, Message("", wording.system))
-    said = (wording.needle, f"\n\n{wording.question}")
-    needle, question = (encode(draw.tokenizer, text, inside=True) for text in said)
-    around = len(head) + len(question) + len(tail) if draw.protocol.reserve == "answer" else 0
-    room = draw.protocol.limit(draw.length, answer) - around - len(needle)
-    if room < 1:
+    tokenizer, protocol = request.tokenizer, request.protocol
+    prefix, suffix = prompt_affixes(tokenizer, protocol, Message("", wording.system))
+    needle = encode(tokenizer, wording.needle, continuation=True)
+    question = encode(tokenizer, f"\n\n{wording.question}", continuation=True)
+    limit = protocol.prompt_limit(request.length, answer_tokens)
+    # Upstream counts the context alone: the 200 tokens that it keeps free are for all the rest.
+    if protocol.reserved_tokens == "answer":
+        limit -= len(prefix) + len(question) + len(suffix)
+    haystack_tokens = limit - len(needle)
+    if haystack_tokens < 1:
         raise UserError(
-            f"niah at length {draw.length}: {1 - room} tokens too short for needle, question and answer"
+            f"niah at length {request.length}: {1 - haystack_tokens} tokens too short for needle, "
+            "question and answer"
         )
-    return [
-        *head,
-        *insert_needle(_haystack(draw, room), needle, depth, _full_stops(draw.tokenizer)),
-        *question,
-        *tail,
-    ]
+    haystack = _haystack(request, haystack_tokens)
+    context = insert_needle(haystack, needle, depth, _full_stops(tokenizer))
+    return [*prefix, *context, *question, *suffix]
 
 
 def insert_needle(
-    hay: list[int], needle: list[int], depth: float, stops: frozenset[int]
+    haystack: list[int], needle: list[int], depth: float, full_stops: frozenset[int]
 ) -> list[int]:
-    """The haystack with the needle after the last full stop at or before its depth; at 100 % at the end."""
-    at = int(len(hay) * depth / 100)
-    while depth < 100 and at > 0 and hay[at - 1] not in stops:
-        at -= 1
-    return hay[:at] + needle + hay[at:]
+    """Return the haystack with the needle after the last full stop at or before its depth.
+
+    At 100 % the needle goes to the very end, even in the middle of a sentence.
+    """
+    place = int(len(haystack) * depth / 100)
+    if depth < 100:
+        while place > 0 and haystack[place - 1] not in full_stops:
+            place -= 1
+    return haystack[:place] + needle + haystack[place:]
 
 
-def _haystack(draw: SampleRequest, room: int) -> list[int]:
-    text, letters = "", LETTERS * room
-    for more in documents(
-        draw.source or ESSAYS, seed=draw.seed, words=draw.length, data_dir=draw.data_dir
+def _haystack(request: SampleRequest, tokens: int) -> list[int]:
+    """Return exactly that many tokens of the essays, or of the user's text."""
+    max_letters = MAX_LETTERS_PER_TOKEN * tokens
+    text = ""
+    for document in documents(
+        request.source or ESSAYS,
+        seed=request.seed,
+        words=request.length,
+        data_dir=request.data_dir,
     ):
-        text += more
-        if len(text) >= letters:
+        text += document
+        if len(text) >= max_letters:
             break
-    ids = encode(draw.tokenizer, text[:letters])
-    return (ids * (room // len(ids) + 1))[:room]
+    ids = encode(request.tokenizer, text[:max_letters])
+    return (ids * (tokens // len(ids) + 1))[:tokens]
 
 
 @lru_cache(maxsize=4)
 def _full_stops(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Tokens that are a full stop; upstream takes those of a lone one, which is another in some vocabularies."""
+    """Return the tokens whose text is a full stop.
+
+    Upstream encodes a lone full stop, which in some vocabularies is another token than the full
+    stop at the end of a sentence.
+    """
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return frozenset(token for token, text in enumerate(texts) if text == ".")
 

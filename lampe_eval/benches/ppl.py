@@ -1,24 +1,28 @@
-"""Perplexity of text, by one of three protocols that the literature uses and mixes up.
+"""Perplexity of text, by one of three ways of cutting it into windows.
 
-| protocol | windows | which tokens count | perplexity |
+Papers use all three and rarely say which:
+
+| windows | where they lie | which tokens count | perplexity |
 |---|---|---|---|
-| exact | one after another through each text | all | exp(losses / tokens) |
-| stride | every ``stride`` tokens of each text | new ones | exp(mean of window means) |
-| dense | every ``stride`` tokens of one stream | all | 2.71828 ** (mean of window means) |
+| exact | one after another through each text | all | exp(sum of losses / number of tokens) |
+| stride | every `stride` tokens of each text | new ones | exp(mean of window means) |
+| dense | every `stride` tokens of one stream | all | 2.71828 ** (mean of window means) |
 
-As published: LongLoRA (arXiv 2309.12307) and ChunkLlama (arXiv 2402.17463) report "dense" with stride 256 on PG-19,
-LongLoRA also on a sample of 128 texts of Proof-pile. YaRN (arXiv 2309.00071) reports "stride" with 256 on the first
-texts of Proof-pile that have a least number of tokens; here all count that fill a window. ``--text`` has the corpora by
-name: pg19-validation, pg19-test, proof-pile. "exact" is nobody's script: it is what the word means. LaMPE's repository
-has no perplexity at all.
+Sources: LongLoRA (arXiv 2309.12307) and ChunkLlama (arXiv 2402.17463) report "dense" with stride
+256 on PG-19, LongLoRA also on a sample of 128 texts of Proof-pile. YaRN (arXiv 2309.00071) reports
+"stride" with 256 on the first texts of Proof-pile that have a minimum number of tokens; here every
+text counts that fills a window. "exact" is no published script but the definition of perplexity.
+LaMPE's repository has no perplexity script. `--text` takes the corpora by name: pg19-validation,
+pg19-test, proof-pile.
 
-"stride" is YaRN's script: a BOS before each window, and only what the window before did not reach counts. "dense" is
-LongLoRA's: all texts in one stream, the last start dropped. The limit counts windows from the beginning of the text.
-The constant of "dense" is the script's own, five digits of e; it moves the sixth digit of the result.
+"stride" follows YaRN's script: each window begins with a BOS token, and only tokens count that the
+previous window did not reach. "dense" follows LongLoRA's script: all texts form one stream, and
+the last window is dropped. A limit on samples counts windows from the beginning of the text.
 
-Errors are over documents where there are several. Windows of a single one count as independent, unless they overlap:
-those of "dense" are drawn in blocks twice as long as they overlap, which makes its error 10 % too small for losses that
-are independent (neighbouring blocks still share a window), and there is none for less than two blocks.
+Standard errors are computed over documents if there are several. The windows of a single document
+count as independent, unless they overlap: "dense" windows are resampled in blocks twice as long as
+the overlap. Neighbouring blocks still share a window, so the error is 10 % too small for losses
+that are independent; and with fewer than two blocks there is no error.
 """
 
 from bisect import bisect_right
@@ -37,13 +41,19 @@ from lampe_eval.prompts.tokenization import bos_token, encode
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.documents import documents
 
+# LongLoRA's script has five digits of e, which changes the sixth digit of a perplexity.
 SCRIPT_E = 2.71828
 
 
 class PplCard(TaskCard):
-    """A perplexity task: the protocol, and the step between windows in tokens where it has one."""
+    """Card of a perplexity task.
 
-    protocol: Literal["exact", "stride", "dense"]
+    Attributes:
+        windows: how the text is cut into windows; see the table above.
+        stride: tokens from the start of a window to the start of the next; "exact" has none.
+    """
+
+    windows: Literal["exact", "stride", "dense"]
     stride: int = 256
 
 
@@ -55,110 +65,110 @@ class Ppl(Bench):
     source_option: ClassVar[str | None] = "text"
     higher_is_better: ClassVar[bool] = False
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Passage]:
-        if draw.length < 2:
-            raise UserError(f"ppl at length {draw.length}: a window needs at least 2 tokens")
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Passage]:
+        length = request.length
+        if length < 2:
+            raise UserError(f"ppl at length {length}: a window needs at least 2 tokens")
         texts = documents(
-            draw.source, seed=draw.seed, words=2 * draw.length, data_dir=draw.data_dir
+            request.source, seed=request.seed, words=2 * length, data_dir=request.data_dir
         )
-        windows = _windows(
-            task.card,
-            draw.length,
-            (encode(draw.tokenizer, text) for text in texts),
-            bos_token(draw.tokenizer),
-        )
+        encoded = (encode(request.tokenizer, text) for text in texts)
+        windows = _windows(task.card, length, encoded, bos_token(request.tokenizer))
         passages = [
-            Passage(f"{draw.length}/{n}", ids, scored, {"document": document})
-            for n, (ids, scored, document) in enumerate(islice(windows, draw.limit))
+            Passage(f"{length}/{number}", ids, scored_tokens, {"document": document})
+            for number, (ids, scored_tokens, document) in enumerate(islice(windows, request.limit))
         ]
         if not passages:
             raise UserError(
-                f"ppl at length {draw.length}: {draw.source} has no text that long; use shorter --lengths"
+                f"ppl at length {length}: {request.source} has no text that long; "
+                "use shorter --lengths"
             )
         yield from passages
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
+        """Return the perplexity as a function of the mean losses of windows."""
         parts = np.array([(row["loss"], row["scored_tokens"]) for row in rows], dtype=float)
-        groups, unit = _groups(task.card, rows)
-        match task.card.protocol:
-            case "exact":
-                return Estimate(parts, _of_all_tokens, groups, unit)
-            case "stride":
-                return Estimate(parts[:, :1] / parts[:, 1:], _of_windows, groups, unit)
-            case _:
-                return Estimate(parts[:, :1] / parts[:, 1:], _of_windows_by_script, groups, unit)
+        groups, unit = _resampling_groups(task.card, rows)
+        if task.card.windows == "exact":
+            return Estimate(parts, _exp_of_token_mean, groups, unit)
+        mean_losses = parts[:, :1] / parts[:, 1:]
+        if task.card.windows == "stride":
+            return Estimate(mean_losses, _exp_of_window_mean, groups, unit)
+        return Estimate(mean_losses, _script_exp_of_window_mean, groups, unit)
 
 
-def _groups(task: PplCard, rows: Sequence[SampleRow]) -> tuple[list[int], str]:
-    """Which windows are drawn together, and what they make; rows of older runs do not tell their document."""
+def _resampling_groups(card: PplCard, rows: Sequence[SampleRow]) -> tuple[list[int], str]:
+    """Return the group of each window that is resampled as one unit, and the unit's name.
+
+    An empty list means that every window is a unit of its own.
+    """
+    # Rows of older runs do not say which document they are from.
     documents = [row.get("meta", {}).get("document", 0) for row in rows]
-    several = len(set(documents)) > 1
-    if task.protocol != "dense":
-        return (documents, "document") if several else ([], "window")
-    blocks = [_place(row) // (2 * -(-row["length"] // task.stride)) for row in rows]
-    return (
-        (documents, "document")
-        if several and len(set(documents)) <= len(set(blocks))
-        else (blocks, "block")
-    )
+    document_count = len(set(documents))
+    if card.windows != "dense":
+        return (documents, "document") if document_count > 1 else ([], "window")
+    # ceil(length / stride) windows begin within one window; a block has twice as many.
+    blocks = [_window_number(row) // (2 * -(-row["length"] // card.stride)) for row in rows]
+    if 1 < document_count <= len(set(blocks)):
+        return documents, "document"
+    return blocks, "block"
 
 
-def _place(row: SampleRow) -> int:
-    """Which window of its text a sample is."""
+def _window_number(row: SampleRow) -> int:
     return int(row["id"].rpartition("/")[2])
 
 
-def _of_all_tokens(means: Array) -> Array:
+def _exp_of_token_mean(means: Array) -> Array:
     return np.asarray(np.exp(means[..., 0] / means[..., 1]))
 
 
-def _of_windows(means: Array) -> Array:
+def _exp_of_window_mean(means: Array) -> Array:
     return np.asarray(np.exp(means[..., 0]))
 
 
-def _of_windows_by_script(means: Array) -> Array:
+def _script_exp_of_window_mean(means: Array) -> Array:
     return np.asarray(SCRIPT_E ** means[..., 0])
 
 
 Window = tuple[list[int], int, int]
-"""Token ids, how many of the last ones count, and the number of the document that the first is of."""
+"""Token ids, how many of the last ones count, and the number of the document of the first one."""
 
 
 def _windows(
-    task: PplCard, length: int, texts: Iterator[list[int]], first: int | None
+    card: PplCard, length: int, texts: Iterator[list[int]], bos: int | None
 ) -> Iterator[Window]:
-    match task.protocol:
-        case "exact":
-            return (
-                (*window, n)
-                for n, text in enumerate(texts)
-                for window in _exact(text, length, first)
-            )
-        case "stride":
-            return (
-                (*window, n)
-                for n, text in enumerate(texts)
-                for window in _stride(text, length, task.stride, first)
-            )
-        case "dense":
-            return _dense(texts, length, task.stride)
+    if card.windows == "dense":
+        yield from _dense(texts, length, card.stride)
+        return
+    for document, text in enumerate(texts):
+        if card.windows == "exact":
+            windows = _exact(text, length, bos)
+        else:
+            windows = _stride(text, length, card.stride, bos)
+        for ids, scored_tokens in windows:
+            yield ids, scored_tokens, document
 
 
-def _exact(text: list[int], length: int, first: int | None) -> Iterator[tuple[list[int], int]]:
-    start = [] if first is None else [first]
-    body = length - len(start)
-    for begin in range(0, len(text) - body + 1, body):
-        yield start + text[begin : begin + body], length - 1
+def _exact(text: list[int], length: int, bos: int | None) -> Iterator[tuple[list[int], int]]:
+    """Yield windows that follow each other; an incomplete last one is left out."""
+    start = [] if bos is None else [bos]
+    step = length - len(start)
+    for begin in range(0, len(text) - step + 1, step):
+        yield start + text[begin : begin + step], length - 1
 
 
 def _stride(
-    text: list[int], length: int, stride: int, first: int | None
+    text: list[int], length: int, stride: int, bos: int | None
 ) -> Iterator[tuple[list[int], int]]:
-    """A tokenizer without BOS loses the target of a text's very first token, and nothing else."""
-    start = [] if first is None else [first]
-    reached = 0
+    """Yield overlapping windows of which only the new tokens count.
+
+    Without a BOS token nothing predicts the first token of the text, so it does not count.
+    """
+    start = [] if bos is None else [bos]
+    # Texts that do not fill a window are left out; YaRN's script has a minimum length instead.
     if len(text) < length - 1:
         return
+    reached = 0
     for begin in range(0, len(text), stride):
         end = min(begin + length - 1, len(text))
         ids = start + text[begin:end]
@@ -169,21 +179,28 @@ def _stride(
 
 
 def _dense(texts: Iterator[list[int]], length: int, stride: int) -> Iterator[Window]:
-    """Windows while at least one more token follows, which is what dropping the last start means."""
-    ends: list[int] = []
-    stream = _joined(texts, ends)
-    held = list(islice(stream, length + 1))
+    """Yield overlapping windows of one stream of all texts.
+
+    A window is yielded only if at least one more token follows: that is what LongLoRA's script does
+    by dropping the last start.
+    """
+    text_ends: list[int] = []
+    stream = _concatenate(texts, text_ends)
+    buffer = list(islice(stream, length + 1))
     for begin in count(step=stride):
-        if len(held) <= length:
+        if len(buffer) <= length:
             return
-        yield held[:length], length - 1, bisect_right(ends, begin)
-        deque(islice(stream, max(0, stride - len(held))), maxlen=0)
-        held = held[stride:]
-        held += islice(stream, length + 1 - len(held))
+        yield buffer[:length], length - 1, bisect_right(text_ends, begin)
+        # A stride longer than the buffer skips tokens of the stream.
+        deque(islice(stream, max(0, stride - len(buffer))), maxlen=0)
+        buffer = buffer[stride:]
+        buffer += islice(stream, length + 1 - len(buffer))
 
 
-def _joined(texts: Iterator[list[int]], ends: list[int]) -> Iterator[int]:
-    """All texts as one stream; notes where each that was begun ends."""
+def _concatenate(texts: Iterator[list[int]], text_ends: list[int]) -> Iterator[int]:
+    """Yield the tokens of all texts; append the end of each text to `text_ends` as it begins."""
+    end = 0
     for text in texts:
-        ends.append((ends[-1] if ends else 0) + len(text))
+        end += len(text)
+        text_ends.append(end)
         yield from text

@@ -1,7 +1,7 @@
-"""RULER: needles, chains of variables, frequent words and questions among documents, generated to any length.
+"""RULER: needles, chains of variables, frequent words and questions among documents, at any length.
 
-Source: arXiv 2404.06654; the generators are ``lampe_eval.ruler``. Under ``prompts: ready`` samples are read from files
-that RULER wrote, in ``--data-dir`` (``lampe_eval.ruler.ruler_files``).
+Source: arXiv 2404.06654; the generators are in `lampe_eval.ruler`. With `prompts: ready` samples
+are read from files in `--data-dir` that RULER itself wrote (`lampe_eval.ruler.ruler_files`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ from lampe_eval.texts import documents
 
 
 class Ruler(Bench):
-    """Share of the expected strings that are in the answer, in percent; of questions any one counts."""
+    """RULER: share of the expected strings in the answer, in percent; for QA any one is enough."""
 
     name: ClassVar[str] = "ruler"
     card: ClassVar[type[TaskCard]] = RulerCard
@@ -49,9 +49,10 @@ class Ruler(Bench):
             return []
         if source and protocol.prompts != "own":
             raise UserError(
-                f"--haystack: ruler's prompts {protocol.prompts!r} bring their own; leave it out"
+                f"--haystack: ruler's prompts {protocol.prompts!r} have their own; leave it out"
             )
-        return [*ruler_wording.ASSETS[_words(protocol)], *_texts(task.card, protocol)]
+        wording_files = ruler_wording.ASSETS[_wording_name(protocol)]
+        return [*wording_files, *_corpus_files(task.card, protocol)]
 
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         if protocol.prompts != "ready":
@@ -61,53 +62,54 @@ class Ruler(Bench):
             path for path in folder.rglob("*.jsonl") if task.name in str(path.relative_to(folder))
         )
 
-    def samples(self, task: Task, draw: SampleRequest) -> Iterator[Prompt]:
-        make = _ready if draw.protocol.prompts == "ready" else _made
-        for index, (ids, outputs, meta) in enumerate(make(task, draw)):
-            room, decoding = task.card.max_new_tokens, draw.protocol.decoding
+    def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        read = _read_parts if request.protocol.prompts == "ready" else _generate_parts
+        for index, (ids, references, meta) in enumerate(read(task, request)):
             yield Prompt(
-                f"{draw.length}/{index:04d}", ids, room, list(outputs), meta=meta, decoding=decoding
+                id=f"{request.length}/{index:04d}",
+                ids=ids,
+                max_new_tokens=task.card.max_new_tokens,
+                references=list(references),
+                meta=meta,
+                decoding=request.protocol.decoding,
             )
 
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return ruler_metrics.score(task, row["prediction"], row["references"], {})
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
-        return {
-            f"mean of {len(scores)} tasks": ruler_metrics.average(
-                {task: score.value for task, score in scores.items()}
-            )
-        }
+        values = {task: score.value for task, score in scores.items()}
+        return {f"mean of {len(scores)} tasks": ruler_metrics.average(values)}
 
     def length_averages(self, averages: Mapping[int, float]) -> dict[str, float]:
+        """Return the effective length in tokens and the paper's two weighted averages."""
+        rising = ruler_metrics.weighted_average(averages, rising=True)
+        falling = ruler_metrics.weighted_average(averages, rising=False)
         return {
             "effective length": ruler_metrics.effective_length(averages),
-            "mean, longer lengths weigh more": ruler_metrics.weighted_average(
-                averages, rising=True
-            ),
-            "mean, shorter lengths weigh more": ruler_metrics.weighted_average(
-                averages, rising=False
-            ),
+            "mean, longer lengths weigh more": rising,
+            "mean, shorter lengths weigh more": falling,
         }
 
 
-Sampled = tuple[Sequence[int], Sequence[str], Mapping[str, float]]
-"""Ids of a prompt, what its answer must contain, and numbers about it."""
+PromptParts = tuple[Sequence[int], Sequence[str], Mapping[str, float]]
+"""Ids of a prompt, strings that its answer must contain, and the sample's `meta`."""
 
 
-def _words(protocol: Protocol) -> ruler_wording.WordingName:
-    """Whose wording.
+def _wording_name(protocol: Protocol) -> ruler_wording.WordingName:
+    """Return the wording that a protocol uses.
 
     Raises:
-        UserError: for one that RULER does not have.
+        UserError: for a wording that RULER does not have.
     """
+    # Compared one by one, so that the type checker knows the result.
     if protocol.prompts == "own" or protocol.prompts == "official" or protocol.prompts == "2024":
         return protocol.prompts
     raise UserError(f"ruler: prompts are own, official, 2024 or ready, not {protocol.prompts}")
 
 
-def _texts(card: RulerCard, protocol: Protocol) -> list[str]:
-    """Files of the texts that a task's prompts are made of."""
+def _corpus_files(card: RulerCard, protocol: Protocol) -> list[str]:
+    """Return the names of the files with the texts that a task's prompts are made of."""
     match card.parameters:
         case QaParameters(dataset="squad"):
             return ["ruler/dev-v2.0.json"]
@@ -120,47 +122,51 @@ def _texts(card: RulerCard, protocol: Protocol) -> list[str]:
     return []
 
 
-def _made(task: Task, draw: SampleRequest) -> Iterator[Sampled]:
-    """Samples of the generators: exactly as long as they may be as ids, or as upstream makes them, as text."""
-    recipe = _recipe(draw)
+def _generate_parts(task: Task, request: SampleRequest) -> Iterator[PromptParts]:
+    """Yield generated samples: of the exact length as ids, or as text the way upstream does it."""
+    spec = _sample_spec(request)
 
-    def builds() -> Iterator[RulerSample]:
-        return (build_sample(task.name, task.card, recipe, index) for index in range(draw.limit))
+    def build() -> Iterator[RulerSample]:
+        for index in range(request.limit):
+            yield build_sample(task.name, task.card, spec, index)
 
-    for built in builds() if recipe.exact else sample_cache.load_or_build(_key(task, draw), builds):
-        yield _prompt(draw, built), built.outputs, built.meta
+    # Making samples as text takes as long as encoding them, so they are cached.
+    samples = (
+        build() if spec.exact else sample_cache.load_or_build(_cache_key(task, request), build)
+    )
+    for sample in samples:
+        yield _prompt_ids(request, sample), sample.outputs, sample.meta
 
 
-def _key(task: Task, draw: SampleRequest) -> sample_cache.CacheKey:
-    """What samples that are made as text, which takes as long as encoding them, are kept under."""
+def _cache_key(task: Task, request: SampleRequest) -> sample_cache.CacheKey:
+    """Return everything that the samples of a cell depend on."""
+    files = Ruler().required_files(task, request.protocol)
     return {
         "task": f"{task.name} {task.card.model_dump_json()}",
-        "tokenizer": sample_cache.tokenizer_digest(draw.tokenizer),
-        "frame": repr(_wrapper(draw)),
-        "length": draw.length,
-        "seed": draw.seed,
-        "samples": draw.limit,
-        "protocol": draw.protocol.model_dump_json(),
-        "files": repr(
-            [
-                assets.digest(name, draw.data_dir)
-                for name in Ruler().required_files(task, draw.protocol)
-            ]
-        ),
+        "tokenizer": sample_cache.tokenizer_digest(request.tokenizer),
+        "affixes": repr(_text_affixes(request)),
+        "length": request.length,
+        "seed": request.seed,
+        "samples": request.limit,
+        "protocol": request.protocol.model_dump_json(),
+        "files": repr([assets.digest(name, request.data_dir) for name in files]),
     }
 
 
-def _recipe(draw: SampleRequest) -> SampleSpec:
-    shelf = _shelf(draw.tokenizer, draw.source, draw.data_dir)
-    words = _words(draw.protocol)
-    if draw.protocol.cut == "ids":
-        return SampleSpec(shelf, draw.length, draw.seed, words, affixes=partial(_framed, draw))
-    overhead = sum(len(encode(draw.tokenizer, part)) for part in _wrapper(draw))
-    return SampleSpec(shelf, draw.length, draw.seed, words, exact=False, overhead=overhead)
+def _sample_spec(request: SampleRequest) -> SampleSpec:
+    corpora = _shared_corpora(request.tokenizer, request.source, request.data_dir)
+    wording = _wording_name(request.protocol)
+    if request.protocol.truncate_as == "ids":
+        affixes = partial(_affixes, request)
+        return SampleSpec(corpora, request.length, request.seed, wording, affixes=affixes)
+    overhead = sum(len(encode(request.tokenizer, text)) for text in _text_affixes(request))
+    return SampleSpec(
+        corpora, request.length, request.seed, wording, exact=False, overhead=overhead
+    )
 
 
 @lru_cache(maxsize=1)
-def _shelf(
+def _shared_corpora(
     tokenizer: PreTrainedTokenizerBase, source: Path | None, data_dir: Path | None
 ) -> SharedCorpora:
     return SharedCorpora(
@@ -170,35 +176,34 @@ def _shelf(
     )
 
 
-def _framed(draw: SampleRequest, prefix: str) -> tuple[list[int], list[int]]:
-    return prompt_affixes(draw.tokenizer, draw.protocol, Message("", lead=prefix))
+def _affixes(request: SampleRequest, answer_prefix: str) -> tuple[list[int], list[int]]:
+    """Return the ids before and after a prompt that is made of ids."""
+    message = Message("", answer_prefix=answer_prefix)
+    return prompt_affixes(request.tokenizer, request.protocol, message)
 
 
-def _wrapper(draw: SampleRequest) -> tuple[str, str]:
-    """Text around a prompt; LaMPE's code leaves Mistral's turn open."""
-    if draw.protocol.chat == "upstream" and chat_family(draw.tokenizer) == "mistral":
+def _text_affixes(request: SampleRequest) -> tuple[str, str]:
+    """Return the text before and after a prompt that is made of text."""
+    # LaMPE's code opens Mistral's user turn and never closes it.
+    if request.protocol.chat == "upstream" and chat_family(request.tokenizer) == "mistral":
         return "[INST] ", ""
-    return template_affixes(draw.tokenizer, "") if draw.protocol.chat != "none" else ("", "")
+    return template_affixes(request.tokenizer, "") if request.protocol.chat != "none" else ("", "")
 
 
-def _prompt(draw: SampleRequest, built: RulerSample) -> Sequence[int]:
-    if built.ids is not None:
-        return [*built.before, *built.ids.tolist(), *built.after]
-    before, after = _wrapper(draw)
-    return encode_with_special_tokens(
-        draw.tokenizer, f"{before}{built.text}{after}{built.answer_prefix}"
-    )
+def _prompt_ids(request: SampleRequest, sample: RulerSample) -> Sequence[int]:
+    if sample.ids is not None:
+        return [*sample.before, *sample.ids.tolist(), *sample.after]
+    before, after = _text_affixes(request)
+    text = f"{before}{sample.text}{after}{sample.answer_prefix}"
+    return encode_with_special_tokens(request.tokenizer, text)
 
 
-def _ready(task: Task, draw: SampleRequest) -> Iterator[Sampled]:
-    """Samples of files, as they stand there: they hold their own turns."""
-    samples = ruler_files.read_samples(_ready_folder(draw.data_dir), task.name, draw.length)
-    for sample in islice(samples, draw.limit):
-        yield (
-            encode_with_special_tokens(draw.tokenizer, sample.input + sample.answer_prefix),
-            sample.outputs,
-            {},
-        )
+def _read_parts(task: Task, request: SampleRequest) -> Iterator[PromptParts]:
+    """Yield samples from files as they are: they contain their own chat markers."""
+    samples = ruler_files.read_samples(_ready_folder(request.data_dir), task.name, request.length)
+    for sample in islice(samples, request.limit):
+        text = sample.input + sample.answer_prefix
+        yield encode_with_special_tokens(request.tokenizer, text), sample.outputs, {}
 
 
 def _ready_folder(data_dir: Path | None) -> Path:

@@ -7,7 +7,7 @@ from rich.table import Table
 from lampe_eval.errors import UserError
 from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
-from lampe_eval.scoring.prediction_files import Result, score_folder
+from lampe_eval.scoring.prediction_files import TaskResult, score_folder
 
 
 def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
@@ -20,7 +20,7 @@ def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
         raise UserError("score: give a run's folder, or --preds FOLDER with --bench NAME")
 
 
-def _table(bench: str, results: dict[str, Result]) -> Table:
+def _table(bench: str, results: dict[str, TaskResult]) -> Table:
     table = Table(
         title=f"{bench}, as its own code scores", title_justify="left", title_style="bold"
     )

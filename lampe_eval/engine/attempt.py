@@ -72,15 +72,19 @@ def _outcomes(engine: LocalEngine, samples: Sequence[Sample], lean: bool) -> lis
 
 
 def _read(passage: Passage, loss: float) -> Outcome:
-    return {"error": NAN} if math.isnan(loss) else {"loss": loss, "scored_tokens": passage.scored}
+    return (
+        {"error": NAN}
+        if math.isnan(loss)
+        else {"loss": loss, "scored_tokens": passage.scored_tokens}
+    )
 
 
 def _answered(engine: LocalEngine, prompt: Prompt, answer: Answer, lean: bool) -> Outcome:
     """The prediction; both answers where another prompt follows the first."""
     if prompt.follow_up is None or answer.nan:
         return _told([answer], answer.text)
-    (second,) = engine.answer([prompt.follow_up.ask(answer.text)], lean=lean)
-    told = _told([answer, second], prompt.follow_up.join(answer.text, second.text))
+    (second,) = engine.answer([prompt.follow_up.make_prompt(answer.text)], lean=lean)
+    told = _told([answer, second], prompt.follow_up.join_answers(answer.text, second.text))
     return told if "error" in told else {**told, "answers": [answer.text, second.text]}
 
 

@@ -120,7 +120,7 @@ class LocalEngine:
         """Sum of the losses (natural log) of a passage's scored tokens, read in chunks through the cache."""
         assert self._handle is not None
         ids, _ = self._padded([passage.ids])
-        first, total = ids.shape[1] - passage.scored, 0.0
+        first, total = ids.shape[1] - passage.scored_tokens, 0.0
         with self._handle.prompt(ids.shape[1]):
             for begin, end, out in self._chunks(ids, LEAN_CHUNK if lean else CHUNK):
                 skip = max(0, first - 1 - begin)
@@ -165,23 +165,23 @@ class LocalEngine:
         return ids, mask.long()
 
     def _greedy(self, prompt: Prompt) -> GenerationConfig:
-        pad, stops = self.tokenizer.pad_token_id, [*self._stops, *prompt.stops]
+        pad, stops = self.tokenizer.pad_token_id, [*self._stops, *prompt.stop_token_ids]
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=prompt.max_new_tokens,
-            min_new_tokens=1 if prompt.stops else None,
+            min_new_tokens=1 if prompt.stop_token_ids else None,
             eos_token_id=stops or None,
             pad_token_id=stops[0] if pad is None and stops else pad,
         )
 
     def _said(self, prompt: Prompt, new: list[int]) -> tuple[str, int, str]:
         """The text of an answer's tokens, their number, and why they end; a row of a batch is padded behind them."""
-        stops = {*self._stops, *prompt.stops}
+        stops = {*self._stops, *prompt.stop_token_ids}
         end = next((index for index, token in enumerate(new) if token in stops), None)
         if end is not None:
             new = new[: end + 1]
         text = str(self.tokenizer.decode(new, skip_special_tokens=prompt.decoding == "text"))
-        if prompt.decoding == "squeezed":
+        if prompt.decoding == "single_line":
             text = " ".join(text.split())
         return text, len(new), "length" if end is None else "eos"
 

@@ -224,7 +224,7 @@ class SequenceSampler:
                 sequence.add(self.passage(self.rng.randint(1, length // 4)))
             else:
                 question = self._draw_question(question)
-                sequence.add(self.encode(question.question))
+                sequence.add(self.encode(question.prompt_end))
                 self._add_answer(sequence, question)
         return sequence.cut(length)
 
@@ -271,11 +271,11 @@ class SequenceSampler:
         several = [key for key in needles.codes if key not in single]
         draw = self.rng.random()
         if several and (draw < 0.5 or not single):
-            return replace(needles, wording=SEVERAL_CODES, asked=tuple(several))
+            return replace(needles, wording=SEVERAL_CODES, queried_keys=tuple(several))
         if len(single) > 1 and draw < 0.7:
             keys = self.rng.sample(single, self.rng.randint(2, min(3, len(single))))
-            return replace(needles, wording=SEVERAL_KEYS, asked=tuple(keys))
-        return replace(needles, wording=ONE_CODE, asked=(self.rng.choice(single),))
+            return replace(needles, wording=SEVERAL_KEYS, queried_keys=tuple(keys))
+        return replace(needles, wording=ONE_CODE, queried_keys=(self.rng.choice(single),))
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:

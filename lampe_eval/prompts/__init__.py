@@ -1,1 +1,1 @@
-"""How what is said to a model becomes tokens: protocols, chat templates, and cutting to a length."""
+"""Protocols, chat templates, truncation and tokenization: how a message becomes token ids."""

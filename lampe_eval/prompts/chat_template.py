@@ -1,4 +1,4 @@
-"""Chat: what a tokenizer's template puts before and after what the user says."""
+"""Chat templates: the text that a tokenizer's template puts before and after a user's message."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,60 +8,71 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.errors import UserError
 
-SAID = "what-the-user-says"
+PLACEHOLDER = "what-the-user-says"
+"""Text that is rendered in place of the user's message, to find where a template puts it."""
 
-Family = Literal["llama2", "llama3", "mistral", "other", "none"]
+ChatFamily = Literal["llama2", "llama3", "mistral", "other", "none"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is said to a model.
+    """Message to a model.
 
     Attributes:
-        user: the prompt; the only part that may be cut.
-        system: what comes first in its own turn, where a template has one.
-        lead: the beginning of the answer, put into the model's mouth.
+        user: the prompt; the only part that may be truncated.
+        system: the system prompt.
+        answer_prefix: the beginning of the assistant's answer, which the model continues. It
+            includes the white space that separates it from the user's text.
     """
 
     user: str
     system: str = ""
-    lead: str = ""
+    answer_prefix: str = ""
 
 
 def template_affixes(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[str, str]:
-    """Text before and after the user's by the tokenizer's template; the system's text alone where it has none.
+    """Return the text that a chat template puts before and after the user's message.
 
-    A template that knows no system turn gets its text before the user's.
+    Without a chat template this is the system prompt and nothing. A template that refuses or
+    drops the system role gets the system prompt at the beginning of the user's message.
 
     Raises:
-        UserError: for a template that does not say what the user says.
+        UserError: for a template that fails, or does not contain the user's message exactly once.
     """
-    said = f"{system}\n\n{SAID}" if system else SAID
+    user = f"{system}\n\n{PLACEHOLDER}" if system else PLACEHOLDER
     if not getattr(tokenizer, "chat_template", None):
-        before, _, after = said.partition(SAID)
+        before, _, after = user.partition(PLACEHOLDER)
         return before, after
-    turns = [{"role": "system", "content": system}] if system else []
-    text = _rendered(tokenizer, [*turns, {"role": "user", "content": SAID}])
+    system_message = [{"role": "system", "content": system}] if system else []
+    text = _render(tokenizer, [*system_message, {"role": "user", "content": PLACEHOLDER}])
+    # Some templates raise for a system role, others leave it out silently.
     if text is None or (system and system.strip() not in text):
-        text = _rendered(tokenizer, [{"role": "user", "content": said}])
-    if text is None or text.count(SAID) != 1:
+        text = _render(tokenizer, [{"role": "user", "content": user}])
+    if text is None or text.count(PLACEHOLDER) != 1:
         raise UserError(
-            f"the chat template of {tokenizer.name_or_path} cannot be used; try --protocol fair:chat=none"
+            f"the chat template of {tokenizer.name_or_path} cannot be used; "
+            "try --protocol fair:chat=none"
         )
-    before, _, after = text.partition(SAID)
+    before, _, after = text.partition(PLACEHOLDER)
     return before, after
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str | None:
-    """The turns and the beginning of an answer; None for turns that the template refuses."""
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str | None:
+    """Render messages with the generation prompt; return None if the template refuses them."""
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
     except (TemplateError, ValueError):
         return None
 
 
-def chat_family(tokenizer: PreTrainedTokenizerBase) -> Family:
-    """Whose turns a tokenizer's template writes, by their marks; benchmarks' own code treats some by name."""
+def chat_family(tokenizer: PreTrainedTokenizerBase) -> ChatFamily:
+    """Return the model family whose chat markers a tokenizer's template writes.
+
+    The benchmarks' own scripts type the markers of some families by hand and choose them by model
+    name; here the template's markers decide.
+    """
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return "none"

@@ -1,4 +1,4 @@
-"""From what is said to token ids that fit: as ids, or as upstream's scripts do it, decoded and encoded again."""
+"""Fitting prompts to a length: truncation of token ids, or of text as upstream's scripts do it."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,16 @@ from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, 
 
 @dataclass(frozen=True)
 class FittedPrompt:
-    """A prompt's tokens.
+    """Prompt as token ids, after truncation.
 
     Attributes:
-        cut: tokens that were taken out.
-        skip: whether it is too long and the protocol leaves such samples out.
+        ids: the token ids.
+        cut_tokens: tokens that were removed.
+        skip: whether the prompt is too long and the protocol leaves such samples out.
     """
 
     ids: list[int]
-    cut: int = 0
+    cut_tokens: int = 0
     skip: bool = False
 
 
@@ -30,91 +31,119 @@ def fit_prompt(
     message: Message,
     *,
     length: int,
-    answer: int,
+    answer_tokens: int,
     chat: bool = True,
 ) -> FittedPrompt:
-    """Tokens of a message of which the user's part is cut as ids, so that prompt and answer fit into a length.
+    """Return a message as token ids, truncated so that prompt and answer fit into a length.
+
+    Only the user's part is truncated, as token ids: chat template, system prompt and answer prefix
+    stay whole.
 
     Args:
-        answer: tokens that the answer may have.
-        chat: whether this task is put in the chat template at all.
+        tokenizer: the tokenizer of the model under test.
+        protocol: says which part to remove and whether a chat template is used.
+        message: the message.
+        length: tokens of prompt and answer together.
+        answer_tokens: tokens to leave for the answer.
+        chat: whether this task uses the chat template at all.
 
     Raises:
-        UserError: for a length that leaves nothing for the prompt.
+        UserError: for a length that leaves no token for the prompt.
     """
-    limit = protocol.limit(length, answer)
+    limit = protocol.prompt_limit(length, answer_tokens)
     before, after = _text_affixes(tokenizer, protocol, message, chat=chat)
     whole = with_bos(tokenizer, encode(tokenizer, before + message.user + after))
     if len(whole) <= limit or protocol.truncation == "none":
         return FittedPrompt(whole)
     if protocol.truncation == "skip":
         return FittedPrompt(whole, skip=True)
-    head, tail = _with_affixes(tokenizer, before, after)
-    body, room = encode(tokenizer, message.user, inside=bool(before)), limit - len(head) - len(tail)
-    if room < 1:
+    prefix, suffix = _encode_affixes(tokenizer, before, after)
+    affix_tokens = len(prefix) + len(suffix)
+    body = encode(tokenizer, message.user, continuation=bool(before))
+    body_limit = limit - affix_tokens
+    if body_limit < 1:
         raise UserError(
-            f"length {length} leaves no token for a prompt: its frame takes {len(head) + len(tail)} tokens, "
-            f"the answer {answer}; use longer --lengths"
+            f"length {length} leaves no token for a prompt: system prompt and chat template take "
+            f"{affix_tokens} tokens, the answer {answer_tokens}; use longer --lengths"
         )
-    over = len(body) - room
-    if over <= 0:  # parts can have fewer tokens than the whole
-        return FittedPrompt(head + body + tail)
-    return FittedPrompt(head + truncate_ids(body, room, protocol.truncation) + tail, cut=over)
+    excess = len(body) - body_limit
+    if excess <= 0:  # the parts can have fewer tokens than the whole
+        return FittedPrompt(prefix + body + suffix)
+    body = truncate_ids(body, body_limit, protocol.truncation)
+    return FittedPrompt(prefix + body + suffix, cut_tokens=excess)
 
 
 def prompt_affixes(
     tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message
 ) -> tuple[list[int], list[int]]:
-    """Ids before and after the user's part: begin of text, chat template, lead of the answer.
+    """Return the ids before and after the user's part: BOS, chat template, answer prefix.
 
-    A lead begins with the white space that parts it from the user's text; after a template's turn it needs none.
+    An answer prefix begins with the white space that separates it from the user's text; it is
+    removed where a chat template stands between the two.
     """
-    return _with_affixes(tokenizer, *_text_affixes(tokenizer, protocol, message, chat=True))
+    return _encode_affixes(tokenizer, *_text_affixes(tokenizer, protocol, message, chat=True))
 
 
-def _with_affixes(
+def _encode_affixes(
     tokenizer: PreTrainedTokenizerBase, before: str, after: str
 ) -> tuple[list[int], list[int]]:
-    return with_bos(tokenizer, encode(tokenizer, before)), encode(tokenizer, after, inside=True)
+    return with_bos(tokenizer, encode(tokenizer, before)), encode(
+        tokenizer, after, continuation=True
+    )
 
 
 def _text_affixes(
     tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool
 ) -> tuple[str, str]:
-    """Text before and after the user's part."""
+    """Return the text before and after the user's part."""
     if chat and protocol.chat == "template":
         before, after = template_affixes(tokenizer, message.system)
     else:
         before, after = f"{message.system}\n\n" if message.system else "", ""
-    return before, after + (message.lead.lstrip() if after else message.lead)
+    return before, after + (message.answer_prefix.lstrip() if after else message.answer_prefix)
 
 
-def truncate_ids(ids: list[int], room: int, side: str) -> list[int]:
-    """The first and last halves of the room where the middle goes, else its last or first ids."""
+def truncate_ids(ids: list[int], limit: int, side: str) -> list[int]:
+    """Return `limit` ids: the last ("left"), the first ("right"), or both ends ("middle").
+
+    The name of the side is that of the part which is removed. Of an odd limit the first half has
+    one id more.
+    """
     match side:
         case "left":
-            return ids[-room:]
+            return ids[-limit:]
         case "right":
-            return ids[:room]
-    return ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+            return ids[:limit]
+    return ids[: limit - limit // 2] + ids[len(ids) - limit // 2 :]
 
 
 def truncate_middle_as_text(
-    tokenizer: PreTrainedTokenizerBase, text: str, limit: int, *, specials: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    limit: int,
+    *,
+    keep_special_tokens: bool = False,
 ) -> tuple[str, int]:
-    """A text of which the first and last ``limit // 2`` tokens are decoded one after the other, as upstream cuts.
+    """Return a text without its middle, as LongBench's script truncates.
+
+    The first and the last `limit // 2` tokens are decoded separately and joined. The text is
+    encoded again later, which may give a few tokens more or fewer (source: pred.py of
+    THUDM/LongBench at 2e00731).
 
     Args:
-        limit: tokens that a text may have uncut, special ones counted.
-        specials: whether special tokens survive.
+        tokenizer: the tokenizer of the model under test.
+        text: the text.
+        limit: tokens that a text may have, special ones included, before it is truncated.
+        keep_special_tokens: whether special tokens are decoded too.
 
     Returns:
-        the text, and how many tokens were taken out of it.
+        The text, and how many tokens were removed.
     """
     ids = encode_with_special_tokens(tokenizer, text)
     if len(ids) <= limit:
         return text, 0
     half = limit // 2
-    parts = (ids[:half], ids[len(ids) - half :])
-    kept = [str(tokenizer.decode(part, skip_special_tokens=not specials)) for part in parts]
-    return "".join(kept), len(ids) - 2 * half
+    skip_special_tokens = not keep_special_tokens
+    first = str(tokenizer.decode(ids[:half], skip_special_tokens=skip_special_tokens))
+    last = str(tokenizer.decode(ids[len(ids) - half :], skip_special_tokens=skip_special_tokens))
+    return first + last, len(ids) - 2 * half

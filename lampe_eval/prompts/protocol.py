@@ -1,7 +1,8 @@
-"""Protocols: how a bench's samples become prompts, and its answers a number. ``tasks/<bench>/protocols.yaml`` has them.
+"""Protocols: how a bench's samples become prompts, and how its answers become a number.
 
-Three names mean the same in every bench: ``official`` is what its authors run, ``lampe`` what LaMPE's authors ran,
-and ``fair`` gives every method the same prompt, cut as token ids. Scores of different protocols never share a table.
+`tasks/<bench>/protocols.yaml` holds them. Three names mean the same in every bench: `official` is
+what the benchmark's authors run, `lampe` is what LaMPE's authors ran, and `fair` gives every
+method the same prompt, truncated as token ids. Scores of different protocols never share a table.
 """
 
 from collections.abc import Mapping
@@ -13,101 +14,128 @@ from pydantic import Field
 from lampe_eval.cards import Card, read_card
 from lampe_eval.errors import UserError, unknown_name
 
-KIBI: Final = 1024
+TOKENS_PER_K: Final = 1024
+
+Decoding = Literal["text", "special_tokens", "single_line"]
 
 
 class Protocol(Card):
-    """What is fixed beside model, method and task. A length is of prompt and answer together, L tokens.
+    """Choices that are fixed besides model, method and task.
+
+    The length L of a cell is the number of tokens of prompt and answer together.
 
     Attributes:
-        windows: lengths by default, in windows of the model.
-        prompts: whose wording: our own, the benchmark's files, RULER's of 2024, LaMPE's, or prompts that are ready.
-        chat: the tokenizer's template where it has one, what the benchmark's own code wraps prompts in, or nothing.
-        bos: once, or added by the tokenizer to whatever the prompt begins with already.
-        truncation: which part of a prompt that is too long goes; none leaves it, skip leaves the sample out.
-        cut: token ids; or text, decoded and encoded again; or words, as L-Eval counts them.
-        unit: tokens that a prompt may have for every 1024 of L.
-        reserve: tokens less than that: as many as the answer and the chat template take, or a number.
-        decoding: the answer's text without special tokens, with them, or with them and all white space squeezed.
-        scorer: whose, where they differ.
-        average: over tasks: of categories first, or all alike.
-        max_new_tokens: room for an answer, where the protocol says it and not the task.
-        first_line: tasks whose answer ends with its first line.
-        changes: fields that a user may change, with the values that they may have.
+        windows: default lengths, as multiples of the model's context window.
+        tasks: tasks that the protocol covers; all tasks of the bench if empty.
+        prompts: source of the wording: "own" (ours), "official" (the benchmark's files), "2024"
+            (RULER's of that year), "lampe" (LaMPE's), or "ready" (prompts read from files).
+        release_prompts: whether a method gets the prompts that its authors gave to it alone.
+        chat: "template" for the tokenizer's chat template if it has one, "upstream" for what the
+            benchmark's own code puts around prompts, or "none".
+        bos: "once", or "added" if the tokenizer adds a BOS token whatever the prompt begins with.
+        truncation: part that is removed from a prompt that is too long; "none" leaves the prompt
+            too long, "skip" leaves the sample out.
+        truncate_as: what is truncated: "ids" for token ids, "text" for tokens that are decoded and
+            encoded again, or "words" as L-Eval counts them.
+        tokens_per_k: tokens that a prompt may have for every 1024 tokens of L; 1000 for scripts
+            that write "16k" as 16000.
+        reserved_tokens: tokens of that which are kept free; "answer" for as many as the answer
+            may have.
+        decoding: "text" decodes answers without special tokens, "special_tokens" with them, and
+            "single_line" with them and with all white space collapsed to single spaces.
+        scorer: whose scorer is used, for benches with two.
+        average: "categories" averages over categories of tasks first, "tasks" over all tasks.
+        max_new_tokens: tokens of an answer, for benches where no task says it.
+        stop_at_newline: tasks whose answer ends with its first line.
+        length_bands: whether a cell reports its score in bands of the prompt's length as well.
+        changes: fields that a user may change, with the values they may have.
     """
 
     windows: tuple[int, ...] = (1, 2, 4)
+    tasks: tuple[str, ...] = ()
     prompts: Literal["own", "official", "2024", "lampe", "ready"]
+    release_prompts: bool = False
     chat: Literal["template", "upstream", "none"]
     bos: Literal["once", "added"] = "once"
     truncation: Literal["middle", "left", "right", "none", "skip"]
-    cut: Literal["ids", "text", "words"] = "ids"
-    unit: Literal[1000, 1024] = KIBI
-    reserve: int | Literal["answer"] = "answer"
-    decoding: Literal["text", "specials", "squeezed"] = "text"
+    truncate_as: Literal["ids", "text", "words"] = "ids"
+    tokens_per_k: Literal[1000, 1024] = TOKENS_PER_K
+    reserved_tokens: int | Literal["answer"] = "answer"
+    decoding: Decoding = "text"
     scorer: Literal["official", "lampe"] = "official"
     average: Literal["categories", "tasks"] = "tasks"
     max_new_tokens: int | None = None
-    first_line: tuple[str, ...] = ()
+    stop_at_newline: tuple[str, ...] = ()
+    length_bands: bool = False
     changes: Mapping[str, tuple[str, ...]] = {}
 
-    def limit(self, length: int, answer: int) -> int:
-        """Tokens that a prompt may have, in a cell of a length and with so many for the answer.
+    def prompt_limit(self, length: int, answer_tokens: int) -> int:
+        """Return how many tokens a prompt may have.
+
+        Args:
+            length: tokens of the cell.
+            answer_tokens: tokens that the answer may have.
 
         Raises:
-            UserError: where there are none.
+            UserError: if no token is left for the prompt.
         """
-        reserve = answer if self.reserve == "answer" else self.reserve
-        limit = length * self.unit // KIBI - reserve
-        if limit < 1:
+        reserved = answer_tokens if self.reserved_tokens == "answer" else self.reserved_tokens
+        available = length * self.tokens_per_k // TOKENS_PER_K
+        if available - reserved < 1:
             raise UserError(
-                f"length {length} leaves no token for a prompt: the protocol reserves {reserve} of "
-                f"{length * self.unit // KIBI}; use longer --lengths"
+                f"length {length} leaves no token for a prompt: the protocol reserves {reserved} "
+                f"of {available}; use longer --lengths"
             )
-        return limit
+        return available - reserved
 
 
 class Protocols(Card):
-    """The protocols of a bench by name."""
+    """Protocols of a bench by name: the schema of a `protocols.yaml`."""
 
     protocols: dict[str, Protocol] = Field(min_length=1)
 
 
 def bench_protocols(folder: Path) -> dict[str, Protocol]:
-    """The protocols of a bench."""
+    """Return the protocols in a bench's folder, by name."""
     return read_card(folder / "protocols.yaml", Protocols).protocols
 
 
 def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
-    """A protocol of a bench from ``fair`` or, with changes, ``fair:truncation=left,chat=none``.
+    """Return a protocol of a bench by name, with the user's changes.
+
+    Args:
+        bench: the bench that the protocol belongs to, for messages.
+        text: a name such as `fair`, or with changes `fair:truncation=left,chat=none`.
+        folder: folder with the `protocols.yaml`.
 
     Raises:
         UserError: for a name, a field or a value that does not exist.
     """
     name, _, changes = text.partition(":")
-    known = bench_protocols(folder)
-    if name not in known:
+    protocols = bench_protocols(folder)
+    if name not in protocols:
         raise unknown_name(
             f"protocol of {bench}",
             name,
-            known,
-            f"lampe-eval list protocols; {bench} has {', '.join(known)}",
+            protocols,
+            f"lampe-eval list protocols; {bench} has {', '.join(protocols)}",
         )
-    pairs = [part.partition("=") for part in changes.split(",") if part.strip()]
-    changed = dict(
-        _change(bench, name, known[name], key.strip(), value.strip()) for key, _, value in pairs
-    )
-    return known[name].model_copy(update=changed)
+    protocol = protocols[name]
+    update = {}
+    for part in changes.split(","):
+        if part.strip():
+            field, _, value = (item.strip() for item in part.partition("="))
+            _check_change(f"--protocol: {name!r} of {bench}", protocol, field, value)
+            update[field] = value
+    return protocol.model_copy(update=update)
 
 
-def _change(bench: str, name: str, protocol: Protocol, field: str, value: str) -> tuple[str, str]:
-    """A change that makes a difference; any other would put a false name above a table."""
-    where = f"--protocol: {name!r} of {bench}"
+def _check_change(where: str, protocol: Protocol, field: str, value: str) -> None:
+    """Refuse a change that the bench would ignore, since the label of a table shows all changes."""
     if field not in protocol.changes:
-        may = f"; what can is: {', '.join(protocol.changes)}" if protocol.changes else ""
-        raise UserError(f"{where}: {field!r} cannot be changed{may}")
+        changeable = f"; you can change: {', '.join(protocol.changes)}" if protocol.changes else ""
+        raise UserError(f"{where}: {field!r} cannot be changed{changeable}")
     if value not in protocol.changes[field]:
         raise UserError(
             f"{where}: {field} is one of {', '.join(protocol.changes[field])}, not {value!r}"
         )
-    return field, value

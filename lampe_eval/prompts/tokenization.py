@@ -1,4 +1,4 @@
-"""Text to token ids: of whole texts, and of parts so that joined ids are those of the joined text."""
+"""Tokenization of whole texts, and of parts whose joined ids equal the ids of the joined text."""
 
 from array import array
 from functools import lru_cache
@@ -6,39 +6,52 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, inside: bool = False) -> list[int]:
-    """Ids of a text without special tokens, however long it is.
+def encode(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, continuation: bool = False
+) -> list[int]:
+    """Return the ids of a text of any length, without special tokens.
 
     Args:
-        inside: whether the text stands after other text. It is then encoded behind a newline or a letter, whose ids are
-            taken off again, so that a sentencepiece tokenizer puts no space before it.
+        tokenizer: the tokenizer.
+        text: the text.
+        continuation: whether the text follows other text. It is then encoded after a newline or
+            a letter, and the ids of that are removed, so that a SentencePiece tokenizer does not
+            put a space before it.
     """
-    if not inside or not text:
+    if not continuation or not text:
         return list(_encode(tokenizer, text))
+    # A newline before a newline may merge with it into one token; a letter does not.
     before = "a" if text.startswith("\n") else "\n"
-    stem, ids = _encode(tokenizer, before), _encode(tokenizer, before + text)
-    return list(ids[len(stem) :] if ids[: len(stem)] == stem else _encode(tokenizer, text))
+    before_ids = _encode(tokenizer, before)
+    ids = _encode(tokenizer, before + text)
+    if ids[: len(before_ids)] != before_ids:
+        return list(_encode(tokenizer, text))
+    return list(ids[len(before_ids) :])
 
 
+# Every sample encodes the user's text of megabytes again, and every question its document.
 @lru_cache(maxsize=16)
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> "array[int]":
-    """A user's text of megabytes is asked for by every sample, and a document by each of its questions."""
+    """Return the ids of a text as a compact array, from the cache where possible."""
     return array("i", tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_with_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a text with the special tokens that the tokenizer adds."""
+    """Return the ids of a text with the special tokens that the tokenizer adds."""
     return list(tokenizer(text, verbose=False)["input_ids"])
 
 
 def with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """The ids with the token that this tokenizer begins a text with, once."""
-    first = bos_token(tokenizer)
-    return ids if first is None or ids[:1] == [first] else [first, *ids]
+    """Return the ids with exactly one BOS token at the start, if the tokenizer adds one at all."""
+    bos = bos_token(tokenizer)
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
 def bos_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that this tokenizer begins a text with, if it does."""
-    begun: list[int] = tokenizer("", verbose=False)["input_ids"]
+    """Return the BOS token that the tokenizer adds to a text, or None if it adds none.
+
+    Many tokenizers define a BOS token that they never add, so an empty text is encoded to see.
+    """
+    ids_of_empty_text: list[int] = tokenizer("", verbose=False)["input_ids"]
     token = tokenizer.bos_token_id
-    return token if isinstance(token, int) and begun[:1] == [token] else None
+    return token if isinstance(token, int) and ids_of_empty_text[:1] == [token] else None

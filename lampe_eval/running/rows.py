@@ -62,7 +62,7 @@ def _described(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> dict[str, 
     }
     if isinstance(sample, Prompt):
         row |= {"references": sample.references, "extras": dict(sample.extras)}
-        row |= {"cut_tokens": sample.cut} if sample.cut else {}
+        row |= {"cut_tokens": sample.cut_tokens} if sample.cut_tokens else {}
     return row
 
 

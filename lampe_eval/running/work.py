@@ -150,9 +150,9 @@ def _alike(one: Sample, other: Sample) -> bool:
         return False
     if any(prompt.skip or prompt.follow_up for prompt in (one, other)):
         return False
-    return (one.max_new_tokens, one.stops, one.decoding) == (
+    return (one.max_new_tokens, one.stop_token_ids, one.decoding) == (
         other.max_new_tokens,
-        other.stops,
+        other.stop_token_ids,
         other.decoding,
     )
 

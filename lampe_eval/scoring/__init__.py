@@ -1,0 +1,1 @@
+"""Metrics of the benchmarks, estimates of cells, and scoring of prediction files."""

@@ -1,9 +1,11 @@
-"""InfiniteBench: a parser a task; two scorers that must never be mixed, ``official`` and ``lampe``.
+"""InfiniteBench's metrics: a parser per task, and two scorers, `official` and `lampe`.
 
-Sources: arXiv 2402.13718 with ``src/compute_scores.py`` of OpenBMB/InfiniteBench at 88b3daa; and the same file of
-scar-on/LaMPE and HKUNLP/STRING, which reads four tasks more kindly (Claude-2 on code_debug: 33.25, officially 2.28).
+Sources: arXiv 2402.13718 with `src/compute_scores.py` of OpenBMB/InfiniteBench at 88b3daa; and the
+same file in scar-on/LaMPE and HKUNLP/STRING, which reads four tasks more leniently. The difference
+is large (Claude-2 on code_debug: 33.25, officially 2.28), so scores of the two must never be mixed.
 
-A label is what the data file holds: a scalar or a list of them. Which of the two decides scores, as docstrings say.
+A label is what the data file holds: a scalar or a list. For some metrics the score depends on which
+of the two it is; their docstrings say so.
 """
 
 import re
@@ -15,8 +17,10 @@ from lampe_eval.scoring.text_metrics import bag_f1, google_rouge, normalize_zh, 
 Scorer = Literal["official", "lampe"]
 Metric = Callable[[str, Any], float]
 
+# Upstream's lists, in upstream's order: the first lead-in of the list that occurs decides.
 CODE_LEAD_INS = ("answer is:", "is:", "answer:", "correct option is:")
 CHOICE_LEAD_INS = ("answer is:", "answer:", "answer is", "option is")
+# Characters that upstream replaces by spaces before it looks for an answer.
 DEBUG_NOISE = re.compile("[\n`'\"\\-*]|[Oo]ption")
 CHOICE_NOISE = re.compile("[\n\"'.,?!{}]")
 NAME_NOISE = re.compile("[\n:\"'.,?!{}]")
@@ -24,42 +28,50 @@ RUN_NOISE = re.compile("[\n.`'\":]")
 
 
 def _first(label: Any) -> Any:
+    """Return the first element of a label that is a list, and any other label as it is."""
     return label[0] if isinstance(label, Sequence) and not isinstance(label, str) else label
 
 
 def _after_lead_in(text: str, lead_ins: Sequence[str]) -> str | None:
-    """What follows, past one character, the first of the lead-ins, in their order, that occurs; None if none does."""
+    """Return the text after the first lead-in of the list that occurs, or None if none does."""
     for lead_in in lead_ins:
-        _, found, rest = text.partition(lead_in)
-        if found:
-            return rest[1:]
+        _, match, rest = text.partition(lead_in)
+        if match:
+            return rest[1:]  # upstream skips one character, whatever it is
     return None
 
 
 def _last_letter(text: str, letters: str) -> str | None:
-    """The last of the letters that stands alone, on the first line that has one."""
-    found = re.search(rf"\b[{letters}]\b(?!.*\b[{letters}]\b)", text)
-    return found and found[0]
+    """Return the last of the letters that stands alone, on the first line that has one."""
+    # "." does not match newlines, so the look-ahead ends with the line, as in upstream's pattern.
+    match = re.search(rf"\b[{letters}]\b(?!.*\b[{letters}]\b)", text)
+    return match and match[0]
 
 
 def number(prediction: str, label: Any) -> float:
-    """1 where the first run of digits is the label, written alike."""
-    found = re.search("[0-9]+", prediction)
-    return float((found[0] if found else "") == _first(label))
+    """Return 1 if the first run of digits is the label, digit for digit."""
+    match = re.search("[0-9]+", prediction)
+    return float((match[0] if match else "") == _first(label))
 
 
 def kv_retrieval(prediction: str, label: Any) -> float:
-    """1 where the label is one of the words; 0 for any prediction where it is a list, as in the data since 2024."""
+    """Return 1 if the label is one of the words.
+
+    A label that is a list, as in the data since 2024, equals no word: every prediction scores 0.
+    """
     return float(label in NAME_NOISE.sub(" ", prediction).split())
 
 
 def kv_retrieval_lampe(prediction: str, label: Any) -> float:
-    """1 where the label, or the first of a list, is one of the words."""
+    """Return 1 if the label, or the first label of a list, is one of the words."""
     return kv_retrieval(prediction, _first(label))
 
 
 def code_run(prediction: str, label: Any) -> float:
-    """1 where the last word is the number. A stop reads as a space, so that of a decimal the digits after it count."""
+    """Return 1 if the last word is the number.
+
+    A full stop reads as a space, so of a decimal number the digits after it count.
+    """
     words = RUN_NOISE.sub(" ", prediction).split()
     try:
         return float(int(words[-1]) == _first(label))
@@ -68,33 +80,38 @@ def code_run(prediction: str, label: Any) -> float:
 
 
 def code_debug(prediction: str, label: Sequence[str]) -> float:
-    """1 where the prediction begins with the letter and a stop or colon, or gives letter or name after a lead-in.
+    """Return 1 if the prediction begins with the letter, or states the answer after a lead-in.
 
-    The first lead-in that occurs decides. A bare letter scores 0, and so does the name alone.
+    The letter at the beginning needs a full stop or a colon behind it. After a lead-in the letter
+    or the name counts, and the first lead-in that occurs decides. A bare letter scores 0, and so
+    does the bare name.
 
     Args:
-        label: name of the function, letter of the option.
+        prediction: the answer.
+        label: name of the function, and letter of the option.
     """
     name, letter = label
     prediction = prediction.strip()
     if prediction.startswith((f"{letter}.", f"{letter}:")):
         return 1.0
-    return _stated(_tidy(DEBUG_NOISE, prediction), (letter, name))
+    return _stated(_clean(DEBUG_NOISE, prediction), (letter, name))
 
 
 def code_debug_lampe(prediction: str, label: Sequence[str]) -> float:
-    """1 where the last lone letter A to J is the option, or the prediction gives letter or name at its start or after a
-    lead-in.
+    """Return 1 for the option's letter or name, in more places than `code_debug` looks.
+
+    The last letter A to J that stands alone counts, a letter or name at the beginning, and those
+    after a lead-in.
     """
     name, letter = label
     prediction = prediction.strip()
-    text = _tidy(DEBUG_NOISE, prediction)
+    text = _clean(DEBUG_NOISE, prediction)
     if _last_letter(prediction, "A-J") == letter or text.startswith((letter, name)):
         return 1.0
     return _stated(text, (letter, name))
 
 
-def _tidy(noise: re.Pattern[str], text: str) -> str:
+def _clean(noise: re.Pattern[str], text: str) -> str:
     return re.sub(" +", " ", noise.sub(" ", text))
 
 
@@ -103,47 +120,54 @@ def _stated(text: str, answers: tuple[str, ...]) -> float:
 
 
 def math_find(prediction: str, label: Any) -> float:
-    """1 where the first number is the label. Signs are not read, so a negative label never matches.
+    """Return 1 if the first number is the label.
 
-    Upstream breaks on a decimal where an integer is expected; here that scores 0.
+    Signs are not read, so a negative label never matches. Upstream crashes on a decimal number
+    where an integer is expected; here that scores 0.
     """
-    found, expected = re.search(r"\d+\.\d+|\d+", prediction), _first(label)
-    if not found:
+    match = re.search(r"\d+\.\d+|\d+", prediction)
+    expected = _first(label)
+    if not match:
         return 0.0
     if isinstance(expected, int):
-        return float(found[0].isdigit() and int(found[0]) == expected)
-    return float(float(found[0]) == expected)
+        return float(match[0].isdigit() and int(match[0]) == expected)
+    return float(float(match[0]) == expected)
 
 
 def math_calc(prediction: str, label: Sequence[Any]) -> float:
-    """Share of the values that are right before the first wrong one. Signs are not read."""
+    """Return the share of the values that are right before the first wrong one; no sign is read."""
     values = label[0] if isinstance(label[0], Sequence) else label
     right = 0
-    for found, value in zip(re.findall("[0-9]+", prediction), values, strict=False):
-        if int(found) != value:
+    for digits, value in zip(re.findall("[0-9]+", prediction), values, strict=False):
+        if int(digits) != value:
             break
         right += 1
     return right / len(values)
 
 
 def longdialogue(prediction: str, label: Sequence[str]) -> float:
-    """1 where the first name is one of the words in capitals; a name of two words never is."""
+    """Return 1 if the first name is one of the words in capitals.
+
+    A name of two words is never a word.
+    """
     return float(label[0] in NAME_NOISE.sub(" ", prediction).upper().split())
 
 
 def longdialogue_lampe(prediction: str, label: Sequence[str]) -> float:
-    """1 where any of the names occurs in any case, inside other words too."""
+    """Return 1 if any of the names occurs, in any case and inside other words as well."""
     return float(any(name.upper() in prediction.upper() for name in label))
 
 
 def choice(prediction: str, label: Sequence[str]) -> float:
-    """1 where the prediction begins with the right letter, is one of the label, or gives one of it after a lead-in.
+    """Return 1 if the prediction names the right option.
 
-    A prediction that begins with any of A to D is decided by it, be it the article; one with a lead-in by the first of
-    them. Failing both, the first word made of neighbouring letters decides.
+    The first rule that applies decides: the first character if it is A to D, even if it is the
+    article; the whole prediction if it equals the letter or the option; the text after a lead-in;
+    and the first word that consists of neighbouring letters of "ABCD".
 
     Args:
-        label: text of the option, its letter.
+        prediction: the answer.
+        label: text of the option, and its letter.
     """
     prediction = prediction.strip()
     if not prediction:
@@ -152,7 +176,7 @@ def choice(prediction: str, label: Sequence[str]) -> float:
         return float(prediction[0] in label)
     if prediction in label:
         return 1.0
-    text = _tidy(CHOICE_NOISE, prediction)
+    text = _clean(CHOICE_NOISE, prediction)
     stated = _after_lead_in(text, CHOICE_LEAD_INS)
     if stated is not None:
         return float(stated.startswith(tuple(label)))
@@ -160,23 +184,23 @@ def choice(prediction: str, label: Sequence[str]) -> float:
 
 
 def choice_lampe(prediction: str, label: Sequence[str]) -> float:
-    """1 where the last lone letter A to D is the option; else as the official scorer."""
+    """Return 1 if the last letter A to D that stands alone is right, or if `choice` returns 1."""
     return 1.0 if _last_letter(prediction.strip(), "A-D") in label else choice(prediction, label)
 
 
 def qa(prediction: str, label: Sequence[str]) -> float:
-    """Token F1 with the best of the labels."""
+    """Return token F1 against the best of the labels."""
     return max(token_f1(prediction, reference) for reference in label)
 
 
 def qa_zh(prediction: str, label: Sequence[str]) -> float:
-    """F1 of normalised characters with the best of the labels."""
+    """Return the F1 score of normalised characters against the best of the labels."""
     text = normalize_zh(prediction)
     return max(bag_f1(text, normalize_zh(reference)) for reference in label)
 
 
 def summary(prediction: str, label: Any) -> float:
-    """ROUGE-Lsum F with the best of the labels, lines for sentences."""
+    """Return the ROUGE-Lsum F score against the best of the labels; lines are sentences."""
     references = [label] if isinstance(label, str) else label
     return google_rouge(["rougeLsum"], prediction, references)["rougeLsum"]
 
@@ -209,12 +233,16 @@ METRICS: dict[Scorer, dict[str, Metric]] = {"official": _OFFICIAL, "lampe": _OFF
 def score(
     task: str, prediction: str, label: Any, extras: Mapping[str, Any], scorer: Scorer = "official"
 ) -> float:
-    """Score of a prediction, from 0 to 1.
+    """Return the score of a prediction, from 0 to 1.
 
     Args:
-        label: as the data file holds it.
-        extras: for math_calc ``model``; the prompt of ``gpt4`` makes it repeat the first value, which is dropped.
+        task: name of the task.
+        prediction: the answer.
+        label: the label as the data file holds it.
+        extras: for math_calc `model`, the name of the model in upstream's prediction files.
+        scorer: which of the two scorers to use.
     """
+    # Upstream's prompt for gpt4 makes it repeat the first value, and its scorer drops that again.
     if task == "math_calc" and extras.get("model") == "gpt4":
         prediction = re.sub("[0-9]+", "", prediction, count=1)
     return METRICS[scorer][task](prediction, label)

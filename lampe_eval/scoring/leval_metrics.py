@@ -1,9 +1,11 @@
-"""L-Eval: exams by parsing an answer out of the prediction, questions by token F1, summaries by ROUGE.
+"""L-Eval's metrics: answers parsed from exams, token F1 of questions, ROUGE of summaries.
 
-Sources: arXiv 2307.11088 with ``Evaluation/auto_eval.py`` and ``em.py`` of OpenLMLab/LEval at cd34b05; length bands as
-in scar-on/LaMPE. Upstream's parsers guess, and their guesses decide published numbers, so they are kept.
+Sources: arXiv 2307.11088 with `Evaluation/auto_eval.py` and `em.py` of OpenLMLab/LEval at cd34b05;
+length bands as in scar-on/LaMPE. Upstream's parsers guess what a prediction means, and published
+numbers contain their guesses, so they are reproduced here.
 
-A sample has one or more parts, each averaged on its own: the two judgements of sci_fi, the three kinds of ROUGE.
+A sample has one or more parts, and each part is averaged on its own: the two judgements of sci_fi,
+the three kinds of ROUGE.
 """
 
 import math
@@ -13,14 +15,23 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from lampe_eval.scoring.text_metrics import bands, google_rouge, percent, strip_marks, token_f1
+from lampe_eval.scoring.text_metrics import (
+    bands,
+    google_rouge,
+    percent,
+    strip_punctuation,
+    token_f1,
+)
 
 Parts = dict[str, float]
+"""Numbers of a sample or a task by name, in percent."""
+
 Metric = Callable[[str, str], Parts]
 
 LETTERS = frozenset("ABCD")
 ROUGES = ("rouge1", "rouge2", "rougeL")
 TOPICS = ("first", "second", "third")
+# Text that upstream deletes from, or replaces in, an answer that states the output of code.
 CODE_FILLERS = (
     "will be",
     "of the code",
@@ -30,21 +41,22 @@ CODE_FILLERS = (
     "the result of",
     "printed",
 )
-CODE_MARKS = (",", "'", "\\", ".0")
+CODE_PUNCTUATION = (",", "'", "\\", ".0")
 CODE_BRACKETS = {"] [": "][", "[ [": "[[", "] ]": "]]"}
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """Score of an answer, from 0 to 1: letters are compared as sets, numbers by value, and text is looked for.
+    """Return the score of an answer, from 0 to 1.
 
-    A reference is a choice where nothing but letters A to D is left of it without punctuation and articles. Then an
-    equal prediction scores 1, and one that names only letters of it, or none, 0.25. Otherwise it scores 1 where both
-    are numbers of one value, or not both are numbers and the reference occurs in the prediction, case and spaces aside.
+    A reference is a choice if nothing but letters A to D is left of it without punctuation and
+    articles. An equal prediction then scores 1, and one that names only letters of the reference,
+    or none at all, 0.25. Numbers are compared by value. Any other reference scores 1 if the
+    prediction contains it, whatever the case and the spaces.
     """
-    expected = strip_marks(reference)
+    expected = strip_punctuation(reference)
     if LETTERS.issuperset(expected):
-        given = strip_marks(prediction)
-        return 1.0 if given == expected else 0.25 * set(expected).issuperset(given)
+        chosen = strip_punctuation(prediction)
+        return 1.0 if chosen == expected else 0.25 * set(expected).issuperset(chosen)
     try:
         return float(float(prediction) == float(reference))
     except ValueError:
@@ -56,29 +68,34 @@ def _squeeze(text: str) -> str:
 
 
 def choices(prediction: str, *, several: bool) -> str:
-    """Letters that a prediction chooses; ``A`` where it seems to choose none, ``None`` where it is blank.
+    """Return the letters that a prediction chooses.
 
-    A prediction that is nothing but neighbouring letters in order is taken as it is. Where a question has one answer,
-    it is the first of the letters anywhere, so that ``Answer: B`` reads as A. Where it may have ``several``, they are
-    the letters at the very start (these alone, if more than one) and those before a space, a full stop or a bracket, up
-    to the next question; failing these, the first run of letters.
+    A blank prediction chooses `None`, one that seems to choose no letter `A`. A prediction that is
+    nothing but neighbouring letters in order is returned unchanged.
+
+    Args:
+        prediction: the answer.
+        several: whether a question may have several right letters. If not, the choice is the first
+            of the letters anywhere, so that `Answer: B` reads as A. If so, it is the letters at
+            the very beginning if there is more than one, else those letters and all before white
+            space, a full stop or a bracket, up to the next question, else the first run of letters.
     """
     if not prediction.strip():
         return "None"
     if prediction in "ABCD":
         return prediction
-    if not several:
-        first = re.search("[A-D]", prediction)
-        return first[0] if first else "A"
-    return _several(prediction)
+    if several:
+        return _several_choices(prediction)
+    first = re.search("[A-D]", prediction)
+    return first[0] if first else "A"
 
 
-def _several(prediction: str) -> str:
+def _several_choices(prediction: str) -> str:
     rest = prediction.lstrip("ABCD")
     start = prediction.removesuffix(rest)
     if len(start) > 1:
         return _sorted(start)
-    rest = rest.split("Question")[0]
+    rest = rest.split("Question")[0]  # models continue with the next question
     named = start + "".join(re.findall(r"[A-D](?=[\s.)])", rest))
     run = re.search("[A-D]+", rest)
     return _sorted(named) or (run[0] if run else "A")
@@ -89,60 +106,70 @@ def _sorted(letters: str) -> str:
 
 
 def gold_choices(reference: str) -> str:
-    """Letters in the first word of a reference, ``A`` if it has none."""
+    """Return the letters in the first word of a reference, `A` if it has none."""
     return re.sub("[^A-D]", "", reference.split()[0]) or "A"
 
 
 def final_number(text: str) -> str:
-    """Digits of the answer to a sum, without sign and decimals.
+    """Return the digits of the answer to a sum, without sign and decimals.
 
-    They are those of the word after ``The answer is``, else of the last word with a digit before the first blank line.
+    They are those of the word after `The answer is`, or else of the last word with a digit before
+    the first blank line.
     """
     stated = re.search(r"The answer is (\S+)", text)
     words = [stated[1]] if stated else text.split("\n\n")[0].split(" ")
-    word = next((word for word in reversed(words) if any(char.isdigit() for char in word)), "")
-    return "".join(char for char in word.split(".")[0] if char.isdigit())
+    last_word = next((word for word in reversed(words) if _digits(word)), "")
+    return _digits(last_word.split(".")[0])
+
+
+def _digits(text: str) -> str:
+    return "".join(char for char in text if char.isdigit())
 
 
 def tidy_code(text: str) -> str:
-    """Output of code in one spacing: no commas, quotes, backslashes, ``.0``, and brackets that touch."""
+    """Return the output of code in one spacing.
+
+    Commas, quotes, backslashes and `.0` are removed, and spaces between brackets.
+    """
     text = re.sub(r"\s+", " ", text)
-    for mark in CODE_MARKS:
-        text = text.replace(mark, "")
-    for wide, tight in CODE_BRACKETS.items():
-        text = text.replace(wide, tight)
+    for characters in CODE_PUNCTUATION:
+        text = text.replace(characters, "")
+    for spaced, unspaced in CODE_BRACKETS.items():
+        text = text.replace(spaced, unspaced)
     return text
 
 
 def code_output(prediction: str, reference: str) -> str:
-    """Where a prediction states the output of code: three words more than the reference has.
+    """Return the words of a prediction that state the output of code.
 
-    They follow the last ``the final output``, or else end the prediction. Filler is deleted first, inside words too, so
-    that ``this`` becomes ``th``.
+    They are three more than the reference has, after the last `the final output` or else at the
+    end of the prediction.
     """
     text = tidy_code(prediction)
     for filler in CODE_FILLERS:
-        text = text.replace(filler, "")
-    room = len(reference.split()) + 3
+        text = text.replace(filler, "")  # inside words as well: `this` becomes `th`
+    word_limit = len(reference.split()) + 3
     _, stated, output = text.rpartition("the final output")
     words = re.split(r"\s+", output)
-    return " ".join(words[:room] if stated else words[-room:])
+    return " ".join(words[:word_limit] if stated else words[-word_limit:])
 
 
 def gold_judgements(text: str) -> tuple[str, str]:
-    """The two halves of ``True [fact: False]``, lower-case; the last character is taken for the bracket."""
+    """Return the two halves of `True [fact: False]` in lower case."""
     loyalty, fact = text.lower().split("[fact:")[:2]
+    # Upstream takes the last character for the closing bracket, whatever it is.
     return loyalty.strip(), fact[:-1].strip()
 
 
 def judgements(prediction: str) -> tuple[str, str]:
-    """``true`` or ``false`` by the first word of each half that contains either, else ``<error>``.
+    """Return `true`, `false` or `<error>` for each half of a prediction.
 
-    So ``untrue`` reads as true. A prediction without a second half, which upstream cannot read, errs in it.
+    The first word that contains either decides, so `untrue` reads as true. Upstream crashes on a
+    prediction without a second half; here that half is an error.
     """
-    loyalty, fact = gold_judgements(
-        prediction if "[fact:" in prediction.lower() else f"{prediction}[fact:]"
-    )
+    if "[fact:" not in prediction.lower():
+        prediction = f"{prediction}[fact:]"
+    loyalty, fact = gold_judgements(prediction)
     return _judgement(loyalty), _judgement(fact)
 
 
@@ -155,10 +182,8 @@ def _judgement(text: str) -> str:
 
 
 def _choice(prediction: str, reference: str, *, several: bool = False) -> Parts:
-    return {
-        "exact_match": 100
-        * exact_match(choices(prediction, several=several), gold_choices(reference))
-    }
+    chosen = choices(prediction, several=several)
+    return {"exact_match": 100 * exact_match(chosen, gold_choices(reference))}
 
 
 def _math(prediction: str, reference: str) -> Parts:
@@ -166,9 +191,8 @@ def _math(prediction: str, reference: str) -> Parts:
 
 
 def _code(prediction: str, reference: str) -> Parts:
-    return {
-        "exact_match": 100 * exact_match(code_output(prediction, reference), tidy_code(reference))
-    }
+    output = code_output(prediction, reference)
+    return {"exact_match": 100 * exact_match(output, tidy_code(reference))}
 
 
 def _text(prediction: str, reference: str) -> Parts:
@@ -176,9 +200,12 @@ def _text(prediction: str, reference: str) -> Parts:
 
 
 def _judge(prediction: str, reference: str) -> Parts:
-    pairs = zip(judgements(prediction), gold_judgements(reference), strict=True)
-    loyalty, fact = (100 * exact_match(given, expected) for given, expected in pairs)
-    return {"loyalty": loyalty, "fact": fact}
+    loyalty, fact = judgements(prediction)
+    gold_loyalty, gold_fact = gold_judgements(reference)
+    return {
+        "loyalty": 100 * exact_match(loyalty, gold_loyalty),
+        "fact": 100 * exact_match(fact, gold_fact),
+    }
 
 
 def _f1(prediction: str, reference: str) -> Parts:
@@ -186,9 +213,8 @@ def _f1(prediction: str, reference: str) -> Parts:
 
 
 def _rouge(prediction: str, reference: str) -> Parts:
-    return {
-        kind: 100 * value for kind, value in google_rouge(ROUGES, prediction, [reference]).items()
-    }
+    scores = google_rouge(ROUGES, prediction, [reference])
+    return {kind: 100 * value for kind, value in scores.items()}
 
 
 METRICS: dict[str, Metric] = {
@@ -215,21 +241,24 @@ METRICS: dict[str, Metric] = {
 }
 
 SCORED = frozenset({"exam", "f1", "rouge"})
-"""Values of a row's ``evaluation`` that need no judge; rows of others are not scored."""
+"""Values of a row's `evaluation` that need no judge; rows with other values are not scored."""
 
 
 def parts(
     task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
 ) -> Parts:
-    """Numbers of a prediction, in percent.
+    """Return the numbers of a prediction, in percent.
 
     Args:
-        references: one.
-        extras: for topic_retrieval_longchat the ``row``; rows ask for the first, second and third topic in turn.
+        task: name of the task.
+        prediction: the answer.
+        references: the only reference.
+        extras: for topic_retrieval_longchat `row`, the number of the question in the data.
     """
     (reference,) = references
     numbers = METRICS[task](prediction, reference)
     if task == "topic_retrieval_longchat":
+        # The data's questions ask for the first, second and third topic in turn.
         return {TOPICS[extras["row"] % 3]: numbers["exact_match"]}
     return numbers
 
@@ -237,37 +266,41 @@ def parts(
 def score(
     task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
 ) -> float:
-    """One number of a prediction, from 0 to 1: of a summary ROUGE-L, as on the leaderboard, else the mean of its parts.
+    """Return one number for a prediction, from 0 to 1.
 
-    Arguments are those of ``parts``.
+    For a summary it is ROUGE-L, as on the leaderboard, else the mean of its parts. The arguments
+    are those of `parts`.
     """
     numbers = parts(task, prediction, references, extras)
     return numbers.get("rougeL", fmean(numbers.values())) / 100
 
 
 def total(samples: Sequence[Parts]) -> Parts:
-    """The numbers of a task, in percent to four decimals, its headline first where it has several.
+    """Return the numbers of a task, in percent to four decimals, its headline first.
 
-    Each part is averaged over the samples that have it. The headline is their mean (sci_fi, topics), or for ROUGE the
-    geometric mean of the three averages.
+    Each part is averaged over the samples that have it. If there are several parts, the headline
+    is their mean (sci_fi, topics) or, for ROUGE, the geometric mean of the three averages.
     """
-    names = dict.fromkeys(name for sample in samples for name in sample)
-    means = {name: fmean(sample[name] for sample in samples if name in sample) for name in names}
-    rounded = {name: round(value, 4) for name, value in means.items()}
+    by_part: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, value in sample.items():
+            by_part.setdefault(name, []).append(value)
+    means = {name: fmean(values) for name, values in by_part.items()}
+    rounded = {name: round(mean, 4) for name, mean in means.items()}
     if len(means) == 1:
         return rounded
+    # Upstream rounds before it averages, but not before it takes the geometric mean.
     if "rougeL" in means:
         return {"geometric_mean": round(math.prod(means.values()) ** (1 / 3), 4), **rounded}
     return {"average": fmean(rounded.values()), **rounded}
 
 
 def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, float]:
-    """LaMPE's percentages in three bands of prompt length in tokens, to two decimals; 0 where a band is empty.
+    """Return LaMPE's percentages in three bands of length, to two decimals; 0 for an empty band.
 
     Args:
-        scores: from 0 to 1.
+        scores: scores from 0 to 1.
+        lengths: tokens of each prompt.
     """
-    return {
-        band: percent(values) if values else 0.0
-        for band, values in bands(scores, lengths, 4097, 8193).items()
-    }
+    by_band = bands(scores, lengths, 4097, 8193)
+    return {band: percent(values) if values else 0.0 for band, values in by_band.items()}

@@ -1,8 +1,8 @@
-"""LongBench: one metric a task; a sample counts its best reference; a task is the mean in percent, to two decimals.
+"""LongBench's metrics: one metric per task, the best reference per sample, means in percent.
 
-Sources: arXiv 2308.14508 with ``metrics.py`` and ``eval.py``, and for v2 arXiv 2412.15204 with ``pred.py`` and
-``result.py``, all of THUDM/LongBench at 2e00731. Where upstream's code surprises, its numbers are kept, and the
-docstring says how.
+Sources: arXiv 2308.14508 with `metrics.py` and `eval.py`, and for v2 arXiv 2412.15204 with
+`pred.py` and `result.py`, all of THUDM/LongBench at 2e00731. Published numbers contain the quirks
+of that code, so they are reproduced here; comments mark them.
 """
 
 import math
@@ -27,25 +27,28 @@ Metric = Callable[..., float]
 
 
 def token_f1_zh(prediction: str, reference: str) -> float:
-    """F1 of the words that jieba cuts, each normalised, empty ones dropped."""
-    predicted, expected = (
-        [normalize_zh(word) for word in words_zh(text)] for text in (prediction, reference)
-    )
-    return bag_f1([word for word in predicted if word], [word for word in expected if word])
+    """Return the F1 score of the words that jieba finds, normalised, without empty ones."""
+    return bag_f1(_normalized_words_zh(prediction), _normalized_words_zh(reference))
+
+
+def _normalized_words_zh(text: str) -> list[str]:
+    words = [normalize_zh(word) for word in words_zh(text)]
+    return [word for word in words if word]
 
 
 def rouge_l_zh(prediction: str, reference: str) -> float:
-    """ROUGE-L of the words that jieba cuts."""
+    """Return ROUGE-L of the words that jieba finds."""
     return rouge_l(" ".join(words_zh(prediction)), " ".join(words_zh(reference)))
 
 
 def classification(prediction: str, reference: str, classes: Sequence[str]) -> float:
-    """One over the number of classes that the prediction names, if the right one is among them.
+    """Return 1 / (number of classes named in the prediction) if the right one is named, else 0.
 
-    Names that are part of the right name do not count, or would not, had upstream not deleted from the list that it
-    walks: after each deletion it skips one. So ``abc`` of the classes ``a``, ``ab``, ``abc`` scores 0.5.
+    A class whose name is part of the right name is not meant to count.
     """
     named = [name for name in classes if name in prediction]
+    # metrics.py removes from the list it iterates over, and so skips the name after each removed
+    # one: `abc` of the classes `a`, `ab`, `abc` scores 0.5.
     for name in named:
         if name in reference and name != reference:
             named.remove(name)
@@ -53,34 +56,34 @@ def classification(prediction: str, reference: str, classes: Sequence[str]) -> f
 
 
 def count(prediction: str, reference: str) -> float:
-    """Share of the numbers in the prediction that are written as the reference is."""
+    """Return the share of the numbers in the prediction that are written like the reference."""
     numbers = re.findall(r"\d+", prediction)
     return numbers.count(reference) / len(numbers) if numbers else 0.0
 
 
 def retrieval(prediction: str, reference: str) -> float:
-    """Share of the numbers in the prediction that are the paragraph's."""
+    """Return the share of the numbers in the prediction that are the paragraph's number."""
     return count(prediction, re.findall(r"Paragraph (\d+)", reference)[0])
 
 
 def retrieval_zh(prediction: str, reference: str) -> float:
-    """Share of the numbers in the prediction that are the Chinese paragraph's."""
+    """Return the share of the numbers in the prediction that are the Chinese paragraph's number."""
     return count(prediction, re.findall(r"段落(\d+)", reference)[0])
 
 
 def code_similarity(prediction: str, reference: str) -> float:
-    """Similarity of the first line that is code: the first without a backtick, ``#`` or ``//``.
+    """Return the similarity of the prediction's first line of code and the reference.
 
-    It is fuzzywuzzy's ratio in whole percent over difflib. Beside python-Levenshtein fuzzywuzzy gives other numbers
-    (LongAlpaca on lcc: 59.82 for 57.61), and so does rapidfuzz; published ones are difflib's.
+    The first line of code is the first one without a backtick, `#` or `//`.
     """
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if not re.search("[`#]|//", line)), "")
-    return (
-        1.0
-        if line == reference
-        else round(100 * SequenceMatcher(None, line, reference).ratio()) / 100
-    )
+    if line == reference:
+        return 1.0
+    # fuzzywuzzy's ratio, in whole percent, over difflib. If python-Levenshtein is installed,
+    # fuzzywuzzy gives other numbers (LongAlpaca on lcc: 59.82 instead of 57.61), and so does
+    # rapidfuzz; the published ones are difflib's.
+    return round(100 * SequenceMatcher(None, line, reference).ratio()) / 100
 
 
 METRICS: dict[str, Metric] = {
@@ -107,8 +110,8 @@ METRICS: dict[str, Metric] = {
     "repobench-p": code_similarity,
 }
 
-FIRST_LINE = frozenset({"trec", "triviaqa", "samsum", "lsht"})
-"""Few-shot tasks, where a model goes on with examples of its own."""
+# In few-shot tasks models continue with examples of their own, so eval.py scores the first line.
+FIRST_LINE_TASKS = frozenset({"trec", "triviaqa", "samsum", "lsht"})
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "single-document QA": ("narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh"),
@@ -125,15 +128,17 @@ CHINESE = frozenset({"multifieldqa_zh", "dureader", "vcsum", "lsht", "passage_re
 def score(
     task: str, prediction: str, references: Sequence[str], extras: Mapping[str, Any]
 ) -> float:
-    """Score of a prediction against its best reference, from 0 to 1.
-
-    Of a few-shot task only the first line counts. Nothing but newlines is stripped before it, so that a prediction that
-    begins with a space and a newline has an empty first line and scores 0.
+    """Return the score of a prediction against its best reference, from 0 to 1.
 
     Args:
-        extras: ``all_classes`` for trec and lsht, as the data has it.
+        task: name of the task.
+        prediction: the answer; in few-shot tasks only its first line counts.
+        references: the references.
+        extras: `all_classes` for trec and lsht, as the data has it.
     """
-    if task in FIRST_LINE:
+    if task in FIRST_LINE_TASKS:
+        # eval.py strips newlines only: a space before the first newline is an empty first line,
+        # which scores 0.
         prediction = prediction.lstrip("\n").split("\n")[0]
     metric = METRICS[task]
     classes = {"classes": extras["all_classes"]} if metric is classification else {}
@@ -141,71 +146,99 @@ def score(
 
 
 def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, float]:
-    """LongBench-E: percentages in three bands of a sample's ``length`` in words; NaN where a band is empty."""
+    """Return LongBench-E's percentages in three bands of length; NaN for an empty band.
+
+    Args:
+        scores: scores from 0 to 1.
+        lengths: the data's `length` of each sample: words, or characters of Chinese.
+    """
     return {band: percent(values) for band, values in bands(scores, lengths, 4000, 8000).items()}
 
 
 def flat_mean(results: Mapping[str, float]) -> float:
-    """Mean over tasks to four decimals, as LaMPE averages (scar-on/LaMPE, ``eval.py``)."""
+    """Return the mean over tasks to four decimals, as `eval.py` of scar-on/LaMPE does."""
     return round(fmean(results.values()), 4)
 
 
 def category_mean(results: Mapping[str, float], *, chinese: bool = False) -> float:
-    """Mean over categories of the mean over their tasks, as the paper averages; categories without a task are left out.
+    """Return the mean over categories of the mean over their tasks, as the paper averages.
 
-    English and Chinese are averaged apart, and code counts in both. NaN where there is nothing to average.
+    Categories without a task are left out. English and Chinese have separate means, and the code
+    tasks count in both.
+
+    Args:
+        results: the score of each task in percent.
+        chinese: whether to return the Chinese mean.
+
+    Returns:
+        The mean, NaN if there is no task.
     """
     code = CATEGORIES["code"]
-    wanted = {
+    of_language = {
         task: value
         for task, value in results.items()
         if task in code or (task in CHINESE) == chinese
     }
-    groups = [[wanted[task] for task in tasks if task in wanted] for tasks in CATEGORIES.values()]
-    means = [fmean(group) for group in groups if group]
+    means = []
+    for tasks in CATEGORIES.values():
+        values = [of_language[task] for task in tasks if task in of_language]
+        if values:
+            means.append(fmean(values))
     return fmean(means) if means else math.nan
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A judged question of LongBench v2.
+class JudgedAnswer:
+    """Answer to a question of LongBench v2, judged.
 
     Attributes:
-        credit: as ``credit`` gives it.
-        difficulty: ``easy`` or ``hard``.
-        length: ``short``, ``medium`` or ``long``.
+        score: as `choice_score` returns it.
+        difficulty: `easy` or `hard`.
+        length: `short`, `medium` or `long`.
     """
 
-    credit: float
+    score: float
     difficulty: str
     length: str
 
 
-def choice(prediction: str) -> str | None:
-    """LongBench v2: the letter that the prediction calls correct, in the wording that its prompt asks for."""
+def chosen_letter(prediction: str) -> str | None:
+    """Return the letter that a prediction of LongBench v2 calls correct, or None.
+
+    Only the wording that the prompt asks for counts, with or without brackets.
+    """
     text = prediction.replace("*", "")
-    found = re.search(r"The correct answer is \(([A-D])\)", text) or re.search(
-        r"The correct answer is ([A-D])", text
-    )
-    return found and found[1]
+    match = re.search(r"The correct answer is \(([A-D])\)", text)
+    match = match or re.search(r"The correct answer is ([A-D])", text)
+    return match and match[1]
 
 
-def credit(prediction: str, answer: str, *, compensated: bool = False) -> float:
-    """LongBench v2: 1 for the right letter; for none 0, or 0.25 where ``compensated`` for a guess that was not made."""
-    letter = choice(prediction)
+def choice_score(prediction: str, answer: str, *, compensated: bool = False) -> float:
+    """Return the score of an answer to a question of LongBench v2: 1 for the right letter.
+
+    Args:
+        prediction: the answer.
+        answer: the right letter.
+        compensated: whether an answer without a letter scores 0.25, as a guess would on average.
+    """
+    letter = chosen_letter(prediction)
     return 0.25 if letter is None and compensated else float(letter == answer)
 
 
-def report(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """LongBench v2: accuracy in percent to one decimal, overall, by difficulty, by length; NaN where there is none."""
-    groups = {"overall": list(verdicts)}
-    groups |= {level: [v for v in verdicts if v.difficulty == level] for level in ("easy", "hard")}
-    groups |= {
-        length: [v for v in verdicts if v.length == length]
-        for length in ("short", "medium", "long")
-    }
+def accuracies(answers: Sequence[JudgedAnswer]) -> dict[str, float]:
+    """Return LongBench v2's accuracies in percent to one decimal, NaN for an empty group.
+
+    The groups are: overall, each difficulty, each length.
+    """
+    groups = {"overall": list(answers)}
+    for difficulty in ("easy", "hard"):
+        groups[difficulty] = [answer for answer in answers if answer.difficulty == difficulty]
+    for length in ("short", "medium", "long"):
+        groups[length] = [answer for answer in answers if answer.length == length]
     return {name: _accuracy(group) for name, group in groups.items()}
 
 
-def _accuracy(verdicts: Sequence[Verdict]) -> float:
-    return round(100 * fmean(v.credit for v in verdicts), 1) if verdicts else math.nan
+def _accuracy(answers: Sequence[JudgedAnswer]) -> float:
+    if not answers:
+        return math.nan
+    return round(100 * fmean(answer.score for answer in answers), 1)

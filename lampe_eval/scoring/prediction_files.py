@@ -1,4 +1,4 @@
-"""Prediction files as the benchmarks' own code writes them, scored to the numbers that their own code prints.
+"""Prediction files that the benchmarks' own code writes, scored as that code scores them.
 
 longbench              <task>.jsonl          pred, answers, all_classes
 longbench-e            <task>.jsonl          the same and length
@@ -27,8 +27,14 @@ from lampe_eval.scoring import (
 from lampe_eval.scoring.text_metrics import percent
 
 
-class Answer(NamedTuple):
-    """What a benchmark's ``score`` takes: a prediction, its references (of InfiniteBench the label), and extras."""
+class Prediction(NamedTuple):
+    """Arguments that the `score` function of a benchmark takes.
+
+    Attributes:
+        prediction: the answer.
+        references: the references; for InfiniteBench the label.
+        extras: anything else that the benchmark's metrics need.
+    """
 
     prediction: str
     references: Any
@@ -36,13 +42,14 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a benchmark's own code reports of a task.
+class TaskResult:
+    """Result that a benchmark's own code reports for a task.
 
     Attributes:
-        scores: its numbers by name, in percent and rounded as upstream does, the headline first.
-        n: predictions scored.
-        skipped: broken predictions, which published files of InfiniteBench and LongBench v2 have.
+        scores: its numbers by name, in percent and rounded as upstream rounds, the headline first.
+        n: number of scored predictions.
+        skipped: number of broken predictions; published files of InfiniteBench and LongBench v2
+            have some.
     """
 
     scores: Mapping[str, float]
@@ -51,39 +58,40 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Family:
-    """Prediction files of a benchmark.
+class PredictionFormat:
+    """Format of a benchmark's prediction files.
 
     Attributes:
-        tasks: names to look for; none where a file has a model's name, which is then used as the task's.
+        tasks: names of tasks to look for in the names of files; empty if files are named after a
+            model, whose name then stands for the task.
         read: yields the predictions of a file, None for broken ones.
-        total: the numbers of a task.
+        total: returns the numbers of a task.
     """
 
     tasks: Collection[str]
-    read: Callable[[Path], Iterator[Answer | None]]
-    total: Callable[[str, Sequence[Answer]], dict[str, float]]
+    read: Callable[[Path], Iterator[Prediction | None]]
+    total: Callable[[str, Sequence[Prediction]], dict[str, float]]
 
 
-def score_folder(bench: str, folder: Path) -> dict[str, Result]:
-    """Scores every prediction file of one model by task.
+def score_folder(bench: str, folder: Path) -> dict[str, TaskResult]:
+    """Score every prediction file of one model, by task.
 
     Args:
-        bench: a name in ``FAMILIES``.
-        folder: searched with all folders in it.
+        bench: a name in `FORMATS`.
+        folder: folder that is searched with all its subfolders.
 
     Raises:
-        UserError: for an unknown benchmark, a folder without predictions, a file of no known task, a second file of a
-            task, a line that cannot be used.
+        UserError: for an unknown benchmark, a folder without predictions, a file of no known task,
+            a second file of a task, or a line that cannot be used.
     """
-    if bench not in FAMILIES:
+    if bench not in FORMATS:
         raise UserError(
-            f"no prediction files of {bench!r} are known; known are those of: {', '.join(FAMILIES)}"
+            f"no prediction files of {bench!r} are known; known are those of: {', '.join(FORMATS)}"
         )
-    family = FAMILIES[bench]
+    file_format = FORMATS[bench]
     paths: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.jsonl")):
-        task = _task(path, folder, family.tasks)
+        task = _task_name(path, folder, file_format.tasks)
         if task in paths:
             raise UserError(
                 f"{path}: {task} has predictions in {paths[task]} too; name the folder of one model"
@@ -93,16 +101,20 @@ def score_folder(bench: str, folder: Path) -> dict[str, Result]:
         raise UserError(
             f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
         )
-    return {task: _result(family, task, path) for task, path in paths.items()}
+    return {task: _task_result(file_format, task, path) for task, path in paths.items()}
 
 
-def _task(path: Path, folder: Path, tasks: Collection[str]) -> str:
-    """The task in a file's name, or else in the name of the nearest folder that has one; the name if none is known."""
+def _task_name(path: Path, folder: Path, tasks: Collection[str]) -> str:
+    """Return the task that a file, or else its nearest folder, is named after.
+
+    If no tasks are known, return the name of the file.
+    """
     if not tasks:
         return path.stem
-    inside = path.relative_to(folder.parent)
-    names = [path.name.split(".")[0].removeprefix("preds_"), *reversed(inside.parts[:-1])]
-    for name in names:
+    # From the parent, since the searched folder itself may be named after the task.
+    relative = path.relative_to(folder.parent)
+    file_name = path.name.split(".")[0].removeprefix("preds_")
+    for name in (file_name, *reversed(relative.parts[:-1])):
         if name in tasks:
             return name
     raise UserError(
@@ -110,27 +122,33 @@ def _task(path: Path, folder: Path, tasks: Collection[str]) -> str:
     )
 
 
-def _result(family: Family, task: str, path: Path) -> Result:
-    read = list(family.read(path))
-    answers = [answer for answer in read if answer]
-    if not answers:
+def _task_result(file_format: PredictionFormat, task: str, path: Path) -> TaskResult:
+    predictions = list(file_format.read(path))
+    usable = [prediction for prediction in predictions if prediction]
+    if not usable:
         raise UserError(f"{path}: holds no predictions to score")
-    return Result(family.total(task, answers), len(answers), len(read) - len(answers))
+    return TaskResult(file_format.total(task, usable), len(usable), len(predictions) - len(usable))
 
 
 @dataclass(frozen=True)
-class Line:
-    """A JSON object and where it stands."""
+class JsonLine:
+    """JSON object on a line of a file.
+
+    Attributes:
+        path: the file.
+        number: number of the line, from 1.
+        record: the object.
+    """
 
     path: Path
     number: int
     record: Mapping[str, Any]
 
     def get(self, *keys: str) -> Any:
-        """The value of the first of the keys that is there.
+        """Return the value of the first of the keys that exists.
 
         Raises:
-            UserError: where none is.
+            UserError: if none exists.
         """
         for key in keys:
             if key in self.record:
@@ -138,10 +156,10 @@ class Line:
         raise UserError(f"{self.path}:{self.number}: has no {' or '.join(map(repr, keys))}")
 
     def text(self, *keys: str) -> str:
-        """The same for a text.
+        """Return the text under the first of the keys that exists.
 
         Raises:
-            UserError: where there is none.
+            UserError: if none exists, or its value is not a text.
         """
         value = self.get(*keys)
         if not isinstance(value, str):
@@ -151,148 +169,169 @@ class Line:
         return value
 
 
-def read_longbench(path: Path, *, lengths: bool = False) -> Iterator[Answer]:
-    """Predictions of LongBench, all with the ``all_classes`` of the last, as upstream scores them.
+def read_longbench(path: Path, *, lengths: bool = False) -> Iterator[Prediction]:
+    """Yield predictions of LongBench.
 
     Args:
-        lengths: whether each has to have its ``length``, as LongBench-E needs.
+        path: the file.
+        lengths: whether each line must have its `length`, as LongBench-E needs.
     """
-    lines = list(_lines(path))
+    lines = list(_json_lines(path))
     for line in lines:
+        # eval.py keeps the classes of the last line it read and scores all lines with them.
         extras = {"all_classes": lines[-1].get("all_classes")}
         if lengths:
             extras["length"] = line.get("length")
-        yield Answer(line.text("pred"), line.get("answers"), extras)
+        yield Prediction(line.text("pred"), line.get("answers"), extras)
 
 
-def read_longbench_v2(path: Path) -> Iterator[Answer | None]:
-    """Predictions of LongBench v2, with upstream's ``judge`` where there is no ``response``; None for an ``error``."""
-    for line in _lines(path):
+def read_longbench_v2(path: Path) -> Iterator[Prediction | None]:
+    """Yield predictions of LongBench v2, None for a line with an `error`.
+
+    A line without a `response` has upstream's own judgement, `judge`.
+    """
+    for line in _json_lines(path):
         if "error" in line.record:
             yield None
             continue
         extras = {key: line.get(key) for key in ("difficulty", "length")}
         if "response" in line.record:
-            yield Answer(line.text("response"), [line.text("answer")], extras)
+            yield Prediction(line.text("response"), [line.text("answer")], extras)
         else:
-            yield Answer("", [], {**extras, "judge": line.get("judge")})
+            yield Prediction("", [], {**extras, "judge": line.get("judge")})
 
 
-def read_leval(path: Path) -> Iterator[Answer]:
-    """Predictions of L-Eval that need no judge; the first key of the first line with ``_pred`` in it names them."""
-    lines = list(_lines(path))
-    key = next((key for line in lines[:1] for key in line.record if "_pred" in key), "<model>_pred")
+def read_leval(path: Path) -> Iterator[Prediction]:
+    """Yield predictions of L-Eval that need no judge.
+
+    The first key of the first line that contains `_pred` is the key of all predictions.
+    """
+    lines = list(_json_lines(path))
+    first_keys = lines[0].record if lines else ()
+    pred_key = next((key for key in first_keys if "_pred" in key), "<model>_pred")
     for row, line in enumerate(lines):
         if line.get("evaluation") in leval_metrics.SCORED:
-            yield Answer(line.text(key), [line.text("gt")], {"row": row})
+            yield Prediction(line.text(pred_key), [line.text("gt")], {"row": row})
 
 
-def read_ruler(path: Path) -> Iterator[Answer]:
-    """Predictions of RULER, its own or among STRING's progress: only lines that begin with ``{`` are read."""
-    for line in _lines(path, start="{"):
-        yield Answer(line.text("pred"), line.get("outputs", "needle"), {})
+def read_ruler(path: Path) -> Iterator[Prediction]:
+    """Yield predictions of RULER.
+
+    STRING's files have lines of progress in between: only lines that begin with `{` are read.
+    """
+    for line in _json_lines(path, start="{"):
+        yield Prediction(line.text("pred"), line.get("outputs", "needle"), {})
 
 
-def read_infinitebench(path: Path) -> Iterator[Answer | None]:
-    """Predictions of InfiniteBench, some of whose published files hold two on a line; None for a broken one."""
-    for number, text in _texts(path):
-        for record in _objects(text):
+def read_infinitebench(path: Path) -> Iterator[Prediction | None]:
+    """Yield predictions of InfiniteBench, None for a broken one.
+
+    Some published files have two predictions on a line.
+    """
+    for number, text in _text_lines(path):
+        for record in _json_objects(text):
             if record is None:
                 yield None
                 continue
-            line = Line(path, number, record)
-            extras = {"model": path.parent.name}
-            yield Answer(line.text("prediction", "pred"), line.get("ground_truth", "label"), extras)
+            line = JsonLine(path, number, record)
+            prediction = line.text("prediction", "pred")
+            label = line.get("ground_truth", "label")
+            yield Prediction(prediction, label, {"model": path.parent.name})
 
 
-def _objects(text: str) -> Iterator[dict[str, Any] | None]:
-    """JSON objects that stand one after another; None in place of the first that is broken and all after it."""
+def _json_objects(text: str) -> Iterator[dict[str, Any] | None]:
+    """Yield the JSON objects of a line; None in place of a broken one and all that follow it."""
     decoder = json.JSONDecoder()
-    while text := text.lstrip():
+    rest = text.lstrip()
+    while rest:
         try:
-            record, end = decoder.raw_decode(text)
+            record, end = decoder.raw_decode(rest)
         except ValueError:
-            record, end = None, len(text)
+            yield None
+            return
         yield record if isinstance(record, dict) else None
-        text = text[end:]
+        rest = rest[end:].lstrip()
 
 
-def _lines(path: Path, start: str = "") -> Iterator[Line]:
-    for number, text in _texts(path):
-        if text.startswith(start):
-            try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise UserError(f"{path}:{number}: is no JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}:{number}: is no JSON object")
-            yield Line(path, number, record)
+def _json_lines(path: Path, start: str = "") -> Iterator[JsonLine]:
+    for number, text in _text_lines(path):
+        if not text.startswith(start):
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: is no JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}:{number}: is no JSON object")
+        yield JsonLine(path, number, record)
 
 
-def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, with their numbers."""
     try:
         with path.open(encoding="utf-8") as lines:
-            yield from ((number, text) for number, text in enumerate(lines, 1) if text.strip())
+            for number, text in enumerate(lines, 1):
+                if text.strip():
+                    yield number, text
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _longbench(task: str, answers: Sequence[Answer]) -> dict[str, float]:
-    return {"score": percent([longbench_metrics.score(task, *answer) for answer in answers])}
+def _longbench(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
+    return {"score": percent(scores)}
 
 
-def _longbench_e(task: str, answers: Sequence[Answer]) -> dict[str, float]:
-    scores = [longbench_metrics.score(task, *answer) for answer in answers]
-    lengths = [answer.extras["length"] for answer in answers]
+def _longbench_e(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
+    lengths = [prediction.extras["length"] for prediction in predictions]
     return {"score": percent(scores), **longbench_metrics.by_length(scores, lengths)}
 
 
-def _longbench_v2(_: str, answers: Sequence[Answer]) -> dict[str, float]:
-    return longbench_metrics.report([_verdict(answer) for answer in answers])
+def _longbench_v2(_: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    return longbench_metrics.accuracies([_judged_answer(item) for item in predictions])
 
 
-def _verdict(answer: Answer) -> longbench_metrics.Verdict:
-    """A prediction as its response is judged, or was judged by upstream where the file has none."""
-    extras = answer.extras
-    credit = (
-        longbench_metrics.credit(answer.prediction, *answer.references)
-        if answer.references
-        else float(extras["judge"])
-    )
-    return longbench_metrics.Verdict(credit, extras["difficulty"], extras["length"])
+def _judged_answer(prediction: Prediction) -> longbench_metrics.JudgedAnswer:
+    """Judge a prediction by its response, or take upstream's judgement if the file has none."""
+    extras = prediction.extras
+    if prediction.references:
+        (answer,) = prediction.references
+        score = longbench_metrics.choice_score(prediction.prediction, answer)
+    else:
+        score = float(extras["judge"])
+    return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
 
 
-def _leval(task: str, answers: Sequence[Answer]) -> dict[str, float]:
-    return leval_metrics.total([leval_metrics.parts(task, *answer) for answer in answers])
+def _leval(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    return leval_metrics.total([leval_metrics.parts(task, *item) for item in predictions])
 
 
-def _ruler(task: str, answers: Sequence[Answer]) -> dict[str, float]:
-    return {"score": percent([ruler_metrics.score(task, *answer) for answer in answers])}
+def _ruler(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    return {"score": percent([ruler_metrics.score(task, *item) for item in predictions])}
 
 
 def _infinitebench(
-    task: str, answers: Sequence[Answer], scorer: infinitebench_metrics.Scorer = "official"
+    task: str,
+    predictions: Sequence[Prediction],
+    scorer: infinitebench_metrics.Scorer = "official",
 ) -> dict[str, float]:
-    return {
-        "score": percent(
-            [infinitebench_metrics.score(task, *answer, scorer=scorer) for answer in answers]
-        )
-    }
+    scores = [infinitebench_metrics.score(task, *item, scorer=scorer) for item in predictions]
+    return {"score": percent(scores)}
 
 
-FAMILIES: dict[str, Family] = {
-    "longbench": Family(longbench_metrics.METRICS, read_longbench, _longbench),
-    "longbench-e": Family(
+FORMATS: dict[str, PredictionFormat] = {
+    "longbench": PredictionFormat(longbench_metrics.METRICS, read_longbench, _longbench),
+    "longbench-e": PredictionFormat(
         longbench_metrics.METRICS, partial(read_longbench, lengths=True), _longbench_e
     ),
-    "longbench-v2": Family((), read_longbench_v2, _longbench_v2),
-    "leval": Family(leval_metrics.METRICS, read_leval, _leval),
-    "ruler": Family(ruler_metrics.METRICS, read_ruler, _ruler),
-    "infinitebench": Family(
+    "longbench-v2": PredictionFormat((), read_longbench_v2, _longbench_v2),
+    "leval": PredictionFormat(leval_metrics.METRICS, read_leval, _leval),
+    "ruler": PredictionFormat(ruler_metrics.METRICS, read_ruler, _ruler),
+    "infinitebench": PredictionFormat(
         infinitebench_metrics.METRICS["official"], read_infinitebench, _infinitebench
     ),
-    "infinitebench-lampe": Family(
+    "infinitebench-lampe": PredictionFormat(
         infinitebench_metrics.METRICS["lampe"],
         read_infinitebench,
         partial(_infinitebench, scorer="lampe"),

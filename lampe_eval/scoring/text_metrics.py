@@ -1,7 +1,8 @@
-"""What several benchmarks score with: normalised words, the F1 of two bags of them, both kinds of ROUGE, percentages.
+"""Metrics that several benchmarks share: normalisation, token F1, ROUGE, percentages, length bands.
 
-Two packages called ROUGE disagree by several points, so a number belongs to one of them: LongBench counts with
-``rouge`` (here ``rouge_l``), L-Eval and InfiniteBench with ``rouge_score`` (here ``google_rouge``).
+Two packages compute ROUGE and disagree by several points, so every number belongs to one of them:
+LongBench uses `rouge` (here `rouge_l`), L-Eval and InfiniteBench use `rouge_score` (here
+`google_rouge`).
 """
 
 import logging
@@ -15,53 +16,67 @@ from functools import cache
 from typing import Any
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-MARKS = re.compile(f"[{re.escape(string.punctuation)}]")
-MARKS_ZH = re.compile(
+PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+# Punctuation that LongBench and InfiniteBench delete from Chinese text; the two gaps are theirs.
+PUNCTUATION_ZH = re.compile(
     f"[{re.escape(string.punctuation)}"
-    "\uff01-\uff0d\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64"  # full-width forms, but for the full-width full stop
-    "\u3001-\u3003\u300b-\u3011\u3014-\u301f\u3030\u303e\u303f"  # Chinese marks, but for an opening 《
-    "\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027\ufe4f]"  # dashes, quotes, dots
+    # full-width forms, except for the full-width full stop
+    "\uff01-\uff0d\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff64"
+    # Chinese punctuation, except for an opening 《
+    "\u3001-\u3003\u300b-\u3011\u3014-\u301f\u3030\u303e\u303f"
+    # dashes, quotation marks, dots
+    "\u2013\u2014\u2018\u2019\u201b-\u201f\u2026\u2027\ufe4f]"
 )
-"""Marks that LongBench and InfiniteBench delete from Chinese text."""
 
 
-def strip_marks(text: str) -> str:
-    """Text without ASCII punctuation, lower-case articles and runs of space."""
-    return " ".join(ARTICLES.sub(" ", MARKS.sub("", text)).split())
+def strip_punctuation(text: str) -> str:
+    """Return a text without ASCII punctuation, lower-case articles and runs of spaces."""
+    return " ".join(ARTICLES.sub(" ", PUNCTUATION.sub("", text)).split())
 
 
 def normalize(text: str) -> str:
-    """Lower-case text without punctuation, articles and runs of space, as answers are compared since SQuAD."""
-    return strip_marks(text.lower())
+    """Return a lower-case text without punctuation, articles and runs of spaces.
+
+    Question answering has compared answers in this form since SQuAD.
+    """
+    return strip_punctuation(text.lower())
 
 
 def normalize_zh(text: str) -> str:
-    """Lower-case text without ASCII and Chinese punctuation and without any space."""
-    return "".join(MARKS_ZH.sub("", text.lower()).split())
+    """Return a lower-case text without ASCII and Chinese punctuation and without any space."""
+    return "".join(PUNCTUATION_ZH.sub("", text.lower()).split())
 
 
 def bag_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
-    """F1 of two multisets of tokens, 0 where they share none."""
+    """Return the F1 score of two multisets of tokens, 0 if they share none."""
     shared = sum((Counter(prediction) & Counter(reference)).values())
     if not shared:
         return 0.0
-    precision, recall = shared / len(prediction), shared / len(reference)
+    precision = shared / len(prediction)
+    recall = shared / len(reference)
     return 2 * precision * recall / (precision + recall)
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """F1 of normalised words. An answer of articles alone has none, and scores 0 even against itself."""
+    """Return the F1 score of normalised words.
+
+    A text of articles alone has no words, and scores 0 even against itself.
+    """
     return bag_f1(normalize(prediction).split(), normalize(reference).split())
 
 
 def words_zh(text: str) -> list[str]:
-    """Chinese text cut into words (jieba, precise mode), spaces and marks among them."""
+    """Return the words of a Chinese text (jieba, precise mode), with spaces and punctuation."""
     return _jieba_cut()(text)
 
 
 @cache
 def _jieba_cut() -> Callable[[str], list[str]]:
-    """jieba's cutter, silenced: its import compiles outdated escapes, and it reports each load of its dictionary."""
+    """Return jieba's function that cuts a text into words.
+
+    Importing jieba compiles invalid escape sequences, and it logs each load of its dictionary;
+    both would reach the user's terminal.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import jieba  # type: ignore[import-untyped]
@@ -73,77 +88,88 @@ def _jieba_cut() -> Callable[[str], list[str]]:
 def google_rouge(
     kinds: Sequence[str], prediction: str, references: Sequence[str]
 ) -> dict[str, float]:
-    """F-measures of ``rouge_score`` without stemming, each against its best reference.
+    """Return F-measures of the package `rouge_score`, each against its best reference.
+
+    There is no stemming.
 
     Args:
-        kinds: of ``rouge1``, ``rouge2``, ``rougeL`` and ``rougeLsum``; the last takes lines for sentences.
+        kinds: any of `rouge1`, `rouge2`, `rougeL` and `rougeLsum`; the last takes lines as
+            sentences.
+        prediction: the prediction.
+        references: the references.
     """
-    scores = _scorer(tuple(kinds)).score_multi(references, prediction)
+    scores = _rouge_scorer(tuple(kinds)).score_multi(references, prediction)
     return {kind: scores[kind].fmeasure for kind in kinds}
 
 
 @cache
-def _scorer(kinds: tuple[str, ...]) -> Any:
+def _rouge_scorer(kinds: tuple[str, ...]) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
     return RougeScorer(kinds, use_stemmer=False)
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """Summary-level ROUGE-L F of the package ``rouge`` 1.0.1, to the last bit and some twenty times as fast.
+    """Return the summary-level ROUGE-L F of the package `rouge` 1.0.1, about 20 times as fast.
 
-    Sentences are what stands between full stops, words what stands between spaces, case and marks kept. The words of
-    the longest common subsequences of all pairs of sentences make one set, which is measured against the distinct words
-    of either text, so that repeats count once. The 1e-8 that guards the division keeps equal texts at 0.999999995.
+    The result equals the package's to the last bit. Sentences are separated by full stops and
+    words by spaces; case and other punctuation count. The words of the longest common subsequences
+    of all pairs of sentences form one set, which is compared with the distinct words of either
+    text, so that repeated words count once.
 
-    One difference: the package recurses once a word and gives up, for a score of 0, where Python's stack ends, which
-    depends on its caller. Here long sentences are scored.
+    There is one difference: the package recurses once for each word, and scores 0 when Python's
+    stack overflows, which depends on its caller. Here long sentences are scored.
     """
-    predicted, expected = _sentences(prediction), _sentences(reference)
+    predicted = _sentences(prediction)
+    expected = _sentences(reference)
     if not predicted or not expected:
         return 0.0
     shared: set[str] = set()
     for left in expected:
         for right in predicted:
-            shared |= _common(left, right)
+            shared |= _common_words(left, right)
     recall = len(shared) / len(set().union(*expected))
     precision = len(shared) / len(set().union(*predicted))
+    # The package guards the division with 1e-8, so that equal texts score 0.999999995.
     return 2 * (precision * recall / (precision + recall + 1e-8))
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """Words of each sentence; one of spaces alone holds the empty word."""
+    """Return the words of each sentence; a sentence of spaces alone has one empty word."""
     return [piece.split() or [""] for piece in text.split(".") if piece]
 
 
-def _common(left: Sequence[str], right: Sequence[str]) -> set[str]:
-    """Words of the longest common subsequence that a walk back from the ends finds.
+def _common_words(left: Sequence[str], right: Sequence[str]) -> set[str]:
+    """Return the words of the longest common subsequence that the package's backtracking finds.
 
-    At unequal words the walk drops one of the left where that keeps the subsequence strictly longer, else one of the
-    right. So words of the right that the left lacks never matter, and are left out before the table is made.
+    At unequal words backtracking drops a word of the left if that keeps the subsequence strictly
+    longer, else a word of the right. So words of the right that the left lacks never matter, and
+    are left out before the table is computed.
     """
-    known = set(left)
-    right = [word for word in right if word in known]
-    rows = _lengths(left, right)
-    found, i, j = set(), len(left), len(right)
+    left_words = set(left)
+    right = [word for word in right if word in left_words]
+    lengths = _subsequence_lengths(left, right)
+    common = set()
+    i, j = len(left), len(right)
     while i and j:
         if left[i - 1] == right[j - 1]:
-            found.add(left[i - 1])
+            common.add(left[i - 1])
             i, j = i - 1, j - 1
-        elif rows[i - 1][j] > rows[i][j - 1]:
+        elif lengths[i - 1][j] > lengths[i][j - 1]:
             i -= 1
         else:
             j -= 1
-    return found
+    return common
 
 
-def _lengths(left: Sequence[str], right: Sequence[str]) -> list[list[int]]:
-    """Lengths of longest common subsequences: entry ``[i][j]`` is of the first i and the first j words."""
-    known, rows = set(right), [[0] * (len(right) + 1)]
+def _subsequence_lengths(left: Sequence[str], right: Sequence[str]) -> list[list[int]]:
+    """Return the lengths of longest common subsequences of the first i and j words, as [i][j]."""
+    right_words = set(right)
+    rows = [[0] * (len(right) + 1)]
     for word in left:
         above = rows[-1]
-        row = above
-        if word in known:
+        row = above  # a word that the right lacks changes nothing
+        if word in right_words:
             row = [0]
             for j, other in enumerate(right):
                 row.append(above[j] + 1 if word == other else max(row[j], above[j + 1]))
@@ -152,15 +178,20 @@ def _lengths(left: Sequence[str], right: Sequence[str]) -> list[list[int]]:
 
 
 def percent(scores: Sequence[float]) -> float:
-    """Mean in percent to two decimals, as most benchmarks report a task; NaN of none."""
+    """Return the mean in percent to two decimals, as most benchmarks do; NaN without scores."""
     return round(100 * math.fsum(scores) / len(scores), 2) if scores else math.nan
 
 
 def bands(
     scores: Iterable[float], lengths: Iterable[int], first: int, second: int
 ) -> dict[str, list[float]]:
-    """Scores in three bands of length: below ``first``, below ``second``, and beyond."""
-    groups: dict[str, list[float]] = {"0-4k": [], "4-8k": [], "8k+": []}
-    for value, length in zip(scores, lengths, strict=True):
-        groups["0-4k" if length < first else "4-8k" if length < second else "8k+"].append(value)
-    return groups
+    """Return scores in three bands of length: below `first`, below `second`, and the rest."""
+    by_band: dict[str, list[float]] = {"0-4k": [], "4-8k": [], "8k+": []}
+    for score, length in zip(scores, lengths, strict=True):
+        if length < first:
+            by_band["0-4k"].append(score)
+        elif length < second:
+            by_band["4-8k"].append(score)
+        else:
+            by_band["8k+"].append(score)
+    return by_band

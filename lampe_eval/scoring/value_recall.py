@@ -1,11 +1,11 @@
-"""Exact recall of values in an answer."""
+"""Recall of exact values in an answer."""
 
 import re
 from collections.abc import Sequence
 
 
 def recall(prediction: str, values: Sequence[str]) -> float:
-    """Share of the values that stand in the prediction as whole words."""
+    """Return the share of the values that occur in the prediction as whole words, from 0 to 1."""
     found = [
         re.search(rf"(?<!\w){re.escape(value)}(?!\w)", prediction) is not None for value in values
     ]

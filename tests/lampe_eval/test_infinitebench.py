@@ -1,4 +1,4 @@
-"""InfiniteBench's prompts on files of our own in upstream's structure; its labels as the scorers want them."""
+"""InfiniteBench's prompts, on files with upstream's structure and our content, and its labels."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval.benches import bench_tasks as all_tasks
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.bench import Prompt, SampleRequest, Score
-from lampe_eval.benches.infinitebench import LAMPE, InfiniteBench, cut_as_text, parted
+from lampe_eval.benches.infinitebench import InfiniteBench, split_template, truncate_as_text
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
@@ -19,7 +19,10 @@ from tests.upstream import INFINITEBENCH_CODE, INFINITEBENCH_TEMPLATES
 
 BENCH = InfiniteBench()
 
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<me>{% endif %}"
+)
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_every_kind_of_row_fills_its_template(
     _put(files, task, row)
     (sample,) = _samples(task, tokenizer, protocol)
     assert _text(tokenizer, sample) == expected
-    assert sample.cut == 0 and sample.extras == {"id": 0}
+    assert sample.cut_tokens == 0 and sample.extras == {"id": 0}
 
 
 def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
@@ -121,7 +124,7 @@ def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
 
 
 @pytest.mark.parametrize(
-    ("template", "lead"),
+    ("template", "answer_prefix"),
     [
         ("{context}\n\n{input}\n\nThe key is", "\n\nThe key is"),
         ("{context}\n问题：{question}\n答案：", "\n答案："),
@@ -131,10 +134,12 @@ def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
         ("{context}\n\nSay of {input}. Then {more}", ""),
     ],
 )
-def test_what_begins_the_answer(template: str, lead: str) -> None:
-    question, found = parted(template)
-    assert found == lead
-    assert question + found == template
+def test_a_template_is_split_before_the_first_words_of_the_answer(
+    template: str, answer_prefix: str
+) -> None:
+    question, first_words = split_template(template)
+    assert first_words == answer_prefix
+    assert question + first_words == template
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_long_texts_lose_their_middle(
         files, "passkey", {"context": " ".join(f"w{n}" for n in range(300)), "input": "Which key?"}
     )
     (sample,) = _samples("passkey", tokenizer, protocol, 128)
-    assert sample.cut > 0
+    assert sample.cut_tokens > 0
     assert abs(len(sample.ids) - room) <= (
         0 if protocol == "fair" else 2
     )  # decoded and encoded again
@@ -159,8 +164,8 @@ def test_long_texts_lose_their_middle(
     ]
 
 
-class Letters:
-    """One token a letter; a begin of text that is special, as ``<``."""
+class LettersWithMarker:
+    """Tokenizer of one token per letter, with `<` as its BOS token."""
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in f"<{text}"]}
@@ -174,9 +179,9 @@ class Letters:
     ("limit", "text", "cut"),
     [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)],
 )
-def test_halves_of_the_whole_prompt_begin_of_text_counted(limit: int, text: str, cut: int) -> None:
-    """The first ``limit // 2`` tokens, of which one is the begin of text, and as many last ones."""
-    assert cut_as_text(Letters(), "abcdefg", limit) == (text, cut)  # type: ignore[arg-type]
+def test_both_halves_of_the_whole_prompt_are_kept(limit: int, text: str, cut: int) -> None:
+    """Keep the first `limit // 2` tokens, BOS included, and as many last ones."""
+    assert truncate_as_text(LettersWithMarker(), "abcdefg", limit) == (text, cut)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -223,10 +228,13 @@ def test_tasks_and_protocols() -> None:
     assert len(known) == 12
     assert {
         name for name, task in known.items() if BENCH.has_task(task, BENCH.protocol("lampe"))
-    } == LAMPE
+    } == {
+        "longbook_choice_eng", "kv_retrieval", "longbook_qa_eng", "longbook_sum_eng", "code_debug",
+        "passkey", "number_string",
+    }  # fmt: skip
     for protocol in ("fair", "official"):
         assert all(BENCH.has_task(task, BENCH.protocol(protocol)) for task in known.values())
-    assert BENCH.protocol("lampe").decoding == "squeezed"
+    assert BENCH.protocol("lampe").decoding == "single_line"
     scores = {"passkey": Score(50.0, 0.0, 1), "code_run": Score(100.0, 0.0, 1)}
     assert BENCH.task_averages(scores, BENCH.protocol("fair")) == {"mean of 2 tasks": 75.0}
     assert BENCH.required_files(known["math_find"], BENCH.protocol("fair")) == [
@@ -259,7 +267,7 @@ def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBa
         ("longbook_sum_eng", {}, r"prompt.py: has no prompt for 'longbook_sum_eng'"),
     ],
 )
-def test_rows_that_do_not_fit_are_said(
+def test_rows_that_do_not_fit_are_reported(
     files: Path, tokenizer: PreTrainedTokenizerBase, task: str, row: dict[str, Any], message: str
 ) -> None:
     _put(files, task, row)
@@ -268,14 +276,14 @@ def test_rows_that_do_not_fit_are_said(
     assert "\n" not in str(caught.value)
 
 
-def test_code_without_its_question_is_said(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_code_without_its_question_is_reported(
+    files: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
     _put(files, "math_find", ROWS["math_find"][0])
     pin(
         files, "infinitebench", "eval_utils.py", b"def create_prompt():\n    return 'no question'\n"
     )
-    with pytest.raises(
-        UserError, match=r"eval_utils.py: has 0 questions in 'create_prompt', expected 1"
-    ):
+    with pytest.raises(UserError, match=r"eval_utils\.py: .* 0 .*'create_prompt'.* 1"):
         _samples("math_find", tokenizer)
 
 
@@ -285,7 +293,7 @@ SHARED = sorted(RESULTS.glob("*/preds_*.jsonl"))
 
 @pytest.mark.parametrize("file", SHARED, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_real_labels_have_a_score_under_every_protocol(file: Path) -> None:
-    """Labels are scalars in results before 2024 and lists after, and stay so from the data to the scorer."""
+    """Labels are scalars in results before 2024 and lists after; the scorer gets them unchanged."""
     with file.open(encoding="utf-8") as lines:
         row = json.loads(lines.readline())
     task, label = file.stem.removeprefix("preds_"), row["ground_truth"]

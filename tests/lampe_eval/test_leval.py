@@ -11,7 +11,7 @@ import pytest
 
 from lampe_eval.benches import bench_tasks, find_tasks
 from lampe_eval.benches.bench import Prompt, SampleRequest, SampleRow, Score
-from lampe_eval.benches.leval import EXAMS, LAMPE, LEval, shortened
+from lampe_eval.benches.leval import EXAMS, LEval, shorten_by_words
 from lampe_eval.errors import UserError
 from tests.fixtures import package, pin
 from tests.letters import LLAMA2, LLAMA3, Letters
@@ -37,7 +37,7 @@ def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """L-Eval with prompts of our own."""
     folder = package(tmp_path, monkeypatch)
     pin(folder, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
@@ -53,12 +53,12 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
     (found,) = find_tasks((f"leval/{task}",))
-    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
-    """The text after the one begin that every prompt has."""
+    """Return the text after the one BOS token that every prompt has."""
     text = Letters().decode(list(prompt.ids))
     assert text.startswith("<s>")
     return text.removeprefix("<s>")
@@ -89,8 +89,8 @@ def _evaluation(task: str) -> str:
 
 
 @pytest.mark.parametrize("task", PARTS)
-def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None:
-    _data(own, task, _row(_evaluation(task)))
+def test_official_prompts_are_upstreams_for_llama2(files: Path, task: str) -> None:
+    _data(files, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, "official", LLAMA2)
     closed = "" if task in ("gsm100", "codeU") else "[/INST]"
     expected = (
@@ -98,7 +98,7 @@ def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None
     )
     assert _text(prompt) == expected
     assert (prompt.decoding, prompt.max_new_tokens, prompt.references) == (
-        "specials",
+        "special_tokens",
         512,
         ["One two three"],
     )
@@ -107,9 +107,9 @@ def test_official_prompts_are_upstreams_for_llama2(own: Path, task: str) -> None
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 @pytest.mark.parametrize("task", PARTS)
 def test_other_models_read_the_same_parts_in_their_own_turns(
-    own: Path, task: str, protocol: str
+    files: Path, task: str, protocol: str
 ) -> None:
-    _data(own, task, _row(_evaluation(task)))
+    _data(files, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, protocol, LLAMA3)
     turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
     begin = "<|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -119,23 +119,26 @@ def test_other_models_read_the_same_parts_in_their_own_turns(
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair", "fair:chat=none"])
-def test_models_without_turns_read_the_bare_parts(own: Path, protocol: str) -> None:
-    _data(own, "quality", _row())
+def test_models_without_turns_read_the_bare_parts(files: Path, protocol: str) -> None:
+    _data(files, "quality", _row())
     (prompt,) = _prompts("quality", protocol, LLAMA3 if "none" in protocol else None)
     assert _text(prompt) == f"Y\n\n{PARTS['quality']}\nAnswer:"
 
 
 @pytest.mark.parametrize("task", [task.name for task in bench_tasks("leval")])
-def test_every_task_has_its_system_prompt(own: Path, task: str) -> None:
-    _data(own, task, _row(_evaluation(task)))
+def test_every_task_has_its_system_prompt(files: Path, task: str) -> None:
+    _data(files, task, _row(_evaluation(task)))
     (prompt,) = _prompts(task, "official")
     key = next((key for key in SYSTEMS if key in task), "exam" if task in EXAMS else "open")
     assert _text(prompt).startswith(f"{SYSTEMS[key]}\n\n")
 
 
-@pytest.mark.parametrize("task", LAMPE)
-def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: str) -> None:
-    _data(own, task, _row(document="A tale. " * 5000))
+LAMPE_TASKS = ("coursera", "gsm100", "quality", "tpo", "sci_fi")
+
+
+@pytest.mark.parametrize("task", LAMPE_TASKS)
+def test_lampe_types_the_turns_of_llama3_after_a_second_begin(files: Path, task: str) -> None:
+    _data(files, task, _row(document="A tale. " * 5000))
     (prompt,) = _prompts(task, "lampe", LLAMA3, length=1024)
     system = SYSTEMS[next((key for key in SYSTEMS if key in task), "exam")]
     asked = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
@@ -144,11 +147,11 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(own: Path, task: s
         f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
     )
-    assert (prompt.cut, prompt.decoding) == (0, "specials")
+    assert (prompt.cut_tokens, prompt.decoding) == (0, "special_tokens")
 
 
-class Begun(Letters):
-    """A tokenizer that takes a begin of text that is typed for the token."""
+class LettersWithTypedBos(Letters):
+    """Tokenizer that encodes a typed begin-of-text marker as the BOS token."""
 
     def __call__(
         self, text: str, add_special_tokens: bool = True, **_: Any
@@ -159,9 +162,9 @@ class Begun(Letters):
 
 
 @pytest.mark.parametrize(("protocol", "begins"), [("lampe", 2), ("official", 1), ("fair", 1)])
-def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) -> None:
-    _data(own, "quality", _row())
-    tokenizer: Any = Begun("<|begin_of_text|>" + LLAMA3)
+def test_lampe_alone_begins_a_text_twice(files: Path, protocol: str, begins: int) -> None:
+    _data(files, "quality", _row())
+    tokenizer: Any = LettersWithTypedBos("<|begin_of_text|>" + LLAMA3)
     (found,) = find_tasks(("leval/quality",))
     (prompt,) = BENCH.samples(found, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol)))
     assert (
@@ -174,11 +177,11 @@ def test_lampe_alone_begins_a_text_twice(own: Path, protocol: str, begins: int) 
 def test_lampe_has_five_tasks() -> None:
     protocol = BENCH.protocol("lampe")
     assert {task.name for task in bench_tasks("leval") if BENCH.has_task(task, protocol)} == set(
-        LAMPE
+        LAMPE_TASKS
     )
     assert all(BENCH.has_task(task, BENCH.protocol("fair")) for task in bench_tasks("leval"))
     with pytest.raises(
-        UserError, match=r"^leval/codeU: LaMPE's authors ran only coursera, gsm100, .*sci_fi; use "
+        UserError, match=r"^leval/codeU: .* coursera, gsm100, .*sci_fi; .*--protocol"
     ):
         _prompts("codeU", "lampe")
 
@@ -188,70 +191,76 @@ WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for numbe
 
 @pytest.mark.parametrize(("task", "kept"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
 def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
-    own: Path, task: str, kept: list[str]
+    files: Path, task: str, kept: list[str]
 ) -> None:
-    """2048 leaves 2000 - 512 tokens; 1488 words have 7440, and 238 are the first of 250 fewer each time to fit."""
-    _data(own, task, _row(document=" ".join(WORDS)))
+    """A length of 2048 leaves 2000 - 512 = 1488 tokens.
+
+    1488 words have 7440 tokens; taking away 250 words at a time, 238 are the first to fit.
+    """
+    _data(files, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
     assert re.findall(r"[wv]\d{3}", _text(prompt)) == kept
-    assert prompt.cut == 5 * (len(WORDS) - len(kept))
+    assert prompt.cut_tokens == 5 * (len(WORDS) - len(kept))
 
 
 def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
     tokenizer: Any = Letters()
-    assert shortened(tokenizer, "a  b c", 7, last=False) == "a  b c"  # six letters and the begin
     assert (
-        shortened(tokenizer, "a  b c", 6, last=False) == ""
+        shorten_by_words(tokenizer, "a  b c", 7, keep_end=False) == "a  b c"
+    )  # six letters and the begin
+    assert (
+        shorten_by_words(tokenizer, "a  b c", 6, keep_end=False) == ""
     )  # six words are kept first, then all but 244
-    assert shortened(tokenizer, "oneword", 3, last=True) == ""
+    assert shorten_by_words(tokenizer, "oneword", 3, keep_end=True) == ""
 
 
-def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
-    _data(own, "quality", _row(document=" ".join(WORDS)))
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) -> None:
+    _data(files, "quality", _row(document=" ".join(WORDS)))
     (prompt,) = _prompts("quality", "fair", LLAMA3, length=2048)
     assert len(prompt.ids) + 512 == 2048
     assert _text(prompt).endswith(
-        f"Say: {QUESTION}. Only that <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nAnswer:"
+        f"Say: {QUESTION}. Only that <|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nAnswer:"
     )
     assert _text(prompt).startswith("<|start_header_id|>system<|end_header_id|>\n\nY<|eot_id|>")
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
-def test_a_length_without_room_is_refused(own: Path, protocol: str) -> None:
-    _data(own, "quality", _row())
-    with pytest.raises(
-        UserError, match=r"length 512 leaves no token for a .*; use longer --lengths"
-    ):
+def test_a_length_without_room_is_refused(files: Path, protocol: str) -> None:
+    _data(files, "quality", _row())
+    with pytest.raises(UserError, match="length 512 .*--lengths"):
         _prompts("quality", protocol, length=512)
 
 
-def test_rows_for_a_judge_are_left_out_but_counted(own: Path) -> None:
+def test_rows_for_a_judge_are_left_out_but_counted(files: Path) -> None:
     rows = [
         _row("exam", questions=3),
         _row("LLM", questions=1),
         _row("human", questions=1),
         _row("exam", questions=2),
     ]
-    _data(own, "topic_retrieval_longchat", *rows)
+    _data(files, "topic_retrieval_longchat", *rows)
     prompts = _prompts("topic_retrieval_longchat", "fair")
     assert [prompt.extras["row"] for prompt in prompts] == [0, 1, 2, 5, 6]
     assert [prompt.id for prompt in prompts] == ["0000", "0001", "0002", "0005", "0006"]
     assert _prompts("topic_retrieval_longchat", "fair", limit=4) == prompts[:4]
 
 
-def test_fiction_is_asked_again_of_the_real_world(own: Path) -> None:
-    _data(own, "sci_fi", _row())
+def test_fiction_is_asked_again_of_the_real_world(files: Path) -> None:
+    _data(files, "sci_fi", _row())
     for protocol, template in (("official", LLAMA2), ("lampe", LLAMA3), ("fair", LLAMA3)):
         (prompt,) = _prompts("sci_fi", protocol, template)
         assert prompt.follow_up
-        second = prompt.follow_up.ask("True</s>")
+        second = prompt.follow_up.make_prompt("True</s>")
         assert _text(second) == "Is it 0, in our days Be short. \nAnswer:"
         assert (second.max_new_tokens, second.decoding) == (512, prompt.decoding)
-        assert prompt.follow_up.join("True</s>", "False</s>") == "True</s> [fact: False</s>]"
+        assert (
+            prompt.follow_up.join_answers("True</s>", "False</s>") == "True</s> [fact: False</s>]"
+        )
 
 
-def test_only_fiction_is_asked_twice(own: Path) -> None:
-    _data(own, "quality", _row())
+def test_only_fiction_is_asked_twice(files: Path) -> None:
+    _data(files, "quality", _row())
     assert all(prompt.follow_up is None for prompt in _prompts("quality", "official"))
 
 
@@ -267,36 +276,36 @@ def test_only_fiction_is_asked_twice(own: Path) -> None:
     ],
 )
 def test_upstream_formats_a_document_in_plain_prompts_once_more(
-    own: Path, document: str, read: str
+    files: Path, document: str, read: str
 ) -> None:
-    _data(own, "codeU", _row(document=document))
+    _data(files, "codeU", _row(document=document))
     (official,), (fair,) = _prompts("codeU", "official", LLAMA2), _prompts("codeU", "fair")
     assert _text(official) == f"[INST]<<SYS>>\nW\n<</SYS>>\n\n{read}\n\n{QUESTION}"
     assert _text(fair) == f"W\n\n{document}\n\n{QUESTION}"
-    _data(own, "quality", _row(document=document))
+    _data(files, "quality", _row(document=document))
     assert f"Look: {document} \n" in _text(_prompts("quality", "official", LLAMA2)[0])
 
 
-def test_broken_files_are_named(own: Path) -> None:
-    _data(own, "quality", _row() | {"outputs": []})
+def test_broken_files_are_named(files: Path) -> None:
+    _data(files, "quality", _row() | {"outputs": []})
     with pytest.raises(
         UserError,
-        match=r"quality\.jsonl: 'instructions' and 'outputs' of a row are not texts in pairs",
+        match=r"quality\.jsonl: 'instructions' and 'outputs'",
     ):
         _prompts("quality", "fair")
-    _data(own, "quality", _row() | {"outputs": [7]})
-    with pytest.raises(UserError, match="not texts in pairs"):
+    _data(files, "quality", _row() | {"outputs": [7]})
+    with pytest.raises(UserError, match="'instructions' and 'outputs'"):
         _prompts("quality", "fair")
     for name, content in (
         ("LEval_config.py", LEVAL_CONFIG.replace('"V"', "None or 1")),
         ("llama2-chat-test.py", "def main():\n  1"),
     ):
-        pin(own, "leval", name, content.encode())
-        with pytest.raises(UserError, match="the prompts are not where they should be"):
+        pin(files, "leval", name, content.encode())
+        with pytest.raises(UserError, match=r"llama2-chat-test\.py, .*LEval_config\.py: "):
             _prompts("quality", "fair")
 
 
-def test_a_task_needs_its_data_and_the_sentences(own: Path) -> None:
+def test_a_task_needs_its_data_and_the_sentences(files: Path) -> None:
     (task,) = find_tasks(("leval/tpo",))
     names = {"leval/LEval_config.py", "leval/llama2-chat-test.py", "leval/tpo.jsonl"}
     assert set(BENCH.required_files(task, BENCH.protocol("fair"))) == names
@@ -326,6 +335,7 @@ def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
 def test_exams_and_questions_have_a_mean_with_its_error() -> None:
     score = _reduced("quality", ("A", "A"), ("B", "A"), ("C</s>", "C"), ("D", "C"))
     assert (score.value, score.n, score.details) == (50, 4, {})
+    assert (score.units, score.unit) == (4, "sample")
     assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
 
 
@@ -376,9 +386,9 @@ REAL = {path.stem: path for path in sorted((DATA / "leval" / "LEval-data").glob(
 
 
 @pytest.mark.parametrize("task", REAL)
-def test_real_rows_to_the_byte(own: Path, task: str) -> None:
-    """The pinned data has as many samples as the card says, and each is in its prompt as it is."""
-    target = own / "data" / "leval" / "LEval-data" / REAL[task].parent.name
+def test_real_rows_to_the_byte(files: Path, task: str) -> None:
+    """The pinned data has as many samples as the card says, each unchanged in its prompt."""
+    target = files / "data" / "leval" / "LEval-data" / REAL[task].parent.name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(REAL[task], target)
     prompts = _prompts(task, "official", LLAMA2, length=1 << 26)

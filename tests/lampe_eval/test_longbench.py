@@ -1,4 +1,4 @@
-"""LongBench's prompts: the template to the byte, cut as each protocol cuts, wrapped as each wraps."""
+"""LongBench's prompts: template to the byte, truncation and chat markers of each protocol."""
 
 import json
 from hashlib import sha256
@@ -30,8 +30,10 @@ def _prompts(
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"{bench.name}/{task}",))
-    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts)  # type: ignore[arg-type]
-    return list(bench().samples(found, draw))
+    request = SampleRequest(
+        tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts
+    )  # type: ignore[arg-type]
+    return list(bench().samples(found, request))
 
 
 def _text(prompt: Prompt) -> str:
@@ -39,7 +41,7 @@ def _text(prompt: Prompt) -> str:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """LongBench with files of our own."""
     folder = package(tmp_path, monkeypatch)
     content.longbench(folder)
@@ -51,25 +53,25 @@ def _formatted(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("protocol", ["fair", "official"])
-def test_a_prompt_that_fits_is_the_template_filled(own: Path, protocol: str) -> None:
+def test_a_prompt_that_fits_is_the_template_filled(files: Path, protocol: str) -> None:
     first, second = _prompts("hotpotqa", protocol, Letters())
     assert _text(first) == "<s>" + _formatted(longbench_row("hotpotqa", 0))
     assert _text(second) == "<s>" + _formatted(longbench_row("hotpotqa", 1))
-    assert first.cut == 0
+    assert first.cut_tokens == 0
     assert first.references == ["In the harbor."]
     assert first.extras["_id"] == "hotpotqa-0"
 
 
-def test_official_cuts_the_middle_before_it_wraps(own: Path) -> None:
-    """Length 2048 leaves 2 * 1000 - 500 tokens, of which the begin of text is one and is not decoded."""
+def test_official_cuts_the_middle_before_it_wraps(files: Path) -> None:
+    """Length 2048 leaves 2 * 1000 - 500 tokens; BOS is one of them and is not decoded."""
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "official", Letters(LLAMA2), length=2048)
     assert _text(first) == f"<s>[INST]{whole[:749]}{whole[-750:]}[/INST]"
-    assert first.cut == len(whole) + 1 - 1500
+    assert first.cut_tokens == len(whole) + 1 - 1500
 
 
-class Merging(Letters):
-    """Parts have fewer tokens than the whole: where line breaks meet a letter there are two more."""
+class MergingLetters(Letters):
+    """Tokenizer whose parts have fewer tokens than the whole: two more after line breaks."""
 
     def __call__(
         self, text: str, add_special_tokens: bool = True, **options: Any
@@ -78,17 +80,17 @@ class Merging(Letters):
         return {"input_ids": ids + [0, 0] * text.count("\n\nRead")}
 
 
-def test_a_prompt_whose_parts_fit_is_not_cut(own: Path) -> None:
+def test_a_prompt_whose_parts_fit_is_not_cut(files: Path) -> None:
     """Cutting what fits would put its middle in twice."""
-    whole = _prompts("hotpotqa", "fair", Merging(LLAMA3))[0].ids
+    whole = _prompts("hotpotqa", "fair", MergingLetters(LLAMA3))[0].ids
     (tight, _) = _prompts(
-        "hotpotqa", "fair", Merging(LLAMA3), length=len(whole) - 1 + content.ANSWER
+        "hotpotqa", "fair", MergingLetters(LLAMA3), length=len(whole) - 1 + content.ANSWER
     )
-    assert tight.cut == 0
+    assert tight.cut_tokens == 0
     assert list(tight.ids) == list(whole[:-2])
 
 
-def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) -> None:
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", "fair", Letters(LLAMA3), length=2048)
     assert len(first.ids) + first.max_new_tokens == 2048
@@ -100,53 +102,55 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 
 
 @pytest.mark.parametrize("side", ["left", "right", "none", "skip"])
-def test_other_truncations(own: Path, side: str) -> None:
+def test_other_truncations(files: Path, side: str) -> None:
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", f"fair:truncation={side}", Letters(), length=1024)
     room = 1024 - content.ANSWER - 1
     expected = {"left": whole[-room:], "right": whole[:room], "none": whole, "skip": whole}[side]
     assert _text(first) == "<s>" + expected
-    assert (first.skip, first.cut) == (side == "skip", len(whole) - len(expected))
+    assert (first.skip, first.cut_tokens) == (side == "skip", len(whole) - len(expected))
 
 
 @pytest.mark.parametrize("task", ["trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"])
 @pytest.mark.parametrize("protocol", ["fair", "official"])
-def test_tasks_that_go_on_are_no_chat(own: Path, task: str, protocol: str) -> None:
+def test_tasks_that_go_on_are_no_chat(files: Path, task: str, protocol: str) -> None:
     assert _text(_prompts(task, protocol, Letters(LLAMA3))[0]) == "<s>" + _formatted(
         longbench_row(task, 0)
     )
 
 
-def test_only_samsum_ends_with_its_line(own: Path) -> None:
-    assert _prompts("samsum", "fair", Letters())[0].stops == (ord("\n"),)
-    assert _prompts("triviaqa", "fair", Letters())[0].stops == ()
+def test_only_samsum_ends_with_its_line(files: Path) -> None:
+    assert _prompts("samsum", "fair", Letters())[0].stop_token_ids == (ord("\n"),)
+    assert _prompts("triviaqa", "fair", Letters())[0].stop_token_ids == ()
 
 
-def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
+def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(files: Path) -> None:
     for task, cut in (("narrativeqa", True), ("hotpotqa", False)):
         (first, _) = _prompts(task, "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
-        assert (first.cut > 0) is cut
+        assert (first.cut_tokens > 0) is cut
         assert _text(first).count("<|start_header_id|>") == 3
-    (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
+    (first, _) = _prompts(
+        "narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True
+    )
     assert _text(first).startswith(
         "<s><s><|begin_of_text|>"
     )  # special tokens survive the cut, and one more is added
 
 
-def test_lampe_cuts_every_prompt_of_other_methods(own: Path) -> None:
+def test_lampe_cuts_every_prompt_of_other_methods(files: Path) -> None:
     (first, _) = _prompts("hotpotqa", "lampe", Letters(LLAMA3), length=1024)
-    assert first.cut > 0
+    assert first.cut_tokens > 0
     assert _text(first).startswith("<s><|begin_of_text|>")
     assert len(first.ids) == 1024  # one token less was decoded, one was added
 
 
-def test_lampe_wraps_mistral_and_closes_it(own: Path) -> None:
+def test_lampe_wraps_mistral_and_closes_it(files: Path) -> None:
     (first, _) = _prompts("hotpotqa", "lampe", Letters(MISTRAL), release_prompts=True)
     assert _text(first).startswith("<s><s>[INST] Read this.")
     assert _text(first).endswith("Answer: [/INST]</s>")
 
 
-def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
+def test_longbench_e_has_the_scores_of_three_bands(files: Path) -> None:
     (task,) = find_tasks(("longbench-e/qasper",))
     rows = [
         {"score": score, "extras": {"length": n}}
@@ -172,17 +176,15 @@ def test_longbench_e_has_the_scores_of_three_bands(own: Path) -> None:
         (b"\xff\xfe", r"hotpotqa.jsonl: cannot be read"),
     ],
 )
-def test_broken_data_is_said(own: Path, line: bytes, message: str) -> None:
-    (own / "data" / "hotpotqa.jsonl").write_bytes(line)
+def test_broken_data_is_reported(files: Path, line: bytes, message: str) -> None:
+    (files / "data" / "hotpotqa.jsonl").write_bytes(line)
     with pytest.raises(UserError, match=message):
         _prompts("hotpotqa", "fair", Letters())
 
 
-def test_prompts_of_another_file_are_said(own: Path) -> None:
-    pin(own, "longbench", "dataset2prompt.json", b"{}")
-    with pytest.raises(
-        UserError, match=r"dataset2prompt.json: has no 'hotpotqa'; is it the official file?"
-    ):
+def test_prompts_of_another_file_are_reported(files: Path) -> None:
+    pin(files, "longbench", "dataset2prompt.json", b"{}")
+    with pytest.raises(UserError, match=r"dataset2prompt\.json: .*'hotpotqa'"):
         _prompts("hotpotqa", "fair", Letters())
 
 
@@ -221,8 +223,10 @@ def test_real_prompts_are_the_template_filled(
     for name in ("config/dataset2prompt.json", "config/dataset2maxlen.json", f"raw/{task}.jsonl"):
         (tmp_path / Path(name).name).symlink_to(official / name)
     (found,) = find_tasks((f"longbench/{task}",))
-    draw = SampleRequest(Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path)  # type: ignore[arg-type]
-    prompts = list(LongBench().samples(found, draw))
+    request = SampleRequest(
+        Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path
+    )  # type: ignore[arg-type]
+    prompts = list(LongBench().samples(found, request))
     assert len(prompts) == 200
     for prompt, row in zip(prompts, rows, strict=True):
         assert Letters().decode(list(prompt.ids)[1:]) == template.format(**row)
@@ -230,7 +234,7 @@ def test_real_prompts_are_the_template_filled(
 
 
 def test_a_real_tokenizer_is_cut_to_the_length(
-    own: Path, pocket: tuple[object, PreTrainedTokenizerBase]
+    files: Path, pocket: tuple[object, PreTrainedTokenizerBase]
 ) -> None:
     (found,) = find_tasks(("longbench/hotpotqa",))
     for prompt in LongBench().samples(

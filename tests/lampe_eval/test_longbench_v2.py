@@ -1,4 +1,4 @@
-"""LongBench v2's prompts on files of our own, its second question after reasoning, and upstream's prediction files."""
+"""LongBench v2's prompts, its second question after reasoning, and upstream's prediction files."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 from lampe_eval.benches import bench_tasks, find_tasks
 from lampe_eval.benches import longbench_v2 as bench_module
 from lampe_eval.benches.bench import Prompt, SampleRequest
-from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, shortened
+from lampe_eval.benches.longbench_v2 import LongBenchV2, questions, truncate_as_text
 from lampe_eval.errors import UserError
 from lampe_eval.scoring.prediction_files import score_folder
 from tests.fixtures import package, pin
@@ -25,7 +25,7 @@ ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """LongBench v2 with files of our own."""
     folder = package(tmp_path, monkeypatch)
     for name, text in V2_TEMPLATES.items():
@@ -42,12 +42,12 @@ def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
     (found,) = find_tasks((f"longbench-v2/{task}",))
-    draw = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, draw))  # type: ignore[arg-type]
+    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
+    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
-    """The text after the begin that every prompt has once."""
+    """Return the text after the BOS token, which every prompt has once."""
     text = Letters().decode(list(prompt.ids))
     assert text.startswith("<s>")
     return text.removeprefix("<s>")
@@ -62,36 +62,36 @@ def _text(prompt: Prompt) -> str:
         ("no-context", f"{ASKED}Which?", 128),
     ],
 )
-def test_prompts(own: Path, protocol: str, task: str, text: str, answer: int) -> None:
+def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) -> None:
     (prompt,) = _prompts(task, protocol)
     assert _text(prompt) == text
-    assert (prompt.max_new_tokens, prompt.references, prompt.cut) == (answer, ["C"], 0)
+    assert (prompt.max_new_tokens, prompt.references, prompt.cut_tokens) == (answer, ["C"], 0)
     assert prompt.extras == {"_id": "q0", "domain": "Law", "difficulty": "hard", "length": "short"}
     (turn,) = _prompts(task, protocol, LLAMA3)
     user = f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
     assert _text(turn) == f"{user}<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
-def test_parts_are_put_in_one_after_another(own: Path) -> None:
+def test_parts_are_put_in_one_after_another(files: Path) -> None:
     """As upstream does, so that a text with the mark of a later part gets that part."""
-    _data(own, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
+    _data(files, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
     assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
 
 
-def test_official_leaves_120000_tokens_of_128k(own: Path) -> None:
-    """Half of them at either end, the begin of text among them, and no room for turn and answer is set aside."""
-    _data(own, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
+def test_official_leaves_120000_tokens_of_128k(files: Path) -> None:
+    """Half of them at either end, BOS included; chat template and answer are not accounted for."""
+    _data(files, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
     kept = whole[: 60_000 - 1] + whole[-60_000:]
     assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{kept}<|eot_id|>" + (
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-    assert prompt.cut == len(whole) + 1 - 120_000
+    assert prompt.cut_tokens == len(whole) + 1 - 120_000
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
-def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) -> None:
+def test_a_template_that_begins_the_text_does_so_once(files: Path, protocol: str) -> None:
     (prompt,) = _prompts("direct", protocol, chr(Letters.bos_token_id) + LLAMA3)
     assert list(prompt.ids).count(Letters.bos_token_id) == 1
 
@@ -101,7 +101,7 @@ def test_a_template_that_begins_the_text_does_so_once(own: Path, protocol: str) 
 )
 def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
     tokenizer: Any = Letters()
-    assert shortened(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
+    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
 
 
 def test_the_kept_parts_are_decoded_as_one() -> None:
@@ -111,11 +111,11 @@ def test_the_kept_parts_are_decoded_as_one() -> None:
             return f"[{super().decode(ids, True)}]"
 
     tokenizer: Any = Marked()
-    assert shortened(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
+    assert truncate_as_text(tokenizer, "abcdefghij", 6) == ("[abhij]", 5)
 
 
-def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> None:
-    _data(own, v2_row(context="word " * 3000))
+def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) -> None:
+    _data(files, v2_row(context="word " * 3000))
     for task, answer in (("direct", 128), ("cot", 1024)):
         (prompt,) = _prompts(task, "fair", LLAMA3, length=2048)
         assert len(prompt.ids) + answer == 2048
@@ -123,24 +123,22 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(own: Path) -> N
 
 
 @pytest.mark.parametrize(("protocol", "length"), [("official", 8192), ("fair", 128)])
-def test_a_length_without_room_is_refused(own: Path, protocol: str, length: int) -> None:
-    with pytest.raises(
-        UserError, match=rf"length {length} leaves no token for a prompt.*; use longer --lengths"
-    ):
+def test_a_length_without_room_is_refused(files: Path, protocol: str, length: int) -> None:
+    with pytest.raises(UserError, match=rf"length {length} .*--lengths"):
         _prompts("direct", protocol, length=length)
 
 
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 def test_reasoning_is_followed_by_a_second_question_without_the_text(
-    own: Path, protocol: str
+    files: Path, protocol: str
 ) -> None:
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
-    second = prompt.follow_up.ask("\n Since $Q$ is asked. ")
+    second = prompt.follow_up.make_prompt("\n Since $Q$ is asked. ")
     assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
     assert (second.max_new_tokens, second.references) == (128, ["C"])
     assert (
-        prompt.follow_up.join("The correct answer is (A)", "The correct answer is (C)")
+        prompt.follow_up.join_answers("The correct answer is (A)", "The correct answer is (C)")
         == "The correct answer is (C)"
     )
     assert _prompts("direct", protocol)[0].follow_up is None
@@ -166,12 +164,12 @@ def test_a_task_needs_its_templates_and_the_data() -> None:
     ]
 
 
-@pytest.mark.parametrize("buffer_bytes", [1, 7, 1 << 20])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_data_is_read_row_by_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer_bytes: int, indent: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
 ) -> None:
-    monkeypatch.setattr(bench_module, "BUFFER_BYTES", buffer_bytes)
+    monkeypatch.setattr(bench_module, "BUFFER_BYTES", chunk)
     rows = [v2_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=indent is None), encoding="utf-8")
@@ -179,10 +177,10 @@ def test_data_is_read_row_by_row(
 
 
 def test_only_as_many_rows_are_read_as_are_wanted(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_module, "BUFFER_BYTES", 10)
-    _data(own, v2_row(0), v2_row(1), {"broken": True})
+    _data(files, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
     with pytest.raises(UserError, match="row 3"):
         _prompts("direct", "fair", limit=3)
@@ -194,13 +192,10 @@ GOOD = json.dumps(v2_row())
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("{}", "is not a JSON array"),
+        ("{}", "is not a JSON array; is it the official file"),
         ("", "is not a JSON array"),
-        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON"),
-        (f"[{GOOD}", "row 2: is not JSON"),
-        (f"[{GOOD} {GOOD}]", "row 2: is not JSON"),
-        (f"[{GOOD},, {GOOD}]", "row 2: is not JSON"),
-        (f"[{GOOD}] {GOOD}", "row 2: is not JSON"),
+        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
+        (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
         (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
         (
             json.dumps([v2_row(), v2_row(answer="E")]),
@@ -220,6 +215,9 @@ GOOD = json.dumps(v2_row())
             "row 1: '_id': Field required",
         ),
         (b"[\xff]", "row 1: is not JSON"),
+        (f"[{GOOD} {GOOD}]", "row 2: is not JSON"),
+        (f"[{GOOD},, {GOOD}]", "row 2: is not JSON"),
+        (f"[{GOOD}] {GOOD}", "row 2: is not JSON"),
         (f'[{GOOD}, "'.encode() + b'\xff"]', "row 2: is not JSON"),
     ],
 )
@@ -309,7 +307,7 @@ REAL = DATA / "longbench-v2"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no prediction files")
 def test_published_predictions_have_upstreams_numbers() -> None:
-    """The files hold neither responses nor answers, so this is the sum of upstream's own judgements."""
+    """Average upstream's own judgements: the files hold neither responses nor answers."""
     for name, result in score_folder("longbench-v2", REAL).items():
         lines = [
             json.loads(line)
@@ -331,7 +329,7 @@ def test_published_predictions_have_upstreams_numbers() -> None:
 def test_official_templates_to_the_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    """Upstream's pinned templates on rows of the published files: each mark is gone, each part stands once."""
+    """Fill upstream's pinned templates with rows of the published files: no placeholder is left."""
     folder = package(tmp_path, monkeypatch)
     for name in V2_TEMPLATES:
         (folder / "data").mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ FAIR = Ppl().protocol("fair")
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-class Letters:
+class LettersWithBos:
     """A tokenizer of one token per letter, with or without a BOS."""
 
     def __init__(self, bos: int | None) -> None:
@@ -58,9 +58,9 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    draw = SampleRequest(Letters(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
-    samples = Ppl().samples(_task(protocol, stride), draw)
-    return [("".join(map(chr, s.ids)), s.scored) for s in samples]
+    request = SampleRequest(LettersWithBos(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    samples = Ppl().samples(_task(protocol, stride), request)
+    return [("".join(map(chr, s.ids)), s.scored_tokens) for s in samples]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_window_tells_of_which_document_it_is(
 ) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    draw = SampleRequest(Letters(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
+    request = SampleRequest(LettersWithBos(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
     assert [
-        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), draw)
+        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), request)
     ] == documents
 
 
@@ -94,7 +94,7 @@ def _rows(
 
 @pytest.mark.parametrize("protocol", ["exact", "stride"])
 def test_errors_are_over_documents_where_there_are_several(protocol: str) -> None:
-    """Windows of a document that are alike tell as much as one; old rows, and a single document's, are as they were."""
+    """Equal windows of a document count as one; rows of old runs count as windows."""
     task, losses = _task(protocol, 4), [1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.8, 1.8, 1.8]
     old, one, several = (
         Ppl().cell_score(task, _rows(losses, 8, documents), FAIR)
@@ -107,7 +107,7 @@ def test_errors_are_over_documents_where_there_are_several(protocol: str) -> Non
 
 
 def test_windows_that_overlap_have_the_error_of_blocks() -> None:
-    """Against how much the number varies over 300 streams, and 10 % less as the windows of two blocks overlap."""
+    """Compare with the spread over 300 streams, less 10 % since neighbouring blocks overlap."""
     task, rng, length = _task("dense", 4), np.random.default_rng(3), 16
     means, errors = [], []
     for _ in range(300):
@@ -143,7 +143,7 @@ def test_exact_windows_with_a_bos_hold_one_token_less(tmp_path: Path) -> None:
 
 
 def test_stride_counts_only_what_was_not_reached(tmp_path: Path) -> None:
-    """YaRN's script: length 5 with a BOS leaves 4 tokens; begins 0, 2, 4; stops when the end is reached."""
+    """YaRN's script: length 5 with a BOS leaves 4 tokens; windows begin at 0, 2 and 4."""
     assert _windows("stride", ["abcdefg"], 5, 2, ord("<"), tmp_path) == [
         ("<abcd", 4),
         ("<cdef", 2),
@@ -184,7 +184,7 @@ def _run(
                 "id": sample.id,
                 "length": length,
                 "loss": engine.loss(sample),
-                "scored_tokens": sample.scored,
+                "scored_tokens": sample.scored_tokens,
             }
             for sample in samples
         ]
@@ -195,7 +195,7 @@ def _run(
 def test_protocols_equal_losses_worked_out_by_hand(pocket: Pocket, protocol: str) -> None:
     model, tokenizer = pocket
     score, samples = _run(model, tokenizer, _task(protocol, 32), 200)
-    counted = [_losses(model, list(sample.ids))[-sample.scored :] for sample in samples]
+    counted = [_losses(model, list(sample.ids))[-sample.scored_tokens :] for sample in samples]
     means = [math.fsum(window) / len(window) for window in counted]
     expected = {
         "exact": math.exp(math.fsum(chain(*counted)) / sum(map(len, counted))),
@@ -222,9 +222,9 @@ def test_losses_in_chunks_equal_losses_at_once(
                 assert ours == pytest.approx(math.fsum(expected[-scored:]), rel=1e-5, abs=1e-5)
 
 
-def test_too_little_text_is_said(tmp_path: Path, pocket: Pocket) -> None:
+def test_too_little_text_is_reported(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
-    with pytest.raises(UserError, match=r"ppl at length 512: .* has no text that long"):
+    with pytest.raises(UserError, match="ppl at length 512: .*--lengths"):
         list(
             Ppl().samples(
                 _task("exact", 1), SampleRequest(pocket[1], 512, 1, FAIR, source=tmp_path)
@@ -283,8 +283,10 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.delenv("LAMPE_EVAL_DATA")
     source = Path("pg19-validation")
-    draw = SampleRequest(Letters(None), 4, 9, FAIR, source=source, data_dir=folder / "data")  # type: ignore[arg-type]
-    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), draw)]
+    request = SampleRequest(
+        LettersWithBos(None), 4, 9, FAIR, source=source, data_dir=folder / "data"
+    )  # type: ignore[arg-type]
+    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
     assert found == ["abcd", "efgh", "ijkl"]
 
 
@@ -318,7 +320,7 @@ def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path
         ("a.parquet", b"", r"a.parquet: no text in it"),
     ],
 )
-def test_broken_tables_are_said_in_one_line(
+def test_broken_tables_are_reported_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -329,7 +331,7 @@ def test_broken_tables_are_said_in_one_line(
 
 
 @pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
-def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+def test_a_table_without_texts_is_reported(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     _parquet(tmp_path / "a.parquet", **columns)
     with pytest.raises(
         UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"
@@ -338,7 +340,5 @@ def test_a_table_without_texts_is_said(tmp_path: Path, columns: dict[str, list[A
 
 
 def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(
-        UserError, match=r"pg18: no such file or folder; give a text file, .*or one of: pg19-test, "
-    ):
+    with pytest.raises(UserError, match="pg18: .*pg19-test, "):
         _documents(Path("pg18"))

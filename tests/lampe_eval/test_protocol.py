@@ -31,7 +31,7 @@ CHANGES = [
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = package(tmp_path, monkeypatch)
     content.everything(folder)
     return folder
@@ -68,7 +68,7 @@ def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("bench", "name", "field", "value"), CHANGES)
 def test_a_change_that_is_accepted_makes_a_difference(
-    own: Path, bench: str, name: str, field: str, value: str
+    files: Path, bench: str, name: str, field: str, value: str
 ) -> None:
     if bench in ("niah", "ruler"):
         pytest.skip("needs a tokenizer with batches; test_niah.py and ruler/ do this")
@@ -77,7 +77,8 @@ def test_a_change_that_is_accepted_makes_a_difference(
 
 def test_there_are_changes() -> None:
     assert {(bench, field) for bench, _, field, _ in CHANGES} >= {
-        ("longbench", "truncation"), ("longbench", "average"), ("leval", "chat"), ("infinitebench", "scorer"),
+        ("longbench", "truncation"), ("longbench", "average"), ("leval", "chat"),
+        ("infinitebench", "scorer"),
     }  # fmt: skip
 
 
@@ -85,12 +86,10 @@ def test_there_are_changes() -> None:
 def test_every_other_change_is_refused(bench: str, name: str, protocol: Any) -> None:
     family = BENCHES[bench].protocols_of or bench
     for field in set(type(protocol).model_fields) - set(protocol.changes):
-        with pytest.raises(
-            UserError, match=re.escape(f"{name!r} of {family}: {field!r} cannot be changed")
-        ):
+        with pytest.raises(UserError, match=re.escape(f"{name!r} of {family}: {field!r} ")):
             BENCHES[bench].protocol(f"{name}:{field}=middle")
     for field in protocol.changes:
-        with pytest.raises(UserError, match=f"{field} is one of .*, not 'nonsense'"):
+        with pytest.raises(UserError, match=f"{field} .*'nonsense'"):
             BENCHES[bench].protocol(f"{name}:{field}=nonsense")
 
 
@@ -100,13 +99,13 @@ def test_wordings_are_named_as_they_are_written() -> None:
 
 @pytest.mark.parametrize("length", [1, 256, 500, 512])
 @pytest.mark.parametrize("bench", ["longbench", "longbench-v2", "leval", "infinitebench"])
-def test_lengths_that_leave_nothing_are_refused(own: Path, bench: str, length: int) -> None:
+def test_lengths_that_leave_nothing_are_refused(files: Path, bench: str, length: int) -> None:
     instance, task = BENCHES[bench], bench_tasks(bench)[0]
     if bench == "infinitebench":
         length = 0  # it reserves nothing
-    draw = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=f"length {length} leaves no token for a prompt"):
-        list(instance.samples(task, draw))
+    request = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"length {length} leaves no token"):
+        list(instance.samples(task, request))
 
 
 def test_averages_over_some_tasks_say_so() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.scoring.prediction_files import Result, score_folder
+from lampe_eval.scoring.prediction_files import TaskResult, score_folder
 
 PRED = {"pred": "Paris", "answers": ["Paris"], "all_classes": None, "length": 5000}
 
@@ -25,7 +25,7 @@ def write(path: Path, *lines: Mapping[str, Any] | str) -> None:
 def test_longbench(tmp_path: Path) -> None:
     write(tmp_path / "hotpotqa.jsonl", PRED, "", PRED | {"pred": "Lyon"})
     write(tmp_path / "result.json", "{}")
-    assert score_folder("longbench", tmp_path) == {"hotpotqa": Result({"score": 50}, 2)}
+    assert score_folder("longbench", tmp_path) == {"hotpotqa": TaskResult({"score": 50}, 2)}
 
 
 def test_longbench_scores_all_with_the_last_classes(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_leval_leaves_judged_rows_out_but_counts_them_for_topics(tmp_path: Path)
     row = {"query": "?", "model_pred": "art", "gt": "Art", "evaluation": "exam"}
     write(tmp_path / "topic_retrieval_longchat.pred.jsonl", row, row | {"evaluation": "LLM"}, row)
     result = score_folder("leval", tmp_path)["topic_retrieval_longchat"]
-    assert result == Result({"average": 100, "first": 100, "third": 100}, 2)
+    assert result == TaskResult({"average": 100, "first": 100, "third": 100}, 2)
 
 
 def test_ruler(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_ruler(tmp_path: Path) -> None:
         "avg:1.0",
     )
     assert score_folder("ruler", tmp_path) == {
-        "qa_1": Result({"score": 100}, 1),
-        "vt": Result({"score": 50}, 1),
+        "qa_1": TaskResult({"score": 100}, 1),
+        "vt": TaskResult({"score": 50}, 1),
     }
 
 
@@ -72,7 +72,7 @@ def test_infinitebench_reads_two_on_a_line_and_counts_broken_ones(tmp_path: Path
         '{"pred": "1", "label": "2"}',
     )
     write(tmp_path / "preds_passkey.jsonl", good + other, good[:20], f"{good} {other[:9]}", "7")
-    assert score_folder("infinitebench", tmp_path)["passkey"] == Result(
+    assert score_folder("infinitebench", tmp_path)["passkey"] == TaskResult(
         {"score": 66.67}, 3, skipped=3
     )
 
@@ -144,19 +144,13 @@ def test_errors_name_file_and_line(
 
 
 def test_errors_of_folders(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"no prediction files of 'niah' are known; known are those of: longbench, "
-    ):
+    with pytest.raises(UserError, match="'niah' .*longbench, "):
         score_folder("niah", tmp_path)
-    with pytest.raises(
-        UserError, match=r"holds no \.jsonl files; name a folder with predictions of ruler"
-    ):
+    with pytest.raises(UserError, match=r"no \.jsonl files.*ruler"):
         score_folder("ruler", tmp_path)
     for model in "ab":
         write(tmp_path / model / "qasper.jsonl", PRED)
-    with pytest.raises(
-        UserError, match=r"b/qasper\.jsonl: qasper has predictions in .*a/qasper\.jsonl too; name"
-    ):
+    with pytest.raises(UserError, match=r"b/qasper\.jsonl: qasper .*a/qasper\.jsonl"):
         score_folder("longbench", tmp_path)
 
 

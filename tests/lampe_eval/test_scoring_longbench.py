@@ -97,17 +97,19 @@ def test_averages() -> None:
     ],
 )
 def test_choice_of_v2(prediction: str, letter: str | None) -> None:
-    assert longbench_metrics.choice(prediction) == letter
+    assert longbench_metrics.chosen_letter(prediction) == letter
 
 
 def test_credit_of_v2() -> None:
     right = "The correct answer is (B)"
-    assert [longbench_metrics.credit(text, "B") for text in (right, "C", "")] == [1, 0, 0]
-    assert [longbench_metrics.credit(text, "B", compensated=True) for text in (right, "")] == [
+    assert [longbench_metrics.choice_score(text, "B") for text in (right, "C", "")] == [1, 0, 0]
+    assert [
+        longbench_metrics.choice_score(text, "B", compensated=True) for text in (right, "")
+    ] == [
         1,
         0.25,
     ]
-    assert longbench_metrics.credit(right, "C", compensated=True) == 0
+    assert longbench_metrics.choice_score(right, "C", compensated=True) == 0
 
 
 def test_report_of_v2() -> None:
@@ -116,6 +118,6 @@ def test_report_of_v2() -> None:
         (0, "hard", "short"),
         (0.25, "hard", "long"),
     ]
-    report = longbench_metrics.report([longbench_metrics.Verdict(*row) for row in rows])
+    report = longbench_metrics.accuracies([longbench_metrics.JudgedAnswer(*row) for row in rows])
     assert math.isnan(report.pop("medium"))
     assert report == {"overall": 41.7, "easy": 100, "hard": 12.5, "short": 50, "long": 25}

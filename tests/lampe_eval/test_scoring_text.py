@@ -13,7 +13,7 @@ from lampe_eval.scoring.text_metrics import (
     normalize_zh,
     percent,
     rouge_l,
-    strip_marks,
+    strip_punctuation,
     token_f1,
 )
 
@@ -32,8 +32,8 @@ def test_normalize(text: str, normal: str) -> None:
     assert normalize(text) == normal
 
 
-def test_strip_marks_keeps_case_and_capital_articles() -> None:
-    assert strip_marks("The  a. B.") == "The B"
+def test_strip_punctuation_keeps_case_and_capital_articles() -> None:
+    assert strip_punctuation("The  a. B.") == "The B"
 
 
 def test_normalize_zh_keeps_only_the_marks_that_upstream_forgot() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lampe_eval.scoring import leval_metrics, longbench_metrics, ruler_metrics
-from lampe_eval.scoring.prediction_files import Result, read_ruler, score_folder
+from lampe_eval.scoring.prediction_files import TaskResult, read_ruler, score_folder
 from tests.parity.data import DATA, golden
 
 LONGBENCH = golden("longbench_official_scores")
@@ -22,7 +22,7 @@ INFINITEBENCH = {
 
 
 @cache
-def scores(bench: str, folder: str) -> dict[str, Result]:
+def scores(bench: str, folder: str) -> dict[str, TaskResult]:
     return score_folder(bench, DATA / folder)
 
 

@@ -162,7 +162,7 @@ def test_only_what_is_alike_shares_a_batch() -> None:
     follow = FollowUp(lambda text: _prompt(1), lambda first, second: second)
     odd = [
         _prompt(5, room=11),
-        _prompt(5, stops=(3,)),
+        _prompt(5, stop_token_ids=(3,)),
         _prompt(5, follow_up=follow),
         _prompt(5, skip=True),
     ]
