@@ -74,19 +74,45 @@ SampleRow = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """A cell's number over ``n`` samples, and more numbers by name.
+    """Score of a task at a length.
 
     Attributes:
-        stderr: its standard error, NaN below two units.
-        units, unit: how many of what the error is of; see ``Estimate``.
+        value: the score, in percent or as perplexity.
+        stderr: its standard error; NaN for fewer than two independent units.
+        n: number of samples.
+        details: further numbers by name.
     """
 
     value: float
     stderr: float
     n: int
     details: Mapping[str, float] = field(default_factory=dict)
-    units: int = 0
-    unit: str = "sample"
+
+
+@dataclass(frozen=True)
+class CellScore(Score):
+    """Score of a cell with the estimate it was computed from.
+
+    Attributes:
+        estimate: the parts of each sample, from which methods are compared; it also knows the
+            number and the kind of independent units.
+    """
+
+    estimate: Estimate = field(kw_only=True, compare=False, repr=False)
+
+    @classmethod
+    def from_estimate(
+        cls, estimate: Estimate, details: Mapping[str, float], value: float | None = None
+    ) -> "CellScore":
+        """Return the score of an estimate.
+
+        Args:
+            estimate: the estimate of the cell.
+            details: further numbers by name.
+            value: the score as the benchmark rounds it; that of the estimate by default.
+        """
+        score = estimate.value if value is None else value
+        return cls(score, estimate.stderr, len(estimate.parts), details, estimate=estimate)
 
 
 @dataclass(frozen=True)
@@ -186,13 +212,10 @@ class Bench(ABC):
         """The number of a cell and what it is made of, which methods are compared by: the mean score in percent."""
         return Estimate.mean([100 * row["score"] for row in rows])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
-        """The number of a cell with its error, and its details."""
-        estimate = self.estimate(task, rows, protocol)
+    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
+        """Return the score of a cell with its error, its details and its estimate."""
         details = self.details(task, rows, protocol)
-        return Score(
-            estimate.value, estimate.stderr, len(rows), details, estimate.units, estimate.unit
-        )
+        return CellScore.from_estimate(self.estimate(task, rows, protocol), details)
 
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol

@@ -19,7 +19,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import (
+    Bench,
+    CellScore,
+    FollowUp,
+    Prompt,
+    SampleRequest,
+    SampleRow,
+    Score,
+    Task,
+)
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
@@ -74,8 +83,8 @@ class LEval(Bench):
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return leval_metrics.score(task, _answer(row), row["references"], row["extras"])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
-        """The task's headline as ``scoring.leval.total`` has it, and its other numbers as details.
+    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
+        """Return the task's headline as upstream rounds it, with its other numbers as details.
 
         LaMPE's authors report three bands of length beside them.
         """
@@ -86,7 +95,7 @@ class LEval(Bench):
             details |= leval_metrics.by_length(
                 [row["score"] for row in rows], [row["prompt_tokens"] for row in rows]
             )
-        return Score(value, _estimate(samples).stderr, len(rows), details)
+        return CellScore.from_estimate(_estimate(samples), details, value)
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
         """A mean, but of summaries the geometric mean of three ROUGE averages."""

@@ -40,7 +40,7 @@ def _make_folder(order: SpeedConfig) -> None:
 def _publish(comparison: SpeedComparison, order: SpeedConfig) -> None:
     frame, console = comparison.frame, tables.console()
     for block in speed_table.speed_tables(frame):
-        tables.print_block(block, console)
+        tables.print_table(block, console)
     for line in speed_table.speed_notes(frame):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     written = (
