@@ -1,4 +1,4 @@
-"""``lampe-eval suggest``."""
+"""Command `lampe-eval suggest`: settings of every method for a model and a length."""
 
 from collections.abc import Iterator
 
@@ -11,41 +11,54 @@ from lampe_eval.report import tables
 
 
 def suggest(model: str, length: int, answer: int, window: int | None) -> None:
-    """Prints what every method takes for a model and a length, and where each setting comes from."""
+    """Print the settings of every method for a model and a length, and where each comes from.
+
+    Args:
+        model: card, card file, folder or hub id.
+        length: tokens of the prompt.
+        answer: tokens of the answer, whose positions follow those of the prompt.
+        window: tokens of pretraining, where the model's configuration is wrong.
+
+    Raises:
+        UserError: if the model cannot be found.
+    """
     source = models.find_model(model, window=window)
     console = tables.console()
     console.print(
-        f"{source.name}, window {source.geometry.window}, a prompt of {length} tokens and an answer of {answer}; "
-        "as --method takes them, and why"
+        f"{source.name}, window {source.geometry.window}, prompt of {length} tokens, answer of "
+        f"{answer}; settings as --method takes them, each with its rule"
     )
     for name in shipped_names("methods"):
-        for line in _suggested(name, source, length, answer):
+        for line in _method_lines(name, source, length, answer):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _suggested(name: str, source: ModelSource, length: int, answer: int) -> Iterator[str]:
-    """A method with its settings and how far it reaches, then a line for the rule of each setting."""
-    card, own = shipped_card("methods", name, MethodCard), source.settings.get(name, {})
+def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> Iterator[str]:
+    """Yield a method with its settings and its largest position, then a line per setting's rule."""
+    card = shipped_card("methods", name, MethodCard)
+    model_settings = source.settings.get(name, {})
     method = MethodSpec(name, name, {}).build(source.settings)
     try:
         settings = method.resolved(source.geometry, length).settings
         encoding = method.encode(source.geometry, length)
     except lampe.LampeError as error:
-        yield f"\n{name}: not for this model and length: {error}"
+        yield f"\n{name}: cannot be used for this model and length: {error}"
         return
-    shown = {
-        key: settings[key]
-        for key in dict.fromkeys((*card.rules, *own))
-        if settings[key] is not None
-    }
-    spec = (
-        MethodSpec(name, name, {}).with_settings(**shown) if shown else MethodSpec(name, name, {})
+    keys = dict.fromkeys((*card.rules, *model_settings))
+    suggested = {key: settings[key] for key in keys if settings[key] is not None}
+    spec = MethodSpec(name, name, {})
+    if suggested:
+        spec = spec.with_settings(**suggested)
+    largest = encoding.largest_position(length + answer, source.geometry.rope(length))
+    window = source.geometry.window
+    place = (
+        f"inside the window of {window}" if largest < window else f"BEYOND the window of {window}"
     )
-    reach, window = (
-        encoding.largest_position(length + answer, source.geometry.rope(length)),
-        source.geometry.window,
-    )
-    place = f"of {window}" if reach < window else f"BEYOND the window of {window}"
-    yield f"\n{spec.label}\n    reaches position {reach:.6g} {place}; attention_factor {encoding.effective_attention_factor}"
-    for key in shown:
-        yield f"    {key:18}  {'from the card of the model' if key in own else card.rule(key, own)}"
+    factor = encoding.effective_attention_factor
+    yield f"\n{spec.label}\n    largest position {largest:.6g}, {place}; attention_factor {factor}"
+    for key in suggested:
+        if key in model_settings:
+            rule = "from the card of the model"
+        else:
+            rule = card.rule(key, model_settings)
+        yield f"    {key:18}  {rule}"
