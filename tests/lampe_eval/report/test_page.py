@@ -180,7 +180,7 @@ def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
     here.locator("#samples").get_by_role("button", name="1024/1", exact=True).first.click()
     sample = here.get_by_role("dialog")
     expect(sample).to_have_accessible_name("original on 1024/1")
-    for what in ("prompt_start", "prompt_end", "prediction", "reference"):
+    for what in ("start", "end", "prediction", "reference"):
         expect(sample.get_by_text(f"{what} of 1024/1", exact=True).first).to_be_visible()
     sample.get_by_role("button", name="lampe prediction of 1024/1 100.0").click()
     expect(sample).to_have_accessible_name("lampe on 1024/1")
@@ -292,7 +292,7 @@ def test_a_long_text_keeps_start_and_end(opened: Open, tmp_path: Path) -> None:
 
 def test_infinite_and_missing_scores_are_shown_and_sorted(opened: Open, tmp_path: Path) -> None:
     cells = {
-        cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored=2)]
+        cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored_tokens=2)]
         for method in METHODS
     }
     scores = dict(
