@@ -85,7 +85,7 @@ def save_png(plan: PositionPlan, length: int, window: int, title: str, path: Pat
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib does not know
-        raise UserError(f"{path}: cannot be written: {error}") from None
+        raise UserError(f"cannot write {path}: {error}") from None
     finally:
         pyplot.close(figure)
 

@@ -82,6 +82,7 @@ def result_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
     """
     averages = gathered.labelled(gathered.details[gathered.details["task"].isna()])
     for _, scores in gathered.labelled(gathered.scores).groupby(COMPARABLE, sort=False):
+        # averages carry no window or settings; they are found by run, model and bench
         table_runs = scores[["run", "model", "bench"]].drop_duplicates()
         runs = scores["run"].unique()
         writing = [gathered.writing[run] for run in runs if run in gathered.writing]
@@ -217,6 +218,7 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         if not counts.any():
             continue
         places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
+        # one phrase instead of a list of equal counts
         if len(counts) > 1 and counts.nunique() == 1:
             places = [f"{counts.iloc[0]} at each {place}"]
         notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")

@@ -39,10 +39,12 @@ def bench_averages(
         scores = _scores_by_task(cells)
         averages = bench.task_averages(scores, protocol)
         if averages:
+            # the first average is the one that a benchmark reports over lengths
             main_averages[int(str(length))] = next(iter(averages.values()))
         for name, value in averages.items():
             stderr = _stderr(bench, protocol, scores, name)
             yield {"length": length, "name": name, "value": value, "stderr": stderr}
+    # an incomplete length would make an average over lengths incomparable
     if 1 < len(main_averages) == rows["length"].nunique():
         for name, value in bench.length_averages(main_averages).items():
             yield {"name": name, "value": value}

@@ -76,6 +76,7 @@ def score_run(store: Store) -> ScoredRun:
             **_description(store, cell),
             **_counts(rows, scored_rows, planned_samples),
             **_measured(scored_rows),
+            # a cell without a scored sample keeps these
             "independent_units": 0,
             "unit": "sample",
             "details": {},
@@ -84,6 +85,7 @@ def score_run(store: Store) -> ScoredRun:
         if scored_rows:
             score = _cell_score(store, cell, scored_rows)
             record |= _score_columns(score)
+            # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
         records.append(record)
@@ -126,6 +128,7 @@ def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
         bench = str(about_method["bench"])
         averages = bench_averages(BENCHES[bench], _protocol(store, bench), cells)
         records += [{**about_method, **average} for average in averages]
+    # Int64 holds missing values: averages have no count, and averages over lengths no length
     details = pd.DataFrame(records, columns=list(DETAIL_COLUMNS))
     return details.astype({"length": "Int64", "n": "Int64"})
 
@@ -141,6 +144,7 @@ def scores_by_length(scores: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["run", "settings", "model", "protocol", "bench", "task", "metric", "method"]
     counted = scores.assign(unscored=scores[UNSCORED].sum(axis=1))
+    # Int64, since a pivot leaves gaps where a method was not run at a length
     counted = counted.astype(dict.fromkeys(["n", "unscored", "cut"], "Int64"))
     by_length = [counted.pivot(index=keys, columns="length", values="score").add_suffix("")]
     for column in ("stderr", "n", "unscored", "cut"):
@@ -234,6 +238,7 @@ def _scored_rows(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list
     for row in rows:
         if "error" in row or "skipped" in row:
             continue
+        # A passage has a loss and no prediction; its loss is its score.
         if "prediction" in row:
             row = {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
         scored.append(row)

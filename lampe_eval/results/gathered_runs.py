@@ -78,6 +78,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
     ]
     if not stores_with_samples:
         raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
+    # a run that has just begun must not hide the results of the others
     names = _names([store.folder for store in stores_with_samples])
     runs = dict(zip(names, stores_with_samples, strict=True))
 

@@ -46,6 +46,7 @@ def method_differences(
         planned = rows[["n", *UNSCORED]].sum(axis=1)
         planned_samples = dict(zip(rows["label"], planned, strict=True))
         for pair in compare_methods(_samples_by_label(rows, cell_samples)):
+            # runs may have planned different numbers of samples of the cell
             most = max(planned_samples[pair.first], planned_samples[pair.second])
             records.append({**cell_key, **asdict(pair), "unpaired": most - pair.n})
     return pd.DataFrame(records, columns=list(PAIR_COLUMNS))

@@ -104,6 +104,7 @@ def compare_methods(methods: Mapping[str, CellSamples]) -> list[PairedDifference
         for pair, comparison in zip(pairs, _compare_pairs(methods, ids, pairs), strict=True):
             compared[pair] = (len(ids), comparison)
 
+    # grouping by samples has changed the order of the pairs
     order = [pair for pair in combinations(methods, 2) if pair in compared]
     corrected = holm([compared[pair][1].p_value for pair in order])
     differences: list[PairedDifference] = []
@@ -215,6 +216,7 @@ def _p_values(first: Array, second: Array, statistic: Statistic, differences: Ar
     n = len(first)
     middle = (first + second).mean(0) / 2
     half_differences = (first - second) / 2
+    # an equal difference counts as extreme, however it was rounded
     threshold = np.abs(differences) - _rounding_error(first, second, statistic)
     extreme = np.zeros(len(differences))
     for signs in _swap_signs(n):

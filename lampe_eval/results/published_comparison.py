@@ -204,6 +204,7 @@ class _RunCells:
         published_names = _model_names(published.row.model)
         models: list[str] = []
         for name, model_config in self._config["models"].items():
+            # the fingerprint of a hub model is id@commit
             path = model_config["fingerprint"].partition("@")[0]
             if published_names & (_model_names(name) | _model_names(path)):
                 models.append(name)
@@ -231,6 +232,7 @@ class _RunCells:
         rows: dict[PublishedCell, Mapping[Any, Any]] = {}
         keys: dict[PublishedCell, CellKey] = {}
         for cell in published.cells:
+            # a published length wins; without one, the run's length is compared
             keys[cell] = (model, label, cell.task, cell.length or length or 0)
             row = self._rows.get(keys[cell])
             if row is not None and row["n"]:
@@ -286,6 +288,7 @@ class _RunCells:
         """Yield whether samples were made from another text, or with another seed than suites."""
         options = {BENCHES[bench].source_option for bench in benches}
         for option, default in (("haystack", "default"), ("text", "the pocket language")):
+            # a text of the user's own is stored as name and hash
             ours = str(self._config.get(option) or default).partition(" sha256:")[0]
             published = getattr(self._table, option)
             if option in options and ours != (published or "default"):

@@ -44,6 +44,7 @@ def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tup
     yield "dtype", str(model_config.get("dtype"))
     yield "seed", str(config["seed"])
     yield "limit", str(config["limit"] or "none")
+    # batches round differently from single prompts
     yield "batch", str(config.get("batch") or 1)
     if source_option:
         yield source_option, str(config.get(source_option) or "default")

@@ -109,7 +109,6 @@ def _row(row: SampleRecord, texts: _Numbering, fields: _Numbering) -> list[Any]:
 
     score = row.get("score")
     loss = row.get("loss")
-    # texts are numbered in this order
     prediction = text_number(row.get("prediction"))
     prompt_start = text_number(row.get("prompt_start"))
     prompt_end = text_number(row.get("prompt_end"))

@@ -26,6 +26,7 @@ OFF_SCALE = 2
 
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw the picture of one task."""
+    # lines connect lengths in ascending order; runs may store them in another
     rows = rows.sort_values("length", kind="stable")
     first = rows.iloc[0]
     figure, methods = panels(rows, title_of(rows))
@@ -86,7 +87,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame) -> No
         axes.plot(other["length"], other["score"], color=OTHERS_COLOUR, linewidth=0.7, zorder=1)
     lengths = method_rows["length"]
     scores = method_rows["score"]
-    error = method_rows["stderr"].fillna(0)
+    error = method_rows["stderr"].fillna(0)  # an unknown error has no band
     band: dict[str, Any] = {"color": METHOD_COLOUR, "alpha": 0.25, "linewidth": 0}
     axes.fill_between(lengths, scores - error, scores + error, **band)
     dots: dict[str, Any] = {"color": METHOD_COLOUR, "markersize": 3.5}
