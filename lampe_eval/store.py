@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
 
 from lampe_eval.errors import UserError
+from lampe_eval.records import SampleRecord
 
 SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)
@@ -180,11 +181,11 @@ class Store:
                 f"{path}: cannot be written ({error.strerror}); finished samples are kept, run again"
             ) from None
 
-    def rows(self, cell: Cell) -> list[dict[str, Any]]:
+    def rows(self, cell: Cell) -> list[SampleRecord]:
         """Finished samples of a cell in the order of their ids; a line that is torn or damaged does not count."""
         rows = (row for row in _records(self._path(cell)) if _is_row(row))
         found = {row["id"]: row for row in rows if row["length"] == cell.length}
-        return [found[key] for key in sorted(found)]
+        return [cast(SampleRecord, found[key]) for key in sorted(found)]
 
     def _path(self, cell: Cell) -> Path:
         return (

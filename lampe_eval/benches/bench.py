@@ -99,16 +99,38 @@ class Score:
         stderr: its standard error, NaN for fewer than two independent units.
         n: number of samples.
         details: more numbers of the cell by name, such as the score at each depth.
-        units: number of independent units that the standard error is computed over.
-        unit: what one unit is, such as "sample" or "document"; see `Estimate`.
     """
 
     value: float
     stderr: float
     n: int
     details: Mapping[str, float] = field(default_factory=dict)
-    units: int = 0
-    unit: str = "sample"
+
+
+@dataclass(frozen=True)
+class CellScore(Score):
+    """Score of a cell with the estimate it was computed from.
+
+    Attributes:
+        estimate: the parts of each sample, from which methods are compared; it also knows the
+            number and the kind of independent units.
+    """
+
+    estimate: Estimate = field(kw_only=True, compare=False, repr=False)
+
+    @classmethod
+    def from_estimate(
+        cls, estimate: Estimate, details: Mapping[str, float], value: float | None = None
+    ) -> "CellScore":
+        """Return the score of an estimate.
+
+        Args:
+            estimate: the estimate of the cell.
+            details: further numbers by name.
+            value: the score as the benchmark rounds it; that of the estimate by default.
+        """
+        score = estimate.value if value is None else value
+        return cls(score, estimate.stderr, len(estimate.parts), details, estimate=estimate)
 
 
 @dataclass(frozen=True)
@@ -258,13 +280,10 @@ class Bench(ABC):
         """
         return Estimate.mean([100 * row["score"] for row in rows])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
-        """Return the score of a cell with its standard error and details."""
-        estimate = self.estimate(task, rows, protocol)
+    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
+        """Return the score of a cell with its standard error, its details and its estimate."""
         details = self.details(task, rows, protocol)
-        return Score(
-            estimate.value, estimate.stderr, len(rows), details, estimate.units, estimate.unit
-        )
+        return CellScore.from_estimate(self.estimate(task, rows, protocol), details)
 
     def details(
         self, task: Task, rows: Sequence[SampleRow], protocol: Protocol

@@ -21,7 +21,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import (
+    Bench,
+    CellScore,
+    FollowUp,
+    Prompt,
+    SampleRequest,
+    SampleRow,
+    Score,
+    Task,
+)
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import (
     ChatFamily,
@@ -112,20 +121,19 @@ class LEval(Bench):
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         return leval_metrics.score(task, _answer(row), row["references"], row["extras"])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Score:
+    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
         """Return the task's headline with its standard error, and its other numbers as details.
 
         The value is rounded as upstream's; see `leval_metrics.total`. LaMPE's authors report
         three bands of length besides.
         """
         samples = _score_parts(task, rows)
-        estimate = _estimate(samples)
         (_, value), *others = leval_metrics.total(samples).items()
         details = dict(others)
         if protocol.length_bands:
             scores = [row["score"] for row in rows]
             details |= leval_metrics.by_length(scores, [row["prompt_tokens"] for row in rows])
-        return Score(value, estimate.stderr, len(rows), details, estimate.units, estimate.unit)
+        return CellScore.from_estimate(_estimate(samples), details, value)
 
     def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
         """Return the mean score, or for summaries the geometric mean of three ROUGE averages."""

@@ -1,4 +1,4 @@
-"""``lampe-eval leaderboard``: a run beside what others published, and all runs on one page."""
+"""Command `lampe-eval leaderboard`: a run beside published scores, and all runs on one page."""
 
 import sys
 from pathlib import Path
@@ -6,67 +6,75 @@ from urllib.parse import quote
 
 from lampe_eval.errors import UserError
 from lampe_eval.report import comparison_table, tables
-from lampe_eval.report.page.report_page import site
-from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.report.page.report_page import leaderboard_page
+from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
 from lampe_eval.store import Store
 
 
 def compare(run: Path, against: str) -> None:
-    """Prints and writes a run's scores beside those of a published table.
+    """Print and write a comparison of a run with a published table.
+
+    Args:
+        run: folder of the run.
+        against: name of a shipped table, or a file.
 
     Raises:
-        UserError: where no table is named, too.
+        UserError: if the folder holds no run, if no table is named or it does not exist, or if a
+            file cannot be written.
     """
-    Store(run)  # what is no run is said first
+    Store(run)  # a folder that is no run is reported before a missing option
     if not against:
         raise UserError("--against: name a published table; see: lampe-eval list published")
     comparison_table.print_comparison(run, against, tables.console())
 
 
 def build(results: Path, output: Path | None) -> None:
-    """Writes the page of all runs below a folder, with links to the reports that stand beside it.
+    """Write the page of all runs below a folder, with links to their reports.
 
-    A run that cannot be read is said, and left out.
+    A run that cannot be read is named on the error stream, and left out.
+
+    Args:
+        results: folder that runs were written to.
+        output: file of the page; index.html in that folder by default.
 
     Raises:
-        UserError: where there is no run.
+        UserError: if there is no run, or if the page cannot be written.
     """
-    found = sorted(path.parent for path in results.rglob("run.yaml"))
-    folders = [
-        folder for folder in found if not _is_calibration(folder.parent) and _is_whole(folder)
-    ]
-    if not folders:
+    run_folders = sorted(path.parent for path in results.rglob("run.yaml"))
+    calibrations: dict[Path, None] = {}
+    readable: list[Path] = []
+    for folder in run_folders:
+        if _is_calibration(folder.parent):
+            calibrations[folder.parent] = None
+        elif _can_be_read(folder):
+            readable.append(folder)
+    if not readable:
         raise UserError(
-            f"{results}: no run in this folder; give the one that runs are written to, such as results"
+            f"{results}: no run in this folder; give the one that runs are written to, "
+            "such as results"
         )
-    page, gathered = output or results / "index.html", gather_runs(folders)
-    reports = {
-        name: quote(address.as_posix())
-        for name, store in gathered.runs.items()
-        if (address := _beside(page, store.folder / "report.html"))
-    }
-    tables.save_file(page, site(gathered, reports).encode())
-    calibrations = dict.fromkeys(
-        folder.parent for folder in found if _is_calibration(folder.parent)
-    )
-    left_out = [
+    page = output or results / "index.html"
+    gathered = gather_runs(readable)
+    reports = _report_addresses(gathered, page)
+    tables.save_file(page, leaderboard_page(gathered, reports).encode())
+    lines = [
         *gathered.left_out,
         *(f"left out: {folder}: the runs of a calibration" for folder in calibrations),
+        f"written to {page}: {len(gathered.runs)} runs, {len(reports)} of them with a report"
+        " (lampe-eval report RUN)",
     ]
-    told = (
-        f"{len(gathered.runs)} runs, {len(reports)} of them with a report (lampe-eval report RUN)"
-    )
-    for line in (*left_out, f"written to {page}: {told}"):
-        tables.console().print(line, soft_wrap=True, markup=False)
+    console = tables.console()
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _is_calibration(folder: Path) -> bool:
-    """Whether runs in a folder are the steps of a calibration."""
+    """Return whether the runs in a folder are the steps of a calibration."""
     return any(folder.glob("*-calibrated.yaml"))
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a run can be read; else says why not."""
+def _can_be_read(folder: Path) -> bool:
+    """Return whether a run can be read, and print why if it cannot."""
     try:
         Store(folder).cells()
     except UserError as error:
@@ -75,11 +83,13 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _beside(page: Path, report: Path) -> Path | None:
-    """A report's address relative to a page; None where there is none in reach."""
-    here = page.resolve().parent
-    return (
-        report.resolve().relative_to(here)
-        if report.exists() and report.resolve().is_relative_to(here)
-        else None
-    )
+def _report_addresses(gathered: GatheredRuns, page: Path) -> dict[str, str]:
+    """Return by run the address of its report, relative to the page, if it lies below the page."""
+    page_folder = page.resolve().parent
+    addresses: dict[str, str] = {}
+    for name, store in gathered.runs.items():
+        report = store.folder / "report.html"
+        if report.exists() and report.resolve().is_relative_to(page_folder):
+            address = report.resolve().relative_to(page_folder)
+            addresses[name] = quote(address.as_posix())
+    return addresses

@@ -1,4 +1,4 @@
-"""``lampe-eval list``."""
+"""Command `lampe-eval list`: models, methods, benches, tasks, protocols and published tables."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def models() -> None:
-    """Models with a card."""
-    cards = [(name, shipped_card("models", name, ModelCard)) for name in shipped_names("models")]
-    _print(
-        ("model", "path", "window", "about"),
-        [(name, c.path, str(c.window or "-"), c.about) for name, c in cards],
-    )
+    """Print the models that have a card."""
+    rows: list[tuple[str, ...]] = []
+    for name in shipped_names("models"):
+        card = shipped_card("models", name, ModelCard)
+        rows.append((name, card.path, str(card.window or "-"), card.about))
+    _print_table(("model", "path", "window", "about"), rows)
 
 
 def methods() -> None:
@@ -33,76 +33,69 @@ def methods() -> None:
         load_entry_points()
     except lampe.LampeError as error:
         raise UserError(str(error)) from None
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in method_names():
         card = method_card(name)
         kind = method_class(card.method)
         defaults = {**kind.from_settings({}).settings, **card.settings}
         settings = [_described_setting(kind, key, value) for key, value in defaults.items()]
         rows.append((name, "\n".join(settings), card.about, card.paper))
-    _print(("method", "settings", "about", "source"), rows)
+    _print_table(("method", "settings", "about", "source"), rows)
 
 
 def benches() -> None:
-    """Benches with what they measure."""
+    """Print the benches with their tasks."""
     from lampe_eval.benches import BENCHES, bench_tasks, load_entry_points
 
     load_entry_points()
-    rows = [
-        (name, ", ".join(task.name for task in bench_tasks(name)), _about(bench))
-        for name, bench in BENCHES.items()
-    ]
-    _print(("bench", "tasks", "about"), rows)
+    rows: list[tuple[str, ...]] = []
+    for name, bench in BENCHES.items():
+        task_names = ", ".join(task.name for task in bench_tasks(name))
+        rows.append((name, task_names, _first_line(bench)))
+    _print_table(("bench", "tasks", "about"), rows)
 
 
 def all_tasks() -> None:
-    """Tasks of every bench."""
+    """Print the tasks of every bench."""
     from lampe_eval.benches import BENCHES, bench_tasks, load_entry_points
 
     load_entry_points()
-    found = [task for name in BENCHES for task in bench_tasks(name)]
-    rows = [
-        (
-            t.full_name,
-            "yes" if t.card.default else "",
-            str(t.card.samples),
-            t.card.metric,
-            t.card.about,
-        )
-        for t in found
-    ]
-    _print(("task", "default", "samples", "metric", "about"), rows)
+    rows: list[tuple[str, ...]] = []
+    for bench in BENCHES:
+        for task in bench_tasks(bench):
+            card = task.card
+            default = "yes" if card.default else ""
+            rows.append((task.full_name, default, str(card.samples), card.metric, card.about))
+    _print_table(("task", "default", "samples", "metric", "about"), rows)
 
 
 def all_protocols() -> None:
-    """Protocols of every bench."""
+    """Print the protocols of every bench."""
     from lampe_eval.benches import BENCHES, load_entry_points
     from lampe_eval.prompts.protocol import bench_protocols
 
     load_entry_points()
-    found = [
-        (name, *item)
-        for name, bench in BENCHES.items()
-        for item in bench_protocols(bench.protocols_folder).items()
-    ]
-    _print(
-        ("bench", "protocol", "about"),
-        [(bench, name, protocol.about) for bench, name, protocol in found],
-    )
+    rows: list[tuple[str, ...]] = []
+    for bench_name, bench in BENCHES.items():
+        for name, protocol in bench_protocols(bench.protocols_folder).items():
+            rows.append((bench_name, name, protocol.about))
+    _print_table(("bench", "protocol", "about"), rows)
 
 
 def all_published() -> None:
-    """Published tables, a paragraph each; a terminal breaks its lines, so that names and commits can be copied."""
+    """Print the published tables, each as a few lines, so that names and commits can be copied."""
     from lampe_eval.report.comparison_table import table_source
     from lampe_eval.results import published_tables
 
     console = tables.console()
-    for name in published_tables.names():
+    for name in published_tables.table_names():
         table = published_tables.find_table(name)
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
-        numbers = f"{table.about}: {sum(1 for _ in table.figures())} numbers"
-        suites = [f"suites: {', '.join(table.suites)}"] if table.suites else []
-        for line in (numbers, f"source: {table_source(table)}", *suites):
+        count = sum(1 for _ in table.numbers())
+        lines = [f"{table.about}: {count} numbers", f"source: {table_source(table)}"]
+        if table.suites:
+            lines.append(f"suites: {', '.join(table.suites)}")
+        for line in lines:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -114,13 +107,13 @@ def _described_setting(kind: "type[lampe.Method]", key: str, value: Any) -> str:
     return f"{key}=auto ({rule})" if rule else f"{key} not set"
 
 
-def _about(bench: object) -> str:
-    return (bench.__doc__ or "").strip().splitlines()[0]
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
-def _print(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+def _print_table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, title in enumerate(head):
+    for index, title in enumerate(titles):
         table.add_column(title, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)

@@ -8,6 +8,7 @@ from lampe_eval.commands.progress_display import progress
 from lampe_eval.errors import Stopped
 from lampe_eval.plan import Plan, prepare
 from lampe_eval.report import tables
+from lampe_eval.results.cell_scores import count_empty_answers
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
 from lampe_eval.store import Store
@@ -41,7 +42,8 @@ def run_suite(suite: Suite) -> int:
         )
     if missing:
         console.print(f"{missing} samples could not be had; run.log says why", soft_wrap=True)
-    if empty := _empty(store):
+    empty = count_empty_answers(store)
+    if empty:
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
     return (
         1
@@ -50,12 +52,6 @@ def run_suite(suite: Suite) -> int:
         )
         else 0
     )
-
-
-def _empty(store: Store) -> int:
-    """Answers without a visible character."""
-    rows = (row for cell in store.cells() for row in store.rows(cell))
-    return sum("error" not in row and not row.get("prediction", "x").strip() for row in rows)
 
 
 def _announce(plan: Plan, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""``lampe-eval score``: stored predictions, or prediction files of the benchmarks' own code, scored again."""
+"""Command `lampe-eval score`: scores stored predictions, or a benchmark's own files, again."""
 
 from pathlib import Path
 
@@ -11,21 +11,31 @@ from lampe_eval.scoring.prediction_files import TaskResult, score_folder
 
 
 def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
-    """Scores a run's folder, or a folder of prediction files of a bench."""
+    """Score a run, or a folder of prediction files, and print the scores.
+
+    Args:
+        run: folder of a run, whose tables are written again.
+        preds: folder of prediction files in a benchmark's own format.
+        bench: name of that format.
+
+    Raises:
+        UserError: if neither a run nor a folder with its format is given, or if it cannot be read.
+    """
     if run is not None and preds is None:
         tables.print_and_write_tables(gather_runs([run]), run, tables.console())
     elif preds is not None and bench is not None and run is None:
         tables.console().print(_table(bench, score_folder(bench, preds)))
     else:
-        raise UserError("score: give a run's folder, or --preds FOLDER with --bench NAME")
+        raise UserError("score: give the folder of a run, or --preds FOLDER with --bench NAME")
 
 
 def _table(bench: str, results: dict[str, TaskResult]) -> Table:
     table = Table(
-        title=f"{bench}, as its own code scores", title_justify="left", title_style="bold"
+        title=f"{bench}, scored as by its own code", title_justify="left", title_style="bold"
     )
-    for title in ("task", "score", "n", "broken"):
-        table.add_column(title, justify="left" if title == "task" else "right")
+    table.add_column("task", justify="left")
+    for title in ("score", "n", "broken"):
+        table.add_column(title, justify="right")
     for task, result in results.items():
         numbers = ", ".join(f"{name} {value:g}" for name, value in result.scores.items())
         table.add_row(task, numbers, str(result.n), str(result.skipped or ""))

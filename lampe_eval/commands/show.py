@@ -1,4 +1,4 @@
-"""``lampe-eval show``."""
+"""Command `lampe-eval show`: one position plan in detail."""
 
 from pathlib import Path
 
@@ -10,12 +10,25 @@ from lampe_eval.errors import UserError
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.report import plan_picture
 
+MAX_SHOWN_REGIONS = 8
+"""Regions that are listed in full; of more, the first and the last are listed."""
+
 
 def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
-    """Regions, largest relative position and picture of a method's plan."""
+    """Print regions, largest relative position and picture of a method's plan.
+
+    Args:
+        method: the method as for --method.
+        window: tokens of pretraining.
+        tokens: tokens of the prompt.
+        png: also draw the picture into this file.
+
+    Raises:
+        UserError: if the method has no plan for this prompt, or if the file cannot be written.
+    """
     specs = parse_methods([method])
     if len(specs) != 1:
-        raise UserError(f"--method: one method at a time, got {method!r}")
+        raise UserError(f"--method: show plan takes one method, got {method!r}")
     try:
         geometry = lampe.Geometry(window=window)
         resolved = specs[0].build({}).resolved(geometry, tokens)
@@ -26,46 +39,54 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     settings = ", ".join(
         f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items()
     )
-    console.print(
-        f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}",
-        highlight=False,
-    )
-    console.print(_regions(encoding.plan))
-    console.print(_verdict(encoding, tokens, geometry), highlight=False)
-    scale = encoding.position_scale(geometry.rope(tokens))
-    # In positions of the plan, the window is longer where the rope is slower; without end where no
-    # pair rotates.
-    slowed = round(window / scale) if scale else max(window, tokens)
-    console.print(plan_picture.terminal(encoding.plan, tokens, slowed))
+    heading = f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
+    console.print(heading, highlight=False)
+    console.print(_region_table(encoding.plan))
+    console.print(_largest_position(encoding, tokens, geometry), highlight=False)
+    scaled_window = _scaled_window(encoding, tokens, geometry)
+    console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
-        plan_picture.save(
-            encoding.plan, tokens, slowed, f"{method}\n{tokens} tokens, window {window}", png
-        )
+        title = f"{method}\n{tokens} tokens, window {window}"
+        plan_picture.save_png(encoding.plan, tokens, scaled_window, title, png)
         console.print(f"written to {png}")
 
 
-def _regions(found: lampe.PositionPlan) -> Table:
+def _scaled_window(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> int:
+    """Return the plan's position at which the encoding leaves the window.
+
+    A rope that is slower than the model's own reaches the angles of the window's end only there.
+    """
+    largest = encoding.plan.largest(length)
+    scaled = encoding.largest_position(length, geometry.rope(length))
+    if not scaled:  # nothing is rotated, or the prompt is a single token
+        return geometry.window
+    return round(geometry.window * largest / scaled)
+
+
+def _region_table(plan: lampe.PositionPlan) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("region", "block distance", "query position", "key position"):
         table.add_column(title)
-    shown = found.regions if len(found.regions) <= 8 else (*found.regions[:4], *found.regions[-4:])
-    for region in shown:
+    regions = plan.regions
+    if len(regions) > MAX_SHOWN_REGIONS:
+        half = MAX_SHOWN_REGIONS // 2
+        regions = (*regions[:half], *regions[-half:])
+    for region in regions:
         unit = "" if region.block == 1 else f" (blocks of {region.block})"
         distance = f"{region.near} to {'end' if region.far is None else region.far - 1}{unit}"
         table.add_row(region.name, distance, str(region.query), str(region.key))
-    if len(shown) < len(found.regions):
-        table.add_row(f"... {len(found.regions)} regions in all")
+    if len(regions) < len(plan.regions):
+        table.add_row(f"... {len(plan.regions)} regions in all")
     return table
 
 
-def _verdict(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> str:
-    largest, reach = (
-        encoding.plan.largest(length),
-        encoding.largest_position(length, geometry.rope(length)),
-    )
-    slowed = "" if reach == largest else f", which the slower rope makes {reach:.6g}"
-    place = "inside" if reach < geometry.window else "BEYOND"
+def _largest_position(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> str:
+    """Return in words the largest relative position, and whether it lies inside the window."""
+    largest = encoding.plan.largest(length)
+    scaled = encoding.largest_position(length, geometry.rope(length))
+    slower_rope = "" if scaled == largest else f", which the slower rope makes {scaled:.6g}"
+    place = "inside" if scaled < geometry.window else "BEYOND"
     return (
-        f"largest relative position {largest:g}{slowed}, {place} the window of {geometry.window}; "
-        f"attention_factor {encoding.effective_attention_factor}"
+        f"largest relative position {largest:g}{slower_rope}, {place} the window of "
+        f"{geometry.window}; attention_factor {encoding.effective_attention_factor}"
     )

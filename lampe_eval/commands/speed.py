@@ -45,7 +45,7 @@ def _publish(comparison: SpeedComparison, config: SpeedConfig) -> None:
     """Print and write the tables."""
     table, console = comparison.table, tables.console()
     for block in speed_tables(table):
-        tables.print_block(block, console)
+        tables.print_table(block, console)
     for line in speed_notes(table):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     names = ", ".join(write_speed(table, config.folder))

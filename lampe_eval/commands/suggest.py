@@ -1,4 +1,4 @@
-"""``lampe-eval suggest``."""
+"""Command `lampe-eval suggest`: settings of every method for a model and a length."""
 
 from collections.abc import Iterator
 
@@ -13,43 +13,48 @@ def suggest(model: str, length: int, answer: int, window: int | None) -> None:
     """Print the settings of every method for a model and a length, and where each comes from.
 
     Args:
-        model: card, folder or hub id.
+        model: card, card file, folder or hub id.
         length: tokens of the prompt.
-        answer: tokens of the answer.
-        window: tokens of pretraining, where the model's configuration is wrong about it.
+        answer: tokens of the answer, whose positions follow those of the prompt.
+        window: tokens of pretraining, where the model's configuration is wrong.
+
+    Raises:
+        UserError: if the model cannot be found.
     """
     source = models.find_model(model, window=window)
     console = tables.console()
     console.print(
-        f"{source.name}, window {source.geometry.window}, "
-        f"a prompt of {length} tokens and an answer of {answer}; as --method takes them, and why"
+        f"{source.name}, window {source.geometry.window}, prompt of {length} tokens, answer of "
+        f"{answer}; settings as --method takes them, each with its rule"
     )
     for name in method_names():
-        for line in _suggestion(name, source, length, answer):
+        for line in _method_lines(name, source, length, answer):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _suggestion(name: str, source: ModelSource, length: int, answer: int) -> Iterator[str]:
-    """Yield a method with its settings and largest position, then the rule of each setting."""
-    from_card = source.settings.get(name, {})
+def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> Iterator[str]:
+    """Yield a method with its settings and its largest position, then a line per setting's rule."""
+    model_settings = source.settings.get(name, {})
     spec = MethodSpec(name, name, {})
     method = spec.build(source.settings)
     try:
         settings = method.resolved(source.geometry, length).settings
         encoding = method.encode(source.geometry, length)
     except lampe.LampeError as error:
-        yield f"\n{name}: not for this model and length: {error}"
+        yield f"\n{name}: cannot be used for this model and length: {error}"
         return
-    keys = dict.fromkeys((*method.default_rules(), *from_card))
-    shown = {key: settings[key] for key in keys if settings[key] is not None}
-    label = spec.with_settings(**shown).label if shown else name
-    window = source.geometry.window
+    keys = dict.fromkeys((*method.default_rules(), *model_settings))
+    suggested = {key: settings[key] for key in keys if settings[key] is not None}
+    if suggested:
+        spec = spec.with_settings(**suggested)
     largest = encoding.largest_position(length + answer, source.geometry.rope(length))
-    place = f"of {window}" if largest < window else f"BEYOND the window of {window}"
+    window = source.geometry.window
+    place = "inside" if largest < window else "BEYOND"
     factor = encoding.effective_attention_factor
-    yield f"\n{label}\n    reaches position {largest:.6g} {place}; attention_factor {factor}"
-    for key in shown:
-        rule = "from the card of the model"
-        if key not in from_card:
-            rule = method.default_rule(key, from_card)
+    yield f"\n{spec.label}\n    largest position {largest:.6g}, {place} the window of {window}; attention_factor {factor}"
+    for key in suggested:
+        if key in model_settings:
+            rule = "from the card of the model"
+        else:
+            rule = method.default_rule(key, model_settings)
         yield f"    {key:18}  {rule}"

@@ -1,0 +1,1 @@
+"""Rendering of results as tables, pictures and pages; nothing is computed here."""

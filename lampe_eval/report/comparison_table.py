@@ -1,4 +1,4 @@
-"""A comparison on paper: leaderboard-<table>.csv and leaderboard-<table>.md of a run, and the same in the terminal."""
+"""Comparison of a run with a published table, as CSV, as Markdown and in the terminal."""
 
 import math
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -20,175 +21,212 @@ from lampe_eval.results.published_comparison import (
 from lampe_eval.results.published_tables import PublishedTable, find_table
 from lampe_eval.store import Store
 
-HEAD = (
+COLUMN_TITLES = (
     "published as",
     "ours",
-    "number",
+    "quantity",
     "length",
     "published",
     "ours ± error",
     "difference",
     "within 95 %",
     "samples",
-    "differs",
+    "notes",
 )
+TEXT_COLUMNS = 3
+"""Columns that are aligned to the left; the others have numbers."""
 
-FEW = 3
-"""Names or reasons in a row that a reader of the terminal takes in."""
+MAX_LISTED = 3
+"""Names or reasons that a line of the terminal lists."""
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """A comparison as text.
+    """Comparison as text.
 
     Attributes:
-        title: what is beside what.
-        lines: cells by ``HEAD``.
+        title: run and table.
+        lines: cells by `COLUMN_TITLES`.
         notes: what the letters in the last column stand for.
-        alone: what either side has alone.
-        known: of the table.
-        summary: of what either side has alone, for the terminal.
+        unmatched: by heading, the numbers that only the table or only the run has.
+        about_table: what is known of the published table.
+        summary: the unmatched numbers in a few lines, for the terminal.
     """
 
     title: str
     lines: list[tuple[str, ...]]
     notes: list[str]
-    alone: dict[str, list[str]]
-    known: list[str]
+    unmatched: dict[str, list[str]]
+    about_table: list[str]
     summary: list[str]
 
 
 def print_comparison(run: Path, against: str, console: Console) -> None:
-    """Puts a run beside a table, writes both files into its folder, and prints the comparison.
+    """Compare a run with a published table, write both files into the run's folder, and print it.
+
+    Args:
+        run: folder of the run.
+        against: name of a shipped table, or a file.
+        console: where to print.
 
     Raises:
-        UserError: for a folder that holds no run, a table that does not exist or is wrong, and a disk that refuses.
+        UserError: if the folder holds no run, if the table does not exist or is wrong, or if a file
+            cannot be written.
     """
-    store, table, name = Store(run), find_table(against), Path(against).stem
+    store = Store(run)
+    table = find_table(against)
+    name = Path(against).stem
     comparison = compare_with_published(store, table)
-    sheet = _sheet(name, table, comparison)
-    store.write(f"leaderboard-{name}.csv", to_csv(comparison.frame()))
-    store.write(f"leaderboard-{name}.md", _markdown(sheet))
-    _print(sheet, console)
-    files = f"leaderboard-{name}.csv, leaderboard-{name}.md; the latter lists what either has alone"
+    comparison_table = _comparison_table(name, table, comparison)
+    csv_name, markdown_name = f"leaderboard-{name}.csv", f"leaderboard-{name}.md"
+    store.write(csv_name, to_csv(comparison.frame()))
+    store.write(markdown_name, _markdown(comparison_table))
+    _print(comparison_table, console)
+    files = f"{csv_name}, {markdown_name} (which also lists what has no match)"
     console.print(
         f"written to {store.folder}: {files}", soft_wrap=True, markup=False, highlight=False
     )
 
 
 def table_source(table: PublishedTable) -> str:
-    """Where a table is from, in a line."""
+    """Return the source of a table in a line."""
     source = table.source
-    places = [f"arXiv {source.arxiv}"] * bool(source.arxiv) + [source.repository] * bool(
-        source.repository
-    )
+    places = [f"arXiv {source.arxiv}"] if source.arxiv else []
+    if source.repository:
+        places.append(source.repository)
     return f"{source.title} ({', '.join(places)}), {source.table}"
 
 
-def _sheet(name: str, table: PublishedTable, comparison: PublishedComparison) -> ComparisonTable:
-    notes = list(dict.fromkeys(note for match in comparison.matches if (note := _note(match))))
-    lines = [_line(match, notes) for match in comparison.matches]
-    alone = {
-        "published, but not in the run": list(_missing(comparison)),
-        "in the run, but not published": list(_unused(comparison)),
-    }
-    known = [*table.deviations, f"read in: {table.source.read}"]
-    found = len({id(match.figure) for match in comparison.matches})
-    title = f"{name}: {found} of {found + len(comparison.missing)} published numbers · {table_source(table)}"
-    lettered = [f"{_letter(index)}: {note}" for index, note in enumerate(notes)]
-    return ComparisonTable(title, lines, lettered, alone, known, list(_summary(comparison)))
+def _comparison_table(
+    name: str, table: PublishedTable, comparison: PublishedComparison
+) -> ComparisonTable:
+    notes = list(dict.fromkeys(_note(match) for match in comparison.matches if _note(match)))
+    # one published number may match several methods of the run
+    matched = len({id(match.published) for match in comparison.matches})
+    total = matched + len(comparison.missing)
+    return ComparisonTable(
+        title=f"{name}: {matched} of {total} published numbers · {table_source(table)}",
+        lines=[_line(match, notes) for match in comparison.matches],
+        notes=[f"{_letter(index)}: {note}" for index, note in enumerate(notes)],
+        unmatched={
+            "published, but not in the run": list(_missing(comparison)),
+            "in the run, but not published": list(_unused(comparison)),
+        },
+        about_table=[*table.deviations, f"read in: {table.source.read}"],
+        summary=list(_summary(comparison)),
+    )
 
 
 def _line(match: MatchedNumber, notes: list[str]) -> tuple[str, ...]:
-    number, decimals, error = match.figure.number, match.figure.decimals, match.stderr
-    bound = f">{number.value:g}" if number.above else f"{number.value:.{decimals}f}"
+    number = match.published.number
+    decimals = match.published.decimals
+    error = "" if math.isnan(match.stderr) else f" ± {match.stderr:.{decimals}f}"
+    samples = str(match.n)
+    if match.n < match.published_samples:
+        samples = f"{match.n} of {match.published_samples}"
     return (
-        match.figure.row.printed,
+        match.published.row.printed,
         f"{match.model} · {match.method}",
-        match.figure.column,
+        match.published.column,
         "" if match.length is None else str(match.length),
-        bound,
-        f"{match.value:.{decimals}f}" + ("" if math.isnan(error) else f" ± {error:.{decimals}f}"),
-        "" if number.above else f"{match.difference:+.{decimals}f}",
+        str(number) if number.is_lower_bound else f"{number.value:.{decimals}f}",
+        f"{match.value:.{decimals}f}{error}",
+        "" if number.is_lower_bound else f"{match.difference:+.{decimals}f}",
         match.verdict,
-        str(match.n) if match.n >= match.wanted else f"{match.n} of {match.wanted}",
+        samples,
         _letter(notes.index(_note(match))) if _note(match) else "",
     )
 
 
 def _note(match: MatchedNumber) -> str:
-    """What differs but for the samples, which have a column of their own."""
-    return "; ".join((*match.differs, *match.doubts))
+    """Return what differs, without the number of samples, which has a column of its own."""
+    return "; ".join((*match.setting_differences, *match.doubts))
 
 
 def _letter(index: int) -> str:
-    """a to z, then aa, ab and so on."""
-    return (_letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+    """Return the letter of a note: a to z, then aa, ab and so on."""
+    last = chr(ord("a") + index % 26)
+    return _letter(index // 26 - 1) + last if index >= 26 else last
 
 
 def _missing(comparison: PublishedComparison) -> Iterator[str]:
-    """Published numbers without ours, those of a row that lack for one reason together."""
-    for (printed, why), group in groupby(
-        comparison.missing, key=lambda item: (item[0].row.printed, item[1])
-    ):
-        yield f"{printed} ({', '.join(figure.column for figure, _ in group)}): {why}"
+    """Yield published numbers without a match, those of a row with one reason together."""
+    groups = groupby(comparison.missing, key=lambda item: (item[0].row.printed, item[1]))
+    for (printed, reason), group in groups:
+        yield f"{printed} ({', '.join(published.column for published, _ in group)}): {reason}"
 
 
 def _unused(comparison: PublishedComparison) -> Iterator[str]:
-    """Cells of the run without a published number, those of a bench at a length together."""
+    """Yield cells of the run without a published number, those of a bench and length together."""
     keys = ["model", "method", "bench", "length"]
     for (model, method, bench, length), rows in comparison.unused.groupby(keys, sort=False):
         yield f"{model} · {method} · {bench} at {length}: {', '.join(rows['task'])}"
 
 
 def _summary(comparison: PublishedComparison) -> Iterator[str]:
-    """How much either side has alone, and where nothing matches what each is about."""
-    figures, unused = [figure for figure, _ in comparison.missing], comparison.unused
+    """Yield how much has no match, and where nothing matches, what the table and the run have."""
+    missing = [published for published, _ in comparison.missing]
+    unused = comparison.unused
     if not comparison.matches:
-        benches = (cell.task.partition("/")[0] for figure in figures for cell in figure.cells)
-        published = f"{_few(figure.row.model for figure in figures)} on {_few(benches)}"
-        ours = "nothing" if unused.empty else f"{_few(unused['model'])} on {_few(unused['bench'])}"
-        yield f"nothing matches: published is {published}; in the run is {ours}"
-    if figures:
-        reasons = Counter(why for _, why in comparison.missing).most_common()
-        told = _few((f"{why} ({count})" for why, count in reasons), "; ")
-        yield f"published, but not in the run: {len(figures)} numbers: {told}"
+        models = _listed(published.row.model for published in missing)
+        ours = "nothing"
+        if not unused.empty:
+            ours = f"{_listed(unused['model'])} on {_listed(unused['bench'])}"
+        published_benches = _listed(_benches(comparison))
+        yield f"nothing matches: published is {models} on {published_benches}; in the run is {ours}"
+    if missing:
+        reasons = Counter(reason for _, reason in comparison.missing).most_common()
+        listed = _listed((f"{reason} ({count})" for reason, count in reasons), "; ")
+        yield f"published, but not in the run: {len(missing)} numbers: {listed}"
     if comparison.matches and not unused.empty:
-        yield f"in the run, but not published: {len(unused)} cells of {_few(unused['bench'])}"
+        yield f"in the run, but not published: {len(unused)} cells of {_listed(unused['bench'])}"
 
 
-def _few(names: Iterable[str], comma: str = ", ") -> str:
-    """The first few of some names, each once, and how many more there are."""
-    distinct = list(dict.fromkeys(names))
-    more = [f"and {len(distinct) - FEW} more"] if len(distinct) > FEW else []
-    return comma.join([*distinct[:FEW], *more])
+def _benches(comparison: PublishedComparison) -> Iterator[str]:
+    """Yield the benches of published numbers without a match."""
+    for published, _ in comparison.missing:
+        for cell in published.cells:
+            yield cell.task.partition("/")[0]
 
 
-def _print(sheet: ComparisonTable, console: Console) -> None:
+def _listed(names: Iterable[str], separator: str = ", ") -> str:
+    """Return the first few different names, and how many more there are."""
+    different = list(dict.fromkeys(names))
+    listed = different[:MAX_LISTED]
+    if len(different) > MAX_LISTED:
+        listed.append(f"and {len(different) - MAX_LISTED} more")
+    return separator.join(listed)
+
+
+def _print(comparison_table: ComparisonTable, console: Console) -> None:
     table = Table()
-    for index, title in enumerate(HEAD):
-        table.add_column(title, justify="left" if index < 3 else "right", overflow="fold")
-    for line in sheet.lines:
+    for index, title in enumerate(COLUMN_TITLES):
+        justify: Literal["left", "right"] = "left" if index < TEXT_COLUMNS else "right"
+        table.add_column(title, justify=justify, overflow="fold")
+    for line in comparison_table.lines:
         table.add_row(*line)
-    console.print(sheet.title, soft_wrap=True, markup=False, highlight=False, style="bold")
-    if sheet.lines:
+    console.print(
+        comparison_table.title, soft_wrap=True, markup=False, highlight=False, style="bold"
+    )
+    texts = [*comparison_table.notes, *comparison_table.summary]
+    if comparison_table.lines:
         console.print(table)
-    known = [f"known of the table: {item}" for item in sheet.known] if sheet.lines else []
-    for text in (*sheet.notes, *sheet.summary, *known):
+        texts += [f"about the table: {item}" for item in comparison_table.about_table]
+    for text in texts:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def _markdown(sheet: ComparisonTable) -> str:
-    lines = [f"# {escape_markdown(sheet.title)}", ""]
-    if sheet.lines:
-        rows = (markdown_row(map(escape_markdown, line)) for line in sheet.lines)
-        lines += [markdown_row(HEAD), "|---|---|---|" + "---:|" * (len(HEAD) - 3), *rows, ""]
-    lines += [f"- {escape_markdown(note)}" for note in sheet.notes]
-    for title, items in {**sheet.alone, "known of the table": sheet.known}.items():
-        lines += [
-            "",
-            f"## {title.capitalize()}",
-            "",
-            *(f"- {escape_markdown(item)}" for item in items or ["nothing"]),
-        ]
+def _markdown(comparison_table: ComparisonTable) -> str:
+    lines = [f"# {escape_markdown(comparison_table.title)}", ""]
+    if comparison_table.lines:
+        alignment = "|---" * TEXT_COLUMNS + "|" + "---:|" * (len(COLUMN_TITLES) - TEXT_COLUMNS)
+        lines += [markdown_row(COLUMN_TITLES), alignment]
+        for cells in comparison_table.lines:
+            lines.append(markdown_row(map(escape_markdown, cells)))
+        lines.append("")
+    lines += [f"- {escape_markdown(note)}" for note in comparison_table.notes]
+    sections = {**comparison_table.unmatched, "about the table": comparison_table.about_table}
+    for title, items in sections.items():
+        lines += ["", f"## {title.capitalize()}", ""]
+        lines += [f"- {escape_markdown(item)}" for item in items or ["nothing"]]
     return "\n".join([*lines, ""])

@@ -1,11 +1,11 @@
-r"""Tables in LaTeX: best numbers bold, second underlined, what there is to say about them in notes.
+r"""Tables in LaTeX: best scores bold, second underlined, notes below.
 
 A document that reads them with ``\input`` needs ``\usepackage{booktabs,threeparttable,adjustbox}``.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from string import ascii_lowercase
 
 from lampe_eval.report.table_model import ResultTable, TableValue
@@ -22,42 +22,36 @@ ESCAPES = {
     "±": r"$\pm$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-LEGEND = {1: "best number bold", 2: "second underlined"}
-"""What places look like."""
+PLACE_LEGEND = {1: "best score bold", 2: "second underlined"}
+"""How places look, in words."""
 
 
-def to_latex(blocks: Iterable[ResultTable]) -> str:
-    """One table for each block, to be referred to by its \\label, such as tab:niah-single."""
-    tables = list(blocks)
-    return "\n".join([PACKAGES, *map(_table, tables, _labels(tables))])
+def to_latex(tables: Iterable[ResultTable]) -> str:
+    """Return one LaTeX table for each table; each has a label such as tab:niah-single."""
+    tables = list(tables)
+    return "\n".join([PACKAGES, *map(_latex_table, tables, _labels(tables))])
 
 
-def _table(block: ResultTable, label: str) -> str:
-    marks = _letters(value.mark for _, values in block.lines for value in values)
-    rows = [
-        _row([escaped(label), *(_cell(value, marks) for value in values)])
-        for label, values in block.lines
-    ]
-    legend = ", ".join(text for place, text in LEGEND.items() if place in block.places).capitalize()
-    notes = [rf"\item {escaped(note)}." for note in (legend, *block.notes) if note]
-    notes += [rf"\item[{letter}] {escaped(mark)} samples." for mark, letter in marks.items()]
-    if notes:
-        notes = [r"\begin{tablenotes}\footnotesize", *notes, r"\end{tablenotes}"]
+def _latex_table(table: ResultTable, label: str) -> str:
+    letters = _mark_letters(table)
+    rows: list[str] = []
+    for name, values in table.lines:
+        rows.append(_row([escaped(name), *(_cell(value, letters) for value in values)]))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             r"\begin{adjustbox}{max width=\linewidth}",
             r"\begin{threeparttable}",
-            rf"\caption{{{escaped(block.title)}}}\label{{{label}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(block.columns) - 1)}}}",
+            rf"\caption{{{escaped(table.title)}}}\label{{{label}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             r"\toprule",
-            _row(map(escaped, block.columns)),
+            _row(map(escaped, table.columns)),
             r"\midrule",
             *rows,
             r"\bottomrule",
             r"\end{tabular}",
-            *notes,
+            *_table_notes(table, letters),
             r"\end{threeparttable}",
             r"\end{adjustbox}",
             r"\end{table}",
@@ -66,32 +60,56 @@ def _table(block: ResultTable, label: str) -> str:
     )
 
 
-def _labels(blocks: Iterable[ResultTable]) -> Iterator[str]:
-    """A name for each table: what its title begins with, and a number from the second of that name on."""
-    seen = Counter[str]()
-    for block in blocks:
-        name = re.sub("[^a-z0-9]+", "-", block.title.partition(" · ")[0].lower()).strip("-")
-        seen[name] += 1
-        yield f"tab:{name}-{seen[name]}" if seen[name] > 1 else f"tab:{name}"
+def _table_notes(table: ResultTable, letters: dict[str, str]) -> list[str]:
+    legend = [text for place, text in PLACE_LEGEND.items() if place in table.places]
+    items = [rf"\item {escaped(', '.join(legend).capitalize())}."] if legend else []
+    items += [rf"\item {escaped(note)}." for note in table.notes]
+    items += [rf"\item[{letter}] {escaped(mark)} samples." for mark, letter in letters.items()]
+    if not items:
+        return []
+    return [r"\begin{tablenotes}\footnotesize", *items, r"\end{tablenotes}"]
+
+
+def _labels(tables: Iterable[ResultTable]) -> list[str]:
+    """Return a label per table: the start of its title, numbered from its second use on."""
+    uses = Counter[str]()
+    labels: list[str] = []
+    for table in tables:
+        start = table.title.partition(" · ")[0].lower()
+        name = re.sub("[^a-z0-9]+", "-", start).strip("-")
+        uses[name] += 1
+        number = f"-{uses[name]}" if uses[name] > 1 else ""
+        labels.append(f"tab:{name}{number}")
+    return labels
 
 
 def escaped(text: str) -> str:
-    """The text, so that LaTeX sets every character of it as it is."""
-    return re.sub("[" + re.escape("".join(ESCAPES)) + "]", lambda found: ESCAPES[found[0]], text)
+    """Return the text, escaped so that LaTeX sets every character as it is."""
+    special = "[" + re.escape("".join(ESCAPES)) + "]"
+    return re.sub(special, lambda match: ESCAPES[match[0]], text)
 
 
 def _row(cells: Iterable[str]) -> str:
     return rf"{' & '.join(cells)} \\"
 
 
-def _cell(value: TableValue, marks: dict[str, str]) -> str:
+def _cell(value: TableValue, letters: dict[str, str]) -> str:
     text = escaped(value.text)
-    text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(value.place, text)
+    if value.place == 1:
+        text = rf"\textbf{{{text}}}"
+    elif value.place == 2:
+        text = rf"\underline{{{text}}}"
     error = rf" {{\scriptsize$\pm${value.error}}}" if value.error else ""
-    return f"{text}{error}" + (rf"\tnote{{{marks[value.mark]}}}" if value.mark else "")
+    note = rf"\tnote{{{letters[value.mark]}}}" if value.mark else ""
+    return f"{text}{error}{note}"
 
 
-def _letters(marks: Iterable[str]) -> dict[str, str]:
-    """A letter for each mark, in their order: a to z, then aa."""
-    distinct = [mark for mark in dict.fromkeys(marks) if mark]
-    return {mark: ascii_lowercase[i % 26] * (i // 26 + 1) for i, mark in enumerate(distinct)}
+def _mark_letters(table: ResultTable) -> dict[str, str]:
+    """Return a letter for each different mark, in their order: a to z, then aa."""
+    marks: list[str] = []
+    for _, values in table.lines:
+        marks += [value.mark for value in values if value.mark]
+    letters: dict[str, str] = {}
+    for index, mark in enumerate(dict.fromkeys(marks)):
+        letters[mark] = ascii_lowercase[index % 26] * (index // 26 + 1)
+    return letters

@@ -1,4 +1,4 @@
-"""Tables in Markdown: best numbers bold, names as they are."""
+"""Tables in Markdown, with the best scores in bold."""
 
 import re
 from collections.abc import Iterable
@@ -7,35 +7,28 @@ from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_l
 from lampe_eval.report.table_model import ResultTable
 
 
-def to_markdown(block: ResultTable) -> str:
-    """The table under its title, its notes below."""
-    rows = [
-        [
-            _lines(label, ROW_LABEL_WIDTH),
-            *(f"**{value}**" if value.place == 1 else str(value) for value in values),
-        ]
-        for label, values in block.lines
-    ]
-    head = [
-        markdown_row(_lines(title, COLUMN_LABEL_WIDTH) for title in block.columns),
-        f"|---|{'---:|' * (len(block.columns) - 1)}",
-    ]
-    legend = ["best number bold"] if 1 in block.places else []
-    notes = [f"\n{escape_markdown(note)}" for note in legend + block.notes]
-    return "\n".join(
-        [f"### {escape_markdown(block.title)}", "", *head, *map(markdown_row, rows), *notes, ""]
-    )
+def to_markdown(table: ResultTable) -> str:
+    """Return the table with its title above and its notes below."""
+    lines = [f"### {escape_markdown(table.title)}", ""]
+    lines.append(markdown_row(_wrapped(title, COLUMN_LABEL_WIDTH) for title in table.columns))
+    lines.append(f"|---|{'---:|' * (len(table.columns) - 1)}")
+    for label, values in table.lines:
+        cells = [f"**{value}**" if value.place == 1 else str(value) for value in values]
+        lines.append(markdown_row([_wrapped(label, ROW_LABEL_WIDTH), *cells]))
+    legend = ["best score bold"] if 1 in table.places else []
+    lines += [f"\n{escape_markdown(note)}" for note in legend + table.notes]
+    return "\n".join([*lines, ""])
 
 
-def _lines(label: str, width: int) -> str:
+def _wrapped(label: str, width: int) -> str:
     return "<br>".join(map(escape_markdown, wrap_label(label, width)))
 
 
 def markdown_row(cells: Iterable[str]) -> str:
-    """A line of a table; its cells are Markdown."""
+    """Return a row of a table; its cells are Markdown already."""
     return f"| {' | '.join(cells)} |"
 
 
 def escape_markdown(text: str) -> str:
-    """The text, so that Markdown shows every character of it as it is, on one line."""
+    """Return the text on one line, escaped so that Markdown shows every character as it is."""
     return re.sub(r"([\\`*\[<|])", r"\\\1", " ".join(text.splitlines()))

@@ -1,4 +1,4 @@
-"""Pictures of a plan: its relative position matrix, sampled, as shades in the terminal or as a PNG."""
+"""Pictures of a position plan: its relative position matrix in the terminal, or as a PNG."""
 
 import math
 from pathlib import Path
@@ -15,34 +15,53 @@ from lampe_eval.errors import UserError
 SHADES = "░▒▓█"
 COLOURS = ("blue", "cyan", "green", "yellow")
 BEYOND = "!"
-TITLE = 60
+TITLE_WIDTH = 60
 """Characters of a title's line that fit above the matrix."""
+TERMINAL_ROWS = 24
+PNG_SIZE = 1024
+"""Rows and columns of the matrix that the PNG shows."""
 
 
-def sampled(plan: PositionPlan, length: int, rows: int, columns: int) -> Tensor:
-    """Relative positions of an evenly spaced grid of pairs, ``[rows, columns]``, NaN above the diagonal."""
-    query, key = (
-        torch.linspace(0, length - 1, min(size, length)).round().long() for size in (rows, columns)
-    )
-    return plan.relative(query[:, None], key[None, :])
+def sample_matrix(plan: PositionPlan, length: int, rows: int, columns: int) -> Tensor:
+    """Return relative positions of evenly spaced pairs of query and key.
+
+    Args:
+        plan: the plan.
+        length: tokens of the prompt.
+        rows: number of queries.
+        columns: number of keys.
+
+    Returns:
+        Tensor [rows, columns], NaN for keys after their query.
+    """
+    queries = _evenly_spaced(length, rows)
+    keys = _evenly_spaced(length, columns)
+    return plan.relative(queries[:, None], keys[None, :])
 
 
-def terminal(plan: PositionPlan, length: int, window: int, rows: int = 24) -> Text:
-    """The matrix in coloured shades, queries down and keys across, readable without colours too."""
+def _evenly_spaced(length: int, count: int) -> Tensor:
+    return torch.linspace(0, length - 1, min(count, length)).round().long()
+
+
+def terminal_picture(plan: PositionPlan, length: int, window: int) -> Text:
+    """Return the matrix in shades that read without colours too, queries down and keys across."""
     text = Text()
-    for row in sampled(plan, length, rows, 2 * rows).tolist():
+    for row in sample_matrix(plan, length, TERMINAL_ROWS, 2 * TERMINAL_ROWS).tolist():
         for position in row:
             text.append(*_glyph(position, window))
         text.append("\n")
-    marks = f"{SHADES} relative position 0 to {window - 1}, {BEYOND} beyond the window; queries down, keys across"
-    return text.append(marks, Style(dim=True))
+    legend = (
+        f"{SHADES} relative position 0 to {window - 1}, {BEYOND} beyond the window; "
+        "queries down, keys across"
+    )
+    return text.append(legend, Style(dim=True))
 
 
-def save(plan: PositionPlan, length: int, window: int, title: str, path: Path) -> None:
-    """The matrix as a PNG, lines of the title that are too long for it broken.
+def save_png(plan: PositionPlan, length: int, window: int, title: str, path: Path) -> None:
+    """Write the matrix as a PNG; lines of the title that are too long for it are broken.
 
     Raises:
-        UserError: where the file cannot be written.
+        UserError: if the file cannot be written.
     """
     import matplotlib
 
@@ -51,32 +70,28 @@ def save(plan: PositionPlan, length: int, window: int, title: str, path: Path) -
 
     figure, axes = pyplot.subplots(figsize=(7, 6), layout="constrained")
     colours = pyplot.get_cmap("viridis").with_extremes(over="tab:red", bad="white")
-    grid = sampled(plan, length, 1024, 1024).numpy()
     image = axes.imshow(
-        grid,
+        sample_matrix(plan, length, PNG_SIZE, PNG_SIZE).numpy(),
         cmap=colours,
         vmin=0,
         vmax=window - 1,
         extent=(0, length, length, 0),
         interpolation="nearest",
     )
-    axes.set_title(
-        "\n".join(fill(line, TITLE) for line in title.splitlines()),
-        fontsize="medium",
-        parse_math=False,
-    )
+    wrapped_title = "\n".join(fill(line, TITLE_WIDTH) for line in title.splitlines())
+    axes.set_title(wrapped_title, fontsize="medium", parse_math=False)
     axes.set(xlabel="key", ylabel="query")
     figure.colorbar(image, label="relative position (red: beyond the window)", extend="max")
     try:
         figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be written: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib does not know
+        raise UserError(f"cannot write {path}: {error}") from None
     finally:
         pyplot.close(figure)
 
 
 def _glyph(position: float, window: int) -> tuple[str, str]:
-    """Character and style of a relative position; a space for a key after its query."""
+    """Return character and style of a relative position; a space for a key after its query."""
     if math.isnan(position):
         return " ", ""
     if position >= window:

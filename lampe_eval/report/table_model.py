@@ -1,4 +1,7 @@
-"""Tables as they are shown, in whatever form: methods down and lengths across, or at one length tasks down."""
+"""Table model that the terminal, Markdown, LaTeX and the page render.
+
+Tables have methods down and lengths across; at a single length, tasks down and methods across.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,28 +10,28 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.benches import BENCHES
+from lampe_eval.results import ranking
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.ranking import COMPARABLE, UNSCORED
 
-ALIKE = ["model", "window", "protocol", "settings", "bench"]
-"""What rows of a table have in common."""
-COUNTS = {
+COUNT_NOTES = {
     "missing": "samples are missing",
     "errors": "samples failed",
     "skipped": "prompts were too long and left out",
     "cut": "prompts were cut to fit",
 }
+"""Columns of scores that count samples, and what a note under a table says of them."""
 
 
 @dataclass(frozen=True)
 class TableValue:
-    """What stands in a cell of a table.
+    """Value in a table.
 
     Attributes:
         text: the number.
         error: its standard error.
-        mark: of how many samples it is, where some are missing or failed.
-        place: 1 for the best of its competitors, 2 for the second, 0 for others; a number with a mark does not compete.
+        mark: how many samples are scored, such as "2 of 3", where not all are.
+        place: 1 for the best score, 2 for the second, 0 for others and for marked scores.
     """
 
     text: str = "-"
@@ -38,20 +41,23 @@ class TableValue:
 
     def __str__(self) -> str:
         error = f" ± {self.error}" if self.error else ""
-        return f"{self.text}{error}{f' ({self.mark})' if self.mark else ''}"
+        mark = f" ({self.mark})" if self.mark else ""
+        return f"{self.text}{error}{mark}"
 
 
 TableLine = tuple[str, list[TableValue]]
+"""Label and values of a row."""
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table.
+    """Table of results.
 
     Attributes:
-        columns: titles, the first that of the labels.
-        lines: label and values of each row.
-        notes: what a reader of the numbers has to know.
+        title: what the table shows.
+        columns: column titles; the first is that of the labels.
+        lines: rows.
+        notes: what a reader has to know about the numbers.
     """
 
     title: str
@@ -61,194 +67,191 @@ class ResultTable:
 
     @property
     def places(self) -> set[int]:
-        """Which places are taken."""
-        return {value.place for _, values in self.lines for value in values}
+        """Return the places that any value has."""
+        taken: set[int] = set()
+        for _, values in self.lines:
+            taken.update(value.place for value in values)
+        return taken
 
 
 def result_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
-    """The tables of runs in their order: tasks of a bench together where it has several, all at one length."""
-    further = gathered.labelled(gathered.details[gathered.details["task"].isna()])
-    for _, rows in gathered.labelled(gathered.scores).groupby(ALIKE, sort=False):
-        own = further.merge(rows[["run", "model", "bench"]].drop_duplicates())
-        writing = [gathered.writing[run] for run in rows["run"].unique() if run in gathered.writing]
-        for block in _blocks(rows, own):
-            yield replace(block, notes=[*block.notes, *writing])
+    """Yield the tables of runs in their order.
+
+    Runs that differ in a setting have tables of their own. A benchmark with several tasks at a
+    single length has one table, else it has one per task and one of averages.
+    """
+    averages = gathered.labelled(gathered.details[gathered.details["task"].isna()])
+    for _, scores in gathered.labelled(gathered.scores).groupby(COMPARABLE, sort=False):
+        # averages carry no window or settings; they are found by run, model and bench
+        table_runs = scores[["run", "model", "bench"]].drop_duplicates()
+        runs = scores["run"].unique()
+        writing = [gathered.writing[run] for run in runs if run in gathered.writing]
+        for table in _tables_of_bench(scores, averages.merge(table_runs)):
+            yield replace(table, notes=[*table.notes, *writing])
 
 
-def _blocks(rows: pd.DataFrame, further: pd.DataFrame) -> Iterator[ResultTable]:
-    """The tables of a bench."""
-    if by_task(rows):
-        yield _by_task(rows, further)
+def _tables_of_bench(scores: pd.DataFrame, averages: pd.DataFrame) -> Iterator[ResultTable]:
+    if ranking.has_many_tasks_at_one_length(scores):
+        yield _table_by_task(scores, averages)
         return
-    for _, of_task in rows.groupby("task", sort=False):
-        yield _by_length(of_task)
-    if not further.empty:
-        yield _averages(rows, further)
-
-
-def by_task(rows: pd.DataFrame) -> bool:
-    """Whether the rows of a bench are many tasks at one length."""
-    return rows["length"].nunique() == 1 and rows["task"].nunique() > 1
+    for _, task_scores in scores.groupby("task", sort=False):
+        yield _table_by_length(task_scores)
+    if not averages.empty:
+        yield _table_of_averages(scores, averages)
 
 
 def table_conditions(row: pd.Series) -> str:
-    """What all numbers of a table depend on."""
+    """Return in words what all numbers of a table depend on."""
     settings = f" · {row['settings']}" if row["settings"] else ""
     return f"{row['model']}, window {row['window']} · protocol {row['protocol']}{settings}"
 
 
-def complete(rows: pd.DataFrame) -> pd.Series:
-    """Which cells have all their samples."""
-    return (rows["n"] > 0) & (rows[["missing", "errors", "skipped"]].sum(axis=1) == 0)
-
-
-def higher_is_better(rows: pd.DataFrame) -> bool:
-    """Whether more is better in these rows of one bench."""
-    return BENCHES[str(rows["bench"].iloc[0])].higher_is_better
-
-
-def _by_length(rows: pd.DataFrame) -> ResultTable:
-    first, lengths = rows.iloc[0], sorted(set(rows["length"]))
-    values = {length: _values(rows[rows["length"] == length]) for length in lengths}
-    lines: list[TableLine] = [
-        (
-            label,
-            [
-                TableValue(_attention_factor(own)),
-                *(values[length].get(label, TableValue()) for length in lengths),
-            ],
-        )
-        for label, own in _by_label(rows).items()
-    ]
-    title = f"{first['bench']}/{first['task']} · {first['metric']} · {table_conditions(first)}"
-    return ResultTable(
-        title, ["method", "attention_factor", *map(str, lengths)], lines, _notes(rows, "length")
-    )
-
-
-def _by_task(rows: pd.DataFrame, further: pd.DataFrame) -> ResultTable:
-    first, methods = rows.iloc[0], _by_label(rows)
+def _table_by_length(scores: pd.DataFrame) -> ResultTable:
+    first = scores.iloc[0]
+    lengths = sorted(set(scores["length"]))
+    values_at = {length: _score_values(scores[scores["length"] == length]) for length in lengths}
     lines: list[TableLine] = []
-    for task, own in rows.groupby("task", sort=False):
-        values = _values(own)
-        lines.append(
-            (
-                f"{task} ({own.iloc[0]['metric']})",
-                [values.get(label, TableValue()) for label in methods],
-            )
-        )
-    lines += _named(further, list(methods), higher_is_better(rows))
-    lines.append(
-        ("attention_factor", [TableValue(_attention_factor(own)) for own in methods.values()])
-    )
+    for label, method_scores in _by_label(scores).items():
+        values = [TableValue(_attention_factor(method_scores))]
+        values += [values_at[length].get(label, TableValue()) for length in lengths]
+        lines.append((label, values))
+    title = f"{first['bench']}/{first['task']} · {first['metric']} · {table_conditions(first)}"
+    columns = ["method", "attention_factor", *map(str, lengths)]
+    return ResultTable(title, columns, lines, _notes(scores, "length"))
+
+
+def _table_by_task(scores: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
+    first = scores.iloc[0]
+    methods = _by_label(scores)
+    lines: list[TableLine] = []
+    for task, task_scores in scores.groupby("task", sort=False):
+        values = _score_values(task_scores)
+        label = f"{task} ({task_scores.iloc[0]['metric']})"
+        lines.append((label, [values.get(method, TableValue()) for method in methods]))
+    lines += _average_lines(averages, list(methods), ranking.higher_is_better(scores))
+    factors = [TableValue(_attention_factor(of_method)) for of_method in methods.values()]
+    lines.append(("attention_factor", factors))
     title = f"{first['bench']} · at {first['length']} tokens · {table_conditions(first)}"
-    return ResultTable(title, ["task", *methods], lines, _notes(rows, "task"))
+    return ResultTable(title, ["task", *methods], lines, _notes(scores, "task"))
 
 
-def _averages(rows: pd.DataFrame, further: pd.DataFrame) -> ResultTable:
-    """Averages over tasks at each length, then over lengths; names down, methods across."""
-    first, methods = rows.iloc[0], list(_by_label(rows))
-    at = [f" at {length}" if pd.notna(length) else "" for length in further["length"]]
-    lines = _named(further.assign(name=further["name"] + at), methods, higher_is_better(rows))
+def _table_of_averages(scores: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
+    """Return the table of averages over tasks at each length, then over lengths."""
+    first = scores.iloc[0]
+    methods = list(_by_label(scores))
+    at_length = [f" at {length}" if pd.notna(length) else "" for length in averages["length"]]
+    named = averages.assign(name=averages["name"] + at_length)
+    lines = _average_lines(named, methods, ranking.higher_is_better(scores))
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    return ResultTable(title, ["", *methods], lines, [*_batched(rows)])
+    return ResultTable(title, ["", *methods], lines, _batch_notes(scores))
 
 
-def _by_label(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(label): own for label, own in rows.groupby("label", sort=False)}
+def _by_label(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(label): rows for label, rows in scores.groupby("label", sort=False)}
 
 
-def _values(rows: pd.DataFrame) -> dict[str, TableValue]:
-    """The cells of competitors, by label."""
-    competing = rows[complete(rows)]
-    places = _places(
-        dict(zip(competing["label"], competing["score"], strict=True)), higher_is_better(rows)
-    )
+def _score_values(scores: pd.DataFrame) -> dict[str, TableValue]:
+    """Return the values of competing methods by label; only complete cells compete."""
+    complete = scores[ranking.complete_cells(scores)]
+    competing = dict(zip(complete["label"], complete["score"], strict=True))
+    places = _places_as_printed(competing, ranking.higher_is_better(scores))
     return {
-        row["label"]: _value(row, places.get(row["label"], 0)) for row in rows.to_dict("records")
+        row["label"]: _score_value(row, places.get(row["label"], 0))
+        for row in scores.to_dict("records")
     }
 
 
-def _value(row: Mapping[Any, Any], place: int) -> TableValue:
+def _score_value(row: Mapping[Any, Any], place: int) -> TableValue:
     if row["n"] == 0:
         return TableValue()
-    wanted = row["n"] + row["missing"] + row["errors"] + row["skipped"]
-    mark = "" if row["n"] == wanted else f"{row['n']} of {wanted}"
-    return TableValue(_short(row["score"]), _short(row["stderr"]), mark, place)
+    samples = row["n"] + sum(row[column] for column in UNSCORED)
+    mark = "" if row["n"] == samples else f"{row['n']} of {samples}"
+    return TableValue(_number_text(row["score"]), _number_text(row["stderr"]), mark, place)
 
 
-def _named(further: pd.DataFrame, labels: list[str], higher: bool) -> list[TableLine]:
-    """A line for each name of further numbers."""
+def _average_lines(
+    averages: pd.DataFrame, methods: list[str], higher_is_better: bool
+) -> list[TableLine]:
+    """Return a line for each name of averages."""
     lines: list[TableLine] = []
-    for name, rows in further.groupby("name", sort=False):
-        known = rows[rows["value"].notna()].set_index("label")
-        places = _places(dict(zip(map(str, known.index), known["value"], strict=True)), higher)
-        values = {
-            label: TableValue(_short(value), _short(stderr), place=places.get(label, 0))
-            for label, value, stderr in known[["value", "stderr"]].itertuples()
-        }
-        lines.append((str(name), [values.get(label, TableValue()) for label in labels]))
+    for name, rows in averages.groupby("name", sort=False):
+        known = rows[rows["value"].notna()]
+        competing = dict(zip(known["label"], known["value"], strict=True))
+        places = _places_as_printed(competing, higher_is_better)
+        values: dict[str, TableValue] = {}
+        for label, value, stderr in known[["label", "value", "stderr"]].itertuples(index=False):
+            place = places.get(label, 0)
+            values[label] = TableValue(_number_text(value), _number_text(stderr), place=place)
+        lines.append((str(name), [values.get(method, TableValue()) for method in methods]))
     return lines
 
 
-def _places(scores: Mapping[str, float], higher: bool) -> dict[str, int]:
-    """Who is best, maybe several, and where it is one alone who is second; by the numbers as they are printed.
+def _places_as_printed(scores: Mapping[str, float], higher_is_better: bool) -> dict[str, int]:
+    """Return the places of scores rounded as they are printed; NaN does not compete."""
+    printed: dict[str, float] = {}
+    for label, score in scores.items():
+        if not math.isnan(score):
+            printed[label] = float(_number_text(score))
+    return ranking.places(printed, higher_is_better=higher_is_better)
 
-    The last are nothing: nobody is best where all are alike, nor second where nobody is worse.
+
+def _attention_factor(method_scores: pd.DataFrame) -> str:
+    """Return the attention factor of a method, or that it depends on the length."""
+    factors = sorted(set(method_scores["attention_factor"]) - {""})
+    if len(factors) > 1:
+        return "by length"
+    return factors[0] if factors else "-"
+
+
+def _notes(scores: pd.DataFrame, place: str) -> list[str]:
+    """Return notes on numbers of samples.
+
+    Args:
+        scores: scores of one table.
+        place: "length" or "task", the column that says where samples are missing.
     """
-    printed = {
-        label: float(_short(score)) for label, score in scores.items() if not math.isnan(score)
-    }
-    best, *others = sorted(set(printed.values()), reverse=higher) or [math.nan]
-    alone = list(printed.values()).count(best) == 1
-    places = ({best: 1} if others else {}) | ({others[0]: 2} if alone and len(others) > 1 else {})
-    return {label: places[number] for label, number in printed.items() if number in places}
+    samples = _range(scores["n"])
+    notes = [f"n = {samples} samples per cell; ± standard error{_error_units(scores)}"]
+    total = scores[["n", *UNSCORED]].to_numpy().sum()
+    for column, text in COUNT_NOTES.items():
+        counts = scores.groupby(place)[column].sum()
+        if not counts.any():
+            continue
+        places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
+        # one phrase instead of a list of equal counts
+        if len(counts) > 1 and counts.nunique() == 1:
+            places = [f"{counts.iloc[0]} at each {place}"]
+        notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
+    return [*notes, *_batch_notes(scores)]
 
 
-def _attention_factor(rows: pd.DataFrame) -> str:
-    """The attention_factors that a method had, as a span."""
-    found = sorted(set(rows["attention_factor"]) - {""})
-    return found[0] if len(found) == 1 else "by length" if found else "-"
+def _error_units(scores: pd.DataFrame) -> str:
+    """Return in words what standard errors are computed over, where that is not samples."""
+    texts: list[str] = []
+    for unit, rows in scores[scores["unit"] != "sample"].groupby("unit", sort=False):
+        if unit == "window":
+            texts.append(" over windows, taken as independent")
+        else:
+            texts.append(f" over {_range(rows['independent_units'])} {unit}s")
+    return ",".join(texts)
 
 
-def _notes(rows: pd.DataFrame, place: str) -> list[str]:
-    """How many samples numbers are of, and what became of the others; ``place`` is the column that says where."""
-    notes = [f"n = {_between(rows['n'])} samples a cell; ± standard error{_of_units(rows)}"]
-    total = rows[["n", "missing", "errors", "skipped"]].to_numpy().sum()
-    for column, text in COUNTS.items():
-        counts = rows.groupby(place)[column].sum()
-        if counts.any():
-            places = [f"{count} at {where}" for where, count in counts[counts > 0].items()]
-            if len(counts) > 1 and counts.nunique() == 1:
-                places = [f"{counts.iloc[0]} at each {place}"]
-            notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
-    return [*notes, *_batched(rows)]
-
-
-def _of_units(rows: pd.DataFrame) -> str:
-    """What errors are of, where not of samples."""
-    units = rows[rows["unit"] != "sample"]
-    told = (
-        " of windows, taken as independent"
-        if unit == "window"
-        else f" over {_between(own['units'])} {unit}s"
-        for unit, own in units.groupby("unit", sort=False)
-    )
-    return ",".join(told)
-
-
-def _between(counts: "pd.Series[int]") -> str:
+def _range(counts: "pd.Series[int]") -> str:
     return " to ".join(map(str, sorted({counts.min(), counts.max()})))
 
 
-def _batched(rows: pd.DataFrame) -> Iterator[str]:
-    """Whether prompts ran together, which rounds otherwise than one at a time."""
-    if (most := rows["batch_size"].max()) > 1:
-        yield f"prompts ran in batches of up to {most}; published numbers are of one prompt at a time"
+def _batch_notes(scores: pd.DataFrame) -> list[str]:
+    """Return a note where prompts ran together: a batch rounds differently from one prompt."""
+    largest = scores["batch_size"].max()
+    if largest <= 1:
+        return []
+    return [
+        f"prompts ran in batches of up to {largest}; published numbers ran one prompt at a time"
+    ]
 
 
-def _short(value: float) -> str:
-    """Three digits or so; nothing for NaN."""
+def _number_text(value: float) -> str:
+    """Return a number with one decimal from 10 on, else with two; nothing for NaN."""
     if math.isnan(value):
         return ""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

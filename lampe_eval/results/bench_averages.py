@@ -1,4 +1,7 @@
-"""What a bench reports over its tasks at each length, and over lengths; of complete cells alone."""
+"""Averages that a benchmark reports over its tasks at each length, and over lengths.
+
+An average stands only where every cell that it is made of has all its samples.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,40 +12,64 @@ import pandas as pd
 
 from lampe_eval.benches.bench import Bench, Score
 from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.results.ranking import complete_cells
 
-STEP = 100.0
-"""So large that what a benchmark rounds does not matter."""
+WEIGHT_PROBE = 100.0
+"""Percent added to one score to find its weight: so much that the benchmarks' rounding of averages
+to one or two decimals does not matter."""
 
 
 def bench_averages(
     bench: Bench, protocol: Protocol, rows: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """The averages of one method, its cells given: length, name, value and standard error, as far as each has them."""
-    firsts: dict[int, float] = {}
-    for length, at in rows.groupby("length"):
-        if (at["n"] > 0).all() and not at[["missing", "errors", "skipped"]].any(axis=None):
-            cells: Any = at[["task", "score", "stderr", "n", "details"]].itertuples(index=False)
-            scores = {task: Score(*numbers) for task, *numbers in cells}
-            found = bench.task_averages(scores, protocol)
-            firsts |= {int(str(length)): value for value in list(found.values())[:1]}
-            for name, value in found.items():
-                stderr = _stderr(bench, protocol, scores, name)
-                yield {"length": length, "name": name, "value": value, "stderr": stderr}
-    if 1 < len(firsts) == rows["length"].nunique():
-        yield from (
-            {"name": name, "value": value} for name, value in bench.length_averages(firsts).items()
-        )
+    """Yield the averages of one method.
+
+    Args:
+        bench: the benchmark.
+        protocol: the protocol of the run.
+        rows: the method's cells, with the columns of `cell_scores.SCORE_COLUMNS` and `details`.
+
+    Yields:
+        Dictionaries with `name` and `value`, and `length` and `stderr` where the average has them.
+    """
+    main_averages: dict[int, float] = {}
+    for length, cells in rows.groupby("length"):
+        if not complete_cells(cells).all():
+            continue
+        scores = _scores_by_task(cells)
+        averages = bench.task_averages(scores, protocol)
+        if averages:
+            # the first average is the one that a benchmark reports over lengths
+            main_averages[int(str(length))] = next(iter(averages.values()))
+        for name, value in averages.items():
+            stderr = _stderr(bench, protocol, scores, name)
+            yield {"length": length, "name": name, "value": value, "stderr": stderr}
+    # an incomplete length would make an average over lengths incomparable
+    if 1 < len(main_averages) == rows["length"].nunique():
+        for name, value in bench.length_averages(main_averages).items():
+            yield {"name": name, "value": value}
+
+
+def _scores_by_task(cells: pd.DataFrame) -> dict[str, Score]:
+    scores: dict[str, Score] = {}
+    columns = cells[["task", "score", "stderr", "n", "details"]]
+    for task, value, stderr, n, details in columns.itertuples(index=False):
+        scores[str(task)] = Score(value, stderr, n, details)
+    return scores
 
 
 def _stderr(bench: Bench, protocol: Protocol, scores: Mapping[str, Score], name: str) -> float:
-    """Standard error of an average of independent tasks; NaN where it is not made of their scores.
+    """Return the standard error of an average of independent tasks.
 
-    An average is linear, so that a step of a task's score shows its weight.
+    It is NaN for a number that is not computed from the tasks' scores, such as an effective length.
     """
-    value, weights = bench.task_averages(scores, protocol)[name], {}
+    average = bench.task_averages(scores, protocol)[name]
+    weights: dict[str, float] = {}
     for task, score in scores.items():
-        moved = {**scores, task: replace(score, value=score.value + STEP)}
-        weights[task] = (bench.task_averages(moved, protocol)[name] - value) / STEP
+        # Averages are linear, so that the change of one score shows its weight.
+        changed = {**scores, task: replace(score, value=score.value + WEIGHT_PROBE)}
+        difference = bench.task_averages(changed, protocol)[name] - average
+        weights[task] = difference / WEIGHT_PROBE
     if not any(weights.values()):
         return math.nan
     return math.hypot(*(weight * scores[task].stderr for task, weight in weights.items() if weight))

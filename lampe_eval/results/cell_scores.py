@@ -1,19 +1,25 @@
-"""From stored samples to one row per cell: a pass that reads what is stored alone."""
+"""Scores of cells, computed from stored samples alone, in one pass.
+
+The rows of a cell are scored again, and one estimate of them gives everything: the score, its
+standard error, the details, and the parts of each sample by which methods are compared.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.bench import SampleRow, Task
+from lampe_eval.benches.bench import CellScore, Task
 from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.records import SampleRecord
 from lampe_eval.results.bench_averages import bench_averages
 from lampe_eval.results.paired_tests import CellSamples
-from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.results.ranking import UNSCORED
 from lampe_eval.store import Cell, Store
 
-COLUMNS = (
+SCORE_COLUMNS = (
     "model",
     "method",
     "attention_factor",
@@ -25,7 +31,7 @@ COLUMNS = (
     "score",
     "stderr",
     "n",
-    "units",
+    "independent_units",
     "unit",
     "missing",
     "errors",
@@ -35,32 +41,65 @@ COLUMNS = (
     "largest_position",
     "window",
 )
-DETAILS = ("model", "method", "protocol", "bench", "task", "length", "name", "value", "stderr", "n")
+"""Columns of scores.csv, a row per cell.
+
+`stderr` is computed over `independent_units`, each a `unit`, such as "document"; `cut` counts
+prompts from which tokens were removed; `batch_size` is the most prompts that ran together.
+"""
+DETAIL_KEYS = ["model", "method", "protocol", "bench"]
+DETAIL_COLUMNS = (*DETAIL_KEYS, "task", "length", "name", "value", "stderr", "n")
+"""Columns of details.csv, a row per further number of a cell, and per average."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """Scores of a run.
+
+    Attributes:
+        scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name) and
+            `counts` (samples of a detail that is not computed from all of them).
+        cell_samples: by cell that has a score, what its samples contribute to it.
+    """
+
+    scores: pd.DataFrame
+    cell_samples: Mapping[Cell, CellSamples]
+
+
+def score_run(store: Store) -> ScoredRun:
+    """Score the stored samples of a run; the lengths of each task ascend."""
+    records: list[dict[str, Any]] = []
+    cell_samples: dict[Cell, CellSamples] = {}
+    for cell, planned_samples in by_ascending_length(store.cells()).items():
+        rows = store.rows(cell)
+        scored_rows = _scored_rows(store, cell, rows)
+        record = {
+            **_description(store, cell),
+            **_counts(rows, scored_rows, planned_samples),
+            **_measured(scored_rows),
+            # a cell without a scored sample keeps these
+            "independent_units": 0,
+            "unit": "sample",
+            "details": {},
+            "counts": BENCHES[cell.bench].detail_counts(scored_rows),
+        }
+        if scored_rows:
+            score = _cell_score(store, cell, scored_rows)
+            record |= _score_columns(score)
+            # The hash belongs to the identity: methods may get different prompts of one sample.
+            ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
+            cell_samples[cell] = CellSamples(ids, score.estimate)
+        records.append(record)
+    columns = [*SCORE_COLUMNS, "details", "counts"]
+    return ScoredRun(pd.DataFrame(records).reindex(columns=columns), cell_samples)
 
 
 def run_scores(store: Store) -> pd.DataFrame:
-    """Tidy scores of a run: one row per cell, lengths of a task ascending, else in the order of the run.
-
-    ``units`` is how many of ``unit`` the error is of, ``batch`` the most prompts of a cell that ran together;
-    ``details`` holds its further numbers, ``counts`` of how many samples these are where they are of some alone.
-    """
-    return scores_and_cell_samples(store)[0]
-
-
-def scores_and_cell_samples(store: Store) -> tuple[pd.DataFrame, dict[Cell, CellSamples]]:
-    """The scores, and of every cell that has one what its samples give, by which methods are compared."""
-    records, sampled = [], {}
-    for cell, samples in by_ascending_length(store.cells()).items():
-        rows, good = _rows(store, cell)
-        records.append(_record(store, cell, samples, rows, good))
-        if good:
-            ids = [(row["id"], row["prompt_sha256"]) for row in good]
-            sampled[cell] = CellSamples(ids, _estimate(store, cell, good))
-    return pd.DataFrame(records).reindex(columns=[*COLUMNS, "details", "counts"]), sampled
+    """Return the scores of a run, a row per cell."""
+    return score_run(store).scores
 
 
 def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:
-    """A run's cells with the lengths of each task ascending; a run does the longest first."""
+    """Return a run's cells with the lengths of each task ascending; it ran the longest first."""
     tasks: dict[tuple[str, str, str], int] = {}
     for cell in cells:
         tasks.setdefault((cell.model, cell.bench, cell.task), len(tasks))
@@ -68,73 +107,147 @@ def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:
     return {cell: cells[cell] for cell in order}
 
 
-def _rows(store: Store, cell: Cell) -> tuple[list[SampleRow], list[SampleRow]]:
-    """What is stored of a cell, and of it what was answered, scored anew."""
-    rows, protocol = list[SampleRow](store.rows(cell)), _protocol(store, cell.bench)
-    return rows, [
-        _scored(cell, row, protocol) for row in rows if "error" not in row and "skipped" not in row
-    ]
+def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Return further numbers of a run, a row each.
+
+    Numbers of cells come first, then averages over tasks (without a task), then averages over
+    lengths (without task and length).
+
+    Args:
+        scores: the scores of the run.
+        store: the run.
+    """
+    records: list[dict[str, Any]] = []
+    for cell in scores.to_dict("records"):
+        about_cell = {key: cell[key] for key in (*DETAIL_KEYS, "task", "length")}
+        for name, value in cell["details"].items():
+            count = cell["counts"].get(name)
+            records.append({**about_cell, "name": name, "value": value, "n": count})
+    for key_values, cells in scores.groupby(DETAIL_KEYS, sort=False):
+        about_method = dict(zip(DETAIL_KEYS, key_values, strict=True))
+        bench = str(about_method["bench"])
+        averages = bench_averages(BENCHES[bench], _protocol(store, bench), cells)
+        records += [{**about_method, **average} for average in averages]
+    # Int64 holds missing values: averages have no count, and averages over lengths no length
+    details = pd.DataFrame(records, columns=list(DETAIL_COLUMNS))
+    return details.astype({"length": "Int64", "n": "Int64"})
 
 
-def score_details(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Further numbers of cells, then averages over tasks (no task) and over lengths (neither), one a row."""
-    keys = ["model", "method", "protocol", "bench"]
-    records: list[dict[str, Any]] = [
-        {
-            **{str(key): item for key, item in row.items()},
-            "name": name,
-            "value": value,
-            "n": counts.get(name),
-        }
-        for row in frame[[*keys, "task", "length", "details", "counts"]].to_dict("records")
-        for counts in [row.pop("counts")]
-        for name, value in row.pop("details").items()
-    ]
-    for group, rows in frame.groupby(keys, sort=False):
-        head = dict(zip(keys, group, strict=True))
-        bench, protocol = BENCHES[str(head["bench"])], _protocol(store, str(head["bench"]))
-        records += [{**head, **average} for average in bench_averages(bench, protocol, rows)]
-    return pd.DataFrame(records, columns=list(DETAILS)).astype({"length": "Int64", "n": "Int64"})
+def scores_by_length(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores with a column per length: table.csv.
+
+    A length has five columns: `512` for the score, then `512 stderr`, `512 n`, `512 unscored`
+    (missing, failed and skipped samples) and `512 cut`.
+
+    Args:
+        scores: scores of runs, with the columns `run` and `settings`.
+    """
+    keys = ["run", "settings", "model", "protocol", "bench", "task", "metric", "method"]
+    counted = scores.assign(unscored=scores[UNSCORED].sum(axis=1))
+    # Int64, since a pivot leaves gaps where a method was not run at a length
+    counted = counted.astype(dict.fromkeys(["n", "unscored", "cut"], "Int64"))
+    by_length = [counted.pivot(index=keys, columns="length", values="score").add_suffix("")]
+    for column in ("stderr", "n", "unscored", "cut"):
+        values = counted.pivot(index=keys, columns="length", values=column)
+        by_length.append(values.add_suffix(f" {column}"))
+    # a pivot sorts its rows; the merge gives them the order of the run again
+    original_order = scores[keys].drop_duplicates()
+    return original_order.merge(pd.concat(by_length, axis=1).reset_index(), on=keys)
 
 
-def _record(
-    store: Store, cell: Cell, samples: int, rows: Sequence[SampleRow], good: Sequence[SampleRow]
-) -> dict[str, Any]:
-    """The row of a cell, its stored rows given, and those of them that were answered."""
-    skipped = sum("skipped" in row for row in rows)
-    task = _task(store, cell)
-    record: dict[str, Any] = {
+def tasks_below_card_size(store: Store) -> list[tuple[str, int, int]]:
+    """Return tasks whose data had fewer samples than their card says.
+
+    A run with a limit has none: there the user asked for fewer.
+
+    Returns:
+        Name of the task, its samples, and the samples that its card says.
+    """
+    if store.config["limit"] is not None:
+        return []
+    samples_by_task = {f"{cell.bench}/{cell.task}": n for cell, n in store.cells().items()}
+    below: list[tuple[str, int, int]] = []
+    for task, samples in samples_by_task.items():
+        expected = store.config["tasks"][task]["samples"]
+        if samples < expected:
+            below.append((task, samples, expected))
+    return below
+
+
+def count_empty_answers(store: Store) -> int:
+    """Return how many stored answers have no visible character."""
+    empty = 0
+    for cell in store.cells():
+        for row in store.rows(cell):
+            if "error" not in row and "prediction" in row:
+                empty += not row["prediction"].strip()
+    return empty
+
+
+def _description(store: Store, cell: Cell) -> dict[str, Any]:
+    return {
         "model": cell.model,
         "method": cell.method,
         "protocol": store.config["protocol"],
         "bench": cell.bench,
         "task": cell.task,
         "length": cell.length,
-        "metric": task.card.metric,
-        "attention_factor": _span(row["attention_factor"] for row in good),
-        "n": len(good),
-        "units": 0,
-        "unit": "sample",
-        "missing": samples - len(rows),
-        "errors": len(rows) - len(good) - skipped,
-        "skipped": skipped,
-        "cut": sum("cut_tokens" in row for row in good),
-        "batch_size": max((row.get("batch_size", 1) for row in good), default=1),
-        "largest_position": max((row["largest_position"] for row in good), default=float("nan")),
+        "metric": _task(store, cell).card.metric,
         "window": store.config["models"][cell.model]["window"],
-        "details": {},
-        "counts": BENCHES[cell.bench].detail_counts(good),
     }
-    if good:
-        score = BENCHES[cell.bench].cell_score(task, good, _protocol(store, cell.bench))
-        record |= {
-            "score": score.value,
-            "stderr": score.stderr,
-            "units": score.units,
-            "unit": score.unit,
-        }
-        record["details"] = dict(score.details)
-    return record
+
+
+def _counts(
+    rows: Sequence[SampleRecord], scored_rows: Sequence[SampleRecord], planned_samples: int
+) -> dict[str, int]:
+    """Return what became of the planned samples of a cell."""
+    skipped = sum("skipped" in row for row in rows)
+    return {
+        "n": len(scored_rows),
+        "missing": planned_samples - len(rows),
+        "errors": len(rows) - len(scored_rows) - skipped,
+        "skipped": skipped,
+        "cut": sum("cut_tokens" in row for row in scored_rows),
+    }
+
+
+def _measured(scored_rows: Sequence[SampleRecord]) -> dict[str, Any]:
+    """Return how the samples of a cell ran."""
+    positions = [row["largest_position"] for row in scored_rows]
+    return {
+        "attention_factor": _range(row["attention_factor"] for row in scored_rows),
+        "batch_size": max((row.get("batch_size", 1) for row in scored_rows), default=1),
+        "largest_position": max(positions, default=float("nan")),
+    }
+
+
+def _score_columns(score: CellScore) -> dict[str, Any]:
+    return {
+        "score": score.value,
+        "stderr": score.stderr,
+        "independent_units": score.estimate.independent_units,
+        "unit": score.estimate.unit,
+        "details": dict(score.details),
+    }
+
+
+def _scored_rows(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """Return the rows that have an answer, scored again, or a loss."""
+    protocol = _protocol(store, cell.bench)
+    scored: list[SampleRecord] = []
+    for row in rows:
+        if "error" in row or "skipped" in row:
+            continue
+        # A passage has a loss and no prediction; its loss is its score.
+        if "prediction" in row:
+            row = {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
+        scored.append(row)
+    return scored
+
+
+def _cell_score(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -> CellScore:
+    protocol = _protocol(store, cell.bench)
+    return BENCHES[cell.bench].cell_score(_task(store, cell), scored_rows, protocol)
 
 
 def _protocol(store: Store, bench: str) -> Protocol:
@@ -142,24 +255,17 @@ def _protocol(store: Store, bench: str) -> Protocol:
 
 
 def _task(store: Store, cell: Cell) -> Task:
-    card = BENCHES[cell.bench].card.model_validate(
-        store.config["tasks"][f"{cell.bench}/{cell.task}"]
-    )
+    stored_card = store.config["tasks"][f"{cell.bench}/{cell.task}"]
+    card = BENCHES[cell.bench].card.model_validate(stored_card)
     return Task(cell.bench, cell.task, card)
 
 
-def _estimate(store: Store, cell: Cell, rows: Sequence[SampleRow]) -> Estimate:
-    return BENCHES[cell.bench].estimate(_task(store, cell), rows, _protocol(store, cell.bench))
+def _range(values: Iterable[str]) -> str:
+    """Return the only value, or the first and the last of several.
 
-
-def _scored(cell: Cell, row: SampleRow, protocol: Protocol) -> SampleRow:
-    """The row with its answer scored anew; a passage has none."""
-    if "prediction" not in row:
-        return row
-    return {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
-
-
-def _span(values: Iterable[str]) -> str:
-    """The one value, or the ends of what the prompts' lengths made of it."""
-    found = sorted(set(values))
-    return " to ".join(found[:1] + found[1:][-1:])
+    Methods that adapt to a prompt's length have several within a cell.
+    """
+    ordered = sorted(set(values))
+    if len(ordered) > 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return "".join(ordered)

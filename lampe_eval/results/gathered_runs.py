@@ -1,4 +1,4 @@
-"""What runs have found, together: the one thing that tables, pictures and pages are made of."""
+"""Results of one or more runs together, from which tables, pictures and pages are made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pandas as pd
 
 from lampe_eval.errors import UserError
 from lampe_eval.plugins import warn_of_changed_plugins
-from lampe_eval.results.cell_scores import score_details, scores_and_cell_samples
+from lampe_eval.results.cell_scores import score_details, score_run
 from lampe_eval.results.method_differences import method_differences
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.setting_differences import setting_differences
@@ -21,93 +21,119 @@ class GatheredRuns:
     """Runs by name, and their tidy tables.
 
     Attributes:
-        runs: named after their folders.
-        scores: a row per cell, columns ``run``, ``settings`` in which the runs differ, ``report.scores.COLUMNS`` and
-            ``details`` and ``counts``.
-        details: further numbers and averages, columns ``run`` and ``report.scores.DETAILS``.
-        sampled: by run and cell, what methods are compared by.
-        writing: of runs that go on while they are read, a line that says so.
+        runs: runs by the names of their folders.
+        scores: a row per cell, with the columns `run`, `settings` (in which the runs differ), and
+            those of `cell_scores.ScoredRun.scores`.
+        details: further numbers and averages, with the columns `run` and
+            `cell_scores.DETAIL_COLUMNS`.
+        cell_samples: by run and cell, what the samples contribute to its score.
+        writing: by run, a line that says who is still writing it.
         left_out: a line for each folder that has nothing to show.
     """
 
     runs: Mapping[str, Store]
     scores: pd.DataFrame
     details: pd.DataFrame
-    sampled: Mapping[tuple[str, Cell], CellSamples]
+    cell_samples: Mapping[tuple[str, Cell], CellSamples]
     writing: Mapping[str, str] = field(default_factory=dict)
     left_out: Sequence[str] = ()
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """A row for every two methods in the same cell, of whichever runs: columns ``report.differences.COLUMNS``."""
-        return method_differences(self.labelled(self.scores), self.sampled)
+        """Return the differences between methods, with `method_differences.PAIR_COLUMNS`."""
+        return method_differences(self.labelled(self.scores), self.cell_samples)
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one run, and so a method may be in a table twice."""
+    def has_several_runs(self) -> bool:
+        """Return whether there is more than one run, so that a table may have a method twice."""
         return len(self.runs) > 1
 
     def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with a column ``label``: the method, and where there are several runs, whose."""
-        return frame.assign(
-            label=frame["method"] + " · " + frame["run"] if self.several else frame["method"]
-        )
+        """Return the frame with a column `label`: the method, and its run if there are several."""
+        if self.has_several_runs:
+            return frame.assign(label=frame["method"] + " · " + frame["run"])
+        return frame.assign(label=frame["method"])
 
     def tidy(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame as it is written: of one run without its name, and without settings in which no other differs."""
-        return frame if self.several else frame.drop(columns=["run", "settings"], errors="ignore")
+        """Return the frame as it is written: a single run needs no columns that tell runs apart."""
+        if self.has_several_runs:
+            return frame
+        return frame.drop(columns=["run", "settings"], errors="ignore")
 
 
 def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
-    """Reads runs, and scores what they stored anew.
+    """Read runs, and score their stored samples again.
+
+    Args:
+        folders: folders of runs.
 
     Raises:
-        UserError: for a folder that holds no run, and a damaged one; where no sample is stored in any.
+        UserError: if a folder is no run or is damaged, or if none of them has a stored sample.
     """
     stores = [Store(folder) for folder in folders]
-    begun = [store for store in stores if _has_samples(store)]
-    empty = [f"{store.folder}: no sample is stored yet" for store in stores if store not in begun]
-    if not begun:
-        raise UserError(f"{'; '.join(empty)}; run.log there tells how far it got")
-    for store in begun:
+    stores_with_samples = [store for store in stores if _has_samples(store)]
+    empty = [
+        f"{store.folder}: no sample is stored yet"
+        for store in stores
+        if store not in stores_with_samples
+    ]
+    if not stores_with_samples:
+        raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
+    for store in stores_with_samples:
         warn_of_changed_plugins(store.config, store.folder)
-    runs = dict(zip(_names([store.folder for store in begun]), begun, strict=True))
-    writing = {
-        name: f"{name} is still being written: {who}" for name, who in _writers(runs).items()
-    }
+    # a run that has just begun must not hide the results of the others
+    names = _names([store.folder for store in stores_with_samples])
+    runs = dict(zip(names, stores_with_samples, strict=True))
+
     scores: list[pd.DataFrame] = []
-    further: list[pd.DataFrame] = []
-    sampled: dict[tuple[str, Cell], CellSamples] = {}
+    details: list[pd.DataFrame] = []
+    cell_samples: dict[tuple[str, Cell], CellSamples] = {}
     for name, store in runs.items():
-        frame, cells = scores_and_cell_samples(store)
-        for kind, found in ((scores, frame), (further, score_details(frame, store))):
-            found.insert(0, "run", name)
-            kind.append(found)
-        sampled |= {(name, cell): found for cell, found in cells.items()}
-    together = pd.concat(scores, ignore_index=True)
-    together.insert(1, "settings", setting_differences(runs, together))
-    left_out = [f"left out: {line}" for line in empty]
+        scored_run = score_run(store)
+        scores.append(_with_run(scored_run.scores, name))
+        details.append(_with_run(score_details(scored_run.scores, store), name))
+        for cell, samples in scored_run.cell_samples.items():
+            cell_samples[name, cell] = samples
+    all_scores = pd.concat(scores, ignore_index=True)
+    all_scores.insert(1, "settings", setting_differences(runs, all_scores))
     return GatheredRuns(
-        runs, together, pd.concat(further, ignore_index=True), sampled, writing, left_out
+        runs,
+        all_scores,
+        pd.concat(details, ignore_index=True),
+        cell_samples,
+        _writing(runs),
+        [f"left out: {line}" for line in empty],
     )
 
 
 def _has_samples(store: Store) -> bool:
-    """Whether a sample of a cell is stored; refuses samples of which nothing says what cells they belong to."""
+    """Return whether a sample of a cell is stored; refuse samples whose cells are unknown."""
     cells = store.cells()
     if not cells and any(store.folder.glob("samples/**/*.jsonl")):
         raise UserError(
-            f"{store.folder / 'cells.jsonl'}: missing; the same command again writes it anew"
+            f"{store.folder / 'cells.jsonl'}: missing; run the same command again to write it"
         )
     return any(store.rows(cell) for cell in cells)
 
 
-def _writers(runs: Mapping[str, Store]) -> dict[str, str]:
-    found = {name: current_writer(store.folder) for name, store in runs.items()}
-    return {name: who for name, who in found.items() if who}
+def _with_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
+    frame = frame.copy()
+    frame.insert(0, "run", run)
+    return frame
+
+
+def _writing(runs: Mapping[str, Store]) -> dict[str, str]:
+    lines: dict[str, str] = {}
+    for name, store in runs.items():
+        writer = current_writer(store.folder)
+        if writer:
+            lines[name] = f"{name} is still being written: {writer}"
+    return lines
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or where two are alike, their whole paths."""
+    """Return the folders' own names, or their whole paths where two names are equal."""
     names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [str(folder) for folder in folders]

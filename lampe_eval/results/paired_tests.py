@@ -1,12 +1,15 @@
-"""Differences between methods on the same samples: interval, p-value, and what many comparisons do to it.
+"""Differences between methods on the same samples: confidence interval and p-value.
 
-The interval is the bootstrap's, over samples, both methods together; its percentiles are those whose width is a t
-interval's where the numbers are means (Hesterberg, arXiv 1411.5279, "expanded percentile"), so that few samples do not
-look like many. Where all samples differ alike it has no width, and is not known. The p-value is that of the permutation
-test in which any sample's answers may have been the other method's: of all ways to swap where these are few, else of
-``SWAPS`` drawn ones. Samples of one group are drawn, and swapped, together.
+The interval is a paired bootstrap: each resample draws samples, and both methods together. Its
+percentiles are "expanded" (Hesterberg, arXiv 1411.5279): chosen so that the interval of a mean has
+the width of a t interval, since the plain percentile interval is too narrow for few samples.
 
-A sample is the same where its id and its prompt are: protocol ``lampe`` gives LaMPE other prompts than other methods.
+The p-value is that of a permutation test. If two methods are equally good, each sample's answers
+may as well have been the other method's; the test swaps them sample by sample, in all possible
+ways where these are few, else in `SWAPS` random ways.
+
+Samples of one group are resampled, and swapped, together. Two samples are the same where both
+their id and their prompt are: protocol `lampe` gives LaMPE other prompts than other methods.
 """
 
 import math
@@ -17,161 +20,234 @@ from itertools import combinations
 import numpy as np
 
 from lampe_eval.scoring.estimates import (
-    MAX_HELD,
+    MAX_WEIGHTS,
     SEED,
     Array,
     Estimate,
-    Function,
+    Statistic,
     bootstrap_means,
     sum_by_group,
 )
 
 SWAPS = 9_999
 ROUNDING = 1e-6
-"""Share of a number that is no difference: losses are of single precision."""
+"""Share of a score below which differences are rounding: losses are of single precision."""
 CONFIDENCE = 0.95
-
-ComparedNumbers = tuple[float, float, float, float]
-"""Difference, both ends of its interval, p-value."""
 
 
 @dataclass(frozen=True)
 class CellSamples:
-    """A method's estimate, with the ids of the samples and the prompts that its parts are of."""
+    """Estimate of a cell with the identity of each of its samples.
+
+    Attributes:
+        ids: id and prompt hash of each sample, in the order of the estimate's parts.
+        estimate: the estimate of the cell.
+    """
 
     ids: Sequence[Hashable]
     estimate: Estimate
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Two methods on the ``n`` samples that both have: the first's number less the second's.
+class Comparison:
+    """Difference between two methods on the same samples.
 
     Attributes:
-        low, high: ends of its interval; NaN below two units, and where all of them differ alike.
-        p: that the difference is none; NaN below two units.
-        p_corrected: the same, for as many pairs as were compared together (Holm): those of one call of ``pairs``.
+        difference: the first method's score minus the second's.
+        ci_low: lower end of the 95 % interval; NaN for fewer than two independent units, and where
+            all samples differ by the same amount, so that the bootstrap shows no spread.
+        ci_high: upper end of that interval, or NaN.
+        p_value: two-sided p-value of no difference; NaN for fewer than two independent units.
+    """
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class PairedDifference(Comparison):
+    """Difference between two named methods, corrected for the number of comparisons.
+
+    Attributes:
+        first: label of the first method.
+        second: label of the second method.
+        n: number of samples that both have.
+        p_value_holm: the p-value corrected (Holm) for all pairs of one call of `compare_methods`.
     """
 
     first: str
     second: str
     n: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_corrected: float
+    p_value_holm: float
 
 
 def compare_methods(methods: Mapping[str, CellSamples]) -> list[PairedDifference]:
-    """Every pair of methods of one table that share samples, in their order."""
-    shared: dict[frozenset[Hashable], list[tuple[str, str]]] = {}
+    """Compare every two methods that share samples.
+
+    Args:
+        methods: samples of one cell by the method's label.
+
+    Returns:
+        The pairs in the order of the methods.
+    """
+    # Pairs that share the same samples are resampled together, in one product.
+    pairs_by_ids: dict[frozenset[Hashable], list[tuple[str, str]]] = {}
     for first, second in combinations(methods, 2):
-        if ids := frozenset(methods[first].ids) & frozenset(methods[second].ids):
-            shared.setdefault(ids, []).append((first, second))
-    found = {
-        names: (len(ids), *numbers)
-        for ids, members in shared.items()
-        for names, numbers in zip(members, _compared(methods, ids, members), strict=True)
-    }
-    order = [names for names in combinations(methods, 2) if names in found]
-    corrected = holm([found[names][-1] for names in order])
-    return [
-        PairedDifference(first, second, *found[first, second], p)
-        for (first, second), p in zip(order, corrected, strict=True)
-    ]
+        shared_ids = frozenset(methods[first].ids) & frozenset(methods[second].ids)
+        if shared_ids:
+            pairs_by_ids.setdefault(shared_ids, []).append((first, second))
+
+    compared: dict[tuple[str, str], tuple[int, Comparison]] = {}
+    for ids, pairs in pairs_by_ids.items():
+        for pair, comparison in zip(pairs, _compare_pairs(methods, ids, pairs), strict=True):
+            compared[pair] = (len(ids), comparison)
+
+    # grouping by samples has changed the order of the pairs
+    order = [pair for pair in combinations(methods, 2) if pair in compared]
+    corrected = holm([compared[pair][1].p_value for pair in order])
+    differences: list[PairedDifference] = []
+    for (first, second), p_value_holm in zip(order, corrected, strict=True):
+        n, numbers = compared[first, second]
+        differences.append(
+            PairedDifference(
+                difference=numbers.difference,
+                ci_low=numbers.ci_low,
+                ci_high=numbers.ci_high,
+                p_value=numbers.p_value,
+                first=first,
+                second=second,
+                n=n,
+                p_value_holm=p_value_holm,
+            )
+        )
+    return differences
 
 
-def _compared(
-    methods: Mapping[str, CellSamples], ids: frozenset[Hashable], members: Sequence[tuple[str, str]]
-) -> Iterator[ComparedNumbers]:
-    """Difference, interval and p-value of pairs on the same samples."""
-    first, second = (
-        np.stack([_parts(methods[pair[side]], ids) for pair in members], axis=1) for side in (0, 1)
-    )
-    sampled = methods[members[0][0]]
-    groups = [
-        group for group, id in zip(sampled.estimate.groups, sampled.ids, strict=False) if id in ids
-    ]
-    return paired_differences(first, second, sampled.estimate.of, groups)
+def _compare_pairs(
+    methods: Mapping[str, CellSamples], ids: frozenset[Hashable], pairs: Sequence[tuple[str, str]]
+) -> list[Comparison]:
+    """Compare pairs of methods that share exactly the samples `ids`."""
+    first = np.stack([_parts(methods[name], ids) for name, _ in pairs], axis=1)
+    second = np.stack([_parts(methods[name], ids) for _, name in pairs], axis=1)
+    samples = methods[pairs[0][0]]
+    groups: list[int] = []
+    # groups are empty where samples stand alone, hence not strict
+    for group, sample_id in zip(samples.estimate.groups, samples.ids, strict=False):
+        if sample_id in ids:
+            groups.append(group)
+    return paired_differences(first, second, samples.estimate.statistic, groups)
 
 
-def _parts(sampled: CellSamples, ids: frozenset[Hashable]) -> Array:
-    return sampled.estimate.parts[[id in ids for id in sampled.ids]]
+def _parts(samples: CellSamples, ids: frozenset[Hashable]) -> Array:
+    return samples.estimate.parts[[sample_id in ids for sample_id in samples.ids]]
 
 
 def paired_differences(
-    first: Array, second: Array, of: Function, groups: Sequence[int] = ()
-) -> Iterator[ComparedNumbers]:
-    """Compares methods by pairs.
+    first: Array, second: Array, statistic: Statistic, groups: Sequence[int] = ()
+) -> list[Comparison]:
+    """Compare methods pair by pair on the same samples.
 
     Args:
-        first: parts of the first methods, [samples, pairs, parts]; a row is a sample.
-        second: the same of the second methods.
-        of, groups: as ``Estimate`` has them.
+        first: parts of the first method of each pair, [samples, pairs, parts].
+        second: parts of the second method of each pair, in the same order of samples.
+        statistic: the score as a function of the parts' means, as in `Estimate`.
+        groups: group of each sample, as in `Estimate`.
     """
-    (first, _), (second, of) = sum_by_group(first, of, groups), sum_by_group(second, of, groups)
+    first, _ = sum_by_group(first, statistic, groups)
+    second, statistic = sum_by_group(second, statistic, groups)
     with np.errstate(all="ignore"):  # a loss may be infinite, and then so is what follows
-        value = of(first.mean(0)) - of(second.mean(0))
-        low, high, p = np.full((3, len(value)), math.nan)
+        differences = statistic(first.mean(0)) - statistic(second.mean(0))
+        ci_low, ci_high, p_values = np.full((3, len(differences)), math.nan)
         if len(first) > 1:
-            tail = 100 * _tail(len(first))
-            replicates = of(bootstrap_means(np.stack([first, second], axis=1)))
-            low, high = np.percentile(
-                replicates[:, 0] - replicates[:, 1], (tail, 100 - tail), axis=0
-            )
-            low, high = np.where(high - low > _rounding(first, second, of), (low, high), math.nan)
-            p = np.where(np.isfinite(value), _p(first, second, of, value), math.nan)
-    return zip(value.tolist(), low.tolist(), high.tolist(), p.tolist(), strict=True)
+            ci_low, ci_high = _intervals(first, second, statistic)
+            p_values = _p_values(first, second, statistic, differences)
+            p_values = np.where(np.isfinite(differences), p_values, math.nan)
+    columns = (differences.tolist(), ci_low.tolist(), ci_high.tolist(), p_values.tolist())
+    return [Comparison(*numbers) for numbers in zip(*columns, strict=True)]
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979); NaN stays and does not count."""
-    order = sorted(
-        (index for index, value in enumerate(p) if not math.isnan(value)),
-        key=lambda index: p[index],
-    )
-    corrected, highest = [math.nan] * len(p), 0.0
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number by the step-down method of Holm (1979).
+
+    NaN stays NaN, and does not count as a comparison.
+    """
+    known = [index for index, p_value in enumerate(p_values) if not math.isnan(p_value)]
+    order = sorted(known, key=lambda index: p_values[index])
+    corrected = [math.nan] * len(p_values)
+    highest = 0.0
     for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p[index]))
+        factor = len(order) - rank
+        # a corrected value is never below the one of a smaller p-value
+        highest = max(highest, min(1.0, factor * p_values[index]))
         corrected[index] = highest
     return corrected
 
 
-def _tail(n: int) -> float:
-    """Share of the bootstrap beyond each end of the interval."""
-    from scipy.stats import norm, t  # here, as it takes a second
+def _intervals(first: Array, second: Array, statistic: Statistic) -> tuple[Array, Array]:
+    """Return both ends of the bootstrap intervals, [pairs] each; NaN where they have no width."""
+    replicates = statistic(bootstrap_means(np.stack([first, second], axis=1)))
+    tail = 100 * _expanded_tail(len(first))
+    percentiles = (tail, 100 - tail)
+    low, high = np.percentile(replicates[:, 0] - replicates[:, 1], percentiles, axis=0)
+    has_width = high - low > _rounding_error(first, second, statistic)
+    return np.where(has_width, low, math.nan), np.where(has_width, high, math.nan)
+
+
+def _expanded_tail(n: int) -> float:
+    """Return the share of the bootstrap beyond each end of the interval of `n` units.
+
+    Hesterberg (arXiv 1411.5279): the bootstrap of a mean is normal with a deviation that is too
+    small by sqrt((n - 1) / n), so the normal quantile is widened to Student's t and by that root.
+    """
+    from scipy.stats import norm, t  # imported here, since importing it takes a second
 
     width = math.sqrt(n / (n - 1)) * t.ppf((1 + CONFIDENCE) / 2, n - 1)
     return float(norm.cdf(-width))
 
 
-def _p(first: Array, second: Array, of: Function, value: Array) -> Array:
-    """Two-sided p-values; swapping samples moves half the difference of their parts to the other side of the middle."""
-    middle, half = (first + second).mean(0) / 2, (first - second) / 2
-    least = np.abs(value) - _rounding(first, second, of)
-    extreme = np.zeros(len(value))
-    for signs in _signs(len(first)):
-        moved = np.tensordot(signs, half, 1) / len(first)
-        extreme += (np.abs(of(middle + moved) - of(middle - moved)) >= least).sum(0)
-    return extreme / 2 ** len(first) if _few(len(first)) else (extreme + 1) / (SWAPS + 1)
+def _p_values(first: Array, second: Array, statistic: Statistic, differences: Array) -> Array:
+    """Return two-sided p-values, [pairs].
+
+    Swapping the answers of a sample changes the sign of half the difference of its parts around
+    their middle.
+    """
+    n = len(first)
+    middle = (first + second).mean(0) / 2
+    half_differences = (first - second) / 2
+    # an equal difference counts as extreme, however it was rounded
+    threshold = np.abs(differences) - _rounding_error(first, second, statistic)
+    extreme = np.zeros(len(differences))
+    for signs in _swap_signs(n):
+        moved = np.tensordot(signs, half_differences, 1) / n
+        swapped = statistic(middle + moved) - statistic(middle - moved)
+        extreme += (np.abs(swapped) >= threshold).sum(0)
+    if _can_enumerate_swaps(n):
+        p_values: Array = extreme / 2**n
+        return p_values
+    # The observed assignment counts as one of the random ones, so a p-value is never zero.
+    return (extreme + 1) / (SWAPS + 1)
 
 
-def _rounding(first: Array, second: Array, of: Function) -> Array:
-    """What is no difference between numbers of the size of these."""
-    return ROUNDING * np.maximum(np.abs(of(first.mean(0))), np.abs(of(second.mean(0))))
+def _rounding_error(first: Array, second: Array, statistic: Statistic) -> Array:
+    """Return the size below which a difference between these scores is rounding, [pairs]."""
+    sizes = np.maximum(np.abs(statistic(first.mean(0))), np.abs(statistic(second.mean(0))))
+    return ROUNDING * sizes
 
 
-def _few(n: int) -> bool:
+def _can_enumerate_swaps(n: int) -> bool:
     return n < math.log2(SWAPS + 1)
 
 
-def _signs(n: int) -> Iterator[Array]:
-    """Signs of each sample, [swaps, n], a piece at a time: all there are where they are few."""
-    if _few(n):
+def _swap_signs(n: int) -> Iterator[Array]:
+    """Yield batches of signs, [swaps, n]: -1 where the answers of a sample are swapped."""
+    if _can_enumerate_swaps(n):
+        # the bits of 0 to 2^n - 1 are all ways to swap
         yield np.where(np.arange(2**n)[:, None] >> np.arange(n) & 1, -1.0, 1.0)
         return
     rng = np.random.default_rng(SEED)
-    step = max(1, MAX_HELD // n)
-    for begin in range(0, SWAPS, step):
-        yield np.where(rng.integers(2, size=(min(step, SWAPS - begin), n)), -1.0, 1.0)
+    batch_size = max(1, MAX_WEIGHTS // n)
+    for begin in range(0, SWAPS, batch_size):
+        rows = min(batch_size, SWAPS - begin)
+        yield np.where(rng.integers(2, size=(rows, n)), -1.0, 1.0)

@@ -1,7 +1,7 @@
-"""A run beside a published table: what was printed, what came out here, and in which settings the two differ."""
+"""Comparison of a run with a published table: published scores, ours, and settings that differ."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,90 +20,108 @@ from lampe_eval.results.published_tables import (
 from lampe_eval.store import Store
 
 CONFIDENCE = 0.95
+MAX_LISTED_CELLS = 3
+"""Missing cells that a remark lists by name."""
 
-COLUMNS = (
+COMPARISON_COLUMNS = (
     "status",
     "model",
     "method",
-    "printed",
+    "published_as",
     "quantity",
     "length",
     "published",
     "ours",
     "stderr",
     "difference",
-    "within",
+    "within_ci",
     "n",
-    "differs",
+    "remarks",
 )
+"""Columns of leaderboard-<table>.csv, a row per number.
+
+`status` is "both", "published only" or "ours only"; `within_ci` says whether the published number
+lies within the 95 % interval of ours; `remarks` lists settings that differ, or why a published
+number has no match.
+"""
 
 
 @dataclass(frozen=True)
 class MatchedNumber:
-    """A published number beside ours.
+    """Published number with ours.
 
     Attributes:
-        model, method: as the run calls them.
-        length: in tokens; None for a mean over lengths.
-        value, stderr: ours; the error is NaN where it is not known.
-        reach: how far the 95 % interval of ours reaches to either side; NaN where it is not known.
-        n, wanted: samples, and how many were published or the tasks have.
-        differs: settings in which the two differ, ours first.
+        published: the published number.
+        model: name of the model in the run.
+        method: label of the method in the run.
+        length: tokens; None for a mean over lengths.
+        value: our number, in percent or as perplexity.
+        stderr: its standard error; NaN where it is not known.
+        half_width: half the width of its 95 % interval; NaN where it is not known.
+        n: number of our samples.
+        published_samples: number of samples that were published, or that the tasks have.
+        setting_differences: settings in which the two differ, ours first.
     """
 
-    figure: PublishedNumber
+    published: PublishedNumber
     model: str
     method: str
     length: int | None
     value: float
     stderr: float
-    reach: float
+    half_width: float
     n: int
-    wanted: int
-    differs: tuple[str, ...]
+    published_samples: int
+    setting_differences: tuple[str, ...]
 
     @property
     def difference(self) -> float:
-        """Ours less the published one; NaN against a bound."""
-        number = self.figure.number
-        return math.nan if number.above else self.value - number.value
+        """Return our number minus the published one; NaN against a bound."""
+        number = self.published.number
+        return math.nan if number.is_lower_bound else self.value - number.value
 
     @property
     def within(self) -> bool | None:
-        """Whether the published number, as it may have been before rounding, lies within the 95 % interval of ours.
+        """Return whether the published number lies within the 95 % interval of ours.
 
-        Of a bound, whether ours lies beyond it; None where the interval is not known.
+        The published number may be half a unit of its last digit away from what was measured. For
+        a bound the question is whether ours is beyond it. None means that the interval is unknown.
         """
-        if self.figure.number.above:
-            return self.value > self.figure.number.value
-        rounded = 0.5 * 10.0**-self.figure.decimals
-        return None if math.isnan(self.reach) else abs(self.difference) <= self.reach + rounded
+        if self.published.number.is_lower_bound:
+            return self.value > self.published.number.value
+        if math.isnan(self.half_width):
+            return None
+        rounding = 0.5 * 10.0**-self.published.decimals
+        return abs(self.difference) <= self.half_width + rounding
 
     @property
     def verdict(self) -> str:
-        """``within`` in a word."""
-        return "unknown" if self.within is None else "yes" if self.within else "no"
+        """Return `within` as a word."""
+        return {None: "unknown", True: "yes", False: "no"}[self.within]
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What differs, and why the published number is in doubt, if it is."""
-        fewer = (f"samples {self.n} (published {self.wanted})",) if self.n < self.wanted else ()
-        return (*self.differs, *fewer, *self.doubts)
+        """Return settings that differ, a smaller number of samples, and doubts about the number."""
+        remarks = list(self.setting_differences)
+        if self.n < self.published_samples:
+            remarks.append(f"samples {self.n} (published {self.published_samples})")
+        return (*remarks, *self.doubts)
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the published number is in doubt, if it is."""
-        return (f"published in doubt: {self.figure.row.doubt}",) if self.figure.row.doubt else ()
+        """Return why the published number is in doubt, if it is."""
+        doubt = self.published.row.doubt
+        return (f"published in doubt: {doubt}",) if doubt else ()
 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """A run and a table.
+    """Comparison of a run with a table.
 
     Attributes:
-        matches: in the order of the table.
-        missing: published numbers that the run has not, with the reason.
-        unused: cells of the run that the table has not.
+        matches: matched numbers in the order of the table.
+        missing: published numbers that the run does not have, with the reason.
+        unused: cells of the run that the table does not have.
     """
 
     matches: list[MatchedNumber]
@@ -111,296 +129,342 @@ class PublishedComparison:
     unused: pd.DataFrame
 
     def frame(self) -> pd.DataFrame:
-        """One row for each match, then for what either side has alone."""
-        records = [_matched(match) for match in self.matches]
-        records += [
-            {"status": "published only", **_printed(figure), "differs": why}
-            for figure, why in self.missing
-        ]
-        records += [
-            {
-                "status": "ours only",
-                "model": row["model"],
-                "method": row["method"],
-                "quantity": f"{row['bench']}/{row['task']}",
-                "length": row["length"],
-                "ours": row["score"],
-                "stderr": row["stderr"],
-                "n": row["n"],
-            }
-            for row in self.unused.to_dict("records")
-        ]
-        return pd.DataFrame(records, columns=list(COLUMNS)).astype(
-            {"length": "Int64", "n": "Int64"}
-        )
+        """Return a row per match, then per number that only the table or only the run has."""
+        records = [_matched_record(match) for match in self.matches]
+        for published, reason in self.missing:
+            record = _published_record(published)
+            records.append({"status": "published only", **record, "remarks": reason})
+        records += [_unused_record(row) for row in self.unused.to_dict("records")]
+        frame = pd.DataFrame(records, columns=list(COMPARISON_COLUMNS))
+        return frame.astype({"length": "Int64", "n": "Int64"})
 
 
 def compare_with_published(store: Store, table: PublishedTable) -> PublishedComparison:
-    """Every number of a table beside what a run has of it."""
-    frame = run_scores(store)
-    run = _Run(store, table, frame)
+    """Compare every number of a table with what a run has of it.
+
+    A published row matches every method of the run with the same name, whatever its settings; the
+    settings that differ are listed. A mean matches only where the run has every task of it.
+    """
+    scores = run_scores(store)
+    run = _RunCells(store, table, scores)
     matches: list[MatchedNumber] = []
     missing: list[tuple[PublishedNumber, str]] = []
-    for figure in table.figures():
-        found = list(run.matches(figure))
-        matches += [match for match in found if isinstance(match, MatchedNumber)]
-        if not any(isinstance(match, MatchedNumber) for match in found):
-            missing.append((figure, next((str(why) for why in found), run.why_not(figure))))
+    for published in table.numbers():
+        candidates = list(run.candidates(published))
+        matched = [each for each in candidates if isinstance(each, MatchedNumber)]
+        matches += matched
+        if not matched:
+            reasons = [each for each in candidates if isinstance(each, str)]
+            missing.append((published, reasons[0] if reasons else run.why_no_candidate(published)))
     unused = [
-        index for index, row in enumerate(frame.to_dict("records")) if _key(row) not in run.used
+        index
+        for index, row in enumerate(scores.to_dict("records"))
+        if _cell_key(row) not in run.used
     ]
-    return PublishedComparison(matches, missing, frame.iloc[unused])
+    return PublishedComparison(matches, missing, scores.iloc[unused])
 
 
-Key = tuple[str, str, str, int]
-"""Model, method, task and length of a cell."""
+CellKey = tuple[str, str, str, int]
+"""Model, method, task ("bench/task") and length of a cell."""
 
 
-def _key(row: Mapping[Any, Any]) -> Key:
+def _cell_key(row: Mapping[Any, Any]) -> CellKey:
     return row["model"], row["method"], f"{row['bench']}/{row['task']}", row["length"]
 
 
-class _Run:
-    """The cells of a run, as a table asks for them."""
+class _RunCells:
+    """Cells of a run, looked up by what a table needs.
 
-    def __init__(self, store: Store, table: PublishedTable, frame: pd.DataFrame) -> None:
-        self.config, self.table = store.config, table
-        self.used: set[Key] = set()
-        self._rows: dict[Key, dict[str, Any]] = {_key(row): row for row in frame.to_dict("records")}  # type: ignore[misc]
+    Attributes:
+        used: cells that a published number was compared with.
+    """
 
-    def matches(self, figure: PublishedNumber) -> Iterator[MatchedNumber | str]:
-        """What the run has for a number, or why it has not, for each of its methods that bear the name."""
-        for model in self._models(figure):
-            for label in self._labels(figure):
-                for length in self._lengths(figure, model, label):
-                    yield self._match(figure, model, label, length)
+    def __init__(self, store: Store, table: PublishedTable, scores: pd.DataFrame) -> None:
+        self.used: set[CellKey] = set()
+        self._config = store.config
+        self._table = table
+        self._rows: dict[CellKey, Mapping[Any, Any]] = {}
+        for row in scores.to_dict("records"):
+            self._rows[_cell_key(row)] = row
 
-    def why_not(self, figure: PublishedNumber) -> str:
-        """Why the run has nothing to compare a number with."""
-        if figure.spec is None:
+    def candidates(self, published: PublishedNumber) -> Iterator[MatchedNumber | str]:
+        """Yield a match, or why there is none, for each method of the run with that name."""
+        for model in self._models(published):
+            for label in self._labels(published):
+                for length in self._lengths(published, model, label):
+                    yield self._match(published, model, label, length)
+
+    def why_no_candidate(self, published: PublishedNumber) -> str:
+        """Return why the run has no method to compare a number with."""
+        if published.spec is None:
             return "no such method here"
-        return "method not in the run" if self._models(figure) else "model not in the run"
+        return "method not in the run" if self._models(published) else "model not in the run"
 
-    def _models(self, figure: PublishedNumber) -> list[str]:
-        wanted = _identities(figure.row.model)
-        models: Mapping[str, Any] = self.config["models"]
+    def _models(self, published: PublishedNumber) -> list[str]:
+        published_names = _model_names(published.row.model)
+        models: list[str] = []
+        for name, model_config in self._config["models"].items():
+            # the fingerprint of a hub model is id@commit
+            path = model_config["fingerprint"].partition("@")[0]
+            if published_names & (_model_names(name) | _model_names(path)):
+                models.append(name)
+        return models
+
+    def _labels(self, published: PublishedNumber) -> list[str]:
+        if published.spec is None:
+            return []
+        name = published.spec.name
         return [
-            name
-            for name, described in models.items()
-            if wanted
-            & (_identities(name) | _identities(described["fingerprint"].partition("@")[0]))
+            label for label in self._config["methods"] if parse_methods([label])[0].name == name
         ]
 
-    def _labels(self, figure: PublishedNumber) -> list[str]:
-        return [
-            label
-            for label in self.config["methods"]
-            if figure.spec and parse_methods([label])[0].name == figure.spec.name
-        ]
-
-    def _lengths(self, figure: PublishedNumber, model: str, label: str) -> list[int | None]:
-        """The lengths to compare at: all that the run has, where none was published."""
-        if all(cell.length is not None for cell in figure.cells):
+    def _lengths(self, published: PublishedNumber, model: str, label: str) -> list[int | None]:
+        """Return the lengths to compare at: all that the run has, where none was published."""
+        if all(cell.length is not None for cell in published.cells):
             return [None]
-        tasks = {cell.task for cell in figure.cells}
-        own = {key[3] for key in self._rows if key[:2] == (model, label) and key[2] in tasks}
-        return [*sorted(own)] or [None]
+        tasks = {cell.task for cell in published.cells}
+        lengths = {key[3] for key in self._rows if key[:2] == (model, label) and key[2] in tasks}
+        return [*sorted(lengths)] or [None]
 
     def _match(
-        self, figure: PublishedNumber, model: str, label: str, length: int | None
+        self, published: PublishedNumber, model: str, label: str, length: int | None
     ) -> MatchedNumber | str:
-        keys = {
-            cell: (model, label, cell.task, cell.length or length or 0) for cell in figure.cells
-        }
-        rows = {
-            cell: self._rows[key]
-            for cell, key in keys.items()
-            if key in self._rows and self._rows[key]["n"]
-        }
-        if lacking := [cell for cell in keys if cell not in rows]:
-            return _lacking(lacking, len(keys))
-        self.used |= {*keys.values()}
-        parts = list(_parts(figure.mean, rows))
+        rows: dict[PublishedCell, Mapping[Any, Any]] = {}
+        keys: dict[PublishedCell, CellKey] = {}
+        for cell in published.cells:
+            # a published length wins; without one, the run's length is compared
+            keys[cell] = (model, label, cell.task, cell.length or length or 0)
+            row = self._rows.get(keys[cell])
+            if row is not None and row["n"]:
+                rows[cell] = row
+        missing_cells = [cell for cell in keys if cell not in rows]
+        if missing_cells:
+            return _not_in_run(missing_cells, len(keys))
+        self.used.update(keys.values())
+        parts = list(_parts(published.mean, rows))
         lengths = {row["length"] for row in rows.values()}
         return MatchedNumber(
-            figure,
+            published,
             model,
             label,
             length=lengths.pop() if len(lengths) == 1 else None,
             value=math.fsum(part.weight * part.value for part in parts),
             stderr=math.hypot(*(part.weight * part.stderr for part in parts)),
-            reach=_reach(parts),
+            half_width=_half_width(parts),
             n=sum(row["n"] for row in rows.values()),
-            wanted=sum(
-                self.table.samples or self.config["tasks"][cell.task]["samples"] for cell in rows
-            ),
-            differs=tuple(self._differs(figure, model, label, rows)),
+            published_samples=sum(self._published_samples(cell) for cell in rows),
+            setting_differences=tuple(self._differences(published, model, label, rows)),
         )
 
-    def _differs(
+    def _published_samples(self, cell: PublishedCell) -> int:
+        return self._table.samples or self._config["tasks"][cell.task]["samples"]
+
+    def _differences(
         self,
-        figure: PublishedNumber,
+        published: PublishedNumber,
         model: str,
         label: str,
-        rows: Mapping[PublishedCell, Mapping[str, Any]],
+        rows: Mapping[PublishedCell, Mapping[Any, Any]],
     ) -> Iterator[str]:
-        """The settings in which the run and the table differ."""
-        described, table = self.config["models"][model], self.table
-        window = figure.row.window or _window(figure.row.model)
-        if window and described["window"] != window:
-            yield f"window {described['window']} (published {window})"
-        if table.dtype and described["dtype"] != table.dtype:
-            yield f"dtype {described['dtype']} (published {table.dtype})"
-        if self.config["protocol"] != table.protocol:
-            yield f"protocol {self.config['protocol']} (published: like {table.protocol})"
-        yield from self._drawn({BENCHES[row["bench"]].source_option for row in rows.values()})
-        if any(cell.length is None for cell in figure.cells):
+        """Yield the settings in which the run and the table differ, ours first."""
+        model_config = self._config["models"][model]
+        table = self._table
+        window = published.row.window or _card_window(published.row.model)
+        if window and model_config["window"] != window:
+            yield f"window {model_config['window']} (published {window})"
+        if table.dtype and model_config["dtype"] != table.dtype:
+            yield f"dtype {model_config['dtype']} (published {table.dtype})"
+        if self._config["protocol"] != table.protocol:
+            yield f"protocol {self._config['protocol']} (published: like {table.protocol})"
+        yield from self._source_differences({row["bench"] for row in rows.values()})
+        if any(cell.length is None for cell in published.cells):
             yield "length (published: not said)"
-        assert figure.spec is not None
-        yield from _settings(figure.spec, label, self.config["methods"][label][model])
-        yield from self._state(rows)
+        assert published.spec is not None
+        settings = self._config["methods"][label][model]
+        yield from _method_setting_differences(published.spec, label, settings)
+        yield from self._sample_differences(rows)
 
-    def _drawn(self, options: set[str | None]) -> Iterator[str]:
-        """Whether samples were made of another text, or with another seed than the suites have."""
+    def _source_differences(self, benches: set[str]) -> Iterator[str]:
+        """Yield whether samples were made from another text, or with another seed than suites."""
+        options = {BENCHES[bench].source_option for bench in benches}
         for option, default in (("haystack", "default"), ("text", "the pocket language")):
-            ours = str(self.config.get(option) or default).partition(" sha256:")[0]
-            published = getattr(self.table, option)
+            # a text of the user's own is stored as name and hash
+            ours = str(self._config.get(option) or default).partition(" sha256:")[0]
+            published = getattr(self._table, option)
             if option in options and ours != (published or "default"):
                 yield f"{option} {ours} (published{f' {published}' if published else ': not said'})"
-        if self.config["seed"]:
-            yield f"seed {self.config['seed']} (suites: 0)"
+        if self._config["seed"]:
+            yield f"seed {self._config['seed']} (suites: 0)"
 
-    def _state(self, rows: Mapping[PublishedCell, Mapping[str, Any]]) -> Iterator[str]:
-        """Whether a task has changed since, samples ran in batches, and how many lack or were cut."""
-        versions = {self.config["tasks"][cell.task]["version"] for cell in rows} - {
-            self.table.version
-        }
-        if versions:
-            yield f"task version {', '.join(map(str, sorted(versions)))} (compared with {self.table.version})"
-        if (batch := max(row["batch_size"] for row in rows.values())) > 1:
-            yield f"batch {batch} (published 1)"
+    def _sample_differences(self, rows: Mapping[PublishedCell, Mapping[Any, Any]]) -> Iterator[str]:
+        """Yield another version of a task, batches, and counts of samples that are not whole."""
+        versions = {self._config["tasks"][cell.task]["version"] for cell in rows}
+        other_versions = sorted(versions - {self._table.version})
+        if other_versions:
+            listed = ", ".join(map(str, other_versions))
+            yield f"task version {listed} (compared with {self._table.version})"
+        batch_size = max(row["batch_size"] for row in rows.values())
+        if batch_size > 1:
+            yield f"batch {batch_size} (published 1)"
         for column in ("missing", "errors", "skipped", "cut"):
-            if count := sum(row[column] for row in rows.values()):
+            count = sum(row[column] for row in rows.values())
+            if count:
                 yield f"{count} {column}"
 
 
-def _identities(name: str) -> set[str]:
-    """Names that mean the same model: its card, its hub id, and the last part of that, as a folder is called."""
+def _model_names(name: str) -> set[str]:
+    """Return names of the same model: card, hub id, and the last part of that, as of folders."""
     path = shipped_card("models", name, ModelCard).path if name in shipped_names("models") else name
     return {name.lower(), path.lower(), path.rpartition("/")[2].lower()}
 
 
-def _window(model: str) -> int | None:
-    return (
-        shipped_card("models", model, ModelCard).window
-        if model in shipped_names("models")
-        else None
-    )
+def _card_window(model: str) -> int | None:
+    if model not in shipped_names("models"):
+        return None
+    return shipped_card("models", model, ModelCard).window
 
 
-def _settings(published: MethodSpec, label: str, ours: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that differ, and those that a user gave of which the table says nothing."""
-    known = {**published.card.settings, **published.settings}
-    given = parse_methods([label])[0].settings
-    for key, value in known.items():
+def _method_setting_differences(
+    published: MethodSpec, label: str, ours: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield settings that differ, and settings that a user gave and the table does not mention."""
+    published_settings = {**published.card.settings, **published.settings}
+    user_settings = parse_methods([label])[0].settings
+    for key, value in published_settings.items():
         if ours.get(key) != value:
-            yield f"{key} {_shown(ours.get(key))} (published {_shown(value)})"
-    for key, value in given.items():
-        if key not in known:
-            yield f"{key} {_shown(value)} (published: not said)"
+            yield f"{key} {_setting_text(ours.get(key))} (published {_setting_text(value)})"
+    for key, value in user_settings.items():
+        if key not in published_settings:
+            yield f"{key} {_setting_text(value)} (published: not said)"
 
 
-def _shown(value: Any) -> str:
-    return "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _setting_text(value: Any) -> str:
+    if value is None:
+        return "auto"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _lacking(cells: list[PublishedCell], total: int) -> str:
+def _not_in_run(cells: list[PublishedCell], total: int) -> str:
     if len(cells) == total:
-        return f"not in the run{_at({cell.length for cell in cells})}"
-    names = ", ".join(f"{cell.task}{_at({cell.length})}" for cell in cells[:3])
-    return (
-        f"{len(cells)} of {total} cells not in the run: {names}{', ...' if len(cells) > 3 else ''}"
-    )
+        return f"not in the run{_at(cell.length for cell in cells)}"
+    names = ", ".join(f"{cell.task}{_at([cell.length])}" for cell in cells[:MAX_LISTED_CELLS])
+    more = ", ..." if len(cells) > MAX_LISTED_CELLS else ""
+    return f"{len(cells)} of {total} cells not in the run: {names}{more}"
 
 
-def _at(lengths: set[int | None]) -> str:
-    known = sorted(length for length in lengths if length is not None)
+def _at(lengths: Iterable[int | None]) -> str:
+    known = sorted({length for length in lengths if length is not None})
     return f" at {', '.join(map(str, known))}" if known else ""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A cell's share of a mean; ``units`` is what the standard error is of."""
+class _WeightedScore:
+    """Score of a cell with its weight in a mean.
+
+    Attributes:
+        weight: share of the mean.
+        value: score of the cell.
+        stderr: its standard error.
+        independent_units: number of units that the error is computed over.
+        is_percent: whether the score lies between 0 and 100; else it is a perplexity.
+    """
 
     weight: float
     value: float
     stderr: float
-    units: int
-    bounded: bool
+    independent_units: int
+    is_percent: bool
 
 
 def _parts(
-    mean: MeanOf, rows: Mapping[PublishedCell, Mapping[str, Any]], weight: float = 1.0
-) -> Iterator[_Part]:
-    """The cells that a mean is made of; they are independent of each other."""
-    if isinstance(mean, PublishedCell):
-        row = rows[mean]
-        bounded = BENCHES[row["bench"]].higher_is_better
-        yield _Part(weight, float(row["score"]), float(row["stderr"]), row["units"], bounded)
+    mean: MeanOf, rows: Mapping[PublishedCell, Mapping[Any, Any]], weight: float = 1.0
+) -> Iterator[_WeightedScore]:
+    """Yield the cells of a mean with their weights."""
+    if not isinstance(mean, PublishedCell):
+        for part in mean:
+            yield from _parts(part, rows, weight / len(mean))
         return
-    for part in mean:
-        yield from _parts(part, rows, weight / len(mean))
-
-
-def _reach(parts: list[_Part]) -> float:
-    """Half the 95 % interval of a mean of cells: Student's t, degrees of freedom by Welch and Satterthwaite."""
-    from scipy.stats import t  # here, as it takes a second
-
-    errors = [(part.weight * _error(part)) ** 2 for part in parts]
-    if not (math.fsum(errors) > 0 and all(part.units > 1 for part in parts)):
-        return math.nan
-    freedom = math.fsum(errors) ** 2 / math.fsum(
-        e**2 / (part.units - 1) for e, part in zip(errors, parts, strict=True)
+    row = rows[mean]
+    yield _WeightedScore(
+        weight,
+        float(row["score"]),
+        float(row["stderr"]),
+        row["independent_units"],
+        BENCHES[row["bench"]].higher_is_better,
     )
-    return math.sqrt(math.fsum(errors)) * float(t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
-def _error(part: _Part) -> float:
-    """The standard error of a cell, for its interval.
+def _half_width(parts: list[_WeightedScore]) -> float:
+    """Return half the width of the 95 % interval of a mean of independent cells.
 
-    Samples that all score alike are no certainty: a share then has the error that it has with two right and two wrong
-    answers more (Agresti and Coull 1998), a perplexity none that is known.
+    The interval is Student's t; its degrees of freedom are those of Welch and Satterthwaite, since
+    the cells have different errors and numbers of samples. NaN where the interval is not known.
+    """
+    from scipy.stats import t  # imported here, since importing it takes a second
+
+    variances = [(part.weight * _interval_stderr(part)) ** 2 for part in parts]
+    total = math.fsum(variances)
+    if not (total > 0 and all(part.independent_units > 1 for part in parts)):
+        return math.nan
+    terms: list[float] = []
+    for variance, part in zip(variances, parts, strict=True):
+        terms.append(variance**2 / (part.independent_units - 1))
+    degrees_of_freedom = total**2 / math.fsum(terms)
+    return math.sqrt(total) * float(t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
+
+
+def _interval_stderr(part: _WeightedScore) -> float:
+    """Return the standard error of a cell as its interval uses it.
+
+    Samples that all have the same score show a standard error of zero, which is no certainty. The
+    error is then that of a share with two right and two wrong answers more (Agresti and Coull
+    1998); for a perplexity it is unknown.
     """
     if part.stderr > 0 or math.isnan(part.stderr):
         return part.stderr
-    n = part.units + 4
-    share = (part.value / 100 * part.units + 2) / n
-    return 100 * math.sqrt(share * (1 - share) / n) if part.bounded else math.nan
+    if not part.is_percent:
+        return math.nan
+    n = part.independent_units + 4
+    share = (part.value / 100 * part.independent_units + 2) / n
+    return 100 * math.sqrt(share * (1 - share) / n)
 
 
-def _printed(figure: PublishedNumber) -> dict[str, Any]:
-    lengths = {cell.length for cell in figure.cells}
+def _published_record(published: PublishedNumber) -> dict[str, Any]:
+    lengths = {cell.length for cell in published.cells}
     return {
-        "model": figure.row.model,
-        "method": figure.spec.label if figure.spec else None,
-        "printed": figure.row.printed,
-        "quantity": figure.column,
+        "model": published.row.model,
+        "method": published.spec.label if published.spec else None,
+        "published_as": published.row.printed,
+        "quantity": published.column,
         "length": lengths.pop() if len(lengths) == 1 else None,
-        "published": str(figure.number),
+        "published": str(published.number),
     }
 
 
-def _matched(match: MatchedNumber) -> dict[str, Any]:
+def _matched_record(match: MatchedNumber) -> dict[str, Any]:
     return {
         "status": "both",
-        **_printed(match.figure),
+        **_published_record(match.published),
         "model": match.model,
         "method": match.method,
         "length": match.length,
         "ours": match.value,
         "stderr": match.stderr,
         "difference": match.difference,
-        "within": match.verdict,
+        "within_ci": match.verdict,
         "n": match.n,
-        "differs": "; ".join(match.remarks),
+        "remarks": "; ".join(match.remarks),
+    }
+
+
+def _unused_record(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "status": "ours only",
+        "model": row["model"],
+        "method": row["method"],
+        "quantity": f"{row['bench']}/{row['task']}",
+        "length": row["length"],
+        "ours": row["score"],
+        "stderr": row["stderr"],
+        "n": row["n"],
     }

@@ -1,7 +1,7 @@
-"""Published tables: ``configs/published/*.yaml`` has numbers as printed, their source, and what is known of them.
+"""Published tables: numbers as printed, their source, and what is known of how they were made.
 
-A file reads like the table it copies: columns, then one row a model and method. A column is a mean over tasks at a
-length, or a mean of other columns.
+A file in `configs/published` reads like the table it copies: columns, then one row per model and
+method. A column is a mean over tasks at one length, or a mean of other columns.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from pydantic import field_validator as validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lampe_eval import cards
-from lampe_eval.benches import bench_tasks as tasks_of
+from lampe_eval.benches import bench_tasks
 from lampe_eval.cards import Card, read_card, shipped_card, shipped_folder
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import MethodSpec, parse_methods
@@ -32,35 +32,46 @@ from lampe_eval.suite import parse_length
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """A task at a length; None where the length was not published."""
+    """Cell of a published table.
+
+    Attributes:
+        task: name as "bench/task".
+        length: tokens; None where the length was not published.
+    """
 
     task: str
     length: int | None
 
 
 MeanOf = PublishedCell | list["MeanOf"]
-"""What a number is: that of a cell, or the mean of some numbers."""
+"""What a number is computed from: one cell, or the mean of several numbers."""
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number as printed; ``above`` where the table says no more than that it is larger."""
+class PrintedNumber:
+    """Number as a table prints it.
+
+    Attributes:
+        value: the number, or the bound.
+        is_lower_bound: whether the table only says that the number is larger than `value`.
+    """
 
     value: float
-    above: bool = False
+    is_lower_bound: bool = False
 
     def __str__(self) -> str:
-        return f">{self.value:g}" if self.above else f"{self.value:g}"
+        sign = ">" if self.is_lower_bound else ""
+        return f"{sign}{self.value:g}"
 
 
-def _number(value: Any) -> Number | None:
+def _printed_number(value: Any) -> PrintedNumber | None:
     if value is None:
         return None
-    above = isinstance(value, str) and value.startswith(">")
+    is_bound = isinstance(value, str) and value.startswith(">")
     try:
-        if isinstance(value, bool) or (isinstance(value, str) and not above):
+        if isinstance(value, bool) or (isinstance(value, str) and not is_bound):
             raise ValueError
-        return Number(float(value[1:] if above else value), above)
+        return PrintedNumber(float(value[1:] if is_bound else value), is_bound)
     except (TypeError, ValueError):
         raise ValueError(
             f"{value!r} is neither a number, nor a bound such as '>100', nor null"
@@ -71,37 +82,37 @@ def _tokens(value: Any) -> Any:
     return parse_length(str(value)) if isinstance(value, str | int) else value
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _known(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks that patterns such as "ruler/niah_*" mean, in their bench's order."""
-    try:
-        return tuple(name for pattern in patterns for name in _matching(pattern))
-    except UserError as error:
-        raise ValueError(str(error)) from None
+def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tasks that patterns such as "ruler/niah_*" match, in the order of their bench."""
+    tasks: list[str] = []
+    for pattern in patterns:
+        try:
+            tasks += _matching_tasks(pattern)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+    return tuple(tasks)
 
 
-def _matching(pattern: str) -> list[str]:
-    bench, _, name = pattern.partition("/")
-    found = [
-        f"{bench}/{task}"
-        for task in _tasks(shipped_folder("tasks"), bench)
-        if fnmatchcase(task, name)
-    ]
-    if not found:
+def _matching_tasks(pattern: str) -> list[str]:
+    bench, _, task_pattern = pattern.partition("/")
+    names = _task_names(shipped_folder("tasks"), bench)
+    matching = [f"{bench}/{name}" for name in names if fnmatchcase(name, task_pattern)]
+    if not matching:
         raise UserError(f"no task is called {pattern!r}; see: lampe-eval list tasks")
-    return found
+    return matching
 
 
 @cache
-def _tasks(folder: Path, bench: str) -> tuple[str, ...]:
-    """Names of a bench's tasks, read once for all patterns."""
-    return tuple(task.name for task in tasks_of(bench))
+def _task_names(folder: Path, bench: str) -> tuple[str, ...]:
+    """Return the names of a bench's tasks, read once per folder of tasks."""
+    return tuple(task.name for task in bench_tasks(bench))
 
 
-def _method(text: str | None) -> str | None:
+def _valid_method(text: str | None) -> str | None:
     if text is not None:
         try:
             parse_methods([text])[0].build({})
@@ -111,20 +122,20 @@ def _method(text: str | None) -> str | None:
 
 
 Length = Annotated[int, BeforeValidator(_tokens)]
-Tasks = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_known)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-MethodText = Annotated[str | None, AfterValidator(_method)]
+Tasks = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_tasks_of_patterns)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+MethodText = Annotated[str | None, AfterValidator(_valid_method)]
 
 
-class Source(Card):
-    """Where a table is from.
+class PublishedSource(Card):
+    """Source of a table.
 
     Attributes:
-        title: of the paper or repository.
-        arxiv: its number.
+        title: title of the paper or repository.
+        arxiv: number of the paper.
         repository: owner/name@commit.
-        table: which one.
-        read: where its numbers were read, and what could not be.
+        table: which table of the source this is.
+        read: where its numbers were read, and what could not be read.
     """
 
     title: str
@@ -134,33 +145,34 @@ class Source(Card):
     read: str
 
 
-class Column(Card):
-    """A column.
+class PublishedColumn(Card):
+    """Column of a table.
 
     Attributes:
-        tasks: whose mean it is, as names or patterns; those of the table by default.
-        length: in tokens; that of the row or the table by default.
-        mean: columns whose mean it is, instead.
-        decimals: as printed; those of the table by default.
+        tasks: tasks whose mean the column is, as names or patterns; the table's by default.
+        length: tokens; that of the row or the table by default.
+        mean: columns whose mean this one is, instead of tasks.
+        decimals: number of printed decimals; the table's by default.
     """
 
     tasks: Tasks = ()
     length: Length | None = None
-    mean: Words = ()
+    mean: Texts = ()
     decimals: int | None = None
 
 
-class Row(Card):
-    """A row.
+class PublishedRow(Card):
+    """Row of a table.
 
     Attributes:
-        model: a card's name, or a hub id.
+        model: name of a model card, or a hub id.
         printed: model and method as the table calls them.
-        method: ours, as users write it, with the settings that are known; that of the table by default, or none.
-        length: in tokens; that of the table by default.
-        window: that the method was told, where it was not the model's.
-        doubt: why its numbers are not to be trusted.
-        values: one a column; null where nothing was printed.
+        method: our method as users write it, with the settings that are known; the table's by
+            default, or none.
+        length: tokens; the table's by default.
+        window: window that the method was given, where it is not the model's.
+        doubt: why the row's numbers are not to be trusted.
+        values: one number per column; null where nothing was printed.
     """
 
     model: str
@@ -169,30 +181,31 @@ class Row(Card):
     length: Length | None = None
     window: int | None = None
     doubt: str = ""
-    values: tuple[Annotated[Number | None, PlainValidator(_number)], ...]
+    values: tuple[Annotated[PrintedNumber | None, PlainValidator(_printed_number)], ...]
 
 
 class PublishedTable(Card):
-    """A published table.
+    """Published table.
 
     Attributes:
         metric: what the numbers are.
-        scale: percent, shares, or perplexity (lower is better).
-        decimals: as printed.
-        protocol: ours that is nearest to how it was made.
-        text, haystack: corpus by name, where it matters.
-        dtype: of the weights, where it is known.
-        samples: of a cell, where it is not all that a task has.
-        version: of our tasks that the table is compared with.
-        suites: that run what can be run of it.
+        scale: percent, share (0 to 1), or perplexity (lower is better).
+        decimals: number of printed decimals.
+        protocol: our protocol that is nearest to how the table was made.
+        text: corpus for perplexity by name, where it matters.
+        haystack: corpus for needles by name, where it matters.
+        dtype: data type of the weights, where it is known.
+        samples: number of samples of a cell, where it is not all that a task has.
+        version: version of our tasks that the table is compared with.
+        suites: suites that run what can be run of the table.
         deviations: what is known to differ from our protocol, or to be unclear.
-        missing: what of the table is not here.
-        method: of rows that name none.
-        length: of rows and columns that have none.
-        tasks: of columns that have none.
+        missing: parts of the table that are not copied here.
+        method: method of rows that name none.
+        length: tokens of rows and columns that name no length.
+        tasks: tasks of columns that name none.
     """
 
-    source: Source
+    source: PublishedSource
     metric: str
     scale: Literal["percent", "share", "perplexity"] = "percent"
     decimals: int
@@ -202,56 +215,62 @@ class PublishedTable(Card):
     dtype: str = ""
     samples: int | None = None
     version: int = 1
-    suites: Words = ()
-    deviations: Words = ()
-    missing: Words = ()
+    suites: Texts = ()
+    deviations: Texts = ()
+    missing: Texts = ()
     method: MethodText = None
     length: Length | None = None
     tasks: Tasks = ()
-    columns: dict[str, Column] = Field(min_length=1)
-    rows: tuple[Row, ...] = Field(min_length=1)
+    columns: dict[str, PublishedColumn] = Field(min_length=1)
+    rows: tuple[PublishedRow, ...] = Field(min_length=1)
 
     @validator("columns")
     @classmethod
     def _columns_make_sense(
-        cls, columns: dict[str, Column], info: ValidationInfo
-    ) -> dict[str, Column]:
+        cls, columns: dict[str, PublishedColumn], info: ValidationInfo
+    ) -> dict[str, PublishedColumn]:
         for name, column in columns.items():
             for part in column.mean:
                 if part not in columns:
-                    raise _fault((name, "mean"), f"there is no column {part!r}", part)
+                    raise _error_at((name, "mean"), f"there is no column {part!r}", part)
             if not (column.mean or column.tasks or info.data.get("tasks")):
-                raise _fault((name,), "neither the column nor the table says which tasks", name)
+                raise _error_at((name,), "neither the column nor the table says which tasks", name)
         return columns
 
     @validator("rows")
     @classmethod
-    def _rows_fit_columns(cls, rows: tuple[Row, ...], info: ValidationInfo) -> tuple[Row, ...]:
+    def _rows_fit_columns(
+        cls, rows: tuple[PublishedRow, ...], info: ValidationInfo
+    ) -> tuple[PublishedRow, ...]:
         columns = info.data.get("columns", {})
         for index, row in enumerate(rows):
             if columns and len(row.values) != len(columns):
                 text = f"{len(row.values)} values for {len(columns)} columns ({', '.join(columns)})"
-                raise _fault((index, "values"), text, len(row.values))
+                raise _error_at((index, "values"), text, len(row.values))
         return rows
 
-    def figures(self) -> Iterator["PublishedNumber"]:
-        """Every number of the table."""
+    def numbers(self) -> Iterator["PublishedNumber"]:
+        """Yield every number of the table, row by row; shares become percent."""
         factor = 100 if self.scale == "share" else 1
         for row in self.rows:
-            for name, number in zip(self.columns, row.values, strict=True):
-                if number is not None:
-                    scaled = Number(number.value * factor, number.above)
-                    column = self.columns[name]
-                    decimals = self.decimals if column.decimals is None else column.decimals
-                    yield PublishedNumber(
-                        row, self._spec(row), name, scaled, decimals, self._mean(row, name)
-                    )
+            for name, printed in zip(self.columns, row.values, strict=True):
+                if printed is None:
+                    continue
+                column = self.columns[name]
+                yield PublishedNumber(
+                    row,
+                    self._method_spec(row),
+                    name,
+                    PrintedNumber(printed.value * factor, printed.is_lower_bound),
+                    self.decimals if column.decimals is None else column.decimals,
+                    self._mean(row, name),
+                )
 
-    def _spec(self, row: Row) -> MethodSpec | None:
+    def _method_spec(self, row: PublishedRow) -> MethodSpec | None:
         method = row.method or self.method
         return parse_methods([method])[0] if method else None
 
-    def _mean(self, row: Row, name: str) -> MeanOf:
+    def _mean(self, row: PublishedRow, name: str) -> MeanOf:
         column = self.columns[name]
         if column.mean:
             return [self._mean(row, part) for part in column.mean]
@@ -262,59 +281,60 @@ class PublishedTable(Card):
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """A published number.
+    """Published number.
 
     Attributes:
-        spec: our method with the settings that are known; None where we have none.
-        column: its title.
-        number: in percent, or perplexity.
-        decimals: as printed.
+        row: its row.
+        spec: our method with the settings that are known; None where we have no such method.
+        column: title of its column.
+        number: the number, in percent or as perplexity.
+        decimals: number of printed decimals.
         mean: what it is the mean of.
     """
 
-    row: Row
+    row: PublishedRow
     spec: MethodSpec | None
     column: str
-    number: Number
+    number: PrintedNumber
     decimals: int
     mean: MeanOf
 
     @property
     def cells(self) -> list[PublishedCell]:
-        """All cells that the number is made of."""
-        return list(_leaves(self.mean))
+        """Return all cells that the number is computed from."""
+        return list(_cells(self.mean))
 
 
-def _leaves(mean: MeanOf) -> Iterator[PublishedCell]:
+def _cells(mean: MeanOf) -> Iterator[PublishedCell]:
     if isinstance(mean, PublishedCell):
         yield mean
-    else:
-        for part in mean:
-            yield from _leaves(part)
+        return
+    for part in mean:
+        yield from _cells(part)
 
 
-def _fault(where: tuple[int | str, ...], text: str, value: object) -> ValidationError:
-    """An error at a place inside of the field that is validated, so that the card's reader finds its line."""
-    fault = InitErrorDetails(type=PydanticCustomError("table", text), loc=where, input=value)
-    return ValidationError.from_exception_data("table", [fault])
+def _error_at(where: tuple[int | str, ...], text: str, value: object) -> ValidationError:
+    """Return an error at a place inside the validated field; the card's reader finds its line."""
+    details = InitErrorDetails(type=PydanticCustomError("table", text), loc=where, input=value)
+    return ValidationError.from_exception_data("table", [details])
 
 
-def names() -> list[str]:
-    """Names of the shipped tables."""
+def table_names() -> list[str]:
+    """Return the names of the shipped tables."""
     return cards.shipped_names("published")
 
 
 def find_table(name: str) -> PublishedTable:
-    """A shipped table by name, or one's own by its file.
+    """Return a shipped table by its name, or a user's own table by its file.
 
     Raises:
-        UserError: for a name that is neither, and a file that is wrong.
+        UserError: if there is no such table or file, or if the file is wrong.
     """
     path = Path(name)
     if path.is_file():
         return read_card(path, PublishedTable)
-    if name in names():
+    if name in table_names():
         return shipped_card("published", name, PublishedTable)
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise UserError(f"--against: {name}: no such file")
-    raise unknown_name("published table", name, names(), "lampe-eval list published")
+    raise unknown_name("published table", name, table_names(), "lampe-eval list published")

@@ -1,4 +1,4 @@
-"""Settings in which runs differ, in words: numbers compete only where all agree that they depend on."""
+"""Settings in which runs differ, in words: scores compete only where they agree in all of them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,31 +9,45 @@ import pandas as pd
 from lampe_eval.benches import BENCHES
 from lampe_eval.store import Store
 
-ALIKE = ["model", "window", "protocol", "bench"]
-"""Columns of scores that tell themselves what numbers depend on."""
+COLUMN_SETTINGS = ["model", "window", "protocol", "bench"]
+"""Settings that have a column of their own in the scores."""
 
 
 def setting_differences(runs: Mapping[str, Store], scores: pd.DataFrame) -> list[str]:
-    """Of each row of scores, such as "seed 5, text own.txt", what of it is otherwise in another run's rows like it."""
-    alike: dict[tuple[Any, ...], dict[str, dict[str, str]]] = defaultdict(dict)
-    keys = list(scores[ALIKE].itertuples(index=False, name=None))
+    """Return for each row of scores the settings in which its run differs from comparable runs.
+
+    Args:
+        runs: runs by name.
+        scores: their scores, with a column `run`.
+
+    Returns:
+        Texts such as "seed 5, haystack own.txt"; empty where nothing differs.
+    """
+    settings_of_runs: dict[tuple[Any, ...], dict[str, dict[str, str]]] = defaultdict(dict)
+    keys = list(scores[COLUMN_SETTINGS].itertuples(index=False, name=None))
     for run, key in zip(scores["run"], keys, strict=True):
-        if run not in alike[key]:
-            alike[key][run] = dict(_settings(runs[run].config, model=key[0], bench=key[-1]))
-    told = {key: _told(found) for key, found in alike.items()}
-    return [told[key][run] for run, key in zip(scores["run"], keys, strict=True)]
+        if run not in settings_of_runs[key]:
+            model, *_, bench = key
+            settings_of_runs[key][run] = dict(_settings(runs[run].config, model, bench))
+    differing = {key: _differing(settings) for key, settings in settings_of_runs.items()}
+    return [differing[key][run] for run, key in zip(scores["run"], keys, strict=True)]
 
 
 def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tuple[str, str]]:
-    """All that a bench's numbers depend on and no column tells; rounding, as of devices and backends, is left out."""
-    described, option = config["models"][model], BENCHES[bench].source_option
-    yield "weights", str(described.get("fingerprint"))
-    yield "dtype", str(described.get("dtype"))
+    """Yield name and value of every setting that scores depend on and that has no column.
+
+    Device and backend are left out: they only change the rounding.
+    """
+    model_config = config["models"][model]
+    source_option = BENCHES[bench].source_option
+    yield "weights", str(model_config.get("fingerprint"))
+    yield "dtype", str(model_config.get("dtype"))
     yield "seed", str(config["seed"])
     yield "limit", str(config["limit"] or "none")
+    # batches round differently from single prompts
     yield "batch", str(config.get("batch") or 1)
-    if option:
-        yield option, str(config.get(option) or "default")
+    if source_option:
+        yield source_option, str(config.get(source_option) or "default")
     for task, card in config["tasks"].items():
         if task.startswith(f"{bench}/"):
             yield f"{task} version", str(card["version"])
@@ -41,25 +55,25 @@ def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tup
         yield from (config.get(files) or {}).items()
 
 
-def _told(runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The settings that are not the same in all runs that have them, by run."""
+def _differing(settings_of_runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return by run the settings whose value is not the same in all runs that have them."""
     values: dict[str, set[str]] = defaultdict(set)
-    for found in runs.values():
-        for name, value in found.items():
+    for settings in settings_of_runs.values():
+        for name, value in settings.items():
             values[name].add(value)
-    return {
-        run: ", ".join(
-            f"{name} {_short(value, values[name])}"
-            for name, value in found.items()
-            if len(values[name]) > 1
-        )
-        for run, found in runs.items()
-    }
+    texts: dict[str, str] = {}
+    for run, settings in settings_of_runs.items():
+        differing = [name for name in settings if len(values[name]) > 1]
+        words = [f"{name} {_shortened(settings[name], values[name])}" for name in differing]
+        texts[run] = ", ".join(words)
+    return texts
 
 
-def _short(value: str, values: set[str]) -> str:
-    """A value, without its digest where its name tells it from the others."""
-    name = value.partition(" sha256:")[0]
-    return (
-        name if len({other.partition(" sha256:")[0] for other in values}) == len(values) else value
-    )
+def _shortened(value: str, values: set[str]) -> str:
+    """Return a value without its hash where the name before it is unique among the values."""
+    names = {_without_hash(other) for other in values}
+    return _without_hash(value) if len(names) == len(values) else value
+
+
+def _without_hash(value: str) -> str:
+    return value.partition(" sha256:")[0]

@@ -1,8 +1,9 @@
-"""Numbers of a cell from its samples, with their standard errors.
+"""Scores of a cell with their standard errors, computed from its samples.
 
-Every number here is a function of means: the mean itself, a ratio of means (perplexity), a geometric mean of means. So
-the samples of a cell are a table of parts, and whatever is resampled is a product of weights with it. Samples that
-tell of each other, such as windows of one document, are drawn together: their group is the unit of what is resampled.
+Every score is a function of means: a mean itself, a ratio of means (perplexity), or a geometric
+mean of means. The samples of a cell are therefore a table [samples, parts], and each resample is a
+product of weights with that table. Samples that depend on each other, such as windows of one
+document, are resampled together: the unit of resampling is then their group.
 """
 
 import math
@@ -13,93 +14,113 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Function = Callable[[Array], Array]
-"""Of means [..., parts]."""
+Statistic = Callable[[Array], Array]
+"""Function from means [..., parts] to scores [...]."""
 
 SEED = 0
 RESAMPLES = 4_000
-MAX_HELD = 2**22
-"""Weights that are held at a time."""
+MAX_WEIGHTS = 2**22
+"""Weights held in memory at a time: 32 MiB as float64."""
 
 
 def first_mean(means: Array) -> Array:
-    """The mean of the only part."""
+    """Return the mean of the first part."""
     return means[..., 0]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number from samples.
+    """Score of a cell as a function of its samples.
 
     Attributes:
-        parts: what each sample gives, [samples, parts].
-        of: the number, given means [..., parts] of the parts.
-        groups: the group of each sample, where those of one are drawn together; none where each is drawn alone.
-        unit: what is drawn: "sample", or what groups are.
+        parts: numbers of each sample, [samples, parts].
+        statistic: the score, as a function of the parts' means.
+        groups: group of each sample where samples are resampled by group; empty where each stands
+            alone.
+        unit: name of what is resampled: "sample", or what the groups are, such as "document".
     """
 
     parts: Array
-    of: Function = first_mean
+    statistic: Statistic = first_mean
     groups: Sequence[int] = ()
     unit: str = "sample"
 
     @classmethod
     def mean(cls, values: Sequence[float]) -> "Estimate":
-        """The mean of a value each."""
+        """Return the mean of one value per sample."""
         return cls(np.array(values, dtype=float)[:, None])
 
     @property
     def value(self) -> float:
-        """The number of all samples."""
-        return float(
-            self.of(np.array([math.fsum(part) for part in self.parts.T]) / len(self.parts))
-        )
+        """Return the score of all samples."""
+        # fsum rounds once, so the score does not depend on the order of the samples
+        means = [math.fsum(part) / len(self.parts) for part in self.parts.T]
+        return float(self.statistic(np.array(means)))
 
     @property
-    def units(self) -> int:
-        """How many units there are."""
+    def independent_units(self) -> int:
+        """Return the number of units that the standard error is computed over."""
         return len(set(self.groups)) or len(self.parts)
 
     @property
     def stderr(self) -> float:
-        """Its standard error, NaN below two units: of a mean from the sample deviation, of others by bootstrap.
+        """Return the standard error over independent units; NaN for fewer than two.
 
-        The bootstrap is scaled by the root of n / (n - 1), which makes it what the sample deviation gives for a mean.
+        The error of a mean comes from the sample standard deviation, every other error from the
+        bootstrap. The bootstrap divides by n where the sample deviation divides by n - 1, so it is
+        scaled by sqrt(n / (n - 1)); for a mean the two then agree.
         """
-        parts, of = sum_by_group(self.parts, self.of, self.groups)
+        parts, statistic = sum_by_group(self.parts, self.statistic, self.groups)
         n = len(parts)
         if n < 2:
             return math.nan
-        with np.errstate(all="ignore"):  # a loss may be infinite, and then this is NaN
-            if of is first_mean:
+        with np.errstate(all="ignore"):  # a loss may be infinite, and then the error is NaN
+            if statistic is first_mean:
                 return float(np.std(parts[:, 0], ddof=1)) / math.sqrt(n)
-            return float(np.std(of(bootstrap_means(parts)))) * math.sqrt(n / (n - 1))
+            replicates = statistic(bootstrap_means(parts))
+            return float(np.std(replicates)) * math.sqrt(n / (n - 1))
 
 
-def sum_by_group(parts: Array, of: Function, groups: Sequence[int]) -> tuple[Array, Function]:
-    """Parts [samples, ..., parts] summed by group, and what makes of the means of these what ``of`` makes of theirs.
+def sum_by_group(
+    parts: Array, statistic: Statistic, groups: Sequence[int]
+) -> tuple[Array, Statistic]:
+    """Sum parts by group, and adapt the statistic to means of these sums.
 
-    The sums are [groups, ..., parts + 1]: the last counts a group's samples. Without groups nothing changes.
+    Args:
+        parts: numbers of each sample, [samples, ..., parts].
+        statistic: function of the parts' means.
+        groups: group of each sample; empty to change nothing.
+
+    Returns:
+        Sums [groups, ..., parts + 1], whose last part counts the samples of a group, and the
+        statistic as a function of the sums' means. Dividing by the mean count makes a large group
+        weigh as much as its samples.
     """
     if not len(groups):
-        return parts, of
+        return parts, statistic
     _, index = np.unique(groups, return_inverse=True)
     counted = np.concatenate([parts, np.ones((*parts.shape[:-1], 1))], axis=-1)
     sums = np.zeros((index.max() + 1, *counted.shape[1:]))
     np.add.at(sums, index, counted)
-    return sums, lambda means: of(means[..., :-1] / means[..., -1:])
+    return sums, lambda means: statistic(means[..., :-1] / means[..., -1:])
 
 
 def bootstrap_means(parts: Array) -> Array:
-    """Means of ``RESAMPLES`` bootstrap samples, [resamples, ...], of parts [samples, ...]; the same whenever asked."""
-    return np.concatenate([np.tensordot(weights, parts, 1) for weights in _weights(len(parts))])
+    """Return means of `RESAMPLES` bootstrap samples, [resamples, ...], of parts [samples, ...].
+
+    The resamples depend on nothing but the number of samples, so that every method of a table is
+    resampled alike and a repeated report shows the same errors.
+    """
+    batches = [np.tensordot(weights, parts, 1) for weights in _bootstrap_weights(len(parts))]
+    return np.concatenate(batches)
 
 
-def _weights(n: int) -> Iterator[Array]:
-    """How often each sample is drawn, over n: [resamples, n], a piece at a time."""
+def _bootstrap_weights(n: int) -> Iterator[Array]:
+    """Yield batches of weights, [resamples, n]: how often each sample is drawn, divided by n."""
     rng = np.random.default_rng(SEED)
-    step = max(1, MAX_HELD // n)
-    for begin in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - begin)
+    batch_size = max(1, MAX_WEIGHTS // n)
+    for begin in range(0, RESAMPLES, batch_size):
+        rows = min(batch_size, RESAMPLES - begin)
+        # shifted by n a row, so that one bincount counts the draws of all rows
         drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n) / n

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 import lampe
-from tests.architectures import table
 from tests.architectures.shrink import VOCABULARY, WINDOW, in_precision, tiny_model, types
 from tests.architectures.verdicts import SUPPORTED, UNREPEATED, UNTRIED, verdict
+from tools.supported_models_page import supported_models_page
 
 PROMPT, ANSWER = 90, 5
 METHODS = ("lampe", "selfextend", "dca")
@@ -116,4 +116,5 @@ def test_the_document_lists_what_this_version_of_transformers_has() -> None:
         pytest.skip(
             f"docs/models.md was made with another transformers than {transformers.__version__}"
         )
-    assert document == table.document(), "run: python -m tests.architectures.table > docs/models.md"
+    command = "python -m tools.supported_models_page > docs/models.md"
+    assert document == supported_models_page(), f"run: {command}"

@@ -27,30 +27,32 @@ def _rows(
     return pd.DataFrame(records).assign(missing=missing, errors=0, skipped=0)
 
 
-def _found(
+def _averages(
     bench: str, rows: pd.DataFrame, protocol: str = "fair"
 ) -> dict[str, tuple[float, float]]:
-    found = bench_averages(BENCHES[bench], BENCHES[bench].protocol(protocol), rows)
-    return {each["name"]: (each["value"], each.get("stderr", math.nan)) for each in found}
+    averages = bench_averages(BENCHES[bench], BENCHES[bench].protocol(protocol), rows)
+    return {each["name"]: (each["value"], each.get("stderr", math.nan)) for each in averages}
 
 
 def test_errors_of_independent_tasks_add_in_squares() -> None:
-    ((value, stderr),) = _found("ruler", _rows({"vt": (80, 3), "cwe": (60, 4)})).values()
+    ((value, stderr),) = _averages("ruler", _rows({"vt": (80, 3), "cwe": (60, 4)})).values()
     assert (value, stderr) == pytest.approx((70, 5 / 2))
 
 
-def test_categories_weigh_alike() -> None:
-    """One task of code against two of few-shot."""
-    (found,) = _found(
+def test_categories_have_equal_weights() -> None:
+    """One code task weighs as much as two few-shot tasks."""
+    (average,) = _averages(
         "longbench", _rows({"lcc": (80, 4), "trec": (60, 0), "samsum": (40, 8)}), "official"
     ).values()
-    assert found == pytest.approx((65, math.hypot(4 / 2, 8 / 4)), abs=0.01)
+    assert average == pytest.approx((65, math.hypot(4 / 2, 8 / 4)), abs=0.01)
 
 
-def test_what_is_not_made_of_scores_has_no_error() -> None:
+def test_a_number_that_is_no_average_of_scores_has_no_error() -> None:
     rows = pd.concat([_rows({"vt": (90, 3), "cwe": (90, 3)}, length) for length in (512, 1024)])
-    assert _found("ruler", rows)["effective length"] == pytest.approx((1024, math.nan), nan_ok=True)
+    assert _averages("ruler", rows)["effective length"] == pytest.approx(
+        (1024, math.nan), nan_ok=True
+    )
 
 
-def test_a_task_that_lacks_samples_leaves_no_average() -> None:
-    assert _found("ruler", _rows({"vt": (80, 3), "cwe": (60, 4)}, missing=1)) == {}
+def test_an_incomplete_task_leaves_no_average() -> None:
+    assert _averages("ruler", _rows({"vt": (80, 3), "cwe": (60, 4)}, missing=1)) == {}

@@ -1,4 +1,4 @@
-"""Runs gathered: scores, further numbers and pairs of stored samples, of one run and of several."""
+"""Results of one run and of several: scores, details and pairs from stored samples."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from filelock import FileLock
 from lampe_eval.benches import find_tasks
 from lampe_eval.errors import UserError
 from lampe_eval.report.table_model import result_tables
-from lampe_eval.results.cell_scores import COLUMNS, DETAILS
+from lampe_eval.results.cell_scores import DETAIL_COLUMNS, SCORE_COLUMNS
 from lampe_eval.results.gathered_runs import gather_runs
-from lampe_eval.results.method_differences import COLUMNS as PAIRS
+from lampe_eval.results.method_differences import PAIR_COLUMNS
 from tests.lampe_eval import stored
 
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
@@ -22,9 +22,9 @@ FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, Fal
 def test_a_run(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
     found = gather_runs([tmp_path / "a"])
-    assert list(found.scores) == ["run", "settings", *COLUMNS, "details", "counts"]
-    assert list(found.details) == ["run", *DETAILS]
-    assert list(found.pairs) == [*PAIRS]
+    assert list(found.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts"]
+    assert list(found.details) == ["run", *DETAIL_COLUMNS]
+    assert list(found.pairs) == [*PAIR_COLUMNS]
     assert found.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
     ]  # fmt: skip
@@ -33,11 +33,11 @@ def test_a_run(tmp_path: Path) -> None:
     assert found.details["n"].tolist() == [1] * 6
     (pair,) = found.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
-    assert (pair["difference"], pair["p"]) == (pytest.approx(200 / 3), 0.5)
+    assert (pair["difference"], pair["p_value"]) == (pytest.approx(200 / 3), 0.5)
 
 
 def test_lengths_ascend(tmp_path: Path) -> None:
-    """A run does the longest first."""
+    """A run starts with the longest."""
     stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
     found = gather_runs([tmp_path])
     assert found.scores[["length", "method"]].values.tolist() == [
@@ -46,7 +46,7 @@ def test_lengths_ascend(tmp_path: Path) -> None:
     assert found.details["length"].tolist() == [256, 256, 512, 512]
 
 
-def test_samples_that_failed_are_counted_and_belong_to_no_pair(tmp_path: Path) -> None:
+def test_failed_samples_are_counted_and_unpaired(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
     found = gather_runs([tmp_path])
     assert found.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
@@ -62,19 +62,19 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
     }
     stored.run(tmp_path, found)
     pairs = gather_runs([tmp_path]).pairs.set_index(["length", "first", "second"])
-    assert pairs.loc[256, "p_corrected"].tolist() == [1, 1, 1]
-    assert pairs.loc[512, "p"].tolist() == [2 / 256, 2 / 256, 1]
-    assert pairs.loc[512, "p_corrected"].tolist() == [6 / 256, 6 / 256, 1]
+    assert pairs.loc[256, "p_value_holm"].tolist() == [1, 1, 1]
+    assert pairs.loc[512, "p_value"].tolist() == [2 / 256, 2 / 256, 1]
+    assert pairs.loc[512, "p_value_holm"].tolist() == [6 / 256, 6 / 256, 1]
 
 
-def test_other_prompts_are_no_pair(tmp_path: Path) -> None:
-    """As protocol ``lampe`` has it, which cuts LaMPE's prompts otherwise."""
+def test_different_prompts_are_no_pair(tmp_path: Path) -> None:
+    """Protocol `lampe` cuts LaMPE's prompts differently from those of other methods."""
     store = stored.run(tmp_path, FOUND)
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
         store.append(cell, {**row, "prompt_sha256": "another"})
     (pair,) = gather_runs([tmp_path]).pairs.to_dict("records")
-    assert (pair["n"], pair["lacking"]) == (1, 2)
+    assert (pair["n"], pair["unpaired"]) == (1, 2)
     store.append(cell, {**store.rows(cell)[0], "prompt_sha256": "another"})
     assert gather_runs([tmp_path]).pairs.empty
 
@@ -96,7 +96,7 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "settings"),
     [
         ({"seed": 5}, ["seed 0", "seed 5"]),
         ({"limit": None}, ["limit 3", "limit none"]),
@@ -110,23 +110,23 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"device": "cuda"}, ["", ""]),
     ],
 )  # fmt: skip
-def test_settings_in_which_runs_differ_are_told(
-    tmp_path: Path, changes: dict[str, Any], told: list[str]
+def test_settings_in_which_runs_differ_are_listed(
+    tmp_path: Path, changes: dict[str, Any], settings: list[str]
 ) -> None:
     stored.run(tmp_path / "a", FOUND)
     stored.run(tmp_path / "b", FOUND, **changes)
     found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores
-    assert found.groupby("run")["settings"].unique().explode().tolist() == told
+    assert found.groupby("run")["settings"].unique().explode().tolist() == settings
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_with_equal_names_show_their_hashes(tmp_path: Path) -> None:
     for name in "ab":
         stored.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
     found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores["settings"]
     assert sorted(set(found)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
 
 
-def test_runs_are_told_apart(tmp_path: Path) -> None:
+def test_labels_have_the_run_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         stored.run(tmp_path / name, FOUND, seed)
     found = gather_runs([tmp_path / "a", tmp_path / "b"])
@@ -138,7 +138,7 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
     assert alone.labelled(alone.scores)["label"].tolist() == ["lampe", "original"]
 
 
-def test_folders_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
+def test_folders_with_equal_names_are_named_by_their_paths(tmp_path: Path) -> None:
     for parent in "xy":
         stored.run(tmp_path / parent / "run", FOUND)
     found = gather_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
@@ -153,13 +153,11 @@ def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
         ["a"],
         [f"left out: {tmp_path / 'b'}: no sample is stored yet"],
     )
-    with pytest.raises(
-        UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet; run.log there")
-    ):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet")):
         gather_runs([tmp_path / "b"])
 
 
-def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
+def test_a_run_that_is_still_written_is_noted_under_its_tables(tmp_path: Path) -> None:
     for name in "ab":
         stored.run(tmp_path / name, FOUND)
         (tmp_path / name / ".holder").write_text("process 7 on h")  # b's was killed
@@ -170,15 +168,13 @@ def test_a_run_that_goes_on_is_told_under_its_tables(tmp_path: Path) -> None:
     assert gather_runs([tmp_path / "a", tmp_path / "b"]).writing == {}
 
 
-def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder; give a run's folder"):
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
         gather_runs([tmp_path / "nothing"])
 
 
 def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
     stored.run(tmp_path, FOUND)
     (tmp_path / "cells.jsonl").unlink()
-    with pytest.raises(
-        UserError, match=r"cells\.jsonl: missing; the same command again writes it anew"
-    ):
+    with pytest.raises(UserError, match=r"cells\.jsonl: missing"):
         gather_runs([tmp_path])

@@ -1,4 +1,4 @@
-"""Labels over several lines: nothing is lost, nothing too wide."""
+"""Labels over several lines: no letter is lost, no line is too wide."""
 
 import pytest
 
@@ -18,5 +18,5 @@ from lampe_eval.report.labels import wrap_label
         ("pretraining_length=256", 12, ["pretraining_", "length=256"]),
     ],
 )
-def test_a_label_is_broken_behind_its_signs(label: str, width: int, lines: list[str]) -> None:
+def test_a_label_is_broken_after_punctuation(label: str, width: int, lines: list[str]) -> None:
     assert wrap_label(label, width) == lines

@@ -1,4 +1,4 @@
-"""A made run beside every published table."""
+"""Synthetic runs compared with every published table."""
 
 import csv
 import dataclasses
@@ -12,48 +12,54 @@ import pytest
 
 from lampe_eval.report.comparison_table import print_comparison
 from lampe_eval.report.tables import console
+from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.results.published_comparison import MatchedNumber, compare_with_published
-from lampe_eval.results.published_tables import PublishedNumber, PublishedTable, find_table, names
+from lampe_eval.results.published_tables import (
+    PublishedNumber,
+    PublishedTable,
+    find_table,
+    table_names,
+)
 from lampe_eval.store import Cell
 from tests.lampe_eval import made
 
 load = cache(find_table)
-SOMEWHERE = 4096
-"""The length of made cells where a table says none."""
+UNKNOWN_LENGTH = 4096
+"""Length of synthetic cells where a table says none."""
 
 
 @pytest.fixture(autouse=True)
 def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made samples need not survive a power cut."""
+    """Save time: synthetic samples need not survive a power cut."""
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
-def _cells(figure: PublishedNumber) -> list[Cell]:
-    assert figure.spec is not None
-    parts = [(*cell.task.split("/"), cell.length or SOMEWHERE) for cell in figure.cells]
+def _cells(published: PublishedNumber) -> list[Cell]:
+    assert published.spec is not None
+    parts = [(*cell.task.split("/"), cell.length or UNKNOWN_LENGTH) for cell in published.cells]
     return [
-        Cell(figure.row.model, figure.spec.label, bench, task, length)
+        Cell(published.row.model, published.spec.label, bench, task, length)
         for bench, task, length in parts
     ]
 
 
 def _chosen(table: PublishedTable) -> list[PublishedNumber]:
     """The numbers of the model that has most of them, as far as a method of ours made them."""
-    ours = [figure for figure in table.figures() if figure.spec]
-    model = Counter(figure.row.model for figure in ours).most_common(1)[0][0]
-    return [figure for figure in ours if figure.row.model == model]
+    ours = [published for published in table.numbers() if published.spec]
+    model = Counter(published.row.model for published in ours).most_common(1)[0][0]
+    return [published for published in ours if published.row.model == model]
 
 
-def _value(figure: PublishedNumber, table: PublishedTable, name: str = "") -> float:
+def _value(published: PublishedNumber, table: PublishedTable, name: str = "") -> float:
     """What a made run has of a number, from the table's columns."""
-    column = table.columns[name or figure.column]
+    column = table.columns[name or published.column]
     if column.mean:
-        return math.fsum(_value(figure, table, part) for part in column.mean) / len(column.mean)
-    length = column.length or figure.row.length or table.length or SOMEWHERE
+        return math.fsum(_value(published, table, part) for part in column.mean) / len(column.mean)
+    length = column.length or published.row.length or table.length or UNKNOWN_LENGTH
     tasks = [task.split("/") for task in column.tasks or table.tasks]
-    assert figure.spec is not None
+    assert published.spec is not None
     shares = [
-        made.share(Cell(figure.row.model, figure.spec.label, bench, task, length))
+        made.share(Cell(published.row.model, published.spec.label, bench, task, length))
         for bench, task in tasks
     ]
     if table.scale == "perplexity":
@@ -61,34 +67,34 @@ def _value(figure: PublishedNumber, table: PublishedTable, name: str = "") -> fl
     return 100 * math.fsum(shares) / len(shares)
 
 
-def test_a_table_of_no_method_of_ours_says_so(tmp_path: Path) -> None:
+def test_a_table_without_our_methods_matches_nothing(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 131072)
     found = compare_with_published(made.store(tmp_path, [cell], "official"), load("dpe-ruler"))
-    assert (found.matches, {why for _, why in found.missing}) == ([], {"no such method here"})
+    assert (found.matches, {reason for _, reason in found.missing}) == ([], {"no such method here"})
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "dpe-ruler"])
-def test_a_made_run_beside_every_table(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in table_names() if name != "dpe-ruler"])
+def test_a_synthetic_run_matches_every_table(name: str, tmp_path: Path) -> None:
     table = load(name)
     chosen = _chosen(table)
-    cells = list(dict.fromkeys(cell for figure in chosen for cell in _cells(figure)))
+    cells = list(dict.fromkeys(cell for published in chosen for cell in _cells(published)))
     stranger = dataclasses.replace(cells[0], method="leaky-rerope")
     found = compare_with_published(made.store(tmp_path, [*cells, stranger], table.protocol), table)
 
     assert [
-        match.figure for match in found.matches if match.method == match.figure.spec.label
+        match.published for match in found.matches if match.method == match.published.spec.label
     ] == chosen  # type: ignore[union-attr]
     for match in found.matches:
-        if match.figure.spec and match.method == match.figure.spec.label:
-            assert match.value == pytest.approx(_value(match.figure, table), abs=1e-3)
+        if match.published.spec and match.method == match.published.spec.label:
+            assert match.value == pytest.approx(_value(match.published, table), abs=1e-3)
             assert (
                 math.isnan(match.difference)
-                or match.difference == match.value - match.figure.number.value
+                or match.difference == match.value - match.published.number.value
             )
-    assert len(found.missing) == sum(1 for _ in table.figures()) - len(chosen)
-    reasons = {why for _, why in found.missing}
+    assert len(found.missing) == sum(1 for _ in table.numbers()) - len(chosen)
+    reasons = {reason for _, reason in found.missing}
     assert reasons <= {"model not in the run", "no such method here"}
-    assert all(match.wanted > match.n for match in found.matches)
+    assert all(match.published_samples > match.n for match in found.matches)
     assert [(row["task"], row["method"]) for row in found.unused.to_dict("records")] == [
         (stranger.task, "leaky-rerope")
     ]
@@ -99,18 +105,18 @@ def _one(
 ) -> list[MatchedNumber]:
     """The averages of InfiniteBench at 32k in LaMPE's second table, beside a made run."""
     table = load("lampe-table2")
-    figure = next(
-        f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
+    published = next(
+        f for f in table.numbers() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
     )
     cells = [
-        Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(figure)
+        Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(published)
     ][drop:]
     protocol = changes.pop("run_protocol", table.protocol)
     found = compare_with_published(made.store(tmp_path, cells, protocol, **changes), table)
-    return [match for match in found.matches if match.figure == figure]
+    return [match for match in found.matches if match.published == published]
 
 
-def test_settings_that_differ_are_named(tmp_path: Path) -> None:
+def test_settings_that_differ_are_listed(tmp_path: Path) -> None:
     other = {**made.described("llama3-8b-instruct"), "window": 4096, "dtype": "float32"}
     (match,) = _one(
         tmp_path,
@@ -129,25 +135,25 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_differs_but_the_samples(tmp_path: Path) -> None:
+def test_only_the_number_of_samples_differs(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
     assert match.remarks == ("samples 28 (published 2757)",)
 
 
-def test_a_mean_takes_no_task_for_another(tmp_path: Path) -> None:
+def test_a_mean_with_a_missing_task_has_no_match(tmp_path: Path) -> None:
     table = load("lampe-table2")
     assert _one(tmp_path / "short", drop=1) == []
-    figure = next(
-        f for f in table.figures() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
+    published = next(
+        f for f in table.numbers() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
     )
     found = compare_with_published(
-        made.store(tmp_path / "again", _cells(figure)[1:], table.protocol), table
+        made.store(tmp_path / "again", _cells(published)[1:], table.protocol), table
     )
-    (why,) = [why for missing, why in found.missing if missing == figure]
-    assert why == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
+    (reason,) = [reason for missing, reason in found.missing if missing == published]
+    assert reason == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
 
 
-def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path: Path) -> None:
+def test_task_version_batches_and_failed_samples_are_listed(tmp_path: Path) -> None:
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
     store = made.store(tmp_path, [cell], table.protocol)
@@ -173,67 +179,69 @@ def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Pat
     described = made.described("llama3-8b-instruct") | {"fingerprint": "sha256:0"}
     settings = {cell.method: {name: {"variant": "reference"}}}
     store = made.store(tmp_path, [cell], "lampe", models={name: described}, methods=settings)
-    assert {why for _, why in compare_with_published(store, load("lampe-ruler")).missing} >= {
+    assert {reason for _, reason in compare_with_published(store, load("lampe-ruler")).missing} >= {
         "method not in the run"
     }
 
 
 def test_the_interval_and_the_bound(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
-    assert match.within is (abs(match.difference) <= match.reach + 0.005)
+    assert match.within is (abs(match.difference) <= match.half_width + 0.005)
     cell = Cell("llama2-7b", "original", "ppl", "dense", 8192)
     ours = compare_with_published(
         made.store(tmp_path / "ppl", [cell], "fair"), load("chunkllama-pg19")
     )
     (bound,) = ours.matches
-    assert (str(bound.figure.number), bound.within, bound.verdict) == (">100", False, "no")
+    assert (str(bound.published.number), bound.within, bound.verdict) == (">100", False, "no")
     assert math.isnan(bound.difference)
     assert math.isnan(bound.stderr)
 
 
-def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) -> MatchedNumber:
+def _single(tmp_path: Path, task: str, right: list[int], decimals: int = 2) -> MatchedNumber:
     """A number of one task of RULER, beside a run with so many right and wrong answers."""
     table = load("string-ruler-tasks")
-    cell = Cell(
-        "llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", figure, 131072
-    )
+    cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", task, 131072)
     store = made.store(tmp_path, [cell], table.protocol)
     store.plan({cell: len(right)})
     for index, hit in enumerate(right):
         row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
         store.append(cell, row)
     (match,) = compare_with_published(store, table).matches
-    return dataclasses.replace(match, figure=dataclasses.replace(match.figure, decimals=decimals))
+    return dataclasses.replace(
+        match, published=dataclasses.replace(match.published, decimals=decimals)
+    )
 
 
-def test_the_interval_of_few_samples_is_students(tmp_path: Path) -> None:
-    """1, 1, 1, 0: a mean of 75, an error of 25, and t of three degrees of freedom."""
+def test_the_interval_of_few_samples_is_student_t(tmp_path: Path) -> None:
+    """Scores 1, 1, 1, 0 have mean 75, error 25, and t of three degrees of freedom."""
     match = _single(tmp_path, "vt", [1, 1, 1, 0])
     assert (match.value, match.stderr) == (75, 25)
-    assert match.reach == pytest.approx(3.18245 * 25, rel=1e-5)
+    assert match.half_width == pytest.approx(3.18245 * 25, rel=1e-5)
 
 
-def test_the_interval_of_a_mean_has_the_freedom_of_its_cells(tmp_path: Path) -> None:
-    """Welch and Satterthwaite: at most that of all samples, at least that of the cell with the fewest."""
+def test_the_interval_of_a_mean_uses_welch_satterthwaite(tmp_path: Path) -> None:
+    """Degrees of freedom lie between those of the smallest cell and those of all samples."""
     (match,) = _one(tmp_path)
-    assert 1.96 * match.stderr < match.reach < 3.18245 * match.stderr + 10
+    assert 1.96 * match.stderr < match.half_width < 3.18245 * match.stderr + 10
 
 
-def test_samples_that_all_score_alike_are_no_certainty(tmp_path: Path) -> None:
-    """Ten right of ten: Agresti and Coull have 12 of 14, and t of nine degrees of freedom."""
+def test_equal_scores_are_no_certainty(tmp_path: Path) -> None:
+    """Ten of ten are right: Agresti and Coull count 12 of 14, with t of nine degrees of freedom."""
     match = _single(tmp_path, "vt", [1] * 10)
     assert (match.value, match.stderr) == (100, 0)
-    assert match.reach == pytest.approx(2.26216 * 100 * math.sqrt(12 / 14 * 2 / 14 / 14), rel=1e-5)
+    assert match.half_width == pytest.approx(
+        2.26216 * 100 * math.sqrt(12 / 14 * 2 / 14 / 14), rel=1e-5
+    )
     assert match.verdict == "yes"  # published: 88.08
 
 
-def test_a_single_window_and_windows_that_are_alike_tell_nothing(tmp_path: Path) -> None:
+def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
     cell = Cell("llama2-7b", "original", "ppl", "dense", 4096)
     store = made.store(tmp_path, [cell], "fair")
     (match,) = compare_with_published(
         store, load("chunkllama-pg19")
     ).matches  # four windows, all of one block
-    assert (match.verdict, math.isnan(match.reach)) == ("unknown", True)
+    assert (match.verdict, math.isnan(match.half_width)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
     store.plan({cell: 8})
@@ -241,23 +249,42 @@ def test_a_single_window_and_windows_that_are_alike_tell_nothing(tmp_path: Path)
     assert (match.stderr, match.verdict) == (0, "unknown")
 
 
-def test_rounding_of_the_published_number_counts_for_nothing(tmp_path: Path) -> None:
-    match = dataclasses.replace(_single(tmp_path, "vt", [1, 1, 1, 0]), value=88.0, reach=0.001)
-    rough = dataclasses.replace(match, figure=dataclasses.replace(match.figure, decimals=0))
+def test_a_row_of_leval_has_an_interval(tmp_path: Path) -> None:
+    """Each of its tasks has four independent samples."""
+    table = load("lampe-table1")
+    published = next(
+        number
+        for number in table.numbers()
+        if (number.row.printed, number.column) == ("Llama2-7B-Chat + LaMPE", "L-Eval")
+    )
+    store = made.store(tmp_path, _cells(published), table.protocol)
+    assert set(run_scores(store)["independent_units"]) == {4}
+    (match,) = compare_with_published(store, table).matches
+    assert match.half_width > 0
+    assert match.verdict in ("yes", "no")
+
+
+def test_rounding_of_the_published_number_is_no_difference(tmp_path: Path) -> None:
+    match = dataclasses.replace(_single(tmp_path, "vt", [1, 1, 1, 0]), value=88.0, half_width=0.001)
+    rough = dataclasses.replace(match, published=dataclasses.replace(match.published, decimals=0))
     assert (match.verdict, rough.verdict) == ("no", "yes")
 
 
 @pytest.mark.parametrize("text", [None, "own.txt sha256:1"])
-def test_another_haystack_seed_and_cut_prompts_are_said(tmp_path: Path, text: str | None) -> None:
+def test_haystack_seed_and_cut_prompts_are_listed(tmp_path: Path, text: str | None) -> None:
     cell = Cell("llama2-7b", "original", "niah", "string", 4096)
     store = made.store(tmp_path, [cell], "fair", haystack=text, seed=9)
     store.append(cell, {**store.rows(cell)[0], "cut_tokens": 12})
     (match,) = compare_with_published(store, load("string-niah")).matches
     ours = "own.txt" if text else "default"
-    assert match.differs == (f"haystack {ours} (published essays)", "seed 9 (suites: 0)", "1 cut")
+    assert match.setting_differences == (
+        f"haystack {ours} (published essays)",
+        "seed 9 (suites: 0)",
+        "1 cut",
+    )
 
 
-def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = load("string-ruler-tasks")
     cells = [
         Cell("llama3.1-8b-instruct", "string", "ruler", task, 131072) for task in ("vt", "cwe")
@@ -283,7 +310,7 @@ def test_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "- Qwen2-72b-string (single1, single2" in text
 
 
-def test_a_run_with_nothing_in_common_is_told_in_two_lines(
+def test_a_run_with_nothing_in_common_has_a_short_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = [
@@ -297,7 +324,7 @@ def test_a_run_with_nothing_in_common_is_told_in_two_lines(
     published = "llama2-7b-chat, llama3-8b-instruct on longbench, leval"
     assert nothing == f"nothing matches: published is {published}; in the run is pocket on niah"
     assert missing == "published, but not in the run: 24 numbers: model not in the run (24)"
-    assert written.endswith("leaderboard-lampe-table1.md; the latter lists what either has alone")
+    assert "leaderboard-lampe-table1.md" in written
     text = (tmp_path / "leaderboard-lampe-table1.md").read_text()
     assert (
         "## In the run, but not published\n\n- pocket · pi · niah at 512: single, multikey\n"

@@ -1,4 +1,4 @@
-"""Differences between methods: against worked examples, scipy's tests, and what an interval and a p-value promise."""
+"""Differences between methods: worked examples, scipy's tests, coverage of intervals and p-values."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ def _sampled(values: Sequence[float], ids: str = "abcdefghij") -> CellSamples:
 
 
 def test_a_worked_example() -> None:
-    """Differences 1, 2, 3 and 6: mean 3; of 16 ways to swap, this one and its mirror are as far out."""
+    """Differences 1, 2, 3 and 6: mean 3; of 16 ways to swap, 2 give a difference as large."""
     (pair,) = compare_methods({"lampe": _sampled([3, 4, 5, 8]), "original": _sampled([2, 2, 2, 2])})
     assert (pair.first, pair.second, pair.n, pair.difference) == ("lampe", "original", 4, 3)
-    assert pair.p == pair.p_corrected == 2 / 16
-    assert 1 <= pair.low < 3 < pair.high <= 6
+    assert pair.p_value == pair.p_value_holm == 2 / 16
+    assert 1 <= pair.ci_low < 3 < pair.ci_high <= 6
 
 
 def test_a_pair_is_compared_on_the_samples_that_both_have() -> None:
@@ -31,7 +31,7 @@ def test_a_pair_is_compared_on_the_samples_that_both_have() -> None:
     assert compare_methods({"a": _sampled([1], ids="x"), "b": _sampled([1], ids="y")}) == []
 
 
-def test_pairs_keep_their_order_where_one_method_lacks_a_sample() -> None:
+def test_pairs_stay_in_order_where_one_method_has_fewer_samples() -> None:
     found = compare_methods(
         {"a": _sampled([1, 2, 3]), "b": _sampled([2, 2]), "c": _sampled([0, 0, 0])}
     )
@@ -40,35 +40,38 @@ def test_pairs_keep_their_order_where_one_method_lacks_a_sample() -> None:
     ]  # fmt: skip
 
 
-def test_what_has_no_error_has_a_difference_alone() -> None:
+def test_a_single_unit_has_a_difference_but_no_interval() -> None:
     windows = CellSamples(
         ["a", "b"], Estimate(np.array([[1.0], [2.0]]), groups=[0, 0], unit="block")
     )
     for first, second in ((_sampled([1]), _sampled([3])), (windows, windows)):
         (pair,) = compare_methods({"a": first, "b": second})
         assert math.isfinite(pair.difference)
-        assert all(math.isnan(value) for value in (pair.low, pair.high, pair.p, pair.p_corrected))
+        assert all(
+            math.isnan(value)
+            for value in (pair.ci_low, pair.ci_high, pair.p_value, pair.p_value_holm)
+        )
 
 
 def test_an_infinite_loss_proves_nothing() -> None:
     (pair,) = compare_methods({"a": _sampled([1, math.inf]), "b": _sampled([1, 2])})
-    assert math.isnan(pair.p)
+    assert math.isnan(pair.p_value)
 
 
-def test_methods_that_are_alike_do_not_differ() -> None:
+def test_equal_methods_do_not_differ() -> None:
     (pair,) = compare_methods({"a": _sampled([1, 0, 1]), "b": _sampled([1, 0, 1])})
-    assert (pair.difference, pair.p, pair.p_corrected) == (0, 1, 1)
+    assert (pair.difference, pair.p_value, pair.p_value_holm) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("second", [[1, 1, 1], [0, 0, 0]])
-def test_samples_that_all_differ_alike_give_no_interval(second: list[float]) -> None:
+def test_samples_that_all_differ_by_the_same_amount_give_no_interval(second: list[float]) -> None:
     (pair,) = compare_methods({"a": _sampled([1, 1, 1]), "b": _sampled(second)})
-    assert math.isnan(pair.low)
-    assert math.isnan(pair.high)
-    assert pair.p == (1 if second[0] else 0.25)
+    assert math.isnan(pair.ci_low)
+    assert math.isnan(pair.ci_high)
+    assert pair.p_value == (1 if second[0] else 0.25)
 
 
-def test_no_difference_is_none_however_it_is_rounded() -> None:
+def test_rounding_is_no_difference() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         first = 100 * rng.integers(0, 11, 12) / 7
@@ -78,18 +81,18 @@ def test_no_difference_is_none_however_it_is_rounded() -> None:
                 "b": _sampled(rng.permutation(first), "abcdefghijkl"),
             }
         )
-        assert pair.p == 1
+        assert pair.p_value == 1
 
 
 def test_samples_of_a_group_are_drawn_and_swapped_together() -> None:
-    """Twelve samples that are four documents: two in sixteen ways to swap are as far out."""
+    """Twelve samples of four documents: 2 of 16 ways to swap give a difference as large."""
     rng = np.random.default_rng(8)
     ids, groups = list(range(12)), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     first = Estimate(rng.normal(3, 0.1, (12, 1)), groups=groups, unit="document")
     second = Estimate(rng.normal(1, 0.1, (12, 1)), groups=groups, unit="document")
     (pair,) = compare_methods({"a": CellSamples(ids, first), "b": CellSamples(ids, second)})
-    assert (pair.n, pair.p) == (12, 2 / 16)
-    assert pair.low < 2 < pair.high
+    assert (pair.n, pair.p_value) == (12, 2 / 16)
+    assert pair.ci_low < 2 < pair.ci_high
 
 
 def _perplexity(means: Array) -> Array:
@@ -98,11 +101,11 @@ def _perplexity(means: Array) -> Array:
 
 @pytest.mark.parametrize("n", [8, 40])
 def test_p_values_are_those_of_scipy(n: int) -> None:
-    """All ways to swap at 8 samples, drawn ones at 40; the number is no mean."""
+    """All ways to swap at 8 samples, random ones at 40; the statistic is not a mean."""
     rng = np.random.default_rng(3)
     tokens = rng.integers(50, 100, n).astype(float)
     first, second = (np.stack([tokens * rng.normal(1, 0.2, n), tokens], axis=1) for _ in range(2))
-    ((_, _, _, p),) = paired_differences(first[:, None], second[:, None], _perplexity)
+    (ours,) = paired_differences(first[:, None], second[:, None], _perplexity)
 
     def statistic(x: Array, y: Array, axis: int) -> Array:
         parts = np.concatenate([first, second])
@@ -114,37 +117,36 @@ def test_p_values_are_those_of_scipy(n: int) -> None:
     theirs = permutation_test(
         (order, order + n), statistic, permutation_type="samples", vectorized=True, rng=4
     )
-    assert p == pytest.approx(theirs.pvalue, abs=0 if n == 8 else 0.02)
+    assert ours.p_value == pytest.approx(theirs.pvalue, abs=0 if n == 8 else 0.02)
 
 
 def _simulated(n: int, shift: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """400 pairs of methods on n samples, whose scores share what makes a sample hard."""
-    hard = rng.exponential(size=(n, 400))
+    """Return 400 pairs of methods on n samples whose scores share the samples' difficulty."""
+    difficulty = rng.exponential(size=(n, 400))
     noise = rng.normal(size=(2, n, 400))
-    return (hard + shift + noise[0])[..., None], (hard + noise[1])[..., None]
+    return (difficulty + shift + noise[0])[..., None], (difficulty + noise[1])[..., None]
 
 
 @pytest.mark.parametrize("n", [10, 50])
-def test_intervals_hold_the_difference_as_often_as_they_say(n: int) -> None:
+def test_intervals_cover_the_difference_as_often_as_they_promise(n: int) -> None:
     """95 % of 400, give or take two and a half standard errors of that share."""
-    found = list(paired_differences(*_simulated(n, 0.7, np.random.default_rng(5)), first_mean))
-    share = np.mean([low <= 0.7 <= high for _, low, high, _ in found])
+    pairs = paired_differences(*_simulated(n, 0.7, np.random.default_rng(5)), first_mean)
+    share = np.mean([pair.ci_low <= 0.7 <= pair.ci_high for pair in pairs])
     assert share == pytest.approx(0.95, abs=2.5 * math.sqrt(0.95 * 0.05 / 400))
 
 
 @pytest.mark.parametrize("n", [10, 30])
-def test_p_values_are_as_often_small_as_they_say_where_nothing_differs(n: int) -> None:
-    p = np.array(
-        [p for *_, p in paired_differences(*_simulated(n, 0, np.random.default_rng(6)), first_mean)]
-    )
+def test_p_values_are_uniform_where_nothing_differs(n: int) -> None:
+    pairs = paired_differences(*_simulated(n, 0, np.random.default_rng(6)), first_mean)
+    p_values = np.array([pair.p_value for pair in pairs])
     for level in (0.05, 0.2, 0.5, 0.8):
-        assert np.mean(p <= level) == pytest.approx(
+        assert np.mean(p_values <= level) == pytest.approx(
             level, abs=2.5 * math.sqrt(level * (1 - level) / 400)
         )
 
 
 def test_holm() -> None:
-    """The example of Holm's own procedure: 0.01 x 4, 0.02 x 3, 0.03 x 2, and 0.04 no less than what is before it."""
+    """Factors 4, 3, 2 and 1 by rank: 0.01 x 4, 0.02 x 3, 0.03 x 2; then 0.04 is raised to 0.06."""
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1, 1]
     assert holm([math.nan, 0.02, 0.04]) == pytest.approx([math.nan, 0.04, 0.04], nan_ok=True)

@@ -1,4 +1,4 @@
-"""Pictures: which there are, that they show the numbers, and that they are the same whenever drawn."""
+"""Pictures: which are drawn, that they show the scores, and that equal runs give equal bytes."""
 
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from lampe_eval.report.pictures import pictures, svg, write
+from lampe_eval.report.pictures import pictures, svg, write_pictures
 from lampe_eval.results.gathered_runs import gather_runs
 from tests.lampe_eval import stored
 
@@ -59,7 +59,7 @@ def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Fi
     assert [label.get_text() for label in original.get_xticklabels()] == ["256", "512"]
 
 
-def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> None:
+def test_a_very_large_perplexity_is_off_the_scale(tmp_path: Path) -> None:
     found = {
         "lampe": {256: [1.0, 1.1], 512: [1.0, 1.2]},
         "original": {256: [1.0, 1.0], 512: [7.0, 8.0]},
@@ -68,16 +68,16 @@ def test_a_perplexity_far_off_does_not_flatten_the_others(tmp_path: Path) -> Non
     stored.losses(tmp_path, found)
     lampe, original, yarn = pictures(gather_runs([tmp_path]))["ppl/exact by length"].axes
     assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
-    told = [
+    texts = [
         [(text.get_position()[0], text.get_text()) for text in axes.texts]
         for axes in (lampe, original, yarn)
     ]
-    assert told == [[], [(512, "1808")], [(256, "20.1"), (512, "4.85e+08")]]
+    assert texts == [[], [(512, "1808")], [(256, "20.1"), (512, "4.85e+08")]]
     (arrows,) = (line for line in yarn.lines if line.get_marker() == "^")
     assert arrows.get_xdata().tolist() == [256, 512]
 
 
-def test_runs_that_differ_have_pictures_of_their_own_names(tmp_path: Path) -> None:
+def test_methods_of_two_runs_have_a_panel_each(tmp_path: Path) -> None:
     stored.run(tmp_path / "a", FOUND)
     stored.run(tmp_path / "b", FOUND)
     (by_length, _) = pictures(gather_runs([tmp_path / "a", tmp_path / "b"])).values()
@@ -129,10 +129,10 @@ def _box(artist: Artist, text: str) -> Bbox:
     return found.get_window_extent()
 
 
-def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     stored.run(tmp_path / "run", FOUND)
     first, second = (
-        write(pictures(gather_runs([tmp_path / "run"])), tmp_path / name) for name in "ab"
+        write_pictures(pictures(gather_runs([tmp_path / "run"])), tmp_path / name) for name in "ab"
     )
     assert [path.name for path in first] == [
         f"niah-grid-by-{what}.{kind}"
@@ -142,7 +142,7 @@ def test_files_are_the_same_bytes_whenever_written(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_svg_is_what_a_page_can_hold(needles: dict[str, Figure]) -> None:
+def test_svg_is_a_single_element(needles: dict[str, Figure]) -> None:
     text = svg(needles["niah/grid by depth"])
     assert text.startswith("<svg")
     assert text.rstrip().endswith("</svg>")

@@ -1,4 +1,4 @@
-"""The picture of a plan: nothing of it is cut off."""
+"""Picture of a position plan: nothing of it is cut off."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LONG = "lampe:variant=reference-nodup,head_tokens=1024,tail_tokens=200,mapping_l
 
 @pytest.mark.parametrize("title", ["original", f"{LONG}\n32768 tokens, window 8192"])
 def test_a_title_stays_inside(tmp_path: Path, title: str) -> None:
-    plan_picture.save(IDENTITY_PLAN, 16, 16, title, tmp_path / "plan.png")
+    plan_picture.save_png(IDENTITY_PLAN, 16, 16, title, tmp_path / "plan.png")
     pixels = imread(tmp_path / "plan.png")
     assert pixels.min() < 1
     assert pixels[[0, -1]].min() == 1

@@ -100,9 +100,10 @@ def test_errors_are_over_documents_where_there_are_several(protocol: str) -> Non
         Ppl().cell_score(task, _rows(losses, 8, documents), FAIR)
         for documents in (None, [0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2])
     )
-    assert (old.units, old.unit) == (9, "window")
+    assert (old.estimate.independent_units, old.estimate.unit) == (9, "window")
     assert one == old
-    assert (several.value, several.units, several.unit) == (old.value, 3, "document")
+    assert several.value == old.value
+    assert (several.estimate.independent_units, several.estimate.unit) == (3, "document")
     assert several.stderr == pytest.approx(2 * old.stderr, rel=0.05)  # root of (9 - 1) / (3 - 1)
 
 
@@ -116,15 +117,15 @@ def test_windows_that_overlap_have_the_error_of_blocks() -> None:
         score = Ppl().cell_score(task, _rows(losses, length), FAIR)
         means.append(score.value)
         errors.append(score.stderr)
-    assert (score.units, score.unit) == (50, "block")
+    assert (score.estimate.independent_units, score.estimate.unit) == (50, "block")
     assert np.mean(errors) == pytest.approx(0.91 * np.std(means), rel=0.1)
 
 
 def test_blocks_may_be_documents_but_not_shorter() -> None:
     task = _task("dense", 4)
     long, short = ([n // size for n in range(64)] for size in (16, 2))
-    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, long), FAIR).unit == "document"
-    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, short), FAIR).unit == "block"
+    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, long), FAIR).estimate.unit == "document"
+    assert Ppl().cell_score(task, _rows([1.0] * 64, 16, short), FAIR).estimate.unit == "block"
     assert math.isnan(
         Ppl().cell_score(task, _rows([1.0, 2.0], 16), FAIR).stderr
     )  # both are of one block

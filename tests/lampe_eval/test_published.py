@@ -1,4 +1,4 @@
-"""Published tables: numbers that can be, averages that add up, names that exist, and errors that find their line."""
+"""Published tables: possible numbers, averages that add up, names that exist, errors with lines."""
 
 import re
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from lampe_eval.errors import UserError
 from lampe_eval.results.published_tables import (
     PublishedCell,
     PublishedNumber,
+    PublishedRow,
     PublishedTable,
-    Row,
     find_table,
-    names,
+    table_names,
 )
 from lampe_eval.suite import Suite
-from tests.published import document
+from tools.published_tables_page import published_tables_page
 
-TABLES = names()
+TABLES = table_names()
 load = cache(find_table)
 
 TABLE = """\
@@ -42,7 +42,7 @@ rows:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_says_what_it_is(name: str) -> None:
+def test_every_table_has_a_description_and_a_source(name: str) -> None:
     table = load(name)
     assert table.about
     assert table.source.arxiv or table.source.repository
@@ -51,22 +51,23 @@ def test_every_table_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_number_can_be(name: str) -> None:
-    """In the range of its scale, with no more decimals than the table prints, and a protocol that its benches have."""
+def test_every_number_is_possible(name: str) -> None:
+    """It is in the range of its scale, has the table's decimals, and a protocol that its benches have."""
     table = load(name)
     low, high = (1, 1000) if table.scale == "perplexity" else (0, 100)
-    for figure in table.figures():
-        assert low <= figure.number.value <= high, figure
-        assert figure.number.value == round(figure.number.value, figure.decimals)
+    for published in table.numbers():
+        value = published.number.value
+        assert low <= value <= high, published
+        assert value == round(value, published.decimals)
     for bench in {
-        cell.task.partition("/")[0] for figure in table.figures() for cell in figure.cells
+        cell.task.partition("/")[0] for published in table.numbers() for cell in published.cells
     }:
         BENCHES[bench].protocol(table.protocol)
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_averages_are_those_of_what_stands_beside_them(name: str) -> None:
-    """Within the rounding of the parts and of the average, but in rows that say they are in doubt."""
+def test_averages_agree_with_their_parts(name: str) -> None:
+    """They agree within rounding, except in rows that are marked as in doubt."""
     table = load(name)
     for row, gaps in _gaps(table):
         assert row.doubt or all(gap <= 1e-9 for gap in gaps), (row.printed, gaps)
@@ -97,37 +98,39 @@ def test_the_averages_that_do_not_add_up_are_those_in_doubt() -> None:
     assert wrong == ["Qwen2.5-14B-Instruct-1M (14B)", "Llama2-chat (4K)"]
 
 
-def _gaps(table: PublishedTable) -> Iterator[tuple[Row, list[float]]]:
-    """Of each row, how far its averages are beyond what rounding, of them and of the numbers beside them, explains."""
-    for row, group in groupby(
-        (f for f in table.figures() if not f.number.above), key=lambda figure: figure.row
-    ):
-        figures = {figure.column: figure for figure in group}
-        means = {column: _from_parts(figure, figures, table) for column, figure in figures.items()}
-        yield (
-            row,
-            [
-                abs(figures[column].number.value - mean) - 10.0 ** -figures[column].decimals
-                for column, mean in means.items()
-                if mean is not None
-            ],
-        )
+def _gaps(table: PublishedTable) -> Iterator[tuple[PublishedRow, list[float]]]:
+    """Yield each row with how far its averages are beyond what rounding explains.
+
+    Both the average and the numbers beside it are rounded.
+    """
+    numbers = (number for number in table.numbers() if not number.number.is_lower_bound)
+    for row, group in groupby(numbers, key=lambda number: number.row):
+        columns = {number.column: number for number in group}
+        gaps: list[float] = []
+        for published in columns.values():
+            average = _average_of_parts(published, columns, table)
+            if average is not None:
+                rounding = 10.0**-published.decimals
+                gaps.append(abs(published.number.value - average) - rounding)
+        yield row, gaps
 
 
-def _from_parts(
-    figure: PublishedNumber, figures: dict[str, PublishedNumber], table: PublishedTable
+def _average_of_parts(
+    published: PublishedNumber, columns: dict[str, PublishedNumber], table: PublishedTable
 ) -> float | None:
-    """The average that other numbers of a row make; None for a number that is none, or whose parts are not printed."""
-    parts = table.columns[figure.column].mean
+    """Return the average of other numbers of a row; None where these are not its parts."""
+    parts = table.columns[published.column].mean
     if parts:
-        found = [figures[part].number.value for part in parts if part in figures]
-        return sum(found) / len(found) if len(found) == len(parts) else None
-    left, total = set(figure.cells), 0.0
-    for other in figures.values():
-        if set(other.cells) < set(figure.cells) and set(other.cells) <= left:
-            left -= set(other.cells)
+        values = [columns[part].number.value for part in parts if part in columns]
+        return sum(values) / len(values) if len(values) == len(parts) else None
+    cells = set(published.cells)
+    uncovered, total = set(cells), 0.0
+    for other in columns.values():
+        other_cells = set(other.cells)
+        if other_cells < cells and other_cells <= uncovered:
+            uncovered -= other_cells
             total += len(other.cells) * other.number.value
-    return total / len(figure.cells) if not left else None
+    return total / len(published.cells) if not uncovered else None
 
 
 @pytest.mark.parametrize(
@@ -140,13 +143,13 @@ def test_every_suite_runs_a_table(name: str) -> None:
     assert any(row.model in suite.model for table in tables for row in table.rows)
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_table_of_the_users_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE)
-    vt, needles = find_table(str(path)).figures()
+    vt, needles = find_table(str(path)).numbers()
     assert vt.mean == PublishedCell("ruler/vt", 4096)
     assert len(needles.cells) == 8
-    assert (needles.number.value, needles.number.above) == (2, True)
+    assert (needles.number.value, needles.number.is_lower_bound) == (2, True)
     assert vt.spec is not None
     assert vt.spec.settings == {"head_tokens": 9}
 
@@ -154,7 +157,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_shares_become_percent(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace("metric: recall", "metric: recall\nscale: share"))
-    assert [figure.number.value for figure in find_table(str(path)).figures()] == [100, 200]
+    assert [published.number.value for published in find_table(str(path)).numbers()] == [100, 200]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +176,7 @@ def test_shares_become_percent(tmp_path: Path) -> None:
         ("printed: ours", "printed: a, printd: b", "mine.yaml:11: key 'rows.0.printd'"),
     ],
 )  # fmt: skip
-def test_a_wrong_table_is_told_by_file_line_and_key(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
+def test_an_error_names_file_line_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace(old, new))
     with pytest.raises(UserError) as caught:
@@ -193,7 +194,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
         find_table("gone.yaml")
 
 
-def test_the_page_of_published_tables_is_made_from_them() -> None:
+def test_the_page_of_published_tables_is_in_sync() -> None:
     page = Path(__file__).parents[2] / "docs" / "published.md"
-    made = "python -m tests.published > docs/published.md"
-    assert page.read_text(encoding="utf-8") == document(), f"run: {made}"
+    command = "python -m tools.published_tables_page > docs/published.md"
+    assert page.read_text(encoding="utf-8") == published_tables_page(), f"run: {command}"

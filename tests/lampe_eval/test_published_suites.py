@@ -1,4 +1,4 @@
-"""Every shipped suite, prepared as far as it can be without the hub: names exist, and methods encode at all lengths."""
+"""Shipped suites, prepared without the hub: names exist, and methods encode at all lengths."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -12,8 +12,7 @@ from lampe_eval.benches import find_tasks
 from lampe_eval.cards import shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.plan import prepare
-from lampe_eval.results.published_tables import find_table
-from lampe_eval.results.published_tables import names as tables
+from lampe_eval.results.published_tables import find_table, table_names
 from lampe_eval.suite import Suite
 
 load = cache(find_table)
@@ -65,14 +64,14 @@ def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_suite_runs_what_has_a_number(name: str) -> None:
-    """No model, method, task or length that its tables do not have."""
+def test_a_suite_runs_only_what_was_published(name: str) -> None:
+    """A suite has no model, method, task or length that its tables do not have."""
     suite = shipped_card("suites", name, Suite)
     figures = [
         f
-        for table in tables()
+        for table in table_names()
         if name in load(table).suites
-        for f in load(table).figures()
+        for f in load(table).numbers()
         if f.spec
     ]
     lengths = {cell.length for figure in figures for cell in figure.cells}

@@ -1,4 +1,4 @@
-"""Numbers of a cell, against worked examples."""
+"""Scores of a cell and their errors, against worked examples."""
 
 import math
 
@@ -26,13 +26,13 @@ def test_a_ratio_of_sums() -> None:
 
 
 def test_the_bootstrap_of_a_mean_is_its_standard_error() -> None:
-    """Of a ratio whose denominators are all 1 it is that of the mean, within what 4,000 resamples tell: 3 %."""
+    """A ratio with denominators of 1 is a mean; 4,000 resamples give its error within 3 %."""
     values = np.random.default_rng(1).normal(size=7)
     estimate = Estimate(np.stack([values, np.ones(7)], axis=1), _ratio)
     assert estimate.stderr == pytest.approx(Estimate.mean(values.tolist()).stderr, rel=0.03)
 
 
-def test_the_bootstrap_of_a_ratio_is_what_linearisation_says() -> None:
+def test_the_bootstrap_of_a_ratio_agrees_with_linearisation() -> None:
     rng = np.random.default_rng(2)
     weights = rng.uniform(1, 3, 500)
     losses = weights * rng.normal(2, 0.3, 500)
@@ -44,12 +44,12 @@ def test_the_bootstrap_of_a_ratio_is_what_linearisation_says() -> None:
 
 
 def test_samples_of_a_group_count_once() -> None:
-    """Each sample three times over tells no more than it does once; of a mean that the bootstrap gives within 3 %."""
+    """Repeating each sample three times adds no information; the bootstrap is within 3 %."""
     values = np.random.default_rng(4).normal(5, 1, size=(12, 1))
     alone = Estimate.mean(values[:, 0].tolist())
     groups = [index for index in range(12) for _ in range(3)]
     thrice = Estimate(np.repeat(values, 3, axis=0), groups=groups, unit="document")
-    assert (thrice.value, thrice.units) == (pytest.approx(alone.value), 12)
+    assert (thrice.value, thrice.independent_units) == (pytest.approx(alone.value), 12)
     assert thrice.stderr == pytest.approx(alone.stderr, rel=0.03)
     assert Estimate(np.repeat(values, 3, axis=0)).stderr < 0.6 * alone.stderr
 

@@ -1,1 +1,1 @@
-"""Pages that need nothing but themselves: the report of runs, and the site over all of them."""
+"""Pages that load nothing but themselves: the report of runs, and the leaderboard of all."""

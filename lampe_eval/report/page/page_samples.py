@@ -1,19 +1,23 @@
-"""Every stored sample, compact: texts once however many methods share them, long ones without their middle."""
+"""Stored samples of runs in a compact form.
+
+A text is stored once, however many methods share it; a long one loses its middle.
+"""
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from lampe_eval.records import SampleRecord
 from lampe_eval.report.page.page_tables import Column, number, plain, text
 from lampe_eval.results.cell_scores import by_ascending_length
 from lampe_eval.store import Store
 
-LONGEST = 4_000
-"""Characters of a text; most answers and references are shorter."""
+MAX_CHARACTERS = 4_000
+"""Characters of a text that are kept; most answers and references are shorter."""
 
-TOLD = {
+SHOWN_FIELDS = {
     "length",
     "id",
     "score",
@@ -26,90 +30,122 @@ TOLD = {
     "error",
     "skipped",
 }
-"""Fields of a row that have a place of their own on the page."""
+"""Fields of a sample that have a place of their own on the page; the others are listed by name."""
 
 MARKS = {"error": "failed", "skipped": "left out", "cut_tokens": "cut"}
-"""Fields that tell why a sample does not count as it is."""
+"""Fields of a sample without a score or with a cut prompt, and words for them."""
+
+SCORE_INDEX, LOSS_INDEX = 2, 3
+"""Places of score and loss in a row."""
 
 
-def compact(stores: Mapping[str, Store]) -> dict[str, Any]:
-    """Samples of runs by name: ``rows`` refer to ``cells``, ``texts`` and names of ``fields`` by number."""
+@dataclass
+class _Numbering:
+    """Values numbered in the order of their first use."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def number(self, value: str) -> int:
+        """Return the number of a value, a new one for a new value."""
+        return self.numbers.setdefault(value, len(self.numbers))
+
+
+def compact_samples(stores: Mapping[str, Store]) -> dict[str, Any]:
+    """Return the samples of runs by name.
+
+    Returns:
+        Dictionary with `columns` of the table, `cells`, `rows`, `texts` and names of `fields`; rows
+        refer to cells, texts and fields by number.
+    """
     cells: list[list[Any]] = []
     rows: list[list[Any]] = []
-    texts: defaultdict[str, int] = defaultdict()
-    fields: defaultdict[str, int] = defaultdict()
-    texts.default_factory, fields.default_factory = texts.__len__, fields.__len__
+    texts = _Numbering()
+    fields = _Numbering()
     for run, store in stores.items():
         for cell in by_ascending_length(store.cells()):
+            cell_number = len(cells)
             cells.append([run, cell.model, cell.method, cell.bench, cell.task, cell.length])
-            rows += [[len(cells) - 1, *_row(row, texts, fields)] for row in store.rows(cell)]
+            rows += [[cell_number, *_row(row, texts, fields)] for row in store.rows(cell)]
     return {
         "columns": _columns(cells, rows),
         "cells": cells,
         "rows": rows,
-        "texts": list(texts),
-        "fields": list(fields),
+        "texts": list(texts.numbers),
+        "fields": list(fields.numbers),
     }
 
 
 def _columns(cells: list[list[Any]], rows: list[list[Any]]) -> list[Column]:
-    """Those that say something of these samples."""
-    several = [len(set(values)) > 1 for values in zip(*cells, strict=True)]
-    run, model, _, bench, _, _ = several or [False] * 6
-    score, loss = (any(row[place] is not None for row in rows) for place in (2, 3))
+    """Return the columns in which these samples have something to show."""
+    varies = [len(set(values)) > 1 for values in zip(*cells, strict=True)] or [False] * 6
+    several_runs, several_models, _, several_benches, _, _ = varies
+    has_score = any(row[SCORE_INDEX] is not None for row in rows)
+    has_loss = any(row[LOSS_INDEX] is not None for row in rows)
     columns = [
         ({"key": "id", "title": "Sample", "kind": "sample"}, True),
         (text("method", "Method"), True),
-        (number("score", "Score", 1), score),
-        (number("loss", "Loss", 4), loss),
-        ({"key": "prediction", "title": "Prediction", "kind": "preview"}, score),
+        (number("score", "Score", 1), has_score),
+        (number("loss", "Loss", 4), has_loss),
+        ({"key": "prediction", "title": "Prediction", "kind": "preview"}, has_score),
         ({"key": "marks", "title": "Marks", "kind": "marks", "choose": True}, True),
         (text("task", "Task"), True),
         (number("length", "Length", choose=True), True),
-        (text("bench", "Benchmark"), bench),
-        (text("model", "Model"), model),
-        (text("run", "Run"), run),
+        (text("bench", "Benchmark"), several_benches),
+        (text("model", "Model"), several_models),
+        (text("run", "Run"), several_runs),
     ]
-    return [column for column, said in columns if said]
+    return [column for column, is_shown in columns if is_shown]
 
 
-def _row(row: Mapping[str, Any], texts: Mapping[str, int], fields: Mapping[str, int]) -> list[Any]:
-    """Id, score in percent, loss of a token, marks, prediction, references, head, tail, error, further fields."""
-    score, loss, references = row.get("score"), row.get("loss"), row.get("references") or []
-    prediction, head, tail, error, skipped = (
-        None if row.get(key) is None else texts[_clipped(row[key])]
-        for key in ("prediction", "prompt_start", "prompt_end", "error", "skipped")
-    )
+def _row(row: SampleRecord, texts: _Numbering, fields: _Numbering) -> list[Any]:
+    """Return a sample as sample.js unpacks it.
+
+    The order is: id, score in percent, loss per token, marks, prediction, references, start and end
+    of the prompt, error, further fields.
+    """
+
+    def text_number(value: Any) -> int | None:
+        return None if value is None else texts.number(_clipped(value))
+
+    score = row.get("score")
+    loss = row.get("loss")
+    prediction = text_number(row.get("prediction"))
+    prompt_start = text_number(row.get("prompt_start"))
+    prompt_end = text_number(row.get("prompt_end"))
+    error = text_number(row.get("error"))
+    skipped = text_number(row.get("skipped"))
+    references = row.get("references") or []
+    if not isinstance(references, list):
+        references = [references]
+    further_fields: list[Any] = []
+    for key, value in row.items():
+        if key not in SHOWN_FIELDS and value != {}:
+            further_fields += [fields.number(key), _plain_field(value)]
     return [
         _clipped(row["id"]),
         None if score is None else plain(100 * score),
         None if loss is None else plain(loss / row["scored_tokens"]),
         [[None, word] for key, word in MARKS.items() if key in row],
         prediction,
-        [
-            texts[_clipped(item)]
-            for item in (references if isinstance(references, list) else [references])
-        ],
-        head,
-        tail,
+        [text_number(reference) for reference in references],
+        prompt_start,
+        prompt_end,
         skipped if error is None else error,
-        [
-            part
-            for key, value in row.items()
-            if key not in TOLD and value != {}
-            for part in (fields[key], _told(value))
-        ],
+        further_fields,
     ]
 
 
-def _told(value: Any) -> Any:
-    return value if isinstance(value, int | float) and math.isfinite(value) else _clipped(value)
+def _plain_field(value: Any) -> Any:
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return _clipped(value)
 
 
 def _clipped(value: Any) -> str:
-    """A value as a text; of a long one its first three quarters of ``LONGEST`` and its last quarter."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) <= LONGEST:
-        return text
-    ends = LONGEST // 4
-    return f"{text[: 3 * ends]}\n[… {len(text) - LONGEST:,} characters …]\n{text[-ends:]}"
+    """Return a value as text; a long one keeps its start and, a third as long, its end."""
+    whole = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(whole) <= MAX_CHARACTERS:
+        return whole
+    quarter = MAX_CHARACTERS // 4
+    left_out = len(whole) - MAX_CHARACTERS
+    return f"{whole[: 3 * quarter]}\n[… {left_out:,} characters …]\n{whole[-quarter:]}"

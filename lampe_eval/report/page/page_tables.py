@@ -1,15 +1,15 @@
-"""Frames as the page's tables: columns with a kind, and rows of plain values.
+"""Frames as tables of the page: columns with a kind, and rows of plain values.
 
 | kind | values |
 |---|---|
 | text | text |
-| number | number; ``digits`` of them behind the point |
-| share | number from 0 to 100 with its standard error |
+| number | number, shown with `digits` decimals |
+| share | score from 0 to 100 with its standard error |
 | marks | pairs of a count and a word |
 | probability | number from 0 to 1 |
-| count | number of samples, which leads to them |
-| difference | number, bold where ``p_corrected`` of its row is below 0.05 |
-| link | text and address, which may be null |
+| count | number of samples, with a link to them |
+| difference | number, bold where `p_value_holm` of its row is below 0.05 |
+| link | text and address; the address may be null |
 """
 
 import math
@@ -19,25 +19,21 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.report.table_model import complete
+from lampe_eval.results.ranking import ranked
 
 MARKS = {"missing": "missing", "errors": "failed", "skipped": "left out", "cut": "cut"}
-"""Columns of scores that count samples which are not in the score, or not whole, and the words for them."""
+"""Columns of scores that count samples without a score or with a cut prompt, and words for them."""
 
 Column = dict[str, Any]
 Table = dict[str, Any]
 
 
 def scores(frame: pd.DataFrame) -> Table:
-    """Scores with error, number of samples and marks."""
-    values = {
-        **_values(frame),
-        "share": [
-            [score, error] if BENCHES[bench].higher_is_better else None
-            for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False)
-        ],
-        "marks": _marks(frame),
-    }
+    """Return the table of scores, with errors, numbers of samples and marks."""
+    shares: list[list[float] | None] = []
+    for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False):
+        shares.append([score, error] if BENCHES[bench].higher_is_better else None)
+    values = {**_values(frame), "share": shares, "marks": _marks(frame)}
     columns = [
         text("method", "Method"),
         number("score", "Score", 2),
@@ -47,18 +43,18 @@ def scores(frame: pd.DataFrame) -> Table:
         text("task", "Task"),
         number("length", "Length", choose=True),
         {**number("n", "n"), "kind": "count"},
-        {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
+        _marks_column(),
         text("bench", "Benchmark"),
         text("metric", "Metric", choose=False),
         text("attention_factor", "Attention factor", choose=False),
-        number("batch_size", "Batch"),
-        number("largest_position", "Reach"),
+        number("batch_size", "Batch size"),
+        number("largest_position", "Largest position"),
         number("window", "Window"),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
         text("run", "Run"),
     ]
-    keep = {
+    always_shown = {
         "method",
         "task",
         "length",
@@ -69,16 +65,17 @@ def scores(frame: pd.DataFrame) -> Table:
         "attention_factor",
         "largest_position",
     }
-    return _table(values, columns, keep)
+    return _table(values, columns, always_shown)
 
 
 def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
-    """Scores of many runs by rank.
+    """Return the table of the scores of many runs by rank.
 
     Args:
-        reports: addresses by run.
+        frame: the scores.
+        reports: address of a run's report, by run; not every run has one.
     """
-    frame = _ranked(frame.assign(task=frame["bench"] + "/" + frame["task"]))
+    frame = ranked(frame.assign(task=frame["bench"] + "/" + frame["task"]))
     values = {
         **_values(frame),
         "marks": _marks(frame),
@@ -92,36 +89,35 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
         number("length", "Length", choose=True),
         text("model", "Model"),
         number("n", "n"),
-        {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
+        _marks_column(),
         text("metric", "Metric", choose=False),
         number("window", "Window"),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
         {**text("run", "Run"), "kind": "link"},
     ]
-    return _table(
-        values,
-        columns,
-        {"method", "score", "stderr", "task", "length", "model", "n", "metric", "run"},
-    )
-
-
-def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
-    """Task by task, shorter lengths first; of each the best first, those that lack samples last."""
-    higher = frame["bench"].map(lambda bench: BENCHES[bench].higher_is_better)
-    order = frame.assign(
-        task=pd.factorize(frame["task"])[0],
-        lacks=~complete(frame),
-        score=frame["score"].where(~higher, -frame["score"]),
-    ).sort_values(["task", "length", "lacks", "score"], kind="stable")
-    return frame.loc[order.index]
+    always_shown = {
+        "method",
+        "score",
+        "stderr",
+        "task",
+        "length",
+        "model",
+        "n",
+        "metric",
+        "run",
+    }
+    return _table(values, columns, always_shown)
 
 
 def differences(frame: pd.DataFrame) -> Table:
-    """First minus second on the same samples, with a 95 % interval; marks count the samples that they do not share."""
+    """Return the table of differences: first minus second on the samples that both have.
+
+    Marks count the samples of the cell beyond these.
+    """
     values = {
         **_values(frame),
-        "marks": [[[count, "not shared"]] if count else [] for count in frame["lacking"]],
+        "marks": [[[count, "unpaired"]] if count else [] for count in frame["unpaired"]],
     }
     columns = [
         text("first", "First"),
@@ -129,35 +125,37 @@ def differences(frame: pd.DataFrame) -> Table:
         text("task", "Task"),
         number("length", "Length", choose=True),
         {**number("difference", "Difference", 2), "kind": "difference"},
-        number("low", "from", 2),
-        number("high", "to", 2),
-        {"key": "p", "title": "p", "kind": "probability"},
-        {"key": "p_corrected", "title": "p corrected", "kind": "probability"},
+        number("ci_low", "from", 2),
+        number("ci_high", "to", 2),
+        {"key": "p_value", "title": "p", "kind": "probability"},
+        {"key": "p_value_holm", "title": "p (Holm)", "kind": "probability"},
         number("n", "n"),
-        {"key": "marks", "title": "Marks", "kind": "marks", "choose": True},
+        _marks_column(),
         text("bench", "Benchmark"),
         text("model", "Model"),
         number("window", "Window"),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
     ]
-    keep = {
+    always_shown = {
         "first",
         "second",
         "task",
         "length",
         "difference",
-        "low",
-        "high",
-        "p",
-        "p_corrected",
+        "ci_low",
+        "ci_high",
+        "p_value",
+        "p_value_holm",
         "n",
     }
-    return _table(values, columns, keep | ({"marks"} if frame["lacking"].any() else set()))
+    if frame["unpaired"].any():
+        always_shown.add("marks")
+    return _table(values, columns, always_shown)
 
 
 def details(frame: pd.DataFrame) -> Table:
-    """Further numbers of cells and averages."""
+    """Return the table of further numbers of cells, and of averages."""
     columns = [
         text("method", "Method"),
         text("task", "Task"),
@@ -170,31 +168,44 @@ def details(frame: pd.DataFrame) -> Table:
         text("protocol", "Protocol"),
         text("run", "Run"),
     ]
-    return _table(_values(frame), columns, keep={"method", "task", "length", "name", "value"})
+    always_shown = {"method", "task", "length", "name", "value"}
+    return _table(_values(frame), columns, always_shown)
 
 
-def _marks(frame: pd.DataFrame) -> list[Any]:
-    return [
-        [[count, word] for count, word in zip(counts, MARKS.values(), strict=True) if count]
-        for counts in frame[list(MARKS)].itertuples(index=False)
-    ]
+def _marks_column() -> Column:
+    return {"key": "marks", "title": "Marks", "kind": "marks", "choose": True}
+
+
+def _marks(frame: pd.DataFrame) -> list[list[list[Any]]]:
+    marks: list[list[list[Any]]] = []
+    for counts in frame[list(MARKS)].itertuples(index=False):
+        words_of_counts = zip(counts, MARKS.values(), strict=True)
+        marks.append([[count, word] for count, word in words_of_counts if count])
+    return marks
 
 
 def _values(frame: pd.DataFrame) -> dict[str, list[Any]]:
     return {str(key): list(column) for key, column in frame.items()}
 
 
-def _table(values: Mapping[str, list[Any]], columns: Iterable[Column], keep: set[str]) -> Table:
-    """Columns that are kept or differ between rows, and the rows."""
-    found = {column["key"]: [plain(value) for value in values[column["key"]]] for column in columns}
-    varying = {key for key, items in found.items() if len(set(map(repr, items))) > 1}
-    shown = [column for column in columns if column["key"] in keep | varying]
-    rows = zip(*(found[column["key"]] for column in shown), strict=True)
+def _table(
+    values: Mapping[str, list[Any]], columns: Iterable[Column], always_shown: set[str]
+) -> Table:
+    """Return the columns that are always shown or differ between rows, and the rows."""
+    shown: list[Column] = []
+    shown_values: list[list[Any]] = []
+    for column in columns:
+        plain_values = [plain(value) for value in values[column["key"]]]
+        differs = len(set(map(repr, plain_values))) > 1
+        if differs or column["key"] in always_shown:
+            shown.append(column)
+            shown_values.append(plain_values)
+    rows = zip(*shown_values, strict=True)
     return {"columns": shown, "rows": [list(row) for row in rows]}
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it; infinity as a text that scripts read as a number."""
+    """Return a value as JSON can hold it; infinity becomes a text that scripts read as a number."""
     if isinstance(value, list):
         return [plain(item) for item in value]
     if value is None or pd.isna(value):
@@ -208,10 +219,16 @@ def plain(value: Any) -> Any:
 
 
 def text(key: str, title: str, *, choose: bool = True) -> Column:
-    """A column of texts."""
+    """Return a column of texts.
+
+    Args:
+        key: name of the values.
+        title: title of the column.
+        choose: whether the rows can be filtered by its values.
+    """
     return {"key": key, "title": title, "kind": "text", "choose": choose}
 
 
 def number(key: str, title: str, digits: int = 0, *, choose: bool = False) -> Column:
-    """A column of numbers."""
+    """Return a column of numbers with `digits` decimals; other arguments are those of `text`."""
     return {"key": key, "title": title, "kind": "number", "digits": digits, "choose": choose}

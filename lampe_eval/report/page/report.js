@@ -1,4 +1,4 @@
-// The report: its tables, and the ways between them.
+// The report: its tables, and the links between them.
 
 const samples = unpack(data.samples);
 const dialog = new SampleDialog(document.getElementById("sample"), samples);
@@ -18,18 +18,18 @@ KINDS.difference = {
   ...KINDS.number,
   show: (value, column, row) => {
     const text = number(value, column.digits);
-    return [row.p_corrected !== null && row.p_corrected < 0.05 ? element("b", {}, text) : text];
+    return [row.p_value_holm !== null && row.p_value_holm < 0.05 ? element("b", {}, text) : text];
   },
 };
 
-// A number of samples, which leads to them.
+// A number of samples, as a link to them.
 KINDS.count = {
   ...KINDS.number,
   show: (value, column, row) => {
-    const where = `${row.method}, ${row.task}, ${row.length}`;
-    const button = element("button", { type: "button", className: "link", ariaLabel: `${value} samples of ${where}` }, number(value));
+    const cell = `${row.method}, ${row.task}, ${row.length}`;
+    const button = element("button", { type: "button", className: "link", ariaLabel: `${value} samples of ${cell}` }, number(value));
     button.addEventListener("click", () => {
-      tables.samples.choose(Object.fromEntries(CELL.map((key) => [key, row[key]])));
+      tables.samples.filter(Object.fromEntries(CELL.map((key) => [key, row[key]])));
       document.getElementById("samples").scrollIntoView();
       tables.samples.search.focus({ preventScroll: true });
     });

@@ -1,8 +1,9 @@
-"""One HTML file with everything in it: tables, pictures, samples, settings. It loads nothing and runs nothing else.
+"""Page in one HTML file with tables, pictures, samples and settings; it loads nothing else.
 
-What a model said is hostile. All that tables show travels as JSON, in a data block without a single ``<``, and the
-script puts it into the page as text; the template escapes the rest; the page's own policy (CSP) allows this script and
-this style sheet by their hashes, pictures that are in the page, and nothing else.
+Nothing that a model said is trusted. All that tables show travels as JSON, in a data block without
+a single `<`, and the script adds it to the page as text. The template escapes the rest. The page's
+own policy (CSP) allows this script and this style sheet by their hashes, pictures that are part of
+the page, and nothing else.
 """
 
 import base64
@@ -18,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lampe_eval.report.page import page_samples, page_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.ranking import UNSCORED
 
 TEMPLATES = Environment(
     loader=PackageLoader("lampe_eval.report.page", "."),
@@ -27,117 +29,123 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 
-FEW = 3
-"""Names in a row that a reader takes in."""
+MAX_LISTED = 3
+"""Names that a fact at the top of the page lists; more are counted."""
 
 
-def page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
-    """The report of runs.
+def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
+    """Return the report of runs as HTML.
 
     Args:
+        gathered: the runs.
         pictures: SVG texts by title.
     """
     data = {
         "scores": page_tables.scores(gathered.scores),
         "differences": page_tables.differences(gathered.pairs),
         "details": page_tables.details(gathered.details),
-        "samples": page_samples.compact(gathered.runs),
+        "samples": page_samples.compact_samples(gathered.runs),
+    }
+    run_files = {
+        run: (store.folder / "run.yaml").read_text(encoding="utf-8")
+        for run, store in gathered.runs.items()
     }
     return _render(
         "report.html",
         ["table.js", "sample.js", "report.js"],
         data,
-        title=_told(gathered.scores["run"], "runs"),
+        title=_names_or_count(gathered.scores["run"], "runs"),
         facts=_facts(gathered),
-        lacking=_lacking(gathered.scores),
+        unscored=_unscored(gathered.scores),
         writing=gathered.writing.values(),
-        blocks=list(result_tables(gathered)),
+        tables=list(result_tables(gathered)),
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
-        runs={
-            run: (store.folder / "run.yaml").read_text(encoding="utf-8")
-            for run, store in gathered.runs.items()
-        },
+        runs=run_files,
         counts={name: len(table["rows"]) for name, table in data.items()},
     )
 
 
-def site(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
-    """One table of the scores of many runs.
+def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
+    """Return one table of the scores of many runs as HTML.
 
     Args:
-        reports: address of a run's own report, relative to the site, by the run's name; not every run has one.
+        gathered: the runs.
+        reports: address of a run's own report, relative to the page, by the run's name; not every
+            run has one.
     """
     data = {"standings": page_tables.standings(gathered.scores, reports)}
     return _render(
-        "site.html",
-        ["table.js", "site.js"],
+        "leaderboard.html",
+        ["table.js", "leaderboard.js"],
         data,
         title="Leaderboard",
         facts=_facts(gathered),
-        lacking=_lacking(gathered.scores),
+        unscored=_unscored(gathered.scores),
         writing=gathered.writing.values(),
     )
 
 
 def _render(template: str, scripts: list[str], data: Mapping[str, Any], **context: Any) -> str:
-    style, script = _asset("page.css"), "\n".join(map(_asset, scripts))
-    text = TEMPLATES.get_template(template).render(
-        policy=f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
-        style=style,
-        script=script,
-        data=_block(data),
-        **context,
+    style = _asset("page.css")
+    script = "\n".join(map(_asset, scripts))
+    policy = (
+        f"default-src 'none'; script-src {_policy_hash(script)}; "
+        f"style-src {_policy_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+    page = TEMPLATES.get_template(template).render(
+        policy=policy, style=style, script=script, data=_data_block(data), **context
+    )
+    # a prediction may hold half a surrogate pair, which UTF-8 cannot encode
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _asset(name: str) -> str:
     return resources.files("lampe_eval.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
-    """A text as a policy names it."""
+def _policy_hash(text: str) -> str:
+    """Return the hash of a text as a content security policy writes it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _block(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end its ``<script>`` element."""
+def _data_block(data: Mapping[str, Any]) -> str:
+    """Return JSON that cannot end its `<script>` element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def _data_address(svg: str) -> str:
-    """A picture as an address: an image runs no script, and its ids are its own."""
+    """Return a picture as an address: as an image it runs no script, and its ids do not clash."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _facts(gathered: GatheredRuns) -> dict[str, str]:
-    """What was run, at a glance."""
-    frame = gathered.scores
-    lengths = dict.fromkeys([frame["length"].min(), frame["length"].max()])
+    """Return what was run, at a glance."""
+    scores = gathered.scores
+    lengths = dict.fromkeys([scores["length"].min(), scores["length"].max()])
+    seeds = (store.config["seed"] for store in gathered.runs.values())
     return {
-        "Model": _told(frame["model"], "models"),
-        "Method": _told(frame["method"], "methods"),
-        "Benchmark": _told(frame["bench"], "benchmarks"),
+        "Model": _names_or_count(scores["model"], "models"),
+        "Method": _names_or_count(scores["method"], "methods"),
+        "Benchmark": _names_or_count(scores["bench"], "benchmarks"),
         "Length": " to ".join(f"{length:,}" for length in lengths),
-        "Protocol": _told(frame["protocol"], "protocols"),
-        "Samples": f"{frame['n'].sum():,}",
-        "Seed": _told((store.config["seed"] for store in gathered.runs.values()), "seeds"),
+        "Protocol": _names_or_count(scores["protocol"], "protocols"),
+        "Samples": f"{scores['n'].sum():,}",
+        "Seed": _names_or_count(seeds, "seeds"),
     }
 
 
-def _lacking(frame: pd.DataFrame) -> list[str]:
-    """What the reader has to know before any number: how many samples are not in it."""
-    totals = {
-        word: int(frame[column].sum())
-        for column, word in page_tables.MARKS.items()
-        if column != "cut"
-    }
-    return [f"{total:,} {word}" for word, total in totals.items() if total]
+def _unscored(scores: pd.DataFrame) -> list[str]:
+    """Return how many samples have no score and why; a reader has to know it before any number."""
+    texts: list[str] = []
+    for column in UNSCORED:
+        total = int(scores[column].sum())
+        if total:
+            texts.append(f"{total:,} {page_tables.MARKS[column]}")
+    return texts
 
 
-def _told(values: Iterable[Any], many: str) -> str:
-    """The values by name where they are few."""
+def _names_or_count(values: Iterable[Any], plural: str) -> str:
+    """Return the different values by name where they are few, else their number."""
     names = [str(value) for value in dict.fromkeys(values)]
-    return ", ".join(names) if len(names) <= FEW else f"{len(names)} {many}"
+    return ", ".join(names) if len(names) <= MAX_LISTED else f"{len(names)} {plural}"

@@ -1,26 +1,26 @@
-// Samples: unpacking them, and the dialog that shows one.
+// Unpacking of samples, and the dialog that shows one.
 
 const CELL = ["run", "model", "method", "bench", "task", "length"];
-const ROW = ["cell", "id", "score", "loss", "marks", "prediction", "references", "prompt_start", "prompt_end", "fault", "fields"];
+const ROW = ["cell", "id", "score", "loss", "marks", "prediction", "references", "prompt_start", "prompt_end", "error", "fields"];
 
 function unpack({ cells, rows, texts, fields }) {
   const text = (index) => (index === null ? null : texts[index]);
   const named = (keys, values) => Object.fromEntries(keys.map((key, index) => [key, values[index]]));
-  const owners = cells.map((cell) => named(CELL, cell));
+  const cellFields = cells.map((cell) => named(CELL, cell));
   return rows.map((row) => {
     const sample = named(ROW, row);
-    Object.assign(sample, owners[sample.cell], { references: sample.references.map(text) });
-    for (const key of ["prediction", "prompt_start", "prompt_end", "fault"]) sample[key] = text(sample[key]);
-    sample.name = (index) => fields[index];
+    Object.assign(sample, cellFields[sample.cell], { references: sample.references.map(text) });
+    for (const key of ["prediction", "prompt_start", "prompt_end", "error"]) sample[key] = text(sample[key]);
+    sample.fieldName = (index) => fields[index];
     return sample;
   });
 }
 
-function said(text, className = "said") {
+function textBlock(text, className = "stored-text") {
   return element("pre", { className, dir: "auto" }, text === "" ? "(empty)" : visible(text));
 }
 
-function part(title, ...children) {
+function section(title, ...children) {
   return element("section", {}, element("h3", {}, title), ...children);
 }
 
@@ -37,7 +37,7 @@ class SampleDialog {
     dialog.addEventListener("keydown", (event) => this.step({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? 0));
   }
 
-  // Opens a sample; its neighbours are those of the list.
+  // Opens a sample; "Previous" and "Next" go through the list.
   open(sample, list) {
     this.list = list;
     this.show(sample);
@@ -51,56 +51,56 @@ class SampleDialog {
 
   show(sample) {
     this.sample = sample;
-    const place = this.list.indexOf(sample);
-    this.previous.disabled = place <= 0;
-    this.next.disabled = place < 0 || place === this.list.length - 1;
+    const index = this.list.indexOf(sample);
+    this.previous.disabled = index <= 0;
+    this.next.disabled = index < 0 || index === this.list.length - 1;
     this.dialog.querySelector("h2").textContent = `${visible(sample.method)} on ${visible(sample.id)}`;
-    this.dialog.querySelector(".where").textContent =
+    this.dialog.querySelector(".cell").textContent =
       visible(`${sample.bench}/${sample.task} at ${number(sample.length)} tokens · ${sample.model} · ${sample.run}`);
-    this.body.replaceChildren(...this.parts(sample));
+    this.body.replaceChildren(...this.sections(sample));
     this.body.scrollTop = 0;
   }
 
-  parts(sample) {
+  sections(sample) {
     return [
       this.result(sample),
-      sample.fault === null ? null : part("Error", said(sample.fault, "said bad")),
-      sample.prediction === null ? null : part("Prediction", said(sample.prediction)),
-      sample.references.length ? part("Reference", ...sample.references.map((text) => said(text))) : null,
-      part("Prompt", ...this.prompt(sample)),
-      this.others(sample),
-      part("Stored with it", this.fields(sample)),
+      sample.error === null ? null : section("Error", textBlock(sample.error, "stored-text bad")),
+      sample.prediction === null ? null : section("Prediction", textBlock(sample.prediction)),
+      sample.references.length ? section("Reference", ...sample.references.map((text) => textBlock(text))) : null,
+      section("Prompt", ...this.prompt(sample)),
+      this.otherMethods(sample),
+      section("Other stored fields", this.fields(sample)),
     ].filter(Boolean);
   }
 
   result(sample) {
     const marks = sample.marks.map(mark);
     if (sample.score !== null) marks.unshift(element("strong", {}, number(sample.score, 1)), "of 100");
-    if (sample.loss !== null) marks.unshift(element("strong", {}, number(sample.loss, 4)), "nats a token");
+    if (sample.loss !== null) marks.unshift(element("strong", {}, number(sample.loss, 4)), "nats per token");
     return element("section", { className: "result" }, ...marks);
   }
 
-  prompt({ prompt_start: head, prompt_end: tail }) {
-    if (head === null && tail === null) return [element("p", { className: "note" }, "Its text was not stored.")];
-    const gap = element("p", { className: "gap" }, "⋯ what lies between was not stored ⋯");
-    return [head === null ? null : said(head), gap, tail === null ? null : said(tail)].filter(Boolean);
+  prompt({ prompt_start: start, prompt_end: end }) {
+    if (start === null && end === null) return [element("p", { className: "note" }, "The text of the prompt was not stored.")];
+    const gap = element("p", { className: "gap" }, "⋯ the text between was not stored ⋯");
+    return [start === null ? null : textBlock(start), gap, end === null ? null : textBlock(end)].filter(Boolean);
   }
 
-  // The same sample under other methods.
-  others(sample) {
+  // The same sample with other methods.
+  otherMethods(sample) {
     const same = ["run", "model", "bench", "task", "length", "id"];
-    const others = this.samples.filter((one) => one !== sample && same.every((key) => one[key] === sample[key]));
+    const others = this.samples.filter((other) => other !== sample && same.every((key) => other[key] === sample[key]));
     if (!others.length) return null;
-    return part("Under other methods", element("ul", { className: "others" }, ...others.map((one) => this.other(one))));
+    return section("Other methods", element("ul", { className: "others" }, ...others.map((other) => this.linkTo(other))));
   }
 
-  other(sample) {
+  linkTo(sample) {
     const score = sample.score ?? sample.loss;
     const button = element(
       "button",
       { type: "button" },
       element("span", {}, visible(sample.method)),
-      element("span", { className: "line" }, visible(sample.prediction ?? sample.fault ?? "")),
+      element("span", { className: "line" }, visible(sample.prediction ?? sample.error ?? "")),
       element("span", { className: "figure" }, score === null ? "–" : number(score, sample.score === null ? 4 : 1)),
     );
     button.addEventListener("click", () => {
@@ -113,7 +113,7 @@ class SampleDialog {
   fields(sample) {
     const list = element("dl", { className: "fields" });
     for (let index = 0; index < sample.fields.length; index += 2) {
-      const [name, value] = [sample.name(sample.fields[index]), sample.fields[index + 1]];
+      const [name, value] = [sample.fieldName(sample.fields[index]), sample.fields[index + 1]];
       list.append(element("dt", {}, visible(name.replaceAll("_", " "))), element("dd", {}, visible(String(value))));
     }
     return list;

@@ -1,7 +1,7 @@
-// A table that can be sorted and filtered. Rows are objects by column key; they are drawn a step at a time.
-// Whatever comes from a run goes into the page as text, never as markup.
+// A table that can be sorted and filtered. Rows are objects by column key; more are drawn on demand.
+// Everything from a run is added to the page as text, never as markup.
 
-const STEP = 25;
+const PAGE_SIZE = 25;
 const collator = new Intl.Collator("en", { numeric: true });
 
 function element(tag, properties = {}, ...children) {
@@ -10,23 +10,23 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
-// Text with its control characters shown: those of terminals, and those that turn the direction of writing.
+// Text with its control characters made visible: those of terminals, and those that reverse the direction of writing.
 function visible(text) {
   return text.replace(
     /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
-    (sign) => `⟨U+${sign.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`,
+    (character) => `⟨U+${character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`,
   );
 }
 
-// A name or a method's label, which may be broken behind its signs.
+// A name or a method's label, with line breaks allowed after punctuation.
 function breakable(text) {
   return text.split(/(?<=[:,_=/])/).flatMap((part, index) => (index ? [element("wbr"), part] : [part]));
 }
 
 function number(value, digits = 0) {
   if (value === null) return "–";
-  const form = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return Number(value).toLocaleString("en", form).replace("-", "−");
+  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return Number(value).toLocaleString("en", format).replace("-", "−");
 }
 
 function probability(value) {
@@ -34,12 +34,12 @@ function probability(value) {
 }
 
 function mark([count, word]) {
-  const grave = word === "missing" || word === "failed";
-  return element("span", { className: grave ? "mark grave" : "mark" }, count === null ? word : `${number(count)} ${word}`);
+  const bad = word === "missing" || word === "failed";
+  return element("span", { className: bad ? "mark bad" : "mark" }, count === null ? word : `${number(count)} ${word}`);
 }
 
 // A score from 0 to 100 as a bar, with a line of one standard error to either side.
-function scale([score, error]) {
+function scoreBar([score, error]) {
   const bar = element("i"), line = element("b");
   const [low, high] = [score - error, score + error].map((end) => Math.min(Math.max(end, 0), 100));
   bar.style.width = `${score}%`;
@@ -48,44 +48,44 @@ function scale([score, error]) {
   return element("span", { className: "scale", ariaHidden: "true" }, bar, line);
 }
 
-// How a kind of column looks and is shown, by what it is sorted, and what can be chosen of it.
+// Kinds of columns: their style, how a value is shown, what it is sorted by, and what can be filtered.
 const KINDS = {
   text: {
     style: "text",
     show: (value) => (value === null ? ["–"] : breakable(visible(value))),
-    rank: (value) => value,
+    sortKey: (value) => value,
     choices: (value) => (value === null ? [] : [value]),
   },
   number: {
     style: "figure",
     show: (value, column) => [number(value, column.digits)],
-    rank: (value) => (value === null ? null : Number(value)),
+    sortKey: (value) => (value === null ? null : Number(value)),
     choices: (value) => (value === null ? [] : [String(value)]),
   },
-  probability: { style: "figure", show: (value) => [probability(value)], rank: (value) => value },
+  probability: { style: "figure", show: (value) => [probability(value)], sortKey: (value) => value },
   share: {
     style: "share",
-    show: (value) => (value && value[0] !== null ? [scale(value)] : []),
-    rank: (value) => value && value[0],
+    show: (value) => (value && value[0] !== null ? [scoreBar(value)] : []),
+    sortKey: (value) => value && value[0],
   },
   marks: {
     style: "marks",
     show: (value) => value.map(mark),
-    rank: (value) => (value.length ? value.reduce((sum, [count]) => sum + (count ?? 1), 0) : null),
+    sortKey: (value) => (value.length ? value.reduce((sum, [count]) => sum + (count ?? 1), 0) : null),
     choices: (value) => value.map(([, word]) => word),
   },
   link: {
     style: "run",
     show: ([text, href]) => [href ? element("a", { href }, visible(text)) : visible(text)],
-    rank: ([text]) => text,
+    sortKey: ([text]) => text,
     choices: ([text]) => [text],
   },
 };
 
 function compare(column, sign) {
-  const { rank } = KINDS[column.kind];
-  return (one, other) => {
-    const [x, y] = [rank(one[column.key], one), rank(other[column.key], other)];
+  const { sortKey } = KINDS[column.kind];
+  return (first, second) => {
+    const [x, y] = [sortKey(first[column.key], first), sortKey(second[column.key], second)];
     if (x === null || y === null) return (x === null) - (y === null);
     if (x === y) return 0;
     return sign * (typeof x === "number" ? x - y : collator.compare(x, y));
@@ -94,18 +94,18 @@ function compare(column, sign) {
 
 class Table {
   constructor(section, columns, rows) {
-    Object.assign(this, { columns, rows, order: rows, steps: 1, texts: new Map(), selects: new Map() });
+    Object.assign(this, { columns, rows, order: rows, pages: 1, texts: new Map(), selects: new Map() });
     [this.form, this.status, this.more] = [".filters", "[role=status]", ".more"].map((path) => section.querySelector(path));
     [this.head, this.body] = ["thead", "tbody"].map((path) => section.querySelector(path));
-    this.more.addEventListener("click", () => this.draw(this.steps + 1));
+    this.more.addEventListener("click", () => this.draw(this.pages + 1));
     this.form.addEventListener("input", () => this.draw());
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.makeHead();
-    this.makeFilters();
+    this.drawHead();
+    this.drawFilters();
     this.draw();
   }
 
-  makeHead() {
+  drawHead() {
     const cells = this.columns.map((column) => {
       const button = element("button", { type: "button" }, column.title);
       const cell = element("th", { scope: "col", ariaSort: "none", className: KINDS[column.kind].style }, button);
@@ -115,30 +115,30 @@ class Table {
     this.head.replaceChildren(element("tr", {}, ...cells));
   }
 
-  makeFilters() {
+  drawFilters() {
     this.search = element("input", { type: "search", placeholder: "Any words", autocomplete: "off" });
     this.form.append(element("label", { className: "wide" }, "Search", this.search));
     for (const column of this.columns.filter((column) => column.choose)) {
-      const found = new Set(this.rows.flatMap((row) => KINDS[column.kind].choices(row[column.key])));
-      if (found.size < 2 && column.kind !== "marks" || !found.size) continue;
-      const options = [...found].sort(collator.compare).map((value) => element("option", { value }, visible(value)));
+      const choices = new Set(this.rows.flatMap((row) => KINDS[column.kind].choices(row[column.key])));
+      if (choices.size < 2 && column.kind !== "marks" || !choices.size) continue;
+      const options = [...choices].sort(collator.compare).map((value) => element("option", { value }, visible(value)));
       const select = element("select", {}, element("option", { value: "" }, "All"), ...options);
       this.selects.set(column, select);
       this.form.append(element("label", {}, column.title, select));
     }
     this.clear = element("button", { type: "button", className: "quiet" }, "Clear");
-    this.clear.addEventListener("click", () => this.choose({}));
+    this.clear.addEventListener("click", () => this.filter({}));
     this.form.append(this.clear);
   }
 
-  // Shows the rows that have these values, by column key.
-  choose(values) {
+  // Shows only rows with these values, by column key.
+  filter(values) {
     this.search.value = "";
     for (const [column, select] of this.selects) select.value = values[column.key] ?? "";
     this.draw();
   }
 
-  // Ascending, then descending, then the order of the run; rows that are alike keep the order that they had.
+  // Sorts ascending, then descending, then in the order of the run; equal rows stay in that order.
   sort(column, cell) {
     const next = { none: "ascending", ascending: "descending", descending: "none" }[cell.ariaSort];
     for (const other of this.head.querySelectorAll("th")) other.ariaSort = "none";
@@ -166,18 +166,18 @@ class Table {
     return this.texts.get(row);
   }
 
-  draw(steps = 1) {
-    this.steps = steps;
+  draw(pages = 1) {
+    this.pages = pages;
     this.matches = this.matching();
-    const shown = this.matches.slice(0, steps * STEP);
-    this.body.replaceChildren(...shown.map((row) => this.line(row)));
-    if (!shown.length) this.body.append(this.nothing());
+    const shown = this.matches.slice(0, pages * PAGE_SIZE);
+    this.body.replaceChildren(...shown.map((row) => this.drawRow(row)));
+    if (!shown.length) this.body.append(this.emptyRow());
     const all = this.rows.length === this.matches.length ? "" : ` (of ${number(this.rows.length)})`;
     this.status.textContent = `${number(shown.length)} of ${number(this.matches.length)} rows shown${all}`;
     this.more.hidden = shown.length === this.matches.length;
   }
 
-  line(row) {
+  drawRow(row) {
     const cells = this.columns.map((column, index) => {
       const cell = element(index ? "td" : "th", { className: KINDS[column.kind].style });
       if (!index) cell.scope = "row";
@@ -187,13 +187,13 @@ class Table {
     return element("tr", {}, ...cells);
   }
 
-  nothing() {
-    const cell = element("td", { colSpan: this.columns.length }, this.rows.length ? "No row matches." : "There are none.");
+  emptyRow() {
+    const cell = element("td", { colSpan: this.columns.length }, this.rows.length ? "No row matches." : "There are no rows.");
     return element("tr", { className: "none" }, cell);
   }
 }
 
-// The rows of a table of the data block as objects.
+// Rows of a table in the data block, as objects.
 function objects({ columns, rows }) {
   return rows.map((row) => Object.fromEntries(columns.map((column, index) => [column.key, row[index]])));
 }

@@ -1,4 +1,4 @@
-"""Pictures of runs: a panel for each method, legible in grey; the same runs give the same bytes."""
+"""Pictures of runs: a panel per method, legible in grey; the same runs give the same bytes."""
 
 import io
 import re
@@ -11,9 +11,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lampe_eval.report.pictures import recall_by_depth, scores_by_length, scores_by_task
-from lampe_eval.report.table_model import ALIKE, by_task
 from lampe_eval.report.tables import save_file
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.ranking import COMPARABLE, has_many_tasks_at_one_length
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -25,9 +25,10 @@ STYLE: dict[Any, Any] = {
     "figure.titlesize": 9,
     "figure.labelsize": 8,
     "pdf.fonttype": 42,  # letters, not shapes: conferences ask for it
-    "svg.hashsalt": "lampe-eval",
+    "svg.hashsalt": "lampe-eval",  # fixed, so that ids in the SVG are the same every time
     "text.parse_math": False,  # a name may hold dollars
 }
+# Without dates and versions, so that the same runs give the same bytes.
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},
     "svg": {"metadata": {"Date": None}},
@@ -35,62 +36,63 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 Drawing = tuple[str, Callable[[pd.DataFrame], Figure], pd.DataFrame]
+"""Name of a picture, the function that draws it, and the scores it draws."""
 
 
 def pictures(gathered: GatheredRuns) -> dict[str, Figure]:
-    """The pictures of runs by name, which says what is drawn of what."""
+    """Return the pictures of runs by name, such as "niah/single by length"."""
     scores = gathered.labelled(gathered.scores)
     varying = [column for column in ("model", "window", "protocol") if scores[column].nunique() > 1]
+    figures: dict[str, Figure] = {}
     with rc_context(STYLE):
-        return {
-            ", ".join([name, *_told(rows.iloc[0], varying)]): draw(rows)
-            for name, draw, rows in _drawings(scores)
-        }
+        for name, draw, rows in _drawings(scores):
+            full_name = ", ".join([name, *_conditions(rows.iloc[0], varying)])
+            figures[full_name] = draw(rows)
+    return figures
 
 
-def _told(row: pd.Series, varying: list[str]) -> list[str]:
-    """What tells a picture's rows from another's."""
-    return [
-        *(f"{column} {row[column]}" for column in varying),
-        *([row["settings"]] if row["settings"] else []),
-    ]
+def _conditions(row: pd.Series, varying: list[str]) -> list[str]:
+    """Return what tells the scores of a picture from those of another picture of the same task."""
+    conditions = [f"{column} {row[column]}" for column in varying]
+    return [*conditions, row["settings"]] if row["settings"] else conditions
 
 
 def svg(figure: Figure) -> str:
-    """A picture as SVG, from ``<svg`` on: what a page can hold as it is."""
+    """Return a picture as an SVG element, without the XML declaration, as a page can hold it."""
     text = _rendered(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
-def write(pictures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Writes pictures in every format; returns the files.
+def write_pictures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write pictures in every format, and return the files.
 
     Raises:
-        UserError: where the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    found = []
-    for name, figure in pictures.items():
+    paths: list[Path] = []
+    for name, figure in figures.items():
         stem = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-        for kind in FORMATS:
-            found.append(folder / f"{stem}.{kind}")
-            save_file(found[-1], _rendered(figure, kind))
-    return found
+        for file_format in FORMATS:
+            path = folder / f"{stem}.{file_format}"
+            save_file(path, _rendered(figure, file_format))
+            paths.append(path)
+    return paths
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
+def _rendered(figure: Figure, file_format: str) -> bytes:
     target = io.BytesIO()
     with rc_context(STYLE):
-        figure.savefig(target, format=kind, **FORMATS[kind])
+        figure.savefig(target, format=file_format, **FORMATS[file_format])
     return target.getvalue()
 
 
 def _drawings(scores: pd.DataFrame) -> Iterator[Drawing]:
-    """What there is to draw: score against length, or at one length against the task; needles against their depth."""
-    for (*_, bench), rows in scores.groupby(ALIKE, sort=False):
-        if by_task(rows):
+    """Yield what can be drawn: scores against length or task, and recall against depth."""
+    for (*_, bench), rows in scores.groupby(COMPARABLE, sort=False):
+        if has_many_tasks_at_one_length(rows):
             yield f"{bench} by task", scores_by_task.draw, rows
-        for task, of_task in rows.groupby("task", sort=False):
-            if of_task["length"].nunique() > 1:
-                yield f"{bench}/{task} by length", scores_by_length.draw, of_task
-            if recall_by_depth.has_depths(of_task):
-                yield f"{bench}/{task} by depth", recall_by_depth.draw, of_task
+        for task, task_scores in rows.groupby("task", sort=False):
+            if task_scores["length"].nunique() > 1:
+                yield f"{bench}/{task} by length", scores_by_length.draw, task_scores
+            if recall_by_depth.has_depths(task_scores):
+                yield f"{bench}/{task} by depth", recall_by_depth.draw, task_scores

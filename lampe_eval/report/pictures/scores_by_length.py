@@ -1,30 +1,41 @@
-"""Score against length: a method with its standard error, the others faint behind it, the window a vertical line.
+"""Picture of scores by length: a method with its standard error, the others faint behind it.
 
-Arrows at the top have the numbers that are off the scale.
+The dashed line is the window. Arrows at the top carry scores that are off the scale.
 """
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from lampe_eval.report.pictures.panels import FAINT, INK, LIMIT, panels, title_of, tokens
-from lampe_eval.report.table_model import complete, higher_is_better
+from lampe_eval.report.pictures.panels import (
+    METHOD_COLOUR,
+    OTHERS_COLOUR,
+    WINDOW_COLOUR,
+    panels,
+    title_of,
+    tokens,
+)
+from lampe_eval.results.ranking import complete_cells, higher_is_better
 
-OFF = 2
-"""Perplexities above this many times the lowest are off the scale, or nothing would tell the others apart."""
+OFF_SCALE = 2
+"""Perplexities above this multiple of the lowest are off the scale; they would hide the others."""
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """The picture of one task."""
+    """Draw the picture of one task."""
+    # lines connect lengths in ascending order; runs may store them in another
     rows = rows.sort_values("length", kind="stable")
     first = rows.iloc[0]
     figure, methods = panels(rows, title_of(rows))
-    top = 100 if higher_is_better(rows) else OFF * float(rows["score"].min())
-    for axes, own in methods:
-        _panel(axes, rows, own)
-        if not (off := own[own["score"] > top]).empty:
-            _off(axes, off)
+    top = 100 if higher_is_better(rows) else OFF_SCALE * float(rows["score"].min())
+    for axes, method_rows in methods:
+        _draw_panel(axes, rows, method_rows)
+        off_scale = method_rows[method_rows["score"] > top]
+        if not off_scale.empty:
+            _draw_off_scale(axes, off_scale)
     axes.set_xscale("log", base=2)
     lengths = sorted(set(rows["length"]))
     axes.set_xticks(lengths, [tokens(length) for length in lengths])
@@ -34,51 +45,56 @@ def draw(rows: pd.DataFrame) -> Figure:
     if higher_is_better(rows):
         axes.set_ylim(-4, 104)
     elif rows["score"].max() > top:
-        axes.set_ylim(0.95 * top / OFF, top)
+        axes.set_ylim(0.95 * top / OFF_SCALE, top)
     return figure
 
 
-def _off(axes: Axes, own: pd.DataFrame) -> None:
-    """An arrow for each number off the scale, the number below it."""
-    at_top = axes.get_xaxis_transform()
+def _draw_off_scale(axes: Axes, off_scale: pd.DataFrame) -> None:
+    """Draw an arrow for each score off the scale, with the number below it."""
+    from_top = axes.get_xaxis_transform()  # x in tokens, y from 0 (bottom) to 1 (top)
     axes.plot(
-        own["length"], [0.97] * len(own), "^", color=INK, markersize=3.5, transform=at_top, zorder=5
+        off_scale["length"],
+        [0.97] * len(off_scale),
+        "^",
+        color=METHOD_COLOUR,
+        markersize=3.5,
+        transform=from_top,
+        zorder=5,
     )
-    for length, score in zip(own["length"], own["score"], strict=True):
+    for length, score in zip(off_scale["length"], off_scale["score"], strict=True):
         axes.text(
-            length, 0.91, _short(score), transform=at_top, rotation=90, ha="center", va="top", color=INK, zorder=5,
-            fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-        )  # fmt: skip
+            length,
+            0.91,
+            _number_text(score),
+            transform=from_top,
+            rotation=90,
+            ha="center",
+            va="top",
+            color=METHOD_COLOUR,
+            zorder=5,
+            fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
 
 
-def _short(score: float) -> str:
-    """Three digits, or all before the point of what is no longer than six."""
+def _number_text(score: float) -> str:
+    """Return a score with three digits, or without decimals from 100 up to a million."""
     return f"{score:.0f}" if 100 <= score < 1e6 else f"{score:.3g}"
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, own: pd.DataFrame) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame) -> None:
     for _, other in rows.groupby("label", sort=False):
-        axes.plot(other["length"], other["score"], color=FAINT, linewidth=0.7, zorder=1)
-    error = own["stderr"].fillna(0)
-    axes.fill_between(
-        own["length"],
-        own["score"] - error,
-        own["score"] + error,
-        color=INK,
-        alpha=0.25,
-        linewidth=0,
-    )
+        axes.plot(other["length"], other["score"], color=OTHERS_COLOUR, linewidth=0.7, zorder=1)
+    lengths = method_rows["length"]
+    scores = method_rows["score"]
+    error = method_rows["stderr"].fillna(0)  # an unknown error has no band
+    band: dict[str, Any] = {"color": METHOD_COLOUR, "alpha": 0.25, "linewidth": 0}
+    axes.fill_between(lengths, scores - error, scores + error, **band)
+    dots: dict[str, Any] = {"color": METHOD_COLOUR, "markersize": 3.5}
+    axes.plot(lengths, scores, linewidth=1.6, marker="o", zorder=3, **dots)
+    incomplete = method_rows[~complete_cells(method_rows)]
     axes.plot(
-        own["length"], own["score"], color=INK, linewidth=1.6, marker="o", markersize=3.5, zorder=3
+        incomplete["length"], incomplete["score"], "o", markerfacecolor="white", zorder=4, **dots
     )
-    short = own[~complete(own)]
-    axes.plot(
-        short["length"],
-        short["score"],
-        "o",
-        color=INK,
-        markerfacecolor="white",
-        markersize=3.5,
-        zorder=4,
-    )
-    axes.axvline(own.iloc[0]["window"], color=LIMIT, linestyle="--", linewidth=0.9, zorder=2)
+    window = method_rows.iloc[0]["window"]
+    axes.axvline(window, color=WINDOW_COLOUR, linestyle="--", linewidth=0.9, zorder=2)

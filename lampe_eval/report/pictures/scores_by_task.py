@@ -1,34 +1,39 @@
-"""Scores of many tasks at one length: a method's with their standard errors, the others' as faint strokes."""
+"""Picture of many tasks at one length: a method's scores, the others as faint strokes."""
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lampe_eval.report.pictures.panels import FAINT, INK, panels
-from lampe_eval.report.table_model import complete, table_conditions
+from lampe_eval.report.pictures.panels import METHOD_COLOUR, OTHERS_COLOUR, panels
+from lampe_eval.report.table_model import table_conditions
+from lampe_eval.results.ranking import complete_cells
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """The picture of one bench."""
-    first, tasks = rows.iloc[0], list(dict.fromkeys(rows["task"]))
-    place = {task: index for index, task in enumerate(tasks)}
+    """Draw the picture of one benchmark."""
+    first = rows.iloc[0]
+    tasks = list(dict.fromkeys(rows["task"]))
+    line_of_task = {task: index for index, task in enumerate(tasks)}
     title = f"{first['bench']} · at {first['length']} tokens · {table_conditions(first)}"
     figure, methods = panels(rows, title, height=0.6 + 0.14 * len(tasks))
-    for axes, own in methods:
-        axes.plot(rows["score"], rows["task"].map(place), "|", color=FAINT, markersize=5, zorder=1)
+    stroke: dict[str, Any] = {"color": OTHERS_COLOUR, "markersize": 5, "zorder": 1}
+    hollow: dict[str, Any] = {"color": METHOD_COLOUR, "markerfacecolor": "white", "markersize": 3.5}
+    for axes, method_rows in methods:
+        axes.plot(rows["score"], rows["task"].map(line_of_task), "|", **stroke)
         axes.errorbar(
-            own["score"], own["task"].map(place), xerr=own["stderr"].fillna(0), fmt="o", color=INK, markersize=3.5,
-            elinewidth=1, zorder=3,
-        )  # fmt: skip
-        short = own[~complete(own)]
-        axes.plot(
-            short["score"],
-            short["task"].map(place),
-            "o",
-            color=INK,
-            markerfacecolor="white",
+            method_rows["score"],
+            method_rows["task"].map(line_of_task),
+            xerr=method_rows["stderr"].fillna(0),
+            fmt="o",
+            color=METHOD_COLOUR,
             markersize=3.5,
+            elinewidth=1,
+            zorder=3,
         )
-        axes.grid(axis="y", color=FAINT, alpha=0.4, linewidth=0.4)
+        incomplete = method_rows[~complete_cells(method_rows)]
+        axes.plot(incomplete["score"], incomplete["task"].map(line_of_task), "o", **hollow)
+        axes.grid(axis="y", color=OTHERS_COLOUR, alpha=0.4, linewidth=0.4)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     figure.supxlabel("score ± standard error (strokes: the other methods)")

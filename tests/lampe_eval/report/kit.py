@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.results.gathered_runs import GatheredRuns
-from lampe_eval.results.method_differences import COLUMNS as PAIRS
+from lampe_eval.results.method_differences import PAIR_COLUMNS
 from lampe_eval.store import Cell, Store
 
 KEYS = ("model", "method", "bench", "task", "length")
@@ -30,8 +30,8 @@ def row(key: str, **fields: Any) -> dict[str, Any]:
         "id": key,
         "prompt_sha256": "e3b0",
         "prompt_tokens": 1008,
-        "prompt_start": f"head of {key}",
-        "prompt_end": f"tail of {key}",
+        "prompt_start": f"start of {key}",
+        "prompt_end": f"end of {key}",
         "prediction": f"prediction of {key}",
         "references": [f"reference of {key}"],
         "score": 1.0,
@@ -79,13 +79,13 @@ def gathered(
         "bench": "niah",
         "task": "single",
     }
-    plain |= {"length": 1024, "lacking": 0}
+    plain |= {"length": 1024, "unpaired": 0}
     differences = [{**plain, **pair} for pair in pairs]
     found = GatheredRuns(
         {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
     )
     vars(found)["pairs"] = pd.DataFrame(
-        differences, columns=list(PAIRS)
+        differences, columns=list(PAIR_COLUMNS)
     )  # in place of what samples would give
     return found
 
@@ -101,7 +101,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "score": 50.0,
         "stderr": math.nan,
         "n": samples,
-        "units": samples,
+        "independent_units": samples,
         "unit": "sample",
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
         "batch_size": 1,

@@ -1,4 +1,4 @@
-"""The pages in a real browser: what they show, and what they keep a hostile prediction from doing."""
+"""Pages in a real browser: what they show, and that a hostile prediction can do nothing."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from lampe_eval.report.page.report_page import page, site
+from lampe_eval.report.page.report_page import leaderboard_page, report_page
 from lampe_eval.results.gathered_runs import GatheredRuns
 from tests.lampe_eval.report.conftest import Open
 from tests.lampe_eval.report.kit import cell, gathered, row, store
@@ -45,12 +45,19 @@ def _small(tmp_path: Path) -> GatheredRuns:
             "second": "lampe",
             "n": 5,
             "difference": -90.5,
-            "low": -93.0,
-            "high": -88.0,
+            "ci_low": -93.0,
+            "ci_high": -88.0,
         }
-        | {"p": 0.00001, "p_corrected": 0.00003},
-        {"first": "original", "second": "yarn", "n": 5, "difference": 2.0, "low": -1.0, "high": 5.0}
-        | {"p": 0.4, "p_corrected": 0.8},
+        | {"p_value": 0.00001, "p_value_holm": 0.00003},
+        {
+            "first": "original",
+            "second": "yarn",
+            "n": 5,
+            "difference": 2.0,
+            "ci_low": -1.0,
+            "ci_high": 5.0,
+        }
+        | {"p_value": 0.4, "p_value_holm": 0.8},
     ]
     return gathered(store(tmp_path / "run", cells), scores=scores, pairs=pairs)
 
@@ -70,8 +77,8 @@ def _sort(page: Page, table: str, title: str) -> str | None:
     return head.get_attribute("aria-sort")
 
 
-def test_it_opens_without_an_error_or_a_request(opened: Open, tmp_path: Path) -> None:
-    found = opened(page(_small(tmp_path), {"Recall": SVG}), offline=True)
+def test_the_page_opens_without_error_or_request(opened: Open, tmp_path: Path) -> None:
+    found = opened(report_page(_small(tmp_path), {"Recall": SVG}), offline=True)
     expect(found.page.locator("h1")).to_have_text("run")
     assert found.page.locator("img").evaluate(
         "image => image.decode().then(() => image.naturalWidth > 0)"
@@ -82,10 +89,8 @@ def test_it_opens_without_an_error_or_a_request(opened: Open, tmp_path: Path) ->
     ]
 
 
-def test_numbers_sort_as_numbers_and_what_is_missing_comes_last(
-    opened: Open, tmp_path: Path
-) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+def test_numbers_sort_as_numbers_and_missing_ones_come_last(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_small(tmp_path), {})).page
     here.locator("#scores").get_by_label("Length").select_option("1024")
     assert _sort(here, "scores", "Score") == "ascending"
     assert _column(here, "scores", "Score") == ["9.50", "100.00", "–"]
@@ -95,8 +100,8 @@ def test_numbers_sort_as_numbers_and_what_is_missing_comes_last(
     assert _column(here, "scores", "Method") == list(METHODS)
 
 
-def test_rows_that_are_alike_keep_their_order(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+def test_equal_rows_stay_in_their_order(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_small(tmp_path), {})).page
     _sort(here, "scores", "Method")
     _sort(here, "scores", "Length")
     assert _column(here, "scores", "Method") == ["lampe", "original", "yarn"] * 2
@@ -104,7 +109,7 @@ def test_rows_that_are_alike_keep_their_order(opened: Open, tmp_path: Path) -> N
 
 
 def test_tables_are_filtered_by_choices_and_words(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+    here = opened(report_page(_small(tmp_path), {})).page
     table = here.locator("#samples")
     expect(table.get_by_role("status")).to_have_text("25 of 36 rows shown")
     table.get_by_role("button", name="Show more").click()
@@ -122,28 +127,26 @@ def test_tables_are_filtered_by_choices_and_words(opened: Open, tmp_path: Path) 
     assert _column(here, "samples", "Marks") == ["failed"]
 
 
-def test_what_is_not_in_a_score_stands_beside_it(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+def test_unscored_samples_are_marked(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_small(tmp_path), {})).page
     assert _column(here, "scores", "Marks")[0].split("\n") == ["1 missing2 failed3 cut"]
-    expect(here.locator(".warning").first).to_contain_text(
-        "1 missing, 2 failed. The cells are marked."
-    )
+    expect(here.locator(".warning").first).to_contain_text("1 missing, 2 failed")
 
 
-def test_a_run_that_goes_on_is_told_above_everything(opened: Open, tmp_path: Path) -> None:
+def test_a_run_that_is_still_written_is_announced_at_the_top(opened: Open, tmp_path: Path) -> None:
     run = replace(_small(tmp_path), writing={"run": f"run is still being written: {LABEL}"})
-    for text in (page(run, {}), site(run, {})):
+    for text in (report_page(run, {}), leaderboard_page(run, {})):
         expect(opened(text).page.locator(".warning").nth(1)).to_have_text(
             f"run is still being written: {LABEL}"
         )
 
 
-def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(
+def test_the_overview_marks_best_and_second_of_complete_scores(
     opened: Open, tmp_path: Path
 ) -> None:
     run = _small(tmp_path)
     run.scores.loc[run.scores["method"] == "yarn", "score"] = 20.0
-    found = opened(page(run, {}), java_script_enabled=False).page.locator("#overview")
+    found = opened(report_page(run, {}), java_script_enabled=False).page.locator("#overview")
     expect(
         found.get_by_role("heading", name="niah/single · recall · m, window 256 · protocol fair")
     ).to_be_visible()
@@ -157,15 +160,15 @@ def test_the_overview_has_the_best_and_the_second_of_those_that_are_complete(
     assert found.locator("td .place-2").all_inner_texts() == []  # nobody is worse than the second
 
 
-def test_differences_say_how_sure_they_are(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+def test_differences_have_p_values(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_small(tmp_path), {})).page
     assert _column(here, "differences", "Difference") == ["−90.50", "2.00"]
     assert _column(here, "differences", "p") == ["< 0.0001", "0.4000"]
     assert here.locator("#differences tbody b").all_inner_texts() == ["−90.50"]
 
 
-def test_a_number_of_samples_leads_to_them(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+def test_a_number_of_samples_links_to_them(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_small(tmp_path), {})).page
     here.get_by_role("button", name="5 samples of original, single, 1024").click()
     expect(here.locator("#samples").get_by_role("status")).to_have_text("6 of 6 rows shown (of 36)")
     assert set(_column(here, "samples", "Method")) == {"original"}
@@ -173,11 +176,11 @@ def test_a_number_of_samples_leads_to_them(opened: Open, tmp_path: Path) -> None
 
 
 def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+    here = opened(report_page(_small(tmp_path), {})).page
     here.locator("#samples").get_by_role("button", name="1024/1", exact=True).first.click()
     sample = here.get_by_role("dialog")
     expect(sample).to_have_accessible_name("original on 1024/1")
-    for what in ("prompt_start", "prompt_end", "prediction", "reference"):
+    for what in ("start", "end", "prediction", "reference"):
         expect(sample.get_by_text(f"{what} of 1024/1", exact=True).first).to_be_visible()
     sample.get_by_role("button", name="lampe prediction of 1024/1 100.0").click()
     expect(sample).to_have_accessible_name("lampe on 1024/1")
@@ -186,7 +189,7 @@ def test_a_click_shows_a_sample(opened: Open, tmp_path: Path) -> None:
 
 
 def test_the_keyboard_shows_a_sample(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+    here = opened(report_page(_small(tmp_path), {})).page
     here.locator("#samples").get_by_label("Length").select_option("1024")
     here.locator("#samples .box").focus()
     for _ in here.locator("#samples thead button").all():
@@ -207,7 +210,7 @@ def test_the_keyboard_shows_a_sample(opened: Open, tmp_path: Path) -> None:
 
 
 def test_columns_are_sorted_by_the_keyboard(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_small(tmp_path), {})).page
+    here = opened(report_page(_small(tmp_path), {})).page
     here.locator("#scores thead button").first.focus()
     here.keyboard.press("Space")
     assert _column(here, "scores", "Method")[:2] == ["lampe", "lampe"]
@@ -225,8 +228,8 @@ def _hostile(tmp_path: Path) -> GatheredRuns:
     return gathered(store(tmp_path / "<img src=x onerror=alert(7)>", cells, {"haystack": HOSTILE}))
 
 
-def test_nothing_that_a_run_says_is_run(opened: Open, tmp_path: Path) -> None:
-    found = opened(page(_hostile(tmp_path), {HOSTILE: SVG}))
+def test_nothing_from_a_run_is_executed(opened: Open, tmp_path: Path) -> None:
+    found = opened(report_page(_hostile(tmp_path), {HOSTILE: SVG}))
     here = found.page
     for button in here.locator("#samples tbody").get_by_role("button").all():
         button.click()
@@ -240,15 +243,15 @@ def test_nothing_that_a_run_says_is_run(opened: Open, tmp_path: Path) -> None:
     assert "</script><script>alert(1)</script><img" in here.locator("details pre").inner_text()
 
 
-def test_characters_that_deceive_are_shown(opened: Open, tmp_path: Path) -> None:
-    here = opened(page(_hostile(tmp_path), {})).page
+def test_control_characters_are_visible(opened: Open, tmp_path: Path) -> None:
+    here = opened(report_page(_hostile(tmp_path), {})).page
     here.locator("#samples tbody").get_by_role("button").first.click()
-    prediction = here.get_by_role("dialog").locator(".said").first.inner_text()
+    prediction = here.get_by_role("dialog").locator(".stored-text").first.inner_text()
     assert "⟨U+2028⟩⟨U+001B⟩[31m⟨U+0000⟩⟨U+202E⟩gnp.exe" in prediction
 
 
-def test_the_policy_holds_where_escaping_would_not(opened: Open, tmp_path: Path) -> None:
-    found = opened(page(_small(tmp_path), {}))
+def test_the_policy_blocks_what_escaping_would_miss(opened: Open, tmp_path: Path) -> None:
+    found = opened(report_page(_small(tmp_path), {}))
     add = "markup => document.body.append(document.createRange().createContextualFragment(markup))"
     found.page.evaluate(
         add, "<script>alert(1)</script><img src=x onerror=alert(2)><img src=http://127.0.0.1:9/x>"
@@ -260,7 +263,7 @@ def test_the_policy_holds_where_escaping_would_not(opened: Open, tmp_path: Path)
 
 
 def test_data_cannot_end_its_block(tmp_path: Path) -> None:
-    text = page(_hostile(tmp_path), {})
+    text = report_page(_hostile(tmp_path), {})
     block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert block is not None and "<" not in block[1]
     assert HOSTILE in json.loads(block[1])["samples"]["texts"]
@@ -270,30 +273,32 @@ def test_half_a_surrogate_pair_does_not_stop_it(opened: Open, tmp_path: Path) ->
     run = store(tmp_path / "run", {cell(): [row("a")]})
     path = next((tmp_path / "run").glob("samples/**/*.jsonl"))
     path.write_text(path.read_text().replace("prediction of a", "half \\ud83d"))
-    here = opened(page(gathered(run), {})).page
+    here = opened(report_page(gathered(run), {})).page
     assert _column(here, "samples", "Prediction") == ["half ?"]
 
 
-def test_a_long_text_keeps_its_ends(opened: Open, tmp_path: Path) -> None:
+def test_a_long_text_keeps_start_and_end(opened: Open, tmp_path: Path) -> None:
     text = "first " + "x" * 1_000_000 + " last"
-    whole = page(gathered(store(tmp_path / "run", {cell(): [row("a", prediction=text)]})), {})
+    whole = report_page(
+        gathered(store(tmp_path / "run", {cell(): [row("a", prediction=text)]})), {}
+    )
     assert len(whole) < 100_000
     here = opened(whole).page
     here.locator("#samples tbody").get_by_role("button").click()
-    said = here.get_by_role("dialog").locator(".said").first.inner_text()
-    assert said.startswith("first xx") and said.endswith("xx last")
-    assert "[… 996,011 characters …]" in said
+    shown = here.get_by_role("dialog").locator(".stored-text").first.inner_text()
+    assert shown.startswith("first xx") and shown.endswith("xx last")
+    assert "[… 996,011 characters …]" in shown
 
 
-def test_infinity_and_nothing_are_no_numbers_to_stumble_on(opened: Open, tmp_path: Path) -> None:
+def test_infinite_and_missing_scores_are_shown_and_sorted(opened: Open, tmp_path: Path) -> None:
     cells = {
-        cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored=2)]
+        cell(method, bench="ppl", task="exact"): [row("a", score=None, loss=2.5, scored_tokens=2)]
         for method in METHODS
     }
     scores = dict(
         zip(cells, ({"score": math.inf}, {"score": 3.25}, {"score": math.nan}), strict=True)
     )
-    here = opened(page(gathered(store(tmp_path / "run", cells), scores=scores), {})).page
+    here = opened(report_page(gathered(store(tmp_path / "run", cells), scores=scores), {})).page
     _sort(here, "scores", "Score")
     assert _column(here, "scores", "Score") == ["3.25", "∞", "–"]
     assert _column(here, "samples", "Loss") == ["1.2500"] * 3
@@ -308,7 +313,8 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, b
     )
     found = gathered(run)
     here = opened(
-        page(found, {"t" * 90: SVG}) if build == "report" else site(found, {}), width=360
+        report_page(found, {"t" * 90: SVG}) if build == "report" else leaderboard_page(found, {}),
+        width=360,
     ).page
     width = "document.documentElement.scrollWidth"
     assert here.evaluate(width) == 360
@@ -341,7 +347,7 @@ def test_the_leaderboard_shows_the_score_beside_the_method(
         "seed 5",
         "",
     )
-    here = opened(site(found, {}), width=width).page
+    here = opened(leaderboard_page(found, {}), width=width).page
     box = here.locator("#standings .box")
     assert here.locator("#standings thead th").all_inner_texts()[:2] == ["Method", "Score"]
     assert len(here.locator("#standings thead th").all()) == 13
@@ -352,11 +358,11 @@ def test_the_leaderboard_shows_the_score_beside_the_method(
 
 
 @pytest.mark.parametrize("width", [390, 700, 1280])
-def test_pictures_are_as_large_as_drawn_and_no_link_is_cut(
+def test_pictures_keep_their_size_and_no_link_is_cut(
     opened: Open, tmp_path: Path, width: int
 ) -> None:
     drawn = {f"{wide} inches": _svg(wide) for wide in (3, 9)}
-    here = opened(page(_small(tmp_path), drawn), width=width).page
+    here = opened(report_page(_small(tmp_path), drawn), width=width).page
     assert [image.evaluate("image => image.width") for image in here.locator("img").all()] == [
         288,
         864,
@@ -381,11 +387,13 @@ WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("build", ["report", "site"])
-def test_a_long_label_is_broken_behind_its_signs(
+def test_a_long_label_is_broken_after_punctuation(
     opened: Open, tmp_path: Path, build: str, width: int
 ) -> None:
     found = gathered(store(tmp_path / "run", {cell(LONG): [row("a")]}))
-    here = opened(page(found, {}) if build == "report" else site(found, {}), width=width).page
+    here = opened(
+        report_page(found, {}) if build == "report" else leaderboard_page(found, {}), width=width
+    ).page
     cells = here.locator("#overview tbody th, #scores tbody th, #standings tbody th").all()
     assert [cell.inner_text() for cell in cells] == [LONG] * (2 if build == "report" else 1)
     assert all(cell.evaluate(WHOLE) for cell in cells)
@@ -417,8 +425,8 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(opened: Open, tmp_path: Path, scheme: str) -> None:
-    here = opened(page(_small(tmp_path), {"Recall": SVG}), color_scheme=scheme).page
+def test_text_contrasts_with_its_background(opened: Open, tmp_path: Path, scheme: str) -> None:
+    here = opened(report_page(_small(tmp_path), {"Recall": SVG}), color_scheme=scheme).page
     here.locator("summary").click()
     here.locator("#samples").get_by_role("button", name="1024/2", exact=True).first.click()
     expect(here.get_by_text("OutOfMemoryError: 2 GiB").last).to_be_visible()
@@ -429,20 +437,20 @@ def test_text_stands_out_from_its_ground(opened: Open, tmp_path: Path, scheme: s
     assert dark == (scheme == "dark")
 
 
-def test_without_scripts_settings_are_there_and_it_says_what_is_not(
+def test_without_scripts_settings_are_shown_and_a_note_explains(
     opened: Open, tmp_path: Path
 ) -> None:
-    here = opened(page(_small(tmp_path), {}), java_script_enabled=False).page
+    here = opened(report_page(_small(tmp_path), {}), java_script_enabled=False).page
     expect(here.get_by_text("The tables need JavaScript")).to_be_visible()
     expect(here.locator("details pre")).to_contain_text("seed: 0")
 
 
-def test_the_site_leads_to_the_reports_that_there_are(opened: Open, tmp_path: Path) -> None:
+def test_the_leaderboard_links_to_existing_reports(opened: Open, tmp_path: Path) -> None:
     runs = [
         store(tmp_path / name, {cell(method): [row("a")]})
         for name, method in (("one", "lampe"), ("two", "yarn"))
     ]
-    found = opened(site(gathered(*runs), {"one": "one/report.html"}))
+    found = opened(leaderboard_page(gathered(*runs), {"one": "one/report.html"}))
     assert _column(found.page, "standings", "Run") == ["one", "two"]
     links = found.page.locator("#standings tbody a")
     assert [link.get_attribute("href") for link in links.all()] == ["one/report.html"]

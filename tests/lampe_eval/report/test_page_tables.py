@@ -1,4 +1,4 @@
-"""What the page's tables show of several runs."""
+"""Tables of the page for several runs."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from tests.lampe_eval import stored
 
 
 def _column(table: dict[str, Any], key: str) -> list[Any]:
-    """The values of a column, none where the table has no such."""
+    """Return the values of a column, none where the table has no such column."""
     keys = [column["key"] for column in table["columns"]]
     return [row[keys.index(key)] for row in table["rows"]] if key in keys else []
 
@@ -24,7 +24,7 @@ def test_settings_in_which_runs_differ_are_a_column(tmp_path: Path) -> None:
 
 
 def test_standings_are_by_rank(tmp_path: Path) -> None:
-    """Task by task, short lengths first, the best first, those that lack samples last."""
+    """Task by task, short lengths first, the best first, incomplete cells last."""
     found = {
         "original": [False, False],
         "yarn": [True, None],
@@ -50,7 +50,7 @@ def test_standings_are_by_rank(tmp_path: Path) -> None:
     assert _column(table, "run")[-1] == ["b", "b.html"]
 
 
-def test_a_difference_counts_the_samples_that_two_methods_do_not_share(tmp_path: Path) -> None:
+def test_a_difference_counts_unpaired_samples(tmp_path: Path) -> None:
     stored.run(
         tmp_path / "short", {"lampe": {512: [True, None, True]}, "yarn": {512: [False, True]}}
     )
@@ -58,5 +58,5 @@ def test_a_difference_counts_the_samples_that_two_methods_do_not_share(tmp_path:
     short, whole = (
         page_tables.differences(gather_runs([tmp_path / name]).pairs) for name in ("short", "whole")
     )
-    assert _column(short, "marks") == [[[2, "not shared"]]]
+    assert _column(short, "marks") == [[[2, "unpaired"]]]
     assert _column(whole, "marks") == []

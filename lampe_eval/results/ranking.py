@@ -1,0 +1,66 @@
+"""Ranking of scores: which cells are complete, which scores are best, and in which order."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from lampe_eval.benches import BENCHES
+
+UNSCORED = ["missing", "errors", "skipped"]
+"""Columns of scores that count samples without a score: never run, failed, or left out."""
+COMPARABLE = ["model", "window", "protocol", "settings", "bench"]
+"""Columns of scores whose values agree in everything that may stand in one table."""
+
+
+def complete_cells(scores: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each cell whether all its samples are scored."""
+    unscored = scores[UNSCORED].sum(axis=1)
+    return (scores["n"] > 0) & (unscored == 0)
+
+
+def higher_is_better(scores: pd.DataFrame) -> bool:
+    """Return whether a higher score is better in these cells of one benchmark."""
+    return BENCHES[str(scores["bench"].iloc[0])].higher_is_better
+
+
+def has_many_tasks_at_one_length(scores: pd.DataFrame) -> bool:
+    """Return whether cells of one benchmark are of several tasks at a single length."""
+    return scores["length"].nunique() == 1 and scores["task"].nunique() > 1
+
+
+def places(scores: Mapping[str, float], *, higher_is_better: bool) -> dict[str, int]:
+    """Return who is best (1) and who is second (2); others have no entry.
+
+    Scores that are equal share a place. The worst score has none: nobody is best where all are
+    equal, nobody is second where nobody is worse, and none is second to several that are best.
+
+    Args:
+        scores: scores by competitor, rounded as they are printed, so that a reader sees no
+            difference in rank between equal digits.
+        higher_is_better: whether a higher score is better.
+    """
+    ordered = sorted(set(scores.values()), reverse=higher_is_better)
+    if len(ordered) < 2:
+        return {}
+    best, second, *worse = ordered
+    place_of_score = {best: 1}
+    if worse and list(scores.values()).count(best) == 1:
+        place_of_score[second] = 2
+    return {
+        name: place_of_score[score] for name, score in scores.items() if score in place_of_score
+    }
+
+
+def ranked(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows task by task, shorter lengths first, then the best score first.
+
+    Tasks stay in the order of their first rows. Cells with unscored samples come last.
+    """
+    higher = scores["bench"].map(lambda bench: BENCHES[bench].higher_is_better)
+    sort_keys = scores.assign(
+        task=pd.factorize(scores["task"])[0],
+        incomplete=~complete_cells(scores),
+        score=scores["score"].where(~higher, -scores["score"]),
+    )
+    order = sort_keys.sort_values(["task", "length", "incomplete", "score"], kind="stable")
+    return scores.loc[order.index]
