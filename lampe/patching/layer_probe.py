@@ -23,6 +23,7 @@ from lampe.errors import LampeError, UnsupportedModel
 from lampe.geometry import Geometry, ropes_of
 from lampe.patching.attention_interface import attached_to
 from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.prompt_boundary import PromptTracker
 from lampe.patching.rotary_modules import disable_rotary, find_rotary_modules, record_rotary
 from lampe.positions import LocalWindow
 from lampe.rope import Layout
@@ -65,7 +66,7 @@ class ProbedLayers:
             if layer.rope is not None and not fits_window(layer.local, window)
         ]
 
-    def main(self, window: int) -> int:
+    def main_geometry(self, window: int) -> int:
         """Which geometry is the model's: that of the layers a method changes, where there are any."""
         turning = [
             *self.extendable(window),
@@ -93,6 +94,7 @@ class RecordedAttention:
 class _AttentionRecorder:
     """Attention that notes what it is handed and answers with zeros."""
 
+    prompts: PromptTracker = field(default_factory=PromptTracker)
     calls: list[RecordedAttention] = field(default_factory=list)
 
     def attend(

@@ -77,7 +77,7 @@ def patch(
         )
     if check:
         main = dataclasses.replace(
-            layers.geometries[layers.main(geometry.window)], window=geometry.window
+            layers.geometries[layers.main_geometry(geometry.window)], window=geometry.window
         )
         small, tokens = check_geometry(method, main)
         check_causal(

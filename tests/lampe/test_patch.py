@@ -118,14 +118,14 @@ def test_a_token_that_answers_another_prompt_than_the_last_is_refused_until_its_
         for _ in range(2):
             with pytest.raises(
                 lampe.UnsupportedModel,
-                match="token 91 is no answer to the last prompt, of 150 tokens",
+                match=r"token 91 .* 150 tokens",
             ):
                 answer()
         with handle.prompt(90):
             torch.testing.assert_close(answer(), expected)
     with (
         lampe.patch(model, "lampe"),
-        pytest.raises(lampe.UnsupportedModel, match="the last prompt, of 0 tokens"),
+        pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"),
     ):
         answer()
 
@@ -135,7 +135,7 @@ def test_a_prompt_without_tokens_cannot_be_stated(model: LlamaForCausalLM, lengt
     error = pytest.raises(lampe.BadSetting, match=f"at least one token, not {length}")
     with lampe.patch(model) as handle, error, handle.prompt(length):
         pass
-    assert handle.stated is None
+    assert handle.stated_length is None
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -181,7 +181,7 @@ def test_a_statement_around_generate_holds(model: LlamaForCausalLM) -> None:
     with lampe.patch(model, "lampe") as handle:
         with handle.prompt(300):
             stated, whole = _answer(model, ids), model(ids).logits
-        assert handle.stated is None
+        assert handle.stated_length is None
         assert not torch.equal(whole, model(ids).logits)
         assert not torch.equal(stated, _answer(model, ids))
 

@@ -103,7 +103,7 @@ def test_every_method_answers_as_without_kept_keys(
     model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = _answer(model, method, meddling)
-    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
+    monkeypatch.setattr(RotatedKeyCache, "rows_of", lambda *inputs: None)
     torch.testing.assert_close(ours, _answer(model, method, meddling), atol=1e-5, rtol=0)
 
 
@@ -113,7 +113,7 @@ def test_no_key_is_stale_whatever_is_done_to_the_cache(
     model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = _answer(model, method, meddling)
-    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
+    monkeypatch.setattr(RotatedKeyCache, "rows_of", lambda *inputs: None)
     rounding = 2e-5 if "growing" in meddling else 1e-5
     torch.testing.assert_close(ours, _answer(model, method, meddling), atol=rounding, rtol=0)
 
@@ -156,7 +156,7 @@ def test_a_method_after_another_turns_the_same_cache_anew(model: LlamaForCausalL
         with lampe.patch(model, "dca") as inner, inner.prompt(PROMPT):
             ours = _step(model, tokens[:, 1:], cache)
             cache.crop(-1)
-            inner._kept = RotatedKeyCache()
+            inner._attention.rotated_keys = RotatedKeyCache()
             torch.testing.assert_close(ours, _step(model, tokens[:, 1:], cache), atol=1e-5, rtol=0)
         assert handle.method.name == "lampe"
 
