@@ -66,7 +66,7 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """The unrotated keys. They stay valid: later tokens are written to another buffer."""
+        """Unrotated keys, which stay valid: later tokens are written to another buffer."""
         if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._rotated.restore(self._keys)
@@ -80,7 +80,7 @@ class GrowingLayer(DynamicLayer):
             self._rotated.forget()
 
     def rotated_rows(self) -> RotatedKeyRows:
-        """Return the state of the layer's keys: which of them are rotated, and to which positions."""
+        """Return which of the layer's keys are rotated, and to which positions."""
         if self._rotated is None:
             self._rotated = RotatedKeyRows(self._steps, own=True)
         return self._rotated

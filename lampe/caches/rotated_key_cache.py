@@ -59,7 +59,7 @@ class _CurrentLayer(threading.local):
 
 
 class RotatedKeyCache:
-    """Rotated keys of all KV caches of a patched model; they are freed together with their cache."""
+    """Rotated keys of all KV caches of a patched model, freed together with their cache."""
 
     def __init__(self) -> None:
         self._steps: WeakKeyDictionary[Cache, DecodeSteps] = WeakKeyDictionary()

@@ -1,7 +1,7 @@
 """Attention interface: the functions registered with transformers, and the handlers they call.
 
-transformers looks up attention and masks by the name in a configuration. While a patch or a probe is
-on, the configurations of a model name our functions, and a handler attached to the model answers
+transformers looks up attention and masks by the name in a configuration. While a patch or a probe
+is on, the configurations of a model name our functions, and a handler attached to the model answers
 them. Of several patches the outermost one answers.
 """
 

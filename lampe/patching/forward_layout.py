@@ -59,7 +59,7 @@ class ForwardLayout:
 
     @property
     def padded(self) -> bool:
-        """Whether any row is padded."""
+        """True where any row is padded."""
         return self.rows != (range(self.stop),)
 
     def to_mask(self) -> Tensor:

@@ -1,8 +1,8 @@
 """Handle of a patch: puts a method on a model and takes it off again.
 
 Of forward calls of your own, one over an empty KV cache, or over several new tokens, is a prompt,
-and one over a single new token continues the answer (``lampe.patching.prompt_boundary``). Where that
-is not so, state the prompt's length:
+and one over a single new token continues the answer (``lampe.patching.prompt_boundary``). Where
+that is not so, state the prompt's length:
 
     with handle.prompt(length):
         ...
@@ -50,37 +50,37 @@ class Handle:
         self.layers = layers
         encodings = LayerEncodings(method, layers, window)
         self._attention = MethodAttention(layers, encodings, dispatcher)
-        attach(model, self._attention, layers.of)
-        self._hooks = self._attention.rotated_keys.watch(layers.of)
+        attach(model, self._attention, layers.by_module)
+        self._hooks = self._attention.rotated_keys.watch(layers.by_module)
         patches = _PATCHES.setdefault(model, [])
         if not patches:
-            self._hooks += disable_rotary(layers.rotaries)
+            self._hooks += disable_rotary(layers.rotary_modules)
         patches.append(self)
         self._attention.prompts.wrap_generate(model)
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """The attention backends that have run so far."""
+        """Attention backends that have run so far."""
         return tuple(dict.fromkeys(choice.backend for choice in self._attention.dispatcher.made))
 
     @property
     def geometry(self) -> Geometry:
-        """The geometry of the layers that the method changes."""
+        """Geometry of the layers that the method changes."""
         return self._attention.encodings.geometry
 
     @property
     def attention(self) -> str:
-        """The attention backend that was requested."""
+        """Attention backend that was requested."""
         return self._attention.dispatcher.name
 
     @property
     def stated_length(self) -> int | None:
-        """The prompt's length that this thread states with ``prompt``, in tokens; or None."""
+        """Length in tokens that this thread states with ``prompt``; None where it states none."""
         return self._attention.prompts.stated_length
 
     @property
     def model(self) -> PreTrainedModel:
-        """The patched model, which a handle does not keep alive.
+        """Patched model, which a handle does not keep alive.
 
         Raises:
             UnsupportedModel: where it has been deleted.

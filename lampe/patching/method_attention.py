@@ -54,7 +54,7 @@ class MethodAttention:
         Raises:
             UnsupportedModel: for attention that the probe did not see, or a mask that is no layout.
         """
-        if module not in self._layers.of:
+        if module not in self._layers.by_module:
             raise UnsupportedModel(
                 f"{type(module).__name__} attends to more than the tokens of a text"
             )
@@ -64,7 +64,7 @@ class MethodAttention:
                 f"cannot tell which prompt {type(module).__name__} attends to: its mask was made "
                 "with another configuration than that of the patched model"
             )
-        layer = dataclasses.replace(self._layers.of[module], local=layout.local)
+        layer = dataclasses.replace(self._layers.by_module[module], local=layout.local)
         rows = batch_rows(layout)
         encodings = self.encodings.for_layer(
             layer, [row.prompt_length for row in rows], layout.stop - layout.prompt_end

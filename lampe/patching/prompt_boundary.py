@@ -1,9 +1,10 @@
 """Prompt boundary: which tokens of a forward call belong to the prompt and which to the answer.
 
-A plan is made for the prompt's length and stays in force for the answer that follows. A forward call
-over a piece of a prompt cannot know how much is still to come. ``generate`` can: its inputs end
-where the prompt ends. So while a patch is on, the model's ``generate`` states that length, and may
-then feed the prompt in chunks, verify several guessed tokens at a time, or do without a KV cache.
+A plan is made for the prompt's length and stays in force for the answer that follows. A forward
+call over a piece of a prompt cannot know how much is still to come. ``generate`` can: its inputs
+end where the prompt ends. So while a patch is on, the model's ``generate`` states that length, and
+may then feed the prompt in chunks, verify several guessed tokens at a time, or do without a KV
+cache.
 """
 
 import functools
@@ -88,8 +89,8 @@ class PromptTracker:
             )
         if layout.start and any(0 < row.stop < layout.stop for row in layout.rows):
             raise UnsupportedModel(
-                "a row of this batch ended before this call: where prompts come in chunks, pad rows "
-                "on the left"
+                "a row of this batch ended before this call: where prompts come in chunks, pad "
+                "rows on the left"
             )
         # A model makes one mask per kind of layer. Later masks of the same call get the same end,
         # because a prompt's end does not depend on the latest one and a token's keeps it.

@@ -51,7 +51,7 @@ def _patched(model: PreTrainedModel) -> Verdict:
 
 def _layers(layers: ProbedLayers) -> str:
     """The kinds of layers, in the order in which they come."""
-    return "; ".join(dict.fromkeys(_layer(layers, layer) for layer in layers.of.values()))
+    return "; ".join(dict.fromkeys(_layer(layers, layer) for layer in layers.by_module.values()))
 
 
 def _layer(layers: ProbedLayers, layer: LayerPositions) -> str:

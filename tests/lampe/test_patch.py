@@ -446,7 +446,7 @@ def test_a_vision_tower_keeps_its_own_attention_and_every_part_gets_its_own_back
     )
     with lampe.patch(model, "original") as handle:
         assert model.config.vision_config._attn_implementation == "eager"
-        assert len(handle.layers.of) == 2
+        assert len(handle.layers.by_module) == 2
         torch.testing.assert_close(model(ids, pixel_values=image).logits, logits, atol=1e-5, rtol=0)
     assert [each._attn_implementation for each in configs] == before == ["sdpa", "sdpa", "eager"]
 
