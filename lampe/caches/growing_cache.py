@@ -70,6 +70,7 @@ class GrowingLayer(DynamicLayer):
         if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._rotated.restore(self._keys)
+        # The caller may hold on to this view, so the buffer must not be written any more.
         self._key_buffer.free()
         return self._keys
 
@@ -131,6 +132,7 @@ class _GrowingBuffer:
         stop = start + new.shape[2]
         buffer = self._buffer
         if buffer is None or stop > buffer.shape[2] or not self._contains(held):
+            # Spare columns make the next steps write in place instead of copying all tokens.
             buffer = new.new_empty(*new.shape[:2], stop + GROWTH_TOKENS, new.shape[3])
             if held is not None and start:
                 buffer[:, :, :start] = held

@@ -89,6 +89,7 @@ class RotatedKeyCache:
 
         Rotated keys are checked here: afterwards the layer holds another tensor in any case.
         """
+        # Threads run different modules at the same time, so this state is the thread's.
         current = self._current
         current.layer = None
         cache = next((value for value in arguments if isinstance(value, Cache)), None)
@@ -135,6 +136,8 @@ class RotatedKeyCache:
             return None  # PyTorch does not count the writes to a tensor of inference mode.
         rotated = self._layers.get(layer)
         if rotated is None:
+            # Layers of one cache share each decode step's tables; caches do not, because two
+            # threads may decode with two caches at once.
             steps = self._steps.setdefault(cache, DecodeSteps())
             rotated = _RotatedLayer(RotatedKeyRows(steps), weakref.ref(keys), keys._version)
             self._layers[layer] = rotated

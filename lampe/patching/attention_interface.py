@@ -195,6 +195,7 @@ def _no_handler(module: nn.Module) -> UnsupportedModel:
 
 def _model_with(config: PreTrainedConfig | None) -> nn.Module | None:
     """Return the attached model that a configuration belongs to; None where there is none."""
+    # A copy, because another thread may patch a model meanwhile.
     for model, names in list(_ORIGINAL_NAMES.items()):
         if any(known is config for known, _ in names):
             return model

@@ -31,6 +31,8 @@ class BatchRow:
     @property
     def query_columns(self) -> slice:
         """Slice of the call's new columns that hold tokens of the row; it may be empty."""
+        # A left-padded row may begin within this call, or in a later one; a right-padded row may
+        # have ended before it. Both give an empty slice.
         first = max(0, self.tokens.start - self.layout.start)
         return slice(first, max(first, self.tokens.stop - self.layout.start))
 
@@ -56,10 +58,13 @@ class BatchRow:
     @property
     def prompt_length(self) -> int:
         """Tokens of the row's prompt, those that later calls will bring included."""
+        # Before the prompt's end, its missing columns are added: rows are padded on the left there,
+        # so each of them brings a token to every row. After it, answer tokens are subtracted.
         return max(1, len(self.tokens) + self.layout.prompt_end - self.layout.stop)
 
     @property
     def _first_key_column(self) -> int:
+        # The cache of a sliding window has dropped the columns before the offset.
         return max(self.tokens.start, self.layout.offset)
 
 

@@ -120,6 +120,7 @@ def read_layout(
         return ForwardLayout(start, stop, (range(stop),), fault=HOLES)
     if mask_function is causal_mask_function:
         return ForwardLayout(start, stop, rows, int(kv_offset))
+    # A mask function may differ between rows even where none is padded.
     sampled_rows = rows * batch_size if len(rows) < batch_size else rows
     sampled = _SampledMask(
         mask_function, sampled_rows, start, stop, local_size or 0, options.get("device")
@@ -136,6 +137,8 @@ def read_layout(
 def _token_columns(attention_mask: Tensor | None, stop: int) -> tuple[range, ...] | None:
     """Return the columns of each row's tokens; one range where no row is padded, None for holes."""
     real = None if attention_mask is None else attention_mask[:, :stop].bool()
+    # This check comes first because a batch without padding must be recognised as such: it is
+    # attended to as a whole.
     if real is None or bool(real.all()):
         return (range(stop),)
     counts = real.sum(-1).tolist()

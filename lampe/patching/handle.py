@@ -45,14 +45,17 @@ class Handle:
         window: int,
         dispatcher: BackendDispatcher,
     ) -> None:
+        # Weak, because the patches of a model are held for as long as it lives.
         self._model = weakref.ref(model)
         self.method = method
         self.layers = layers
         encodings = LayerEncodings(method, layers, window)
         self._attention = MethodAttention(layers, encodings, dispatcher)
+        # First, because it refuses models that cannot be patched and leaves them unchanged.
         attach(model, self._attention, layers.by_module)
         self._hooks = self._attention.rotated_keys.watch(layers.by_module)
         patches = _PATCHES.setdefault(model, [])
+        # A later patch finds the rotary modules disabled already.
         if not patches:
             self._hooks += disable_rotary(layers.rotary_modules)
         patches.append(self)

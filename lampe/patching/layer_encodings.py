@@ -118,11 +118,13 @@ class LayerEncodings:
     def _prompt_encoding(self, layer: LayerPositions, length: int) -> LayerEncoding:
         geometry = self._changed_geometry(layer)
         if geometry is not None:
+            # Found once per prompt by bisection, so that a decode step compares two integers.
             encoding = self._extended_encoding(geometry, layer.local, length)
             within_window = encoding.length_within_window(
                 geometry.window, length, geometry.rope(length)
             )
             return LayerEncoding(encoding, RotaryTables(), length, within_window)
+        # A rope without pairs rotates nothing.
         rope = Rope(()) if layer.rope is None else self._geometries[layer.rope].rope(length)
         encoding = _restricted(Encoding(rope), layer.local)
         return LayerEncoding(encoding, RotaryTables(), length, None)

@@ -123,6 +123,7 @@ class _AttentionRecorder:
         logits: LogitOptions,
     ) -> Tensor:
         local = ForwardLayout.from_mask(mask).local
+        # float32 on the CPU: layers of one model may lie on several devices.
         self.calls.append(
             RecordedAttention(module, query[0].float().cpu(), key[0].float().cpu(), local)
         )
@@ -207,6 +208,8 @@ class _RopeMatcher:
         Raises:
             UnsupportedModel: where no known rotation explains the rotated ones.
         """
+        # Several candidates may be within the tolerance (no rotation is near a slow one at the
+        # first positions), so the nearest wins, not the first.
         best = None
         best_sense = 1
         least_error = _error(rotated, plain.query, plain.key)
@@ -240,6 +243,7 @@ class _RopeMatcher:
                         yield _Rotation(cos, sense * sin, layout, begin), sense
 
     def _geometry_index(self, head_dim: int, rotation: _Rotation, sense: int) -> int:
+        # A model with several ropes describes each; the tables tell which one this layer uses.
         for parameters in self.described:
             geometry = dataclasses.replace(
                 self.geometry,
@@ -274,6 +278,7 @@ def _describes(geometry: Geometry, cos: Tensor, sin: Tensor, dtype: torch.dtype)
     if 2 * len(rope.inv_freq) != geometry.rotary_dim:
         return False
     index = torch.arange(len(cos))
+    # Float64 angles, rounded once: see ``lampe.attention.rotation``.
     angle = rope.angles(index.double(), index).float()
     same_cos = _is_near(rope.scaling * angle.cos(), cos, dtype)
     return same_cos and _is_near(rope.scaling * angle.sin(), sin, dtype)

@@ -73,7 +73,8 @@ class MethodAttention:
         if not layout.padded:
             keys = None if rotated is None else rotated.whole(key)
             return self._attend_row(rows[0], encodings[0], query, key, value, scale, logits, keys)
-        # Columns of padding stay 0.
+        # Columns of padding stay 0. Each row needs a plan and positions of its own, so padded rows
+        # cannot share one backend call.
         out = query.new_zeros(*query.shape[:3], value.shape[-1])
         for row, encoding in zip(rows, encodings, strict=True):
             columns = row.query_columns

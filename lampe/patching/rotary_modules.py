@@ -59,6 +59,7 @@ class RecordedRotary:
         self.modules.add(module)
         columns = _pair_columns(cos)
         tables = cos[0, :, columns].float().cpu(), sin[0, :, columns].float().cpu()
+        # Modules that share frequencies give the same tables; each is matched once.
         if not any(_equal(tables, known) for known in self.outputs):
             self.outputs.append(tables)
 

@@ -1,4 +1,4 @@
-"""docs/models.md: which types of model can be patched, and why the others cannot.
+"""Table of docs/models.md: which model types can be patched, and why the others cannot.
 
 Run: python -m tests.architectures.table > docs/models.md
 """
@@ -6,36 +6,43 @@ Run: python -m tests.architectures.table > docs/models.md
 import transformers
 
 from tests.architectures.shrink import types
-from tests.architectures.verdicts import REFUSED, SUPPORTED, UNREPEATED, UNTRIED, verdict
+from tests.architectures.verdicts import NOT_REPRODUCIBLE, REFUSED, SUPPORTED, UNTRIED, verdict
 
 HEAD = """# Models
 
-`lampe.patch` decides by probing the model you give it, never by its name: it runs a few tokens twice, with the model's
-rotary modules and with them silenced, and looks at what reaches each layer's attention (`lampe/patching/layer_probe.py`). So a model
-that is not listed may well work, and one that cannot be done exactly is refused with a reason.
+`lampe.patch` decides by probing the model you give it, never by its name. It runs a few tokens
+twice, with the model's rotary modules and with those disabled, and compares what reaches each
+layer's attention (`lampe/patching/layer_probe.py`). So a model that is not listed may well work,
+and a model that cannot be patched exactly is refused with a reason.
 
-- **A method changes the layers that see further than the model's window.** A layer with a sliding window or chunks no
-  larger than that meets no distance it was not trained on, and goes on as it was: true distances, its own rope, its own
-  limit. Where all rotated layers are like that, a method changes nothing, and `lampe.patch` warns of it.
-- **A layer that does not rotate queries and keys is left as it is.** It has no positions to change.
-- Each rope of a model with several is told to the method with its own base and width. Soft caps on logits, attention
-  sinks, scaled queries, and norms of queries and keys before the rotation stay as the model has them.
-- **A norm with weights after the rotation is refused** (Hunyuan's). Weights by dimension do not commute with a
-  rotation, so the logits are no function of the distance, and no relative position can say what they are elsewhere.
+- **A method changes the layers that attend beyond the model's window.** A layer with a sliding
+  window or chunks no larger than that meets no distance that it was not trained on. It keeps its
+  true distances, its own rope and its own limit. Where all rotated layers are like that, a method
+  changes nothing, and `lampe.patch` warns of it.
+- **A layer that does not rotate queries and keys stays as it is.** It has no positions to change.
+- Where a model has several ropes, the method gets each one with its own base and width. Soft caps
+  on logits, attention sinks, scaled queries, and norms of queries and keys before the rotation stay
+  as the model has them.
+- **A norm with weights after the rotation is refused** (Hunyuan's). Weights per dimension do not
+  commute with a rotation, so the logits depend on more than the distance, and no relative position
+  can replace the original one.
 
-This list is generated from tiny random models of the types that transformers {version} offers, with every field of
-their configurations as it is by default but for sizes: `python -m tests.architectures.table > docs/models.md`.
-`tests/architectures` proves for each supported type: original positions equal the unpatched model; LaMPE, SelfExtend
-and DCA equal the dense float64 oracle; answers through the cache equal recomputation (not of {unrepeated}, whose
-own, unpatched, do not either).
+This list is generated from tiny random models of the types that transformers {version} offers, with
+every field of their configurations at its default except for sizes:
+`python -m tests.architectures.table > docs/models.md`.
+`tests/architectures` checks for each supported type: original positions equal the unpatched model;
+LaMPE, SelfExtend and DCA equal the dense float64 oracle; answers through the KV cache equal
+recomputation (except for {not_reproducible}, where they differ unpatched as well).
 """
 
 
 def document() -> str:
-    """The whole file."""
-    found = {name: verdict(name) for name in types()}
+    """Return the whole page."""
+    verdicts = {name: verdict(name) for name in types()}
     parts = [
-        HEAD.format(version=transformers.__version__, unrepeated=", ".join(sorted(UNREPEATED)))
+        HEAD.format(
+            version=transformers.__version__, not_reproducible=", ".join(sorted(NOT_REPRODUCIBLE))
+        )
     ]
     for state, title, column in (
         (SUPPORTED, "Supported", "layers"),
@@ -43,8 +50,8 @@ def document() -> str:
         (UNTRIED, "Not tried", "why there is no tiny model of it"),
     ):
         rows = [
-            f"| {name} | {each.said.replace('|', '/')} |"
-            for name, each in found.items()
+            f"| {name} | {each.reason.replace('|', '/')} |"
+            for name, each in verdicts.items()
             if each.state == state
         ]
         parts.append(

@@ -5,11 +5,35 @@ import lampe
 
 def test_public_names() -> None:
     assert set(lampe.__all__) == {
-        "AUTO", "BACKENDS", "METHODS", "IDENTITY_PLAN", "PUBLISHED_CURVES", "BadSetting", "Composed", "Encoding", "Geometry", "Handle",
-        "IndexMethod", "LampeError", "Method", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
-        "Sigmoid", "AttentionFactor", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
-        "method_of", "patch", "unpatch",
-    }  # fmt: skip
+        "AUTO",
+        "AttentionFactor",
+        "BACKENDS",
+        "BadSetting",
+        "Composed",
+        "Encoding",
+        "Geometry",
+        "Handle",
+        "IDENTITY_PLAN",
+        "IndexMethod",
+        "LampeError",
+        "METHODS",
+        "Method",
+        "PUBLISHED_CURVES",
+        "PositionMap",
+        "PositionPlan",
+        "PositionWarning",
+        "Region",
+        "Rope",
+        "Sigmoid",
+        "UnknownName",
+        "UnsupportedModel",
+        "explain",
+        "geometry_of",
+        "growing_cache",
+        "method_of",
+        "patch",
+        "unpatch",
+    }
     assert all(hasattr(lampe, name) for name in lampe.__all__)
 
 
