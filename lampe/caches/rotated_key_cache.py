@@ -130,7 +130,7 @@ class RotatedKeyCache:
             or isinstance(layer, GrowingLayer)
             or getattr(layer, "keys", None) is not keys
         ):
-            growing = _growing_layer_with(keys, cache)
+            growing = _growing_layer_with(keys, [layer, *cache.layers])
             return None if growing is None else growing.rotated_rows()
         if keys.is_inference():
             return None  # PyTorch does not count the writes to a tensor of inference mode.
@@ -146,12 +146,12 @@ class RotatedKeyCache:
         return rotated.rows
 
 
-def _growing_layer_with(keys: Tensor, cache: Cache) -> GrowingLayer | None:
-    """Return the growing layer of a cache that holds ``keys``; None where there is none.
+def _growing_layer_with(keys: Tensor, layers: Iterable[Any]) -> GrowingLayer | None:
+    """Return the first growing layer that holds ``keys``; None where there is none.
 
     Any layer may: some models hand the keys of one layer to later layers as well.
     """
-    for layer in cache.layers:
+    for layer in layers:
         if isinstance(layer, GrowingLayer) and layer.holds(keys):
             return layer
     return None

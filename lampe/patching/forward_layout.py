@@ -84,11 +84,14 @@ class ForwardLayout:
                 "lampe needs a 2D attention mask, or none: a custom 4D mask, or one that the model "
                 "changes on its way to a layer, is not supported"
             )
-        fields = mask[:, :, 0, 0].tolist()
-        start, stop, prompt_end, offset, fault, size, chunked, _, _ = fields[0]
+        # One flat list: this runs in every layer, and slicing a tensor costs more than reading it.
+        fields = mask.flatten().tolist()
+        start, stop, prompt_end, offset, fault, size, chunked = fields[: FIELDS - 2]
         if fault:
             raise UnsupportedModel(FAULTS[fault])
-        rows = tuple(range(row[-2], row[-1]) for row in fields)
+        first_columns = fields[FIELDS - 2 :: FIELDS]
+        last_columns = fields[FIELDS - 1 :: FIELDS]
+        rows = tuple(map(range, first_columns, last_columns))
         local = LocalWindow(size, bool(chunked)) if size else None
         return cls(start, stop, rows, offset, local, prompt_end=prompt_end)
 

@@ -208,8 +208,7 @@ class _RopeMatcher:
         Raises:
             UnsupportedModel: where no known rotation explains the rotated ones.
         """
-        # Several candidates may be within the tolerance (no rotation is near a slow one at the
-        # first positions), so the nearest wins, not the first.
+        # The nearest candidate wins, not the first within the tolerance.
         best = None
         best_sense = 1
         least_error = _error(rotated, plain.query, plain.key)

@@ -83,7 +83,14 @@ class MethodAttention:
             first_column = row.key_columns.start
             keys = None if rotated is None else rotated.row(key, row.index, first_column)
             out[row.batch, :, columns] = self._attend_row(
-                row, encoding, query, key, value, scale, logits, keys
+                row,
+                encoding,
+                query[row.batch, :, columns],
+                key[row.batch],
+                value[row.batch],
+                scale,
+                logits,
+                keys,
             )
         return out
 
@@ -98,10 +105,11 @@ class MethodAttention:
         logits: LogitOptions,
         rotated_keys: RotatedKeys | None,
     ) -> Tensor:
+        columns = row.key_columns
         inputs = AttentionInputs(
-            query[row.batch, :, row.query_columns],
-            key[row.batch, :, row.key_columns],
-            value[row.batch, :, row.key_columns],
+            query,
+            key[:, :, columns],
+            value[:, :, columns],
             encoding.encoding,
             scale=scale,
             start=row.first_query,
