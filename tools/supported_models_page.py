@@ -6,7 +6,7 @@ Run: python -m tools.supported_models_page > docs/models.md
 import transformers
 
 from tests.architectures.shrink import types
-from tests.architectures.verdicts import REFUSED, SUPPORTED, UNREPEATED, UNTRIED, verdict
+from tests.architectures.verdicts import NOT_REPRODUCIBLE, REFUSED, SUPPORTED, UNTRIED, verdict
 
 HEAD = """# Models
 
@@ -32,7 +32,7 @@ every field of their configurations at its default except sizes:
 `python -m tools.supported_models_page > docs/models.md`.
 `tests/architectures` proves for each supported type that original positions equal the unpatched
 model, that LaMPE, SelfExtend and DCA equal the dense float64 oracle, and that answers through the
-cache equal recomputation (except for {not_repeatable}, whose own answers, unpatched, do not
+cache equal recomputation (except for {not_reproducible}, whose own answers, unpatched, do not
 either).
 """
 
@@ -47,13 +47,13 @@ SECTIONS = (
 def supported_models_page() -> str:
     """Return the page; it builds and probes a tiny model of every type."""
     verdicts = {name: verdict(name) for name in types()}
-    not_repeatable = ", ".join(sorted(UNREPEATED))
-    parts = [HEAD.format(version=transformers.__version__, not_repeatable=not_repeatable)]
+    not_reproducible = ", ".join(sorted(NOT_REPRODUCIBLE))
+    parts = [HEAD.format(version=transformers.__version__, not_reproducible=not_reproducible)]
     for state, title, column in SECTIONS:
         rows: list[str] = []
         for name, found in verdicts.items():
             if found.state == state:
-                rows.append(f"| {name} | {found.said.replace('|', '/')} |")
+                rows.append(f"| {name} | {found.reason.replace('|', '/')} |")
         heading = f"## {title}: {len(rows)}\n\n| type | {column} |\n|---|---|\n"
         parts.append(heading + "\n".join(rows) + "\n")
     return "\n".join(parts)

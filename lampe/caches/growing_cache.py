@@ -1,16 +1,15 @@
-"""A cache for answers: keys and values in room that grows by chunks, and keys turned where they lie.
+"""Growing KV cache: keys and values in buffers that grow by chunks, with keys rotated in place.
 
-transformers' own dynamic cache copies all that it holds for each token. Beside it, a patched model keeps turned keys as
-a copy (``lampe.caches.rotated_key_cache``). This one is copied once a chunk, and gives its keys away to be turned in place; who reads them
-(``keys``) finds them as they came, to the rounding of their type.
+transformers' dynamic cache copies all that it holds for each new token, and a patched model keeps
+rotated keys beside it as a second copy (``lampe.caches.rotated_key_cache``). This cache is copied
+once a chunk, and lets a patched model rotate its keys in place. Code that reads ``keys`` gets them
+unrotated, to the rounding of their data type.
 """
 
-import weakref
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -18,17 +17,21 @@ from lampe.attention.rotated_keys import DecodeSteps, RotatedKeyRows
 from lampe.errors import UnsupportedModel
 
 GROWTH_TOKENS = 128
-"""Tokens by which room grows."""
+"""Tokens by which a buffer grows."""
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """An empty cache for ``past_key_values`` of a model, patched or not; None where it brings a kind of its own.
+    """Return an empty cache for ``past_key_values`` of a model, patched or not.
 
-    It goes with the patch under which it was filled, as every cache does, and knows no gradients. Layers that see all
-    tokens are ``GrowingLayer``; those with a sliding window, or no keys, are transformers' own.
+    Every cache belongs to the patch under which it was filled; this one too. It supports no
+    gradients. Layers that attend to all tokens are ``GrowingLayer``; layers with a sliding window,
+    or without keys, are transformers' own.
+
+    Returns:
+        The cache, or None for a model that needs a cache class of its own.
 
     Raises:
-        UnsupportedModel: for what is no model of transformers.
+        UnsupportedModel: for an object that is not a transformers model.
     """
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedModel(
@@ -37,105 +40,125 @@ def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
     if not model._supports_default_dynamic_cache():  # type: ignore[operator]
         return None
     cache = DynamicCache(config=model.config)
+    steps = DecodeSteps()
     cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        GrowingLayer(steps) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
 
 class GrowingLayer(DynamicLayer):
-    """One layer of keys and values ``[B, G, K, D]``; all that a dynamic layer does, it does."""
+    """Layer of a growing cache: keys and values ``[B, G, K, D]``, with a dynamic layer's interface.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        steps: decode steps that the layers of the cache share.
+        options: arguments of transformers' ``DynamicLayer``.
+    """
+
+    def __init__(self, steps: DecodeSteps, **options: Any) -> None:
         self._keys: Tensor | None = None
-        self._turned: RotatedKeyRows | None = None
-        self._rooms = _GrowingBuffer(), _GrowingBuffer()
+        self._key_buffer = _GrowingBuffer()
+        self._value_buffer = _GrowingBuffer()
+        self._accepts_rotated = False
+        self._steps = steps
+        self._rotated: RotatedKeyRows | None = None
         super().__init__(**options)  # type: ignore[no-untyped-call]
 
     @property
     def keys(self) -> Tensor | None:
-        """The keys as they came. Who has them may keep them: what comes later is written elsewhere."""
-        if self._turned is not None and self._keys is not None:
+        """Unrotated keys, which stay valid: later tokens are written to another buffer."""
+        if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
-            self._turned.restore(self._keys)
-        self._rooms[0].leave()
+            self._rotated.restore(self._keys)
+        # The caller may hold on to this view, so the buffer must not be written any more.
+        self._key_buffer.free()
         return self._keys
 
     @keys.setter
     def keys(self, keys: Tensor | None) -> None:
         self._keys = keys
-        if self._turned is not None:
-            self._turned.invalidate()
+        if self._rotated is not None:
+            self._rotated.invalidate()
 
-    def turned(self, steps: DecodeSteps) -> RotatedKeyRows:
-        """What turns the keys."""
-        if self._turned is None:
-            self._turned = RotatedKeyRows(steps, in_place=True)
-        return self._turned
+    def rotated_rows(self) -> RotatedKeyRows:
+        """Return which of the layer's keys are rotated, and to which positions."""
+        if self._rotated is None:
+            self._rotated = RotatedKeyRows(self._steps, in_place=True)
+        return self._rotated
 
-    @classmethod
-    def of(cls, keys: Tensor) -> Self | None:
-        """The layer that handed out ``keys``, to whichever attention, and holds them."""
-        layer = _HANDED_OUT[keys]() if keys in _HANDED_OUT else None
-        return layer if layer is not None and layer._keys is keys else None
+    def accept_rotated(self) -> None:
+        """Let the next ``update`` return rotated keys, because a patched attention will read them.
+
+        Any other reader gets keys unrotated, so a model that is not patched may use the cache.
+        """
+        self._accepts_rotated = True
+
+    def holds(self, keys: Tensor) -> bool:
+        """Return whether ``keys`` is the very tensor that ``update`` returned last."""
+        return self._keys is keys
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *inputs: Any, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        """All keys and values with the new ones ``[B, G, n, D]``; as they came where there are several."""
+        """Append keys and values ``[B, G, n, D]``, and return all of them ``[B, G, K, D]``.
+
+        Keys are unrotated, except for a single new token after ``accept_rotated``.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         held = None if self._keys is None else _writable(self._keys)
-        if self._turned is not None and held is not None and key_states.shape[2] > 1:
-            self._turned.restore(held)
-        self._keys = self._rooms[0].joined(held, key_states)
-        self.values = self._rooms[1].joined(self.values, value_states)
-        _HANDED_OUT[self._keys] = weakref.ref(self)
+        accepts_rotated = self._accepts_rotated and key_states.shape[2] == 1
+        self._accepts_rotated = False
+        if self._rotated is not None and held is not None and not accepts_rotated:
+            self._rotated.restore(held)
+        self._keys = self._key_buffer.append(held, key_states)
+        self.values = self._value_buffer.append(self.values, value_states)
         return self._keys, self.values
 
     def get_seq_length(self) -> int:
-        """Tokens that are held."""
+        """Return the number of tokens in the layer."""
         return 0 if self._keys is None or not self._keys.numel() else self._keys.shape[2]
 
 
-_HANDED_OUT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""Keys, and references to the layers that handed them out."""
-
-
 class _GrowingBuffer:
-    """Room for one tensor ``[B, G, L, D]``, which is moved only where it is too small."""
+    """Buffer of one tensor ``[B, G, L, D]``, replaced by a larger one only when it is full."""
 
     def __init__(self) -> None:
-        self._all: Tensor | None = None
+        self._buffer: Tensor | None = None
 
-    def joined(self, held: Tensor | None, new: Tensor) -> Tensor:
-        """``held`` and ``new`` one after the other, in this room."""
+    def append(self, held: Tensor | None, new: Tensor) -> Tensor:
+        """Return ``held`` followed by ``new``, as a view of the buffer."""
         start = held.shape[2] if held is not None and held.numel() else 0
-        stop, room = start + new.shape[2], self._all
-        if room is None or stop > room.shape[2] or not self._holds(held):
-            room = self._all = new.new_empty(*new.shape[:2], stop + GROWTH_TOKENS, new.shape[3])
+        stop = start + new.shape[2]
+        buffer = self._buffer
+        if buffer is None or stop > buffer.shape[2] or not self._contains(held):
+            # Spare columns make the next steps write in place instead of copying all tokens.
+            buffer = new.new_empty(*new.shape[:2], stop + GROWTH_TOKENS, new.shape[3])
             if held is not None and start:
-                room[:, :, :start] = held
-        room[:, :, start:stop] = new
-        return room[:, :, :stop]
+                buffer[:, :, :start] = held
+            self._buffer = buffer
+        buffer[:, :, start:stop] = new
+        return buffer[:, :, :stop]
 
-    def leave(self) -> None:
-        """Leaves the room to who has what is in it."""
-        self._all = None
+    def free(self) -> None:
+        """Free this buffer; views of it stay valid."""
+        self._buffer = None
 
-    def _holds(self, held: Tensor | None) -> bool:
-        """Whether ``held`` lies at the beginning of this room, and may be written."""
-        room = self._all
-        return (
-            room is not None
-            and held is not None
-            and held.data_ptr() == room.data_ptr()
-            and (held.shape[0], held.shape[1], *held.stride())
-            == (room.shape[0], room.shape[1], *room.stride())
-            and _writable(room) is room
-        )
+    def _contains(self, held: Tensor | None) -> bool:
+        """Return whether ``held`` is a view of the buffer's beginning that may be written.
+
+        It is not where a beam search has selected other rows, or a caller has set other keys.
+        """
+        buffer = self._buffer
+        if buffer is None or held is None or held.data_ptr() != buffer.data_ptr():
+            return False
+        same_rows = held.shape[:2] == buffer.shape[:2] and held.stride() == buffer.stride()
+        return same_rows and _writable(buffer) is buffer
 
 
 def _writable(x: Tensor) -> Tensor:
-    """``x``, or a copy where it was made in inference mode and this is none."""
+    """Return ``x``, or a copy where PyTorch forbids writing to it.
+
+    A tensor made in inference mode must not be changed in place outside of it.
+    """
     return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x

@@ -1,12 +1,15 @@
-"""Turned keys kept for the caches of a model: beside those of transformers, as long as they are still good.
+"""Rotated-key cache: rotated copies of the keys in transformers' KV caches, while they are valid.
 
-A cache of transformers has to hold its keys as they came, so the turned ones are a copy. Its layer hands its keys to
-attention and holds on to them. Where it holds the very same tensor, unwritten, when the next forward call reaches the
-layer, nothing has happened to its keys: no beam reordered, nothing cropped, reset or swapped. Then all that attention
-is handed beside the new tokens is what it was, and so are the keys that it turned. A ``GrowingLayer`` looks after its
-keys itself, and has no copy.
+A KV cache of transformers has to hold unrotated keys, so rotated keys are a second copy. A copy is
+valid as long as nothing has happened to the cache's own keys: no beam reordered, nothing cropped,
+reset, written or replaced. PyTorch counts the writes to a tensor, and each of those operations
+either writes to the keys or puts another tensor in their place. So a copy is valid where the layer
+still holds the very tensor, at the same version, that attention received in the last forward call.
+
+A ``GrowingLayer`` needs no copy: its own keys are rotated in place.
 """
 
+import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,60 +27,131 @@ from lampe.caches.growing_cache import GrowingLayer
 
 
 @dataclass
-class _CachedLayer:
-    """What was turned of a cache's layer, and the keys that it held then."""
+class _RotatedLayer:
+    """Rotated keys of one layer of a KV cache, and the unrotated keys that they belong to.
 
-    turned: RotatedKeyRows
-    keys: weakref.ref[Tensor] | None = None
-    version: int = 0
+    Attributes:
+        rows: the rotated keys.
+        keys: the layer's own keys when attention received them last.
+        version: PyTorch's count of writes to those keys at that time.
+    """
 
-    def note(self, keys: Tensor) -> None:
-        self.keys, self.version = weakref.ref(keys), keys._version
+    rows: RotatedKeyRows
+    keys: weakref.ref[Tensor]
+    version: int
 
-    def holds(self, keys: Tensor | None) -> bool:
-        return (
-            keys is not None
-            and self.keys is not None
-            and self.keys() is keys
-            and self.version == keys._version
-        )
+    def is_valid_for(self, keys: Tensor | None) -> bool:
+        """Return whether the layer still holds the same keys, unwritten."""
+        return keys is not None and self.keys() is keys and self.version == keys._version
+
+
+class _CurrentLayer(threading.local):
+    """Cache and layer of the attention module that the calling thread is running.
+
+    Attributes:
+        cache: KV cache that the latest attention module was called with.
+        layer: that module's layer of the cache, until its attention has run.
+    """
+
+    def __init__(self) -> None:
+        self.cache: weakref.ref[Cache] | None = None
+        self.layer: weakref.ref[Any] | None = None
 
 
 class RotatedKeyCache:
-    """What is kept for the caches of one model under one patch; a cache that is gone takes its own with it."""
+    """Rotated keys of all KV caches of a patched model, freed together with their cache."""
 
     def __init__(self) -> None:
-        self._steps = DecodeSteps()
-        self._of: WeakKeyDictionary[Any, _CachedLayer] = WeakKeyDictionary()
-        self._reached: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[Cache, DecodeSteps] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[Any, _RotatedLayer] = WeakKeyDictionary()
+        self._current = _CurrentLayer()
 
     def watch(self, modules: Iterable[nn.Module]) -> list[RemovableHandle]:
-        """Looks at the caches that these attention modules are called with."""
+        """Register hooks that tell which cache each attention module is called with.
+
+        The attention function itself receives keys and values only.
+        """
+
+        # A closure, not a method: copy.deepcopy of a model copies the owners of bound methods,
+        # and thread-local state cannot be copied.
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        def before_forward(
+            module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+        ) -> None:
+            self._enter(module, chain(options.values(), inputs))
+
         return [
-            module.register_forward_pre_hook(self._before, with_kwargs=True) for module in modules
+            module.register_forward_pre_hook(before_forward, with_kwargs=True) for module in modules
         ]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _before(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Forward hook, before the layer's cache takes in the new tokens."""
-        cache = next((x for x in chain(options.values(), inputs) if isinstance(x, Cache)), None)
-        index = getattr(module, "layer_idx", None)
-        layer = None
-        if cache is not None and index is not None and index < len(cache.layers):
-            layer = cache.layers[index]
-            kept = None if isinstance(layer, GrowingLayer) else self._of.get(layer)
-            if kept is not None and not kept.holds(getattr(layer, "keys", None)):
-                kept.turned.invalidate()
-        self._reached[module] = layer and weakref.ref(layer)
+    def _enter(self, module: nn.Module, arguments: Iterable[Any]) -> None:
+        """Find the cache layer of a module, before the layer takes in the new tokens.
 
-    def of(self, module: nn.Module, keys: Tensor) -> RotatedKeyRows | None:
-        """What is kept of the keys that a module's attention is handed; None where they are not a cache's own."""
-        if (growing := GrowingLayer.of(keys)) is not None:
-            return growing.turned(self._steps)
-        reached = self._reached.pop(module, None)
-        layer = reached and reached()
-        if layer is None or getattr(layer, "keys", None) is not keys or keys.is_inference():
+        Rotated keys are checked here: afterwards the layer holds another tensor in any case.
+        """
+        # Threads run different modules at the same time, so this state is the thread's.
+        current = self._current
+        current.layer = None
+        cache = next((value for value in arguments if isinstance(value, Cache)), None)
+        if cache is None or not hasattr(cache, "layers"):
+            return  # An encoder-decoder cache has no layers, but two caches with layers.
+        current.cache = weakref.ref(cache)
+        index = getattr(module, "layer_idx", None)
+        if index is None or index >= len(cache.layers):
+            # The first call over a dynamic cache creates its layers later, in ``update``.
+            return
+        layer = cache.layers[index]
+        current.layer = weakref.ref(layer)
+        if isinstance(layer, GrowingLayer):
+            layer.accept_rotated()
+            return
+        rotated = self._layers.get(layer)
+        if rotated is not None and not rotated.is_valid_for(getattr(layer, "keys", None)):
+            rotated.rows.invalidate()
+
+    def rows_of(self, keys: Tensor) -> RotatedKeyRows | None:
+        """Return the rotated keys that belong to ``keys``.
+
+        Args:
+            keys: keys ``[B, G, K, D]`` that the attention of the running module received.
+
+        Returns:
+            None where they are not the keys of a KV cache.
+        """
+        current = self._current
+        layer = None if current.layer is None else current.layer()
+        cache = None if current.cache is None else current.cache()
+        # The layer was checked for this one call of its module; a call without the hook has none.
+        current.layer = None
+        if cache is None:
             return None
-        kept = self._of.setdefault(layer, _CachedLayer(RotatedKeyRows(self._steps)))
-        kept.note(keys)
-        return kept.turned
+        if (
+            layer is None
+            or isinstance(layer, GrowingLayer)
+            or getattr(layer, "keys", None) is not keys
+        ):
+            growing = _growing_layer_with(keys, [layer, *cache.layers])
+            return None if growing is None else growing.rotated_rows()
+        if keys.is_inference():
+            return None  # PyTorch does not count the writes to a tensor of inference mode.
+        rotated = self._layers.get(layer)
+        if rotated is None:
+            # Layers of one cache share each decode step's tables; caches do not, because two
+            # threads may decode with two caches at once.
+            steps = self._steps.setdefault(cache, DecodeSteps())
+            rotated = _RotatedLayer(RotatedKeyRows(steps), weakref.ref(keys), keys._version)
+            self._layers[layer] = rotated
+        rotated.keys = weakref.ref(keys)
+        rotated.version = keys._version
+        return rotated.rows
+
+
+def _growing_layer_with(keys: Tensor, layers: Iterable[Any]) -> GrowingLayer | None:
+    """Return the first growing layer that holds ``keys``; None where there is none.
+
+    Any layer may: some models hand the keys of one layer to later layers as well.
+    """
+    for layer in layers:
+        if isinstance(layer, GrowingLayer) and layer.holds(keys):
+            return layer
+    return None

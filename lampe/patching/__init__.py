@@ -1,1 +1,1 @@
-"""Patching of a live transformers model: probe its layers, attach attention, follow a prompt."""
+"""Patching of a live transformers model: probing its layers, attention, and prompt tracking."""

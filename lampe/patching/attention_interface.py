@@ -1,10 +1,13 @@
-"""What transformers calls: an attention function registered by name, and who answers behind it.
+"""Attention interface: the functions registered with transformers, and the handlers they call.
 
-A patch or a probe *stands behind* every module of a model while it is on; the outermost one answers.
+transformers looks up attention and masks by the name in a configuration. While a patch or a probe
+is on, the configurations of a model name our functions, and a handler attached to the model answers
+them. Of several patches the outermost one answers.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -15,7 +18,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lampe.attention.logit_options import LogitOptions
 from lampe.errors import UnsupportedModel
-from lampe.patching.forward_layout import layout_mask
+from lampe.patching.forward_layout import read_layout
+from lampe.patching.prompt_boundary import PromptTracker
 
 ATTENTION_NAME = "lampe"
 UNSUPPORTED_OPTIONS = {
@@ -24,13 +28,19 @@ UNSUPPORTED_OPTIONS = {
     "head_mask": "masks heads",
     "indices": "attends to chosen keys only (an indexer picks them, by positions of its own)",
     "position_bias": "adds a bias by position",
-    "sinks": "has sinks that are handed on in a way of its own",
+    "sinks": "has attention sinks in an argument that lampe does not know",
 }
-"""Options of transformers' attention functions that say what a layer does beside what ``Logits`` holds."""
+"""Options of transformers' attention functions that change attention beyond ``LogitOptions``."""
 
 
 class AttentionHandler(Protocol):
-    """What stands behind a model's modules."""
+    """Object that answers the mask and attention calls of a model.
+
+    Attributes:
+        prompts: owner of the prompt's end, which every layout must carry.
+    """
+
+    prompts: PromptTracker
 
     def attend(
         self,
@@ -43,126 +53,153 @@ class AttentionHandler(Protocol):
         scale: float,
         logits: LogitOptions,
     ) -> Tensor:
-        """Attention of the layer ``module``: ``[B, H, Q, D]``."""
+        """Return the attention of the layer ``module``, ``[B, H, Q, D]``."""
         ...
 
 
 _HANDLERS: WeakKeyDictionary[nn.Module, AttentionHandler] = WeakKeyDictionary()
+"""Handler of each module of an attached model."""
+
+AttentionNames = list[tuple[PreTrainedConfig, str | None]]
+"""Configurations, and the attention that each names."""
+
+_ORIGINAL_NAMES: WeakKeyDictionary[nn.Module, AttentionNames] = WeakKeyDictionary()
+"""Attention that the configurations of each attached model named before."""
 
 
 def handler_of(module: nn.Module) -> AttentionHandler | None:
-    """What stands behind a module."""
+    """Return the handler attached to a module; None where there is none."""
     return _HANDLERS.get(module)
 
 
 def attach(
-    model: PreTrainedModel, attention: AttentionHandler, layers: Iterable[nn.Module] | None = None
+    model: PreTrainedModel, handler: AttentionHandler, layers: Iterable[nn.Module] | None = None
 ) -> None:
-    """Puts ``attention`` behind every module of a model.
+    """Attach a handler to every module of a model.
 
     Args:
-        layers: the attention modules that are to call it, all by default. Those with a configuration of another part,
-            such as a vision tower's, keep their own attention.
+        model: the model.
+        handler: object that answers from now on.
+        layers: attention modules that are to call it, all by default. Those with a configuration
+            of another part, such as a vision tower's, keep their own attention.
 
     Raises:
-        UnsupportedModel: for a model that does not look its attention up by name, or a copy of a patched one.
+        UnsupportedModel: for a model that does not look its attention up by name, or a copy of a
+            patched one.
     """
     if model not in _ORIGINAL_NAMES:
-        _ORIGINAL_NAMES[model] = _by_name(model)
+        _ORIGINAL_NAMES[model] = _name_our_attention(model)
         if layers is not None:
-            _restore(_ORIGINAL_NAMES[model], but=_around(model, layers))
+            _restore_names(_ORIGINAL_NAMES[model], but=_configs_around(model, layers))
     for module in model.modules():
-        _HANDLERS[module] = attention
+        _HANDLERS[module] = handler
 
 
 def detach(model: PreTrainedModel, below: AttentionHandler | None = None) -> None:
-    """Takes what stands behind a model away; what was ``below`` answers again, or the model's own attention."""
+    """Detach a model's handler.
+
+    Args:
+        model: the model.
+        below: handler that answers again; None gives the model its own attention back.
+    """
     if below is not None:
         for module in model.modules():
             _HANDLERS[module] = below
         return
     for module in model.modules():
         _HANDLERS.pop(module, None)
-    _restore(_ORIGINAL_NAMES.pop(model))
+    _restore_names(_ORIGINAL_NAMES.pop(model))
 
 
 @contextmanager
-def attached_to(model: PreTrainedModel, attention: AttentionHandler) -> Iterator[None]:
-    """Puts ``attention`` behind a model for a while."""
-    attach(model, attention)
+def attached_to(model: PreTrainedModel, handler: AttentionHandler) -> Iterator[None]:
+    """Attach a handler to a model for the duration of a block."""
+    attach(model, handler)
     try:
         yield
     finally:
         detach(model)
 
 
-Named = list[tuple[PreTrainedConfig, str | None]]
-"""Configurations, and the attention that each names."""
-
-_ORIGINAL_NAMES: WeakKeyDictionary[nn.Module, Named] = WeakKeyDictionary()
-"""What the configurations of a model and its parts named."""
-
-
-def _by_name(model: PreTrainedModel) -> Named:
-    """Has every part of a model call our function, and says what they called before."""
+def _name_our_attention(model: PreTrainedModel) -> AttentionNames:
+    """Make every part of a model call our functions, and return what the parts named before."""
     before = [(config, config._attn_implementation) for config in _configs(model)]
     if any(name == ATTENTION_NAME for _, name in before):
-        raise _unpatched(model)
+        raise _no_handler(model)
     try:
         model.set_attn_implementation(ATTENTION_NAME)
     except ValueError as error:
-        _restore(before)
+        _restore_names(before)
         raise _not_by_name(model) from error
     if model.config._attn_implementation != ATTENTION_NAME:
-        _restore(before)
+        _restore_names(before)
         raise _not_by_name(model)
     return before
 
 
-def _restore(before: Named, but: Iterable[PreTrainedConfig] = ()) -> None:
-    """Lets configurations name what they did; each for itself, without those of its parts."""
-    kept = {id(config) for config in but}
-    for config, name in before:
-        if id(config) not in kept:
+def _restore_names(names: AttentionNames, but: Iterable[PreTrainedConfig] = ()) -> None:
+    """Restore the attention that configurations named, except for those in ``but``."""
+    excepted = {id(config) for config in but}
+    for config, name in names:
+        if id(config) not in excepted:
+            # A mapping sets this configuration alone; a string would set its parts as well.
             config._attn_implementation = {"": name}
 
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
-    """The configurations of a model and its parts, each once."""
-    found: dict[int, PreTrainedConfig] = {}
-    waiting = [config for module in model.modules() if (config := _config(module)) is not None]
+    """Return the configurations of a model and its parts, each once."""
+    # By identity: configurations compare by value, and two parts may have equal ones.
+    known: dict[int, PreTrainedConfig] = {}
+    waiting = _configs_of(model.modules())
     while waiting:
         config = waiting.pop()
-        if id(config) not in found:
-            found[id(config)] = config
-            parts = (getattr(config, name, None) for name in config.sub_configs)
+        if id(config) not in known:
+            known[id(config)] = config
+            parts = [getattr(config, name, None) for name in config.sub_configs]
             waiting += [part for part in parts if part is not None]
-    return list(found.values())
+    return list(known.values())
 
 
-def _around(model: PreTrainedModel, layers: Iterable[nn.Module]) -> list[PreTrainedConfig]:
-    """The configurations of attention modules, and of the modules that they are in, which make their masks."""
-    wanted, modules = set(layers), dict(model.named_modules())
-    paths = [name.split(".") for name, module in modules.items() if module in wanted]
-    names = {".".join(path[:depth]) for path in paths for depth in range(len(path) + 1)}
-    return [config for name in names if (config := _config(modules[name])) is not None]
+def _configs_around(model: PreTrainedModel, layers: Iterable[nn.Module]) -> list[PreTrainedConfig]:
+    """Return the configurations of attention modules and of the modules they are in.
+
+    The modules around an attention module make its mask, so they must name our functions too.
+    """
+    attention_modules = set(layers)
+    modules = dict(model.named_modules())
+    names: set[str] = set()
+    for name, module in modules.items():
+        if module in attention_modules:
+            path = name.split(".")
+            names.update(".".join(path[:depth]) for depth in range(len(path) + 1))
+    return _configs_of(modules[name] for name in names)
 
 
-def _config(module: nn.Module) -> PreTrainedConfig | None:
+def _configs_of(modules: Iterable[nn.Module]) -> list[PreTrainedConfig]:
+    """Return the configurations that modules have."""
+    configs = [getattr(module, "config", None) for module in modules]
+    return [config for config in configs if isinstance(config, PreTrainedConfig)]
+
+
+def _no_handler(module: nn.Module) -> UnsupportedModel:
+    """Return the error for a module whose configuration names our function without a patch."""
     config = getattr(module, "config", None)
-    return config if isinstance(config, PreTrainedConfig) else None
-
-
-def _unpatched(module: nn.Module) -> UnsupportedModel:
-    """Of a module whose configuration names our function, but behind which nothing stands."""
-    named = [config for before in _ORIGINAL_NAMES.values() for config, _ in before]
-    if any(config is _config(module) for config in named):
+    if _model_with(config) is not None:
         return UnsupportedModel(
             "this model is not patched, but shares its configuration object with one that is"
         )
     return UnsupportedModel(
         "this model, or its configuration, is a copy of a patched one: copy before you patch"
     )
+
+
+def _model_with(config: PreTrainedConfig | None) -> nn.Module | None:
+    """Return the attached model that a configuration belongs to; None where there is none."""
+    # A copy, because another thread may patch a model meanwhile.
+    for model, names in list(_ORIGINAL_NAMES.items()):
+        if any(known is config for known, _ in names):
+            return model
+    return None
 
 
 def _not_by_name(model: PreTrainedModel) -> UnsupportedModel:
@@ -185,26 +222,43 @@ def _attention(
     is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in every layer; takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]``.
+    """Run attention for a layer: takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]`` and no weights.
 
-    A compiled model is compiled around it: plans follow the prompt's length, so there is nothing fixed to compile.
+    A compiled model is compiled around it: plans depend on the prompt's length, so compiled code
+    would be valid for one length only.
     """
-    strange = [
-        does for option, does in UNSUPPORTED_OPTIONS.items() if options.get(option) is not None
+    unsupported = [
+        effect for option, effect in UNSUPPORTED_OPTIONS.items() if options.get(option) is not None
     ]
-    if strange or is_causal is False:
-        raise UnsupportedModel(
-            f"{type(module).__name__} {strange[0] if strange else 'attends to later tokens'}"
-        )
-    attention = handler_of(module)
-    if attention is None:
-        raise _unpatched(module)
+    if is_causal is False:
+        unsupported.append("attends to later tokens")
+    if unsupported:
+        raise UnsupportedModel(f"{type(module).__name__} {unsupported[0]}")
+    handler = handler_of(module)
+    if handler is None:
+        raise _no_handler(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attention.attend(
-        module, query, key, value, attention_mask, scale=scale, logits=LogitOptions(softcap, s_aux)
-    )
+    logits = LogitOptions(softcap, s_aux)
+    out = handler.attend(module, query, key, value, attention_mask, scale=scale, logits=logits)
     return out.transpose(1, 2).contiguous(), None
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: Any) -> Tensor:
+    """Return the layout of a forward call for one kind of layer, in place of its mask.
+
+    The prompt's end is found here, not in the layers: this is the one place that runs in the
+    caller's thread, once per forward call and kind of layer. The model is found by its
+    configuration, because transformers passes nothing else that tells models apart. ``generate``
+    with a static KV cache makes masks before the forward call, so a hook on it would come too late.
+    """
+    layout = read_layout(*arguments, **options)
+    model = _model_with(config)
+    handler = None if model is None else handler_of(model)
+    if handler is not None and not layout.fault:
+        layout = replace(layout, prompt_end=handler.prompts.prompt_end(layout))
+    return layout.to_mask()
+
+
 AttentionInterface.register(ATTENTION_NAME, _attention)
-AttentionMaskInterface.register(ATTENTION_NAME, layout_mask)
+AttentionMaskInterface.register(ATTENTION_NAME, _mask)

@@ -1,8 +1,9 @@
-"""What the layers of one forward call must know of it, in place of an attention mask.
+"""Layout of a forward call: what its attention layers must know of the batch.
 
-transformers calls a registered mask function once per forward call and kind of layer, and hands what it returns to the
-layers of that kind. Ours returns no mask: causality is in the plan. It returns a frame: which tokens are new, which
-columns of a padded batch are real, and how far a layer of this kind sees.
+transformers calls a registered mask function once per forward call and kind of layer, and hands the
+result to the layers of that kind. Ours does not make a mask, because causality is part of the
+position plan. It makes a layout: which tokens are new, where the prompt ends, which columns of a
+padded batch hold tokens, and how far a layer of this kind attends.
 """
 
 from collections.abc import Callable
@@ -16,28 +17,36 @@ from transformers.masking_utils import causal_mask_function
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 
-FIELDS = 8
-FAULTS = (
-    "",
-    "the attention mask has holes: pad a row on one side only",
-    "attention is not plainly causal here (packed sequences, or a mask of the model's own)",
-)
+FIELDS = 9
+HOLES = 1
+NOT_CAUSAL = 2
+FAULTS = {
+    HOLES: "the attention mask has holes: pad a row on one side only",
+    NOT_CAUSAL: (
+        "attention is not plainly causal here (packed sequences, or a mask of the model's own)"
+    ),
+}
 
 
 @dataclass(frozen=True)
 class ForwardLayout:
-    """What the layers of one kind share in one forward call.
+    """Batch layout that the layers of one kind share in one forward call.
 
-    It travels in place of the attention mask, as a small tensor of four dimensions, which transformers hands on
-    untouched. The numbers lie along the second dimension, so that a model which cuts the last to its keys cuts nothing.
+    It travels in place of the attention mask, as a small tensor of four dimensions, because that
+    is the only value that transformers passes on from the mask function to every layer. The numbers
+    lie along the second dimension: some models cut the last one to the number of their keys.
 
-    Args:
-        start: tokens already in the cache.
-        stop: tokens in the cache at the end of the call.
-        rows: the real tokens of each row as a range of token indices; one range for all where no row is padded.
-        offset: token index of the first key that a layer of this kind is handed; a sliding window's cache forgets.
-        local: how far layers of this kind see; None for as far as there is.
-        fault: which of ``FAULTS`` the mask has, if any; a model may make masks that no layer uses.
+    Attributes:
+        start: tokens that the KV cache held before the call.
+        stop: tokens that the KV cache holds after the call.
+        rows: columns that hold the tokens of each row, counted from the start of the KV cache; one
+            range for all rows where none is padded.
+        offset: column of the first key that a layer of this kind receives. It is not 0 where the
+            cache of a sliding window has dropped tokens.
+        local: tokens that a layer of this kind attends to; None for all.
+        fault: key of ``FAULTS``, or 0. It is raised by the layer that reads the layout, because a
+            model may make masks that no layer uses.
+        prompt_end: column after the last token of the prompt; 0 where it is not known.
     """
 
     start: int
@@ -46,36 +55,48 @@ class ForwardLayout:
     offset: int = 0
     local: LocalWindow | None = None
     fault: int = 0
+    prompt_end: int = 0
+
+    @property
+    def padded(self) -> bool:
+        """True where any row is padded."""
+        return self.rows != (range(self.stop),)
 
     def to_mask(self) -> Tensor:
-        """``[rows, FIELDS, 1, 1]`` int64, on the CPU so that reading it never waits for a device."""
+        """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64.
+
+        It lies on the CPU, so that reading it never waits for a device.
+        """
         local = (self.local.size, int(self.local.chunked)) if self.local else (0, 0)
-        shared = (self.start, self.stop, self.offset, self.fault, *local)
-        return torch.tensor([[*shared, row.start, row.stop] for row in self.rows])[:, :, None, None]
+        shared = (self.start, self.stop, self.prompt_end, self.offset, self.fault, *local)
+        fields = [[*shared, row.start, row.stop] for row in self.rows]
+        return torch.tensor(fields)[:, :, None, None]
 
     @classmethod
     def from_mask(cls, mask: Tensor | None) -> Self:
-        """The frame that a mask carries.
+        """Return the layout that a mask carries.
 
         Raises:
-            UnsupportedModel: for a mask that did not come from here, or one with a fault.
+            UnsupportedModel: for a mask that is not a layout, or a layout with a fault.
         """
         if mask is None or mask.dtype != torch.int64 or mask.shape[1:] != (FIELDS, 1, 1):
             raise UnsupportedModel(
-                "lampe needs a 2D attention mask, or none: a custom 4D mask, or one that the model changes on its way "
-                "to a layer, is not supported"
+                "lampe needs a 2D attention mask, or none: a custom 4D mask, or one that the model "
+                "changes on its way to a layer, is not supported"
             )
-        rows = mask[:, :, 0, 0].tolist()
-        start, stop, offset, fault, size, chunked, _, _ = rows[0]
+        # One flat list: this runs in every layer, and slicing a tensor costs more than reading it.
+        fields = mask.flatten().tolist()
+        start, stop, prompt_end, offset, fault, size, chunked = fields[: FIELDS - 2]
         if fault:
             raise UnsupportedModel(FAULTS[fault])
+        first_columns = fields[FIELDS - 2 :: FIELDS]
+        last_columns = fields[FIELDS - 1 :: FIELDS]
+        rows = tuple(map(range, first_columns, last_columns))
         local = LocalWindow(size, bool(chunked)) if size else None
-        return cls(
-            start, stop, tuple(range(first, last) for *_, first, last in rows), offset, local
-        )
+        return cls(start, stop, rows, offset, local, prompt_end=prompt_end)
 
 
-def layout_mask(
+def read_layout(
     batch_size: int,
     q_length: int,
     kv_length: int,
@@ -85,50 +106,56 @@ def layout_mask(
     attention_mask: Tensor | None = None,
     local_size: int | None = None,
     **options: Any,
-) -> Tensor:
-    """The function that transformers calls once per forward call and kind of layer; its answer reaches those layers.
+) -> ForwardLayout:
+    """Return the layout that the arguments of a transformers mask function describe.
 
-    A layer refuses a mask of anything but causal attention, all of it or a local part, over rows padded on one side. A
-    mask function that is not transformers' causal one is judged by asking it about pairs: every query with its
-    neighbours, at distances of powers of two, and at the edges of a local part.
+    Supported is causal attention, to all tokens or to a local window, over rows that are padded on
+    one side. Anything else gives a layout with a fault.
+
+    A mask function other than transformers' causal one is an opaque function of pairs of tokens.
+    It is therefore evaluated on sampled pairs: every query with its neighbours, with keys at
+    distances of powers of two, and with keys at the edges of the local window.
     """
-    start, stop = int(q_offset), int(q_offset) + q_length
-    rows = _rows(attention_mask, stop)
+    start = int(q_offset)
+    stop = start + q_length
+    rows = _token_columns(attention_mask, stop)
     if rows is None:
-        return ForwardLayout(start, stop, (range(stop),), fault=1).to_mask()
+        return ForwardLayout(start, stop, (range(stop),), fault=HOLES)
     if mask_function is causal_mask_function:
-        return ForwardLayout(start, stop, rows, int(kv_offset)).to_mask()
-    places = rows * batch_size if len(rows) < batch_size else rows
-    asked = _SampledMask(mask_function, places, start, stop, local_size or 0, options.get("device"))
-    choices = (
-        (LocalWindow(local_size), LocalWindow(local_size, chunked=True)) if local_size else (None,)
+        return ForwardLayout(start, stop, rows, int(kv_offset))
+    # A mask function may differ between rows even where none is padded.
+    sampled_rows = rows * batch_size if len(rows) < batch_size else rows
+    sampled = _SampledMask(
+        mask_function, sampled_rows, start, stop, local_size or 0, options.get("device")
     )
-    fits = [local for local in choices if asked.agrees(local)]
-    return ForwardLayout(
-        start, stop, rows, int(kv_offset), fits[0] if fits else None, fault=0 if fits else 2
-    ).to_mask()
+    candidates: list[LocalWindow | None] = [None]
+    if local_size:
+        candidates = [LocalWindow(local_size), LocalWindow(local_size, chunked=True)]
+    for local in candidates:
+        if sampled.agrees(local):
+            return ForwardLayout(start, stop, rows, int(kv_offset), local)
+    return ForwardLayout(start, stop, rows, int(kv_offset), fault=NOT_CAUSAL)
 
 
-def _rows(attention_mask: Tensor | None, stop: int) -> tuple[range, ...] | None:
-    """The real tokens of each row, one range for all where no row is padded; None where a row has holes."""
+def _token_columns(attention_mask: Tensor | None, stop: int) -> tuple[range, ...] | None:
+    """Return the columns of each row's tokens; one range where no row is padded, None for holes."""
     real = None if attention_mask is None else attention_mask[:, :stop].bool()
+    # This check comes first because a batch without padding must be recognised as such: it is
+    # attended to as a whole.
     if real is None or bool(real.all()):
         return (range(stop),)
-    counts = real.sum(-1)
-    firsts = real.int().argmax(-1)
-    rows = tuple(
-        range(first, first + count)
-        for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
-    )
-    if any(
-        not bool(real[row, tokens.start : tokens.stop].all()) for row, tokens in enumerate(rows)
-    ):
-        return None
-    return rows
+    counts = real.sum(-1).tolist()
+    firsts = real.int().argmax(-1).tolist()
+    rows = []
+    for index, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+        if not bool(real[index, first : first + count].all()):
+            return None
+        rows.append(range(first, first + count))
+    return tuple(rows)
 
 
 class _SampledMask:
-    """What a mask function says of the queries ``start..stop`` of every row, about keys at telling distances."""
+    """Values of a mask function for the queries ``start..stop`` of every row, at sampled keys."""
 
     def __init__(
         self,
@@ -136,7 +163,7 @@ class _SampledMask:
         rows: tuple[range, ...],
         start: int,
         stop: int,
-        size: int,
+        local_size: int,
         device: Any,
     ) -> None:
         row = torch.arange(len(rows), device=device)[:, None, None]
@@ -144,16 +171,19 @@ class _SampledMask:
         last = torch.tensor([tokens.stop for tokens in rows], device=device)[:, None, None]
         query = torch.arange(start, stop, device=device)[None, :, None]
         powers = [1 << power for power in range(stop.bit_length())]
-        key = query - torch.tensor([-1, 0, *powers, size - 1, size, size + 1], device=device)
-        self.real = (first <= query) & (query < last) & (first <= key) & (key < last)
-        self.query, self.key = query - first, key - first
-        self.seen = function(
-            row, 0, query.expand(self.real.shape), key.clamp(0, stop - 1).expand(self.real.shape)
-        )
+        # The distance -1 is a later token: a mask that shows it is not causal.
+        distances = [-1, 0, *powers, local_size - 1, local_size, local_size + 1]
+        key = query - torch.tensor(distances, device=device)
+        query_is_token = (first <= query) & (query < last)
+        self._pair_exists = query_is_token & (first <= key) & (key < last)
+        self._query = query - first
+        self._key = key - first
+        shape = self._pair_exists.shape
+        self._visible = function(row, 0, query.expand(shape), key.clamp(0, stop - 1).expand(shape))
 
     def agrees(self, local: LocalWindow | None) -> bool:
-        """Whether it is causal attention, all of it or a local part."""
-        expected = self.key <= self.query
+        """Return whether the values are those of causal attention within ``local``."""
+        expected = self._key <= self._query
         if local is not None:
-            expected = expected & (local.first(self.query) <= self.key)
-        return bool(((self.seen == expected) | ~self.real).all())
+            expected = expected & (local.first(self._query) <= self._key)
+        return bool(((self._visible == expected) | ~self._pair_exists).all())

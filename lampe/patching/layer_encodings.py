@@ -1,10 +1,10 @@
-"""Which encoding each layer has for a prompt, and for the tokens of its answer."""
+"""Encodings of each layer, for a prompt and for the tokens of its answer."""
 
 import dataclasses
+import threading
 import warnings
-from collections.abc import Container
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from lampe.attention.rotation import RotaryTables
 from lampe.encoding import Encoding
@@ -12,34 +12,52 @@ from lampe.errors import BadSetting, PositionWarning
 from lampe.geometry import Geometry
 from lampe.methods import Method
 from lampe.patching.layer_probe import LayerPositions, ProbedLayers, fits_window
-from lampe.positions import LocalWindow, PositionPlan
+from lampe.positions import LocalWindow
 from lampe.rope import Rope
 
 
 @dataclass(frozen=True)
 class LayerEncoding:
-    """The encoding of a prompt in a layer, with the tables of its rope.
+    """Encoding of a prompt, or of one generated token, in a layer.
 
-    Args:
-        leaves: tokens of prompt and answer at which a relative position leaves the window; None where not known.
+    Attributes:
+        encoding: rope, plan and attention factor.
+        tables: rotary tables of its rope, shared by prompt and answer.
+        stop: tokens of prompt and answer that it was built for.
+        within_window: tokens of prompt and answer at which a relative position leaves the window;
+            None where that is not known.
     """
 
     encoding: Encoding
     tables: RotaryTables
-    leaves: int | None
+    stop: int
+    within_window: int | None
 
-    def under(self, plan: PositionPlan) -> Self:
-        """The same with the plan of one generated token."""
-        return dataclasses.replace(
-            self, encoding=dataclasses.replace(self.encoding, plan=plan), leaves=None
-        )
+
+_Key = tuple[LayerPositions, int]
+"""Kind of layer, and length of the prompt in tokens."""
+
+
+class _ThreadEncodings(threading.local):
+    """Encodings in use by the calling thread.
+
+    They are not shared between threads: rotary tables change while they are used.
+
+    Attributes:
+        prompts: encodings of prompts.
+        tokens: encoding of the latest generated token of each prompt.
+    """
+
+    def __init__(self) -> None:
+        self.prompts: dict[_Key, LayerEncoding] = {}
+        self.tokens: dict[_Key, LayerEncoding] = {}
 
 
 class LayerEncodings:
-    """The encodings of a method on a model's layers, kept for the prompts at hand.
+    """Encodings of a method on a model's layers, built once for each prompt.
 
     Attributes:
-        geometry: what the method is told of the model.
+        geometry: geometry of the layers that the method changes.
     """
 
     def __init__(self, method: Method, layers: ProbedLayers, window: int) -> None:
@@ -47,82 +65,126 @@ class LayerEncodings:
         self._geometries = [
             dataclasses.replace(geometry, window=window) for geometry in layers.geometries
         ]
-        self.geometry = self._geometries[layers.main(window)]
-        self._settled: dict[tuple[LayerPositions, int], LayerEncoding] = {}
-        self._warned: set[float] = set()
+        self.geometry = self._geometries[layers.main_geometry(window)]
+        self._thread = _ThreadEncodings()
+        self._warned_lengths: set[int] = set()
 
-    def of(self, length: int) -> Encoding:
-        """The encoding of a prompt of ``length`` tokens, in the layers that the method changes.
+    def for_prompt(self, length: int) -> Encoding:
+        """Return the encoding of a prompt of ``length`` tokens in the layers the method changes.
 
         Raises:
             BadSetting: where the plan does not cover every causal pair exactly once.
         """
-        return self._extended(self.geometry, None, length)
+        return self._extended_encoding(self.geometry, None, length)
 
-    def keep(self, lengths: Container[int]) -> None:
-        """Forgets all prompts but those of these lengths."""
-        self._settled = {
-            key: settled for key, settled in self._settled.items() if key[1] in lengths
-        }
+    def for_layer(
+        self, layer: LayerPositions, lengths: Sequence[int], generated: int
+    ) -> list[LayerEncoding]:
+        """Return the encoding of each row in a layer.
 
-    def settle(self, layer: LayerPositions, length: int, answered: int) -> "LayerEncoding":
-        """The encoding of a prompt in a layer; a generated token has a plan of its own where the method has one."""
-        if (layer, length) not in self._settled:
-            encoding = self._encoding(layer, length)
-            geometry = self._changed(layer)
-            leaves = (
-                None
-                if geometry is None
-                else encoding.length_within_window(geometry.window, length, geometry.rope(length))
+        Args:
+            layer: kind of the layer.
+            lengths: tokens of each row's prompt.
+            generated: tokens of the answer so far; 0 or less within the prompt.
+        """
+        prompts = self._thread.prompts
+        if any((layer, length) not in prompts for length in lengths):
+            # A prompt of another length has arrived, so earlier prompts are over. Their tables may
+            # be large: two float32 numbers per token and rotated pair, for each position map.
+            self._drop_other_lengths(lengths)
+        return [self._for_row(layer, length, generated) for length in lengths]
+
+    def _drop_other_lengths(self, lengths: Sequence[int]) -> None:
+        for known in (self._thread.prompts, self._thread.tokens):
+            for key in list(known):
+                if key[1] not in lengths:
+                    del known[key]
+
+    def _for_row(self, layer: LayerPositions, length: int, generated: int) -> LayerEncoding:
+        key = layer, length
+        prompt = self._thread.prompts.get(key)
+        if prompt is None:
+            prompt = self._thread.prompts[key] = self._prompt_encoding(layer, length)
+        geometry = self._changed_geometry(layer)
+        if generated <= 0 or geometry is None:
+            return prompt
+        # All layers must get the same object: rotated keys are shared by encoding.
+        token = self._thread.tokens.get(key)
+        if token is None or token.stop != length + generated:
+            token = self._token_encoding(prompt, layer, geometry, length, length + generated)
+            self._thread.tokens[key] = token
+        return token
+
+    def _prompt_encoding(self, layer: LayerPositions, length: int) -> LayerEncoding:
+        geometry = self._changed_geometry(layer)
+        if geometry is not None:
+            # Found once per prompt by bisection, so that a decode step compares two integers.
+            encoding = self._extended_encoding(geometry, layer.local, length)
+            within_window = encoding.length_within_window(
+                geometry.window, length, geometry.rope(length)
             )
-            self._settled[layer, length] = LayerEncoding(encoding, RotaryTables(), leaves)
-        settled = self._settled[layer, length]
-        if answered > 0 and (geometry := self._changed(layer)):
-            stop = length + answered
-            plan = self._method.decode_plan(geometry, length, stop)
-            if plan is not None:
-                settled = settled.under(plan.within(layer.local))
-            if settled.leaves is None or stop >= settled.leaves:
-                self._warn(settled.encoding, geometry, length, stop)
-        return settled
+            return LayerEncoding(encoding, RotaryTables(), length, within_window)
+        # A rope without pairs rotates nothing.
+        rope = Rope(()) if layer.rope is None else self._geometries[layer.rope].rope(length)
+        encoding = _restricted(Encoding(rope), layer.local)
+        return LayerEncoding(encoding, RotaryTables(), length, None)
 
-    def _changed(self, layer: LayerPositions) -> Geometry | None:
-        """The geometry of a layer that the method changes; None for the others."""
+    def _token_encoding(
+        self,
+        prompt: LayerEncoding,
+        layer: LayerPositions,
+        geometry: Geometry,
+        length: int,
+        stop: int,
+    ) -> LayerEncoding:
+        """Return the encoding of the generated token before ``stop``; warn if it leaves the window.
+
+        Some releases make a plan for each generated token. Otherwise the prompt's goes on.
+        """
+        encoding, within_window = prompt.encoding, prompt.within_window
+        plan = self._method.decode_plan(geometry, length, stop)
+        if plan is not None:
+            encoding = dataclasses.replace(encoding, plan=plan.within(layer.local))
+            within_window = None
+        if within_window is None or stop >= within_window:
+            self._warn_beyond_window(encoding, geometry, length, stop)
+        return LayerEncoding(encoding, prompt.tables, stop, within_window)
+
+    def _changed_geometry(self, layer: LayerPositions) -> Geometry | None:
+        """Return the geometry of a layer that the method changes; None for other layers."""
         if layer.rope is None or fits_window(layer.local, self.geometry.window):
             return None
         return self._geometries[layer.rope]
 
-    def _encoding(self, layer: LayerPositions, length: int) -> Encoding:
-        if layer.rope is None:
-            return _within(Encoding(Rope(())), layer.local)
-        geometry = self._changed(layer)
-        if geometry is None:
-            return _within(Encoding(self._geometries[layer.rope].rope(length)), layer.local)
-        return self._extended(geometry, layer.local, length)
-
-    def _extended(self, geometry: Geometry, local: LocalWindow | None, length: int) -> Encoding:
+    def _extended_encoding(
+        self, geometry: Geometry, local: LocalWindow | None, length: int
+    ) -> Encoding:
         encoding = self._method.encode(geometry, length)
         if fault := encoding.plan.coverage_fault():
             raise BadSetting(f"{self._method.label}: pairs not covered exactly once: {fault}")
-        encoding = _within(encoding, local)
-        self._warn(encoding, geometry, length, length)
+        encoding = _restricted(encoding, local)
+        self._warn_beyond_window(encoding, geometry, length, length)
         return encoding
 
-    def _warn(self, encoding: Encoding, geometry: Geometry, length: int, stop: int) -> None:
-        """Warns once of a prompt which, or whose answer up to ``stop``, reaches beyond the window."""
-        if length in self._warned:
+    def _warn_beyond_window(
+        self, encoding: Encoding, geometry: Geometry, length: int, stop: int
+    ) -> None:
+        """Warn once per length of a prompt whose positions up to ``stop`` leave the window."""
+        if length in self._warned_lengths:
             return
-        reach = encoding.largest_position(stop, geometry.rope(length))
-        if reach >= geometry.window:
-            self._warned.add(length)
-            answer = f" and {stop - length} of its answer" if stop > length else ""
-            warnings.warn(
-                f"{self._method.label}: a prompt of {length} tokens{answer} reaches relative position {reach:g}, "
-                f"beyond the window of {geometry.window}",
-                PositionWarning,
-                stacklevel=2,
-            )
+        position = encoding.largest_position(stop, geometry.rope(length))
+        if position < geometry.window:
+            return
+        self._warned_lengths.add(length)
+        answer = f" and {stop - length} of its answer" if stop > length else ""
+        warnings.warn(
+            f"{self._method.label}: a prompt of {length} tokens{answer} reaches relative position "
+            f"{position:g}, beyond the window of {geometry.window}",
+            PositionWarning,
+            stacklevel=2,
+        )
 
 
-def _within(encoding: Encoding, local: LocalWindow | None) -> Encoding:
+def _restricted(encoding: Encoding, local: LocalWindow | None) -> Encoding:
+    """Return the encoding for a layer that attends to no more than ``local``."""
     return dataclasses.replace(encoding, plan=encoding.plan.within(local))

@@ -1,16 +1,18 @@
-"""What each attention layer of a live model does with positions, found out by running it.
+"""Layer probe: measures what each attention layer of a live model does with positions.
 
-Two forward calls of a few tokens, in which attention itself answers with zeros: one with the model's own rotations, one
-with its rotary modules silenced. So every layer is handed the same in both, and what differs between the queries and
-keys that reach its attention is what rotation does to them: which of the rotary modules' answers a layer takes, which
-dimensions it turns and how it pairs them, or that it turns none. No name of a class or a model is looked at.
+The probe makes two forward calls of a few tokens, in which attention itself returns zeros: one with
+the model's own rotations, one with its rotary modules disabled. Because attention returns zeros,
+rotation cannot reach the next layer through it, so every layer gets the same input in both calls.
+What differs between the queries and keys that reach its attention is then what rotation does to
+them: which rotary module's output a layer uses, which dimensions it rotates and how it pairs them,
+or that it rotates none. Names of classes and models are not used.
 """
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -23,20 +25,22 @@ from lampe.errors import LampeError, UnsupportedModel
 from lampe.geometry import Geometry, ropes_of
 from lampe.patching.attention_interface import attached_to
 from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.prompt_boundary import PromptTracker
 from lampe.patching.rotary_modules import disable_rotary, find_rotary_modules, record_rotary
 from lampe.positions import LocalWindow
 from lampe.rope import Layout
 
 TOKENS = 24
+"""Tokens of the probe's forward calls."""
 
 
 @dataclass(frozen=True)
 class LayerPositions:
     """What an attention layer does with positions.
 
-    Args:
-        rope: which of the model's geometries its queries and keys turn by; None where they do not turn.
-        local: how far it sees; None for as far as there is.
+    Attributes:
+        rope: index of the geometry that rotates its queries and keys; None where nothing does.
+        local: tokens that it attends to; None for all.
     """
 
     rope: int | None
@@ -45,43 +49,54 @@ class LayerPositions:
 
 @dataclass(frozen=True)
 class ProbedLayers:
-    """What the probe found out of a model, which it does not keep alive.
+    """Result of the probe, which does not keep the model alive.
 
-    Args:
-        geometries: one for each of the model's ropes.
-        of: what each attention module does.
-        rotaries: the rotary modules that the model asks.
+    Attributes:
+        geometries: one geometry for each rope of the model.
+        by_module: what each attention module does.
+        rotary_modules: rotary modules that the model uses.
     """
 
     geometries: tuple[Geometry, ...]
-    of: WeakKeyDictionary[nn.Module, LayerPositions]
-    rotaries: WeakSet[nn.Module]
+    by_module: WeakKeyDictionary[nn.Module, LayerPositions]
+    rotary_modules: WeakSet[nn.Module]
 
     def extendable(self, window: int) -> list[LayerPositions]:
-        """Layers in which a method can change anything: they turn, and see further than the window."""
+        """Return the layers that a method can change: rotated, and attending beyond the window."""
         return [
             layer
-            for layer in self.of.values()
+            for layer in self.by_module.values()
             if layer.rope is not None and not fits_window(layer.local, window)
         ]
 
-    def main(self, window: int) -> int:
-        """Which geometry is the model's: that of the layers a method changes, where there are any."""
-        turning = [
-            *self.extendable(window),
-            *(layer for layer in self.of.values() if layer.rope is not None),
-        ]
-        return turning[0].rope or 0
+    def main_geometry(self, window: int) -> int:
+        """Return the index of the geometry that stands for the model.
+
+        It is that of the first layer that a method changes, or else of the first rotated layer.
+        """
+        rotated = [layer for layer in self.by_module.values() if layer.rope is not None]
+        candidates = self.extendable(window) + rotated
+        return candidates[0].rope or 0
 
 
 def fits_window(local: LocalWindow | None, window: int) -> bool:
-    """Whether a layer sees no further than the window, so that no distance in it is new to the model."""
+    """Return whether a layer attends to no more than ``window`` tokens.
+
+    No distance in such a layer is new to the model.
+    """
     return local is not None and local.size <= window
 
 
 @dataclass
 class RecordedAttention:
-    """Queries and keys ``[H, L, D]`` float32 as they reached a layer's attention, and how far the layer sees."""
+    """Inputs of one attention call in the probe.
+
+    Attributes:
+        module: the attention module.
+        query: queries ``[H, L, D]`` float32.
+        key: keys ``[G, L, D]`` float32.
+        local: tokens that the layer attends to; None for all.
+    """
 
     module: nn.Module
     query: Tensor
@@ -91,8 +106,9 @@ class RecordedAttention:
 
 @dataclass
 class _AttentionRecorder:
-    """Attention that notes what it is handed and answers with zeros."""
+    """Attention handler that records its inputs and returns zeros."""
 
+    prompts: PromptTracker = field(default_factory=PromptTracker)
     calls: list[RecordedAttention] = field(default_factory=list)
 
     def attend(
@@ -107,6 +123,7 @@ class _AttentionRecorder:
         logits: LogitOptions,
     ) -> Tensor:
         local = ForwardLayout.from_mask(mask).local
+        # float32 on the CPU: layers of one model may lie on several devices.
         self.calls.append(
             RecordedAttention(module, query[0].float().cpu(), key[0].float().cpu(), local)
         )
@@ -114,163 +131,197 @@ class _AttentionRecorder:
 
 
 def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
-    """What the layers of an unpatched model do with positions.
+    """Return what the layers of an unpatched model do with positions.
 
     Args:
-        geometry: what the configuration says; its window is kept.
+        model: the model.
+        geometry: geometry that the configuration describes; its window is taken over.
 
     Raises:
-        UnsupportedModel: where a layer does what no plan can express.
+        UnsupportedModel: where a layer does something that no plan can express.
     """
-    rotaries, name = find_rotary_modules(model), type(model).__name__
-    ids = _ids(model)
-    with record_rotary(rotaries) as heard:
-        turned, answer = _run(model, ids)
-    hooks = disable_rotary(heard.modules)
+    name = type(model).__name__
+    ids = _probe_ids(model)
+    with record_rotary(find_rotary_modules(model)) as recorded:
+        rotated_calls, rotated_logits = _run(model, ids)
+    hooks = disable_rotary(recorded.modules)
     try:
-        still, still_answer = _run(model, ids)
+        plain_calls, plain_logits = _run(model, ids)
     finally:
         for hook in hooks:
             hook.remove()
-    if not turned:
+    if not rotated_calls:
         raise UnsupportedModel(
             f"{name}: its attention does not go through transformers' AttentionInterface"
         )
-    if len(turned) != len(still) or not _near(answer, still_answer, model.dtype):
+    # With attention at 0, rotation must not change the logits: otherwise it acts elsewhere too.
+    same_logits = _is_near(rotated_logits, plain_logits, model.dtype)
+    if len(rotated_calls) != len(plain_calls) or not same_logits:
         raise UnsupportedModel(
             f"{name}: rotary positions reach more of it than the queries and keys of its attention"
         )
-    found = _RopeMatcher(geometry, heard.answers, list(ropes_of(model.config)), model.dtype)
-    of: WeakKeyDictionary[nn.Module, LayerPositions] = WeakKeyDictionary()
-    for before, after in zip(still, turned, strict=True):
-        layer = LayerPositions(found.rope(before, after), after.local)
-        if of.setdefault(after.module, layer) != layer:
+    matcher = _RopeMatcher(geometry, recorded.outputs, list(ropes_of(model.config)), model.dtype)
+    by_module: WeakKeyDictionary[nn.Module, LayerPositions] = WeakKeyDictionary()
+    for plain, rotated in zip(plain_calls, rotated_calls, strict=True):
+        layer = LayerPositions(matcher.rope_of(plain, rotated), rotated.local)
+        if by_module.setdefault(rotated.module, layer) != layer:
             raise UnsupportedModel(
-                f"{type(after.module).__name__} is called twice and does not do the same"
+                f"{type(rotated.module).__name__} is called twice and does not do the same"
             )
-    if not found.geometries:
+    if not matcher.geometries:
         raise UnsupportedModel(
-            f"{name}: no layer turns its queries and keys by the rotary modules' answers"
+            f"{name}: no layer rotates its queries and keys by the rotary modules' outputs"
         )
-    return ProbedLayers(tuple(found.geometries), of, WeakSet(heard.modules))
+    return ProbedLayers(tuple(matcher.geometries), by_module, WeakSet(recorded.modules))
+
+
+class _Rotation(NamedTuple):
+    """One candidate for how a layer rotates: cos and sin ``[L, P]``, and how they are applied."""
+
+    cos: Tensor
+    sin: Tensor
+    layout: Layout
+    begin: int
 
 
 @dataclass
 class _RopeMatcher:
-    """The ropes found so far, among those that the configuration describes."""
+    """Ropes found so far, among those that the configuration describes.
+
+    Attributes:
+        geometry: geometry that the configuration describes.
+        outputs: cos and sin ``[L, P]`` of each distinct output of the rotary modules.
+        described: rope parameters of each rope in the configuration.
+        dtype: data type of the weights, which sets the tolerance.
+        geometries: one geometry for each rope found.
+    """
 
     geometry: Geometry
-    answers: list[tuple[Tensor, Tensor]]
+    outputs: list[tuple[Tensor, Tensor]]
     described: list[dict[str, Any]]
     dtype: torch.dtype
     geometries: list[Geometry] = field(default_factory=list)
 
-    def rope(self, still: RecordedAttention, turned: RecordedAttention) -> int | None:
-        """Which geometry takes a layer's still queries and keys to the turned ones; None where they are the same."""
-        best, error = None, _difference(still, turned, still.query, still.key)
-        for (cos, sin), layout, begin, sense in self._ways(still.query.shape[-1]):
-            query, key = (
-                rotate(x, cos, sense * sin, layout, begin) for x in (still.query, still.key)
-            )
-            difference = _difference(still, turned, query, key)
-            if difference < error:
-                best, error = ((cos, sin), layout, begin, sense), difference
-        if not error < _tolerance(self.dtype):
-            raise UnsupportedModel(
-                f"{type(turned.module).__name__}: rotation does to its queries and keys what no known layout does "
-                f"(off by {error:.1e}); a norm with weights after the rotation, for one, makes logits depend on more "
-                "than the distance"
-            )
-        return None if best is None else self._index(turned.query.shape[-1], *best)
+    def rope_of(self, plain: RecordedAttention, rotated: RecordedAttention) -> int | None:
+        """Return which geometry rotates a layer's queries and keys; None where they are the same.
 
-    def _ways(self, head_dim: int) -> Iterator[tuple[tuple[Tensor, Tensor], Layout, int, int]]:
-        """Ways to turn: an answer, a layout, the first rotated dimension, and the sense of turning."""
+        Raises:
+            UnsupportedModel: where no known rotation explains the rotated ones.
+        """
+        # The nearest candidate wins, not the first within the tolerance.
+        best = None
+        best_sense = 1
+        least_error = _error(rotated, plain.query, plain.key)
+        for candidate, sense in self._candidates(plain.query.shape[-1]):
+            query = _rotate(plain.query, candidate)
+            key = _rotate(plain.key, candidate)
+            error = _error(rotated, query, key)
+            if error < least_error:
+                best, best_sense, least_error = candidate, sense, error
+        if not least_error < _tolerance(self.dtype):
+            raise UnsupportedModel(
+                f"{type(rotated.module).__name__}: rotation does to its queries and keys what no "
+                f"known layout does (off by {least_error:.1e}); a norm with weights after the "
+                "rotation, for one, makes logits depend on more than the distance"
+            )
+        if best is None:
+            return None
+        return self._geometry_index(rotated.query.shape[-1], best, best_sense)
+
+    def _candidates(self, head_dim: int) -> Iterator[tuple[_Rotation, int]]:
+        """Yield every rotation to try, with its sense: 1, or -1 for the inverse rotation."""
         layouts: tuple[Layout, ...] = ("half", "interleaved")
-        for answer in self.answers:
-            spare = head_dim - 2 * answer[0].shape[-1]
-            for begin in {0, spare} if spare >= 0 else ():
+        for cos, sin in self.outputs:
+            unrotated = head_dim - 2 * cos.shape[-1]
+            if unrotated < 0:
+                continue
+            # A partly rotated head has its rotated dimensions first, or last.
+            for begin in {0, unrotated}:
                 for layout in layouts:
                     for sense in (1, -1):
-                        yield answer, layout, begin, sense
+                        yield _Rotation(cos, sense * sin, layout, begin), sense
 
-    def _index(
-        self, head_dim: int, answer: tuple[Tensor, Tensor], layout: Layout, begin: int, sense: int
-    ) -> int:
-        cos, sin = answer
+    def _geometry_index(self, head_dim: int, rotation: _Rotation, sense: int) -> int:
+        # A model with several ropes describes each; the tables tell which one this layer uses.
         for parameters in self.described:
             geometry = dataclasses.replace(
                 self.geometry,
                 head_dim=head_dim,
-                rotary_dim=2 * cos.shape[-1],
+                rotary_dim=2 * rotation.cos.shape[-1],
                 rope_parameters=MappingProxyType(parameters),
-                layout=layout,
-                begin=begin,
+                layout=rotation.layout,
+                begin=rotation.begin,
                 sense=sense,
             )
-            if _describes(geometry, cos, sense * sin, self.dtype):
+            if _describes(geometry, rotation.cos, rotation.sin, self.dtype):
                 if geometry not in self.geometries:
                     self.geometries.append(geometry)
                 return self.geometries.index(geometry)
         raise UnsupportedModel(
-            "the model's rotary positions are not those that its configuration describes (casting a loaded model, as "
-            "with model.half(), rounds its inverse frequencies: load it with dtype=... instead)"
+            "the model's rotary positions are not those that its configuration describes (casting "
+            "a loaded model, as with model.half(), rounds its inverse frequencies: load it with "
+            "dtype=... instead)"
         )
 
 
+def _rotate(x: Tensor, rotation: _Rotation) -> Tensor:
+    return rotate(x, rotation.cos, rotation.sin, rotation.layout, rotation.begin)
+
+
 def _describes(geometry: Geometry, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the rope of a geometry has these cos and sin ``[L, P]`` at the first positions."""
+    """Return whether a geometry's rope has these cos and sin ``[L, P]`` at the first positions."""
     try:
         rope = geometry.rope(TOKENS)
     except (LampeError, KeyError, TypeError, ValueError):
-        return False
+        return False  # These parameters belong to a rope of another kind or width.
     if 2 * len(rope.inv_freq) != geometry.rotary_dim:
         return False
     index = torch.arange(len(cos))
+    # Float64 angles, rounded once: see ``lampe.attention.rotation``.
     angle = rope.angles(index.double(), index).float()
-    return all(
-        _near(rope.scaling * ours, theirs, dtype)
-        for ours, theirs in ((angle.cos(), cos), (angle.sin(), sin))
-    )
+    same_cos = _is_near(rope.scaling * angle.cos(), cos, dtype)
+    return same_cos and _is_near(rope.scaling * angle.sin(), sin, dtype)
 
 
-def _difference(
-    still: RecordedAttention, turned: RecordedAttention, query: Tensor, key: Tensor
-) -> float:
-    """How far queries and keys are from the turned ones, relative to how far the still ones could be."""
-    return max(_relative(turned.query, query), _relative(turned.key, key))
+def _error(rotated: RecordedAttention, query: Tensor, key: Tensor) -> float:
+    """Return how far queries and keys are from the rotated ones, relative to the size of those."""
+    return max(_relative_error(rotated.query, query), _relative_error(rotated.key, key))
 
 
-def _relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / a.norm().clamp(min=1e-12))
+def _relative_error(expected: Tensor, actual: Tensor) -> float:
+    return float((expected - actual).norm() / expected.norm().clamp(min=1e-12))
 
 
-def _near(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
-    return _relative(a.float(), b.float()) < _tolerance(dtype)
+def _is_near(expected: Tensor, actual: Tensor, dtype: torch.dtype) -> bool:
+    return _relative_error(expected.float(), actual.float()) < _tolerance(dtype)
 
 
 def _tolerance(dtype: torch.dtype) -> float:
+    """Return half the digits of a data type."""
     return float(torch.finfo(dtype).eps ** 0.5)
 
 
-def _ids(model: PreTrainedModel) -> Tensor:
+def _probe_ids(model: PreTrainedModel) -> Tensor:
+    """Return random token ids ``[1, TOKENS]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
-    return torch.randint(vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(1)).to(
-        model.device
-    )
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(vocabulary, (1, TOKENS), generator=generator).to(model.device)
 
 
 @torch.no_grad()
 def _run(model: PreTrainedModel, ids: Tensor) -> tuple[list[RecordedAttention], Tensor]:
-    """What reaches every layer's attention, and the logits, of a model whose attention answers with zeros."""
-    seen = _AttentionRecorder()
-    with attached_to(model, seen):
+    """Return the inputs of every attention call, and the logits, where attention returns zeros."""
+    recorder = _AttentionRecorder()
+    with attached_to(model, recorder):
         try:
             logits: Tensor = model(ids, use_cache=False).logits
         except LampeError:
             raise
         except Exception as error:
+            # Model code that computes with the mask fails on a layout in many ways.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnsupportedModel(
-                f"{type(model).__name__} does more with its attention mask than hand it on ({reason})"
+                f"{type(model).__name__} does more with its attention mask than hand it on "
+                f"({reason})"
             ) from error
-    return seen.calls, logits
+    return recorder.calls, logits

@@ -1,8 +1,8 @@
-"""Proofs on a few tokens that a patch is what it says, made on every patch.
+"""Patch checks: proofs on a few tokens that a patch is exact and causal, made on every patch.
 
-Exactness: patched with the original positions, the model answers as it did unpatched. This is what finds a model whose
-attention does something the patch does not know of. Causality: under the method itself, a later token never moves an
-earlier logit.
+Exactness: patched with the original positions, the model returns the logits that it returned
+unpatched. This finds models whose attention does something that the patch does not know of.
+Causality: under the method itself, a later token never changes an earlier logit.
 """
 
 import dataclasses
@@ -21,151 +21,196 @@ from lampe.geometry import Geometry
 from lampe.methods import Method
 
 TOKENS = 24
+"""Tokens of a check, where the method's settings allow so short a prompt."""
 
-Patched = Callable[[], AbstractContextManager[Any]]
-"""Puts a patch on the model for a while."""
+PatchContext = Callable[[], AbstractContextManager[Any]]
+"""Function that patches the model for the duration of a block."""
 
 
-def check_exact(model: PreTrainedModel, attentions: Iterable[nn.Module], original: Patched) -> None:
-    """Proves that a model patched with original positions answers as it does unpatched.
+@dataclass(frozen=True)
+class _Run:
+    """One forward call of a check.
+
+    Attributes:
+        patched: patch to run under.
+        ids: token ids ``[1, L]``.
+    """
+
+    patched: PatchContext
+    ids: Tensor
+
+
+def check_exact(
+    model: PreTrainedModel, attention_modules: Iterable[nn.Module], original: PatchContext
+) -> None:
+    """Prove that a model patched with original positions returns its own logits.
 
     Args:
-        attentions: the model's attention modules.
-        original: the patch.
+        model: the unpatched model.
+        attention_modules: its attention modules.
+        original: patch with the method ``original``.
 
     Raises:
-        UnsupportedModel: where it does not.
+        UnsupportedModel: where it returns others.
     """
-    ids = _ids(model)
-    moved = _difference_between(model, attentions, (nullcontext, ids), (original, ids), TOKENS)
-    if not moved < _tolerance(model):
+    ids = _check_ids(model)
+    difference = _difference_between(
+        model, attention_modules, _Run(nullcontext, ids), _Run(original, ids), TOKENS
+    )
+    if not difference < _tolerance(model):
         raise UnsupportedModel(
-            f"{type(model).__name__}: with original positions the patched logits differ by {moved:.1e} of their size; "
-            "its attention does something this patch does not know of"
+            f"{type(model).__name__}: with original positions the patched logits differ by "
+            f"{difference:.1e} of their size; its attention does something this patch does not "
+            "know of"
         )
 
 
 def check_causal(
-    model: PreTrainedModel, attentions: Iterable[nn.Module], patched: Patched, tokens: int
+    model: PreTrainedModel,
+    attention_modules: Iterable[nn.Module],
+    patched: PatchContext,
+    tokens: int,
 ) -> None:
-    """Proves on so many tokens that under a patch a later token never moves an earlier logit.
+    """Prove that under a patch the last of ``tokens`` tokens changes no earlier logit.
+
+    Args:
+        model: the model.
+        attention_modules: its attention modules.
+        patched: patch to check.
+        tokens: tokens of the prompt.
 
     Raises:
-        UnsupportedModel: where one does.
+        UnsupportedModel: where it changes one.
     """
-    ids = _ids(model, tokens)
+    ids = _check_ids(model, tokens)
     changed = ids.clone()
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
-    moved = _difference_between(model, attentions, (patched, ids), (patched, changed), tokens - 1)
-    if not moved < _tolerance(model):
+    difference = _difference_between(
+        model, attention_modules, _Run(patched, ids), _Run(patched, changed), tokens - 1
+    )
+    if not difference < _tolerance(model):
         raise UnsupportedModel(
-            f"{type(model).__name__}: a later token moves earlier logits by {moved:.1e}: not causal"
+            f"{type(model).__name__}: a later token moves earlier logits by {difference:.1e}: not "
+            "causal"
         )
 
 
 def check_geometry(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
-    """The geometry and the tokens of a proof.
+    """Return the geometry and the number of tokens for a check of causality.
 
-    The window is so small that a few tokens reach every region, or the model's own where settings forbid that. Settings
-    that forbid short prompts get more tokens, up to a window.
+    The window is half the tokens, so that they reach every region of the plan, or the model's own
+    window where the method's settings forbid so small a one. Settings that forbid short prompts
+    get longer ones, up to the window.
 
     Raises:
-        BadSetting: where no such prompt can be had.
+        BadSetting: where the settings allow no such prompt.
     """
-    small = dataclasses.replace(geometry, window=TOKENS // 2)
-    lengths = [TOKENS]
-    while 2 * lengths[-1] <= max(geometry.window, 4 * TOKENS):
-        lengths.append(2 * lengths[-1])
-    tried = [(small, TOKENS), *((geometry, length) for length in lengths)]
-    for candidate, tokens in tried[:-1]:
+    candidates = [(dataclasses.replace(geometry, window=TOKENS // 2), TOKENS)]
+    length = TOKENS
+    while length <= max(geometry.window, 4 * TOKENS):
+        candidates.append((geometry, length))
+        length *= 2
+    for candidate, tokens in candidates[:-1]:
         try:
             method.encode(candidate, tokens)
         except BadSetting:
             continue
         return candidate, tokens
-    method.encode(*tried[-1])
-    return tried[-1]
+    method.encode(*candidates[-1])
+    return candidates[-1]
 
 
 def _difference_between(
     model: PreTrainedModel,
-    attentions: Iterable[nn.Module],
-    first: tuple[Patched, Tensor],
-    second: tuple[Patched, Tensor],
+    attention_modules: Iterable[nn.Module],
+    first: _Run,
+    second: _Run,
     tokens: int,
 ) -> float:
-    """How far two runs of a model, each a patch and its ids, are apart over the first ``tokens`` tokens.
+    """Return how far two runs of a model are apart over the first ``tokens`` tokens.
 
-    Rounding alone may flip a router's choice of experts, which moves logits far. So where logits differ, the runs are
-    compared again with every attention module of the second handing on what it answered in the first: each module is
-    then asked the same, and what counts is the module that is furthest off.
+    Rounding alone may change a router's choice of experts, which changes logits a lot. So where
+    logits differ, the runs are compared again while every attention module of the second run
+    passes on its output of the first. Each module then gets the same inputs in both runs, and the
+    difference is that of the module that is furthest off.
     """
-    moved = _distance(*(_logits(model, run)[:tokens] for run in (first, second)))
-    if moved < _tolerance(model):
-        return moved
-    attentions, replay = list(attentions), _AttentionReplay(tokens)
-    with _hooked(attentions, replay.note):
+    before = _logits(model, first)[:tokens]
+    difference = _relative_difference(before, _logits(model, second)[:tokens])
+    if difference < _tolerance(model):
+        return difference
+    attention_modules = list(attention_modules)
+    replay = _AttentionReplay(tokens)
+    with _hooked(attention_modules, replay.record):
         before = _logits(model, first)[:tokens]
-    with _hooked(attentions, replay.compare):
+    with _hooked(attention_modules, replay.compare):
         after = _logits(model, second)[:tokens]
-    return min(moved, max(replay.moved, _distance(before, after)))
+    return min(difference, max(replay.difference, _relative_difference(before, after)))
 
 
 @dataclass
 class _AttentionReplay:
-    """What attention modules answer in one run, held against another over the first ``tokens`` tokens."""
+    """Outputs of attention modules in one run, replayed in another.
+
+    Attributes:
+        tokens: tokens that are compared and replayed.
+        difference: largest relative difference between the runs.
+        outputs: outputs of each module in the first run, in the order of its calls.
+    """
 
     tokens: int
-    moved: float = 0.0
-    answers: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    difference: float = 0.0
+    outputs: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
-    def note(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Forward hook of the first run."""
-        self.answers.setdefault(module, []).append(
-            output if isinstance(output, Tensor) else output[0]
-        )
+    def record(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Record an output of the first run; a forward hook."""
+        hidden = output if isinstance(output, Tensor) else output[0]
+        self.outputs.setdefault(module, []).append(hidden)
 
     def compare(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Forward hook of the second: answers with what the first did."""
-        answer, *rest = (output,) if isinstance(output, Tensor) else output
-        before, after = self.answers[module].pop(0)[:, : self.tokens], answer[:, : self.tokens]
-        self.moved = max(self.moved, _distance(before.float(), after.float()))
-        passed = torch.cat((before, answer[:, self.tokens :]), dim=1)
-        return passed if isinstance(output, Tensor) else (passed, *rest)
+        """Compare an output of the second run and replace it by the first's; a forward hook."""
+        hidden, *others = (output,) if isinstance(output, Tensor) else output
+        before = self.outputs[module].pop(0)[:, : self.tokens]
+        after = hidden[:, : self.tokens]
+        difference = _relative_difference(before.float(), after.float())
+        self.difference = max(self.difference, difference)
+        replayed = torch.cat((before, hidden[:, self.tokens :]), dim=1)
+        return replayed if isinstance(output, Tensor) else (replayed, *others)
 
 
 @contextmanager
 def _hooked(
     modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]
 ) -> Iterator[None]:
-    hooks = [module.register_forward_hook(hook) for module in modules]
+    """Register a forward hook on modules for the duration of a block."""
+    handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield
     finally:
-        for each in hooks:
-            each.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def _ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
+def _check_ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
+    """Return random token ids ``[1, tokens]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
     return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
 
 
 def _tolerance(model: PreTrainedModel) -> float:
-    """Half the digits of the model's numbers."""
+    """Return half the digits of the model's data type."""
     return float(torch.finfo(model.dtype).eps ** 0.5)
 
 
 @torch.no_grad()
-def _logits(model: PreTrainedModel, run: tuple[Patched, Tensor]) -> Tensor:
-    """Logits ``[tokens, vocabulary]`` in float32 of a run, without a cache."""
-    patched, ids = run
-    with patched(), warnings.catch_warnings():
+def _logits(model: PreTrainedModel, run: _Run) -> Tensor:
+    """Return the logits ``[tokens, vocabulary]`` float32 of a run without a KV cache."""
+    with run.patched(), warnings.catch_warnings():
+        # Checks shrink the window, so leaving it says nothing about the user's prompts.
         warnings.simplefilter("ignore", PositionWarning)
-        logits: Tensor = model(ids.to(model.device), use_cache=False).logits[0]
+        logits: Tensor = model(run.ids.to(model.device), use_cache=False).logits[0]
     return logits.float()
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Root mean square difference, relative to the size of ``a``."""
-    return float((a - b).norm() / a.norm().clamp(min=1e-12))
+def _relative_difference(expected: Tensor, actual: Tensor) -> float:
+    """Return the root mean square difference, relative to the size of ``expected``."""
+    return float((expected - actual).norm() / expected.norm().clamp(min=1e-12))

@@ -1,48 +1,145 @@
-"""``generate`` of a patched model, which tells the patch where the prompt ends.
+"""Prompt boundary: which tokens of a forward call belong to the prompt and which to the answer.
 
-A forward call over a piece of a prompt cannot know what is still to come. ``generate`` can, so while a patch is on, the
-model's own is called with the prompt's length stated.
+A plan is made for the prompt's length and stays in force for the answer that follows. A forward
+call over a piece of a prompt cannot know how much is still to come. ``generate`` can: its inputs
+end where the prompt ends. So while a patch is on, the model's ``generate`` states that length, and
+may then feed the prompt in chunks, verify several guessed tokens at a time, or do without a KV
+cache.
 """
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
-StatePromptEnd = Callable[[nn.Module, int | None], AbstractContextManager[None]]
-"""States the end of a prompt, or that none is known, for the calls of a model within."""
+from lampe.errors import BadSetting, UnsupportedModel
+from lampe.patching.forward_layout import ForwardLayout
 
 
-def wrap_generate(model: nn.Module, stating: StatePromptEnd) -> None:
-    """Makes ``model.generate`` state where its prompt ends; a copy of the model does so for itself."""
-    generate = getattr(type(model), "generate", None)
-    if generate is None:
-        return
+class _ThreadState(threading.local):
+    """Prompt boundaries of the calling thread.
 
-    @functools.wraps(generate)
-    def stated(self: nn.Module, *inputs: Any, **options: Any) -> Any:
-        with stating(self, prompt_end(*inputs, **options)):
-            return generate(self, *inputs, **options)
-
-    vars(model)["generate"] = MethodType(stated, model)
-
-
-def unwrap_generate(model: nn.Module) -> None:
-    """Gives a model its own ``generate`` back."""
-    vars(model).pop("generate", None)
-
-
-def prompt_end(inputs: Tensor | None = None, *_: Any, **options: Any) -> int | None:
-    """Where the prompt of a call of ``generate`` ends, in tokens from the start of the cache, padding included.
-
-    An attention mask is over all of it. Without one, so are the tokens, or transformers could not tell which are new.
-    None where the call has neither.
+    Attributes:
+        stated_length: length that a ``with`` block or ``generate`` states; None outside of one.
+        last_end: end of the latest prompt; 0 before the first.
     """
-    mask, embeds = options.get("attention_mask"), options.get("inputs_embeds")
+
+    def __init__(self) -> None:
+        self.stated_length: int | None = None
+        self.last_end = 0
+
+
+class PromptTracker:
+    """Owner of the question where the prompt of a forward call ends.
+
+    All lengths are in tokens from the start of the KV cache, padding included. Every thread has
+    prompts of its own, so several threads may call one patched model at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._thread = _ThreadState()
+
+    @property
+    def stated_length(self) -> int | None:
+        """Length of the prompt that the calling thread states; None where it states none."""
+        return self._thread.stated_length
+
+    @contextmanager
+    def state_length(self, length: int) -> Iterator[None]:
+        """State the prompt's length for the forward calls of this thread within the block.
+
+        Raises:
+            BadSetting: for a length below 1.
+        """
+        if length < 1:
+            raise BadSetting(f"a prompt has at least one token, not {length}")
+        outer = self._thread.stated_length
+        self._thread.stated_length = length
+        try:
+            yield
+        finally:
+            self._thread.stated_length = outer
+
+    def prompt_end(self, layout: ForwardLayout) -> int:
+        """Return where the prompt ends that a forward call of this layout belongs to.
+
+        Where no length is stated, a call over an empty KV cache or over several new tokens is a
+        prompt, and a call over one new token continues the answer to the latest prompt.
+
+        Raises:
+            UnsupportedModel: for a token that does not continue the latest prompt, or a prompt in
+                chunks whose rows are padded on the right.
+        """
+        last_end = self._thread.last_end
+        if self._thread.stated_length is not None:
+            end = self._thread.stated_length
+        elif layout.start == 0 or layout.stop - layout.start > 1:
+            end = layout.stop
+        elif 0 < last_end < layout.stop:
+            end = last_end
+        else:
+            raise UnsupportedModel(
+                f"token {layout.stop} does not continue the last prompt of this thread, which has "
+                f"{last_end} tokens: finish one answer before you begin the next prompt, or state "
+                "the length of this token's prompt with handle.prompt(length)"
+            )
+        if layout.start and any(0 < row.stop < layout.stop for row in layout.rows):
+            raise UnsupportedModel(
+                "a row of this batch ended before this call: where prompts come in chunks, pad "
+                "rows on the left"
+            )
+        # A model makes one mask per kind of layer. Later masks of the same call get the same end,
+        # because a prompt's end does not depend on the latest one and a token's keeps it.
+        self._thread.last_end = end
+        return end
+
+    def wrap_generate(self, model: nn.Module) -> None:
+        """Make ``model.generate`` state its prompt's length; a model without it is left alone."""
+        # The function, not the bound method: that would keep the model alive, and a copy of the
+        # model would go on calling the original.
+        generate = getattr(vars(model).get("generate"), "__func__", None)
+        generate = generate or getattr(type(model), "generate", None)
+        if generate is not None:
+            vars(model)["generate"] = MethodType(self._stating(generate), model)
+
+    def unwrap_generate(self, model: nn.Module) -> None:
+        """Restore the ``generate`` that ``wrap_generate`` replaced."""
+        wrapper = vars(model).pop("generate", None)
+        if wrapper is None:
+            return
+        generate = wrapper.__func__.__wrapped__
+        if generate is not getattr(type(model), "generate", None):
+            vars(model)["generate"] = MethodType(generate, model)
+
+    def _stating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(generate)
+        def generate_with_stated_length(model: nn.Module, *inputs: Any, **options: Any) -> Any:
+            with self._state_unless_stated(generate_prompt_end(*inputs, **options)):
+                return generate(model, *inputs, **options)
+
+        return generate_with_stated_length
+
+    def _state_unless_stated(self, length: int | None) -> AbstractContextManager[None]:
+        """State a length, unless it is not known or the caller of ``generate`` states one."""
+        if not length or self.stated_length is not None:
+            return nullcontext()
+        return self.state_length(length)
+
+
+def generate_prompt_end(inputs: Tensor | None = None, *_: Any, **options: Any) -> int | None:
+    """Return where the prompt of a call of ``generate`` ends; None where no argument tells.
+
+    An attention mask covers the KV cache and the new tokens. Without a mask the tokens do, because
+    otherwise transformers could not tell which of them are new.
+    """
+    mask = options.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask.shape[1]
-    tokens = next((x for x in (embeds, inputs, options.get("input_ids")) if x is not None), None)
-    return None if tokens is None else int(tokens.shape[1])
+    for tokens in (options.get("inputs_embeds"), inputs, options.get("input_ids")):
+        if tokens is not None:
+            return int(tokens.shape[1])
+    return None

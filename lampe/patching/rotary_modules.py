@@ -1,6 +1,6 @@
-"""A model's rotary modules: which they are, what they answer with, and how they are made to answer with nothing.
+"""Rotary modules of a model: finding them, recording their outputs, and disabling them.
 
-A rotary module holds inverse frequencies and answers with cos and sin, or with both as one complex tensor.
+A rotary module holds inverse frequencies and returns cos and sin, or both as one complex tensor.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,92 +16,94 @@ from lampe.errors import UnsupportedModel
 
 
 def find_rotary_modules(model: nn.Module) -> list[nn.Module]:
-    """Modules that hold inverse frequencies.
+    """Return the modules that hold inverse frequencies.
 
     Raises:
         UnsupportedModel: where there are none.
     """
-    found = [
-        m
-        for m in model.modules()
-        if any(name.endswith("inv_freq") for name, _ in m.named_buffers(recurse=False))
-    ]
-    if not found:
+    rotary_modules = [module for module in model.modules() if _holds_frequencies(module)]
+    if not rotary_modules:
         raise UnsupportedModel(
-            f"{type(model).__name__} has no module that holds inverse frequencies, to take over from"
+            f"{type(model).__name__} has no module with inverse frequencies whose rotation could "
+            "be replaced"
         )
-    return found
+    return rotary_modules
 
 
-def disable_rotary(rotaries: Iterable[nn.Module]) -> list[RemovableHandle]:
-    """Makes modules answer with the rotation by nothing, in the shapes they would answer with."""
-    return [module.register_forward_hook(_identity_rotation) for module in rotaries]
+def _holds_frequencies(module: nn.Module) -> bool:
+    # Models with several ropes name a buffer for each: full_attention_inv_freq, for instance.
+    names = [name for name, _ in module.named_buffers(recurse=False)]
+    return any(name.endswith("inv_freq") for name in names)
+
+
+def disable_rotary(rotary_modules: Iterable[nn.Module]) -> list[RemovableHandle]:
+    """Make rotary modules return cos = 1 and sin = 0, in the shapes of their own outputs."""
+    return [module.register_forward_hook(_identity_rotation) for module in rotary_modules]
 
 
 @dataclass
 class RecordedRotary:
-    """What rotary modules answered in a forward call.
+    """Outputs of rotary modules in a forward call.
 
     Attributes:
-        modules: those that were asked.
-        answers: cos and sin ``[L, P]`` float32, one pair for each distinct answer.
+        modules: the modules that were called.
+        outputs: cos and sin ``[L, P]`` float32, one pair for each distinct output.
     """
 
     modules: set[nn.Module] = field(default_factory=set)
-    answers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    outputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def note(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Forward hook."""
-        cos, sin = _parts(module, output)
+    def record(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Record an output; a forward hook."""
+        cos, sin = _cos_sin(module, output)
         self.modules.add(module)
-        width = _pairs(cos)
-        answer = cos[0, :, width].float().cpu(), sin[0, :, width].float().cpu()
-        if not any(_same(answer, known) for known in self.answers):
-            self.answers.append(answer)
+        columns = _pair_columns(cos)
+        tables = cos[0, :, columns].float().cpu(), sin[0, :, columns].float().cpu()
+        # Modules that share frequencies give the same tables; each is matched once.
+        if not any(_equal(tables, known) for known in self.outputs):
+            self.outputs.append(tables)
 
 
 @contextmanager
-def record_rotary(rotaries: Iterable[nn.Module]) -> Iterator[RecordedRotary]:
-    """Notes what modules answer."""
-    heard = RecordedRotary()
-    hooks = [module.register_forward_hook(heard.note) for module in rotaries]
+def record_rotary(rotary_modules: Iterable[nn.Module]) -> Iterator[RecordedRotary]:
+    """Record the outputs of rotary modules for the duration of a block."""
+    recorded = RecordedRotary()
+    hooks = [module.register_forward_hook(recorded.record) for module in rotary_modules]
     try:
-        yield heard
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _parts(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
+def _cos_sin(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
+    """Return the cos and sin ``[B, L, D]`` that a rotary module's output holds."""
+    name = type(module).__name__
     if isinstance(output, Tensor) and output.is_complex():
-        cos, sin = output.real, output.imag
-    elif (
-        isinstance(output, tuple)
-        and len(output) == 2
-        and all(isinstance(part, Tensor) for part in output)
-    ):
-        cos, sin = output
-    else:
-        raise UnsupportedModel(
-            f"{type(module).__name__} answers with neither cos and sin nor a complex tensor"
-        )
+        output = output.real, output.imag
+    is_pair = isinstance(output, tuple) and len(output) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in output):
+        raise UnsupportedModel(f"{name} returns neither cos and sin nor a complex tensor")
+    cos, sin = output
     if cos.shape != sin.shape or cos.ndim != 3:
-        raise UnsupportedModel(
-            f"{type(module).__name__} answers with cos and sin of shape {tuple(cos.shape)}"
-        )
+        raise UnsupportedModel(f"{name} returns cos and sin of shape {tuple(cos.shape)}")
     return cos, sin
 
 
 def _identity_rotation(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """Forward hook: the rotation by nothing."""
+    """Replace an output by that of a rotation by 0; a forward hook."""
     if isinstance(output, Tensor):
         return torch.ones_like(output)
-    cos, sin = _parts(module, output)
+    cos, sin = _cos_sin(module, output)
     return torch.ones_like(cos), torch.zeros_like(sin)
 
 
-def _pairs(cos: Tensor) -> slice:
-    """Which columns stand for the pairs: tables often name each pair twice, in halves or side by side."""
+def _pair_columns(cos: Tensor) -> slice:
+    """Return the columns that hold each pair once.
+
+    Many tables hold each pair twice, in two halves or side by side, to be multiplied by all
+    dimensions of a head.
+    """
     width = cos.shape[-1]
     if width % 2 == 0 and torch.equal(cos[..., : width // 2], cos[..., width // 2 :]):
         return slice(0, width // 2)
@@ -110,5 +112,5 @@ def _pairs(cos: Tensor) -> slice:
     return slice(0, width)
 
 
-def _same(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+def _equal(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

@@ -1,6 +1,7 @@
-"""Every causal-LM type of the installed transformers: patched and proven, or refused with its reason.
+"""Every causal-LM type of the installed transformers: patched and checked, or refused.
 
-Prompts are longer than the tiny models' window, and several times as long as their sliding windows and chunks.
+Prompts are longer than the tiny models' window, and several times as long as their sliding windows
+and chunks.
 """
 
 import warnings
@@ -15,7 +16,7 @@ from transformers import Cache, PreTrainedModel
 
 import lampe
 from tests.architectures.shrink import VOCABULARY, WINDOW, in_precision, tiny_model, types
-from tests.architectures.verdicts import SUPPORTED, UNREPEATED, UNTRIED, verdict
+from tests.architectures.verdicts import NOT_REPRODUCIBLE, SUPPORTED, UNTRIED, verdict
 from tools.supported_models_page import supported_models_page
 
 PROMPT, ANSWER = 90, 5
@@ -34,7 +35,8 @@ def no_gradients() -> Iterator[None]:
 
 
 def _ids(length: int) -> Tensor:
-    """Of a seed whose tokens bring no router of experts to a tie: one within rounding goes either way (gpt_oss, 2)."""
+    # With this seed no router of experts is at a tie; a tie within rounding may go either way
+    # (gpt_oss with seed 2).
     return torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(3))
 
 
@@ -46,7 +48,7 @@ def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
 def _answer(
     model: PreTrainedModel, ids: Tensor, cache: Cache | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The prompt with a greedy answer through the cache, and the logits of the answer ``[1, ANSWER, vocabulary]``."""
+    """Return prompt and greedy answer through the cache, and logits ``[1, ANSWER, vocabulary]``."""
     out = model.generate(  # type: ignore[operator]
         ids, max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=False, output_logits=True,
         return_dict_in_generate=True, pad_token_id=0, past_key_values=cache,
@@ -55,16 +57,16 @@ def _answer(
 
 
 @pytest.mark.parametrize("name", types())
-def test_a_type_is_proven_or_refused(name: str) -> None:
-    found = verdict(name)
-    if found.state != SUPPORTED:
-        assert found.said
-        assert "\n" not in found.said
+def test_a_type_is_checked_or_refused(name: str) -> None:
+    result = verdict(name)
+    if result.state != SUPPORTED:
+        assert result.reason
+        assert "\n" not in result.reason
         return
     model, ids = tiny_model(name), _ids(PROMPT)
     before, (sequence, answer) = _logits(model, ids), _answer(model, ids)
     repeats = torch.allclose(_logits(model, sequence[:, :-1])[:, PROMPT - 1 :], answer, **CLOSE)
-    assert repeats is (name not in UNREPEATED), (
+    assert repeats is (name not in NOT_REPRODUCIBLE), (
         "unpatched, cached answers equal recomputed ones but for these types"
     )
 
@@ -104,10 +106,10 @@ def test_a_type_is_not_refused_for_its_precision(name: str, dtype: torch.dtype) 
 
 
 def test_most_types_are_supported_and_the_others_say_why() -> None:
-    found = {name: verdict(name) for name in types()}
-    assert sum(each.state == SUPPORTED for each in found.values()) >= 80
-    assert sum(each.state == UNTRIED for each in found.values()) <= 15
-    assert all(each.said for each in found.values())
+    verdicts = [verdict(name) for name in types()]
+    assert sum(each.state == SUPPORTED for each in verdicts) >= 80
+    assert sum(each.state == UNTRIED for each in verdicts) <= 15
+    assert all(each.reason for each in verdicts)
 
 
 def test_the_document_lists_what_this_version_of_transformers_has() -> None:

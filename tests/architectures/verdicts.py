@@ -1,4 +1,4 @@
-"""Whether a type of model can be patched, and if not why: found out on a tiny model of it."""
+"""Verdicts: whether a model type can be patched, and if not why, tried on a tiny model of it."""
 
 import functools
 import warnings
@@ -13,21 +13,26 @@ from tests.architectures.shrink import WINDOW, tiny_model
 
 SUPPORTED, REFUSED, UNTRIED = "supported", "refused", "not tried"
 
-UNREPEATED = frozenset({"moshi"})
-"""Types whose answers through the cache are, unpatched, not those of recomputation."""
+NOT_REPRODUCIBLE = frozenset({"moshi"})
+"""Types whose unpatched answers through a KV cache differ from those of recomputation."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a type; ``said`` is what its layers do, or the reason."""
+    """Verdict on a model type.
+
+    Attributes:
+        state: ``SUPPORTED``, ``REFUSED`` or ``UNTRIED``.
+        reason: what the type's layers do, or why it cannot be patched or tried.
+    """
 
     state: str
-    said: str
+    reason: str
 
 
 @functools.cache
 def verdict(name: str) -> Verdict:
-    """The verdict on a type of the installed transformers."""
+    """Return the verdict on a type of the installed transformers."""
     logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -37,44 +42,41 @@ def verdict(name: str) -> Verdict:
         except lampe.UnsupportedModel as error:
             return Verdict(REFUSED, str(error))
         except Exception as error:
-            return Verdict(UNTRIED, f"no tiny model: {_line(error)}")
+            return Verdict(UNTRIED, f"no tiny model: {_one_line(error)}")
         return _patched(model)
 
 
 def _patched(model: PreTrainedModel) -> Verdict:
     try:
         with lampe.patch(model, "lampe", window=WINDOW) as handle:
-            return Verdict(SUPPORTED, _layers(handle.layers))
+            return Verdict(SUPPORTED, _layer_kinds(handle.layers))
     except lampe.UnsupportedModel as error:
         return Verdict(REFUSED, str(error))
 
 
-def _layers(layers: ProbedLayers) -> str:
-    """The kinds of layers, in the order in which they come."""
-    return "; ".join(dict.fromkeys(_layer(layers, layer) for layer in layers.of.values()))
+def _layer_kinds(layers: ProbedLayers) -> str:
+    """Return the kinds of layers, in the order in which they come."""
+    kinds = [_layer_kind(layers, layer) for layer in layers.by_module.values()]
+    return "; ".join(dict.fromkeys(kinds))
 
 
-def _layer(layers: ProbedLayers, layer: LayerPositions) -> str:
+def _layer_kind(layers: ProbedLayers, layer: LayerPositions) -> str:
     if layer.rope is None:
-        turns = "not rotated"
+        rotation = "not rotated"
     else:
         geometry = layers.geometries[layer.rope]
-        part = (
-            ""
-            if geometry.dim == geometry.head_dim
-            else f", {geometry.dim} of {geometry.head_dim} dimensions"
-        )
-        several = f" {layer.rope + 1}" if len(layers.geometries) > 1 else ""
-        turns = f"rope{several} {geometry.layout}{part}{' from the end' if geometry.begin else ''}"
-    sight = {None: "", False: " in a sliding window", True: " in chunks"}[
-        layer.local and layer.local.chunked
-    ]
-    return turns + sight
+        number = f" {layer.rope + 1}" if len(layers.geometries) > 1 else ""
+        rotation = f"rope{number} {geometry.layout}"
+        if geometry.dim != geometry.head_dim:
+            rotation += f", {geometry.dim} of {geometry.head_dim} dimensions"
+        if geometry.begin:
+            rotation += " from the end"
+    if layer.local is None:
+        return rotation
+    return rotation + (" in chunks" if layer.local.chunked else " in a sliding window")
 
 
-def _line(error: Exception) -> str:
-    """The last line of an error, where those of validators say what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
-        type(error).__name__
-    ]
-    return " ".join(lines)[:160].replace("|", "/")
+def _one_line(error: Exception) -> str:
+    """Return an error as one line of a table, at most 160 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines or [type(error).__name__])[:160].replace("|", "/")

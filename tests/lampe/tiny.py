@@ -1,4 +1,4 @@
-"""A small Llama with random weights, whose answers depend on positions, and prompts for it."""
+"""Small Llama with random weights, whose answers depend on positions, and prompts for it."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ WINDOW = 64
 
 
 def llama(layers: int = 2) -> LlamaForCausalLM:
-    """The model."""
+    """Return the model."""
     config = LlamaConfig(
         vocab_size=128,
         hidden_size=64,
@@ -27,5 +27,5 @@ def llama(layers: int = 2) -> LlamaForCausalLM:
 
 
 def random_ids(length: int, rows: int = 1) -> Tensor:
-    """Random tokens ``[rows, length]``, none of them special."""
+    """Return random tokens ``[rows, length]``, none of them special."""
     return torch.randint(2, 128, (rows, length))

@@ -1,4 +1,4 @@
-"""Keys kept turned between the steps of an answer: few are turned anew, and none is ever stale."""
+"""Rotated keys between the steps of an answer: few are rotated again, and none is ever stale."""
 
 import gc
 import warnings
@@ -26,7 +26,7 @@ def model() -> LlamaForCausalLM:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def no_gradients_or_warnings() -> Iterator[None]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", lampe.PositionWarning)
         yield
@@ -49,8 +49,9 @@ def _growing(model: LlamaForCausalLM) -> Cache:
     return lampe.growing_cache(model)
 
 
-Meddle = Callable[[Cache], Any]
-MEDDLING: dict[str, tuple[Callable[[LlamaForCausalLM], Cache], Meddle]] = {
+NewCache = Callable[[LlamaForCausalLM], Cache]
+Change = Callable[[Cache], Any]
+CHANGES: dict[str, tuple[NewCache, Change]] = {
     "nothing": (_dynamic, lambda cache: None),
     "nothing, static": (_static, lambda cache: None),
     "nothing, growing": (_growing, lambda cache: None),
@@ -82,43 +83,43 @@ MEDDLING: dict[str, tuple[Callable[[LlamaForCausalLM], Cache], Meddle]] = {
 }
 
 
-def _answer(model: LlamaForCausalLM, method: str, meddling: str) -> list[Tensor]:
-    """Logits of an answer of two rows, with something done to the cache in its middle."""
-    made, meddle = MEDDLING[meddling]
+def _answer(model: LlamaForCausalLM, method: str, change: str) -> list[Tensor]:
+    """Return the logits of an answer of two rows whose cache is changed half-way."""
+    new_cache, change_cache = CHANGES[change]
     torch.manual_seed(1)
     ids, tokens = random_ids(PROMPT, rows=2), random_ids(20, rows=2)
-    cache = made(model)
+    cache = new_cache(model)
     with lampe.patch(model, method, check=False):
         logits = [_step(model, ids, cache)]
         for at in range(20):
             if at == 10:
-                meddle(cache)
+                change_cache(cache)
             logits.append(_step(model, tokens[:, at : at + 1], cache))
     return logits
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("meddling", ["nothing", "nothing, static", "nothing, growing"])
-def test_every_method_answers_as_without_kept_keys(
-    model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["nothing", "nothing, static", "nothing, growing"])
+def test_every_method_answers_as_without_rotated_keys(
+    model: LlamaForCausalLM, method: str, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = _answer(model, method, meddling)
-    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
-    torch.testing.assert_close(ours, _answer(model, method, meddling), atol=1e-5, rtol=0)
+    ours = _answer(model, method, change)
+    monkeypatch.setattr(RotatedKeyCache, "rows_of", lambda *inputs: None)
+    torch.testing.assert_close(ours, _answer(model, method, change), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("method", ["lampe", "yarn"])
-@pytest.mark.parametrize("meddling", MEDDLING)
+@pytest.mark.parametrize("change", CHANGES)
 def test_no_key_is_stale_whatever_is_done_to_the_cache(
-    model: LlamaForCausalLM, method: str, meddling: str, monkeypatch: pytest.MonkeyPatch
+    model: LlamaForCausalLM, method: str, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = _answer(model, method, meddling)
-    monkeypatch.setattr(RotatedKeyCache, "of", lambda *inputs: None)
-    rounding = 2e-5 if "growing" in meddling else 1e-5
-    torch.testing.assert_close(ours, _answer(model, method, meddling), atol=rounding, rtol=0)
+    ours = _answer(model, method, change)
+    monkeypatch.setattr(RotatedKeyCache, "rows_of", lambda *inputs: None)
+    rounding = 2e-5 if "growing" in change else 1e-5
+    torch.testing.assert_close(ours, _answer(model, method, change), atol=rounding, rtol=0)
 
 
-def test_a_cache_that_is_reset_begins_anew(model: LlamaForCausalLM) -> None:
+def test_a_cache_that_is_reset_gets_new_rotated_keys(model: LlamaForCausalLM) -> None:
     cache, ids, token = _static(model), random_ids(PROMPT), random_ids(1)
     with lampe.patch(model, "lampe"):
         for prompt in (random_ids(PROMPT), ids):
@@ -148,7 +149,7 @@ def test_answers_over_two_caches_may_alternate(model: LlamaForCausalLM) -> None:
                 )
 
 
-def test_a_method_after_another_turns_the_same_cache_anew(model: LlamaForCausalLM) -> None:
+def test_a_method_after_another_rotates_the_same_cache_again(model: LlamaForCausalLM) -> None:
     cache, tokens = _dynamic(model), random_ids(2)
     with lampe.patch(model, "lampe") as handle:
         _step(model, random_ids(PROMPT), cache)
@@ -156,57 +157,55 @@ def test_a_method_after_another_turns_the_same_cache_anew(model: LlamaForCausalL
         with lampe.patch(model, "dca") as inner, inner.prompt(PROMPT):
             ours = _step(model, tokens[:, 1:], cache)
             cache.crop(-1)
-            inner._kept = RotatedKeyCache()
+            inner._attention.rotated_keys = RotatedKeyCache()
             torch.testing.assert_close(ours, _step(model, tokens[:, 1:], cache), atol=1e-5, rtol=0)
         assert handle.method.name == "lampe"
+
+
+def _count_rotated_keys(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of rotated keys with each layer's step."""
+    counts: list[int] = []
+    moves = DecodeStep.rotations_from
+
+    def counting_moves(step: DecodeStep, held: Any) -> Any:
+        out = moves(step, held)
+        counts.append(len(out[0].index) if out[0] else 0)
+        return out
+
+    monkeypatch.setattr(DecodeStep, "rotations_from", counting_moves)
+    return counts
 
 
 @pytest.mark.parametrize(
     ("method", "most"), [("original", 1), ("yarn", 1), ("dca", 1), ("selfextend", 2), ("lampe", 3)]
 )
-def test_a_step_turns_the_new_key_and_one_at_each_boundary(
+def test_a_step_rotates_the_new_key_and_one_at_each_boundary(
     model: LlamaForCausalLM, method: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turned: list[int] = []
-    moves = DecodeStep.rotations_from
-
-    def spy(step: DecodeStep, held: Any) -> Any:
-        out = moves(step, held)
-        turned.append(len(out[0].index) if out[0] else 0)
-        return out
-
-    monkeypatch.setattr(DecodeStep, "rotations_from", spy)
+    rotated = _count_rotated_keys(monkeypatch)
     cache = _dynamic(model)
     with lampe.patch(model, method, check=False):
         _step(model, random_ids(PROMPT), cache)
         for _ in range(12):
             _step(model, random_ids(1), cache)
-    first, others = turned[:2], turned[2:]
+    first, others = rotated[:2], rotated[2:]
     assert first == [PROMPT + 1] * 2
     assert len(others) == 22 and max(others) <= most
 
 
-@pytest.mark.parametrize("made", [_growing, _dynamic])
+@pytest.mark.parametrize("new_cache", [_growing, _dynamic])
 @pytest.mark.parametrize("method", ["lampe", "chunkllama"])
-def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
+def test_a_padded_batch_answers_as_each_row_alone_and_rotates_few_keys(
     model: LlamaForCausalLM,
     method: str,
-    made: Callable[[LlamaForCausalLM], Cache],
+    new_cache: NewCache,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turned: list[int] = []
-    moves = DecodeStep.rotations_from
-
-    def spy(step: DecodeStep, held: Any) -> Any:
-        out = moves(step, held)
-        turned.append(len(out[0].index) if out[0] else 0)
-        return out
-
-    monkeypatch.setattr(DecodeStep, "rotations_from", spy)
+    rotated = _count_rotated_keys(monkeypatch)
     ids, tokens, pads = random_ids(PROMPT, rows=2), random_ids(8, rows=2), (0, 63)
     mask = torch.ones(2, PROMPT + 8, dtype=torch.long)
     mask[1, : pads[1]] = 0
-    cache, together = made(model), []
+    cache, together = new_cache(model), []
     with lampe.patch(model, method, check=False):
         model(ids, attention_mask=mask[:, :PROMPT], past_key_values=cache, use_cache=True)
         for at in range(8):
@@ -217,7 +216,7 @@ def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
                 use_cache=True,
             )
             together.append(out.logits[:, -1])
-        assert max(turned[4:]) <= 3, "two rows in each of two layers, once all their keys, then few"
+        assert max(rotated[4:]) <= 3, "two rows in two layers: first all their keys, then few"
         for row, pad in enumerate(pads):
             alone = _read(model, ids[row : row + 1, pad:], _dynamic(model))
             for at in range(8):
@@ -225,11 +224,11 @@ def test_a_padded_batch_answers_as_each_row_alone_and_turns_few_keys(
                 torch.testing.assert_close(together[at][row : row + 1], logits, atol=1e-5, rtol=0)
 
 
-def test_a_batch_may_come_to_be_padded_and_whole_again(model: LlamaForCausalLM) -> None:
-    """What is turned of all rows together, then of one by itself, then of all again."""
-    ids, tokens, found = random_ids(PROMPT, rows=2), random_ids(6, rows=2), []
-    for made in (_growing, _dynamic):
-        cache, logits = made(model), []
+def test_a_batch_may_become_padded_and_whole_again(model: LlamaForCausalLM) -> None:
+    """Keys are rotated for all rows together, then for each row, then for all rows again."""
+    ids, tokens, answers = random_ids(PROMPT, rows=2), random_ids(6, rows=2), []
+    for new_cache in (_growing, _dynamic):
+        cache, logits = new_cache(model), []
         with lampe.patch(model, "lampe", check=False) as handle, handle.prompt(PROMPT):
             _step(model, ids, cache)
             for at in range(6):
@@ -237,22 +236,22 @@ def test_a_batch_may_come_to_be_padded_and_whole_again(model: LlamaForCausalLM) 
                 mask[1, : 40 * (at in (2, 3))] = 0
                 options = {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
                 logits.append(model(tokens[:, at : at + 1], **options).logits[:, -1])
-        found.append(logits)
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+        answers.append(logits)
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=0)
 
 
-def test_what_is_kept_goes_with_the_cache(
+def test_rotated_keys_are_freed_with_their_cache(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores: list[weakref.ref[Tensor]] = []
     update = RotatedKeys.update
 
-    def spy(turned: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
-        out = update(turned, key, step)
+    def recording_update(rotated: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
+        out = update(rotated, key, step)
         stores.append(weakref.ref(out))
         return out
 
-    monkeypatch.setattr(RotatedKeys, "update", spy)
+    monkeypatch.setattr(RotatedKeys, "update", recording_update)
     cache = _dynamic(model)
     with lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -263,7 +262,7 @@ def test_what_is_kept_goes_with_the_cache(
         assert all(store() is None for store in stores)
 
 
-def test_nothing_is_kept_where_gradients_are() -> None:
+def test_keys_with_gradients_are_not_reused() -> None:
     model, cache = llama(), DynamicCache()
     with torch.enable_grad(), lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)
@@ -271,26 +270,26 @@ def test_nothing_is_kept_where_gradients_are() -> None:
     assert model.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
 
 
-def test_a_growing_cache_turns_its_own_keys_and_moves_them_once_a_chunk(
+def test_a_growing_cache_rotates_its_own_keys_and_copies_them_once_a_chunk(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spots: list[int] = []
+    addresses: list[int] = []
     update = RotatedKeys.update
 
-    def spy(turned: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
-        out = update(turned, key, step)
+    def recording_update(rotated: RotatedKeys, key: Tensor, step: DecodeStep) -> Tensor:
+        out = update(rotated, key, step)
         assert out is key
-        spots.append(out.data_ptr())
+        addresses.append(out.data_ptr())
         return out
 
-    monkeypatch.setattr(RotatedKeys, "update", spy)
+    monkeypatch.setattr(RotatedKeys, "update", recording_update)
     monkeypatch.setattr(lampe.caches.growing_cache, "GROWTH_TOKENS", 8)
     cache = lampe.growing_cache(model)
     with lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)
         for _ in range(20):
             _step(model, random_ids(1), cache)
-    assert len(set(spots[::2])) == 3
+    assert len(set(addresses[::2])) == 3
 
 
 def _after_some_steps(model: LlamaForCausalLM, cache: Cache) -> Cache:
@@ -299,7 +298,7 @@ def _after_some_steps(model: LlamaForCausalLM, cache: Cache) -> Cache:
     return cache
 
 
-def test_who_reads_a_growing_cache_finds_its_keys_as_they_came(model: LlamaForCausalLM) -> None:
+def test_reading_a_growing_cache_gives_unrotated_keys(model: LlamaForCausalLM) -> None:
     ids = random_ids(PROMPT)
     with lampe.patch(model, "chunkllama", check=False):
         torch.manual_seed(2)
@@ -321,13 +320,13 @@ def _read(model: LlamaForCausalLM, ids: Tensor, cache: Cache) -> Cache:
     [({"attention": "dense"}, 1), ({"method": "dca"}, 1), ({}, 5)],
     ids=["another backend", "another method", "several tokens"],
 )
-def test_turned_keys_of_a_growing_cache_serve_whatever_comes_next(
+def test_rotated_keys_of_a_growing_cache_are_restored_for_other_attention(
     model: LlamaForCausalLM, then: dict[str, Any], tokens: int
 ) -> None:
     ids, more, last = random_ids(PROMPT), random_ids(6), random_ids(tokens)
-    found = []
-    for made in (_growing, _dynamic):
-        cache = made(model)
+    answers = []
+    for new_cache in (_growing, _dynamic):
+        cache = new_cache(model)
         with lampe.patch(model, "lampe", check=False):
             _step(model, ids, cache)
             for at in range(6):
@@ -336,14 +335,14 @@ def test_turned_keys_of_a_growing_cache_serve_whatever_comes_next(
             lampe.patch(model, **{"method": "lampe", "check": False, **then}) as handle,
             handle.prompt(PROMPT),
         ):
-            found.append(_step(model, last, cache))
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+            answers.append(_step(model, last, cache))
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=0)
 
 
-def test_turned_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCausalLM) -> None:
-    ids, tokens, found = random_ids(PROMPT, rows=2), random_ids(3, rows=2), []
-    for made in (_growing, _dynamic):
-        cache = made(model)
+def test_rotated_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCausalLM) -> None:
+    ids, tokens, answers = random_ids(PROMPT, rows=2), random_ids(3, rows=2), []
+    for new_cache in (_growing, _dynamic):
+        cache = new_cache(model)
         with lampe.patch(model, "lampe", check=False):
             _step(model, ids, cache)
             _step(model, tokens[:, :1], cache)
@@ -351,11 +350,11 @@ def test_turned_keys_of_a_growing_cache_serve_a_padded_batch(model: LlamaForCaus
             mask = torch.ones(2, PROMPT + 3, dtype=torch.long)
             mask[1, :40] = 0
             out = model(tokens[:, 2:], attention_mask=mask, past_key_values=cache, use_cache=True)
-            found.append(out.logits[:, -1])
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+            answers.append(out.logits[:, -1])
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=0)
 
 
-def test_a_step_that_fails_leaves_keys_as_they_were(
+def test_a_step_that_fails_leaves_keys_unrotated(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(2)
@@ -380,7 +379,7 @@ def test_a_step_that_fails_leaves_keys_as_they_were(
         torch.testing.assert_close(ours, _step(model, tokens[:, :1], plain), atol=1e-5, rtol=0)
 
 
-def test_who_has_keys_of_a_growing_cache_keeps_them(model: LlamaForCausalLM) -> None:
+def test_keys_read_from_a_growing_cache_stay_as_they_are(model: LlamaForCausalLM) -> None:
     with lampe.patch(model, "lampe", check=False):
         cache = _after_some_steps(
             model, _read(model, random_ids(PROMPT), lampe.growing_cache(model))
@@ -402,7 +401,7 @@ def test_a_step_is_of_one_device() -> None:
 
 
 def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
-    """Each row is at a token of its own."""
+    """Each row is at another token."""
     steps, method = DecodeSteps(), lampe.method_of("lampe")
     rows = [
         (method.encode(lampe.Geometry(window=64, head_dim=16), length), length)
@@ -426,7 +425,7 @@ def test_tables_made_in_inference_mode_serve_gradients() -> None:
 
 
 @pytest.mark.parametrize("more", [1, 3])
-def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(
+def test_a_growing_cache_made_in_inference_mode_continues_outside(
     model: LlamaForCausalLM, more: int
 ) -> None:
     ids, tokens = random_ids(PROMPT), random_ids(1 + more)
@@ -439,3 +438,15 @@ def test_a_growing_cache_made_in_inference_mode_may_be_gone_on_with_outside(
         plain = _read(model, ids, _dynamic(model))
         _step(model, tokens[:, :1], plain)
         torch.testing.assert_close(ours, _step(model, tokens[:, 1:], plain), atol=1e-5, rtol=0)
+
+
+def test_a_growing_cache_serves_the_model_unpatched(model: LlamaForCausalLM) -> None:
+    """Single tokens get unrotated keys from a model that is no longer patched."""
+    ids, tokens, answers = random_ids(PROMPT), random_ids(2), []
+    for new_cache in (_growing, _dynamic):
+        cache = new_cache(model)
+        with lampe.patch(model, "lampe", check=False):
+            _step(model, ids, cache)
+            _step(model, tokens[:, :1], cache)
+        answers.append(_step(model, tokens[:, 1:], cache))
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Every way people run a model: each answers as the plain one does, prompt by prompt with a dynamic cache."""
+"""Usage modes of a model: each answers as plain generation, prompt by prompt, does."""
 
 import copy
 import warnings
@@ -23,7 +23,7 @@ def model() -> LlamaForCausalLM:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def no_gradients_or_warnings() -> Iterator[None]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", lampe.PositionWarning)
         yield
@@ -39,7 +39,7 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "way",
+    "mode",
     [
         {"cache_implementation": "static"},
         {"do_sample": True, "top_k": 1},
@@ -51,29 +51,29 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
     ],
     ids=str,
 )
-def test_ways_that_are_greedy_answer_alike(
-    model: LlamaForCausalLM, method: str, way: dict[str, Any]
+def test_greedy_modes_answer_alike(
+    model: LlamaForCausalLM, method: str, mode: dict[str, Any]
 ) -> None:
     ids = random_ids(150)
     with lampe.patch(model, method):
-        assert torch.equal(_answer(model, ids, **way), _answer(model, ids))
+        assert torch.equal(_answer(model, ids, **mode), _answer(model, ids))
 
 
-@pytest.mark.parametrize("way", [{"prefill_chunk_size": 37}, {"use_cache": False}], ids=str)
+@pytest.mark.parametrize("mode", [{"prefill_chunk_size": 37}, {"use_cache": False}], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_ways_with_beams_answer_alike(
-    model: LlamaForCausalLM, method: str, way: dict[str, Any]
+def test_beam_modes_answer_alike(
+    model: LlamaForCausalLM, method: str, mode: dict[str, Any]
 ) -> None:
     ids, beams = random_ids(150), {"num_beams": 3, "num_return_sequences": 3}
     with lampe.patch(model, method):
-        assert torch.equal(_answer(model, ids, **beams, **way), _answer(model, ids, **beams))
+        assert torch.equal(_answer(model, ids, **beams, **mode), _answer(model, ids, **beams))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
     model: LlamaForCausalLM, method: str
 ) -> None:
-    """The first chunks hold nothing of the shorter prompt."""
+    """The first chunks hold no token of the shorter prompt."""
     rows = [random_ids(150), random_ids(50)]
     batch, mask = (torch.zeros(2, 150, dtype=torch.long) for _ in range(2))
     for row, ids in enumerate(rows):
@@ -105,11 +105,11 @@ def test_a_batch_of_beams_answers_as_each_prompt_alone(
 def test_samples_are_those_of_the_seed(model: LlamaForCausalLM) -> None:
     ids = random_ids(150)
     with lampe.patch(model, "lampe"):
-        drawn = []
+        samples = []
         for cache in (True, False):
             torch.manual_seed(5)
-            drawn.append(_answer(model, ids, do_sample=True, temperature=0.7, use_cache=cache))
-    assert torch.equal(*drawn)
+            samples.append(_answer(model, ids, do_sample=True, temperature=0.7, use_cache=cache))
+    assert torch.equal(*samples)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -128,11 +128,11 @@ def test_half_precision_stays_near_single(
 ) -> None:
     """As near as the unpatched model in that precision is to itself in single."""
     ids, half = random_ids(150), copy.deepcopy(model).to(dtype)
-    for mine, whole in zip(
+    for own, whole in zip(
         half.modules(), model.modules(), strict=True
     ):  # frequencies stay float32 on loading
         for name, buffer in whole.named_buffers(recurse=False):
-            mine.register_buffer(name, buffer.clone(), persistent=False)
+            own.register_buffer(name, buffer.clone(), persistent=False)
     unpatched = (half(ids).logits.float() - model(ids).logits).norm()
     with lampe.patch(half, method), lampe.patch(model, method):
         patched = (half(ids).logits.float() - model(ids).logits).norm()
@@ -141,8 +141,8 @@ def test_half_precision_stays_near_single(
 
 @pytest.mark.parametrize("method", lampe.METHODS)
 @pytest.mark.parametrize("masked", [True, False])
-def test_several_turns_answer_as_one_prompt(method: str, masked: bool) -> None:
-    """Each turn is a prompt of all that was said. Of one layer, cached keys and values are the tokens' alone."""
+def test_several_chat_turns_answer_as_one_prompt(method: str, masked: bool) -> None:
+    """Each turn's prompt is the whole chat; in one layer, cached keys depend on tokens alone."""
     model, cache, said = llama(layers=1), DynamicCache(), random_ids(100)
     with lampe.patch(model, method):
         said = torch.cat([said, _answer(model, said, past_key_values=cache)], dim=1)
@@ -154,8 +154,8 @@ def test_several_turns_answer_as_one_prompt(method: str, masked: bool) -> None:
         )
 
 
-def test_a_turn_goes_on_from_what_earlier_turns_left_in_the_cache(model: LlamaForCausalLM) -> None:
-    """Deeper layers saw earlier turns under those turns' plans, which are the same where settings fix them."""
+def test_a_chat_turn_continues_from_the_cache_of_earlier_turns(model: LlamaForCausalLM) -> None:
+    """Deeper layers saw earlier turns under those turns' plans, which fixed settings make equal."""
     settings = {"window_size": 16, "group_size": 8}
     first, second = random_ids(100), random_ids(60)
     together = torch.cat([first, second], dim=1)
@@ -172,16 +172,16 @@ def test_a_turn_goes_on_from_what_earlier_turns_left_in_the_cache(model: LlamaFo
 
 
 def _read(model: LlamaForCausalLM, ids: Tensor) -> Any:
-    """The cache after a prompt."""
+    """Return the cache after a prompt."""
     return model(ids, use_cache=True).past_key_values
 
 
-def test_a_statement_around_generate_holds(model: LlamaForCausalLM) -> None:
+def test_a_length_stated_around_generate_holds(model: LlamaForCausalLM) -> None:
     ids = random_ids(150)
     with lampe.patch(model, "lampe") as handle:
         with handle.prompt(300):
             stated, whole = _answer(model, ids), model(ids).logits
-        assert handle.stated is None
+        assert handle.stated_length is None
         assert not torch.equal(whole, model(ids).logits)
         assert not torch.equal(stated, _answer(model, ids))
 
@@ -194,7 +194,7 @@ def test_generate_is_the_models_own_again_after_the_patch(model: LlamaForCausalL
 
 
 def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForCausalLM) -> None:
-    """Prompts of two models, one of them patched twice, in turns and in chunks."""
+    """Prompts of two models, one of them patched twice, alternate and come in chunks."""
     other, ids = llama(), random_ids(150)
     with lampe.patch(model, "pi"):
         outer = _answer(model, ids)
@@ -230,7 +230,7 @@ def test_a_model_on_devices_chosen_for_it_answers_as_the_plain_one(
 def test_a_layer_on_disk_answers_as_one_in_memory(
     model: LlamaForCausalLM, saved: Path, tmp_path: Path
 ) -> None:
-    """accelerate brings its weights in from hooks of its own, put on before our patch or after."""
+    """accelerate loads its weights in hooks of its own, registered before or after the patch's."""
     ids, places = (
         random_ids(150),
         dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm"), "cpu"),

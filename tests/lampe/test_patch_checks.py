@@ -1,4 +1,4 @@
-"""The proofs made on every patch: what rounding does passes them, what the attention does otherwise does not."""
+"""Checks made on every patch: rounding passes them, other attention does not."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ TOLERANCE = torch.finfo(HALF).eps ** 0.5
 
 @pytest.fixture
 def router() -> LlamaForCausalLM:
-    """A model in half precision whose first layer chooses by the sign of its features, as a router does by size."""
+    """Half-precision model whose first layer decides by sign, as a router does by size."""
     model = llama().to(HALF)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     model.model.layers[0].mlp.register_forward_hook(
@@ -31,7 +31,7 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def test_a_choice_that_rounding_flips_is_not_taken_for_another_attention(
+def test_a_decision_that_rounding_flips_is_not_taken_for_other_attention(
     router: LlamaForCausalLM,
 ) -> None:
     ids = random_ids(TOKENS)
@@ -40,7 +40,7 @@ def test_a_choice_that_rounding_flips_is_not_taken_for_another_attention(
         assert float((router(ids).logits - before).norm() / before.norm()) > TOLERANCE
 
 
-def test_attention_that_is_off_is_found_behind_flipped_choices(router: LlamaForCausalLM) -> None:
+def test_wrong_attention_is_found_behind_flipped_decisions(router: LlamaForCausalLM) -> None:
     seen: list[int] = []
     attention = router.model.layers[1].self_attn
 
