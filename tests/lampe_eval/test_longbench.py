@@ -30,7 +30,9 @@ def _prompts(
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
     (found,) = find_tasks((f"{bench.name}/{task}",))
-    draw = SampleRequest(tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts)  # type: ignore[arg-type]
+    draw = SampleRequest(
+        tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts
+    )  # type: ignore[arg-type]
     return list(bench().samples(found, draw))
 
 
@@ -127,7 +129,9 @@ def test_lampe_cuts_its_own_prompts_of_narrativeqa_alone(own: Path) -> None:
         (first, _) = _prompts(task, "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
         assert (first.cut > 0) is cut
         assert _text(first).count("<|start_header_id|>") == 3
-    (first, _) = _prompts("narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True)
+    (first, _) = _prompts(
+        "narrativeqa", "lampe", Letters(LLAMA3), length=1024, release_prompts=True
+    )
     assert _text(first).startswith(
         "<s><s><|begin_of_text|>"
     )  # special tokens survive the cut, and one more is added
