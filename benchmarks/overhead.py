@@ -22,9 +22,10 @@ import torch
 from rich.console import Console
 
 from lampe_eval.benches.bench import Prompt
-from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.plan import prepare
+from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.running import runner
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 LENGTH = 2048
@@ -48,11 +49,13 @@ class Both(LocalEngine):
         super().__init__(*arguments)
         type(self).bare = []
 
-    def answer(self, prompts: Sequence[Prompt], *, lean: bool = False) -> list[Answer]:
+    def answer(
+        self, prompts: Sequence[Prompt], *, low_memory: bool = False
+    ) -> list[GeneratedAnswer]:
         before = len(self.bare) % 2 == 0
         if before:
             self._bare(prompts[0])
-        answers = super().answer(prompts, lean=lean)
+        answers = super().answer(prompts, low_memory=low_memory)
         if not before:
             self._bare(prompts[0])
         return answers
@@ -68,8 +71,10 @@ class Both(LocalEngine):
 class Instant(LocalEngine):
     """Answers at once."""
 
-    def answer(self, prompts: Sequence[Prompt], *, lean: bool = False) -> list[Answer]:
-        return [Answer(" 12345.", 6, "eos") for _ in prompts]
+    def answer(
+        self, prompts: Sequence[Prompt], *, low_memory: bool = False
+    ) -> list[GeneratedAnswer]:
+        return [GeneratedAnswer(" 12345.", 6, "eos") for _ in prompts]
 
 
 class Ticks:
@@ -121,7 +126,7 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Tic
     ticks = Ticks()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("lampe_eval.engine.worker.LocalEngine", engine),
+        patch("lampe_eval.engine.local_worker.LocalEngine", engine),
     ):
         suite = Suite(
             method=("lampe",),
@@ -130,7 +135,7 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Tic
             limit=samples,
             output=Path(folder) / "run",
         )
-        runner.run(prepare(suite), ticks)
+        runner.run(plan_run(resolve_suite(suite)), ticks)
     return ticks
 
 

@@ -15,7 +15,8 @@ from lampe_eval.calibration.curve_fitting import log_extension
 from lampe_eval.calibration.setting_sweep import FITTED_SETTINGS, SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.plan import Plan, prepare
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
 WINDOWS = (1, 2, 4, 8, 16)
@@ -75,7 +76,7 @@ class ResolvedCalibration:
     """
 
     order: CalibrationConfig
-    plan: Plan
+    plan: RunPlan
     folder: Path
 
     @property
@@ -107,10 +108,11 @@ class ResolvedCalibration:
 
     def run(
         self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
-    ) -> Plan:
+    ) -> RunPlan:
         """One run of the calibration, in a folder of that name; ``seed`` other than 0 gives other samples."""
         changes = {"method": tuple(labels), "lengths": lengths, "output": self.folder / name}
-        return prepare(self.order.model_copy(update={**changes, "seed": self.order.seed + seed}))
+        order = self.order.model_copy(update={**changes, "seed": self.order.seed + seed})
+        return plan_run(resolve_suite(order))
 
     @property
     def rows(self) -> list[tuple[tuple[int, ...], int]]:
@@ -143,7 +145,7 @@ def resolve_calibration(order: CalibrationConfig) -> ResolvedCalibration:
     Raises:
         UserError: for what cannot be calibrated.
     """
-    plan = prepare(order)
+    plan = plan_run(resolve_suite(order))
     if len(plan.sources) != 1 or len(plan.tasks) != 1:
         raise UserError(
             "calibrate: one --model, and one task as --bench, such as ppl/exact or niah/multikey"
@@ -156,7 +158,7 @@ def resolve_calibration(order: CalibrationConfig) -> ResolvedCalibration:
         round(math.sqrt(near * far)) for near, far in pairwise(lengths)
     )
     order = order.model_copy(update={"lengths": lengths, "held_out": held_out})
-    plan = prepare(order)
+    plan = plan_run(resolve_suite(order))
     found = ResolvedCalibration(order, plan, order.output or _folder(order, plan))
     for spec in plan.specs:
         _refuse_unfit(found, spec)
@@ -169,7 +171,7 @@ def resolve_calibration(order: CalibrationConfig) -> ResolvedCalibration:
     return found
 
 
-def _folder(order: CalibrationConfig, plan: Plan) -> Path:
+def _folder(order: CalibrationConfig, plan: RunPlan) -> Path:
     """Named after the model and all that is asked of it, before any file is there that has to be fetched."""
     source = plan.sources[0]
     asked = repr((source.described, order.model_dump(mode="json")))

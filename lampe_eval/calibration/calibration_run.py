@@ -14,9 +14,10 @@ from lampe_eval.calibration.calibration_config import ResolvedCalibration
 from lampe_eval.calibration.setting_sweep import SettingSweep
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.plan import Plan
 from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.progress import Progress
+from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.runner import run
 
 Telling = Callable[[], AbstractContextManager[Progress]]
@@ -78,17 +79,17 @@ def calibrate(wanted: ResolvedCalibration, telling: Telling) -> FittedSettings:
     return FittedSettings(stages, swept, held_out)
 
 
-def _measured(plan: Plan, telling: Telling) -> pd.DataFrame:
+def _measured(plan: RunPlan, telling: Telling) -> pd.DataFrame:
     """Runs what is left of a plan; its scores, which are whole and finite."""
     with telling() as progress:
         frame = run_scores(run(plan, progress))
     if lacking := int(frame[["missing", "errors", "skipped"]].to_numpy().sum()):
         raise UserError(
-            f"{plan.folder}: {lacking} samples failed or were left out, see samples/; nothing was fitted"
+            f"{run_folder(plan)}: {lacking} samples failed or were left out, see samples/; nothing was fitted"
         )
     for row in frame[~np.isfinite(frame["score"].astype(float))].itertuples():
         raise UserError(
-            f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; nothing was fitted"
+            f"{run_folder(plan)}: {row.method} at {row.length} tokens scores {row.score}; nothing was fitted"
         )
     return frame
 

@@ -14,24 +14,25 @@ from lampe_eval.calibration.calibration_config import (
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
 from lampe_eval.commands.data import provide
-from lampe_eval.commands.progress_display import duration, progress
+from lampe_eval.commands.progress_display import duration, progress_display
 from lampe_eval.errors import Stopped
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.preview import least_seconds
 from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.running.configuration import required_files
+from lampe_eval.running.preview import least_seconds
 
 
 def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     """Says what a calibration takes, runs what is left of it, and shows what it found."""
     console = tables.console()
     wanted = resolve_calibration(CalibrationConfig.from_options(options))
-    provide(wanted.plan.files, wanted.order.data_dir)
+    provide(required_files(wanted.plan), wanted.order.data_dir)
     console.print(_estimate(wanted), soft_wrap=True, markup=False)
     if dry_run:
         return
     try:
-        fitted = calibrate(wanted, progress)
+        fitted = calibrate(wanted, progress_display)
     except Stopped as stop:
         kept = f"stopped; what is finished is kept in {wanted.folder}, the same command goes on"
         raise Stopped(stop.number, kept) from None

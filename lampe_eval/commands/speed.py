@@ -1,6 +1,6 @@
 """``lampe-eval speed``."""
 
-from lampe_eval.commands.progress_display import progress
+from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import UserError
 from lampe_eval.report import tables
 from lampe_eval.speed import speed_table
@@ -19,8 +19,8 @@ def measure_speed(order: SpeedConfig) -> None:
     _make_folder(order)
     comparison = SpeedComparison(order)
     try:
-        with progress() as told:
-            comparison.run(told)
+        with progress_display() as progress:
+            comparison.run(progress)
     finally:
         if any(entry.times for entry in comparison.entries):
             _publish(comparison, order)

@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lampe_eval import models
 from lampe_eval.cards import Card, shipped_card
+from lampe_eval.engine.devices import resolve_device
 from lampe_eval.errors import UserError
-from lampe_eval.plan import device_of
 from lampe_eval.speed.speed_config import SpeedConfig
 
 
@@ -27,7 +27,7 @@ def load_measured_model(
     Raises:
         UserError: where it cannot be had.
     """
-    device = device_of(order.device)
+    device = resolve_device(order.device)
     if order.shape:
         return _of_shape(order, device), {}
     source = models.find_model(order.checkpoint, window=order.window, dtype=order.dtype)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import lampe
-from lampe_eval.engine import memory
+from lampe_eval.engine import device_memory
 from lampe_eval.errors import unknown_name
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
@@ -147,11 +147,11 @@ def _try(measure: Callable[[], None]) -> str:
     except lampe.LampeError as error:
         return str(error)
     except Exception as error:
-        if not memory.is_out_of_memory(error):
+        if not device_memory.is_out_of_memory(error):
             raise
         return "out of memory"
     finally:
-        memory.free()
+        device_memory.free_unused()
     return ""
 
 

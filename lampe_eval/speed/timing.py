@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 import lampe
-from lampe_eval.engine import memory
+from lampe_eval.engine import device_memory
 
 STEPS = 8
 """Tokens of an answer that are timed, after the first, in which keys are turned that a prompt left as they were."""
@@ -72,18 +72,18 @@ class TimedModel:
         self.cost(STEPS)  # what a process takes once
         ids, device = self._ids(length), self.model.device
         with self._ready(length) as cache, _handing_back():
-            memory.free()
+            device_memory.free_unused()
             tensors, before, peak = (
-                memory.tensors(device),
-                memory.taken(device),
-                memory.PeakMemory(device),
+                device_memory.tensor_bytes(device),
+                device_memory.bytes_in_use(device),
+                device_memory.PeakMemory(device),
             )
             self._read(ids, cache)
             self._step(cache)
             self._step(cache)
             most = peak.bytes()
-            memory.free()
-            held = memory.tensors(device) - tensors
+            device_memory.free_unused()
+            held = device_memory.tensor_bytes(device) - tensors
         return MemoryCost(float("nan") if most is None or before is None else most - before, held)
 
     @contextmanager

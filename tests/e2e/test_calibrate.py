@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from lampe_eval.engine.local import LocalEngine
 
 from lampe_eval import models
 from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve_calibration
 from lampe_eval.cli import main
-from lampe_eval.engine.local import LocalEngine
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.store import Store
@@ -155,7 +155,7 @@ def test_what_a_card_says_of_temperature_does_not_reach_a_sweep(
 def test_scores_that_are_no_numbers_are_not_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(LocalEngine, "loss", lambda self, passage, **lean: math.inf)
+    monkeypatch.setattr(LocalEngine, "loss", lambda self, passage, **options: math.inf)
     order = ("calibrate", "--method", "dca", *SMALL, "--output", str(tmp_path / "cal"))
     assert _cli(monkeypatch, *order) == 2
     assert "at 64 tokens scores inf; nothing was fitted" in capsys.readouterr().err

@@ -102,11 +102,11 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"limit": None}, ["limit 3", "limit none"]),
         ({"haystack": "own.txt sha256:12"}, ["haystack default", "haystack own.txt"]),
         ({"text": "own.txt sha256:12"}, ["", ""]),  # which niah does not read
-        ({"batch": "measured"}, ["batch 1", "batch measured"]),
+        ({"max_batch_tokens": "measured"}, ["batch 1", "batch measured"]),
         ({"models": {"pocket": {"window": 256, "dtype": "bfloat16"}}}, ["dtype None", "dtype bfloat16"]),
         ({"models": {"pocket": {"window": 256, "fingerprint": "sha256:1"}}}, ["weights None", "weights sha256:1"]),
         ({"tasks": {"niah/grid": {**NIAH, "version": 9}}}, ["niah/grid version 1", "niah/grid version 9"]),
-        ({"own files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
+        ({"user_files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
         ({"device": "cuda"}, ["", ""]),
     ],
 )  # fmt: skip
