@@ -1,4 +1,4 @@
-"""Errors that the user can fix: one line that says what is wrong, where, and what to do (exit code 2)."""
+"""Errors that the user can fix: one line says what is wrong, where, and what to do."""
 
 import logging
 import sys
@@ -33,18 +33,19 @@ class Stopped(BaseException):
 
 
 def describe_error(error: Exception) -> str:
-    """Return an error's class and message as they are stored and logged; of a `UserError` the message alone."""
+    """Return an error's class and message, as they are stored and logged."""
+    # A UserError's message is complete; its class would only be noise.
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def report_warning(text: str) -> None:
-    """Write a warning that does not end the run to the log and, as one line, to the error stream."""
+    """Write a warning to the log and, as one line, to the error stream."""
     LOG.warning("%s", text)
     print(f"lampe-eval: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
-    """Return a text with line breaks, escapes and other invisible characters as Python escapes them."""
+    """Return a text with line breaks and other invisible characters as Python escapes them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

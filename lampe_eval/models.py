@@ -36,7 +36,7 @@ UNREACHABLE_ERRORS = {
     "ConnectError",
     "TransportError",
 }
-"""Classes of errors that mean that the hub cannot be reached, of every HTTP library that it may use."""
+"""Errors of the hub's HTTP libraries that mean that it cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class ModelCost:
         parameters: number of all parameters.
         parameter_bytes: bytes of a parameter.
         cache_bytes: bytes of the keys and values of a token in all layers.
-        attention_operations: multiplications and additions of attention for a pair of tokens in all layers.
+        attention_operations: multiplications and additions of attention for a pair of tokens, in
+            all layers.
     """
 
     parameters: int
@@ -213,7 +214,7 @@ def cost_of(source: ModelSource) -> ModelCost:
 
 
 def _silence_libraries() -> None:
-    """Silence the loggers and progress bars of transformers and the hub: our errors say the same in one line."""
+    """Silence transformers and the hub: our own errors say in one line what they log."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     critical = 50
@@ -243,7 +244,7 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
 
 
 def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int = 2**14) -> None:
-    """Feed a hash with pieces spread over a file; with all of a file that is not larger than they are.
+    """Feed a hash with pieces spread over a file, or with all of a small file.
 
     Reading 16 MB of each file takes no time where hashing all weights would take minutes, and
     training changes weights everywhere.
@@ -267,7 +268,8 @@ def _loading_error(path: str, error: Exception) -> UserError:
         return UserError(f"{path}: not a checkpoint of transformers: {_first_line(error)}")
     if "GatedRepoError" in kinds:
         return UserError(
-            f"{path}: gated on the hub: accept its licence there, then set HF_TOKEN or run `hf auth login`"
+            f"{path}: gated on the hub: accept its licence there, "
+            "then set HF_TOKEN or run `hf auth login`"
         )
     if "RepositoryNotFoundError" in kinds or "RevisionNotFoundError" in kinds:
         return UserError(
@@ -275,7 +277,8 @@ def _loading_error(path: str, error: Exception) -> UserError:
         )
     if kinds & UNREACHABLE_ERRORS:
         return UserError(
-            f"{path}: not in the local cache, and the hub cannot be reached; check the network, or give a folder"
+            f"{path}: not in the local cache, and the hub cannot be reached; "
+            "check the network, or give a folder"
         )
     return UserError(f"{path}: cannot be loaded: {_first_line(error)}")
 

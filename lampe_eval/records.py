@@ -140,7 +140,8 @@ class RunConfiguration(TypedDict):
         text: name and hash of the text for perplexity; None for the pocket language.
         attention: backend that was asked for.
         device: type of the device.
-        max_batch_tokens: most tokens of a batch, "measured" where free memory sets it, None where samples run alone.
+        max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
+            samples run alone.
     """
 
     models: Mapping[str, ModelRecord]

@@ -1,10 +1,10 @@
-"""Results of a run on disk. Finished samples are appended, one line each, and never rewritten or run twice.
+"""Results of a run on disk: finished samples are appended, and never rewritten or run twice.
 
-<run>/run.yaml                                         configuration; versions and hardware of all sessions
-<run>/cells.jsonl                                      every cell and its number of samples
-<run>/samples/<model>/<method>/<bench>/<task>.jsonl    one finished sample a line
-<run>/run.log                                          what happened when
-<run>/.lock, .holder                                   lock of the one process that writes, and its name
+<run>/run.yaml                                        configuration; environments of all sessions
+<run>/cells.jsonl                                     every cell and its number of samples
+<run>/samples/<model>/<method>/<bench>/<task>.jsonl   one finished sample a line
+<run>/run.log                                         what happened when
+<run>/.lock, .holder                                  lock of the process that writes, its name
 
 What these files hold is declared in `lampe_eval.records`; everything read from them is checked
 against those types here and nowhere else.
@@ -92,6 +92,7 @@ class Store:
             UserError: if the folder cannot be written, or holds a run of another configuration.
         """
         path = folder / "run.yaml"
+        # A folder without samples takes another configuration: a first attempt may be corrected.
         description = RunRecord(schema=records.SCHEMA, config=config, environments=[])
         has_samples = any(folder.glob("samples/**/*.jsonl"))
         if path.exists():
@@ -101,7 +102,8 @@ class Store:
                 description = store._description
         elif has_samples:
             raise UserError(
-                f"{folder}: has samples, but no run.yaml that describes them; choose another --output"
+                f"{folder}: has samples, but no run.yaml that describes them; "
+                "choose another --output"
             )
         if environment not in description["environments"]:
             description["environments"].append(environment)
@@ -185,6 +187,7 @@ class Store:
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line)
                 file.flush()
+                # Without fsync a power failure could lose samples that were reported as finished.
                 os.fsync(file.fileno())
         except OSError as error:
             raise unwritable(path, error, "finished samples are kept, run again") from None
@@ -206,15 +209,15 @@ class Store:
         return folder / cell.bench / f"{cell.task}.jsonl"
 
     def _refuse_other(self, config: RunConfiguration) -> None:
-        """Refuse another configuration, naming the first field that differs; those that options set go first."""
+        """Refuse another configuration, naming the first field that differs, options first."""
         stored: dict[str, Any] = dict(self.config)
         current: dict[str, Any] = dict(config)
         for key in dict.fromkeys([*OPTIONS, *stored, *current]):
             name = OPTIONS.get(key, key)
             for path, before, now in _differences(stored.get(key), current.get(key), name):
                 raise UserError(
-                    f"{self.folder}: made with another configuration: {path} was {before}, now {now}; "
-                    "choose another --output"
+                    f"{self.folder}: made with another configuration: {path} was {before}, "
+                    f"now {now}; choose another --output"
                 )
 
 
@@ -260,7 +263,7 @@ def current_writer(folder: Path) -> str:
 
 
 def _held_by(holder: Path) -> str:
-    """Return ": " and the name of the process that holds the lock, or an empty text if it cannot be read."""
+    """Return ": " and the process that holds the lock; an empty text if it cannot be read."""
     try:
         return f": {holder.read_text(encoding='utf-8')}"
     except OSError:
@@ -321,7 +324,7 @@ def _version_that_wrote(description: Mapping[str, Any]) -> str:
 
 
 def _no_run(folder: Path) -> UserError:
-    """Return why a folder is not a run's; of one that contains runs, such as a calibration's, it lists them."""
+    """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
     runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
     if runs and not (folder / "run.yaml").exists():
         kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
@@ -336,7 +339,7 @@ def _no_run(folder: Path) -> UserError:
 
 
 def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the innermost fields that differ, with both values, or with the keys where these differ."""
+    """Yield the innermost fields that differ with both values, or both lists of keys."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         if before != now:
             yield path, _shown(before), _shown(now)
@@ -360,7 +363,8 @@ def _parse_lines(path: Path) -> Iterator[Any]:
 
 
 def _is_sample(line: Any) -> bool:
-    """Check a line's types; the line itself is used, because validation turns whole numbers into floats."""
+    """Return whether a line has the types of a sample's record."""
+    # The result of validation is not used: it turns whole numbers into floats.
     try:
         records.SAMPLE.validate_python(line)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Suite of a run: the options of the command line and the keys of a ``--config`` file, by the same names."""
+"""Suite of a run: options of the command line, or keys of a ``--config`` file by the same names."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MAX_LENGTH = 16 * 1024**2
 
 
 def split_names(value: Any) -> list[str]:
-    """Return the names in one item or several, each of which may hold several separated by commas."""
+    """Return the names in one or several items; an item may hold names separated by commas."""
     items = value if isinstance(value, list | tuple) else [value]
     names: list[str] = []
     for item in items:
@@ -53,7 +53,7 @@ def parse_length(text: str) -> int:
 
 
 def as_list(value: Any) -> Any:
-    """Return one text or several as a list, commas untouched: they also separate a method's settings."""
+    """Return one or several texts as a list; commas stay, as they also separate settings."""
     return [value] if isinstance(value, str) else value
 
 
@@ -73,7 +73,7 @@ def exceeds_threshold(threshold: str, failed: int, total: int) -> bool:
     """Return whether so many failed samples fail a run.
 
     Args:
-        threshold: "yes" (one fails it), "no" (none does), a count such as "5", or a share such as "1%".
+        threshold: "yes" (one fails it), "no" (none does), a count as "5", or a share as "1%".
         failed: failed samples.
         total: all samples.
     """
@@ -116,26 +116,27 @@ class Suite(Card):
         model: cards, card files, folders or hub ids.
         method: methods, each with settings behind a colon.
         bench: benchmarks (their default tasks) or single tasks such as "niah/single".
-        lengths: tokens of prompt and answer together; by default multiples of the model's window that the
-            protocol sets.
+        lengths: tokens of prompt and answer together; by default multiples of the model's window
+            that the protocol sets.
         protocol: how samples become prompts, such as "fair", "official" or "fair:truncation=left".
         prompts: wording of the prompts; overrides the protocol's.
         limit: most samples of a cell; by default each task has its own number.
         seed: seed of everything that is drawn at random.
         output: folder of the results; by default named after the configuration.
-        haystack: text file, folder or corpus that needles are hidden in; by default the pocket language.
+        haystack: text file, folder or corpus that needles are hidden in; by default the pocket
+            language.
         text: text file, folder or corpus for perplexity; by default the pocket language.
         data_dir: folder with benchmark files, searched before the cache.
         window: tokens of pretraining, for models whose configuration states a wrong number.
         dtype: data type of the weights as torch names it.
         device: device as torch names it; "auto" is a GPU if there is one.
         attention: attention backend.
-        max_batch_tokens: most tokens of a batch, prompts and answers together. By default what fits the free
-            memory of a GPU under protocol ``fair``, else one sample at a time.
-        fail_on_error: failed samples from which on the run fails: "yes" (one), "no", a count such as "5", or a
-            share such as "1%".
+        max_batch_tokens: most tokens of a batch, prompts and answers together. By default what
+            fits the free memory of a GPU under protocol ``fair``, else one sample at a time.
+        fail_on_error: how many failed samples fail the run: "yes" (one), "no" (none), a count
+            such as "5", or a share such as "1%".
         engine: "local" for this process, "ray" for replicas of the model on many devices.
-        devices: GPUs of this machine by number, or "cpu" for each process; every device gets a replica.
+        devices: GPUs of this machine by number, or "cpu" for each process; each gets a replica.
         address: address of a Ray cluster, all of whose GPUs are used.
         gpus_per_replica: GPUs that one model is spread over.
     """

@@ -35,7 +35,8 @@ def dry_run_suite(resolved: ResolvedSuite) -> int:
     if speed is None:
         total = f"time unknown on {plan.device}, which this machine does not have"
     else:
-        total = f"at least {duration(seconds)}, at {speed / 1e12:.2g} TFLOP/s measured here on {plan.device}"
+        measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {plan.device}"
+        total = f"at least {duration(seconds)}, at {measured}"
     console.print(f"in all    {total}; results in {run_folder(plan)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Progress on the error stream, as a bar on a terminal or as lines in a file; and durations as text."""
+"""Progress on the error stream: a bar on a terminal, lines in a file; and durations as text."""
 
 import sys
 from typing import Self

@@ -20,8 +20,8 @@ def run_suite(resolved: ResolvedSuite) -> int:
     """Run a suite and print its tables.
 
     Returns:
-        Exit code: 1 if ``--fail-on-error`` says that so many failed samples fail the run, else 0. Samples
-        that could not be drawn count as failed.
+        Exit code: 1 if ``--fail-on-error`` says that so many failed samples fail the run, else 0.
+        Samples that could not be drawn count as failed.
 
     Raises:
         Stopped: after Ctrl-C or SIGTERM; the message says how to resume.

@@ -45,7 +45,7 @@ def look_up_names(
     benches: Iterable[str] = (),
     protocol: str = "fair",
 ) -> None:
-    """Check that models, methods, benchmarks and their protocols exist, for commands that have no suite.
+    """Check that models, methods, benchmarks and protocols exist, for commands without a suite.
 
     Raises:
         UserError: for the first name that does not exist.

@@ -19,8 +19,8 @@ class BatchJob:
         task: the task that the samples are of.
         cell: the cell that their records go to.
         method: the method to patch in.
-        samples: one or several. A partly stored batch is run again as a whole, because padding and
-            the batch's size move the last bits of logits: only the same batch gives the same records.
+        samples: one or several. A partly stored batch is run again as a whole: padding and batch
+            size move the last bits of logits, so only the same batch gives the same records.
         missing: ids of the samples whose records are to be stored.
     """
 
@@ -52,12 +52,12 @@ class WorkerPool(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether no worker is free, so that `collect` has to be called before `submit`."""
+        """Return whether no worker is free, so that `collect` must be called before `submit`."""
         ...
 
     @property
     def is_busy(self) -> bool:
-        """Whether a submitted batch has not been collected yet."""
+        """Return whether a submitted batch has not been collected yet."""
         ...
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class WorkerPool(Protocol):
         ...
 
     def measure_batch_tokens(self) -> int:
-        """Return how many tokens, answers included, a batch may have in the free memory; 1 if unknown."""
+        """Return how many tokens, answers included, fit the free memory; 1 if unknown."""
         ...
 
     def submit(self, job: BatchJob) -> None:
@@ -84,7 +84,7 @@ class WorkerPool(Protocol):
         """Wait for the next event and return the batches that it finished, possibly none.
 
         Raises:
-            UserError: if the model cannot be patched with a method, or no worker is left for a batch.
+            UserError: if the model cannot be patched, or no worker is left for a batch.
         """
         ...
 

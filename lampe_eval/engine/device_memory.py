@@ -34,7 +34,7 @@ class PeakMemory:
 
 
 def bytes_in_use(device: torch.device) -> int | None:
-    """Return the bytes in use now, of which `PeakMemory` is the maximum; None where nobody reports it."""
+    """Return the bytes in use now; None where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     try:
@@ -62,7 +62,8 @@ def free_unused() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means too little memory; CPU tensors report it by a plain RuntimeError."""
+    """Return whether an error means too little memory."""
+    # torch's allocator for CPU tensors raises a plain RuntimeError.
     is_memory_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_memory_error or "DefaultCPUAllocator" in str(error)
 

@@ -62,7 +62,7 @@ class LocalEngine:
     Attributes:
         model: the model; its recommendations for generation are removed.
         tokenizer: the model's tokenizer.
-        low_memory_from: tokens of the shortest sample that ran out of memory alone; infinite at first.
+        low_memory_from: tokens of the shortest sample that ran out of memory alone; else infinite.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -178,7 +178,7 @@ class LocalEngine:
             yield cache
 
     def _read(self, ids: Tensor, chunk: int, **options: Any) -> Iterator[tuple[int, int, Any]]:
-        """Read ``ids[1, L]`` except the last token through one cache; yield begin, end and output of each chunk."""
+        """Read ``ids[1, L]`` except the last token; yield begin, end and output of each chunk."""
         cache = lampe.growing_cache(self.model)
         for begin in range(0, ids.shape[1] - 1, chunk):
             end = min(begin + chunk, ids.shape[1] - 1)
@@ -187,7 +187,8 @@ class LocalEngine:
             yield begin, end, output
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return token ids ``[B, L]``, padded on the left so that answers begin in one column, and their mask."""
+        """Return token ids ``[B, L]``, padded on the left, and their mask."""
+        # On the left, so that all answers begin in the same column.
         longest = max(len(row) for row in rows)
         padding = [longest - len(row) for row in rows]
         padded = [[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)]
@@ -252,7 +253,8 @@ class _LogitsWatch(LogitsProcessor):
 
 
 def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the checkpoint's stop tokens, the one recommendation for generation that is followed."""
+    """Return the checkpoint's stop tokens."""
+    # The only recommendation for generation that is followed: a model never ends without them.
     stops = getattr(model.generation_config, "eos_token_id", None)
     if stops is None:
         stops = tokenizer.eos_token_id

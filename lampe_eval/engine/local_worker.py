@@ -1,4 +1,4 @@
-"""Worker with a loaded model that runs batches, and the pool that consists of one in this process."""
+"""Worker with a loaded model that runs batches, and a pool of one worker in this process."""
 
 import warnings
 from collections.abc import Sequence
@@ -127,12 +127,12 @@ class LocalPool:
 
     @property
     def is_full(self) -> bool:
-        """Whether a batch has not been collected yet; the next one waits, so that this one is stored first."""
+        """Return whether a batch has not been collected yet: it is stored before the next runs."""
         return bool(self._finished)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a batch has not been collected yet."""
+        """Return whether a batch has not been collected yet."""
         return bool(self._finished)
 
     def start(self) -> None:

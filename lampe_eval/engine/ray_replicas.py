@@ -1,6 +1,7 @@
-"""Pool of replicas of a model on many devices, by Ray: this process hands out batches and gets back outcomes.
+"""Pool of replicas of a model on many devices, by Ray.
 
-A replica is the worker of a single process (`LocalWorker`) in a process of its own, so results are the same.
+This process hands out batches and gets back outcomes. A replica is the worker of a single process
+(`LocalWorker`) in a process of its own, so results are the same.
 """
 
 import os
@@ -64,12 +65,12 @@ class RayPool:
 
     @property
     def is_full(self) -> bool:
-        """Whether no replica is idle, but one may become idle."""
+        """Return whether no replica is idle, but one may become idle."""
         return not self._idle and bool(self._placing or self._running)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a batch is running or waits to be run again."""
+        """Return whether a batch is running or waits to be run again."""
         return bool(self._retries) or any(job for _, job in self._running.values())
 
     def start(self) -> None:
@@ -88,7 +89,7 @@ class RayPool:
             )
 
     def measure_batch_tokens(self) -> int:
-        """Return how many tokens a batch may have in the free memory of one replica; 1 if unknown."""
+        """Return how many tokens fit the free memory of one replica; 1 if unknown."""
         try:
             return int(self._result(self._idle[0].measure_batch_tokens.remote()))
         except self._ray.exceptions.RayError as error:
@@ -169,7 +170,11 @@ class RayPool:
         self._running[replica.load.remote()] = replica, None
 
     def _lost(self, replica: Any, job: BatchJob | None, reason: str) -> list[FinishedBatch]:
-        """Replace a lost worker and queue its batch again; return the batch if it lost too many workers."""
+        """Replace a lost worker and run its batch again.
+
+        Returns:
+            The batch, with errors, if it lost too many workers; else nothing.
+        """
         report_warning(f"lost a worker at {job or 'its start'}: {reason}")
         self._ray.kill(replica)
         if job is None:
@@ -256,8 +261,8 @@ def _connect(ray: Any, suite: Suite) -> int:
             f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes
         )
         raise UserError(
-            f"--engine ray: a replica takes {_gpus_per_replica(suite)} GPUs and 1 CPU of one machine, "
-            f"and there are {resources}; --devices cpu,cpu runs two replicas on CPUs"
+            f"--engine ray: a replica takes {_gpus_per_replica(suite)} GPUs and 1 CPU of one "
+            f"machine, and there are {resources}; --devices cpu,cpu runs two replicas on CPUs"
         )
     requested = len(suite.devices) if _runs_on_cpus(suite) else fitting
     if fitting < requested:
@@ -285,7 +290,8 @@ def _init_ray(ray: Any, address: str | None, options: Mapping[str, Any]) -> None
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Keep the run's handler of SIGTERM, which finishes running batches; Ray's would exit in their middle."""
+    """Keep the run's handler of SIGTERM while Ray starts."""
+    # Ray's handler would exit in the middle of the batches that ours finishes.
     before = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""Running samples on a loaded model, with errors recorded as outcomes and a retry in less memory."""
+"""Running samples on a loaded model: errors become outcomes, and too little memory a retry."""
 
 import math
 import time
@@ -45,6 +45,7 @@ def run_samples(
         description = describe_error(error)
     free_unused()
     if out_of_memory and len(samples) == 1:
+        # Each failed attempt takes time and fragments memory; do not repeat it for longer samples.
         engine.low_memory_from = min(engine.low_memory_from, longest)
     if len(samples) > 1 or (out_of_memory and not low_memory):
         retried: list[Outcome] = []

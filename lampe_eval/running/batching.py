@@ -16,6 +16,7 @@ def make_batches(samples: Sequence[Sample], max_tokens: int) -> list[tuple[Sampl
     batch: list[Sample] = []
     for sample in samples:
         if batch:
+            # Every row is padded to the first sample, the longest one.
             tokens = (len(batch) + 1) * tokens_with_answer(batch[0])
             if tokens > max_tokens or not _can_share_batch(batch[0], sample):
                 batches.append(tuple(batch))
@@ -36,6 +37,7 @@ def _can_share_batch(one: Sample, other: Sample) -> bool:
     if not (isinstance(one, Prompt) and isinstance(other, Prompt)):
         return False
     for prompt in (one, other):
+        # A follow-up question depends on the answer, so each prompt has its own second call.
         if prompt.skip or prompt.follow_up:
             return False
     return (

@@ -1,4 +1,4 @@
-"""Configuration of a run: everything that scores depend on, the files it needs, and the folder named after it."""
+"""Configuration of a run: what scores depend on, files it needs, and the folder named after it."""
 
 import hashlib
 from pathlib import Path
@@ -55,7 +55,7 @@ def run_configuration(plan: RunPlan) -> RunConfiguration:
 
 
 def run_folder(plan: RunPlan) -> Path:
-    """Return the folder of the results: the suite's, or one named after the models and the configuration.
+    """Return the folder of the results, by default named after models and configuration.
 
     Raises:
         UserError: as `run_configuration`.

@@ -16,8 +16,8 @@ class Interrupt:
     """Handler of signals within a context: the first one is noted, the second one raises `Stopped`.
 
     Args:
-        is_running: whether a batch is running. If none is, such as while the model is loaded, the first
-            signal raises, too.
+        is_running: whether a batch is running. If none is, such as while the model is loaded, the
+            first signal raises, too.
 
     Attributes:
         signal_number: the signal that asks the run to stop; None if there was none.

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def prefetch(make: Callable[[Request], Item], requests: Sequence[Request]) -> Iterator[Item]:
-    """Yield the item of each request in order; each is made in a thread while the one before is used.
+    """Yield the item of each request; each is made in a thread while the one before is used.
 
     At most two items are held: the one in use and the next.
 

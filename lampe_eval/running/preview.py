@@ -1,4 +1,4 @@
-"""Preview of a run without loading weights: its prompts, their lengths, and the least time and memory they take."""
+"""Preview of a run without weights: prompts, their lengths, and the least time and memory."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +34,9 @@ class Preview:
         skipped: further samples that the protocol leaves out because they are too long.
         histogram: samples by the upper end of their bin, in units of 1024 tokens.
         longest: tokens of the longest prompt with its answer.
-        seconds: time of one method that multiplications, and reading the weights for each token of the answer,
-            take at least; None if the device is not on this machine. A follow-up question is not counted.
+        seconds: least time of one method, for its multiplications and for reading the weights for
+            each token of the answer; None if the device is not on this machine. A follow-up
+            question is not counted.
         memory_bytes: weights and the longest sample's cache.
         text: the prompt of the first sample as the model reads it.
     """
@@ -120,6 +121,7 @@ def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         return None
+    # The data types that weights mostly have on these devices.
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     matrix = torch.ones(size, size, dtype=dtype, device=device)
     matrix @ matrix  # the first product includes the library's initialization
@@ -189,7 +191,7 @@ def _estimates(samples: Sequence[Sample], device: str, cost: ModelCost) -> dict[
 
 
 def _least_seconds(samples: Sequence[Sample], device: str, cost: ModelCost) -> float | None:
-    """Return the time to compute and read what samples need; None if the device is not on this machine."""
+    """Return the least time of samples; None if the device is not on this machine."""
     operations_rate = operations_per_second(device)
     bytes_rate = bytes_per_second(device)
     if operations_rate is None or bytes_rate is None:
@@ -207,7 +209,7 @@ def _operations(sample: Sample, cost: ModelCost) -> float:
 
 
 def _bytes_read(sample: Sample, cost: ModelCost) -> float:
-    """Return the bytes that decoding the longest answer reads: all weights and the cache for each token."""
+    """Return the bytes that decoding reads: all weights and the cache for each token."""
     answer = sample.max_new_tokens if isinstance(sample, Prompt) else 0
     weights = cost.parameters * cost.parameter_bytes
     return float(answer * (weights + len(sample.ids) * cost.cache_bytes))

@@ -1,4 +1,4 @@
-"""Samples of a run that are left to run: groups of cells to draw samples for, and which of these are missing."""
+"""Samples that are left to run: groups of cells that share samples, and which are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ def sample_groups(plan: RunPlan, source: ModelSource) -> list[SampleGroup]:
         SampleGroup(tasks[name], length, tuple(group), release_prompts)
         for (name, length, release_prompts), group in cells.items()
     ]
+    # sorted() is stable: groups of one length stay in the order of the tables.
     return sorted(groups, key=lambda group: -group.length)
 
 
@@ -51,9 +52,10 @@ def missing_samples(
     """Return the ids of a cell's samples that have no record yet, or only that of an error.
 
     Raises:
-        UserError: for a sample whose prompt differs from the one that was answered: a chat template that
-            changed under a run would otherwise give one score to two prompts.
+        UserError: for a sample whose prompt differs from the one that was answered: a chat
+            template that changed under a run would otherwise give one score to two prompts.
     """
+    # A record of an error does not count: it is tried again.
     hashes = {row["id"]: row["prompt_sha256"] for row in store.rows(cell) if "error" not in row}
     changed = [
         sample.id
@@ -69,9 +71,9 @@ def missing_samples(
 
 
 class CellCounts:
-    """Number of samples of every cell of a run, kept up to date in the store and in the progress shown.
+    """Number of samples of every cell of a run, for the store and the progress display.
 
-    A cell has as many samples as its task's card says until they are drawn, and then as many as were.
+    Until a cell's samples are drawn, it is the number that the task's card says.
     """
 
     def __init__(self, plan: RunPlan, store: Store, progress: Progress) -> None:

@@ -64,7 +64,7 @@ def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
     """
     specs = parse_methods(texts)
     for spec in specs:
-        _ = spec.card
+        _ = spec.card  # raises for an unknown name
     return specs
 
 

@@ -28,8 +28,9 @@ class RunPlan:
         protocols: the protocol of each benchmark by the benchmark's name.
         methods: methods with all settings, by model name and method label.
         device: device of the model, or of each of its replicas.
-        max_batch_tokens: most tokens of a batch, padding and answers included; "measured" if free memory
-            sets it once the model is loaded; None for one sample at a time, as published numbers are made.
+        max_batch_tokens: most tokens of a batch, padding and answers included; "measured" if free
+            memory sets it once the model is loaded; None for one sample at a time, as published
+            numbers are made.
     """
 
     suite: Suite
@@ -42,7 +43,8 @@ class RunPlan:
     max_batch_tokens: int | Literal["measured"] | None
 
     def lengths(self, source: ModelSource, bench: str) -> tuple[int, ...]:
-        """Return the lengths of a model's cells in tokens, longest first: what does not fit fails early."""
+        """Return the lengths of a model's cells in tokens, longest first."""
+        # Longest first, so that what does not fit in memory fails early.
         window = source.geometry.window
         default = {windows * window for windows in self.protocols[bench].windows}
         return tuple(sorted(set(self.suite.lengths) or default, reverse=True))
@@ -96,7 +98,7 @@ def plan_run(resolved: ResolvedSuite) -> RunPlan:
 
 
 def _max_batch_tokens(suite: Suite, device: str) -> int | Literal["measured"] | None:
-    """Return `RunPlan.max_batch_tokens`; 1 token, which no two samples fit, is one sample at a time."""
+    """Return `RunPlan.max_batch_tokens`; no two samples fit 1 token, so it means None."""
     if suite.max_batch_tokens is not None:
         return suite.max_batch_tokens if suite.max_batch_tokens > 1 else None
     is_fair = suite.protocol.partition(":")[0] == "fair"
@@ -104,7 +106,7 @@ def _max_batch_tokens(suite: Suite, device: str) -> int | Literal["measured"] | 
 
 
 def _try_methods(plan: RunPlan) -> None:
-    """Let every method encode every length, so that a setting that does not fit is refused before loading.
+    """Let every method encode every length, to refuse a setting that does not fit before loading.
 
     Raises:
         UserError: for the first method that refuses a length.

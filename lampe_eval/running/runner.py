@@ -1,6 +1,6 @@
-"""Main loop of a run: draw samples, run them in batches under every method, and store a record of each.
+"""Main loop of a run: draw samples, run them in batches under every method, store records.
 
-Only this process writes to the run's folder; workers, even those on other machines, return outcomes.
+Only this process writes to the run's folder; workers, even on other machines, return outcomes.
 """
 
 from collections.abc import Callable
@@ -40,10 +40,11 @@ def run(
 
     Raises:
         UserError: for whatever the user can fix; finished samples stay stored.
-        Stopped: after Ctrl-C or SIGTERM, once the running batches are stored; at once if none is running or
-            after a second signal.
+        Stopped: after Ctrl-C or SIGTERM, once the running batches are stored; at once if none is
+            running or after a second signal.
     """
     folder = run_folder(plan)
+    # Everything that can be refused is refused here, before the folder is created.
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
         check_samples(plan, source, tokenizers[source.name], progress.now)
@@ -63,6 +64,7 @@ def run(
                 )
                 model_run.run_batches()
                 model_run.wait_for_running_batches()
+            # Raised here, so that running batches are stored and the workers released first.
             if interrupt.signal_number is not None:
                 raise Stopped(interrupt.signal_number)
     return store
@@ -87,11 +89,13 @@ class ModelRun:
         self._max_tokens: int | None = None
 
     def run_batches(self) -> None:
-        """Run every batch that has samples without a record; return early when a signal asks to stop.
+        """Run every batch that has samples without a record, until a signal asks to stop.
 
         Cells come longest first: what does not fit in memory fails early.
         """
         groups = sample_groups(self.plan, self.source)
+        # The samples of the next group are drawn while those of this one run. Two groups are in
+        # memory at a time; all of them together can take more than the model.
         for group, samples in prefetch(self._draw, groups):
             if samples is None:
                 continue
@@ -101,9 +105,12 @@ class ModelRun:
                 self.progress.finished(len(samples) - len(missing))
                 if not missing:
                     continue
+                # Batch sizes depend on the memory that is free once the model is loaded.
                 max_tokens = self._load_model()
                 self.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
                 method = self.plan.methods[cell.model, cell.method]
+                # Batches are made of all samples, stored ones included, so that a resumed run has
+                # the same batches as an uninterrupted one, and the same records to the last bit.
                 for batch in make_batches(samples, max_tokens):
                     missing_in_batch = missing.intersection(sample.id for sample in batch)
                     if not missing_in_batch:
@@ -185,8 +192,9 @@ class ModelRun:
 
 
 def _worker_pool(plan: RunPlan, source: ModelSource) -> WorkerPool:
-    """Return the pool that the suite asks for; Ray is an optional dependency and imported only here."""
+    """Return the pool that the suite asks for."""
     if plan.suite.engine == "ray" or plan.suite.devices:
+        # Imported here, because Ray is an optional dependency.
         from lampe_eval.engine.ray_replicas import RayPool
 
         return RayPool(source, plan.suite)

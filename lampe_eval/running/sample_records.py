@@ -1,4 +1,4 @@
-"""Records of finished samples: what each sample is, how far its positions reach, its outcome and its score."""
+"""Records of finished samples: prompt, largest position, outcome and score."""
 
 import hashlib
 import json
@@ -45,6 +45,7 @@ class SampleRecorder:
             "prompt_tokens": len(sample.ids),
         }
         try:
+            # Keys are in the order in which people read a line.
             record = named.copy()
             _add_prompt(record, sample, self._tokenizer)
             _add_positions(record, job.method, self._geometry)
@@ -89,6 +90,7 @@ def _add_score(record: SampleRecord, job: BatchJob, protocol: Protocol) -> None:
     """Add the score of an answer; a loss, an error or a skipped sample has none."""
     if "prediction" not in record:
         return
+    # Caught here, so that the record keeps its other keys.
     try:
         record["score"] = BENCHES[job.task.bench].score(job.task.name, record, protocol)
     except Exception as error:

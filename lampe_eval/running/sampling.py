@@ -30,7 +30,7 @@ def draw_samples(
         task: the task.
         length: tokens of the cell.
         tokenizer: the tokenizer of the model under test.
-        release_prompts: whether to use the prompts of a method's own release; see `uses_release_prompts`.
+        release_prompts: whether to use the prompts of a method's own release.
         limit: samples at most; by default as many as the plan says.
 
     Raises:
@@ -52,7 +52,7 @@ def draw_samples(
 
 
 def uses_release_prompts(plan: RunPlan, task: Task, model: str, method: str) -> bool:
-    """Return whether a method gets the prompts of its own release, which differ from the other methods'."""
+    """Return whether a method gets prompts of its own release, unlike the other methods."""
     has_release_prompts = plan.methods[model, method].has_release_prompts
     return plan.protocols[task.bench].prompts == "lampe" and has_release_prompts
 
@@ -70,7 +70,7 @@ def check_samples(
     tokenizer: PreTrainedTokenizerBase,
     announce: Callable[[str], None],
 ) -> None:
-    """Draw one sample of every task at every length, so that what is impossible is reported before a run.
+    """Draw one sample of every task at every length, to find out before a run what is impossible.
 
     Args:
         plan: the run.

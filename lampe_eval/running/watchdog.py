@@ -17,7 +17,7 @@ from lampe_eval.errors import LOG, one_line, report_warning
 
 
 class Watchdog:
-    """Thread that watches the running batches, and other activities that take time, such as loading.
+    """Thread that watches running batches, and other activities such as loading.
 
     As a context manager it writes ``run.log``.
 
@@ -58,7 +58,7 @@ class Watchdog:
 
     @property
     def has_running_batches(self) -> bool:
-        """Whether a batch is running or its records are being stored."""
+        """Return whether a batch is running or its records are being stored."""
         return any(isinstance(running, BatchJob) for running in tuple(self._started_at))
 
     @contextmanager
@@ -90,6 +90,7 @@ class Watchdog:
     def _watch(self) -> None:
         warned: set[BatchJob | str] = set()
         last_heartbeat = time.monotonic()
+        # Ten looks in the shorter of both times: a line is late by a tenth of it at most.
         while not self._stop.wait(min(self._heartbeat, self._patience) / 10):
             now = time.monotonic()
             if now - last_heartbeat >= self._heartbeat:
@@ -123,7 +124,7 @@ class _OneLineFormatter(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """Log file, created with its first line. A disk that refuses it stops no run: the samples matter."""
+    """Log file, created with its first line; a disk that refuses it does not stop the run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)

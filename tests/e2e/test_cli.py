@@ -1,4 +1,4 @@
-"""The command line's manners: help at once, errors in one line with exit code 2 and no traceback."""
+"""Command line: quick help, and errors in one line with exit code 2 and without a traceback."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ from tests.lampe_eval import made
 
 
 class Done(NamedTuple):
-    """Exit code and what was printed."""
+    """Exit code and printed texts of a command."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ Cli = Callable[..., Done]
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the command line in this process."""
+    """Run the command line in this process."""
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["lampe-eval", *arguments])
@@ -43,7 +43,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def _refused(done: Done) -> str:
-    """The one line of a refused command, after those that say what it was about to do."""
+    """Return the last line of a refused command, after those about its progress."""
     assert done.code == 2, done
     *before, line = done.err.splitlines()
     assert line.startswith("lampe-eval: ")
@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_names_are_looked_up_before_torch_is_brought_along() -> None:
+def test_names_are_looked_up_before_torch_is_imported() -> None:
     script = """
 import sys
 from lampe_eval.cli import main
@@ -73,7 +73,7 @@ for arguments in sys.argv[1:]:
         assert stopped.code == 2
 assert "torch" not in sys.modules
 """
-    asked = [
+    commands = [
         "run --method lamp",
         "run --bench nih --dry-run",
         "run --model poket",
@@ -86,12 +86,12 @@ assert "torch" not in sys.modules
         "show plan --method lamp",
         "leaderboard . --against lampe-tabel1",
     ]
-    done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (0, len(asked)), done.stderr
+    done = subprocess.run([sys.executable, "-c", script, *commands], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, len(commands)), done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_at_any_time_is_told(number: int, code: int) -> None:
+def test_a_signal_at_any_time_ends_with_its_exit_code(number: int, code: int) -> None:
     script = f"""
 import signal
 from lampe_eval import cli
@@ -120,9 +120,9 @@ def test_no_name_in_the_list_of_published_tables_is_broken(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    told = cli("list", "published").out
-    assert "HKUNLP/ChunkLlama@2add4d7c99d24dcc1ab03414cc602abb2e28cf2c" in told
-    assert "string-niah-baselines-llama3.1" in told
+    printed = cli("list", "published").out
+    assert "HKUNLP/ChunkLlama@2add4d7c99d24dcc1ab03414cc602abb2e28cf2c" in printed
+    assert "string-niah-baselines-llama3.1" in printed
 
 
 def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--output", "/proc/version"], "'--output': dir '/proc/version' is a file"),
         (["report", "/proc/version"], "/proc/version: a file; give a run's folder"),
         (["run", "--config", "dmo"], "unknown suite 'dmo' (did you mean 'demo'?)"),
-        (["run", "--output", "/proc/none"], "/proc/none: cannot be written"),
+        (["run", "--output", "/proc/none"], "cannot write /proc/none"),
         (["run", "--model", "pocket,pocket"], "two models are called 'pocket'"),
         (["run", "--dtype", "flot32"], "--dtype: 'flot32' is no type"),
         (["run", "--text", "/proc/self/mem", "--bench", "ppl"], "/proc/self/mem"),
@@ -293,7 +293,7 @@ def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
     )
 
 
-def test_all_lengths_that_are_too_short_are_told_at_once(cli: Cli) -> None:
+def test_all_lengths_that_are_too_short_are_reported_at_once(cli: Cli) -> None:
     message = _refused(
         cli(
             "run",
@@ -337,11 +337,11 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
     assert "does not look its attention up by name" in message
 
 
-def test_the_version_is_told(cli: Cli) -> None:
+def test_the_version_is_printed(cli: Cli) -> None:
     assert cli("--version") == (0, f"lampe-eval {version('lampe-eval')}\n", "")
 
 
-def test_a_dry_run_says_what_it_prepares(cli: Cli) -> None:
+def test_a_dry_run_shows_what_it_prepares(cli: Cli) -> None:
     done = cli("run", "--dry-run", "--bench", "niah/single", "--lengths", "256,512", "--limit", "1")
     assert done.code == 0
     assert done.err.splitlines() == [
@@ -349,7 +349,7 @@ def test_a_dry_run_says_what_it_prepares(cli: Cli) -> None:
     ]
 
 
-def test_without_arguments_the_help_stands_alone(cli: Cli) -> None:
+def test_without_arguments_only_the_help_is_printed(cli: Cli) -> None:
     done = cli("list")
     assert (done.code, done.err) == (2, "")
     assert "models" in done.out

@@ -152,9 +152,9 @@ def test_another_version_of_a_task_batches_and_failed_samples_are_said(tmp_path:
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
     store = made.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
-    store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
+    store.append(cell, {**store.rows(cell)[0], "error": "OutOfMemoryError: no more"})
     store.append(cell, {**store.rows(cell)[1], "batch_size": 3})
-    store.plan({cell: 6})
+    store.save_cells({cell: 6})
     (match,) = compare_with_published(store, table).matches
     assert match.remarks == (
         "task version 2 (compared with 1)",
@@ -198,7 +198,7 @@ def _single(tmp_path: Path, figure: str, right: list[int], decimals: int = 2) ->
         "llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", figure, 131072
     )
     store = made.store(tmp_path, [cell], table.protocol)
-    store.plan({cell: len(right)})
+    store.save_cells({cell: len(right)})
     for index, hit in enumerate(right):
         row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
         store.append(cell, row)
@@ -236,7 +236,7 @@ def test_a_single_window_and_windows_that_are_alike_tell_nothing(tmp_path: Path)
     assert (match.verdict, math.isnan(match.reach)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
-    store.plan({cell: 8})
+    store.save_cells({cell: 8})
     (match,) = compare_with_published(store, load("chunkllama-pg19")).matches
     assert (match.stderr, match.verdict) == (0, "unknown")
 
@@ -308,7 +308,7 @@ def test_a_run_with_nothing_in_common_is_told_in_two_lines(
 def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
     store = made.store(tmp_path, [cell], "lampe")
-    store.plan({})
+    store.save_cells({})
     found = compare_with_published(store, load("lampe-ruler"))
     assert (found.matches, len(found.unused), len(found.frame())) == ([], 0, 16)
     print_comparison(tmp_path, "lampe-ruler", console())

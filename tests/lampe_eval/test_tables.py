@@ -96,7 +96,7 @@ def test_a_cell_that_lacks_samples_is_marked_and_does_not_compete(block: ResultT
 def test_lengths_that_lack_alike_are_told_together(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
     store = stored.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
-    store.plan(dict.fromkeys(store.cells(), 3))
+    store.save_cells(dict.fromkeys(store.cells(), 3))
     (some,), (every,) = (
         result_tables(gather_runs([folder])) for folder in (tmp_path, tmp_path / "alike")
     )
