@@ -246,8 +246,8 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
 def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int = 2**14) -> None:
     """Feed a hash with pieces spread over a file, or with all of a small file.
 
-    Reading 16 MB of each file takes no time where hashing all weights would take minutes, and
-    training changes weights everywhere.
+    At most 16 MB of a file are read, so that this is fast for weights of any size; training
+    changes weights everywhere, so pieces are enough to notice it.
     """
     size = path.stat().st_size
     step = max(piece_bytes, size // pieces)

@@ -142,6 +142,7 @@ class RunConfiguration(TypedDict):
         device: type of the device.
         max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
             samples run alone.
+        plugins: sha256 of the user's plug-in files by file name; left out where there are none.
     """
 
     models: Mapping[str, ModelRecord]
@@ -159,6 +160,7 @@ class RunConfiguration(TypedDict):
     attention: str
     device: str
     max_batch_tokens: int | Literal["measured"] | None
+    plugins: NotRequired[Mapping[str, str]]
 
 
 @with_config(EXACT_KEYS)

@@ -45,7 +45,7 @@ def run_samples(
         description = describe_error(error)
     free_unused()
     if out_of_memory and len(samples) == 1:
-        # Each failed attempt takes time and fragments memory; do not repeat it for longer samples.
+        # Samples that are as long would fail in the same way: spare them the first attempt.
         engine.low_memory_from = min(engine.low_memory_from, longest)
     if len(samples) > 1 or (out_of_memory and not low_memory):
         retried: list[Outcome] = []

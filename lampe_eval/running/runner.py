@@ -94,8 +94,8 @@ class ModelRun:
         Cells come longest first: what does not fit in memory fails early.
         """
         groups = sample_groups(self.plan, self.source)
-        # The samples of the next group are drawn while those of this one run. Two groups are in
-        # memory at a time; all of them together can take more than the model.
+        # The samples of the next group are drawn while those of this one run, so that two groups
+        # are in memory at a time, however many a run has.
         for group, samples in prefetch(self._draw, groups):
             if samples is None:
                 continue

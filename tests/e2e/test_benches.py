@@ -1,4 +1,4 @@
-"""Every task of every benchmark on the pocket model: loading, prompts, truncation, generation and scoring."""
+"""Every task of every benchmark on the pocket model, from loading to scoring."""
 
 import csv
 import sys
@@ -51,9 +51,9 @@ def test_every_task_runs(
     small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
 ) -> None:
     names = [task.name for task in bench_tasks(bench)]
-    wanted = ",".join(f"{bench}/{name}" for name in names)
+    tasks = ",".join(f"{bench}/{name}" for name in names)
     rows = _run(
-        monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400")
+        monkeypatch, tmp_path / "out", "--bench", tasks, "--lengths", LENGTHS.get(bench, "400")
     )
     assert [row["task"] for row in rows] == names
     for row in rows:
@@ -69,11 +69,12 @@ def test_every_task_runs(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "wanted"),
+    ("protocol", "tasks"),
     [
         (
             "official",
-            "longbench/hotpotqa,longbench/samsum,longbench-e/qasper,leval/coursera,infinitebench/kv_retrieval",
+            "longbench/hotpotqa,longbench/samsum,longbench-e/qasper,leval/coursera,"
+            "infinitebench/kv_retrieval",
         ),
         ("official", "longbench-v2/direct"),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
@@ -84,20 +85,20 @@ def test_every_task_runs(
     ],
 )
 def test_other_protocols_run(
-    small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, wanted: str
+    small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, tasks: str
 ) -> None:
-    length = "10k" if "v2" in wanted and protocol == "official" else "1k"
+    length = "10k" if "v2" in tasks and protocol == "official" else "1k"
     rows = _run(
         monkeypatch,
         tmp_path / "out",
         "--bench",
-        wanted,
+        tasks,
         "--lengths",
         length,
         "--protocol",
         protocol,
     )
-    assert [f"{row['bench']}/{row['task']}" for row in rows] == wanted.split(",")
+    assert [f"{row['bench']}/{row['task']}" for row in rows] == tasks.split(",")
     assert all((row["n"], row["errors"], row["protocol"]) == ("1", "0", protocol) for row in rows)
 
 
@@ -160,7 +161,10 @@ def test_a_dry_run_under_lampes_protocol_shows_what_each_method_reads(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    argv = "run --method lampe,original --bench longbench/hotpotqa --lengths 256 --limit 1 --protocol lampe --dry-run"
+    argv = (
+        "run --method lampe,original --bench longbench/hotpotqa --lengths 256 --limit 1 "
+        "--protocol lampe --dry-run"
+    )
     monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
     with pytest.raises(SystemExit):
         main()

@@ -54,7 +54,11 @@ def _refused(done: Done) -> str:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    script = "import sys, lampe_eval.cli; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    script = """
+import sys
+import lampe_eval.cli
+print([name for name in ("torch", "transformers", "pandas") if name in sys.modules])
+"""
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -345,7 +349,10 @@ def test_a_dry_run_shows_what_it_prepares(cli: Cli) -> None:
     done = cli("run", "--dry-run", "--bench", "niah/single", "--lengths", "256,512", "--limit", "1")
     assert done.code == 0
     assert done.err.splitlines() == [
-        f"{what} niah/single · {n}" for what in ("trying", "preparing") for n in (512, 256)
+        "trying niah/single · 512",
+        "trying niah/single · 256",
+        "preparing niah/single · 512",
+        "preparing niah/single · 256",
     ]
 
 

@@ -86,11 +86,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie in it
-        start = f"start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats --temp-dir {folder}"
+        start = "start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats"
         head = subprocess.Popen(
             [
                 str(Path(sys.executable).with_name("ray")),
                 *start.split(),
+                "--temp-dir",
+                folder,
                 "--include-dashboard",
                 "false",
             ],

@@ -16,7 +16,7 @@ COMMITTED = Path(__file__).parents[2] / "results" / "pocket"
 
 @pytest.mark.parametrize("task", ["niah/multikey", "ppl/exact"])
 def test_a_part_of_the_reference_run_is_reproduced(task: str, tmp_path: Path) -> None:
-    """Answers are the same to the letter; losses differ by what another processor rounds otherwise."""
+    """Compare answers to the letter, and losses up to another processor's rounding."""
     part = {"method": "original,yarn,dca,lampe", "bench": task, "lengths": "512", "limit": 2}
     suite = Suite.from_options({**part, "output": tmp_path / "run"})
     again = run(plan_run(resolve_suite(suite)), ProgressLines())

@@ -98,7 +98,7 @@ def test_scoring_again_changes_nothing(finished: tuple[Path, str]) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_scores(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """Kill at the same moments in every session; pytest shows the seed of a failure, and the environment sets another."""
+    """Kill at fixed moments; LAMPE_TORTURE_SEED=... in the environment chooses others."""
     folder, _ = finished
     assert torture(LIMITED, folder, tmp_path, kills=4, seconds=12, seed=20) >= 1
 
@@ -118,7 +118,7 @@ def test_another_command_into_the_same_folder_is_refused(finished: tuple[Path, s
 
 
 def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
-    """Guard against a chat template that changes under a run: one score must not be of two prompts."""
+    """Guard against a chat template that changes under a run: a score has one prompt."""
     out = tmp_path / "out"
     few = ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1")
     assert _run(*few, "--output", str(out)).returncode == 0
@@ -153,8 +153,8 @@ def test_a_folder_with_a_checkpoint_and_the_users_texts(tmp_path: Path) -> None:
     text = tmp_path / "book.txt"
     text.write_text("It was a bright cold day in the village. The clock was striking. " * 200)
     done = _run(
-        "--model", str(WEIGHTS), "--method", "dca", "--bench", "niah/single,ppl/stride", "--lengths", "512",
-        "--limit", "2", "--haystack", str(text), "--text", str(text), "--output", "out", cwd=tmp_path,
+        "--model", str(WEIGHTS), "--method", "dca", "--bench", "niah/single,ppl/stride",
+        "--lengths", "512", "--limit", "2", "--haystack", str(text), "--text", str(text), "--output", "out", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(_table(tmp_path / "out" / "scores.csv")) == 2

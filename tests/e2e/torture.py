@@ -1,4 +1,4 @@
-"""Runs killed by SIGKILL at random moments and started again until they finish; none may lose or double a sample.
+"""Runs killed by SIGKILL at random moments and resumed; none may lose or double a sample.
 
 python -m tests.e2e.torture [KILLS [SEED]]
 """
@@ -36,7 +36,7 @@ def torture(
     seconds: float,
     seed: int,
 ) -> int:
-    """Kill runs so many times, at random moments after their start, and compare every run that finishes.
+    """Kill runs at random moments after their start, and compare every run that finishes.
 
     Args:
         arguments: arguments of the run.
@@ -82,7 +82,7 @@ def _finishes(arguments: Sequence[str], output: Path, seconds: float | None) -> 
 
 
 def compare(whole: Path, other: Path) -> None:
-    """Check that a run has the scores of another one byte for byte, and each of its samples once."""
+    """Check that a run has the same scores byte for byte, and every sample once."""
     assert (other / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert _samples(other) == _samples(whole)
     assert set(_samples(other).values()) == {1}

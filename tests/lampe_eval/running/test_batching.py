@@ -1,4 +1,4 @@
-"""Batches: samples that one call can answer, in at most so many tokens."""
+"""Batches: samples that one call can answer, within a number of tokens."""
 
 from lampe_eval.benches.bench import FollowUp, Passage, Prompt
 from lampe_eval.running.batching import make_batches
@@ -10,10 +10,13 @@ def _prompt(tokens: int, answer: int = 10, **options: object) -> Prompt:
 
 def _sizes(samples: list[Prompt | Passage], max_tokens: int) -> list[list[int]]:
     """Return the tokens of the samples of each batch."""
-    return [[len(sample.ids) for sample in batch] for batch in make_batches(samples, max_tokens)]
+    sizes = []
+    for batch in make_batches(samples, max_tokens):
+        sizes.append([len(sample.ids) for sample in batch])
+    return sizes
 
 
-def test_a_batch_with_its_padding_has_at_most_so_many_tokens() -> None:
+def test_a_batch_with_its_padding_has_at_most_max_tokens() -> None:
     samples = [_prompt(tokens) for tokens in (90, 80, 40, 30, 20)]
     assert _sizes(samples, 200) == [[90, 80], [40, 30, 20]]
     assert _sizes(samples, 300) == [[90, 80, 40], [30, 20]]

@@ -27,7 +27,7 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 class RecordingPool:
-    """Pool that runs nothing: it keeps the batches that it is given, and counts how often it is started."""
+    """Pool that runs nothing: it records batches, and how often it is started."""
 
     is_full = False
     is_busy = False
@@ -156,7 +156,7 @@ def test_a_partly_stored_batch_is_the_same_batch_again(tmp_path: Path, pocket: P
 def test_counts_of_drawn_samples_are_stored(
     tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task may have fewer samples than its card says; the next session starts with the real counts."""
+    """Draw fewer samples than the card says; the next session starts with the real counts."""
     plan = _plan(tmp_path / "run")
     store = _store(plan, tmp_path / "run")
     _redraw(monkeypatch, lambda samples: samples[:2])

@@ -1,4 +1,4 @@
-"""Runs with faults: each ends in a stored record or one clear line, never in a lost or an invented number."""
+"""Runs with faults: each ends in a stored record or one clear line, never in a wrong number."""
 
 import csv
 import errno
@@ -60,7 +60,14 @@ def _exit_code(**options: Any) -> int:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     store = Store(folder)
-    return [row for cell in store.cells() for row in store.rows(cell)]
+    rows: list[dict[str, Any]] = []
+    for cell in store.cells():
+        rows += map(dict, store.rows(cell))
+    return rows
+
+
+def _rows_without_costs(folder: Path) -> list[dict[str, Any]]:
+    return [{**row, **dict.fromkeys(COSTS)} for row in _rows(folder)]
 
 
 def _at(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None], call: int) -> None:
@@ -323,11 +330,7 @@ def test_a_clock_that_jumps_changes_nothing(
     clock = itertools.cycle([2.0e9, 0.0, 1.0e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
     _run(tmp_path / "jumping")
-    records = [
-        [{**row, **dict.fromkeys(COSTS)} for row in _rows(tmp_path / name)]
-        for name in ("calm", "jumping")
-    ]
-    assert records[0] == records[1]
+    assert _rows_without_costs(tmp_path / "calm") == _rows_without_costs(tmp_path / "jumping")
     assert all(
         0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping")
     )
