@@ -18,7 +18,7 @@ from lampe_eval.store import Store
 
 SMALL = (
     *("--window", "64", "--lengths", "64,128,256", "--held-out", "96,192", "--limit", "2"),
-    *("--mapping-lengths", "40,24,40,56", "--attention_factors", "1.0,1.1,1.2"),
+    *("--mapping-lengths", "40,24,40,56", "--attention-factors", "1.0,1.1,1.2"),
 )
 
 
@@ -118,7 +118,7 @@ def test_needles_can_be_what_is_fitted_by(tmp_path: Path, monkeypatch: pytest.Mo
         "--lengths",
         "128,192,320",
     )
-    grid = ("--attention_factors", "0.3,1.0", "--held-out", "256", "--limit", "2")
+    grid = ("--attention-factors", "0.3,1.0", "--held-out", "256", "--limit", "2")
     assert _cli(monkeypatch, *order, *grid, "--output", str(tmp_path)) == 0
     table = pd.read_csv(tmp_path / "calibration.csv")
     for _, at in table.groupby("length"):
@@ -174,7 +174,7 @@ def test_scores_that_are_no_numbers_are_not_fitted(
             ("--method", "lampe:slope=1.0,intercept=0.0,ceiling=99.0"),
             "slope is what is to be fitted",
         ),
-        (("--attention_factors", "1.1"), "one value is no sweep"),
+        (("--attention-factors", "1.1"), "one value is no sweep"),
         (("--mapping-lengths", "100,100"), "one value is no sweep"),
         (("--mapping-lengths", "100,256"), "256 positions do not fit a window of 256"),
         (("--lengths", "100,512,1k"), "do not fit a window of 256 and 100 tokens"),
@@ -188,8 +188,8 @@ def test_scores_that_are_no_numbers_are_not_fitted(
         (("--bench", "niah"), "one task as --bench"),
         (("--lengths", "256,512"), "three lengths or more"),
         (("--sweep", "head"), "--sweep: "),
-        (("--attention_factors", "0,1"), "--attention_factors: "),
-        (("--attention_factors", "warm"), "--attention_factors: "),
+        (("--attention-factors", "0,1"), "--attention-factors: "),
+        (("--attention-factors", "warm"), "--attention-factors: "),
         (("--mapping-lengths", "20,100"), "mapping_length=20 must exceed"),
         (("--model", "no-such.yaml"), "no-such.yaml: cannot be read"),
     ],
