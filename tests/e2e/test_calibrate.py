@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from lampe_eval.engine.local import LocalEngine
+from lampe_eval.engine.local_engine import LocalEngine
 
 from lampe_eval import models
 from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve_calibration
