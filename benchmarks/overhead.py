@@ -25,9 +25,10 @@ import torch
 from rich.console import Console
 
 from lampe_eval.benches.bench import Prompt
-from lampe_eval.engine.local import Answer, LocalEngine
-from lampe_eval.plan import prepare
+from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.running import runner
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 PROMPT_TOKENS = 2048
@@ -67,8 +68,8 @@ class ComparingEngine(LocalEngine):
         super().__init__(*arguments)
         type(self).plain = []
 
-    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[Answer]:
-        """Answer as the harness does, and run plain ``generate`` before or after that."""
+    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[GeneratedAnswer]:
+        """GeneratedAnswer as the harness does, and run plain ``generate`` before or after that."""
         plain_first = len(self.plain) % 2 == 0
         if plain_first:
             self._run_plain(prompts[0])
@@ -90,9 +91,9 @@ class ComparingEngine(LocalEngine):
 class InstantEngine(LocalEngine):
     """Engine that answers without running the model."""
 
-    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[GeneratedAnswer]:
         """Return the same answer to every prompt."""
-        return [Answer(" 12345.", 6, "eos") for _ in prompts]
+        return [GeneratedAnswer(" 12345.", 6, "eos") for _ in prompts]
 
 
 class SampleRecorder:
@@ -162,7 +163,7 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Sam
     recorder = SampleRecorder()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("lampe_eval.engine.worker.LocalEngine", engine),
+        patch("lampe_eval.engine.local_worker.LocalEngine", engine),
     ):
         suite = Suite(
             method=("lampe",),
@@ -171,7 +172,7 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Sam
             limit=samples,
             output=Path(folder) / "run",
         )
-        runner.run(prepare(suite), recorder)
+        runner.run(plan_run(resolve_suite(suite)), recorder)
     return recorder
 
 

@@ -1,4 +1,4 @@
-"""Errors that a person can mend: one line that says what, where, and what to do; the exit code is 2."""
+"""Errors that the user can fix: one line says what is wrong, where, and what to do."""
 
 import logging
 import sys
@@ -6,15 +6,21 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 LOG = logging.getLogger("lampe_eval")
-"""Of a run; ``run.log`` listens."""
+"""Logger of a run; while a run goes on, its records are written to ``run.log``."""
 
 
 class UserError(Exception):
-    """Something in the user's hands: a name, a file, an option, a network."""
+    """Error in what the user controls: a name, a file, an option, a network."""
 
 
 class Stopped(BaseException):
-    """By a signal: Ctrl-C, or SIGTERM as clusters send it. The message says what is kept."""
+    """Stop by a signal: Ctrl-C, or SIGTERM as clusters send it.
+
+    It is no `Exception`, so that code which records the errors of samples does not catch it.
+
+    Attributes:
+        number: the number of the signal.
+    """
 
     def __init__(self, number: int, message: str = "stopped") -> None:
         super().__init__(message)
@@ -22,32 +28,40 @@ class Stopped(BaseException):
 
     @property
     def code(self) -> int:
-        """The exit code, as shells have it."""
+        """Exit code of a process that a signal ended, by the convention of shells."""
         return 128 + self.number
 
 
 def describe_error(error: Exception) -> str:
-    """An error as it is stored and logged: class and message, of what a person can mend the message alone."""
+    """Return an error's class and message, as they are stored and logged."""
+    # A UserError's message is complete; its class would only be noise.
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def warn(text: str) -> None:
-    """Says in the log and on the error stream, in one line, what does not end the run."""
+def report_warning(text: str) -> None:
+    """Write a warning to the log and, as one line, to the error stream."""
     LOG.warning("%s", text)
     print(f"lampe-eval: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def one_line(text: str) -> str:
-    """A text whose line breaks, escapes and other characters that cannot be seen are written as Python writes them."""
+    """Return a text with line breaks and other invisible characters as Python escapes them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], see: str) -> UserError:
-    """An error for a name that does not exist, with the nearest one and the command that lists them."""
+    """Return the error for a name that does not exist, with the nearest known name.
+
+    Args:
+        kind: what the name is of, such as "method".
+        name: the unknown name.
+        known: all names of that kind.
+        see: the command that lists them.
+    """
     return UserError(f"unknown {kind} {name!r}{suggestion(name, known)}; see: {see}")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The name that is meant, as a message offers it behind an unknown one; empty where none is near."""
+    """Return " (did you mean ...?)" with the nearest known name; an empty text if none is near."""
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, with hashes, and one error for a disk that refuses."""
+"""Reading and writing files: whole or not at all, with hashes and one error for a full disk."""
 
 import hashlib
 import os
@@ -65,7 +65,7 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 
 def _umask() -> int:
-    """Return the process's umask; `mkstemp` ignores it, and other users may have to read results."""
+    """Return the process's umask, which `mkstemp` ignores: other users may have to read results."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

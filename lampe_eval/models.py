@@ -1,4 +1,4 @@
-"""A model by card, folder or hub id: its description first, then the model and its tokenizer."""
+"""Models by card, folder or hub id: first described from their configuration, then loaded."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,23 +20,37 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import lampe
-from lampe_eval.cards import find_model_card
+from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
+from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
+"""Device name for a model that is spread over all GPUs of this process."""
+FINGERPRINT_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin")
+"""Files of a checkpoint that decide its answers: settings, chat templates, tokenizer, weights."""
+UNREACHABLE_ERRORS = {
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ConnectionError",
+    "ConnectError",
+    "TransportError",
+}
+"""Errors of the hub's HTTP libraries that mean that it cannot be reached."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is and what is known of it before its weights are loaded.
+    """Model whose weights are not loaded yet.
 
     Attributes:
-        name: as tables call it.
+        name: the model's name in tables.
         path: folder or hub id.
+        revision: revision of the hub repository.
+        dtype: data type of the weights as torch names it, or "auto" for the checkpoint's own.
         geometry: window and rope.
-        settings: hyper-parameters by method name.
-        fingerprint: the hub's commit, or a digest of a folder's weights.
+        settings: settings of methods by method name, from the model's card.
+        fingerprint: the hub's commit, or a hash of a folder's files.
     """
 
     name: str
@@ -48,8 +62,8 @@ class ModelSource:
     fingerprint: str
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What a score depends on."""
+    def described(self) -> ModelRecord:
+        """Properties that scores depend on, as a run records them."""
         return {
             "fingerprint": self.fingerprint,
             "dtype": self.dtype,
@@ -59,55 +73,76 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs.
+    """Sizes by which time and memory are estimated.
 
     Attributes:
-        parameters: of all its layers.
-        itemsize: bytes of one.
-        cached: bytes of keys and values for a token.
-        attended: multiplications and additions of attention for a pair of tokens.
+        parameters: number of all parameters.
+        parameter_bytes: bytes of a parameter.
+        cache_bytes: bytes of the keys and values of a token in all layers.
+        attention_operations: multiplications and additions of attention for a pair of tokens, in
+            all layers.
     """
 
     parameters: int
-    itemsize: int
-    cached: int
-    attended: int
+    parameter_bytes: int
+    cache_bytes: int
+    attention_operations: int
 
 
 def find_model(name: str, *, window: int | None = None, dtype: str | None = None) -> ModelSource:
-    """Describes a model from its configuration alone.
+    """Find a model by name and describe it.
 
     Args:
-        name: of a card, a card's file, a folder or a hub id.
-        window: tokens of pretraining, before what the card or configuration says.
-        dtype: before what the card says.
+        name: a card, a card's file, a folder or a hub id.
+        window: tokens of pretraining; overrides the card and the configuration.
+        dtype: data type of the weights; overrides the card.
 
     Raises:
-        UserError: for a name that is none of these, and for a model that cannot be used.
+        UserError: if the name is none of these, or the model cannot be used.
     """
-    _quiet_hub()
     card, label = find_model_card(name)
+    return describe_model(card, label, window=window, dtype=dtype)
+
+
+def describe_model(
+    card: ModelCard, label: str, *, window: int | None = None, dtype: str | None = None
+) -> ModelSource:
+    """Describe a model from its card and its configuration, without its weights.
+
+    Args:
+        card: the model's card.
+        label: the model's name in tables.
+        window: tokens of pretraining; overrides the card and the configuration.
+        dtype: data type of the weights; overrides the card.
+
+    Raises:
+        UserError: if the model cannot be used.
+    """
+    _silence_libraries()
     path = str(WEIGHTS) if card.path == "pocket" else card.path
-    config = _config(path, card.revision)
+    config = _load_config(path, card.revision)
     try:
         geometry = lampe.geometry_of(config, window or card.window)
     except lampe.UnsupportedModel as error:
-        raise UserError(f"model {name!r}: {error}") from None
+        raise UserError(f"model {label!r}: {error}") from None
     dtype = dtype or card.dtype
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(
             f"--dtype: {dtype!r} is no type of torch's; use auto, float32, bfloat16 or float16"
         )
-    return ModelSource(
-        label, path, card.revision, dtype, geometry, card.settings, _fingerprint(path, config)
-    )
+    fingerprint = _fingerprint(path, config)
+    return ModelSource(label, path, card.revision, dtype, geometry, card.settings, fingerprint)
 
 
 def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, ready to be asked, on a device as torch names it, or ``SPREAD`` over all GPUs of this process.
+    """Load a model, ready for inference, and its tokenizer.
+
+    Args:
+        source: the model.
+        device: device as torch names it, or `ALL_GPUS`.
 
     Raises:
-        UserError: where weights, tokenizer or device cannot be had.
+        UserError: if weights or tokenizer cannot be loaded, or the device refuses the model.
     """
     tokenizer = load_tokenizer(source)
     try:
@@ -118,70 +153,75 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
             device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
         )
-    except (
-        Exception
-    ) as error:  # a checkpoint can be broken in the ways of every library that reads it
+    except Exception as error:
+        # A checkpoint can be broken in the ways of every library that reads it.
         raise _loading_error(source.path, error) from None
     model, report = loaded
-    if lacking := sorted(report["missing_keys"]) or sorted(report["mismatched_keys"]):
-        raise UserError(
-            f"{source.path}: the checkpoint lacks weights: {', '.join(map(str, lacking[:3]))}"
-        )
+    # transformers initializes missing weights at random and only logs it.
+    missing = sorted(report["missing_keys"]) or sorted(report["mismatched_keys"])
+    if missing:
+        names = ", ".join(map(str, missing[:3]))
+        raise UserError(f"{source.path}: the checkpoint lacks weights: {names}")
     try:
-        return (model if device == ALL_GPUS else model.to(device)).eval(), tokenizer
-    except Exception as error:  # what a device refuses, each backend says in its own way
+        placed: Any = model if device == ALL_GPUS else model.to(device)
+    except Exception as error:
+        # Every backend of torch has its own errors for a device that is missing or full.
         raise UserError(
             f"model {source.name!r} on device {device!r}: {_first_line(error)}"
         ) from None
+    return placed.eval(), tokenizer
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The model's tokenizer.
+    """Load a model's tokenizer.
 
     Raises:
-        UserError: where it cannot be had.
+        UserError: if it cannot be loaded.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.path, revision=source.revision
         )
-    except Exception as error:  # as above
+    except Exception as error:
+        # As for weights: every library that reads a tokenizer has its own errors.
         raise _loading_error(source.path, error) from None
     return tokenizer
 
 
-def size_of(source: ModelSource) -> ModelCost:
-    """Parameters and cache of a model, from its configuration alone."""
-    config = _config(source.path, source.revision)
+def cost_of(source: ModelSource) -> ModelCost:
+    """Return the sizes of a model, from its configuration alone."""
+    config = _load_config(source.path, source.revision)
+    # On the meta device parameters have shapes and take no memory.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    named = (
-        str(config.dtype or "float32").removeprefix("torch.")
-        if source.dtype == "auto"
-        else source.dtype
-    )
-    itemsize: int = getattr(torch, named).itemsize
+    layers = text.num_hidden_layers
+    heads = text.num_attention_heads
+    key_value_heads = getattr(text, "num_key_value_heads", None) or heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    dtype = source.dtype
+    if dtype == "auto":
+        dtype = str(config.dtype or "float32").removeprefix("torch.")
+    parameter_bytes: int = getattr(torch, dtype).itemsize
     return ModelCost(
-        parameters=sum(p.numel() for p in model.parameters()),
-        itemsize=itemsize,
-        cached=2 * text.num_hidden_layers * heads * width * itemsize,
-        attended=4 * text.num_hidden_layers * text.num_attention_heads * width,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameter_bytes=parameter_bytes,
+        # 2: a key and a value
+        cache_bytes=2 * layers * key_value_heads * head_dim * parameter_bytes,
+        # 4: a multiplication and an addition, for the scores and for the sum of values
+        attention_operations=4 * layers * heads * head_dim,
     )
 
 
-def _quiet_hub() -> None:
-    """Leaves the terminal to our own progress bar and messages."""
+def _silence_libraries() -> None:
+    """Silence transformers and the hub: our own errors say in one line what they log."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    huggingface_hub.logging.set_verbosity(
-        50
-    )  # nothing below critical: our own error says it in one line
+    critical = 50
+    huggingface_hub.logging.set_verbosity(critical)
 
 
-def _config(path: str, revision: str) -> PreTrainedConfig:
+def _load_config(path: str, revision: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError, KeyError) as error:
@@ -192,56 +232,67 @@ def _config(path: str, revision: str) -> PreTrainedConfig:
 
 
 def _fingerprint(path: str, config: PreTrainedConfig) -> str:
-    """Commit of a hub model; of a folder, a digest of its settings, tokenizer, templates and samples of its weights."""
+    """Return the commit of a hub model, or a hash of a folder's files."""
     if not Path(path).is_dir():
         return f"{path}@{config._commit_hash}"
     digest = hashlib.sha256()
-    patterns = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin")
-    for pattern in patterns:
+    for pattern in FINGERPRINT_FILES:
         for file in sorted(Path(path).glob(pattern)):
             digest.update(f"{file.name} {file.stat().st_size}".encode())
-            _sample(file, digest)
+            _hash_pieces(file, digest)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def _sample(path: Path, digest: Any, pieces: int = 1024, size: int = 2**14) -> None:
-    """Feeds a digest with pieces from all over a file; with the whole of a file that is no larger than they are."""
-    step = max(size, path.stat().st_size // pieces)
+def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int = 2**14) -> None:
+    """Feed a hash with pieces spread over a file, or with all of a small file.
+
+    At most 16 MB of a file are read, so that this is fast for weights of any size; training
+    changes weights everywhere, so pieces are enough to notice it.
+    """
+    size = path.stat().st_size
+    step = max(piece_bytes, size // pieces)
     with path.open("rb") as file:
-        for start in range(0, path.stat().st_size, step):
+        for start in range(0, size, step):
             file.seek(start)
-            digest.update(file.read(size))
+            digest.update(file.read(piece_bytes))
 
 
 def _loading_error(path: str, error: Exception) -> UserError:
-    """What went wrong while fetching, by the kinds of error in the chain."""
-    kinds = set()
-    cause: BaseException | None = error
-    while cause is not None:
-        kinds |= {kind.__name__ for kind in type(cause).__mro__}
-        cause = cause.__cause__ or cause.__context__
+    """Return one line about a checkpoint that cannot be loaded.
+
+    transformers wraps what the hub raised, sometimes several times, so the classes of the whole
+    chain of errors decide; by name, because they come from optional libraries.
+    """
+    kinds = _class_names_in_chain(error)
     if Path(path).is_dir():
         return UserError(f"{path}: not a checkpoint of transformers: {_first_line(error)}")
     if "GatedRepoError" in kinds:
         return UserError(
-            f"{path}: gated on the hub: accept its licence there, then set HF_TOKEN or run `hf auth login`"
+            f"{path}: gated on the hub: accept its licence there, "
+            "then set HF_TOKEN or run `hf auth login`"
         )
     if "RepositoryNotFoundError" in kinds or "RevisionNotFoundError" in kinds:
         return UserError(
             f"{path}: no such model or revision on the hub (a private one needs HF_TOKEN)"
         )
-    if kinds & {
-        "LocalEntryNotFoundError",
-        "OfflineModeIsEnabled",
-        "ConnectionError",
-        "ConnectError",
-        "TransportError",
-    }:
+    if kinds & UNREACHABLE_ERRORS:
         return UserError(
-            f"{path}: not in the local cache, and the hub cannot be reached; check the network, or give a folder"
+            f"{path}: not in the local cache, and the hub cannot be reached; "
+            "check the network, or give a folder"
         )
     return UserError(f"{path}: cannot be loaded: {_first_line(error)}")
 
 
+def _class_names_in_chain(error: BaseException) -> set[str]:
+    """Return the class names of an error, of its causes and of their base classes."""
+    names: set[str] = set()
+    current: BaseException | None = error
+    while current is not None:
+        names.update(kind.__name__ for kind in type(current).__mro__)
+        current = current.__cause__ or current.__context__
+    return names
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0]

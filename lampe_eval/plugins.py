@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lampe_eval.errors import UserError, warn
+from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_files
 
 
@@ -80,7 +80,9 @@ def warn_of_changed_plugins(config: Mapping[str, Any], run: Path) -> None:
     """
     for name, digest in config.get("plugins", {}).items():
         if name in _loaded and f"sha256:{_loaded[name].sha256}" != digest:
-            warn(f"{run}: made with another version of the plug-in {name}; its scores may differ")
+            report_warning(
+                f"{run}: made with another version of the plug-in {name}; its scores may differ"
+            )
 
 
 def _load(given: Path) -> Plugin:

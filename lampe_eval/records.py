@@ -1,17 +1,28 @@
-"""What a run stores, declared once: the engine, the store, scores, reports and the page use it.
+"""Records that a run stores, declared once for the engine, the store, scores, reports and the page.
 
-A run's folder has one `SampleRecord` a line in `samples/`, and one `CellRecord` a line in
-`cells.jsonl`. `SCHEMA` is raised whenever a key changes its name or meaning.
+A run's folder has a `RunRecord` in `run.yaml`, one `CellRecord` a line in `cells.jsonl`, and one
+`SampleRecord` a line in the files of `samples/`. `SCHEMA` is raised whenever a key changes its
+name or its meaning; folders of another schema are refused.
 """
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+# pydantic reads typing's own TypedDict only from Python 3.12 on
+from typing_extensions import TypedDict
 
 SCHEMA = 3
 
+# Strict: a number that stands in a file as text is damage, not a number to be converted.
+EXACT_KEYS = ConfigDict(strict=True, extra="forbid")
+FURTHER_KEYS = ConfigDict(strict=True)
 
+
+@with_config(EXACT_KEYS)
 class Outcome(TypedDict, total=False):
-    """What happened when a sample ran: an answer, a loss, an error, or a reason to skip it.
+    """Outcome of running a sample: an answer, a loss, an error, or a reason to skip it.
 
     Attributes:
         prediction: the answer's text.
@@ -19,15 +30,15 @@ class Outcome(TypedDict, total=False):
         answer_tokens: generated tokens, the stop token included.
         stop_reason: "eos" or "length".
         loss: sum of the losses (natural logarithm) of the scored tokens.
-        scored_tokens: how many tokens the loss is of.
+        scored_tokens: number of tokens that the loss sums over.
         skipped: why the sample was left out.
         error: class and message of what went wrong.
         backend: attention backends and the device type.
         batch_size: prompts that ran together.
-        seconds: of the whole batch.
-        prefill_seconds: until the first token; of the whole batch.
-        decode_seconds: of all further tokens; of the whole batch.
-        peak_memory_bytes: most memory in use; of the whole batch.
+        seconds: time of the whole batch.
+        prefill_seconds: time of the whole batch until its first token.
+        decode_seconds: time of the whole batch for all further tokens.
+        peak_memory_bytes: most memory in use while the whole batch ran.
         low_memory: whether the prompt was read in small chunks to save memory.
     """
 
@@ -48,20 +59,21 @@ class Outcome(TypedDict, total=False):
     low_memory: bool
 
 
+@with_config(EXACT_KEYS)
 class SampleRecord(Outcome):
-    """A finished sample.
+    """Finished sample.
 
     Attributes:
         id: unique within a task and a length.
         length: tokens of the cell.
-        prompt_sha256: of the prompt's token ids.
+        prompt_sha256: hash of the prompt's token ids.
         prompt_tokens: tokens of the prompt.
         prompt_start: the prompt's first tokens as text.
         prompt_end: the prompt's last tokens as text.
         meta: numbers that tables may group by, such as the depth of a needle.
         references: what the answer is scored against.
         extras: what else the scorer needs.
-        cut_tokens: tokens taken out of the prompt to make it fit.
+        cut_tokens: tokens removed from the prompt to make it fit.
         largest_position: largest relative position, in positions of the model's own rope.
         attention_factor: the factor on attention, as text.
         score: from 0 to 1.
@@ -82,8 +94,9 @@ class SampleRecord(Outcome):
     score: NotRequired[float]
 
 
+@with_config(EXACT_KEYS)
 class CellRecord(TypedDict):
-    """A cell (model x method x task x length) and its number of samples."""
+    """Cell (model x method x task x length) and its number of samples."""
 
     model: str
     method: str
@@ -91,3 +104,80 @@ class CellRecord(TypedDict):
     task: str
     length: int
     samples: int
+
+
+@with_config(FURTHER_KEYS)
+class ModelRecord(TypedDict):
+    """Properties of a model that scores depend on.
+
+    Attributes:
+        fingerprint: the hub's commit, or a hash of a folder's files.
+        dtype: data type of the weights.
+        window: tokens of pretraining.
+    """
+
+    fingerprint: str
+    dtype: str
+    window: int
+
+
+@with_config(FURTHER_KEYS)
+class RunConfiguration(TypedDict):
+    """Everything that the scores of a run depend on.
+
+    Attributes:
+        models: by name.
+        methods: settings by the method's label and the model's name.
+        protocol: as the user wrote it.
+        protocols: the protocol's fields by benchmark.
+        tasks: the card of each task by "bench/task".
+        files: sha256 of the benchmark files by name.
+        user_files: sha256 of the user's own sample files by "bench/task".
+        lengths: tokens of the cells, longest first, by model and benchmark.
+        limit: most samples of a cell; None for as many as each task has.
+        seed: seed of everything that is drawn at random.
+        haystack: name and hash of the text for needles; None for the pocket language.
+        text: name and hash of the text for perplexity; None for the pocket language.
+        attention: backend that was asked for.
+        device: type of the device.
+        max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
+            samples run alone.
+        plugins: sha256 of the user's plug-in files by file name; left out where there are none.
+    """
+
+    models: Mapping[str, ModelRecord]
+    methods: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    protocol: str
+    protocols: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, str]
+    user_files: Mapping[str, str]
+    lengths: Mapping[str, Mapping[str, list[int]]]
+    limit: int | None
+    seed: int
+    haystack: str | None
+    text: str | None
+    attention: str
+    device: str
+    max_batch_tokens: int | Literal["measured"] | None
+    plugins: NotRequired[Mapping[str, str]]
+
+
+@with_config(EXACT_KEYS)
+class RunRecord(TypedDict):
+    """Description of a run.
+
+    Attributes:
+        schema: version of the records in this folder.
+        config: what scores depend on.
+        environments: versions and hardware of every session that ran samples, oldest first.
+    """
+
+    schema: int
+    config: RunConfiguration
+    environments: list[Mapping[str, Any]]
+
+
+RUN = TypeAdapter(RunRecord)
+CELL = TypeAdapter(CellRecord)
+SAMPLE = TypeAdapter(SampleRecord)

@@ -1,12 +1,13 @@
-"""Results on disk. Finished samples are appended one line each and never rewritten; what is there is not done twice.
+"""Results of a run on disk: finished samples are appended, and never rewritten or run twice.
 
-<run>/run.yaml                                         the resolved configuration; versions and hardware of all sessions
-<run>/cells.jsonl                                      every cell and its number of samples
-<run>/samples/<model>/<method>/<bench>/<task>.jsonl    one finished sample a line
-<run>/run.log                                          what happened when
-<run>/.lock, .holder                                   held by the one run that writes, and who that is
+<run>/run.yaml                                        configuration; environments of all sessions
+<run>/cells.jsonl                                     every cell and its number of samples
+<run>/samples/<model>/<method>/<bench>/<task>.jsonl   one finished sample a line
+<run>/run.log                                         what happened when
+<run>/.lock, .holder                                  lock of the process that writes, its name
 
-Folders of schema 1, whose rows tell neither ends of the prompt nor what a sample cost, are read and gone on with.
+What these files hold is declared in `lampe_eval.records`; everything read from them is checked
+against those types here and nowhere else.
 """
 
 import json
@@ -14,22 +15,23 @@ import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
+from lampe_eval import records
+from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
-from lampe_eval.records import SampleRecord
+from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.records import RunConfiguration, RunRecord, SampleRecord
 
-SCHEMA = 2
-READABLE_SCHEMAS = (1, 2)
-"""Schemas that this version reads."""
-FEW = 5
-"""Names that a message gives."""
+MAX_LISTED = 5
+"""Names that a message lists at most."""
 OPTIONS = {
     "models": "--model",
     "methods": "--method",
@@ -42,15 +44,15 @@ OPTIONS = {
     "text": "--text",
     "attention": "--attention",
     "device": "--device",
-    "batch": "--max-batch-tokens",
+    "max_batch_tokens": "--max-batch-tokens",
     "plugins": "--plugin",
 }
-"""What sets a part of the configuration."""
+"""Options of the command line that set a field of the configuration."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model x method x task x length: the unit of a table."""
+    """Cell of a table: one model x method x task x length."""
 
     model: str
     method: str
@@ -59,176 +61,189 @@ class Cell:
     length: int
 
 
-CELL = {"samples", *(field.name for field in fields(Cell))}
-"""What a line of cells.jsonl says."""
-
-
 class Store:
-    """The folder of one run.
+    """Folder of one run.
+
+    Attributes:
+        folder: path of the folder.
+        config: the run's configuration.
 
     Raises:
-        UserError: where the folder holds no run.
+        UserError: if the folder holds no run, or one of another schema.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._planned = ""
-        described = folder / "run.yaml"
-        try:
-            self._description = _described(yaml.safe_load(described.read_text(encoding="utf-8")))
-            self.config: dict[str, Any] = self._description["config"]
-        except yaml.YAMLError as error:
-            what = " ".join(str(error).split())
-            raise UserError(
-                f"{described}: damaged ({what}); restore it, or run anew with another --output"
-            ) from None
-        except (OSError, AttributeError, KeyError):
-            raise _no_run(folder) from None
-        if (schema := self._description["schema"]) not in READABLE_SCHEMAS:
-            version = self._description["environments"][0].get("lampe-eval", "of unknown version")
-            raise UserError(
-                f"{described}: written in schema {schema} by lampe-eval {version}, and this one reads "
-                f"{' and '.join(map(str, READABLE_SCHEMAS))}; take the version that wrote it"
-            )
+        self._description = _read_description(folder)
+        self.config: RunConfiguration = self._description["config"]
+        self._saved_cells = ""
 
     @classmethod
     def create(
-        cls, folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+        cls, folder: Path, config: RunConfiguration, environment: Mapping[str, Any]
     ) -> "Store":
-        """The folder of a run of this configuration, new or to be gone on with; for who holds it by ``writing``.
+        """Open the folder of a run, new or to be resumed; the caller holds its lock.
+
+        Args:
+            folder: where the run is or will be.
+            config: what scores depend on.
+            environment: versions and hardware of this session.
 
         Raises:
-            UserError: where the folder cannot be written, or holds a run of another configuration.
+            UserError: if the folder cannot be written, or holds a run of another configuration.
         """
-        described = folder / "run.yaml"
-        description: dict[str, Any] = {"schema": SCHEMA, "config": config, "environments": []}
-        stored = any(folder.glob("samples/**/*.jsonl"))
-        if described.exists():
+        path = folder / "run.yaml"
+        # A folder without samples takes another configuration: a first attempt may be corrected.
+        description = RunRecord(schema=records.SCHEMA, config=config, environments=[])
+        has_samples = any(folder.glob("samples/**/*.jsonl"))
+        if path.exists():
             store = cls(folder)
-            if stored:
+            if has_samples:
                 store._refuse_other(config)
                 description = store._description
-        elif stored:
+        elif has_samples:
             raise UserError(
-                f"{folder}: has samples, but no run.yaml that tells of what; choose another --output"
+                f"{folder}: has samples, but no run.yaml that describes them; "
+                "choose another --output"
             )
         if environment not in description["environments"]:
             description["environments"].append(environment)
+            text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                _write(described, yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+                write_atomically(path, text)
             except OSError as error:
-                raise _unwritable(folder, error) from None
+                raise unwritable(folder, error, "choose another --output") from None
         return cls(folder)
 
-    def plan(self, cells: Mapping[Cell, int]) -> bool:
-        """Notes how many samples each cell of the run has, in the order of the tables; whether that was news."""
+    def save_cells(self, cells: Mapping[Cell, int]) -> bool:
+        """Write how many samples each cell of the run has, in the order of the tables.
+
+        Returns:
+            Whether this differs from what was saved before.
+
+        Raises:
+            UserError: if the disk refuses.
+        """
         lines = [
             json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False)
             for cell, samples in cells.items()
         ]
         text = "".join(f"{line}\n" for line in lines)
-        news = text != self._planned
-        if news:
-            self.write("cells.jsonl", text)
-            self._planned = text
-        return news
+        if text == self._saved_cells:
+            return False
+        self.write("cells.jsonl", text)
+        self._saved_cells = text
+        return True
 
     def cells(self) -> dict[Cell, int]:
-        """Every cell of the run with its number of samples, finished or not.
+        """Return every cell of the run with its number of samples, finished or not.
 
         Raises:
-            UserError: where a line is damaged.
+            UserError: if a line is damaged.
         """
-        path, cells = self.folder / "cells.jsonl", dict[Cell, int]()
-        for number, record in enumerate(_records(path), start=1):
-            if not (isinstance(record, dict) and record.keys() == CELL):
+        path = self.folder / "cells.jsonl"
+        cells: dict[Cell, int] = {}
+        for number, line in enumerate(_parse_lines(path), start=1):
+            try:
+                record = records.CELL.validate_python(line)
+            except ValidationError:
                 raise UserError(
                     f"{path}:{number}: damaged; remove the file and run again, which writes it anew"
-                )
-            samples = record.pop("samples")
-            cells[Cell(**record)] = samples
+                ) from None
+            cell = Cell(
+                record["model"],
+                record["method"],
+                record["bench"],
+                record["task"],
+                record["length"],
+            )
+            cells[cell] = record["samples"]
         return cells
 
     def write(self, name: str, text: str) -> None:
-        """Writes a file of the run, such as a table, whole or not at all.
+        """Write a file of the run, such as a table, whole or not at all.
 
         Raises:
-            UserError: where the disk refuses.
+            UserError: if the disk refuses.
         """
+        path = self.folder / name
         try:
-            _write(self.folder / name, text)
+            write_atomically(path, text)
         except OSError as error:
-            raise UserError(f"{self.folder / name}: cannot be written ({error.strerror})") from None
+            raise unwritable(path, error) from None
 
-    def append(self, cell: Cell, row: Mapping[str, Any]) -> None:
-        """Stores a finished sample; it is on disk when this returns.
+    def append(self, cell: Cell, sample: SampleRecord) -> None:
+        """Store a finished sample; it is on disk when this returns.
 
         Raises:
-            UserError: where the disk refuses, such as a full one; what was stored before is whole.
+            UserError: if the disk refuses, such as a full one; what was stored before stays whole.
         """
-        path = self._path(cell)
+        path = self._samples_file(cell)
+        line = json.dumps(sample, ensure_ascii=False) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(path)
-            # half a surrogate pair, which UTF-8 has not, is escaped as JSON escapes it
+            # UTF-8 cannot encode half a surrogate pair, which a model may generate; the error
+            # handler writes it with the backslash escape that JSON reads back.
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(json.dumps({"length": cell.length, **row}, ensure_ascii=False) + "\n")
+                file.write(line)
                 file.flush()
+                # Without fsync a power failure could lose samples that were reported as finished.
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); finished samples are kept, run again"
-            ) from None
+            raise unwritable(path, error, "finished samples are kept, run again") from None
 
     def rows(self, cell: Cell) -> list[SampleRecord]:
-        """Finished samples of a cell in the order of their ids; a line that is torn or damaged does not count."""
-        rows = (row for row in _records(self._path(cell)) if _is_row(row))
-        found = {row["id"]: row for row in rows if row["length"] == cell.length}
-        return [cast(SampleRecord, found[key]) for key in sorted(found)]
+        """Return the finished samples of a cell in the order of their ids.
 
-    def _path(self, cell: Cell) -> Path:
-        return (
-            self.folder
-            / "samples"
-            / _safe(cell.model)
-            / _safe(cell.method)
-            / cell.bench
-            / f"{cell.task}.jsonl"
-        )
+        A line that is torn, damaged or not of the declared types does not count: its sample is
+        missing until it is run again. Of two lines with one id the later one counts.
+        """
+        samples: dict[str, SampleRecord] = {}
+        for line in _parse_lines(self._samples_file(cell)):
+            if _is_sample(line) and line["length"] == cell.length:
+                samples[line["id"]] = line
+        return [samples[key] for key in sorted(samples)]
 
-    def _refuse_other(self, config: Mapping[str, Any]) -> None:
-        """Refuses another configuration, naming the first field that differs, those first that options set."""
-        for key in dict.fromkeys([*OPTIONS, *self.config, *config]):
-            for path, was, now in _differences(
-                self.config.get(key), config.get(key), OPTIONS.get(key, key)
-            ):
+    def _samples_file(self, cell: Cell) -> Path:
+        folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)
+        return folder / cell.bench / f"{cell.task}.jsonl"
+
+    def _refuse_other(self, config: RunConfiguration) -> None:
+        """Refuse another configuration, naming the first field that differs, options first."""
+        stored: dict[str, Any] = dict(self.config)
+        current: dict[str, Any] = dict(config)
+        for key in dict.fromkeys([*OPTIONS, *stored, *current]):
+            name = OPTIONS.get(key, key)
+            for path, before, now in _differences(stored.get(key), current.get(key), name):
                 raise UserError(
-                    f"{self.folder}: made with another configuration: {path} was {was}, now {now}; "
-                    "choose another --output"
+                    f"{self.folder}: made with another configuration: {path} was {before}, "
+                    f"now {now}; choose another --output"
                 )
 
 
 @contextmanager
 def lock_for_writing(folder: Path) -> Iterator[None]:
-    """Keeps every other run from writing to a folder, which need not be there yet.
+    """Keep every other run from writing to a folder, which need not exist yet.
 
     Raises:
-        UserError: where another run does, and it says which; where the folder cannot be written.
+        UserError: if another run holds the lock, with its process, or the folder cannot be written.
     """
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    lock = FileLock(folder / ".lock")
+    holder = folder / ".holder"
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        _write(holder, f"process {os.getpid()} on {platform.node()} since {since}")
+        write_atomically(holder, f"process {os.getpid()} on {platform.node()} since {since}")
     except Timeout:
         raise UserError(
-            f"{folder}: another run is writing here{_held_by(holder)}; wait for it, or choose another --output"
+            f"{folder}: another run is writing here{_held_by(holder)}; "
+            "wait for it, or choose another --output"
         ) from None
     except OSError as error:
         lock.release()
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error, "choose another --output") from None
     try:
         yield
     finally:
@@ -236,111 +251,157 @@ def lock_for_writing(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output")
-
-
-def _no_run(folder: Path) -> UserError:
-    """Why a folder is no run's; of one with runs in it, such as a calibration's, their names."""
-    runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
-    if runs and not (folder / "run.yaml").exists():
-        kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
-        named = ", ".join(runs[:FEW]) + (", ..." if len(runs) > FEW else "")
-        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {named}")
-    if folder.is_dir():
-        return UserError(
-            f"{folder / 'run.yaml'}: not the description of a run; give a run's folder"
-        )
-    return UserError(
-        f"{folder}: {'a file' if folder.exists() else 'no such folder'}; give a run's folder"
-    )
-
-
 def current_writer(folder: Path) -> str:
-    """Who writes to a folder at the moment, as far as it is written; empty where nobody does."""
+    """Return which process writes to a folder now, or an empty text if none does."""
     holder = folder / ".holder"
     if not holder.exists():
         return ""
     try:
         with FileLock(folder / ".lock").acquire(timeout=0):
-            return ""  # a run that was killed left its name
-    except OSError:  # held, or not ours to ask
+            return ""  # the file is left over from a run that was killed
+    except OSError:  # another process holds the lock, or we may not open it
         return _held_by(holder).removeprefix(": ") or "another process"
 
 
 def _held_by(holder: Path) -> str:
-    """Who holds the lock, as far as it is written."""
+    """Return ": " and the process that holds the lock; an empty text if it cannot be read."""
     try:
         return f": {holder.read_text(encoding='utf-8')}"
     except OSError:
         return ""
 
 
-def _described(text: dict[str, Any]) -> dict[str, Any]:
-    """A run's description; an older one tells of a single environment."""
-    return {
-        "schema": text.get("schema", 1),
-        "config": text["config"],
-        "environments": text.get("environments") or [text.get("environment") or {}],
-    }
+def _read_description(folder: Path) -> RunRecord:
+    """Read run.yaml.
+
+    Raises:
+        UserError: if there is none, or it is damaged, of another schema or of other types.
+    """
+    path = folder / "run.yaml"
+    try:
+        description = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: damaged ({reason}); restore it, or run again with another --output"
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise _no_run(folder) from None
+    if not isinstance(description, dict) or "config" not in description:
+        raise _no_run(folder)
+    _refuse_other_schema(path, description)
+    try:
+        checked: RunRecord = records.RUN.validate_python(description)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise UserError(
+            f"{path}: damaged (key {key!r} {plain_message(fault)}); "
+            "restore it, or run again with another --output"
+        ) from None
+    return checked
 
 
-def _differences(was: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Paths of the innermost fields that differ, with both values, or with the names where one has others."""
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        if was != now:
-            yield path, _shown(was), _shown(now)
-    elif was.keys() != now.keys():
-        yield path, _listed(was, now), _listed(now, was)
+def _refuse_other_schema(path: Path, description: Mapping[str, Any]) -> None:
+    """Refuse a run of another schema: the meaning of its keys may differ without a trace."""
+    schema = description.get("schema")
+    if schema == records.SCHEMA:
+        return
+    raise UserError(
+        f"{path}: written in {'no schema' if schema is None else f'schema {schema}'} by lampe-eval "
+        f"{_version_that_wrote(description)}; this version reads schema {records.SCHEMA}; "
+        "run again with another --output, or take the version that wrote it"
+    )
+
+
+def _version_that_wrote(description: Mapping[str, Any]) -> str:
+    """Return the version of the first session; schemas below 3 could hold a single environment."""
+    environments = description.get("environments")
+    first = environments[0] if isinstance(environments, list) and environments else None
+    environment = first or description.get("environment")
+    if isinstance(environment, dict):
+        return str(environment.get("lampe-eval", "of unknown version"))
+    return "of unknown version"
+
+
+def _no_run(folder: Path) -> UserError:
+    """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
+    runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
+    if runs and not (folder / "run.yaml").exists():
+        kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
+        names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
+        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
+    if folder.is_dir():
+        return UserError(
+            f"{folder / 'run.yaml'}: not the description of a run; give a run's folder"
+        )
+    problem = "a file" if folder.exists() else "no such folder"
+    return UserError(f"{folder}: {problem}; give a run's folder")
+
+
+def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the innermost fields that differ with both values, or both lists of keys."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        if before != now:
+            yield path, _shown(before), _shown(now)
+    elif before.keys() != now.keys():
+        yield path, _listed(before, now), _listed(now, before)
     else:
-        for step in was:
-            yield from _differences(was[step], now[step], f"{path} {step}")
+        for key in before:
+            yield from _differences(before[key], now[key], f"{path} {key}")
 
 
-def _records(path: Path) -> Iterator[Any]:
-    """What the whole lines of a file say; None of one that is damaged."""
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+def _parse_lines(path: Path) -> Iterator[Any]:
+    """Yield the JSON value of each line; None for a damaged line, nothing for a torn last one."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n")[:-1]:
         try:
-            yield json.loads(line)
+            value = json.loads(line)
         except ValueError:
-            yield None
+            value = None
+        yield value
 
 
-def _is_row(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("id"), str) and "length" in record
+def _is_sample(line: Any) -> bool:
+    """Return whether a line has the types of a sample's record."""
+    # The result of validation is not used: it turns whole numbers into floats.
+    try:
+        records.SAMPLE.validate_python(line)
+    except ValidationError:
+        return False
+    return True
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a killed run left of its last line."""
+    """Cut off the unfinished last line that a killed run left."""
     if not path.exists():
         return
     with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _safe(name: str) -> str:
-    """A name as a folder: characters that file systems dislike are written as %XX."""
+    """Return a name as a folder's: characters that file systems dislike are written as %XX."""
     return "".join(c if c.isalnum() or c in "-_.+=," else f"%{ord(c):02X}" for c in name)
 
 
 def _shown(value: Any) -> str:
+    """Return a value of the configuration as a message shows it."""
     if value is None:
         return "not given"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _listed(names: Collection[str], others: Collection[str]) -> str:
-    """Names; of many, those alone that are not among the others."""
-    if len(names) <= FEW:
+    """Return names as a message lists them; of many, only those that are not among the others."""
+    if len(names) <= MAX_LISTED:
         return ", ".join(names) or "nothing"
     return ", ".join(["...", *(name for name in names if name not in others)])

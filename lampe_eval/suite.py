@@ -1,4 +1,4 @@
-"""A suite: what to run. The command line's options and a ``--config`` file say the same things by the same names."""
+"""Suite of a run: options of the command line, or keys of a ``--config`` file by the same names."""
 
 import re
 from collections.abc import Mapping
@@ -16,10 +16,13 @@ MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
 
 
-def split_names(value: Any) -> Any:
-    """One item or several, each possibly several separated by commas."""
+def split_names(value: Any) -> list[str]:
+    """Return the names in one or several items; an item may hold names separated by commas."""
     items = value if isinstance(value, list | tuple) else [value]
-    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+    names: list[str] = []
+    for item in items:
+        names += [part.strip() for part in str(item).split(",")]
+    return [name for name in names if name]
 
 
 def _lengths(value: Any) -> list[int]:
@@ -31,13 +34,17 @@ def _length(value: Any) -> Any:
 
 
 def parse_length(text: str) -> int:
-    """Tokens from ``4096``, ``4k`` (4096) or ``1m`` (1048576).
+    """Return the tokens that ``4096``, ``4k`` (4096) or ``1m`` (1048576) stands for.
 
     Raises:
-        ValueError: for anything else, or nothing, or more than ``LONGEST``.
+        ValueError: for any other text, and for more than `MAX_LENGTH`.
     """
     units = {"k": 1024, "m": 1024**2}
-    number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
+    number = text
+    unit = 1
+    if text[-1:].lower() in units:
+        number = text[:-1]
+        unit = units[text[-1].lower()]
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"{text!r} is not a length in tokens such as 4096, 4k or 1m")
     if int(number) * unit > MAX_LENGTH:
@@ -46,12 +53,13 @@ def parse_length(text: str) -> int:
 
 
 def as_list(value: Any) -> Any:
-    """One text or several, as they are: a method's settings have commas of their own."""
+    """Return one or several texts as a list; commas stay, as they also separate settings."""
     return [value] if isinstance(value, str) else value
 
 
 def _threshold(value: Any) -> str:
-    """What ``fails`` takes; YAML reads a bare yes as true."""
+    """Return a threshold as `exceeds_threshold` takes it."""
+    # YAML reads a bare yes or no as a truth value.
     text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
     share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
     if not (text in ("yes", "no") or text.isdecimal() or (share and float(share[1]) <= 100)):
@@ -62,7 +70,13 @@ def _threshold(value: Any) -> str:
 
 
 def exceeds_threshold(threshold: str, failed: int, total: int) -> bool:
-    """Whether a run fails by its failed samples: "yes" by the first, "no" by none, "5" or "1%" from so many on."""
+    """Return whether so many failed samples fail a run.
+
+    Args:
+        threshold: "yes" (one fails it), "no" (none does), a count as "5", or a share as "1%".
+        failed: failed samples.
+        total: all samples.
+    """
     if failed == 0 or threshold == "no":
         return False
     if threshold.endswith("%"):
@@ -71,7 +85,11 @@ def exceeds_threshold(threshold: str, failed: int, total: int) -> bool:
 
 
 def validate_options(schema: type[C], options: Mapping[str, Any]) -> C:
-    """Options of the command line by name as a card; those that are None keep their defaults.
+    """Return options of the command line as a card.
+
+    Args:
+        schema: class of the card.
+        options: values by name; those that are None keep their defaults.
 
     Raises:
         UserError: for a value that an option cannot have.
@@ -92,33 +110,36 @@ Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
 
 
 class Suite(Card):
-    """What to run.
+    """What to run, by the names of the command line's options.
 
     Attributes:
-        model: cards, folders or hub ids.
+        model: cards, card files, folders or hub ids.
         method: methods, each with settings behind a colon.
-        bench: benches (their default tasks) or single tasks such as "niah/single".
-        lengths: prompt and answer together, in tokens; by default what the protocol says, in windows of the model.
-        protocol: how samples become prompts, as "fair", "official" or "fair:truncation=left".
-        prompts: whose wording, before what the protocol says.
-        plugin: Python files that define further methods and benches.
-        limit: samples of a cell; each task has a number of its own by default.
-        seed: of everything that is drawn.
-        output: folder of the results; named after the configuration by default.
-        haystack: text file or folder for needles; the pocket language by default.
-        text: text file or folder for perplexity; the pocket language by default.
-        data_dir: folder with benchmark files, looked at before the cache.
-        window: tokens of pretraining, where the model's configuration is wrong about it.
-        dtype: of the weights, as torch names it.
-        device: as torch names it; "auto" takes a GPU where there is one.
-        attention: backend of the library.
-        max_batch_tokens: of a batch's prompts and answers; by default what free memory of a GPU has room for under
-            protocol ``fair``, else one sample at a time.
-        fail_on_error: from how many failed samples on the run fails: "yes", "no", a count, or a share as "1%".
-        engine: "local" is this process, "ray" replicas of the model on many devices.
-        devices: GPUs of this machine by number, or "cpu" for each process; a replica on each.
-        address: of a Ray cluster, all of whose GPUs are used.
-        gpus_per_replica: that one model is spread over.
+        bench: benchmarks (their default tasks) or single tasks such as "niah/single".
+        lengths: tokens of prompt and answer together; by default multiples of the model's window
+            that the protocol sets.
+        protocol: how samples become prompts, such as "fair", "official" or "fair:truncation=left".
+        prompts: wording of the prompts; overrides the protocol's.
+        plugin: Python files that define more methods and benchmarks.
+        limit: most samples of a cell; by default each task has its own number.
+        seed: seed of everything that is drawn at random.
+        output: folder of the results; by default named after the configuration.
+        haystack: text file, folder or corpus that needles are hidden in; by default the pocket
+            language.
+        text: text file, folder or corpus for perplexity; by default the pocket language.
+        data_dir: folder with benchmark files, searched before the cache.
+        window: tokens of pretraining, for models whose configuration states a wrong number.
+        dtype: data type of the weights as torch names it.
+        device: device as torch names it; "auto" is a GPU if there is one.
+        attention: attention backend.
+        max_batch_tokens: most tokens of a batch, prompts and answers together. By default what
+            fits the free memory of a GPU under protocol ``fair``, else one sample at a time.
+        fail_on_error: how many failed samples fail the run: "yes" (one), "no" (none), a count
+            such as "5", or a share such as "1%".
+        engine: "local" for this process, "ray" for replicas of the model on many devices.
+        devices: GPUs of this machine by number, or "cpu" for each process; each gets a replica.
+        address: address of a Ray cluster, all of whose GPUs are used.
+        gpus_per_replica: GPUs that one model is spread over.
     """
 
     model: Names = ("pocket",)
@@ -148,7 +169,7 @@ class Suite(Card):
     @model_validator(mode="before")
     @classmethod
     def _keys_as_options(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Keys may have the hyphens of the options whose names they are."""
+        """Accept keys with hyphens, as the options are written."""
         named = {str(key).replace("-", "_"): value for key, value in given.items()}
         if len(named) < len(given):
             raise ValueError("a key stands twice, with hyphens and with underscores")
@@ -156,7 +177,7 @@ class Suite(Card):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        """A suite from options by name; those that are None keep their defaults.
+        """Return a suite from options by name; those that are None keep their defaults.
 
         Raises:
             UserError: for a value that an option cannot have.
@@ -165,7 +186,8 @@ class Suite(Card):
 
     @property
     def protocol_label(self) -> str:
-        """The protocol with the wording, as tables call it."""
+        """Protocol with the wording of prompts, as tables show it."""
         if self.prompts is None:
             return self.protocol
-        return f"{self.protocol}{',' if ':' in self.protocol else ':'}prompts={self.prompts}"
+        separator = "," if ":" in self.protocol else ":"
+        return f"{self.protocol}{separator}prompts={self.prompts}"

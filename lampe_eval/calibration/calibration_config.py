@@ -14,7 +14,8 @@ from lampe_eval.calibration.curve_fitting import log_extension
 from lampe_eval.calibration.setting_sweep import FITTED_SETTINGS, SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.plan import Plan, prepare
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
 DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
@@ -86,7 +87,7 @@ class ResolvedCalibration:
     """
 
     config: CalibrationConfig
-    plan: Plan
+    plan: RunPlan
     folder: Path
 
     @property
@@ -121,7 +122,7 @@ class ResolvedCalibration:
 
     def run(
         self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
-    ) -> Plan:
+    ) -> RunPlan:
         """Return the plan of one run.
 
         Args:
@@ -136,7 +137,7 @@ class ResolvedCalibration:
             "output": self.folder / name,
             "seed": self.config.seed + seed,
         }
-        return prepare(self.config.model_copy(update=changes))
+        return plan_run(resolve_suite(self.config.model_copy(update=changes)))
 
     @property
     def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
@@ -170,7 +171,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
         UserError: if something cannot be calibrated.
     """
     # prepared twice: default lengths depend on the window, which is known only then
-    plan = prepare(config)
+    plan = plan_run(resolve_suite(config))
     if len(plan.sources) != 1 or len(plan.tasks) != 1:
         raise UserError(
             "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
@@ -184,7 +185,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )
     config = config.model_copy(update={"lengths": lengths, "held_out": held_out})
-    plan = prepare(config)
+    plan = plan_run(resolve_suite(config))
     folder = config.output or _default_folder(config, plan)
     calibration = ResolvedCalibration(config, plan, folder)
     for spec in plan.specs:
@@ -194,7 +195,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
     return calibration
 
 
-def _default_folder(config: CalibrationConfig, plan: Plan) -> Path:
+def _default_folder(config: CalibrationConfig, plan: RunPlan) -> Path:
     """Return a folder named after the model and a hash of the options.
 
     Files are not hashed, because those that have to be fetched are not there yet.

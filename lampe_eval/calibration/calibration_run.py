@@ -18,9 +18,10 @@ from lampe_eval.calibration.calibration_config import HELD_OUT_SEED_OFFSET, Reso
 from lampe_eval.calibration.setting_sweep import SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.plan import Plan
 from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.progress import Progress
+from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.runner import run
 
 OpenProgress = Callable[[], AbstractContextManager[Progress]]
@@ -115,7 +116,7 @@ def _run_sweeps(
     return _run_scores(plan, open_progress)
 
 
-def _run_scores(plan: Plan, open_progress: OpenProgress) -> pd.DataFrame:
+def _run_scores(plan: RunPlan, open_progress: OpenProgress) -> pd.DataFrame:
     """Run what is left of a plan and return its scores.
 
     Raises:
@@ -126,12 +127,12 @@ def _run_scores(plan: Plan, open_progress: OpenProgress) -> pd.DataFrame:
     failed = int(scores[["missing", "errors", "skipped"]].to_numpy().sum())
     if failed:
         raise UserError(
-            f"{plan.folder}: {failed} samples failed or were left out, see samples/; "
+            f"{run_folder(plan)}: {failed} samples failed or were left out, see samples/; "
             "nothing was fitted"
         )
     for row in scores[~np.isfinite(scores["score"].astype(float))].itertuples():
         raise UserError(
-            f"{plan.folder}: {row.method} at {row.length} tokens scores {row.score}; "
+            f"{run_folder(plan)}: {row.method} at {row.length} tokens scores {row.score}; "
             "nothing was fitted"
         )
     return scores

@@ -15,12 +15,13 @@ from lampe_eval.calibration.calibration_config import (
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
 from lampe_eval.commands.data import fetch_missing
-from lampe_eval.commands.progress_display import duration, progress
+from lampe_eval.commands.progress_display import duration
 from lampe_eval.errors import Stopped
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.preview import least_seconds
 from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.running.configuration import required_files
+from lampe_eval.running.preview import least_seconds
 
 
 def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
@@ -36,12 +37,12 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     """
     console = tables.console()
     calibration = resolve_calibration(CalibrationConfig.from_options(options))
-    fetch_missing(calibration.plan.files, calibration.config.data_dir)
+    fetch_missing(required_files(calibration.plan), calibration.config.data_dir)
     _print_line(console, _estimate(calibration))
     if dry_run:
         return
     try:
-        fitted = calibrate(calibration, progress)
+        fitted = calibrate(calibration, progress_display)
     except Stopped as stop:
         message = (
             f"stopped; finished samples are stored in {calibration.folder}, "

@@ -3,51 +3,60 @@
 from rich.console import Console
 from rich.filesize import decimal
 
-from lampe_eval.commands.progress_display import duration, say
-from lampe_eval.commands.run import plan_of
-from lampe_eval.preview import Preview, operations_per_second, previews
-from lampe_eval.suite import Suite
+from lampe_eval.commands.progress_display import duration, print_line
+from lampe_eval.commands.run import plan_with_files
+from lampe_eval.running.configuration import run_folder
+from lampe_eval.running.preview import Preview, operations_per_second, previews
+from lampe_eval.running.resolve import ResolvedSuite
 
 
-def dry_run_suite(suite: Suite) -> int:
-    """Prints what a suite would run, and runs nothing; the exit code is 0."""
-    plan = plan_of(suite)
+def dry_run_suite(resolved: ResolvedSuite) -> int:
+    """Print what a suite would run and what it would cost, without loading weights.
+
+    Returns:
+        The exit code, 0.
+    """
+    plan = plan_with_files(resolved)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    times: list[float] = []
-    told: set[tuple[str, tuple[str, ...]]] = set()
-    for seen in previews(plan, say):
-        _print(console, seen)
-        if (key := (seen.task.full_name, seen.methods)) not in told:
-            console.print(f"prompt of the first sample:\n{seen.text}")
-            told.add(key)
-        times += [] if seen.seconds is None else [seen.seconds * len(seen.methods)]
+    seconds = 0.0
+    shown: set[tuple[str, tuple[str, ...]]] = set()
+    for preview in previews(plan, print_line):
+        _print_preview(console, preview)
+        key = (preview.task.full_name, preview.methods)
+        if key not in shown:
+            console.print(f"prompt of the first sample:\n{preview.text}")
+            shown.add(key)
+        if preview.seconds is not None:
+            seconds += preview.seconds * len(preview.methods)
     speed = operations_per_second(plan.device)
-    total = (
-        f"at least {duration(sum(times))}, at {speed / 1e12:.2g} TFLOP/s measured here"
-        if speed
-        else "time unknown"
-    )
+    methods = ", ".join(spec.label for spec in plan.specs)
     console.rule(align="left")
-    console.print(
-        f"methods   {', '.join(spec.label for spec in plan.specs)}; protocol {plan.suite.protocol_label}"
-    )
-    console.print(
-        f"in all    {total} on {plan.device}{'' if speed else ', which is not here'}; results in {plan.folder}"
-    )
+    console.print(f"methods   {methods}; protocol {plan.suite.protocol_label}")
+    if speed is None:
+        total = f"time unknown on {plan.device}, which this machine does not have"
+    else:
+        measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {plan.device}"
+        total = f"at least {duration(seconds)}, at {measured}"
+    console.print(f"in all    {total}; results in {run_folder(plan)}")
     return 0
 
 
-def _print(console: Console, seen: Preview) -> None:
-    bins = ", ".join(f"{count} up to {end}k" for end, count in seen.histogram.items())
-    console.rule(f"{seen.task.full_name} · {seen.length} tokens · {seen.model}", align="left")
-    console.print(f"methods   {', '.join(seen.methods)}")
-    console.print(
-        f"samples   {seen.samples} a method; tokens: {bins}; {seen.cut} cut, {seen.skipped} left out"
+def _print_preview(console: Console, preview: Preview) -> None:
+    """Print the samples and the cost of one task at one length."""
+    bins = ", ".join(f"{count} up to {end}k" for end, count in preview.histogram.items())
+    note = ""
+    if preview.longest > preview.length:
+        note = ": longer than the cell, which this protocol allows"
+    cost = f"{decimal(preview.memory_bytes)} of memory"
+    if preview.seconds is not None:
+        cost = f"at least {duration(preview.seconds)} a method, {cost}"
+    console.rule(
+        f"{preview.task.full_name} · {preview.length} tokens · {preview.model}", align="left"
     )
-    console.print(f"longest   {seen.longest} tokens with its answer, of {seen.length}{_over(seen)}")
-    cost = "" if seen.seconds is None else f"at least {duration(seen.seconds)} a method, "
-    console.print(f"cost      {cost}{decimal(seen.memory)} of memory")
-
-
-def _over(seen: Preview) -> str:
-    return "" if seen.longest <= seen.length else ": longer than the cell, as the protocol has it"
+    console.print(f"methods   {', '.join(preview.methods)}")
+    console.print(
+        f"samples   {preview.samples} a method; tokens: {bins}; "
+        f"{preview.cut} cut, {preview.skipped} left out"
+    )
+    console.print(f"longest   {preview.longest} tokens with its answer, of {preview.length}{note}")
+    console.print(f"cost      {cost}")

@@ -1,6 +1,7 @@
-"""Progress of a run on the error stream: a bar where somebody looks, else a line for whatever begins; and durations."""
+"""Progress on the error stream: a bar on a terminal, lines in a file; and durations as text."""
 
 import sys
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -13,8 +14,8 @@ from rich.progress import (
 )
 
 
-class Terminal:
-    """A bar with what runs now, done of total, time left."""
+class ProgressBar:
+    """Bar with what runs now, how many samples of the total have finished, and the time left."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -27,7 +28,7 @@ class Terminal:
         )
         self._task: TaskID = self._bar.add_task("planning", total=None)
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -35,49 +36,57 @@ class Terminal:
         self._bar.stop()
 
     def total(self, samples: int) -> None:
+        """Set the number of all samples."""
         self._bar.update(self._task, total=samples)
 
     def now(self, text: str) -> None:
+        """Show what runs now."""
         self._bar.update(self._task, description=text)
 
     def finished(self, samples: int = 1) -> None:
+        """Count finished samples."""
         self._bar.advance(self._task, samples)
 
 
-class Lines:
-    """Plain lines, for a file or a pipe, from when it is known how much there is to do."""
+class ProgressLines:
+    """Plain lines for a file or a pipe, once the number of samples is known."""
 
     def __init__(self) -> None:
-        self._done, self._total = 0, 0
+        self._finished = 0
+        self._total = 0
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        """Do nothing; there is nothing to release."""
 
     def total(self, samples: int) -> None:
+        """Set the number of all samples."""
         self._total = samples
 
     def now(self, text: str) -> None:
+        """Print what runs now."""
         if self._total:
-            say(f"[{self._done}/{self._total}] {text}")
+            print_line(f"[{self._finished}/{self._total}] {text}")
 
     def finished(self, samples: int = 1) -> None:
-        self._done += samples
+        """Count finished samples."""
+        self._finished += samples
 
 
-def progress() -> Terminal | Lines:
-    """A bar on a terminal, else lines."""
-    return Terminal() if Console(stderr=True).is_terminal else Lines()
+def progress_display() -> ProgressBar | ProgressLines:
+    """Return a bar on a terminal, else lines."""
+    return ProgressBar() if Console(stderr=True).is_terminal else ProgressLines()
 
 
-def say(text: str) -> None:
-    """A line on the error stream, at once."""
+def print_line(text: str) -> None:
+    """Print a line on the error stream at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as a person would say it."""
+    """Return seconds, minutes or hours as people write them."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,6 +1,6 @@
 """Command ``lampe-eval speed``."""
 
-from lampe_eval.commands.progress_display import progress
+from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import unwritable
 from lampe_eval.report import tables
@@ -20,7 +20,7 @@ def measure_speed(config: SpeedConfig) -> None:
     _create_folder(config)
     comparison = SpeedComparison(config)
     try:
-        with progress() as display:
+        with progress_display() as display:
             comparison.run(display)
     finally:
         if _has_times(comparison):

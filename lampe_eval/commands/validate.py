@@ -1,4 +1,4 @@
-"""What a user asks for, its names looked up before torch is brought along, which takes seconds."""
+"""Validation of options and names before torch is imported, which takes seconds."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,34 +7,38 @@ from typing import Any
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import find_model_card, read_card, shipped_card, shipped_folder, shipped_names
 from lampe_eval.errors import UserError, unknown_name
-from lampe_eval.method_specs import parse_methods
 from lampe_eval.plugins import load_plugins
+from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
 from lampe_eval.speed.speed_config import SpeedConfig
 from lampe_eval.suite import Suite
 
 
-def validate_suite(config: str | None, options: Mapping[str, Any]) -> Suite:
-    """The options, over those of a suite file where one is given.
+def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSuite:
+    """Look up the names of a suite.
+
+    Args:
+        config: a suite's file or the name of a shipped suite, whose values the options override.
+        options: options of the command line by name; those that are None keep their defaults.
 
     Raises:
-        UserError: for a file, an option or a name that cannot be.
+        UserError: for a file, an option or a name that is wrong.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    suite = Suite.from_options({**(_configured(config) if config else {}), **given})
-    look_up_names(suite.model, suite.method, suite.bench, suite.protocol_label, suite.plugin)
-    return suite
+    if config:
+        given = {**_read_suite(config), **given}
+    return resolve_suite(Suite.from_options(given))
 
 
 def validate_speed(options: Mapping[str, Any]) -> SpeedConfig:
-    """What is to be measured by ``lampe-eval speed``.
+    """Check the options of ``lampe-eval speed`` and look up their names.
 
     Raises:
-        UserError: as ``suite_of``.
+        UserError: for an option or a name that is wrong.
     """
-    order = SpeedConfig.from_options(options)
-    models = [] if order.shape else [order.checkpoint]
-    look_up_names(models, order.method, plugins=order.plugin)
-    return order
+    config = SpeedConfig.from_options(options)
+    models = [] if config.shape else [config.checkpoint]
+    look_up_names(models, config.method, plugins=config.plugin)
+    return config
 
 
 def look_up_names(
@@ -44,22 +48,23 @@ def look_up_names(
     protocol: str = "fair",
     plugins: Iterable[Path] = (),
 ) -> None:
-    """Load plug-ins, then look up cards, tasks and protocols.
+    """Load plug-ins, then check that models, methods, benchmarks and protocols exist.
+
+    For commands that have no suite.
 
     Raises:
         UserError: for the first name that does not exist.
     """
     load_plugins(plugins)
-    for spec in parse_methods(methods):
-        _ = spec.card
+    resolve_methods(methods)
     for task in find_tasks(tuple(benches)):
         BENCHES[task.bench].protocol(protocol)
     for model in models:
         find_model_card(model)
 
 
-def _configured(config: str) -> dict[str, Any]:
-    """What a suite's file says."""
+def _read_suite(config: str) -> dict[str, Any]:
+    """Return the keys that a suite's file sets."""
     if Path(config).is_file():
         suite = read_card(Path(config), Suite)
     elif config in shipped_names("suites"):

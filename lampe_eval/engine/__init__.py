@@ -1,1 +1,1 @@
-"""Engines run samples on a model: ``worker`` in this process, ``ray`` by replicas on many devices."""
+"""Engines that run samples on a model: in this process, or as replicas on many devices with Ray."""

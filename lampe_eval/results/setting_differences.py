@@ -45,13 +45,13 @@ def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tup
     yield "seed", str(config["seed"])
     yield "limit", str(config["limit"] or "none")
     # batches round differently from single prompts
-    yield "batch", str(config.get("batch") or 1)
+    yield "batch", str(config.get("max_batch_tokens") or 1)
     if source_option:
         yield source_option, str(config.get(source_option) or "default")
     for task, card in config["tasks"].items():
         if task.startswith(f"{bench}/"):
             yield f"{task} version", str(card["version"])
-    for files in ("files", "own files"):
+    for files in ("files", "user_files"):
         yield from (config.get(files) or {}).items()
 
 

@@ -1,1 +1,1 @@
-"""A run: which samples are left, handing them to workers, and storing what came of each."""
+"""Runs: names resolved, samples drawn, batches given to workers, and records stored."""

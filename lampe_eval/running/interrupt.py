@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one waits for the sample in hand, the second one stops at once."""
+"""Ctrl-C and SIGTERM: the first one waits for the running batches, the second one stops at once."""
 
 import os
 import signal
@@ -9,25 +9,30 @@ from typing import Self
 
 from lampe_eval.errors import Stopped
 
-SIGNALS = {signal.SIGINT: b"Ctrl-C", signal.SIGTERM: b"SIGTERM"}
+SIGNAL_NAMES = {signal.SIGINT: b"Ctrl-C", signal.SIGTERM: b"SIGTERM"}
 
 
 class Interrupt:
-    """While it is on, the first signal is only noted in ``asked``; the second one raises Stopped.
+    """Handler of signals within a context: the first one is noted, the second one raises `Stopped`.
 
     Args:
-        busy: whether a sample is in hand; if not, as while the model is loaded, the first one raises too.
+        is_running: whether a batch is running. If none is, such as while the model is loaded, the
+            first signal raises, too.
+
+    Attributes:
+        signal_number: the signal that asks the run to stop; None if there was none.
     """
 
-    asked: int | None = None
-
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        self._busy = busy
+    def __init__(self, is_running: Callable[[], bool]) -> None:
+        self.signal_number: int | None = None
+        self._is_running = is_running
+        self._previous_handlers: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        self._own = threading.current_thread() is threading.main_thread()  # no other thread is told
-        if self._own:
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        # Python delivers signals to the main thread alone, and only it may set handlers.
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNAL_NAMES:
+                self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -36,14 +41,13 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._own:
-            for number, before in self._before.items():
-                signal.signal(number, before)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self._busy():
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None or not self._is_running():
             raise Stopped(number)
-        self.asked = number
-        again = SIGNALS[signal.Signals(number)]
-        # not by print, which this may have interrupted
-        os.write(2, b"finishing the sample in hand; %b again stops at once\n" % again)
+        self.signal_number = number
+        name = SIGNAL_NAMES[signal.Signals(number)]
+        # os.write, because the handler may have interrupted print, which must not be entered twice.
+        os.write(2, b"finishing the running batch; %b again stops at once\n" % name)

@@ -1,35 +1,43 @@
-"""Making the next thing while the last one is used."""
+"""Making the next item in the background while the current one is used."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
-T = TypeVar("T")
+Request = TypeVar("Request")
+Item = TypeVar("Item")
 
 
-def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, each made in another thread while the one before is used.
+def prefetch(make: Callable[[Request], Item], requests: Sequence[Request]) -> Iterator[Item]:
+    """Yield the item of each request; each is made in a thread while the one before is used.
 
-    The process does not wait for an item that nobody wants any more.
+    At most two items are held: the one in use and the next.
 
     Raises:
-        Exception: what making an item raised, when its turn comes.
+        Exception: what `make` raised, when it is the item's turn.
     """
-    end = object()
+    upcoming: Future[Item] | None = None
+    for index, request in enumerate(requests):
+        current = upcoming or _start(make, request)
+        item = current.result()
+        upcoming = None
+        if index + 1 < len(requests):
+            upcoming = _start(make, requests[index + 1])
+        yield item
 
-    def make(coming: "Future[T | object]") -> None:
+
+def _start(make: Callable[[Request], Item], request: Request) -> "Future[Item]":
+    """Make an item in a thread of its own."""
+    future: Future[Item] = Future()
+
+    def run() -> None:
         try:
-            coming.set_result(next(items, end))
+            future.set_result(make(request))
         except BaseException as error:
-            coming.set_exception(error)
+            future.set_exception(error)
 
-    def begun() -> "Future[T | object]":
-        coming: Future[T | object] = Future()
-        Thread(target=make, args=(coming,), name="ahead", daemon=True).start()
-        return coming
-
-    coming = begun()
-    while (item := coming.result()) is not end:
-        coming = begun()
-        yield item  # type: ignore[misc]
+    # A daemon, unlike the threads of an executor: the process must be able to end, as after
+    # Ctrl-C, without waiting for an item that nobody will use.
+    Thread(target=run, name="prefetch", daemon=True).start()
+    return future

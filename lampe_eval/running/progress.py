@@ -1,11 +1,19 @@
-"""What a run tells of its progress."""
+"""Interface by which a run reports its progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told what happens: samples in all, what runs now, and samples finished (or found finished)."""
+    """Receiver of a run's progress."""
 
-    def total(self, samples: int) -> None: ...
-    def now(self, text: str) -> None: ...
-    def finished(self, samples: int = 1) -> None: ...
+    def total(self, samples: int) -> None:
+        """Set the number of samples of the whole run."""
+        ...
+
+    def now(self, text: str) -> None:
+        """Show what runs now."""
+        ...
+
+    def finished(self, samples: int = 1) -> None:
+        """Count samples that have finished, or that were found finished in the folder."""
+        ...

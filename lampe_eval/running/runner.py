@@ -1,102 +1,201 @@
-"""Runs a plan: jobs to workers, and a row for every sample that comes back; only this process writes."""
+"""Main loop of a run: draw samples, run them in batches under every method, store records.
+
+Only this process writes to the run's folder; workers, even on other machines, return outcomes.
+"""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from itertools import takewhile
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import models
-from lampe_eval.engine.job import Job, Outcome, Workers
-from lampe_eval.engine.worker import Worker
-from lampe_eval.errors import Stopped, UserError, describe_error
+from lampe_eval.benches.bench import Sample
+from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
+from lampe_eval.engine.local_worker import LocalPool
+from lampe_eval.errors import Stopped, describe_error, report_warning
 from lampe_eval.models import ModelSource
-from lampe_eval.plan import Plan
+from lampe_eval.running.batching import make_batches
+from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.environment import environment
 from lampe_eval.running.interrupt import Interrupt
+from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.rows import Rows
+from lampe_eval.running.remaining import CellCounts, SampleGroup, missing_samples, sample_groups
+from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.sample_records import SampleRecorder
+from lampe_eval.running.sampling import check_samples, draw_samples
 from lampe_eval.running.watchdog import Watchdog
-from lampe_eval.running.work import Work
 from lampe_eval.store import Store, lock_for_writing
 
 
 def run(
-    plan: Plan, progress: Progress, began: Callable[[Store], None] = lambda store: None
+    plan: RunPlan, progress: Progress, announce: Callable[[Store], None] = lambda store: None
 ) -> Store:
-    """Does what is left of a plan.
+    """Run what is left of a plan and return its store.
 
     Args:
-        began: told when nothing is refused any more, before anything runs.
+        plan: what to run.
+        progress: receives the number of samples, what runs now, and what has finished.
+        announce: called once nothing can be refused any more and before anything runs.
 
     Raises:
-        UserError: for whatever a person can mend; what is finished stays stored.
-        Stopped: after Ctrl-C or SIGTERM, when the samples in hand are stored; at once where there are none, or after
-            a second one.
+        UserError: for whatever the user can fix; finished samples stay stored.
+        Stopped: after Ctrl-C or SIGTERM, once the running batches are stored; at once if none is
+            running or after a second signal.
     """
+    folder = run_folder(plan)
+    # Everything that can be refused is refused here, before the folder is created.
     tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
     for source in plan.sources:
-        probe(plan, source, tokenizers[source.name], progress.now)
+        check_samples(plan, source, tokenizers[source.name], progress.now)
     with (
-        lock_for_writing(plan.folder),
-        Watchdog(plan.folder) as watch,
-        Interrupt(lambda: watch.has_jobs) as interrupt,
+        lock_for_writing(folder),
+        Watchdog(folder) as watchdog,
+        Interrupt(lambda: watchdog.has_running_batches) as interrupt,
     ):
-        store = Store.create(plan.folder, plan.config, environment())
-        began(store)
+        store = Store.create(folder, run_configuration(plan), environment())
+        announce(store)
+        counts = CellCounts(plan, store, progress)
         for source in plan.sources:
             tokenizer = tokenizers[source.name]
-            work, rows = (
-                Work(plan, source, tokenizer, store, progress, watch),
-                Rows(plan, source, tokenizer),
-            )
-            with _workers(plan, source) as workers:
-                jobs = takewhile(lambda _: not interrupt.asked, work.jobs(workers))
-                for job, outcomes in workers.do(watch.begins(jobs)):
-                    watch.done(job, _store(store, rows, job, outcomes))
-                    progress.finished(len(job.wanted))
-            if interrupt.asked:
-                raise Stopped(interrupt.asked)
+            with _worker_pool(plan, source) as pool:
+                model_run = ModelRun(
+                    plan, source, tokenizer, store, counts, pool, progress, watchdog, interrupt
+                )
+                model_run.run_batches()
+                model_run.wait_for_running_batches()
+            # Raised here, so that running batches are stored and the workers released first.
+            if interrupt.signal_number is not None:
+                raise Stopped(interrupt.signal_number)
     return store
 
 
-def probe(
-    plan: Plan, source: ModelSource, tokenizer: PreTrainedTokenizerBase, now: Callable[[str], None]
-) -> None:
-    """Draws one sample of every task at every length, so that what cannot be had is said before anything runs.
+@dataclass
+class ModelRun:
+    """Run of one model: every method on every cell."""
 
-    ``now`` is told which.
+    plan: RunPlan
+    source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
+    store: Store
+    counts: CellCounts
+    pool: WorkerPool
+    progress: Progress
+    watchdog: Watchdog
+    interrupt: Interrupt
 
-    Raises:
-        UserError: for all tasks that cannot be had, in one line.
-    """
-    faults: dict[str, str] = {}
-    for task in plan.tasks:
-        for length in plan.lengths(source, task.bench):
-            now(f"trying {task.full_name} · {length}")
-            try:
-                plan.samples(task, length, tokenizer, limit=1)
-            except Exception as error:
-                faults[task.full_name] = describe_error(error)
-    if faults:
-        raise UserError("; ".join(f"{task}: {fault}" for task, fault in faults.items()))
+    def __post_init__(self) -> None:
+        self._recorder = SampleRecorder(self.plan, self.source, self.tokenizer)
+        self._max_tokens: int | None = None
+
+    def run_batches(self) -> None:
+        """Run every batch that has samples without a record, until a signal asks to stop.
+
+        Cells come longest first: what does not fit in memory fails early.
+        """
+        groups = sample_groups(self.plan, self.source)
+        # The samples of the next group are drawn while those of this one run, so that two groups
+        # are in memory at a time, however many a run has.
+        for group, samples in prefetch(self._draw, groups):
+            if samples is None:
+                continue
+            self.counts.update(group, len(samples))
+            for cell in group.cells:
+                missing = missing_samples(self.store, group.task, cell, samples)
+                self.progress.finished(len(samples) - len(missing))
+                if not missing:
+                    continue
+                # Batch sizes depend on the memory that is free once the model is loaded.
+                max_tokens = self._load_model()
+                self.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
+                method = self.plan.methods[cell.model, cell.method]
+                # Batches are made of all samples, stored ones included, so that a resumed run has
+                # the same batches as an uninterrupted one, and the same records to the last bit.
+                for batch in make_batches(samples, max_tokens):
+                    missing_in_batch = missing.intersection(sample.id for sample in batch)
+                    if not missing_in_batch:
+                        continue
+                    if self.interrupt.signal_number is not None:
+                        return
+                    self._run(BatchJob(group.task, cell, method, batch, missing_in_batch))
+
+    def wait_for_running_batches(self) -> None:
+        """Store the batches that are still running."""
+        while self.pool.is_busy:
+            self._store(self.pool.collect())
+
+    def _run(self, job: BatchJob) -> None:
+        """Give a batch to a free worker, and store what finishes until another worker is free.
+
+        The pool of this process has one worker, so this runs the batch and stores it. With Ray,
+        batches of several cells and methods run at the same time.
+        """
+        self.watchdog.begin(job)
+        self.pool.submit(job)
+        while self.pool.is_full:
+            self._store(self.pool.collect())
+
+    def _draw(self, group: SampleGroup) -> tuple[SampleGroup, list[Sample] | None]:
+        """Draw a group's samples, longest first; None, with a warning, if that fails.
+
+        Called in the background while the group before it runs.
+        """
+        task = group.task
+        try:
+            with self.watchdog.watching(f"drawing {task.full_name} · {group.length}"):
+                samples = draw_samples(
+                    self.plan,
+                    task,
+                    group.length,
+                    self.tokenizer,
+                    release_prompts=group.release_prompts,
+                )
+        except Exception as error:
+            report_warning(
+                f"{task.full_name} at {group.length} is left out: {describe_error(error)}"
+            )
+            return group, None
+        return group, sorted(samples, key=lambda sample: -len(sample.ids))
+
+    def _load_model(self) -> int:
+        """Load the model for the first batch, so that a finished run loads nothing.
+
+        Returns:
+            Most tokens of a batch.
+        """
+        if self._max_tokens is None:
+            activity = f"loading {self.source.name}"
+            self.progress.now(activity)
+            with self.watchdog.watching(activity):
+                self.pool.start()
+                limit = self.plan.max_batch_tokens
+                if limit == "measured":
+                    limit = max(1, self.pool.measure_batch_tokens())
+            # With 1 token no two samples fit a batch.
+            self._max_tokens = limit or 1
+        return self._max_tokens
+
+    def _store(self, finished: list[FinishedBatch]) -> None:
+        """Store a record of each missing sample of finished batches."""
+        for batch in finished:
+            job = batch.job
+            errors: list[str] = []
+            for sample, outcome in zip(job.samples, batch.outcomes, strict=True):
+                if sample.id not in job.missing:
+                    continue
+                record = self._recorder.record(job, sample, outcome)
+                self.store.append(job.cell, record)
+                if "error" in record:
+                    errors.append(record["error"])
+            self.watchdog.finish(job, errors)
+            self.progress.finished(len(job.missing))
 
 
-def _workers(plan: Plan, source: ModelSource) -> AbstractContextManager[Workers]:
+def _worker_pool(plan: RunPlan, source: ModelSource) -> WorkerPool:
+    """Return the pool that the suite asks for."""
     if plan.suite.engine == "ray" or plan.suite.devices:
-        from lampe_eval.engine.ray import Replicas
+        # Imported here, because Ray is an optional dependency.
+        from lampe_eval.engine.ray_replicas import RayPool
 
-        return Replicas(source, plan.suite)
-    return Worker(source, plan.device, plan.suite.attention)
-
-
-def _store(store: Store, rows: Rows, job: Job, outcomes: list[Outcome]) -> list[str]:
-    """Stores a row for each sample that is wanted; returns the errors of those that failed."""
-    made = [
-        rows.of(job, *pair)
-        for pair in zip(job.samples, outcomes, strict=True)
-        if pair[0].id in job.wanted
-    ]
-    for row in made:
-        store.append(job.cell, row)
-    return [str(row["error"]) for row in made if "error" in row]
+        return RayPool(source, plan.suite)
+    return LocalPool(source, plan.device, plan.suite.attention)

@@ -1,4 +1,7 @@
-"""Watches over a run: ``run.log`` with a heartbeat, and a word about a sample that hangs. Clocks here are monotonic."""
+"""Log of a run with a heartbeat, and a warning about a sample that may hang.
+
+All clocks here are monotonic: a clock that is set during a run must not look like a hanging sample.
+"""
 
 import logging
 import threading
@@ -9,25 +12,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lampe_eval.engine.job import Job
-from lampe_eval.errors import LOG, one_line, warn
+from lampe_eval.engine.batch_job import BatchJob
+from lampe_eval.errors import LOG, one_line, report_warning
 
 
 class Watchdog:
-    """A thread that looks at what is in hand: jobs, and what else takes time, such as loading.
+    """Thread that watches running batches, and other activities such as loading.
+
+    As a context manager it writes ``run.log``.
 
     Args:
-        folder: of the run.
-        heartbeat: seconds between lines of the log.
-        patience: seconds after which a sample hangs.
+        folder: the run's folder.
+        heartbeat: seconds between two lines about the state.
+        patience: seconds after which a batch or an activity may hang.
     """
 
     def __init__(self, folder: Path, heartbeat: float = 60, patience: float = 600) -> None:
-        self._file, self._heartbeat, self._patience = _File(folder / "run.log"), heartbeat, patience
-        self._in_hand: dict[Job | str, float] = {}
-        self._done = self._failed = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+        self._file = _LogFile(folder / "run.log")
+        self._heartbeat = heartbeat
+        self._patience = patience
+        self._started_at: dict[BatchJob | str, float] = {}
+        self._finished_samples = 0
+        self._failed_samples = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
         LOG.setLevel(logging.INFO)
@@ -41,76 +49,86 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
-        if self._done:
+        if self._finished_samples:
             LOG.info("ended%s: %s", f" by {kind.__name__}" if kind else "", self._state())
         LOG.removeHandler(self._file)
         self._file.close()
 
     @property
-    def has_jobs(self) -> bool:
-        """Whether a sample is in hand."""
-        return any(isinstance(doing, Job) for doing in tuple(self._in_hand))
+    def has_running_batches(self) -> bool:
+        """Return whether a batch is running or its records are being stored."""
+        return any(isinstance(running, BatchJob) for running in tuple(self._started_at))
 
     @contextmanager
-    def over(self, doing: str) -> Iterator[None]:
-        """What is no job is in hand within."""
-        self._in_hand[doing] = time.monotonic()
+    def watching(self, activity: str) -> Iterator[None]:
+        """Watch an activity that is no batch for the time of the context."""
+        self._started_at[activity] = time.monotonic()
         try:
             yield
         finally:
-            del self._in_hand[doing]
+            del self._started_at[activity]
 
-    def begins(self, jobs: Iterator[Job]) -> Iterator[Job]:
-        """The same jobs, each in hand from when it is taken."""
-        for job in jobs:
-            self._in_hand[job] = time.monotonic()
-            yield job
+    def begin(self, job: BatchJob) -> None:
+        """Watch a batch until `finish` is called for it."""
+        self._started_at[job] = time.monotonic()
 
-    def done(self, job: Job, errors: list[str]) -> None:
-        """A job is out of hand; ``errors`` are those of its samples."""
-        del self._in_hand[job]
-        self._done += len(job.wanted)
-        self._failed += len(errors)
+    def finish(self, job: BatchJob, errors: list[str]) -> None:
+        """Count and log a batch whose records are stored.
+
+        Args:
+            job: the batch.
+            errors: errors of its samples.
+        """
+        del self._started_at[job]
+        self._finished_samples += len(job.missing)
+        self._failed_samples += len(errors)
         for error in errors:
             LOG.error("%s: %s", job, error)
 
-    def _look(self) -> None:
-        warned: set[Job | str] = set()
-        beat = time.monotonic()
-        while not self._over.wait(min(self._heartbeat, self._patience) / 10):
-            now, in_hand = time.monotonic(), dict(self._in_hand)
-            if now - beat >= self._heartbeat:
+    def _watch(self) -> None:
+        warned: set[BatchJob | str] = set()
+        last_heartbeat = time.monotonic()
+        # Ten looks in the shorter of both times: a line is late by a tenth of it at most.
+        while not self._stop.wait(min(self._heartbeat, self._patience) / 10):
+            now = time.monotonic()
+            if now - last_heartbeat >= self._heartbeat:
                 LOG.info("%s", self._state())
-                beat = now
-            warned &= in_hand.keys()
-            for doing, since in in_hand.items():
-                if now - since >= self._patience and doing not in warned:
-                    warned.add(doing)
-                    warn(f"hangs? {doing}: nothing for {now - since:.0f} s")
+                last_heartbeat = now
+            # A copy, because other threads add and remove entries meanwhile.
+            started_at = dict(self._started_at)
+            warned &= started_at.keys()
+            for running, start in started_at.items():
+                if now - start >= self._patience and running not in warned:
+                    warned.add(running)
+                    report_warning(f"may hang: {running}: running for {now - start:.0f} s")
 
     def _state(self) -> str:
         now = time.monotonic()
-        in_hand = "; ".join(
-            f"{doing} since {now - since:.0f} s" for doing, since in dict(self._in_hand).items()
+        running = [
+            f"{running} for {now - start:.0f} s"
+            for running, start in dict(self._started_at).items()
+        ]
+        return (
+            f"{self._finished_samples} samples finished, {self._failed_samples} of them failed; "
+            f"running: {'; '.join(running) or 'nothing'}"
         )
-        return f"{self._done} samples done, {self._failed} of them failed; in hand: {in_hand or 'nothing'}"
 
 
-class _Lines(logging.Formatter):
-    """A line for each thing that happened, whatever an error says."""
+class _OneLineFormatter(logging.Formatter):
+    """Formatter that writes one line for each record, whatever an error's message contains."""
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
 
 
-class _File(logging.FileHandler):
-    """The log file, made with its first line. A disk that refuses it stops no run: rows are what must be kept."""
+class _LogFile(logging.FileHandler):
+    """Log file, created with its first line; a disk that refuses it does not stop the run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
-        self.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(_OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
@@ -120,4 +138,5 @@ class _File(logging.FileHandler):
         with suppress(OSError):
             super().close()
 
-    def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Ignore what cannot be logged."""

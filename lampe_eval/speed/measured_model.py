@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lampe_eval import models
 from lampe_eval.cards import Card, shipped_card
+from lampe_eval.engine.devices import resolve_device
 from lampe_eval.errors import UserError
-from lampe_eval.plan import device_of
 from lampe_eval.speed.speed_config import SpeedConfig
 
 
@@ -31,7 +31,7 @@ def load_measured_model(
     Raises:
         UserError: if the model cannot be loaded.
     """
-    device = device_of(config.device)
+    device = resolve_device(config.device)
     if config.shape:
         return _build_shape(config.shape, config, device), {}
     source = models.find_model(config.checkpoint, window=config.window, dtype=config.dtype)

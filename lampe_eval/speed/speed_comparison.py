@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import lampe
-from lampe_eval.engine import memory
+from lampe_eval.engine import device_memory
 from lampe_eval.errors import unknown_name
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
@@ -181,11 +181,11 @@ def _attempt(measure: Callable[[int], Cost], length: int) -> tuple[Cost | None, 
     except lampe.LampeError as error:
         return None, str(error)
     except Exception as error:
-        if not memory.is_out_of_memory(error):
+        if not device_memory.is_out_of_memory(error):
             raise
         return None, "out of memory"
     finally:
-        memory.free()  # so that the next measurement does not pay for this one
+        device_memory.free_unused()  # so that the next measurement does not pay for this one
 
 
 def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 import lampe
-from lampe_eval.engine import memory
+from lampe_eval.engine import device_memory
 
 DECODE_STEPS = 8
 """Decode steps that are timed after the first.
@@ -106,16 +106,16 @@ class TimedModel:
         self.measure_time(DECODE_STEPS)  # allocates what a process allocates only once
         ids, device = self._random_ids(length), self.model.device
         with self._prepared(length) as cache, _freed_memory_returned():
-            memory.free()
-            tensors_before = memory.tensors(device)
-            taken_before = memory.taken(device)
-            peak_memory = memory.PeakMemory(device)
+            device_memory.free_unused()
+            tensors_before = device_memory.tensor_bytes(device)
+            taken_before = device_memory.bytes_in_use(device)
+            peak_memory = device_memory.PeakMemory(device)
             self._prefill(ids, cache)
             self._decode(cache)
             self._decode(cache)
             peak = peak_memory.bytes()
-            memory.free()
-            held = memory.tensors(device) - tensors_before
+            device_memory.free_unused()
+            held = device_memory.tensor_bytes(device) - tensors_before
         if peak is None or taken_before is None:
             return MemoryCost(float("nan"), held)
         return MemoryCost(peak - taken_before, held)

@@ -1,4 +1,4 @@
-"""Small files in the schemas of the official ones, with content of our own, for every benchmark that needs files."""
+"""Small files in the schemas of the official ones, for every benchmark that needs files."""
 
 import io
 import json
@@ -24,20 +24,19 @@ from tests.upstream import (
 )
 
 ANSWER = 6
-"""Tokens of an answer, so that the small model is done soon."""
+"""Tokens of an answer, few so that the small model finishes soon."""
 
 
 def shorten_answers(package: Path) -> None:
-    """Lowers the room for answers wherever a task's card or its bench has it, but for needles."""
+    """Lower the most tokens of an answer in all cards and benches, except those of needles."""
     for bench in ("infinitebench", "ruler", "longbench-v2"):
         path = package / "tasks" / bench / "tasks.yaml"
         cards: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        room = {"max_new_tokens": ANSWER, "reasoning": ANSWER}
-        changed = {
-            name: card | {key: room[key] for key in room if key in card}
-            for name, card in cards.items()
-        }
-        path.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+        for card in cards.values():
+            for key in ("max_new_tokens", "reasoning"):
+                if key in card:
+                    card[key] = ANSWER
+        path.write_text(yaml.safe_dump(cards, sort_keys=False), encoding="utf-8")
     path = package / "tasks" / "leval" / "protocols.yaml"
     path.write_text(
         path.read_text(encoding="utf-8").replace("max_new_tokens: 512", f"max_new_tokens: {ANSWER}")
@@ -45,7 +44,7 @@ def shorten_answers(package: Path) -> None:
 
 
 def everything(package: Path) -> None:
-    """Files of all benchmarks."""
+    """Write the files of all benchmarks."""
     longbench(package)
     longbench_v2(package)
     leval(package)
@@ -54,10 +53,9 @@ def everything(package: Path) -> None:
 
 
 def longbench(package: Path) -> None:
-    """LongBench and LongBench-E: prompts, limits and an archive of all tasks."""
-    names, of_e = (
-        [task.name for task in bench_tasks(bench)] for bench in ("longbench", "longbench-e")
-    )
+    """Write LongBench and LongBench-E: prompts, limits and an archive of all tasks."""
+    names = [task.name for task in bench_tasks("longbench")]
+    names_e = [task.name for task in bench_tasks("longbench-e")]
     templates = dict.fromkeys(
         names, "Read this.\n\n{context}\n\nNow answer.\n\nQuestion: {input}\nAnswer:"
     )
@@ -69,16 +67,16 @@ def longbench(package: Path) -> None:
         json.dumps(dict.fromkeys(names, ANSWER)).encode(),
     )
     files = {f"data/{name}.jsonl": name for name in names} | {
-        f"data/{name}_e.jsonl": name for name in of_e
+        f"data/{name}_e.jsonl": name for name in names_e
     }
     members = {
-        file: [longbench_row(name, index) for index in range(2)] for file, name in files.items()
+        file: (longbench_row(name, 0), longbench_row(name, 1)) for file, name in files.items()
     }
     pin(package, "longbench", "data.zip", archive(members))
 
 
 def archive(members: Mapping[str, Iterable[Mapping[str, Any]]]) -> bytes:
-    """A zip file of JSON lines."""
+    """Return a zip file of JSON lines."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as file:
         for name, rows in members.items():
@@ -87,12 +85,12 @@ def archive(members: Mapping[str, Iterable[Mapping[str, Any]]]) -> bytes:
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """JSON objects, one a line."""
+    """Return JSON objects, one a line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def longbench_v2(package: Path) -> None:
-    """LongBench v2: templates and two questions."""
+    """Write LongBench v2: templates and two questions."""
     for name, text in V2_TEMPLATES.items():
         pin(package, "longbench-v2", name, text.encode())
     questions = [v2_row(index, context=pocket_language.text(index, 400)) for index in range(2)]
@@ -100,7 +98,7 @@ def longbench_v2(package: Path) -> None:
 
 
 def leval(package: Path) -> None:
-    """L-Eval: prompts and two documents of each task."""
+    """Write L-Eval: prompts and two documents of each task."""
     pin(package, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
     pin(package, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
     golds = {
@@ -127,7 +125,7 @@ def leval(package: Path) -> None:
 
 
 def infinitebench(package: Path) -> None:
-    """InfiniteBench: templates, the code they are filled by, and two rows of each task."""
+    """Write InfiniteBench: templates, the code that fills them, and two rows of each task."""
     plain = {
         task.name: "Read.\n\n{context}\n\n{input}\n\nIt is" for task in bench_tasks("infinitebench")
     }
@@ -140,13 +138,13 @@ def infinitebench(package: Path) -> None:
         "math_calc": [1, 4, 8],
         "kv_retrieval": "71f0",
     }
-    asked = {"code_run": "What is func_7(-3)?", "math_find": "The largest of all numbers"}
+    questions = {"code_run": "What is func_7(-3)?", "math_find": "The largest of all numbers"}
     for task in bench_tasks("infinitebench"):
         choice = "choice" in task.name or task.name == "code_debug"
         row = {
             "id": 0,
             "context": pocket_language.text(2, 400),
-            "input": asked.get(task.name, "What is it?"),
+            "input": questions.get(task.name, "What is it?"),
             "answer": labels.get(task.name, ["b" if choice else "ADA"]),
             "options": ["a", "b", "c", "d"] if choice else [],
         }
@@ -154,7 +152,7 @@ def infinitebench(package: Path) -> None:
 
 
 def ruler(package: Path) -> None:
-    """RULER: the corpora of its questions."""
+    """Write RULER: the corpora of its questions."""
     for name, write in (
         ("dev-v2.0.json", ruler_examples.write_squad),
         ("hotpot_dev_distractor_v1.json", ruler_examples.write_hotpotqa),
@@ -163,7 +161,7 @@ def ruler(package: Path) -> None:
 
 
 def minilongbench(package: Path, files: Iterable[Path]) -> None:
-    """LongBench whose prompts are those of MiniLongBench as they are."""
+    """Write LongBench with the prompts of MiniLongBench as they are."""
     members, names = {}, []
     for path in files:
         name = path.stem.removeprefix("MiniLongBench_")

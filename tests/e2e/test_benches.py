@@ -1,4 +1,4 @@
-"""Every task of every benchmark on the pocket model: load, prompt, truncation, generation and scoring."""
+"""Every task of every benchmark on the pocket model, from loading to scoring."""
 
 import csv
 import sys
@@ -14,12 +14,12 @@ from tests.parity.data import DATA
 from tests.upstream import longbench_row
 
 LENGTHS = {"niah": "512", "ppl": "512", "ruler": "2k"}
-"""Of tasks that are made to a length; other prompts are cut to 400 tokens."""
+"""Lengths of tasks that are made to a length; other prompts are cut to 400 tokens."""
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All benchmarks with small files of our own, and short answers."""
+def small_benches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Provide all benchmarks with small files, and shorten their answers."""
     folder = package(tmp_path, monkeypatch)
     content.everything(folder)
     content.shorten_answers(folder)
@@ -27,7 +27,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list[dict[str, str]]:
-    """The scores of a run that went well."""
+    """Return the scores of a run without errors."""
     argv = [
         "lampe-eval",
         "run",
@@ -48,12 +48,12 @@ def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list
 
 @pytest.mark.parametrize("bench", BENCHES)
 def test_every_task_runs(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
+    small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
 ) -> None:
     names = [task.name for task in bench_tasks(bench)]
-    wanted = ",".join(f"{bench}/{name}" for name in names)
+    tasks = ",".join(f"{bench}/{name}" for name in names)
     rows = _run(
-        monkeypatch, tmp_path / "out", "--bench", wanted, "--lengths", LENGTHS.get(bench, "400")
+        monkeypatch, tmp_path / "out", "--bench", tasks, "--lengths", LENGTHS.get(bench, "400")
     )
     assert [row["task"] for row in rows] == names
     for row in rows:
@@ -69,11 +69,12 @@ def test_every_task_runs(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "wanted"),
+    ("protocol", "tasks"),
     [
         (
             "official",
-            "longbench/hotpotqa,longbench/samsum,longbench-e/qasper,leval/coursera,infinitebench/kv_retrieval",
+            "longbench/hotpotqa,longbench/samsum,longbench-e/qasper,leval/coursera,"
+            "infinitebench/kv_retrieval",
         ),
         ("official", "longbench-v2/direct"),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
@@ -84,25 +85,28 @@ def test_every_task_runs(
     ],
 )
 def test_other_protocols_run(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, wanted: str
+    small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, tasks: str
 ) -> None:
-    length = "10k" if "v2" in wanted and protocol == "official" else "1k"
+    length = "10k" if "v2" in tasks and protocol == "official" else "1k"
     rows = _run(
         monkeypatch,
         tmp_path / "out",
         "--bench",
-        wanted,
+        tasks,
         "--lengths",
         length,
         "--protocol",
         protocol,
     )
-    assert [f"{row['bench']}/{row['task']}" for row in rows] == wanted.split(",")
+    assert [f"{row['bench']}/{row['task']}" for row in rows] == tasks.split(",")
     assert all((row["n"], row["errors"], row["protocol"]) == ("1", "0", protocol) for row in rows)
 
 
 def test_samples_that_are_too_long_can_be_left_out(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_benches: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = (
         "--bench",
@@ -117,15 +121,21 @@ def test_samples_that_are_too_long_can_be_left_out(
     assert "1 of 1 prompts were too long and left out: 1 at 300" in capsys.readouterr().out
 
 
-def test_cut_prompts_are_told(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_cut_prompts_are_counted(
+    small_benches: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _run(monkeypatch, tmp_path / "out", "--bench", "longbench/hotpotqa", "--lengths", "300")
     assert "1 of 1 prompts were cut to fit: 1 at 300" in capsys.readouterr().out
 
 
-def test_a_dry_run_tells_and_runs_nothing(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_previews_and_runs_nothing(
+    small_benches: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
         "lampe_eval.models.load_model", lambda *_: pytest.fail("weights were loaded")
@@ -135,31 +145,37 @@ def test_a_dry_run_tells_and_runs_nothing(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     row = longbench_row("hotpotqa", 0)
-    assert f"{row['context']}\n\nNow answer." in told  # the whole prompt of the first sample
-    assert "samples   2 a method; tokens: 2 up to 2k; 0 cut, 0 left out" in told
-    assert "longest   2048 tokens with its answer, of 2048" in told
-    assert "original, lampe; protocol fair" in told
-    assert "results in out" in told
+    assert f"{row['context']}\n\nNow answer." in printed  # the whole prompt of the first sample
+    assert "samples   2 a method; tokens: 2 up to 2k; 0 cut, 0 left out" in printed
+    assert "longest   2048 tokens with its answer, of 2048" in printed
+    assert "original, lampe; protocol fair" in printed
+    assert "results in out" in printed
     assert not Path("out").exists()
 
 
 def test_a_dry_run_under_lampes_protocol_shows_what_each_method_reads(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_benches: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    argv = "run --method lampe,original --bench longbench/hotpotqa --lengths 256 --limit 1 --protocol lampe --dry-run"
+    argv = (
+        "run --method lampe,original --bench longbench/hotpotqa --lengths 256 --limit 1 "
+        "--protocol lampe --dry-run"
+    )
     monkeypatch.setattr(sys, "argv", ["lampe-eval", *argv.split()])
     with pytest.raises(SystemExit):
         main()
-    told = capsys.readouterr().out
-    others, lampes = told.split("methods   ")[1:3]
+    printed = capsys.readouterr().out
+    others, lampes = printed.split("methods   ")[1:3]
     assert others.startswith("original") and "1 cut" in others
     assert lampes.startswith("lampe") and "0 cut" in lampes and "longer than the cell" in lampes
 
 
 def test_a_dry_run_for_a_device_that_is_not_here(
-    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_benches: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     argv = "run --bench longbench/hotpotqa --lengths 256 --limit 1 --device cuda --dry-run"
@@ -167,11 +183,11 @@ def test_a_dry_run_for_a_device_that_is_not_here(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
-    assert "time unknown on cuda, which is not here" in capsys.readouterr().out
+    assert "time unknown on cuda" in capsys.readouterr().out
 
 
 def test_ready_made_samples_of_ruler(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "ready" / "512" / "vt"
     folder.mkdir(parents=True)
@@ -198,7 +214,7 @@ def test_ready_made_samples_of_ruler(
 
 
 def test_real_contexts_of_longbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MiniLongBench's samples of all 21 tasks, scored against its golds."""
+    """Run MiniLongBench's samples of all 21 tasks and score them against its answers."""
     files = sorted((DATA / "minilongbench").glob("*.json"))
     if not files:
         pytest.skip(f"no MiniLongBench under {DATA}; LAMPE_DATA names its folder")

@@ -11,7 +11,7 @@ import yaml
 from lampe_eval import models
 from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve_calibration
 from lampe_eval.cli import main
-from lampe_eval.engine.local import LocalEngine
+from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.results.cell_scores import run_scores
 from lampe_eval.store import Store

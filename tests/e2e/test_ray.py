@@ -1,4 +1,4 @@
-"""Many devices: two replicas on CPUs, one of them killed in the middle, against a single process."""
+"""Runs on Ray: two replicas on CPUs, one of them killed in the middle, against a single process."""
 
 import importlib.util
 import os
@@ -26,7 +26,7 @@ pytestmark = [
 SMALL = ["--method", "lampe", "--bench", "niah/multikey", "--lengths", "512", "--limit", "24"]
 
 
-def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
+def test_a_lost_workers_samples_are_run_by_another(tmp_path: Path) -> None:
     subprocess.run(
         [*RUN, *SMALL, "--output", str(tmp_path / "one")], check=True, capture_output=True
     )
@@ -42,8 +42,8 @@ def test_a_lost_workers_samples_are_done_by_another(tmp_path: Path) -> None:
     busy = _replicas(driver.pid)
     assert len(busy) == 2
     os.kill(busy[0], signal.SIGKILL)
-    _, said = driver.communicate(timeout=200)
-    assert driver.returncode == 0, said
+    _, errors = driver.communicate(timeout=200)
+    assert driver.returncode == 0, errors
     assert (
         "lost a worker at pocket · lampe · niah/multikey · 512 · "
         in (tmp_path / "two" / "run.log").read_text()
@@ -57,17 +57,17 @@ def _stored(folder: Path) -> int:
 
 
 def _replicas(driver: int) -> list[int]:
-    """Processes of replicas that descend from a driver."""
+    """Return the processes of a driver's replicas."""
     parents, names = {}, {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            told = dict(
+            fields = dict(
                 line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
             )
-            names[int(told["Pid"])] = (status.parent / "cmdline").read_bytes()
+            names[int(fields["Pid"])] = (status.parent / "cmdline").read_bytes()
         except (OSError, KeyError):
             continue  # it has ended
-        parents[int(told["Pid"])] = int(told["PPid"])
+        parents[int(fields["Pid"])] = int(fields["PPid"])
     return [
         pid for pid in parents if b"_Replica" in names[pid] and driver in _ancestors(pid, parents)
     ]
@@ -82,15 +82,17 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a cluster of one CPU on this machine, which wants a token."""
+    """Start a cluster of one CPU on this machine, which needs a token, and give its address."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: sockets lie in it
-        start = f"start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats --temp-dir {folder}"
+        start = "start --head --block --port 0 --num-cpus 1 --num-gpus 0 --disable-usage-stats"
         head = subprocess.Popen(
             [
                 str(Path(sys.executable).with_name("ray")),
                 *start.split(),
+                "--temp-dir",
+                folder,
                 "--include-dashboard",
                 "false",
             ],
@@ -100,10 +102,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            told = list(_until(head.stdout or (), "--address="))
-            found = re.search(r"--address='(\S+)'", told[-1])
+            output = list(_until(head.stdout or (), "--address="))
+            found = re.search(r"--address='(\S+)'", output[-1])
             if found is None:
-                pytest.skip(f"Ray starts no cluster here: {''.join(told)[-300:]}")
+                pytest.skip(f"Ray starts no cluster here: {''.join(output)[-300:]}")
             yield found[1]
         finally:
             os.killpg(head.pid, signal.SIGKILL)
@@ -117,7 +119,7 @@ def test_a_cluster_by_its_address(cluster: str, tmp_path: Path) -> None:
         [*on, "--output", str(tmp_path / "two")], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    assert "--devices: 2 replicas are asked for, and the cluster has room for 1" in done.stderr
+    assert "--devices: 2 replicas" in done.stderr
     subprocess.run(
         [*RUN, *small, "--output", str(tmp_path / "one")], check=True, capture_output=True
     )
@@ -125,7 +127,7 @@ def test_a_cluster_by_its_address(cluster: str, tmp_path: Path) -> None:
 
 
 def _until(lines: Iterable[str], text: str) -> Iterator[str]:
-    """Lines up to the one with a text."""
+    """Yield lines up to the first one that contains a text."""
     for line in lines:
         yield line
         if text in line:

@@ -1,11 +1,12 @@
-"""The committed reference run: a small part of it, run again here, is what it was."""
+"""Reference run of results/: a small part of it, run again here, gives the same records."""
 
 from pathlib import Path
 
 import pytest
 
-from lampe_eval.commands.progress_display import Lines
-from lampe_eval.plan import prepare
+from lampe_eval.commands.progress_display import ProgressLines
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.running.runner import run
 from lampe_eval.store import Cell, Store
 from lampe_eval.suite import Suite
@@ -15,9 +16,10 @@ COMMITTED = Path(__file__).parents[2] / "results" / "pocket"
 
 @pytest.mark.parametrize("task", ["niah/multikey", "ppl/exact"])
 def test_a_part_of_the_reference_run_is_reproduced(task: str, tmp_path: Path) -> None:
-    """Answers to the letter, losses to what another processor rounds otherwise."""
+    """Compare answers to the letter, and losses up to another processor's rounding."""
     part = {"method": "original,yarn,dca,lampe", "bench": task, "lengths": "512", "limit": 2}
-    again = run(prepare(Suite.from_options({**part, "output": tmp_path / "run"})), Lines())
+    suite = Suite.from_options({**part, "output": tmp_path / "run"})
+    again = run(plan_run(resolve_suite(suite)), ProgressLines())
     for cell in again.cells():
         committed = {row["id"]: row for row in Store(COMMITTED).rows(cell)}
         rows = again.rows(cell)

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: results on disk, resume, and kills at random moments."""
+"""Runs from the command line: results on disk, resume, and kills at random moments."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def _run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished run's folder, and what it printed."""
+    """Return a finished run's folder and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     done = _run(*LIMITED, "--output", str(folder))
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_the_same_command_again_runs_nothing_twice(finished: tuple[Path, str]) -
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     again = _run(*LIMITED, "--output", str(folder))
     assert again.stdout == printed
-    assert again.stderr.startswith("nothing is left to run, 48 of 48 samples are stored: pocket x ")
+    assert again.stderr.startswith("nothing is left to run, 48 of 48 samples")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -98,8 +98,9 @@ def test_scoring_again_changes_nothing(finished: tuple[Path, str]) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_scores(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
+    """Kill at fixed moments; LAMPE_TORTURE_SEED=... in the environment chooses others."""
     folder, _ = finished
-    assert torture(LIMITED, folder, tmp_path, kills=4, seconds=12) >= 1
+    assert torture(LIMITED, folder, tmp_path, kills=4, seconds=12, seed=20) >= 1
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -111,24 +112,22 @@ def test_another_command_into_the_same_folder_is_refused(finished: tuple[Path, s
     before = (folder / "scores.csv").read_bytes()
     refused = _run(*SMALL, "--limit", "3", "--output", str(folder))
     assert refused.returncode == 2
-    assert "made with another configuration: --limit was 4, now 3" in refused.stderr
+    assert "--limit was 4, now 3" in refused.stderr
     assert "running " not in refused.stderr
     assert (folder / "scores.csv").read_bytes() == before
 
 
 def test_a_stored_answer_to_another_prompt_is_refused(tmp_path: Path) -> None:
-    """A chat template that changed under a run would give one score to two prompts."""
-    out, few = (
-        tmp_path / "out",
-        ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1"),
-    )
+    """Guard against a chat template that changes under a run: a score has one prompt."""
+    out = tmp_path / "out"
+    few = ("--method", "original", "--bench", "niah/single", "--lengths", "256", "--limit", "1")
     assert _run(*few, "--output", str(out)).returncode == 0
     (samples,) = out.glob("samples/**/*.jsonl")
     row = json.loads(samples.read_text())
     samples.write_text(json.dumps(row | {"prompt_sha256": "0" * 64}) + "\n")
     refused = _run(*few, "--output", str(out))
     assert refused.returncode == 2
-    assert "has another prompt now than when its answer was stored" in refused.stderr
+    assert "another prompt" in refused.stderr and row["id"] in refused.stderr
 
 
 def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None:
@@ -136,10 +135,10 @@ def test_two_runs_do_not_write_to_one_folder(finished: tuple[Path, str]) -> None
     with lock_for_writing(folder):
         refused = _run(*LIMITED, "--output", str(folder))
     assert refused.returncode == 2
-    assert f"another run is writing here: process {os.getpid()} on " in refused.stderr
+    assert f"process {os.getpid()} on " in refused.stderr
 
 
-def test_a_suite_file_says_what_options_say(tmp_path: Path) -> None:
+def test_a_suite_file_sets_options(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("method: [original]\nbench: niah/single\nlengths: 256\nlimit: 9\n")
     done = _run("--config", str(suite), "--limit", "1", "--output", str(tmp_path / "out"))
@@ -148,14 +147,14 @@ def test_a_suite_file_says_what_options_say(tmp_path: Path) -> None:
     assert (row["method"], row["task"], row["n"]) == ("original", "single", "1")
 
 
-def test_a_folder_with_a_checkpoint_and_texts_of_ones_own(tmp_path: Path) -> None:
+def test_a_folder_with_a_checkpoint_and_the_users_texts(tmp_path: Path) -> None:
     from lampe_eval.pocket import WEIGHTS
 
     text = tmp_path / "book.txt"
     text.write_text("It was a bright cold day in the village. The clock was striking. " * 200)
     done = _run(
-        "--model", str(WEIGHTS), "--method", "dca", "--bench", "niah/single,ppl/stride", "--lengths", "512",
-        "--limit", "2", "--haystack", str(text), "--text", str(text), "--output", "out", cwd=tmp_path,
+        "--model", str(WEIGHTS), "--method", "dca", "--bench", "niah/single,ppl/stride",
+        "--lengths", "512", "--limit", "2", "--haystack", str(text), "--text", str(text), "--output", "out", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(_table(tmp_path / "out" / "scores.csv")) == 2

@@ -1,9 +1,10 @@
-"""Runs killed by SIGKILL at random moments and begun again until they are done; none may lose or double a sample.
+"""Runs killed by SIGKILL at random moments and resumed; none may lose or double a sample.
 
 python -m tests.e2e.torture [KILLS [SEED]]
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+SEED_VARIABLE = "LAMPE_TORTURE_SEED"
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
 SMALL = [
     "--method",
@@ -32,35 +34,41 @@ def torture(
     folder: Path,
     kills: int,
     seconds: float,
-    seed: int | None = None,
+    seed: int,
 ) -> int:
-    """Kills runs so many times, at moments up to ``seconds`` after their start; one that gets done is compared.
+    """Kill runs at random moments after their start, and compare every run that finishes.
 
     Args:
-        whole: the folder of the same run, undisturbed.
-        folder: where the others go.
-        seed: of the moments; drawn by default, and printed.
+        arguments: arguments of the run.
+        whole: folder of the same run, never killed.
+        folder: where the killed runs go.
+        kills: how often a run is killed.
+        seconds: latest moment of a kill.
+        seed: seed of the moments; `SEED_VARIABLE` in the environment overrides it.
 
     Returns:
-        Runs that got done, the last one among them, which is no longer killed.
+        Number of runs that finished; the last one is no longer killed.
     """
-    seed = random.randrange(2**32) if seed is None else seed
-    print(f"seed of the moments: {seed}", flush=True)
+    seed = int(os.environ.get(SEED_VARIABLE, seed))
+    print(f"moments of the kills: {SEED_VARIABLE}={seed}", flush=True)
     moments = random.Random(seed)
-    done, killed, output = 0, 0, folder / "0"
+    finished = 0
+    killed = 0
     while killed < kills:
-        if _outlives(arguments, output, moments.uniform(0, seconds)):
+        output = folder / str(finished)
+        if _finishes(arguments, output, moments.uniform(0, seconds)):
             compare(whole, output)
-            done, output = done + 1, folder / str(done + 1)
+            finished += 1
         else:
             killed += 1
-    assert _outlives(arguments, output, None)
+    output = folder / str(finished)
+    assert _finishes(arguments, output, None)
     compare(whole, output)
-    return done + 1
+    return finished + 1
 
 
-def _outlives(arguments: Sequence[str], output: Path, seconds: float | None) -> bool:
-    """Whether a run is done before it is killed."""
+def _finishes(arguments: Sequence[str], output: Path, seconds: float | None) -> bool:
+    """Start or resume a run and return whether it finishes before it is killed."""
     command = [*RUN, *arguments, "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -74,31 +82,32 @@ def _outlives(arguments: Sequence[str], output: Path, seconds: float | None) -> 
 
 
 def compare(whole: Path, other: Path) -> None:
-    """Proves that a run has the scores of another one byte for byte, and each of its samples once."""
+    """Check that a run has the same scores byte for byte, and every sample once."""
     assert (other / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert _samples(other) == _samples(whole)
     assert set(_samples(other).values()) == {1}
 
 
 def _samples(folder: Path) -> "Counter[tuple[str, int, str]]":
-    """How often every sample is stored."""
-    found: Counter[tuple[str, int, str]] = Counter()
+    """Count how often every sample is stored."""
+    counts: Counter[tuple[str, int, str]] = Counter()
     for path in (folder / "samples").rglob("*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        found.update((str(path.relative_to(folder)), row["length"], row["id"]) for row in rows)
-    return found
+        counts.update((str(path.relative_to(folder)), row["length"], row["id"]) for row in rows)
+    return counts
 
 
-def main(kills: int = 50, seed: int | None = None) -> None:
+def main(kills: int = 50, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        began = time.monotonic()
-        assert _outlives(SMALL, folder / "whole", None)
-        seconds = time.monotonic() - began
-        done = torture(SMALL, folder / "whole", folder, kills, seconds, seed)
+        started = time.monotonic()
+        assert _finishes(SMALL, folder / "whole", None)
+        seconds = time.monotonic() - started
+        finished = torture(SMALL, folder / "whole", folder, kills, seconds, seed)
         samples = len(_samples(folder / "whole"))
     print(
-        f"{kills} kills, {done} runs done; {samples} samples each, every one once, scores.csv byte for byte the same"
+        f"{kills} kills, {finished} runs finished; each has {samples} samples, every one once, "
+        "and the same scores.csv byte for byte"
     )
 
 

@@ -9,6 +9,7 @@ from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.store import Cell, Store
+from tests.lampe_eval.stored import configuration
 
 SAMPLES = 4
 REVISION = "0" * 40
@@ -26,11 +27,12 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
         changes: fields of the configuration instead of those that the cells imply.
     """
     made = Store.create(folder, {**_config(cells, protocol), **changes}, {})
-    made.plan(dict.fromkeys(cells, SAMPLES))
+    made.save_cells(dict.fromkeys(cells, SAMPLES))
     for cell in cells:
         for index in range(SAMPLES):
             about = {
                 "id": f"{index}",
+                "length": cell.length,
                 "prompt_sha256": "",
                 "attention_factor": "none",
                 "largest_position": 1.0,
@@ -57,18 +59,15 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
     models, labels = dict.fromkeys(c.model for c in cells), dict.fromkeys(c.method for c in cells)
     tasks = find_tasks(tuple(dict.fromkeys(f"{c.bench}/{c.task}" for c in cells)))
     protocols = {task.bench: BENCHES[task.bench].protocol(protocol) for task in tasks}
-    return {
-        "models": {model: described(model) for model in models},
-        "methods": {
-            label: {model: _settings(label, model) for model in models} for label in labels
-        },
-        "protocol": protocol,
-        "protocols": {bench: found.model_dump(mode="json") for bench, found in protocols.items()},
-        "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
-        "limit": SAMPLES,
-        "seed": 0,
-        "text": "pg19-validation sha256:0",
-    }
+    return configuration(
+        models={model: described(model) for model in models},
+        methods={label: {model: _settings(label, model) for model in models} for label in labels},
+        protocol=protocol,
+        protocols={bench: found.model_dump(mode="json") for bench, found in protocols.items()},
+        tasks={task.full_name: task.card.model_dump(mode="json") for task in tasks},
+        limit=SAMPLES,
+        text="pg19-validation sha256:0",
+    )
 
 
 def _settings(label: str, model: str) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _settings(label: str, model: str) -> dict[str, Any]:
 
 def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
     if cell.bench == "ppl":
-        return {"loss": 16 * share(cell), "scored_tokens": 16}
+        return {"loss": 16 * share(cell), "scored_tokens": 16, "prompt_tokens": 16}
     label, right, wrong = _labels(cell)
     good = index < share(cell) * SAMPLES
     extras = {"all_classes": [right, wrong], "enough": 1}

@@ -30,7 +30,7 @@ def run(
         for method, ls in found.items()
         for n in ls
     }
-    store.plan(cells)
+    store.save_cells(cells)
     for cell in cells:
         for index, hit in enumerate(found[cell.method][cell.length]):
             answer = (
@@ -41,6 +41,7 @@ def run(
             store.append(
                 cell,
                 _row(
+                    cell,
                     index,
                     meta={"depth": DEPTHS[index % 3]},
                     references=["4821"],
@@ -59,10 +60,10 @@ def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> 
         for method, ls in found.items()
         for n in ls
     }
-    store.plan(cells)
+    store.save_cells(cells)
     for cell in cells:
         for index, loss in enumerate(found[cell.method][cell.length]):
-            store.append(cell, _row(index, loss=10 * loss, scored_tokens=10))
+            store.append(cell, _row(cell, index, loss=10 * loss, scored_tokens=10))
     return store
 
 
@@ -71,20 +72,40 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes
     protocols = {
         task.bench: BENCHES[task.bench].protocol("fair").model_dump(mode="json") for task in tasks
     }
-    config = {
-        "models": {"pocket": {"window": 256}},
-        "methods": dict.fromkeys(methods),
-        "protocol": "fair",
-        "protocols": protocols,
-        "tasks": {task.full_name: task.card.model_dump(mode="json") for task in tasks},
-        "limit": 3,
-        "seed": 0,
-    }
+    config = configuration(
+        methods={method: {"pocket": {}} for method in methods},
+        protocols=protocols,
+        tasks={task.full_name: task.card.model_dump(mode="json") for task in tasks},
+        limit=3,
+    )
     return Store.create(folder, config | changes, {})
 
 
-def _row(index: int, **more: Any) -> dict[str, Any]:
+def configuration(**changes: Any) -> dict[str, Any]:
+    """Return the configuration of a run of the pocket model without methods and tasks, with these changes."""
+    return {
+        "models": {"pocket": {"fingerprint": "sha256:0", "dtype": "float32", "window": 256}},
+        "methods": {},
+        "protocol": "fair",
+        "protocols": {},
+        "tasks": {},
+        "files": {},
+        "user_files": {},
+        "lengths": {},
+        "limit": None,
+        "seed": 0,
+        "haystack": None,
+        "text": None,
+        "attention": "auto",
+        "device": "cpu",
+        "max_batch_tokens": None,
+        **changes,
+    }
+
+
+def _row(cell: Cell, index: int, **more: Any) -> dict[str, Any]:
     about = {
+        "length": cell.length,
         "id": f"{index:02d}",
         "prompt_sha256": "",
         "prompt_tokens": 10,

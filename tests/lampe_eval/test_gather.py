@@ -15,6 +15,7 @@ from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.results.method_differences import PAIR_COLUMNS
 from tests.lampe_eval import stored
 
+POCKET = stored.configuration()["models"]["pocket"]
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
 FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
 
@@ -102,11 +103,11 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"limit": None}, ["limit 3", "limit none"]),
         ({"haystack": "own.txt sha256:12"}, ["haystack default", "haystack own.txt"]),
         ({"text": "own.txt sha256:12"}, ["", ""]),  # which niah does not read
-        ({"batch": "measured"}, ["batch 1", "batch measured"]),
-        ({"models": {"pocket": {"window": 256, "dtype": "bfloat16"}}}, ["dtype None", "dtype bfloat16"]),
-        ({"models": {"pocket": {"window": 256, "fingerprint": "sha256:1"}}}, ["weights None", "weights sha256:1"]),
+        ({"max_batch_tokens": "measured"}, ["batch 1", "batch measured"]),
+        ({"models": {"pocket": {**POCKET, "dtype": "bfloat16"}}}, ["dtype float32", "dtype bfloat16"]),
+        ({"models": {"pocket": {**POCKET, "fingerprint": "sha256:1"}}}, ["weights sha256:0", "weights sha256:1"]),
         ({"tasks": {"niah/grid": {**NIAH, "version": 9}}}, ["niah/grid version 1", "niah/grid version 9"]),
-        ({"own files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
+        ({"user_files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
         ({"device": "cuda"}, ["", ""]),
     ],
 )  # fmt: skip

@@ -158,9 +158,9 @@ def test_task_version_batches_and_failed_samples_are_listed(tmp_path: Path) -> N
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
     store = made.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
-    store.append(cell, {"id": "0", "error": "OutOfMemoryError: no more"})
+    store.append(cell, {**store.rows(cell)[0], "error": "OutOfMemoryError: no more"})
     store.append(cell, {**store.rows(cell)[1], "batch_size": 3})
-    store.plan({cell: 6})
+    store.save_cells({cell: 6})
     (match,) = compare_with_published(store, table).matches
     assert match.remarks == (
         "task version 2 (compared with 1)",
@@ -202,7 +202,7 @@ def _single(tmp_path: Path, task: str, right: list[int], decimals: int = 2) -> M
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", task, 131072)
     store = made.store(tmp_path, [cell], table.protocol)
-    store.plan({cell: len(right)})
+    store.save_cells({cell: len(right)})
     for index, hit in enumerate(right):
         row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
         store.append(cell, row)
@@ -244,7 +244,7 @@ def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
     assert (match.verdict, math.isnan(match.half_width)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
-    store.plan({cell: 8})
+    store.save_cells({cell: 8})
     (match,) = compare_with_published(store, load("chunkllama-pg19")).matches
     assert (match.stderr, match.verdict) == (0, "unknown")
 
@@ -335,7 +335,7 @@ def test_a_run_with_nothing_in_common_has_a_short_summary(
 def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
     store = made.store(tmp_path, [cell], "lampe")
-    store.plan({})
+    store.save_cells({})
     found = compare_with_published(store, load("lampe-ruler"))
     assert (found.matches, len(found.unused), len(found.frame())) == ([], 0, 16)
     print_comparison(tmp_path, "lampe-ruler", console())

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.bench import Passage, SampleRequest, Task
 from lampe_eval.benches.ppl import Ppl, PplCard
-from lampe_eval.engine.local import LocalEngine
+from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.texts import pocket_language
@@ -179,7 +179,7 @@ def _run(
     engine, bench = LocalEngine(model, tokenizer), Ppl()
     samples = list(bench.samples(task, SampleRequest(tokenizer, length, 3, FAIR, seed=3)))
     (spec,) = parse_methods(["original"])
-    with engine.under(spec.build({}), 256, "blockwise"):
+    with engine.patched(spec.build({}), 256, "blockwise"):
         rows = [
             {
                 "id": sample.id,
@@ -216,8 +216,8 @@ def test_losses_in_chunks_equal_losses_at_once(
     (spec,) = parse_methods(["original"])
     expected = _losses(model, ids)
     for chunk in (7, 64, 249, 1000):
-        monkeypatch.setattr("lampe_eval.engine.local.CHUNK", chunk)
-        with engine.under(spec.build({}), 256, "blockwise"):
+        monkeypatch.setattr("lampe_eval.engine.local_engine.PASSAGE_CHUNK", chunk)
+        with engine.patched(spec.build({}), 256, "blockwise"):
             for scored in (1, 100, 249):
                 ours = engine.loss(Passage("x", ids, scored))
                 assert ours == pytest.approx(math.fsum(expected[-scored:]), rel=1e-5, abs=1e-5)

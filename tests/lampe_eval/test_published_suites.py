@@ -11,8 +11,10 @@ from lampe_eval import assets, models
 from lampe_eval.benches import find_tasks
 from lampe_eval.cards import shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
-from lampe_eval.plan import prepare
 from lampe_eval.results.published_tables import find_table, table_names
+from lampe_eval.running.configuration import required_files
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 load = cache(find_table)
@@ -57,10 +59,10 @@ SUITES = [
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.AutoConfig, "from_pretrained", _config)
-    plan = prepare(shipped_card("suites", name, Suite))
+    plan = plan_run(resolve_suite(shipped_card("suites", name, Suite)))
     assert plan.tasks
-    assert plan.batch is None
-    assert all(assets.find(file.partition("!/")[0]) for file in plan.files)
+    assert plan.max_batch_tokens is None
+    assert all(assets.find(file.partition("!/")[0]) for file in required_files(plan))
 
 
 @pytest.mark.parametrize("name", SUITES)

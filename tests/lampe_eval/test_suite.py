@@ -1,9 +1,11 @@
-"""Options of a run."""
+"""Options of a run, and how they are checked."""
 
 import pytest
 
 from lampe_eval.errors import UserError
-from lampe_eval.plan import prepare
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite, parse_length
 
 
@@ -15,7 +17,7 @@ def test_lengths(text: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "k", "4kk", "-1", "0", "4.5k", "four"])
-def test_what_is_no_length(text: str) -> None:
+def test_texts_that_are_not_lengths(text: str) -> None:
     with pytest.raises(ValueError, match="not a length"):
         parse_length(text)
 
@@ -62,4 +64,5 @@ def test_a_suite_takes_a_lone_text_for_every_list() -> None:
     ("device", "kind"), [("cuda:0", "cuda"), ("cuda:1", "cuda"), ("cpu", "cpu")]
 )
 def test_a_score_depends_on_the_kind_of_a_device_alone(device: str, kind: str) -> None:
-    assert prepare(Suite(device=device, bench="niah/single")).config["device"] == kind
+    plan = plan_run(resolve_suite(Suite(device=device, bench="niah/single")))
+    assert run_configuration(plan)["device"] == kind

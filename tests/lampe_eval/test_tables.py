@@ -95,7 +95,7 @@ def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -
 def test_equal_counts_at_all_lengths_are_noted_once(tmp_path: Path) -> None:
     stored.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
     store = stored.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
-    store.plan(dict.fromkeys(store.cells(), 3))
+    store.save_cells(dict.fromkeys(store.cells(), 3))
     (some,), (every,) = (
         result_tables(gather_runs([folder])) for folder in (tmp_path, tmp_path / "alike")
     )

@@ -10,6 +10,7 @@ import pandas as pd
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import PAIR_COLUMNS
 from lampe_eval.store import Cell, Store
+from tests.lampe_eval.stored import configuration
 
 KEYS = ("model", "method", "bench", "task", "length")
 
@@ -46,12 +47,12 @@ def store(
     config: Mapping[str, Any] | None = None,
 ) -> Store:
     """A run with these samples."""
-    found = Store.create(folder, {"seed": 0, **(config or {})}, {"torch": "2"})
+    found = Store.create(folder, configuration(**(config or {})), {"torch": "2"})
     rows = {cell: list(rows) for cell, rows in cells.items()}
-    found.plan({cell: len(of_cell) for cell, of_cell in rows.items()})
+    found.save_cells({cell: len(of_cell) for cell, of_cell in rows.items()})
     for cell, of_cell in rows.items():
         for one in of_cell:
-            found.append(cell, one)
+            found.append(cell, {"length": cell.length, **one})
     return found
 
 

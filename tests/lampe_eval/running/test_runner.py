@@ -1,4 +1,4 @@
-"""Faults put into a run: each ends in a stored row or one clear line, never in a lost or a made-up number."""
+"""Runs with faults: each ends in a stored record or one clear line, never in a wrong number."""
 
 import csv
 import errno
@@ -18,13 +18,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval.benches.bench import Sample, Task
-from lampe_eval.commands.progress_display import Lines
+from lampe_eval.commands.progress_display import ProgressLines
 from lampe_eval.commands.run import run_suite
-from lampe_eval.engine.local import Answer, LocalEngine
+from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import Stopped, UserError, describe_error
-from lampe_eval.plan import Plan, prepare
 from lampe_eval.results.cell_scores import run_scores
-from lampe_eval.running import runner
+from lampe_eval.running import runner, sampling
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.store import Store, lock_for_writing
 from lampe_eval.suite import Suite, exceeds_threshold
 
@@ -40,24 +42,39 @@ COSTS = ("seconds", "prefill_seconds", "decode_seconds", "peak_memory_bytes")
 
 @pytest.fixture(autouse=True)
 def loaded(pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is loaded once for all tests."""
+    """Load the model once for all tests."""
     monkeypatch.setattr("lampe_eval.models.load_model", lambda *_: pocket)
 
 
 def _run(folder: Path, **options: Any) -> Store:
-    return runner.run(prepare(Suite(output=folder, **{**SMALL, **options})), Lines())
+    return runner.run(_plan(folder, **options), ProgressLines())
+
+
+def _plan(folder: Path, **options: Any) -> RunPlan:
+    return plan_run(resolve_suite(Suite(output=folder, **{**SMALL, **options})))
+
+
+def _exit_code(**options: Any) -> int:
+    return run_suite(resolve_suite(Suite.from_options({**SMALL, **options})))
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     store = Store(folder)
-    return [row for cell in store.cells() for row in store.rows(cell)]
+    rows: list[dict[str, Any]] = []
+    for cell in store.cells():
+        rows += map(dict, store.rows(cell))
+    return rows
+
+
+def _rows_without_costs(folder: Path) -> list[dict[str, Any]]:
+    return [{**row, **dict.fromkeys(COSTS)} for row in _rows(folder)]
 
 
 def _at(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None], call: int) -> None:
-    """Something happens in the middle of an answer, the ``call``-th one."""
+    """Put a fault into the ``call``-th answer."""
     answer, calls = LocalEngine.answer, itertools.count(1)
 
-    def faulty(engine: LocalEngine, *arguments: Any, **options: Any) -> list[Answer]:
+    def faulty(engine: LocalEngine, *arguments: Any, **options: Any) -> list[GeneratedAnswer]:
         if next(calls) == call:
             fault()
         return answer(engine, *arguments, **options)
@@ -69,7 +86,7 @@ def _broken() -> None:
     raise RuntimeError("the device fell over")
 
 
-def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
+def test_a_record_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
     _run(tmp_path / "run")
     row = _rows(tmp_path / "run")[0]
     assert {
@@ -96,7 +113,7 @@ def test_a_row_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
     assert "ray" not in sys.modules
 
 
-def test_an_error_is_a_row_and_is_tried_again(
+def test_an_error_is_a_record_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -121,15 +138,8 @@ def test_the_exit_code_is_what_fail_on_error_says(
     code: int,
 ) -> None:
     _at(monkeypatch, _broken, 1)
-    assert (
-        run_suite(
-            Suite.from_options({**SMALL, "output": tmp_path / "run", "fail_on_error": threshold})
-        )
-        == code
-    )
-    assert (
-        "1 samples failed; their errors are in samples/ and in run.log" in capsys.readouterr().out
-    )
+    assert _exit_code(output=tmp_path / "run", fail_on_error=threshold) == code
+    assert "1 samples failed" in capsys.readouterr().out
 
 
 def test_thresholds() -> None:
@@ -153,49 +163,50 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
     capsys: pytest.CaptureFixture[str],
     error: Exception,
 ) -> None:
-    draw = Plan.samples
+    draw = runner.draw_samples
 
-    def draws(plan: Plan, task: Task, length: int, *arguments: Any, **options: Any) -> list[Sample]:
-        if length == 512 and "limit" not in options:  # all, after one of them was had
+    def draws(
+        plan: RunPlan, task: Task, length: int, *arguments: Any, **options: Any
+    ) -> list[Sample]:
+        if length == 512:
             raise error
         return draw(plan, task, length, *arguments, **options)
 
-    monkeypatch.setattr(Plan, "samples", draws)
-    options = {**SMALL, "lengths": "256,512", "output": tmp_path / "run"}
-    assert run_suite(Suite.from_options(options)) == 1
+    # Only in the runner: the check before a run, which draws one sample of each task, succeeds.
+    monkeypatch.setattr(runner, "draw_samples", draws)
+    options = {"lengths": "256,512", "output": tmp_path / "run"}
+    assert _exit_code(**options) == 1
     printed = capsys.readouterr()
     line = f"niah/single at 512 is left out: {describe_error(error)}"
-    assert (
-        f"lampe-eval: {line}\n" in printed.err
-        and line in (tmp_path / "run" / "run.log").read_text()
-    )
-    assert "4 samples could not be had; run.log says why" in printed.out
+    assert f"lampe-eval: {line}\n" in printed.err
+    assert line in (tmp_path / "run" / "run.log").read_text()
+    assert "4 samples could not be drawn" in printed.out
     rows = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
     assert [(row["length"], row["n"], row["missing"]) for row in rows] == [
         ("256", "4", "0"),
         ("512", "0", "4"),
     ]
     monkeypatch.undo()
-    assert run_suite(Suite.from_options(options)) == 0
+    assert _exit_code(**options) == 0
 
 
-def test_a_task_of_which_nothing_can_be_drawn_is_said_before_anything_runs(
+def test_a_task_without_samples_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> list[Sample]:
         raise RuntimeError("the template says no")
 
-    monkeypatch.setattr(Plan, "samples", broken)
+    monkeypatch.setattr(sampling, "draw_samples", broken)
     with pytest.raises(UserError, match="niah/single: RuntimeError: the template says no"):
         _run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(*arguments: Any, **options: Any) -> list[Answer]:
+def test_out_of_memory_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out_of_memory(*arguments: Any, **options: Any) -> list[GeneratedAnswer]:
         raise torch.OutOfMemoryError("tried to allocate 3 PiB")
 
-    monkeypatch.setattr(LocalEngine, "answer", short)
+    monkeypatch.setattr(LocalEngine, "answer", run_out_of_memory)
     _run(tmp_path / "run")
     assert {row["error"] for row in _rows(tmp_path / "run")} == {
         "oom: OutOfMemoryError: tried to allocate 3 PiB"
@@ -205,8 +216,8 @@ def test_out_of_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_empty_answer_is_scored_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(LocalEngine, "answer", lambda *_, **__: [Answer(" ", 1, "eos")])
-    assert run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"})) == 0
+    monkeypatch.setattr(LocalEngine, "answer", lambda *_, **__: [GeneratedAnswer(" ", 1, "eos")])
+    assert _exit_code(output=tmp_path / "run") == 0
     assert "4 answers are empty" in capsys.readouterr().out
     assert [row["score"] for row in _rows(tmp_path / "run")] == [0.0] * 4
 
@@ -223,30 +234,34 @@ def test_a_scorer_that_fails_is_an_error_of_its_sample(
     assert row["error"] == "ZeroDivisionError: no references" and row["prediction"]
 
 
-def _no_encoding(*_: Any) -> dict[str, Any]:
+def _no_encoding(*_: Any) -> None:
     raise ValueError("cannot encode")
 
 
+def _score_of(score: Any) -> Callable[..., Any]:
+    return lambda record, *_: record.update(score=score)
+
+
 @pytest.mark.parametrize(
-    ("part", "made", "error"),
+    ("part", "replacement", "error"),
     [
-        ("rows._reached", _no_encoding, "ValueError: cannot encode"),
-        (
-            "rows._scored",
-            lambda *_: {"score": {1}},
-            "TypeError: Object of type set is not JSON serializable",
-        ),
+        ("_add_positions", _no_encoding, "ValueError: cannot encode"),
+        ("_add_score", _score_of({1}), "TypeError: Object of type set is not JSON serializable"),
+        ("_add_score", _score_of("high"), "ValidationError: 1 validation error for SampleRecord"),
     ],
 )
-def test_a_row_that_cannot_be_made_is_an_error_of_its_sample(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, made: Callable[..., Any], error: str
+def test_a_record_that_cannot_be_made_is_an_error_of_its_sample(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    replacement: Callable[..., Any],
+    error: str,
 ) -> None:
-    monkeypatch.setattr(f"lampe_eval.running.{part}", made)
+    monkeypatch.setattr(f"lampe_eval.running.sample_records.{part}", replacement)
     _run(tmp_path / "run")
     row = _rows(tmp_path / "run")[0]
-    assert (
-        row["error"] == error and row["prediction"] and row["prompt_sha256"] and "score" not in row
-    )
+    assert row["error"].splitlines()[0] == error
+    assert row["prediction"] and row["prompt_sha256"] and "score" not in row
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -258,9 +273,7 @@ def test_a_disk_that_refuses_stops_the_run_and_what_was_stored_is_whole(
 
     with monkeypatch.context() as patch:
         _at(patch, lambda: patch.setattr("os.fsync", refuse), 3)
-        with pytest.raises(
-            UserError, match=rf"{os.strerror(number)}\); finished samples are kept, run again"
-        ):
+        with pytest.raises(UserError, match=rf"{os.strerror(number)}; finished samples are kept"):
             _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) in (2, 3)
     _run(tmp_path / "run")
@@ -270,13 +283,11 @@ def test_a_disk_that_refuses_stops_the_run_and_what_was_stored_is_whole(
 def test_a_disk_that_is_full_in_the_middle_of_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel cuts a row off, as a full disk does."""
+    """Let the kernel cut a line off, as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     _at(monkeypatch, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1])), 2)
     try:
-        with pytest.raises(
-            UserError, match=r"File too large\); finished samples are kept, run again"
-        ):
+        with pytest.raises(UserError, match="File too large; finished samples are kept"):
             _run(tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -305,7 +316,7 @@ def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(
     tmp_path: Path,
 ) -> None:
     with lock_for_writing(tmp_path / "run"):
-        Store.create(tmp_path / "run", prepare(Suite(output=tmp_path / "run", **SMALL)).config, {})
+        Store.create(tmp_path / "run", run_configuration(_plan(tmp_path / "run")), {})
         before = (tmp_path / "run" / "run.yaml").read_bytes()
         with pytest.raises(UserError, match="another run is writing here"):
             _run(tmp_path / "run", seed=1)
@@ -319,11 +330,7 @@ def test_a_clock_that_jumps_changes_nothing(
     clock = itertools.cycle([2.0e9, 0.0, 1.0e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
     _run(tmp_path / "jumping")
-    told = [
-        [{**row, **dict.fromkeys(COSTS)} for row in _rows(tmp_path / name)]
-        for name in ("calm", "jumping")
-    ]
-    assert told[0] == told[1]
+    assert _rows_without_costs(tmp_path / "calm") == _rows_without_costs(tmp_path / "jumping")
     assert all(
         0 < row["prefill_seconds"] <= row["seconds"] < 1e4 for row in _rows(tmp_path / "jumping")
     )
@@ -332,7 +339,7 @@ def test_a_clock_that_jumps_changes_nothing(
 @pytest.mark.parametrize(
     ("number", "again", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
 )
-def test_a_signal_finishes_the_sample_in_hand(
+def test_a_signal_finishes_the_running_batch(
     number: int, again: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -340,25 +347,26 @@ def test_a_signal_finishes_the_sample_in_hand(
     with monkeypatch.context() as patch:
         _at(patch, lambda: os.kill(os.getpid(), number), 2)
         with pytest.raises(Stopped) as stop:
-            run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
-    assert f"finishing the sample in hand; {again} again stops at once" in capfd.readouterr().err
-    kept = f"stopped; what is finished is kept in {tmp_path / 'run'}. To go on:"
-    assert str(stop.value) == f"{kept}\n    lampe-eval run --method 'yarn:a=1, b'"
+            _exit_code(output=tmp_path / "run")
+    assert f"{again} again stops at once" in capfd.readouterr().err
+    first, command = str(stop.value).splitlines()
+    assert str(tmp_path / "run") in first
+    assert command == "    lampe-eval run --method 'yarn:a=1, b'"
     assert stop.value.code == code
     assert len(_rows(tmp_path / "run")) == 2
     _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 4
 
 
-def test_ctrl_c_while_nothing_is_in_hand_stops_at_once(
+def test_ctrl_c_while_no_batch_is_running_stops_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
         "lampe_eval.models.load_model", lambda *_: os.kill(os.getpid(), signal.SIGINT)
     )
-    with pytest.raises(Stopped, match="stopped; what is finished is kept"):
-        run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
-    assert "finishing the sample in hand" not in capfd.readouterr().err
+    with pytest.raises(Stopped, match="stopped; finished samples are kept"):
+        _exit_code(output=tmp_path / "run")
+    assert "again stops at once" not in capfd.readouterr().err
     assert _rows(tmp_path / "run") == []
 
 
@@ -377,13 +385,13 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_batches_are_flagged_and_answer_the_same(tmp_path: Path) -> None:
     alone, together = _run(tmp_path / "alone"), _run(tmp_path / "together", max_batch_tokens=1000)
-    assert (alone.config["batch"], together.config["batch"]) == (None, 1000)
+    assert (alone.config["max_batch_tokens"], together.config["max_batch_tokens"]) == (None, 1000)
     rows, batched = _rows(tmp_path / "alone"), _rows(tmp_path / "together")
     assert {row["batch_size"] for row in batched} == {3, 1}
     assert [row["prediction"] for row in rows] == [row["prediction"] for row in batched]
 
 
-def test_what_a_sample_cost_is_in_no_score(tmp_path: Path) -> None:
-    run_suite(Suite.from_options({**SMALL, "output": tmp_path / "run"}))
+def test_scores_do_not_include_time_and_memory(tmp_path: Path) -> None:
+    _exit_code(output=tmp_path / "run")
     (row,) = csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines())
     assert not {*COSTS, "backend"} & set(row)

@@ -1,4 +1,4 @@
-"""Whatever happens to a sample is what came of it; nothing is lost, and no number is made up."""
+"""Running samples: every sample has an outcome, errors included; nothing is lost and no number is invented."""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval.benches.bench import Passage, Prompt
-from lampe_eval.engine.attempt import attempt
-from lampe_eval.engine.local import LocalEngine
+from lampe_eval.engine.local_engine import LocalEngine
+from lampe_eval.engine.run_samples import run_samples
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.texts import pocket_language
 
@@ -20,10 +20,10 @@ QUESTION = "\nWhat is the code of the red lamp? The code of the red lamp is"
 
 @pytest.fixture
 def engine(pocket: Pocket) -> Iterator[LocalEngine]:
-    """The built-in model under LaMPE."""
+    """Return the built-in model under LaMPE."""
     engine = LocalEngine(*pocket)
     (spec,) = parse_methods(["lampe"])
-    with engine.under(spec.build({}), 256, "blockwise"):
+    with engine.patched(spec.build({}), 256, "blockwise"):
         yield engine
 
 
@@ -43,18 +43,18 @@ def _prompts(engine: LocalEngine, *sizes: int) -> list[Prompt]:
     ]
 
 
-def _short_unless(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: int = 0, lean: bool = False
+def _run_out_of_memory_unless(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: int = 0, in_chunks: bool = False
 ) -> None:
-    """Memory is short but for so many rows at once, or prompts in chunks."""
+    """Simulate too little memory for more than so many rows at once, or for prompts in one piece."""
     generate = engine.model.generate
 
-    def short(ids: torch.Tensor, **options: Any) -> Any:
-        if len(ids) <= rows or (lean and options["past_key_values"].get_seq_length()):
+    def generate_in_little_memory(ids: torch.Tensor, **options: Any) -> Any:
+        if len(ids) <= rows or (in_chunks and options["past_key_values"].get_seq_length()):
             return generate(ids, **options)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 PiB")
 
-    monkeypatch.setattr(engine.model, "generate", short)
+    monkeypatch.setattr(engine.model, "generate", generate_in_little_memory)
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,18 @@ def _short_unless(
 def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> None:
     engine = LocalEngine(*pocket)
     (spec,) = parse_methods([method])
-    with engine.under(spec.build({}), 256, "blockwise"):
+    with engine.patched(spec.build({}), 256, "blockwise"):
         prompts = _prompts(engine, 20, 220, 60)
         alone = [answer for prompt in prompts for answer in engine.answer([prompt])]
         together = engine.answer(prompts)
     assert len({len(prompt.ids) for prompt in prompts}) == 3
-    assert [(a.text, a.tokens, a.stop) for a in together] == [
-        (a.text, a.tokens, a.stop) for a in alone
+    assert [(a.text, a.tokens, a.stop_reason) for a in together] == [
+        (a.text, a.tokens, a.stop_reason) for a in alone
     ]
 
 
-def test_what_a_sample_cost_is_told(engine: LocalEngine) -> None:
-    first, second = attempt(engine, _prompts(engine, 20, 60))
+def test_outcomes_have_time_and_memory(engine: LocalEngine) -> None:
+    first, second = run_samples(engine, _prompts(engine, 20, 60))
     assert (first["prediction"], second["prediction"]) == (" 48210.", " 48211.")
     assert first["batch_size"] == second["batch_size"] == 2
     assert first["prefill_seconds"] > 0 and first["decode_seconds"] > 0
@@ -84,14 +84,14 @@ def test_what_a_sample_cost_is_told(engine: LocalEngine) -> None:
     )
 
 
-def test_short_of_memory_a_prompt_is_read_in_chunks(
+def test_a_prompt_is_read_in_chunks_in_low_memory_mode(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = _prompts(engine, 220)
-    (expected,) = attempt(engine, prompts)
-    _short_unless(engine, monkeypatch, lean=True)
-    monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
-    (outcome,) = attempt(engine, prompts)
+    (expected,) = run_samples(engine, prompts)
+    _run_out_of_memory_unless(engine, monkeypatch, in_chunks=True)
+    monkeypatch.setattr("lampe_eval.engine.local_engine.LOW_MEMORY_PROMPT_CHUNK", 50)
+    (outcome,) = run_samples(engine, prompts)
     assert outcome["low_memory"] is True
     assert (outcome["prediction"], outcome["answer_tokens"]) == (
         expected["prediction"],
@@ -99,22 +99,22 @@ def test_short_of_memory_a_prompt_is_read_in_chunks(
     )
 
 
-def test_a_long_prompt_is_read_in_pieces(
+def test_a_long_prompt_is_read_in_chunks(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = _prompts(engine, 220)
-    (expected,) = attempt(engine, prompts)
-    _short_unless(engine, monkeypatch, lean=True)
-    monkeypatch.setattr("lampe_eval.engine.local.WHOLE", 100)
-    (outcome,) = attempt(engine, prompts)
+    (expected,) = run_samples(engine, prompts)
+    _run_out_of_memory_unless(engine, monkeypatch, in_chunks=True)
+    monkeypatch.setattr("lampe_eval.engine.local_engine.PROMPT_CHUNK", 100)
+    (outcome,) = run_samples(engine, prompts)
     assert outcome["prediction"] == expected["prediction"] and "low_memory" not in outcome
 
 
-def test_what_did_not_fit_is_not_tried_in_one_piece_again(
+def test_samples_as_long_as_one_that_ran_out_of_memory_start_in_low_memory_mode(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _short_unless(engine, monkeypatch, lean=True)
-    monkeypatch.setattr("lampe_eval.engine.local.READ", 50)
+    _run_out_of_memory_unless(engine, monkeypatch, in_chunks=True)
+    monkeypatch.setattr("lampe_eval.engine.local_engine.LOW_MEMORY_PROMPT_CHUNK", 50)
     generate, whole = engine.model.generate, []
 
     def count(ids: torch.Tensor, **options: Any) -> Any:
@@ -122,25 +122,25 @@ def test_what_did_not_fit_is_not_tried_in_one_piece_again(
         return generate(ids, **options)
 
     monkeypatch.setattr(engine.model, "generate", count)
-    outcomes = [attempt(engine, _prompts(engine, words))[0] for words in (220, 230, 220)]
+    outcomes = [run_samples(engine, _prompts(engine, words))[0] for words in (220, 230, 220)]
     assert all(outcome["low_memory"] for outcome in outcomes)
     assert whole == [True, False, False, False]
 
 
-def test_a_batch_that_is_too_large_is_done_one_by_one(
+def test_a_batch_that_is_too_large_is_run_one_by_one(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _short_unless(engine, monkeypatch, rows=1)
-    first, second = attempt(engine, _prompts(engine, 20, 60))
+    _run_out_of_memory_unless(engine, monkeypatch, rows=1)
+    first, second = run_samples(engine, _prompts(engine, 20, 60))
     assert (first["prediction"], second["prediction"]) == (" 48210.", " 48211.")
     assert first["batch_size"] == second["batch_size"] == 1
 
 
-def test_out_of_memory_for_good_is_recorded(
+def test_out_of_memory_in_low_memory_mode_is_recorded(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _short_unless(engine, monkeypatch)
-    outcomes = attempt(engine, _prompts(engine, 20, 60))
+    _run_out_of_memory_unless(engine, monkeypatch)
+    outcomes = run_samples(engine, _prompts(engine, 20, 60))
     assert [outcome["error"] for outcome in outcomes] == [
         "oom: OutOfMemoryError: CUDA out of memory. Tried to allocate 3 PiB"
     ] * 2
@@ -151,17 +151,17 @@ def test_out_of_memory_for_good_is_recorded(
     )
 
 
-def test_one_bad_sample_does_not_take_its_batch_along(engine: LocalEngine) -> None:
+def test_one_bad_sample_does_not_spoil_its_batch(engine: LocalEngine) -> None:
     good, bad = _prompts(engine, 20, 60)
     bad = Prompt(bad.id, [10**6, *bad.ids], bad.max_new_tokens, bad.references)
-    answered, failed = attempt(engine, [good, bad])
+    answered, failed = run_samples(engine, [good, bad])
     assert answered["prediction"] == " 48210."
     assert failed["error"] == "IndexError: index out of range in self"
     assert (failed["backend"], failed["batch_size"]) == ("blockwise on cpu", 1)
 
 
-def test_logits_that_are_no_numbers_are_an_error_and_no_zero(engine: LocalEngine) -> None:
-    """Of the second row alone, from its second token on."""
+def test_logits_that_are_not_numbers_are_an_error(engine: LocalEngine) -> None:
+    """Only the second row has such logits, from its second token on."""
 
     def spoil(module: torch.nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
         if logits.shape[1] == 1 and len(logits) == 2:
@@ -169,20 +169,20 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_zero(engine: LocalEngine
         return logits
 
     with engine.model.get_output_embeddings().register_forward_hook(spoil):
-        answered, failed = attempt(engine, _prompts(engine, 20, 60))
+        answered, failed = run_samples(engine, _prompts(engine, 20, 60))
     assert answered["prediction"] == " 48210."
     assert failed["error"].startswith("NotANumber") and "prediction" not in failed
 
 
-def test_a_loss_that_is_no_number_is_an_error(engine: LocalEngine) -> None:
+def test_a_loss_that_is_not_a_number_is_an_error(engine: LocalEngine) -> None:
     passage = Passage("x", list(range(40)), 10)
-    (sound,) = attempt(engine, [passage])
+    (sound,) = run_samples(engine, [passage])
     assert sound["loss"] > 0 and "error" not in sound
     assert sound["prefill_seconds"] == sound["seconds"] > 0
     with engine.model.get_output_embeddings().register_forward_hook(
         lambda *args: args[-1] * math.nan
     ):
-        (spoiled,) = attempt(engine, [passage])
+        (spoiled,) = run_samples(engine, [passage])
     assert spoiled["error"].startswith("NotANumber") and "loss" not in spoiled
 
 
@@ -194,7 +194,7 @@ def test_an_empty_answer_is_an_answer(engine: LocalEngine) -> None:
         return logits
 
     with engine.model.get_output_embeddings().register_forward_hook(end):
-        (outcome,) = attempt(engine, _prompts(engine, 20))
+        (outcome,) = run_samples(engine, _prompts(engine, 20))
     assert (outcome["prediction"], outcome["answer_tokens"], outcome["stop_reason"]) == (
         "",
         1,

@@ -1,0 +1,263 @@
+"""Engine that answers prompts and reads passages on one loaded model, in this process."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+import lampe
+from lampe_eval.benches.bench import Passage, Prompt
+
+PASSAGE_CHUNK = 1024
+"""Tokens of a passage that are read at a time, which bounds the logits in memory."""
+LOW_MEMORY_PASSAGE_CHUNK = 256
+"""Tokens of a passage that are read at a time in low-memory mode."""
+
+PROMPT_CHUNK = 32_768
+"""Tokens of a prompt that are read at a time.
+
+What a longer prompt takes in memory beside its cache does not grow with its length: at most 8 GB
+for Llama 3's 8B (docs/performance.md).
+"""
+LOW_MEMORY_PROMPT_CHUNK = 2048
+"""Tokens of a prompt that are read at a time in low-memory mode."""
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """Answer of a model to a prompt.
+
+    Attributes:
+        text: the answer's text.
+        tokens: generated tokens, the stop token included.
+        stop_reason: "eos" if a stop token ended the answer, "length" if `max_new_tokens` did.
+        has_nan: whether a logit on the way was not a number.
+        prefill_seconds: time of the whole batch until its first token.
+        decode_seconds: time of the whole batch for all further tokens.
+    """
+
+    text: str
+    tokens: int
+    stop_reason: str
+    has_nan: bool = False
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+class LocalEngine:
+    """Loaded model that answers prompts and reads passages, patched with one method at a time.
+
+    Attributes:
+        model: the model; its recommendations for generation are removed.
+        tokenizer: the model's tokenizer.
+        low_memory_from: tokens of the shortest sample that ran out of memory alone; else infinite.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.low_memory_from = math.inf
+        self._stop_tokens = _stop_tokens(model, tokenizer)
+        # A checkpoint may recommend sampling or penalties; scores must not depend on them.
+        self.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self._handle: lampe.Handle | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device that prompts are put on."""
+        return self.model.device
+
+    @property
+    def backend(self) -> str:
+        """Attention backends that ran under the current method, and the device type."""
+        assert self._handle is not None
+        return f"{'+'.join(self._handle.backends)} on {self.device.type}"
+
+    @contextmanager
+    def patched(self, method: lampe.Method, window: int, attention: str) -> Iterator[lampe.Handle]:
+        """Patch the model with a method for the calls within the context.
+
+        Args:
+            method: the method to patch in.
+            window: tokens of the model's pretraining.
+            attention: name of an attention backend, or "auto".
+        """
+        with lampe.patch(self.model, method, window=window, attention=attention) as self._handle:
+            yield self._handle
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Sequence[Prompt], *, low_memory: bool = False
+    ) -> list[GeneratedAnswer]:
+        """Generate greedy answers to prompts as one batch.
+
+        Args:
+            prompts: prompts with the same `max_new_tokens`, `stop_token_ids` and `decoding`.
+            low_memory: whether to read a prompt in small chunks; a batch is always read whole.
+        """
+        ids, mask = self._padded([prompt.ids for prompt in prompts])
+        chunk = LOW_MEMORY_PROMPT_CHUNK if low_memory else PROMPT_CHUNK
+        watch = _LogitsWatch()
+        started = time.perf_counter()
+        prefilled: AbstractContextManager[Any]
+        if ids.shape[1] <= chunk or len(ids) > 1:
+            prefilled = nullcontext(lampe.growing_cache(self.model))
+        else:
+            prefilled = self._prefilled(ids, chunk)
+        with prefilled as cache:
+            output = self.model.generate(  # type: ignore[operator]
+                ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                generation_config=self._greedy(prompts[0]),
+                logits_processor=LogitsProcessorList([watch]),
+            )
+        # Copying to Python lists waits for the device, so the clock is read after it.
+        generated: list[list[int]] = output[:, ids.shape[1] :].tolist()
+        decode_seconds = time.perf_counter() - watch.first_token_at
+        prefill_seconds = watch.first_token_at - started
+        answers = []
+        for prompt, tokens, has_nan in zip(prompts, generated, watch.has_nan.tolist(), strict=True):
+            text, count, stop_reason = self._decoded(prompt, tokens)
+            answers.append(
+                GeneratedAnswer(text, count, stop_reason, has_nan, prefill_seconds, decode_seconds)
+            )
+        return answers
+
+    @torch.no_grad()
+    def loss(self, passage: Passage, *, low_memory: bool = False) -> float:
+        """Return the sum of the losses (natural logarithm) of a passage's scored tokens.
+
+        Args:
+            passage: tokens that are read in chunks through the cache.
+            low_memory: whether to read smaller chunks.
+        """
+        assert self._handle is not None
+        ids, _ = self._padded([passage.ids])
+        chunk = LOW_MEMORY_PASSAGE_CHUNK if low_memory else PASSAGE_CHUNK
+        first_scored = ids.shape[1] - passage.scored_tokens
+        total = 0.0
+        with self._handle.prompt(ids.shape[1]):
+            for begin, end, output in self._read(ids, chunk):
+                # Logits at position i predict token i + 1.
+                skip = max(0, first_scored - 1 - begin)
+                targets = ids[0, begin + 1 + skip : end + 1]
+                losses = torch.nn.functional.cross_entropy(
+                    output.logits[0, skip:].float(), targets, reduction="none"
+                )
+                # Summed in float64: thousands of float32 terms would lose digits.
+                total += float(losses.double().sum())
+        return total
+
+    @contextmanager
+    def _prefilled(self, ids: Tensor, chunk: int) -> Iterator[Any]:
+        """Read a prompt ``ids[1, L]`` except its last token in chunks and give its cache.
+
+        Within the context the patch knows the prompt's length, which one chunk does not show.
+        """
+        assert self._handle is not None
+        cache = None
+        with self._handle.prompt(ids.shape[1]):
+            # Logits of a whole chunk can take more memory than the model; one token's are enough.
+            supported = self.model._supports_logits_to_keep()  # type: ignore[operator]
+            options = {"logits_to_keep": 1} if supported else {}
+            for _, _, output in self._read(ids, chunk, **options):
+                cache = output.past_key_values
+            yield cache
+
+    def _read(self, ids: Tensor, chunk: int, **options: Any) -> Iterator[tuple[int, int, Any]]:
+        """Read ``ids[1, L]`` except the last token; yield begin, end and output of each chunk."""
+        cache = lampe.growing_cache(self.model)
+        for begin in range(0, ids.shape[1] - 1, chunk):
+            end = min(begin + chunk, ids.shape[1] - 1)
+            output = self.model(ids[:, begin:end], past_key_values=cache, use_cache=True, **options)
+            cache = output.past_key_values
+            yield begin, end, output
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return token ids ``[B, L]``, padded on the left, and their mask."""
+        # On the left, so that all answers begin in the same column.
+        longest = max(len(row) for row in rows)
+        padding = [longest - len(row) for row in rows]
+        padded = [[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)]
+        ids = torch.tensor(padded, device=self.device)
+        starts = torch.tensor(padding, device=self.device)[:, None]
+        mask = torch.arange(longest, device=self.device) >= starts
+        return ids, mask.long()
+
+    def _greedy(self, prompt: Prompt) -> GenerationConfig:
+        """Return the settings of generation for a prompt and those that share its batch."""
+        stops = [*self._stop_tokens, *prompt.stop_token_ids]
+        pad = self.tokenizer.pad_token_id
+        if pad is None and stops:
+            pad = stops[0]
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            max_new_tokens=prompt.max_new_tokens,
+            min_new_tokens=1 if prompt.stop_token_ids else None,
+            eos_token_id=stops or None,
+            pad_token_id=pad,
+        )
+
+    def _decoded(self, prompt: Prompt, tokens: list[int]) -> tuple[str, int, str]:
+        """Return the text of an answer, its number of tokens and its stop reason.
+
+        In a batch, a row that stops early is padded behind its stop token; the padding is removed.
+        """
+        stops = {*self._stop_tokens, *prompt.stop_token_ids}
+        stop_reason = "length"
+        for index, token in enumerate(tokens):
+            if token in stops:
+                tokens = tokens[: index + 1]
+                stop_reason = "eos"
+                break
+        skip_special_tokens = prompt.decoding == "text"
+        text = str(self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
+        if prompt.decoding == "single_line":
+            text = " ".join(text.split())
+        return text, len(tokens), stop_reason
+
+
+class _LogitsWatch(LogitsProcessor):
+    """Logits processor that watches the logits of every token and changes none.
+
+    Attributes:
+        first_token_at: clock when the logits of the first token were computed, in seconds.
+        has_nan: ``[B]``, whether any logit of a row was not a number.
+    """
+
+    first_token_at: float
+    has_nan: Tensor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        has_nan = scores.isnan().any(-1)
+        if hasattr(self, "has_nan"):
+            self.has_nan |= has_nan
+        else:
+            has_nan.any().item()  # waits for the device, so that the clock tells the prefill's end
+            self.first_token_at = time.perf_counter()
+            self.has_nan = has_nan
+        return scores
+
+
+def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the checkpoint's stop tokens."""
+    # The only recommendation for generation that is followed: a model never ends without them.
+    stops = getattr(model.generation_config, "eos_token_id", None)
+    if stops is None:
+        stops = tokenizer.eos_token_id
+    if stops is None:
+        return []
+    return stops if isinstance(stops, list) else [int(stops)]

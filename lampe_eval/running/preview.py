@@ -1,0 +1,224 @@
+"""Preview of a run without weights: prompts, their lengths, and the least time and memory."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lampe_eval import models
+from lampe_eval.benches.bench import Prompt, Sample, Task
+from lampe_eval.models import ModelCost, ModelSource
+from lampe_eval.running.batching import tokens_with_answer
+from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.sampling import check_samples, draw_samples, uses_release_prompts
+
+HISTOGRAM_BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper ends of the bins in units of 1024 tokens; longer samples count in the last one."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One task at one length, for the methods that get the same prompts; mostly all do.
+
+    Attributes:
+        model: name of the model.
+        methods: labels of the methods.
+        task: the task.
+        length: tokens of the cells.
+        samples: samples that each method runs.
+        cut: how many of them are cut to fit.
+        skipped: further samples that the protocol leaves out because they are too long.
+        histogram: samples by the upper end of their bin, in units of 1024 tokens.
+        longest: tokens of the longest prompt with its answer.
+        seconds: least time of one method, for its multiplications and for reading the weights for
+            each token of the answer; None if the device is not on this machine. A follow-up
+            question is not counted.
+        memory_bytes: weights and the longest sample's cache.
+        text: the prompt of the first sample as the model reads it.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    task: Task
+    length: int
+    samples: int
+    cut: int
+    skipped: int
+    histogram: dict[int, int]
+    longest: int
+    seconds: float | None
+    memory_bytes: int
+    text: str
+
+
+def previews(
+    plan: RunPlan, announce: Callable[[str], None] = lambda text: None
+) -> Iterator[Preview]:
+    """Yield a preview of every task and length of every model.
+
+    Args:
+        plan: the run.
+        announce: called with a text before samples are drawn.
+
+    Raises:
+        UserError: as running the plan would.
+    """
+    tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
+    for source in plan.sources:
+        check_samples(plan, source, tokenizers[source.name], announce)
+    for source in plan.sources:
+        tokenizer = tokenizers[source.name]
+        cost = models.cost_of(source)
+        for task in plan.tasks:
+            for length in plan.lengths(source, task.bench):
+                for release_prompts in (False, True):
+                    methods = _methods(plan, source, task, release_prompts)
+                    if not methods:
+                        continue
+                    announce(f"preparing {task.full_name} · {length}")
+                    samples = draw_samples(
+                        plan, task, length, tokenizer, release_prompts=release_prompts
+                    )
+                    yield Preview(
+                        model=source.name,
+                        methods=methods,
+                        task=task,
+                        length=length,
+                        text=_first_prompt(samples, tokenizer),
+                        **_estimates(samples, plan.device, cost),
+                    )
+
+
+def least_seconds(plan: RunPlan) -> float | None:
+    """Return the least time of a plan in seconds; None if its device is not on this machine.
+
+    Raises:
+        UserError: as `previews`.
+    """
+    total = 0.0
+    for preview in previews(plan):
+        if preview.seconds is None:
+            return None
+        total += preview.seconds * len(preview.methods)
+    return total
+
+
+@lru_cache
+def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -> float | None:
+    """Measure the multiplications and additions per second of a matrix product.
+
+    Args:
+        device: device as torch names it.
+        size: rows and columns of the matrices.
+        seconds: how long to measure.
+
+    Returns:
+        None if the device is not on this machine.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return None
+    # The data types that weights mostly have on these devices.
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    matrix @ matrix  # the first product includes the library's initialization
+    count = 0
+    started = time.perf_counter()
+    elapsed = 0.0
+    while elapsed < seconds:
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        count += 1
+        elapsed = time.perf_counter() - started
+    return count * 2 * size**3 / elapsed
+
+
+@lru_cache
+def bytes_per_second(device: str, size: int = 1 << 25, seconds: float = 0.2) -> float | None:
+    """Measure how many bytes of memory per second are read.
+
+    Args:
+        device: device as torch names it.
+        size: float32 numbers that are read at a time, more than a cache holds.
+        seconds: how long to measure.
+
+    Returns:
+        None if the device is not on this machine.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return None
+    numbers = torch.ones(size, dtype=torch.float32, device=device)
+    count = 0
+    started = time.perf_counter()
+    elapsed = 0.0
+    while elapsed < seconds:
+        float(numbers.sum())  # waits for the device
+        count += 1
+        elapsed = time.perf_counter() - started
+    return count * numbers.numel() * numbers.itemsize / elapsed
+
+
+def _methods(
+    plan: RunPlan, source: ModelSource, task: Task, release_prompts: bool
+) -> tuple[str, ...]:
+    """Return the methods that get a task's common prompts, or those of their own releases."""
+    return tuple(
+        spec.label
+        for spec in plan.specs
+        if uses_release_prompts(plan, task, source.name, spec.label) == release_prompts
+    )
+
+
+def _first_prompt(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(list(samples[0].ids))) if samples else ""
+
+
+def _estimates(samples: Sequence[Sample], device: str, cost: ModelCost) -> dict[str, Any]:
+    """Return the fields of a preview that count tokens, time and memory."""
+    run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
+    longest = max((tokens_with_answer(sample) for sample in run), default=0)
+    return {
+        "samples": len(run),
+        "cut": sum(isinstance(sample, Prompt) and sample.cut_tokens > 0 for sample in run),
+        "skipped": len(samples) - len(run),
+        "histogram": _histogram(run),
+        "longest": longest,
+        "seconds": _least_seconds(run, device, cost),
+        "memory_bytes": cost.parameters * cost.parameter_bytes + longest * cost.cache_bytes,
+    }
+
+
+def _least_seconds(samples: Sequence[Sample], device: str, cost: ModelCost) -> float | None:
+    """Return the least time of samples; None if the device is not on this machine."""
+    operations_rate = operations_per_second(device)
+    bytes_rate = bytes_per_second(device)
+    if operations_rate is None or bytes_rate is None:
+        return None
+    return sum(
+        _operations(sample, cost) / operations_rate + _bytes_read(sample, cost) / bytes_rate
+        for sample in samples
+    )
+
+
+def _operations(sample: Sample, cost: ModelCost) -> float:
+    """Return two operations per parameter and token, and the causal half of attention."""
+    tokens = tokens_with_answer(sample)
+    return 2.0 * cost.parameters * tokens + cost.attention_operations * tokens * tokens / 2
+
+
+def _bytes_read(sample: Sample, cost: ModelCost) -> float:
+    """Return the bytes that decoding reads: all weights and the cache for each token."""
+    answer = sample.max_new_tokens if isinstance(sample, Prompt) else 0
+    weights = cost.parameters * cost.parameter_bytes
+    return float(answer * (weights + len(sample.ids) * cost.cache_bytes))
+
+
+def _histogram(samples: Sequence[Sample]) -> dict[int, int]:
+    """Count samples by the upper end of their bin; empty bins are left out."""
+    counts = dict.fromkeys(HISTOGRAM_BINS, 0)
+    for sample in samples:
+        fitting = [end for end in HISTOGRAM_BINS if len(sample.ids) <= 1024 * end]
+        counts[fitting[0] if fitting else HISTOGRAM_BINS[-1]] += 1
+    return {end: count for end, count in counts.items() if count}

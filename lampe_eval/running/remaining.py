@@ -1,0 +1,96 @@
+"""Samples that are left to run: groups of cells that share samples, and which are missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lampe_eval.benches.bench import Sample, Task
+from lampe_eval.errors import UserError
+from lampe_eval.models import ModelSource
+from lampe_eval.running.progress import Progress
+from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.sample_records import prompt_sha256
+from lampe_eval.running.sampling import uses_release_prompts
+from lampe_eval.store import Cell, Store
+
+
+@dataclass(frozen=True)
+class SampleGroup:
+    """Cells of one task and length whose methods get the same samples.
+
+    Attributes:
+        task: the task.
+        length: tokens of the cells.
+        cells: one for each method, in the order of the tables.
+        release_prompts: whether the samples are those of a method's own release.
+    """
+
+    task: Task
+    length: int
+    cells: tuple[Cell, ...]
+    release_prompts: bool
+
+
+def sample_groups(plan: RunPlan, source: ModelSource) -> list[SampleGroup]:
+    """Return the groups of a model's cells, longest first: what does not fit fails early."""
+    cells: dict[tuple[str, int, bool], list[Cell]] = {}
+    tasks: dict[str, Task] = {}
+    for task, cell in plan.cells(source):
+        release_prompts = uses_release_prompts(plan, task, cell.model, cell.method)
+        tasks[task.full_name] = task
+        cells.setdefault((task.full_name, cell.length, release_prompts), []).append(cell)
+    groups = [
+        SampleGroup(tasks[name], length, tuple(group), release_prompts)
+        for (name, length, release_prompts), group in cells.items()
+    ]
+    # sorted() is stable: groups of one length stay in the order of the tables.
+    return sorted(groups, key=lambda group: -group.length)
+
+
+def missing_samples(
+    store: Store, task: Task, cell: Cell, samples: Sequence[Sample]
+) -> frozenset[str]:
+    """Return the ids of a cell's samples that have no record yet, or only that of an error.
+
+    Raises:
+        UserError: for a sample whose prompt differs from the one that was answered: a chat
+            template that changed under a run would otherwise give one score to two prompts.
+    """
+    # A record of an error does not count: it is tried again.
+    hashes = {row["id"]: row["prompt_sha256"] for row in store.rows(cell) if "error" not in row}
+    changed = [
+        sample.id
+        for sample in samples
+        if sample.id in hashes and hashes[sample.id] != prompt_sha256(sample)
+    ]
+    if changed:
+        raise UserError(
+            f"{store.folder}: {task.full_name} at {cell.length}: sample {min(changed)} has another "
+            "prompt now than when its answer was stored; choose another --output"
+        )
+    return frozenset(sample.id for sample in samples if sample.id not in hashes)
+
+
+class CellCounts:
+    """Number of samples of every cell of a run, for the store and the progress display.
+
+    Until a cell's samples are drawn, it is the number that the task's card says.
+    """
+
+    def __init__(self, plan: RunPlan, store: Store, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        stored = store.cells()
+        self._counts: dict[Cell, int] = {}
+        for source in plan.sources:
+            for task, cell in plan.cells(source):
+                self._counts[cell] = stored.get(cell, plan.limit(task))
+        self._publish()
+
+    def update(self, group: SampleGroup, samples: int) -> None:
+        """Set the number of samples of a group's cells once they are drawn."""
+        self._counts |= dict.fromkeys(group.cells, samples)
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._store.save_cells(self._counts):
+            self._progress.total(sum(self._counts.values()))

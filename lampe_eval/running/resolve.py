@@ -1,0 +1,127 @@
+"""Names of a suite, looked up without importing torch: a typing mistake is reported at once."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lampe_eval.benches import BENCHES, find_tasks
+from lampe_eval.benches.bench import Task
+from lampe_eval.cards import ModelCard, find_model_card
+from lampe_eval.errors import UserError
+from lampe_eval.method_specs import MethodSpec, parse_methods
+from lampe_eval.plugins import load_plugins
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.suite import Suite
+
+
+@dataclass(frozen=True)
+class ResolvedSuite:
+    """Suite with what its names mean.
+
+    Attributes:
+        suite: the suite as the user wrote it.
+        model_cards: card of each model by the name that tables use.
+        specs: methods, in the order of the tables.
+        tasks: tasks, in the order of the tables.
+        protocols: the protocol of each benchmark by the benchmark's name.
+        plugins: sha256 of each plug-in by the name of its file.
+    """
+
+    suite: Suite
+    model_cards: Mapping[str, ModelCard]
+    specs: list[MethodSpec]
+    tasks: list[Task]
+    protocols: Mapping[str, Protocol]
+    plugins: Mapping[str, str]
+
+
+def resolve_suite(suite: Suite) -> ResolvedSuite:
+    """Look up every name of a suite, once for the whole run.
+
+    Raises:
+        UserError: for the first name that does not exist, and for options that do not go together.
+    """
+    # Plug-ins define names, so they come before every look-up.
+    plugins = load_plugins(suite.plugin)
+    specs = resolve_methods(suite.method)
+    if not specs:
+        raise UserError("--method: no method given; see: lampe-eval list methods")
+    tasks = find_tasks(suite.bench)
+    protocols = {task.bench: BENCHES[task.bench].protocol(suite.protocol_label) for task in tasks}
+    model_cards: dict[str, ModelCard] = {}
+    for name in suite.model:
+        card, label = find_model_card(name)
+        if label in model_cards:
+            raise UserError(
+                f"--model: two models are called {label!r}; give each folder a name of its own"
+            )
+        model_cards[label] = card
+    _refuse_unused_texts(suite, tasks)
+    _refuse_devices(suite)
+    tasks = _tasks_of_protocols(tasks, protocols, suite)
+    return ResolvedSuite(suite, model_cards, specs, tasks, protocols, plugins)
+
+
+def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
+    """Parse methods and look up their cards.
+
+    Raises:
+        UserError: for a method that does not exist.
+    """
+    specs = parse_methods(texts)
+    for spec in specs:
+        _ = spec.card  # raises for an unknown name
+    return specs
+
+
+def _refuse_unused_texts(suite: Suite, tasks: list[Task]) -> None:
+    """Refuse a text that no benchmark of the suite reads."""
+    used = {BENCHES[task.bench].source_option for task in tasks}
+    for option in ("haystack", "text"):
+        if getattr(suite, option) and option not in used:
+            raise UserError(
+                f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}"
+            )
+
+
+def _refuse_devices(suite: Suite) -> None:
+    """Refuse options for devices that do not go together."""
+    devices = suite.devices
+    on_cpus = all(device == "cpu" for device in devices)
+    on_gpus = all(device.isdecimal() for device in devices)
+    uses_ray = bool(devices) or suite.engine == "ray"
+    if not (on_cpus or on_gpus):
+        raise UserError(
+            f"--devices: {','.join(devices)!r} is neither GPUs by number, as 0,1,2,3, nor cpu,cpu"
+        )
+    if suite.address and devices and not on_cpus:
+        raise UserError(
+            "--devices are GPUs of this machine; a cluster (--address) uses all of its GPUs, "
+            "so leave --devices out"
+        )
+    if suite.address and suite.engine != "ray":
+        raise UserError("--address is that of a Ray cluster; add --engine ray")
+    if suite.gpus_per_replica > 1 and (not uses_ray or devices[:1] == ("cpu",)):
+        raise UserError(
+            "--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3"
+        )
+    if uses_ray and suite.device != "auto":
+        raise UserError("--device is for a single process; with Ray it is --devices")
+
+
+def _tasks_of_protocols(
+    tasks: list[Task], protocols: Mapping[str, Protocol], suite: Suite
+) -> list[Task]:
+    """Return the tasks that their protocols include.
+
+    Raises:
+        UserError: if a task that the user named is not among them.
+    """
+    included = [task for task in tasks if BENCHES[task.bench].has_task(task, protocols[task.bench])]
+    for task in tasks:
+        if task not in included and task.full_name in suite.bench:
+            others = ", ".join(other.name for other in included)
+            raise UserError(
+                f"{task.full_name}: protocol {suite.protocol_label!r} has no such task; "
+                f"name {task.bench} alone for those that it has{': ' + others if others else ''}"
+            )
+    return included

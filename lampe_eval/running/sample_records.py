@@ -1,0 +1,97 @@
+"""Records of finished samples: prompt, largest position, outcome and score."""
+
+import hashlib
+import json
+
+from transformers import PreTrainedTokenizerBase
+
+import lampe
+from lampe_eval import records
+from lampe_eval.benches import BENCHES
+from lampe_eval.benches.bench import Prompt, Sample
+from lampe_eval.engine.batch_job import BatchJob
+from lampe_eval.errors import describe_error
+from lampe_eval.models import ModelSource
+from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.records import Outcome, SampleRecord
+from lampe_eval.running.run_plan import RunPlan
+
+SHOWN_TOKENS = 100
+"""Tokens of a prompt's start and end that a record shows."""
+SHOWN_CHARACTERS = 300
+"""Characters of them at most."""
+
+
+class SampleRecorder:
+    """Maker of the records of one model's samples."""
+
+    def __init__(
+        self, plan: RunPlan, source: ModelSource, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self._protocols = plan.protocols
+        self._geometry = source.geometry
+        self._tokenizer = tokenizer
+
+    def record(self, job: BatchJob, sample: Sample, outcome: Outcome) -> SampleRecord:
+        """Return the record of a finished sample.
+
+        An error of the scorer, or of anything else here, becomes an error of the sample: the answer
+        took time to generate and must be stored.
+        """
+        named: SampleRecord = {
+            "length": job.cell.length,
+            "id": sample.id,
+            "prompt_sha256": prompt_sha256(sample),
+            "prompt_tokens": len(sample.ids),
+        }
+        try:
+            # Keys are in the order in which people read a line.
+            record = named.copy()
+            _add_prompt(record, sample, self._tokenizer)
+            _add_positions(record, job.method, self._geometry)
+            record = {**record, **outcome}
+            _add_score(record, job, self._protocols[job.cell.bench])
+            # The store reads back only what is JSON of the declared types.
+            json.dumps(record)
+            records.SAMPLE.validate_python(record)
+            return record
+        except Exception as error:
+            return {**named, **outcome, "error": describe_error(error)}
+
+
+def prompt_sha256(sample: Sample) -> str:
+    """Return the hash of a prompt's token ids."""
+    return hashlib.sha256(repr(list(sample.ids)).encode()).hexdigest()
+
+
+def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add what the sample is, with both ends of its prompt as the model reads it."""
+    start = str(tokenizer.decode(list(sample.ids[:SHOWN_TOKENS])))
+    end = str(tokenizer.decode(list(sample.ids[-SHOWN_TOKENS:])))
+    record["prompt_start"] = start[:SHOWN_CHARACTERS]
+    record["prompt_end"] = end[-SHOWN_CHARACTERS:]
+    record["meta"] = dict(sample.meta)
+    if isinstance(sample, Prompt):
+        record["references"] = sample.references
+        record["extras"] = dict(sample.extras)
+        if sample.cut_tokens:
+            record["cut_tokens"] = sample.cut_tokens
+
+
+def _add_positions(record: SampleRecord, method: lampe.Method, geometry: lampe.Geometry) -> None:
+    """Add how far the prompt's positions reach under a method, and its factor on attention."""
+    length = record["prompt_tokens"]
+    encoding = method.encode(geometry, length)
+    record["largest_position"] = round(encoding.largest_position(length, geometry.rope(length)), 6)
+    record["attention_factor"] = str(encoding.effective_attention_factor)
+
+
+def _add_score(record: SampleRecord, job: BatchJob, protocol: Protocol) -> None:
+    """Add the score of an answer; a loss, an error or a skipped sample has none."""
+    if "prediction" not in record:
+        return
+    # Caught here, so that the record keeps its other keys.
+    try:
+        record["score"] = BENCHES[job.task.bench].score(job.task.name, record, protocol)
+    except Exception as error:
+        record["error"] = describe_error(error)
