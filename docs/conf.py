@@ -11,7 +11,7 @@ from tools.cli_reference import write_cli_reference  # noqa: E402
 
 project = "lampe-eval"
 author = "The lampe-eval authors"
-copyright = "the lampe-eval authors"  # noqa: A001
+copyright = "the lampe-eval authors"
 version = release = installed_version("lampe-eval")
 
 extensions = [

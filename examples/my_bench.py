@@ -34,7 +34,7 @@ class FirstWords(Bench):
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         """Yield prompts that have, with their answers, exactly `request.length` tokens."""
         tokenizer = request.tokenizer
-        question = encode(tokenizer, QUESTION, inside=True)
+        question = encode(tokenizer, QUESTION, continuation=True)
         for index in range(request.limit):
             # Draw from the seed and the index alone: every method must get the same samples.
             text = pocket_language.text(f"{request.seed} {index}", words=request.length)

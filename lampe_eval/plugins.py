@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import sha256_of_files
 
 

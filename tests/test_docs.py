@@ -7,11 +7,16 @@ A block of commands that cannot run here says what it needs in a comment before 
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+import lampe
+from lampe_eval import method_specs, plugins
+from lampe_eval.benches import BENCHES
 from lampe_eval.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +38,7 @@ WORK = {
     "calibrate": "lampe_eval.commands.calibrate.calibrate_model",
     "speed": "lampe_eval.commands.speed.measure_speed",
     "score": "lampe_eval.commands.score.score",
-    "data": "lampe_eval.commands.data.bring",
+    "data": "lampe_eval.commands.data.fetch_files",
     "leaderboard": "lampe_eval.commands.leaderboard.compare",
 }
 """What does the work of a command; replaced, the command only checks its options and names."""
@@ -49,6 +54,16 @@ def commands(page: Path) -> Iterator[tuple[str, str | None]]:
                 yield line.strip(), block["needs"]
 
 
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Restore what plug-ins of a page register."""
+    registries = (lampe.METHODS, BENCHES, method_specs._outside_cards, plugins._loaded)
+    with ExitStack() as stack:
+        for registry in registries:
+            stack.enter_context(patch.dict(registry))
+        yield
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
@@ -59,6 +74,8 @@ def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "path" / "to" / "checkpoint").mkdir(parents=True)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "docs" / "calibration").symlink_to(ROOT / "docs" / "calibration")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "calibration").symlink_to(ROOT / "docs" / "calibration")
     for command, needs in commands(page):
         words = shlex.split(command)
         if words[0] == "make":
@@ -66,9 +83,9 @@ def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         elif words[:2] == ["python", "-m"]:
             assert find_spec(words[2]), command
         elif words[0] == "lampe-eval":
-            with monkeypatch.context() as patch:
+            with monkeypatch.context() as replaced:
                 if needs:
-                    patch.setattr(WORK[words[1]], lambda *_: 0)
+                    replaced.setattr(WORK[words[1]], lambda *_: 0)
                 result = app(words[1:], standalone_mode=False)
             assert result in (None, 0), command
         else:

@@ -108,10 +108,11 @@ class PromptTracker:
 
     def unwrap_generate(self, model: nn.Module) -> None:
         """Restore the ``generate`` that ``wrap_generate`` replaced."""
-        wrapper = vars(model).pop("generate", None)
-        if wrapper is None:
-            return
-        generate = wrapper.__func__.__wrapped__
+        wrapper = getattr(vars(model).get("generate"), "__func__", None)
+        if not hasattr(wrapper, "__wrapped__"):
+            return  # replaced by somebody since: theirs to restore
+        generate = wrapper.__wrapped__
+        del vars(model)["generate"]
         if generate is not getattr(type(model), "generate", None):
             vars(model)["generate"] = MethodType(generate, model)
 

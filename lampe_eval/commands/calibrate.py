@@ -15,7 +15,7 @@ from lampe_eval.calibration.calibration_config import (
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
 from lampe_eval.commands.data import fetch_missing
-from lampe_eval.commands.progress_display import duration
+from lampe_eval.commands.progress_display import duration, progress_display
 from lampe_eval.errors import Stopped
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import tables

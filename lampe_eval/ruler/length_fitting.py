@@ -73,7 +73,7 @@ class ScalableSample:
 
 
 @dataclass(frozen=True)
-class FittedPrompt:
+class FittedSample:
     """Prompt of its final length, as ids or as text.
 
     Attributes:
@@ -122,7 +122,7 @@ def largest_fitting(
     return low
 
 
-def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedPrompt:
+def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedSample:
     """Return a prompt of exactly ``budget`` tokens, made of ids.
 
     Raises:
@@ -138,14 +138,14 @@ def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) 
         missing = budget - len(start) - len(end)
         if missing >= 0:
             ids = np.concatenate([start, _continue_haystack(tokenizer, layout, missing), end])
-            return FittedPrompt(ids, None, units, layout.meta)
+            return FittedSample(ids, None, units, layout.meta)
         if units == sample.min_units:
             break
         units = _fewer_units(sample, units, -missing)
     raise LengthTooShort(-missing)
 
 
-def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedPrompt:
+def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedSample:
     """Return a prompt of whole units as text, at most ``budget`` tokens with the answer's start.
 
     The text is encoded as a whole, because upstream counts its tokens that way.
@@ -162,7 +162,7 @@ def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int)
         text = tokenizer.join_text([*layout.start, *layout.end])
         excess = len(tokenizer.encode_beginning(text + sample.answer_prefix)) - budget
         if excess <= 0:
-            return FittedPrompt(None, text, units, layout.meta)
+            return FittedSample(None, text, units, layout.meta)
         if units == sample.min_units:
             break
         units = _fewer_units(sample, units, excess)

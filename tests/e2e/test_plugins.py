@@ -16,8 +16,10 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.benches import load_entry_points as load_benches
 from lampe_eval.cli import main
 from lampe_eval.errors import UserError
-from lampe_eval.plan import prepare
 from lampe_eval.plugins import load_plugins
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.resolve import resolve_suite
+from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -200,8 +202,9 @@ def test_frequencies_of_zero_are_shown_and_do_not_hide_what_is_beyond_the_window
 
 def test_a_suite_names_plugins(tmp_path: Path) -> None:
     suite = Suite(plugin=str(EXAMPLES / "my_method.py"), method="mine", bench="ppl/exact")
-    assert list(prepare(suite).config["plugins"]) == ["my_method.py"]
-    assert "plugins" not in prepare(Suite(method="original", bench="ppl/exact")).config
+    assert list(run_configuration(plan_run(resolve_suite(suite)))["plugins"]) == ["my_method.py"]
+    without = resolve_suite(Suite(method="original", bench="ppl/exact"))
+    assert "plugins" not in run_configuration(plan_run(without))
 
 
 def test_a_plugin_is_loaded_once(tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ def test_entry_points_are_loaded_when_they_are_named(cli: Cli, package: Path) ->
     assert "Rotates nothing" in cli("list", "methods").out
     assert "quiz/easy" in cli("list", "tasks").out
     assert cli("run", "--method", "outsid", "--bench", "quiz").code == 2
-    assert prepare(Suite(method="outside", bench="quiz")).tasks[0].full_name == "quiz/easy"
+    assert resolve_suite(Suite(method="outside", bench="quiz")).tasks[0].full_name == "quiz/easy"
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_a_model_on_devices_chosen_for_it_answers_as_the_plain_one(
 def test_a_layer_on_disk_answers_as_one_in_memory(
     model: LlamaForCausalLM, saved: Path, tmp_path: Path
 ) -> None:
-    """accelerate loads its weights in hooks of its own, registered before or after the patch's."""
+    """Accelerate loads its weights in hooks of its own, registered before or after the patch's."""
     ids, places = (
         random_ids(150),
         dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm"), "cpu"),

@@ -335,7 +335,7 @@ def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
 def test_exams_and_questions_have_a_mean_with_its_error() -> None:
     score = _reduced("quality", ("A", "A"), ("B", "A"), ("C</s>", "C"), ("D", "C"))
     assert (score.value, score.n, score.details) == (50, 4, {})
-    assert (score.units, score.unit) == (4, "sample")
+    assert (score.estimate.independent_units, score.estimate.unit) == (4, "sample")
     assert score.stderr == pytest.approx(100 * math.sqrt(1 / 3) / 2)
 
 

@@ -167,7 +167,7 @@ def official(
     essays = DATA / "ruler" / "PaulGrahamEssays.json"
     monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: found)
     monkeypatch.setattr(
-        document_questions, "load", lambda asset, data_dir: FIXTURES / corpora[asset.name]
+        document_questions, "path_of", lambda name, data_dir: FIXTURES / corpora[name]
     )
     monkeypatch.setattr(shared_corpora, "path_of", lambda name, data_dir: essays)
     monkeypatch.setattr(shared_corpora, "punkt", lambda data_dir: PunktSentenceTokenizer())

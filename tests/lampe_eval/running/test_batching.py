@@ -26,7 +26,7 @@ def test_a_batch_with_its_padding_has_at_most_max_tokens() -> None:
 
 def test_prompts_with_other_answers_start_a_batch() -> None:
     assert _sizes([_prompt(6), _prompt(5, answer=11)], 1000) == [[6], [5]]
-    assert _sizes([_prompt(6), _prompt(5, stops=(3,))], 1000) == [[6], [5]]
+    assert _sizes([_prompt(6), _prompt(5, stop_token_ids=(3,))], 1000) == [[6], [5]]
     assert _sizes([_prompt(6), _prompt(5, decoding="squeezed")], 1000) == [[6], [5]]
 
 
