@@ -32,6 +32,8 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Attributes as fields of the class: declared ones would be described twice otherwise.
+napoleon_use_ivar = True
 # Docstrings write code as ``literal`` or `name`; a single backtick is not a cross-reference.
 default_role = "code"
 

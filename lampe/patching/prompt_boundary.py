@@ -109,9 +109,9 @@ class PromptTracker:
     def unwrap_generate(self, model: nn.Module) -> None:
         """Restore the ``generate`` that ``wrap_generate`` replaced."""
         wrapper = getattr(vars(model).get("generate"), "__func__", None)
-        if not hasattr(wrapper, "__wrapped__"):
+        generate = getattr(wrapper, "__wrapped__", None)
+        if generate is None:
             return  # replaced by somebody since: theirs to restore
-        generate = wrapper.__wrapped__
         del vars(model)["generate"]
         if generate is not getattr(type(model), "generate", None):
             vars(model)["generate"] = MethodType(generate, model)

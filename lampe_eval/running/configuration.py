@@ -6,6 +6,7 @@ from typing import Any
 
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES
+from lampe_eval.cards import Card
 from lampe_eval.models import ModelSource
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.run_plan import RunPlan
@@ -36,10 +37,8 @@ def run_configuration(plan: RunPlan) -> RunConfiguration:
         "models": {source.name: source.described for source in plan.sources},
         "methods": {spec.label: _settings_by_model(plan, spec.label) for spec in plan.specs},
         "protocol": suite.protocol_label,
-        "protocols": {
-            bench: protocol.model_dump(mode="json") for bench, protocol in plan.protocols.items()
-        },
-        "tasks": {task.full_name: task.card.model_dump(mode="json") for task in plan.tasks},
+        "protocols": {bench: _fields(protocol) for bench, protocol in plan.protocols.items()},
+        "tasks": {task.full_name: _fields(task.card) for task in plan.tasks},
         "files": {name: f"sha256:{assets.digest(name, data_dir)}" for name in required_files(plan)},
         "user_files": _user_files(plan),
         "lengths": {source.name: _lengths_by_bench(plan, source) for source in plan.sources},
@@ -68,6 +67,11 @@ def run_folder(plan: RunPlan) -> Path:
     digest = hashlib.sha256(repr(run_configuration(plan)).encode()).hexdigest()[:8]
     names = "+".join(source.name.replace("/", "--") for source in plan.sources)
     return Path("results") / f"{names}-{digest}"
+
+
+def _fields(card: Card) -> dict[str, Any]:
+    """Return the fields of a card that scores depend on: a better description is no new run."""
+    return card.model_dump(mode="json", exclude={"about", "changes"})
 
 
 def _settings_by_model(plan: RunPlan, label: str) -> dict[str, dict[str, Any]]:
