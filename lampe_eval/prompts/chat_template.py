@@ -1,4 +1,4 @@
-"""Chat templates: the text that a tokenizer's template puts before and after a user's message."""
+"""Chat templates: the text around a user's message, by the tokenizer's template or without one."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.errors import UserError
+from lampe_eval.prompts.protocol import Protocol
 
 PLACEHOLDER = "what-the-user-says"
 """Text that is rendered in place of the user's message, to find where a template puts it."""
@@ -28,6 +29,27 @@ class Message:
     user: str
     system: str = ""
     answer_prefix: str = ""
+
+
+def message_affixes(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool
+) -> tuple[str, str]:
+    """Return the text before and after the user's part of a prompt, as a protocol wants it.
+
+    Args:
+        tokenizer: the tokenizer of the model under test.
+        protocol: says whether the chat template is used.
+        message: the message.
+        chat: whether this task uses a chat template at all; few-shot and code tasks do not.
+
+    Raises:
+        UserError: for a chat template that cannot be used.
+    """
+    if chat and protocol.chat == "template":
+        before, after = template_affixes(tokenizer, message.system)
+    else:
+        before, after = f"{message.system}\n\n" if message.system else "", ""
+    return before, after + (message.answer_prefix.lstrip() if after else message.answer_prefix)
 
 
 def template_affixes(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[str, str]:

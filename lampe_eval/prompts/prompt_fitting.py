@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.chat_template import Message, template_affixes
+from lampe_eval.prompts.chat_template import Message, message_affixes
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
 
@@ -51,7 +51,7 @@ def fit_prompt(
         UserError: for a length that leaves no token for the prompt.
     """
     limit = protocol.prompt_limit(length, answer_tokens)
-    before, after = _text_affixes(tokenizer, protocol, message, chat=chat)
+    before, after = message_affixes(tokenizer, protocol, message, chat=chat)
     whole = with_bos(tokenizer, encode(tokenizer, before + message.user + after))
     if len(whole) <= limit or protocol.truncation == "none":
         return FittedPrompt(whole)
@@ -81,7 +81,7 @@ def prompt_affixes(
     An answer prefix begins with the white space that separates it from the user's text; it is
     removed where a chat template stands between the two.
     """
-    return _encode_affixes(tokenizer, *_text_affixes(tokenizer, protocol, message, chat=True))
+    return _encode_affixes(tokenizer, *message_affixes(tokenizer, protocol, message, chat=True))
 
 
 def _encode_affixes(
@@ -90,17 +90,6 @@ def _encode_affixes(
     return with_bos(tokenizer, encode(tokenizer, before)), encode(
         tokenizer, after, continuation=True
     )
-
-
-def _text_affixes(
-    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, chat: bool
-) -> tuple[str, str]:
-    """Return the text before and after the user's part."""
-    if chat and protocol.chat == "template":
-        before, after = template_affixes(tokenizer, message.system)
-    else:
-        before, after = f"{message.system}\n\n" if message.system else "", ""
-    return before, after + (message.answer_prefix.lstrip() if after else message.answer_prefix)
 
 
 def truncate_ids(ids: list[int], limit: int, side: str) -> list[int]:

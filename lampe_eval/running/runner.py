@@ -91,7 +91,9 @@ class ModelRun:
     def run_batches(self) -> None:
         """Run every batch that has samples without a record, until a signal asks to stop.
 
-        Cells come longest first: what does not fit in memory fails early.
+        A group is the cells of one task and length: their methods get the same samples. Groups
+        come longest first, so that what does not fit in memory fails early. A sample that fails
+        is an outcome like any other (`engine.run_samples`), so nothing is caught here.
         """
         groups = sample_groups(self.plan, self.source)
         # The samples of the next group are drawn while those of this one run, so that two groups
@@ -106,7 +108,7 @@ class ModelRun:
                 if not missing:
                     continue
                 # Batch sizes depend on the memory that is free once the model is loaded.
-                max_tokens = self._load_model()
+                max_tokens = self._start_workers()
                 self.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
                 method = self.plan.methods[cell.model, cell.method]
                 # Batches are made of all samples, stored ones included, so that a resumed run has
@@ -117,14 +119,14 @@ class ModelRun:
                         continue
                     if self.interrupt.signal_number is not None:
                         return
-                    self._run(BatchJob(group.task, cell, method, batch, missing_in_batch))
+                    self._submit(BatchJob(group.task, cell, method, batch, missing_in_batch))
 
     def wait_for_running_batches(self) -> None:
         """Store the batches that are still running."""
         while self.pool.is_busy:
-            self._store(self.pool.collect())
+            self._store_records(self.pool.collect())
 
-    def _run(self, job: BatchJob) -> None:
+    def _submit(self, job: BatchJob) -> None:
         """Give a batch to a free worker, and store what finishes until another worker is free.
 
         The pool of this process has one worker, so this runs the batch and stores it. With Ray,
@@ -133,7 +135,7 @@ class ModelRun:
         self.watchdog.begin(job)
         self.pool.submit(job)
         while self.pool.is_full:
-            self._store(self.pool.collect())
+            self._store_records(self.pool.collect())
 
     def _draw(self, group: SampleGroup) -> tuple[SampleGroup, list[Sample] | None]:
         """Draw a group's samples, longest first; None, with a warning, if that fails.
@@ -157,8 +159,8 @@ class ModelRun:
             return group, None
         return group, sorted(samples, key=lambda sample: -len(sample.ids))
 
-    def _load_model(self) -> int:
-        """Load the model for the first batch, so that a finished run loads nothing.
+    def _start_workers(self) -> int:
+        """Load the model before the first batch; a run that is finished loads nothing.
 
         Returns:
             Most tokens of a batch.
@@ -175,7 +177,7 @@ class ModelRun:
             self._max_tokens = limit or 1
         return self._max_tokens
 
-    def _store(self, finished: list[FinishedBatch]) -> None:
+    def _store_records(self, finished: list[FinishedBatch]) -> None:
         """Store a record of each missing sample of finished batches."""
         for batch in finished:
             job = batch.job
