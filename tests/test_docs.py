@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from typer.main import get_command
 
 import lampe
 from lampe_eval import method_specs, plugins
@@ -25,11 +27,13 @@ PAGES = [
     for path in [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
+        ROOT / "lampe_eval" / "pocket" / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
     ]
     if path.name != "cli.md"
 ]
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>\w+) -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
+INLINE = re.compile(r"(?<!`)`(lampe-eval [^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 README_WORDS = 700
 
@@ -90,6 +94,30 @@ def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert result in (None, 0), command
         else:
             assert command.startswith(INSTALLATION), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """A command in a sentence names a command, and options that it has."""
+    for text in INLINE.findall(page.read_text(encoding="utf-8")):
+        words = text.split()[1:]
+        command: Any = get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not words or words[0].startswith(("-", "FOLDER", "results/", "RUN")), text
+        options: list[str] = []
+        for parameter in command.params:
+            options += parameter.opts
+        for word in words:
+            assert not word.startswith("--") or word.partition("=")[0] in options, text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
+    indented = re.findall(
+        r"^(?: {4}|\t)(?:lampe-eval|python -m) .*", page.read_text(), re.MULTILINE
+    )
+    assert indented == []
 
 
 def test_the_readme_is_short() -> None:

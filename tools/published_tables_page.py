@@ -24,8 +24,11 @@ HEAD = """# Published tables
 Numbers that others published are kept in `configs/published/*.yaml`, so that a run can be compared
 with them:
 
-    lampe-eval run --config lampe-table1
-    lampe-eval leaderboard results/<run> --against lampe-table1
+<!-- needs: hub -->
+```sh
+lampe-eval run --config lampe-table1 --output results/table1
+lampe-eval leaderboard results/table1 --against lampe-table1
+```
 
 The second command prints each published number beside ours, and writes the same as
 `leaderboard-<table>.csv` and `.md` into the run's folder. A row has our number with its standard
@@ -84,8 +87,10 @@ def _section(name: str, table: PublishedTable) -> str:
     lines += _wrapped(f"{about}. {size}. Nearest protocol: `{table.protocol}`.")
     lines += _wrapped(f"From {table_source(table)}. Read in: {table.source.read}.")
     lines.append("")
-    lines += [f"    lampe-eval run --config {suite}" for suite in table.suites]
-    lines.append("")
+    if table.suites:
+        lines += ["<!-- needs: hub -->", "```sh"]
+        lines += [f"lampe-eval run --config {suite}" for suite in table.suites]
+        lines += ["```", ""]
     for remark in remarks:
         lines += _wrapped(f"- {remark}", "  ")
     return "\n".join([*lines, ""])
