@@ -15,7 +15,7 @@ from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 from lampe_eval.cli import main
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.store import Cell
-from tests.lampe_eval import made
+from tests.lampe_eval import synthetic_runs
 
 
 class Done(NamedTuple):
@@ -131,7 +131,7 @@ def test_no_name_in_the_list_of_published_tables_is_broken(
 
 def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
-    made.store(tmp_path / "run", [cell], "lampe")
+    synthetic_runs.store(tmp_path / "run", [cell], "lampe")
     done = cli("leaderboard", str(tmp_path / "run"), "--against", "lampe-ruler")
     assert (done.code, done.err) == (0, "")
     assert "12 of 13 cells not in the run: ruler/niah_single_1 at 8192" in done.out

@@ -93,7 +93,7 @@ def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, n
 
 
 def test_an_answer_after_a_prompt_in_chunks_keeps_the_stated_plan(model: LlamaForCausalLM) -> None:
-    """The last chunk is a single token, which by itself would be taken for an answer."""
+    """Read a prompt whose last chunk is a single token, which looks like a token of an answer."""
     ids = random_ids(187)
     with lampe.patch(model, "lampe") as handle:
         out = model(ids[:, :186], use_cache=True)
@@ -247,8 +247,12 @@ def test_the_window_is_warned_of_once_and_named(model: LlamaForCausalLM) -> None
 def test_an_answer_that_leaves_the_window_is_warned_of_once(
     model: LlamaForCausalLM, method: str, settings: dict[str, int | str], warning: str | None
 ) -> None:
-    """The window is 64. PI slows the rope; sw-map makes a plan for each token of an answer."""
-    with lampe.patch(model, method, **settings), warnings.catch_warnings(record=True) as caught:  # type: ignore[arg-type]
+    """Expect a warning only where an answer's positions leave the window of 64 tokens.
+
+    PI slows the rope, and sw-map makes a plan for each token of an answer: neither leaves it.
+    """
+    patched = lampe.patch(model, method, **settings)  # type: ignore[arg-type]
+    with patched, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", lampe.PositionWarning)
         cache = model(random_ids(100), use_cache=True).past_key_values
         model(random_ids(1), past_key_values=cache)
@@ -488,11 +492,12 @@ def test_the_probe_finds_a_norm_after_the_rotation(
 ) -> None:
     apply = modeling_llama.apply_rotary_pos_emb
     weight = torch.rand(16) + 0.5
-    normed = lambda *inputs, **options: tuple(x * weight for x in apply(*inputs, **options))  # noqa: E731
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", normed)
-    with pytest.raises(
-        lampe.UnsupportedModel, match="a norm with weights after the rotation, for one"
-    ):
+
+    def rotate_and_scale(*inputs: Any, **options: Any) -> tuple[Tensor, ...]:
+        return tuple(rotated * weight for rotated in apply(*inputs, **options))
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", rotate_and_scale)
+    with pytest.raises(lampe.UnsupportedModel, match="norm .* after the rotation"):
         lampe.patch(model)
 
 

@@ -73,7 +73,7 @@ def test_beam_modes_answer_alike(
 def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
     model: LlamaForCausalLM, method: str
 ) -> None:
-    """The first chunks hold no token of the shorter prompt."""
+    """Read chunks of which the first hold no token of the shorter prompt."""
     rows = [random_ids(150), random_ids(50)]
     batch, mask = (torch.zeros(2, 150, dtype=torch.long) for _ in range(2))
     for row, ids in enumerate(rows):
@@ -126,13 +126,12 @@ def test_a_compiled_model_answers_as_the_plain_one(model: LlamaForCausalLM, meth
 def test_half_precision_stays_near_single(
     model: LlamaForCausalLM, method: str, dtype: torch.dtype
 ) -> None:
-    """As near as the unpatched model in that precision is to itself in single."""
+    """Compare the error of half precision with that of the unpatched model."""
     ids, half = random_ids(150), copy.deepcopy(model).to(dtype)
-    for own, whole in zip(
-        half.modules(), model.modules(), strict=True
-    ):  # frequencies stay float32 on loading
-        for name, buffer in whole.named_buffers(recurse=False):
-            own.register_buffer(name, buffer.clone(), persistent=False)
+    # A checkpoint loaded in half precision has its frequencies in float32: restore them.
+    for half_module, single_module in zip(half.modules(), model.modules(), strict=True):
+        for name, buffer in single_module.named_buffers(recurse=False):
+            half_module.register_buffer(name, buffer.clone(), persistent=False)
     unpatched = (half(ids).logits.float() - model(ids).logits).norm()
     with lampe.patch(half, method), lampe.patch(model, method):
         patched = (half(ids).logits.float() - model(ids).logits).norm()
@@ -142,7 +141,11 @@ def test_half_precision_stays_near_single(
 @pytest.mark.parametrize("method", lampe.METHODS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_several_chat_turns_answer_as_one_prompt(method: str, masked: bool) -> None:
-    """Each turn's prompt is the whole chat; in one layer, cached keys depend on tokens alone."""
+    """Give the whole chat as the prompt of each turn.
+
+    The model has one layer: its cached keys depend on tokens alone, not on the plan of an
+    earlier turn.
+    """
     model, cache, said = llama(layers=1), DynamicCache(), random_ids(100)
     with lampe.patch(model, method):
         said = torch.cat([said, _answer(model, said, past_key_values=cache)], dim=1)
@@ -210,7 +213,7 @@ def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForC
 
 @pytest.fixture
 def saved(model: LlamaForCausalLM, tmp_path: Path) -> Path:
-    """The model's folder, for loading with accelerate."""
+    """Return a folder with the model, for loading with accelerate."""
     pytest.importorskip("accelerate", reason="device_map needs accelerate")
     model.save_pretrained(tmp_path / "saved")
     return tmp_path / "saved"

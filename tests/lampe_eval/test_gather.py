@@ -13,15 +13,15 @@ from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.cell_scores import DETAIL_COLUMNS, SCORE_COLUMNS
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.results.method_differences import PAIR_COLUMNS
-from tests.lampe_eval import stored
+from tests.lampe_eval import stored_runs
 
-POCKET = stored.configuration()["models"]["pocket"]
+POCKET = stored_runs.configuration()["models"]["pocket"]
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
 FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
 
 
 def test_a_run(tmp_path: Path) -> None:
-    stored.run(tmp_path / "a", FOUND)
+    stored_runs.run(tmp_path / "a", FOUND)
     found = gather_runs([tmp_path / "a"])
     assert list(found.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts"]
     assert list(found.details) == ["run", *DETAIL_COLUMNS]
@@ -38,8 +38,8 @@ def test_a_run(tmp_path: Path) -> None:
 
 
 def test_lengths_ascend(tmp_path: Path) -> None:
-    """A run starts with the longest."""
-    stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
+    """List lengths from the shortest, although a run starts with the longest."""
+    stored_runs.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
     found = gather_runs([tmp_path])
     assert found.scores[["length", "method"]].values.tolist() == [
         [256, "yarn"], [256, "lampe"], [512, "yarn"], [512, "lampe"],
@@ -48,7 +48,7 @@ def test_lengths_ascend(tmp_path: Path) -> None:
 
 
 def test_failed_samples_are_counted_and_unpaired(tmp_path: Path) -> None:
-    stored.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
+    stored_runs.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
     found = gather_runs([tmp_path])
     assert found.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
     (pair,) = found.pairs.to_dict("records")
@@ -61,7 +61,7 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
         "b": {256: [True] * 8, 512: [False] * 8},
         "c": {256: [True] * 8, 512: [False] * 8},
     }
-    stored.run(tmp_path, found)
+    stored_runs.run(tmp_path, found)
     pairs = gather_runs([tmp_path]).pairs.set_index(["length", "first", "second"])
     assert pairs.loc[256, "p_value_holm"].tolist() == [1, 1, 1]
     assert pairs.loc[512, "p_value"].tolist() == [2 / 256, 2 / 256, 1]
@@ -70,7 +70,7 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
 
 def test_different_prompts_are_no_pair(tmp_path: Path) -> None:
     """Protocol `lampe` cuts LaMPE's prompts differently from those of other methods."""
-    store = stored.run(tmp_path, FOUND)
+    store = stored_runs.run(tmp_path, FOUND)
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
         store.append(cell, {**row, "prompt_sha256": "another"})
@@ -85,7 +85,7 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         method: {512: [True, True, answer]} for method, answer in (("a", True), ("b", False))
     }
     for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
-        stored.run(tmp_path / name, {method: methods[method]}, seed)
+        stored_runs.run(tmp_path / name, {method: methods[method]}, seed)
     found = gather_runs([tmp_path / name for name in "xyz"])
     (pair,) = found.pairs.to_dict("records")
     assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == (
@@ -102,34 +102,45 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"seed": 5}, ["seed 0", "seed 5"]),
         ({"limit": None}, ["limit 3", "limit none"]),
         ({"haystack": "own.txt sha256:12"}, ["haystack default", "haystack own.txt"]),
-        ({"text": "own.txt sha256:12"}, ["", ""]),  # which niah does not read
+        # niah reads no text, so its hash makes no difference.
+        ({"text": "own.txt sha256:12"}, ["", ""]),
         ({"max_batch_tokens": "measured"}, ["batch 1", "batch measured"]),
-        ({"models": {"pocket": {**POCKET, "dtype": "bfloat16"}}}, ["dtype float32", "dtype bfloat16"]),
-        ({"models": {"pocket": {**POCKET, "fingerprint": "sha256:1"}}}, ["weights sha256:0", "weights sha256:1"]),
-        ({"tasks": {"niah/grid": {**NIAH, "version": 9}}}, ["niah/grid version 1", "niah/grid version 9"]),
-        ({"user_files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
+        (
+            {"models": {"pocket": {**POCKET, "dtype": "bfloat16"}}},
+            ["dtype float32", "dtype bfloat16"],
+        ),
+        (
+            {"models": {"pocket": {**POCKET, "fingerprint": "sha256:1"}}},
+            ["weights sha256:0", "weights sha256:1"],
+        ),
+        (
+            {"tasks": {"niah/grid": {**NIAH, "version": 9}}},
+            ["niah/grid version 1", "niah/grid version 9"],
+        ),
+        # The other run records no user file to compare with.
+        ({"user_files": {"niah/grid": "12"}}, ["", ""]),
         ({"device": "cuda"}, ["", ""]),
     ],
-)  # fmt: skip
+)
 def test_settings_in_which_runs_differ_are_listed(
     tmp_path: Path, changes: dict[str, Any], settings: list[str]
 ) -> None:
-    stored.run(tmp_path / "a", FOUND)
-    stored.run(tmp_path / "b", FOUND, **changes)
+    stored_runs.run(tmp_path / "a", FOUND)
+    stored_runs.run(tmp_path / "b", FOUND, **changes)
     found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores
     assert found.groupby("run")["settings"].unique().explode().tolist() == settings
 
 
 def test_files_with_equal_names_show_their_hashes(tmp_path: Path) -> None:
     for name in "ab":
-        stored.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
+        stored_runs.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
     found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores["settings"]
     assert sorted(set(found)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
 
 
 def test_labels_have_the_run_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
-        stored.run(tmp_path / name, FOUND, seed)
+        stored_runs.run(tmp_path / name, FOUND, seed)
     found = gather_runs([tmp_path / "a", tmp_path / "b"])
     assert found.scores["run"].tolist() == ["a", "a", "b", "b"]
     assert found.labelled(found.scores)["label"].tolist() == [
@@ -141,14 +152,14 @@ def test_labels_have_the_run_where_there_are_several(tmp_path: Path) -> None:
 
 def test_folders_with_equal_names_are_named_by_their_paths(tmp_path: Path) -> None:
     for parent in "xy":
-        stored.run(tmp_path / parent / "run", FOUND)
+        stored_runs.run(tmp_path / parent / "run", FOUND)
     found = gather_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
     assert set(found.scores["run"]) == {str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")}
 
 
 def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
     for name, answers in (("a", [True]), ("b", [])):
-        stored.run(tmp_path / name, {"lampe": {512: answers}})
+        stored_runs.run(tmp_path / name, {"lampe": {512: answers}})
     found = gather_runs([tmp_path / "a", tmp_path / "b"])
     assert (list(found.runs), found.left_out) == (
         ["a"],
@@ -160,7 +171,7 @@ def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
 
 def test_a_run_that_is_still_written_is_noted_under_its_tables(tmp_path: Path) -> None:
     for name in "ab":
-        stored.run(tmp_path / name, FOUND)
+        stored_runs.run(tmp_path / name, FOUND)
         (tmp_path / name / ".holder").write_text("process 7 on h")  # b's was killed
     with FileLock(tmp_path / "a" / ".lock"):
         found = gather_runs([tmp_path / "a", tmp_path / "b"])
@@ -175,7 +186,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
-    stored.run(tmp_path, FOUND)
+    stored_runs.run(tmp_path, FOUND)
     (tmp_path / "cells.jsonl").unlink()
     with pytest.raises(UserError, match=r"cells\.jsonl: missing"):
         gather_runs([tmp_path])

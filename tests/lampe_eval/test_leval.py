@@ -52,9 +52,10 @@ def _data(folder: Path, task: str, *rows: dict[str, Any]) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"leval/{task}",))
-    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
+    (task_of_bench,) = find_tasks((f"leval/{task}",))
+    tokenizer: Any = Letters(template)
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
+    return list(BENCH.samples(task_of_bench, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -193,9 +194,9 @@ WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for numbe
 def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
     files: Path, task: str, kept: list[str]
 ) -> None:
-    """A length of 2048 leaves 2000 - 512 = 1488 tokens.
+    """Fit words into the 2000 - 512 = 1488 tokens that a length of 2048 leaves.
 
-    1488 words have 7440 tokens; taking away 250 words at a time, 238 are the first to fit.
+    1488 words have 7440 tokens; removing 250 words at a time, 238 are the first to fit.
     """
     _data(files, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
@@ -363,13 +364,12 @@ def test_summaries_have_a_geometric_mean_whose_error_is_the_bootstraps() -> None
     means = [score.details[kind] for kind in ("rouge1", "rouge2", "rougeL")]
     assert score.value == pytest.approx(math.prod(means) ** (1 / 3), abs=1e-3)
     singles = [_reduced("news_summ", pair).details for pair in pairs]
-    slopes = [
-        sum(score.value / 3 / mean * single[kind] for kind, mean in zip(single, means, strict=True))
-        for single in singles
-    ]
-    assert score.stderr == pytest.approx(
-        abs(slopes[0] - slopes[1]) / 2, rel=0.03
-    )  # what linearisation says
+    slopes = []
+    for single in singles:
+        kinds = zip(single, means, strict=True)
+        slopes.append(sum(score.value / 3 / mean * single[kind] for kind, mean in kinds))
+    linearised = abs(slopes[0] - slopes[1]) / 2
+    assert score.stderr == pytest.approx(linearised, rel=0.03)
     assert _reduced("news_summ", ("a b", "c d"), ("e f", "g h")).stderr == 0
     assert math.isnan(_reduced("news_summ", pairs[0]).stderr)
 
@@ -387,20 +387,19 @@ REAL = {path.stem: path for path in sorted((DATA / "leval" / "LEval-data").glob(
 
 @pytest.mark.parametrize("task", REAL)
 def test_real_rows_to_the_byte(files: Path, task: str) -> None:
-    """The pinned data has as many samples as the card says, each unchanged in its prompt."""
+    """Compare prompts with the pinned data, which has as many samples as the card says."""
     target = files / "data" / "leval" / "LEval-data" / REAL[task].parent.name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(REAL[task], target)
     prompts = _prompts(task, "official", LLAMA2, length=1 << 26)
-    (found,) = find_tasks((f"leval/{task}",))
-    assert len(prompts) == found.card.samples
+    (task_of_bench,) = find_tasks((f"leval/{task}",))
+    assert len(prompts) == task_of_bench.card.samples
     with REAL[task].open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    pairs = [
-        (row["input"], question, answer, row["evaluation"])
-        for row in rows
-        for question, answer in zip(row["instructions"], row["outputs"], strict=True)
-    ]
+    pairs = []
+    for row in rows:
+        for question, answer in zip(row["instructions"], row["outputs"], strict=True):
+            pairs.append((row["input"], question, answer, row["evaluation"]))
     for prompt in (prompts[0], prompts[-1]):
         document, question, answer, evaluation = pairs[prompt.extras["row"]]
         assert evaluation in ("exam", "f1", "rouge")

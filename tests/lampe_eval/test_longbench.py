@@ -190,7 +190,7 @@ def test_prompts_of_another_file_are_reported(files: Path) -> None:
 
 @pytest.fixture
 def official() -> Path:
-    """The official prompt files, and three tasks as they are."""
+    """Return the folder with the official prompt files and the data of three tasks."""
     folder = DATA / "longbench"
     if not folder.exists():
         pytest.skip(f"no LongBench files under {DATA}; LAMPE_DATA names their folder")

@@ -41,9 +41,10 @@ def _data(folder: Path, *rows: Any) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"longbench-v2/{task}",))
-    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
+    (task_of_bench,) = find_tasks((f"longbench-v2/{task}",))
+    tokenizer: Any = Letters(template)
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
+    return list(BENCH.samples(task_of_bench, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -73,7 +74,10 @@ def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) 
 
 
 def test_parts_are_put_in_one_after_another(files: Path) -> None:
-    """As upstream does, so that a text with the mark of a later part gets that part."""
+    """Fill the slots one after another, as upstream does.
+
+    A text with the slot of a later part gets that part.
+    """
     _data(files, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
     assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
 

@@ -17,7 +17,7 @@ from lampe_eval.pocket import WEIGHTS
 
 
 def _raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the configuration's loader fail as transformers does: its own error on top of the hub's."""
+    """Make loading of configurations fail as in transformers: its own error, raised from the hub's."""
 
     def load(*_: object, **__: object) -> None:
         raise OSError("long advice\nof many lines") from error
@@ -26,7 +26,7 @@ def _raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _refusal(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
-    """The hub's error, whichever http client this version of it uses."""
+    """Return an error of the hub, whichever HTTP client this version of the hub uses."""
     return kind.__new__(kind, "refused")
 
 

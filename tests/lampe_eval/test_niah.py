@@ -385,6 +385,6 @@ def test_the_original_needle_in_real_essays(
 
 @pytest.mark.skipif(not (DATA / "passkey").is_dir(), reason=f"no pass key files under {DATA}")
 def test_real_rows_without_a_text_are_reported(tokenizer: PreTrainedTokenizerBase) -> None:
-    """The prompts of these rows are called otherwise."""
+    """Read rows whose prompts are stored under another key."""
     with pytest.raises(UserError, match=r"passkey_examples.*:1: .*'text'"):
         _samples("niah/single", 512, tokenizer, DATA / "passkey")

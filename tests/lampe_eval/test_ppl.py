@@ -35,7 +35,7 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 class LettersWithBos:
-    """A tokenizer of one token per letter, with or without a BOS."""
+    """Tokenizer of one token per letter, with or without a BOS."""
 
     def __init__(self, bos: int | None) -> None:
         self.bos_token_id = bos
@@ -58,7 +58,8 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    request = SampleRequest(LettersWithBos(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    tokenizer: Any = LettersWithBos(bos)
+    request = SampleRequest(tokenizer, length, 99, FAIR, source=folder)
     samples = Ppl().samples(_task(protocol, stride), request)
     return [("".join(map(chr, s.ids)), s.scored_tokens) for s in samples]
 
@@ -67,15 +68,15 @@ def _windows(
     ("protocol", "documents"),
     [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])],
 )
-def test_a_window_tells_of_which_document_it_is(
+def test_a_window_records_its_document(
     protocol: str, documents: list[int], tmp_path: Path
 ) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    request = SampleRequest(LettersWithBos(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
-    assert [
-        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), request)
-    ] == documents
+    tokenizer: Any = LettersWithBos(None)
+    request = SampleRequest(tokenizer, 4, 99, FAIR, source=tmp_path)
+    samples = Ppl().samples(_task(protocol, 2), request)
+    assert [sample.meta["document"] for sample in samples] == documents
 
 
 def _rows(
@@ -123,12 +124,12 @@ def test_windows_that_overlap_have_the_error_of_blocks() -> None:
 
 def test_blocks_may_be_documents_but_not_shorter() -> None:
     task = _task("dense", 4)
-    long, short = ([n // size for n in range(64)] for size in (16, 2))
+    long = [n // 16 for n in range(64)]
+    short = [n // 2 for n in range(64)]
     assert Ppl().cell_score(task, _rows([1.0] * 64, 16, long), FAIR).estimate.unit == "document"
     assert Ppl().cell_score(task, _rows([1.0] * 64, 16, short), FAIR).estimate.unit == "block"
-    assert math.isnan(
-        Ppl().cell_score(task, _rows([1.0, 2.0], 16), FAIR).stderr
-    )  # both are of one block
+    both_of_one_block = _rows([1.0, 2.0], 16)
+    assert math.isnan(Ppl().cell_score(task, both_of_one_block, FAIR).stderr)
 
 
 def test_exact_windows_follow_each_other_in_each_text(tmp_path: Path) -> None:

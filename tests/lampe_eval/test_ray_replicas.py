@@ -33,7 +33,8 @@ class FakeRay:
     """Ray that runs a call when its result is fetched.
 
     Args:
-        kills: whether, or with which error, a call kills its worker, given the worker's and the call's name.
+        kills: function of the worker's and the call's name; true, or the error, where the call
+            kills its worker.
         processes: workers that get a process; further ones wait for ever.
     """
 
@@ -224,7 +225,7 @@ def test_a_replica_whose_memory_cannot_be_measured_runs_one_sample_at_a_time(
 
 
 def _cluster(*nodes: tuple[int, int]) -> Any:
-    """Return a Ray whose machines have so many CPUs and GPUs."""
+    """Return a Ray whose machines have these numbers of CPUs and GPUs."""
     machines = [
         {"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
         for cpus, gpus in nodes

@@ -1,4 +1,4 @@
-"""Results on disk survive a kill at any byte, are checked when they are read, and are never mixed."""
+"""Stored results survive a kill at any byte, are checked when they are read, and are never mixed."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ import yaml
 from lampe_eval.errors import UserError
 from lampe_eval.records import SCHEMA, SampleRecord
 from lampe_eval.store import Cell, Store, lock_for_writing
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 CELL = Cell("org/model", "lampe:head_tokens=3", "niah", "single", 256)
 METHODS = {"lampe": {"org/model": {"head_tokens": 3}}}

@@ -9,7 +9,7 @@ from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.store import Cell, Store
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 SAMPLES = 4
 REVISION = "0" * 40
