@@ -50,5 +50,5 @@ class FirstWords(Bench):
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         """Return the share of words that are right, from 0 to 1; tables show it in percent."""
         words = zip(row["prediction"].split(), row["references"], strict=False)
-        right = [said == expected for said, expected in words]
+        right = [word == expected for word, expected in words]
         return sum(right) / len(row["references"])

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a home folder of its own for each test, and the pocket model, loaded once."""
+"""Fixtures of all tests: a home folder for each test, and the pocket model, loaded once."""
 
 import os
 import signal

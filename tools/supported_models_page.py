@@ -51,9 +51,9 @@ def supported_models_page() -> str:
     parts = [HEAD.format(version=transformers.__version__, not_reproducible=not_reproducible)]
     for state, title, column in SECTIONS:
         rows: list[str] = []
-        for name, found in verdicts.items():
-            if found.state == state:
-                rows.append(f"| {name} | {found.reason.replace('|', '/')} |")
+        for name, outcome in verdicts.items():
+            if outcome.state == state:
+                rows.append(f"| {name} | {outcome.reason.replace('|', '/')} |")
         heading = f"## {title}: {len(rows)}\n\n| type | {column} |\n|---|---|\n"
         parts.append(heading + "\n".join(rows) + "\n")
     return "\n".join(parts)

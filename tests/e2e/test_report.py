@@ -9,7 +9,7 @@ import pytest
 from lampe_eval.cli import main
 from tests.lampe_eval import stored_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True], 512: [True, True]},
     "original": {256: [True, True], 512: [False, True]},
 }
@@ -30,7 +30,7 @@ def _report(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_run_is_reported_where_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored_runs.run(Path("out"), FOUND)
+    stored_runs.run(Path("out"), ANSWERS)
     assert _report(monkeypatch, "out") == 0
     assert (
         sorted(
@@ -39,15 +39,15 @@ def test_a_run_is_reported_where_it_is(
         == TABLES
     )
     assert len(list(Path("out/pictures").glob("*.svg"))) == 2
-    told = capsys.readouterr().out
-    assert "niah/grid · recall · pocket, window 256 · protocol fair" in told
-    assert told.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
+    printed = capsys.readouterr().out
+    assert "niah/grid · recall · pocket, window 256 · protocol fair" in printed
+    assert printed.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
     assert Path("out/pictures/niah-grid-by-depth.pdf").exists()
 
 
 def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
-        stored_runs.run(Path(name), FOUND)
+        stored_runs.run(Path(name), ANSWERS)
     assert _report(monkeypatch, "a", "b") == 0
     assert "| lampe · b |" in Path("results/report/table.md").read_text()
     assert _report(monkeypatch, "a", "b", "--output", "elsewhere") == 0
@@ -60,7 +60,7 @@ def test_all_runs_are_on_one_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("results/a", "results/deep/b c", "results/m/step"):
-        stored_runs.run(Path(name), FOUND)
+        stored_runs.run(Path(name), ANSWERS)
     Path("results/m/m-calibrated.yaml").write_text("")
     stored_runs.run(Path("results/new"), {"lampe": {256: []}})
     assert _report(monkeypatch, "results/deep/b c") == 0
@@ -83,7 +83,7 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in "abc":
-        stored_runs.run(Path("results", name), FOUND)
+        stored_runs.run(Path("results", name), ANSWERS)
     Path("results/a/cells.jsonl").write_text("{}\n")
     Path("results/b/run.yaml").write_text("hello")
     assert _cli(monkeypatch, "leaderboard", "build") == 0
@@ -103,7 +103,7 @@ def test_folders_without_a_complete_run_are_refused(
     assert _report(monkeypatch, "new") == 2
     assert "new: no sample is stored yet" in capsys.readouterr().err
     shutil.rmtree("new")
-    stored_runs.run(Path("out"), FOUND)
+    stored_runs.run(Path("out"), ANSWERS)
     assert _report(monkeypatch, ".") == 2
     error = capsys.readouterr().err
     assert ".: a folder of runs" in error

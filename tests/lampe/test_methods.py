@@ -53,8 +53,8 @@ def test_every_derived_setting_has_a_rule(name: str) -> None:
 
 def test_the_rule_of_a_setting_follows_the_settings_it_depends_on() -> None:
     rules = {
-        METHODS["lampe"].default_rule("mapping_length", given)
-        for given in ((), ("curve",), ("slope", "curve"))
+        METHODS["lampe"].default_rule("mapping_length", settings)
+        for settings in ((), ("curve",), ("slope", "curve"))
     }
     assert len(rules) == 3
 

@@ -497,7 +497,7 @@ def test_the_probe_finds_a_norm_after_the_rotation(
         return tuple(rotated * weight for rotated in apply(*inputs, **options))
 
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", rotate_and_scale)
-    with pytest.raises(lampe.UnsupportedModel, match="norm .* after the rotation"):
+    with pytest.raises(lampe.UnsupportedModel, match=r"norm .* after the rotation"):
         lampe.patch(model)
 
 

@@ -146,14 +146,14 @@ def test_several_chat_turns_answer_as_one_prompt(method: str, masked: bool) -> N
     The model has one layer: its cached keys depend on tokens alone, not on the plan of an
     earlier turn.
     """
-    model, cache, said = llama(layers=1), DynamicCache(), random_ids(100)
+    model, cache, chat = llama(layers=1), DynamicCache(), random_ids(100)
     with lampe.patch(model, method):
-        said = torch.cat([said, _answer(model, said, past_key_values=cache)], dim=1)
-        said = torch.cat([said, random_ids(60)], dim=1)
-        mask = torch.ones_like(said) if masked else None
+        chat = torch.cat([chat, _answer(model, chat, past_key_values=cache)], dim=1)
+        chat = torch.cat([chat, random_ids(60)], dim=1)
+        mask = torch.ones_like(chat) if masked else None
         assert torch.equal(
-            _answer(model, said, past_key_values=cache, attention_mask=mask, prefill_chunk_size=25),
-            _answer(model, said),
+            _answer(model, chat, past_key_values=cache, attention_mask=mask, prefill_chunk_size=25),
+            _answer(model, chat),
         )
 
 

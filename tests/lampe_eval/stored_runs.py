@@ -1,4 +1,4 @@
-"""Runs on disk without a model: answers to needles, and losses, as a run would have stored them."""
+"""Runs stored without a model: answers about needles, and losses, as a run would store them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,59 +12,61 @@ DEPTHS = (0, 50, 100)
 
 def run(
     folder: Path,
-    found: Mapping[str, Mapping[int, Sequence[bool | None]]],
+    answers: Mapping[str, Mapping[int, Sequence[bool | None]]],
     seed: int = 0,
     **changes: Any,
 ) -> Store:
-    """A run of niah/grid by method and length: whether each sample's needle was found; None for an error.
+    """Store a run of niah/grid.
 
-    Each cell is planned with as many samples as the longest has; those that are not told are missing.
+    Each cell is planned with as many samples as the largest one has; the others lack some.
 
     Args:
+        folder: folder of the run.
+        answers: by method and length, whether each answer is right; None for a failed sample.
+        seed: seed of the run.
         changes: fields of the configuration.
     """
-    store = _store(folder, ["niah/grid"], found, seed=seed, **changes)
-    samples = max(len(answers) for lengths in found.values() for answers in lengths.values())
-    cells = {
-        Cell("pocket", method, "niah", "grid", n): samples
-        for method, ls in found.items()
-        for n in ls
-    }
-    store.save_cells(cells)
-    for cell in cells:
-        for index, hit in enumerate(found[cell.method][cell.length]):
-            answer = (
-                {"error": "RuntimeError: no"}
-                if hit is None
-                else {"prediction": "4821" if hit else "?"}
-            )
-            store.append(
-                cell,
-                _row(
-                    cell,
-                    index,
-                    meta={"depth": DEPTHS[index % 3]},
-                    references=["4821"],
-                    extras={},
-                    **answer,
-                ),
-            )
+    store = _store(folder, ["niah/grid"], answers, seed=seed, **changes)
+    answers_by_cell = _by_cell(answers, "niah", "grid")
+    samples = max(map(len, answers_by_cell.values()))
+    store.save_cells(dict.fromkeys(answers_by_cell, samples))
+    for cell, is_right in answers_by_cell.items():
+        for index, right in enumerate(is_right):
+            store.append(cell, _needle_row(cell, index, right))
     return store
 
 
-def losses(folder: Path, found: Mapping[str, Mapping[int, Sequence[float]]]) -> Store:
-    """A run of ppl/exact by method and length: mean losses of windows of 10 tokens."""
-    store = _store(folder, ["ppl/exact"], found)
-    cells = {
-        Cell("pocket", method, "ppl", "exact", n): len(ls[n])
-        for method, ls in found.items()
-        for n in ls
-    }
-    store.save_cells(cells)
-    for cell in cells:
-        for index, loss in enumerate(found[cell.method][cell.length]):
+def _needle_row(cell: Cell, index: int, right: bool | None) -> dict[str, Any]:
+    if right is None:
+        outcome = {"error": "RuntimeError: no"}
+    else:
+        outcome = {"prediction": "4821" if right else "?"}
+    meta = {"depth": DEPTHS[index % 3]}
+    return _row(cell, index, meta=meta, references=["4821"], extras={}, **outcome)
+
+
+def losses(folder: Path, means: Mapping[str, Mapping[int, Sequence[float]]]) -> Store:
+    """Store a run of ppl/exact.
+
+    Args:
+        folder: folder of the run.
+        means: by method and length, the mean losses of windows of 10 tokens.
+    """
+    store = _store(folder, ["ppl/exact"], means)
+    means_by_cell = _by_cell(means, "ppl", "exact")
+    store.save_cells({cell: len(of_cell) for cell, of_cell in means_by_cell.items()})
+    for cell, of_cell in means_by_cell.items():
+        for index, loss in enumerate(of_cell):
             store.append(cell, _row(cell, index, loss=10 * loss, scored_tokens=10))
     return store
+
+
+def _by_cell(values: Mapping[str, Mapping[int, Any]], bench: str, task: str) -> dict[Cell, Any]:
+    by_cell = {}
+    for method, by_length in values.items():
+        for length, of_cell in by_length.items():
+            by_cell[Cell("pocket", method, bench, task, length)] = of_cell
+    return by_cell
 
 
 def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes: Any) -> Store:
@@ -82,7 +84,7 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes
 
 
 def configuration(**changes: Any) -> dict[str, Any]:
-    """Return the configuration of a run of the pocket model without methods and tasks, with these changes."""
+    """Return the configuration of a run of the pocket model, with these changes."""
     return {
         "models": {"pocket": {"fingerprint": "sha256:0", "dtype": "float32", "window": 256}},
         "methods": {},

@@ -63,9 +63,9 @@ def _samples(
     length: int = 512,
     limit: int = 9,
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"infinitebench/{task}",))
+    (bench_task,) = find_tasks((f"infinitebench/{task}",))
     return list(
-        BENCH.samples(found, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol)))
+        BENCH.samples(bench_task, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol)))
     )
 
 
@@ -143,17 +143,17 @@ def test_a_template_is_split_before_the_first_words_of_the_answer(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "room"), [("fair", 128 - 6), ("official", 128), ("lampe", 128)]
+    ("protocol", "limit"), [("fair", 128 - 6), ("official", 128), ("lampe", 128)]
 )
 def test_long_texts_lose_their_middle(
-    files: Path, tokenizer: PreTrainedTokenizerBase, protocol: str, room: int
+    files: Path, tokenizer: PreTrainedTokenizerBase, protocol: str, limit: int
 ) -> None:
     _put(
         files, "passkey", {"context": " ".join(f"w{n}" for n in range(300)), "input": "Which key?"}
     )
     (sample,) = _samples("passkey", tokenizer, protocol, 128)
     assert sample.cut_tokens > 0
-    assert abs(len(sample.ids) - room) <= (
+    assert abs(len(sample.ids) - limit) <= (
         0 if protocol == "fair" else 2
     )  # decoded and encoded again
     assert _text(tokenizer, sample).endswith("Which key?\n\nThe key is")

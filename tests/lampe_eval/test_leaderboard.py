@@ -132,7 +132,11 @@ def _average_of_table2(table: PublishedTable) -> PublishedNumber:
 
 
 def test_settings_that_differ_are_listed(tmp_path: Path) -> None:
-    other = {**synthetic_runs.model_description("llama3-8b-instruct"), "window": 4096, "dtype": "float32"}
+    other = {
+        **synthetic_runs.model_description("llama3-8b-instruct"),
+        "window": 4096,
+        "dtype": "float32",
+    }
     (match,) = _one(
         tmp_path,
         "lampe:head_tokens=9,attention_factor=none",

@@ -27,10 +27,10 @@ SYSTEMS = dict(
 
 
 def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1) -> dict[str, Any]:
-    asked = [f"Is it {number}, in the story." for number in range(questions)]
+    instructions = [f"Is it {number}, in the story." for number in range(questions)]
     return {
         "input": document,
-        "instructions": asked,
+        "instructions": instructions,
         "outputs": ["One two three"] * questions,
         "evaluation": evaluation,
     }
@@ -52,10 +52,10 @@ def _data(folder: Path, task: str, *rows: dict[str, Any]) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
-    (task_of_bench,) = find_tasks((f"leval/{task}",))
+    (bench_task,) = find_tasks((f"leval/{task}",))
     tokenizer: Any = Letters(template)
     request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
-    return list(BENCH.samples(task_of_bench, request))  # type: ignore[arg-type]
+    return list(BENCH.samples(bench_task, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -142,10 +142,10 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(files: Path, task:
     _data(files, task, _row(document="A tale. " * 5000))
     (prompt,) = _prompts(task, "lampe", LLAMA3, length=1024)
     system = SYSTEMS[next((key for key in SYSTEMS if key in task), "exam")]
-    asked = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
+    question = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
     assert _text(prompt) == (
         f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>"
-        f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
     )
     assert (prompt.cut_tokens, prompt.decoding) == (0, "special_tokens")
@@ -166,8 +166,10 @@ class LettersWithTypedBos(Letters):
 def test_lampe_alone_begins_a_text_twice(files: Path, protocol: str, begins: int) -> None:
     _data(files, "quality", _row())
     tokenizer: Any = LettersWithTypedBos("<|begin_of_text|>" + LLAMA3)
-    (found,) = find_tasks(("leval/quality",))
-    (prompt,) = BENCH.samples(found, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol)))
+    (bench_task,) = find_tasks(("leval/quality",))
+    (prompt,) = BENCH.samples(
+        bench_task, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol))
+    )
     assert (
         prompt.ids[:3].count(tokenizer.bos_token_id)
         == list(prompt.ids).count(tokenizer.bos_token_id)
@@ -190,9 +192,9 @@ def test_lampe_has_five_tasks() -> None:
 WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for number in range(1000)]
 
 
-@pytest.mark.parametrize(("task", "kept"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
+@pytest.mark.parametrize(("task", "expected"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
 def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
-    files: Path, task: str, kept: list[str]
+    files: Path, task: str, expected: list[str]
 ) -> None:
     """Fit words into the 2000 - 512 = 1488 tokens that a length of 2048 leaves.
 
@@ -200,8 +202,8 @@ def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
     """
     _data(files, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
-    assert re.findall(r"[wv]\d{3}", _text(prompt)) == kept
-    assert prompt.cut_tokens == 5 * (len(WORDS) - len(kept))
+    assert re.findall(r"[wv]\d{3}", _text(prompt)) == expected
+    assert prompt.cut_tokens == 5 * (len(WORDS) - len(expected))
 
 
 def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
@@ -315,15 +317,15 @@ def test_a_task_needs_its_data_and_the_sentences(files: Path) -> None:
 def _rows(task: str, *pairs: tuple[str, str]) -> list[SampleRow]:
     protocol = BENCH.protocol("official")
     rows = [
-        {"prediction": said, "references": [gold], "extras": {"row": i}}
-        for i, (said, gold) in enumerate(pairs)
+        {"prediction": prediction, "references": [gold], "extras": {"row": i}}
+        for i, (prediction, gold) in enumerate(pairs)
     ]
     return [row | {"score": BENCH.score(task, row, protocol)} for row in rows]
 
 
 def _reduced(task: str, *pairs: tuple[str, str]) -> Any:
-    (found,) = find_tasks((f"leval/{task}",))
-    return BENCH.cell_score(found, _rows(task, *pairs), BENCH.protocol("official"))
+    (bench_task,) = find_tasks((f"leval/{task}",))
+    return BENCH.cell_score(bench_task, _rows(task, *pairs), BENCH.protocol("official"))
 
 
 def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
@@ -392,8 +394,8 @@ def test_real_rows_to_the_byte(files: Path, task: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(REAL[task], target)
     prompts = _prompts(task, "official", LLAMA2, length=1 << 26)
-    (task_of_bench,) = find_tasks((f"leval/{task}",))
-    assert len(prompts) == task_of_bench.card.samples
+    (bench_task,) = find_tasks((f"leval/{task}",))
+    assert len(prompts) == bench_task.card.samples
     with REAL[task].open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     pairs = []

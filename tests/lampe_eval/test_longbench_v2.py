@@ -21,7 +21,7 @@ from tests.upstream import V2_TEMPLATES, v2_row
 BENCH = LongBenchV2()
 K128 = 131072
 
-ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
+QUESTION = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def _data(folder: Path, *rows: Any) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
-    (task_of_bench,) = find_tasks((f"longbench-v2/{task}",))
+    (bench_task,) = find_tasks((f"longbench-v2/{task}",))
     tokenizer: Any = Letters(template)
     request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
-    return list(BENCH.samples(task_of_bench, request))  # type: ignore[arg-type]
+    return list(BENCH.samples(bench_task, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -58,9 +58,9 @@ def _text(prompt: Prompt) -> str:
 @pytest.mark.parametrize(
     ("task", "text", "answer"),
     [
-        ("direct", f"See:\nA tale.\n{ASKED}Which?", 128),
-        ("cot", f"See:\nA tale.\n{ASKED}Think:", 1024),
-        ("no-context", f"{ASKED}Which?", 128),
+        ("direct", f"See:\nA tale.\n{QUESTION}Which?", 128),
+        ("cot", f"See:\nA tale.\n{QUESTION}Think:", 1024),
+        ("no-context", f"{QUESTION}Which?", 128),
     ],
 )
 def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) -> None:
@@ -87,8 +87,8 @@ def test_official_leaves_120000_tokens_of_128k(files: Path) -> None:
     _data(files, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
-    kept = whole[: 60_000 - 1] + whole[-60_000:]
-    assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{kept}<|eot_id|>" + (
+    expected = whole[: 60_000 - 1] + whole[-60_000:]
+    assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{expected}<|eot_id|>" + (
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
     assert prompt.cut_tokens == len(whole) + 1 - 120_000
@@ -101,11 +101,11 @@ def test_a_template_that_begins_the_text_does_so_once(files: Path, protocol: str
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")]
+    ("limit", "expected"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")]
 )
-def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
+def test_of_an_odd_limit_the_end_has_more(limit: int, expected: str) -> None:
     tokenizer: Any = Letters()
-    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
+    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (expected, 11 - limit)
 
 
 def test_the_kept_parts_are_decoded_as_one() -> None:
@@ -139,7 +139,7 @@ def test_reasoning_is_followed_by_a_second_question_without_the_text(
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
     second = prompt.follow_up.make_prompt("\n Since $Q$ is asked. ")
-    assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
+    assert _text(second) == f"{QUESTION}Thought: Since $Q$ is asked.\nWhich?"
     assert (second.max_new_tokens, second.references) == (128, ["C"])
     assert (
         prompt.follow_up.join_answers("The correct answer is (A)", "The correct answer is (C)")
@@ -244,11 +244,11 @@ def test_accuracy_with_bands() -> None:
     protocol = BENCH.protocol("fair")
     rows: list[Any] = [
         {
-            "prediction": said,
+            "prediction": prediction,
             "references": ["C"],
             "extras": {"difficulty": difficulty, "length": length},
         }
-        for said, difficulty, length in answers
+        for prediction, difficulty, length in answers
     ]
     for row in rows:
         row["score"] = BENCH.score("direct", row, protocol)
@@ -267,8 +267,10 @@ def _write(path: Path, *lines: dict[str, Any]) -> None:
 
 def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_path: Path) -> None:
     row = v2_row() | {"pred": "A", "judge": False}
-    said = row | {"response": "**The correct answer is (C)**", "length": "long"}
-    _write(tmp_path / "Some-8B.jsonl", said, said | {"response": "C"}, row | {"judge": True})
+    answered = row | {"response": "**The correct answer is (C)**", "length": "long"}
+    _write(
+        tmp_path / "Some-8B.jsonl", answered, answered | {"response": "C"}, row | {"judge": True}
+    )
     _write(tmp_path / "Some-8B_cot.jsonl", row, {"_id": "q1", "error": "too long"})
     results = score_folder("longbench-v2", tmp_path)
     assert [(name, result.n, result.skipped) for name, result in results.items()] == [

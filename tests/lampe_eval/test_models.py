@@ -17,7 +17,7 @@ from lampe_eval.pocket import WEIGHTS
 
 
 def _raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make loading of configurations fail as in transformers: its own error, raised from the hub's."""
+    """Make loading of configurations fail as in transformers: with an error raised from the hub's."""
 
     def load(*_: object, **__: object) -> None:
         raise OSError("long advice\nof many lines") from error

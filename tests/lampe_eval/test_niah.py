@@ -43,12 +43,9 @@ def _samples(
     seed: int = 0,
     protocol: str = "fair",
 ) -> list[Prompt]:
-    (found,) = find_tasks((task,))
-    return list(
-        BENCH.samples(
-            found, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)
-        )
-    )
+    (bench_task,) = find_tasks((task,))
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)
+    return list(BENCH.samples(bench_task, request))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -148,23 +145,23 @@ def test_a_pass_key_lies_in_filler_whatever_the_source(
 
 
 def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -> None:
-    found = _samples("niah/string", 2048, tokenizer, limit=4)
-    for sample in found:
+    samples = _samples("niah/string", 2048, tokenizer, limit=4)
+    for sample in samples:
         text = str(tokenizer.decode(list(sample.ids)))
         places = [text.index(value) / len(text) for value in sample.references]
         assert all(
             part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places)
         )
         assert sample.extras == {"required_values": 2} and not sample.meta
-    assert len({tuple(sample.ids) for sample in found}) == 4
+    assert len({tuple(sample.ids) for sample in samples}) == 4
 
 
 @pytest.mark.parametrize(
-    ("said", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)]
+    ("prediction", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)]
 )
-def test_two_of_four_are_enough(said: str, score: float) -> None:
+def test_two_of_four_are_enough(prediction: str, score: float) -> None:
     values = ["111111", "222222", "333333", "444444"]
-    row = {"prediction": said, "references": values, "extras": {"required_values": 2}}
+    row = {"prediction": prediction, "references": values, "extras": {"required_values": 2}}
     assert BENCH.score("string", row, BENCH.protocol("fair")) == score
 
 
@@ -208,13 +205,13 @@ def test_the_original_wording_in_exactly_the_length(
     """Chat template, haystack, question; every depth once, however many samples are wanted."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = CHAT
-    found = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
+    samples = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
     assert (
-        len({sample.id for sample in found})
-        == len(found)
+        len({sample.id for sample in samples})
+        == len(samples)
         == {"niah/single": 5, "niah/grid": 11}[task]
     )
-    for sample in found:
+    for sample in samples:
         text = str(tokenizer.decode(list(sample.ids), skip_special_tokens=True))
         assert len(sample.ids) + sample.max_new_tokens == 512
         context = text.partition("<user>")[2].partition(QUESTION)[0]
@@ -271,8 +268,8 @@ def test_essays_are_the_haystack_by_default_and_by_name(
 def test_a_limit_holds_for_the_original_wording(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    found = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
-    assert [sample.meta["depth"] for sample in found] == [0, 10, 20]
+    samples = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
+    assert [sample.meta["depth"] for sample in samples] == [0, 10, 20]
 
 
 def test_the_original_protocol_keeps_200_tokens_free(
@@ -283,9 +280,9 @@ def test_the_original_protocol_keeps_200_tokens_free(
         len(encode(tokenizer, text))
         for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else.")
     )
-    found = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
-    assert len(found) == 5
-    for sample in found:
+    samples = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
+    assert len(samples) == 5
+    for sample in samples:
         assert len(sample.ids) == 440 + around + (bos_token(tokenizer) is not None)
         assert len(sample.ids) + sample.max_new_tokens <= 640
 

@@ -32,10 +32,10 @@ def test_a_pair_is_compared_on_the_samples_that_both_have() -> None:
 
 
 def test_pairs_stay_in_order_where_one_method_has_fewer_samples() -> None:
-    found = compare_methods(
+    pairs = compare_methods(
         {"a": _sampled([1, 2, 3]), "b": _sampled([2, 2]), "c": _sampled([0, 0, 0])}
     )
-    assert [(pair.first, pair.second, pair.n, pair.difference) for pair in found] == [
+    assert [(pair.first, pair.second, pair.n, pair.difference) for pair in pairs] == [
         ("a", "b", 2, -0.5), ("a", "c", 3, 2), ("b", "c", 2, 2),
     ]  # fmt: skip
 

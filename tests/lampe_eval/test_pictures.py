@@ -15,7 +15,7 @@ from lampe_eval.report.pictures import pictures, svg, write_pictures
 from lampe_eval.results.gathered_runs import gather_runs
 from tests.lampe_eval import stored_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True, True], 512: [True, True, False]},
     "original": {256: [True, True, True], 512: [False, None, False]},
 }
@@ -23,7 +23,7 @@ FOUND = {
 
 @pytest.fixture
 def needles(tmp_path: Path) -> dict[str, Figure]:
-    stored_runs.run(tmp_path / "run", FOUND)
+    stored_runs.run(tmp_path / "run", ANSWERS)
     return pictures(gather_runs([tmp_path / "run"]))
 
 
@@ -60,12 +60,12 @@ def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Fi
 
 
 def test_a_very_large_perplexity_is_off_the_scale(tmp_path: Path) -> None:
-    found = {
+    losses = {
         "lampe": {256: [1.0, 1.1], 512: [1.0, 1.2]},
         "original": {256: [1.0, 1.0], 512: [7.0, 8.0]},
         "yarn": {256: [3, 3], 512: [20, 20]},
     }
-    stored_runs.losses(tmp_path, found)
+    stored_runs.losses(tmp_path, losses)
     lampe, original, yarn = pictures(gather_runs([tmp_path]))["ppl/exact by length"].axes
     assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
     assert _labels(lampe) == []
@@ -80,15 +80,15 @@ def _labels(axes: Axes) -> list[tuple[float, str]]:
 
 
 def test_methods_of_two_runs_have_a_panel_each(tmp_path: Path) -> None:
-    stored_runs.run(tmp_path / "a", FOUND)
-    stored_runs.run(tmp_path / "b", FOUND)
+    stored_runs.run(tmp_path / "a", ANSWERS)
+    stored_runs.run(tmp_path / "b", ANSWERS)
     (by_length, _) = pictures(gather_runs([tmp_path / "a", tmp_path / "b"])).values()
     assert len(by_length.axes) == 4
 
 
 def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
-    stored_runs.run(tmp_path / "cost $5 to $x_{$", FOUND)
-    stored_runs.run(tmp_path / "b", FOUND)
+    stored_runs.run(tmp_path / "cost $5 to $x_{$", ANSWERS)
+    stored_runs.run(tmp_path / "b", ANSWERS)
     (by_length, _) = pictures(gather_runs([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
     assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
     assert svg(by_length)
@@ -109,7 +109,7 @@ def test_long_headings_stay_over_their_own_panel(
     tmp_path: Path, methods: list[str], lengths: tuple[int, ...]
 ) -> None:
     runs = [tmp_path / name for name in ("pocket-3d0d7963", "calibrated-run-of-llama3-8b-instruct")]
-    answers = dict.fromkeys(lengths, [True, True, False])
+    answers = {length: [True, True, False] for length in lengths}
     for run in runs:
         stored_runs.run(run, dict.fromkeys(methods, answers))
     for folders in (runs[:1], runs):
@@ -136,7 +136,7 @@ def _box(artist: Artist, text: str) -> Bbox:
 
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
-    stored_runs.run(tmp_path / "run", FOUND)
+    stored_runs.run(tmp_path / "run", ANSWERS)
     first, second = (
         write_pictures(pictures(gather_runs([tmp_path / "run"])), tmp_path / name) for name in "ab"
     )

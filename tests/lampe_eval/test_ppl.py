@@ -68,9 +68,7 @@ def _windows(
     ("protocol", "documents"),
     [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])],
 )
-def test_a_window_records_its_document(
-    protocol: str, documents: list[int], tmp_path: Path
-) -> None:
+def test_a_window_records_its_document(protocol: str, documents: list[int], tmp_path: Path) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
     tokenizer: Any = LettersWithBos(None)
@@ -288,8 +286,8 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     request = SampleRequest(
         LettersWithBos(None), 4, 9, FAIR, source=source, data_dir=folder / "data"
     )  # type: ignore[arg-type]
-    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
-    assert found == ["abcd", "efgh", "ijkl"]
+    texts = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
+    assert texts == ["abcd", "efgh", "ijkl"]
 
 
 def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path) -> None:

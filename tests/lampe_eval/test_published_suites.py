@@ -1,6 +1,7 @@
 """Shipped suites, prepared without the hub: names exist, and methods encode at all lengths."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from lampe_eval import assets, models
 from lampe_eval.benches import find_tasks
 from lampe_eval.cards import shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
-from lampe_eval.results.published_tables import find_table, table_names
+from lampe_eval.results.published_tables import PublishedNumber, find_table, table_names
 from lampe_eval.running.configuration import required_files
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.running.run_plan import plan_run

@@ -49,6 +49,8 @@ def _run_out_of_memory_unless(
     """Simulate a GPU whose memory is too small for most forward calls.
 
     Args:
+        engine: engine whose model runs out of memory.
+        monkeypatch: fixture that restores the model.
         rows: largest number of rows that fit into memory.
         in_chunks: whether prompts fit that are read in chunks.
     """

@@ -1,4 +1,4 @@
-"""Text metrics of several benchmarks: worked examples, and ``rouge_l`` against the package rouge."""
+"""Text metrics of several benchmarks: worked examples, and comparison with the package rouge."""
 
 import math
 import random

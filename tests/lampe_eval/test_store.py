@@ -1,4 +1,4 @@
-"""Stored results survive a kill at any byte, are checked when they are read, and are never mixed."""
+"""Stored results survive a kill at any byte, are checked on reading, and are never mixed."""
 
 import dataclasses
 import json

@@ -18,7 +18,7 @@ from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
 from tests.lampe_eval import stored_runs, synthetic_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True, True], 512: [True, True, True]},
     "dca:attention_factor=1.12": {256: [True, True, True], 512: [True, True, False]},
     "yarn": {256: [True, True, True], 512: [True, None, True]},
@@ -28,18 +28,18 @@ FOUND = {
 
 @pytest.fixture
 def table(tmp_path: Path) -> ResultTable:
-    stored_runs.run(tmp_path, FOUND)
-    (found,) = result_tables(gather_runs([tmp_path]))
-    return found
+    stored_runs.run(tmp_path, ANSWERS)
+    (table,) = result_tables(gather_runs([tmp_path]))
+    return table
 
 
 @pytest.fixture
 def ranked(tmp_path: Path) -> ResultTable:
     """Return a table of three methods with different scores."""
     answers = {"lampe": [True, True], "dca": [True, False], "original": [False, False]}
-    stored_runs.run(tmp_path, {method: {512: found} for method, found in answers.items()})
-    (found,) = result_tables(gather_runs([tmp_path]))
-    return found
+    stored_runs.run(tmp_path, {method: {512: hits} for method, hits in answers.items()})
+    (table,) = result_tables(gather_runs([tmp_path]))
+    return table
 
 
 def _column(table: ResultTable, title: str) -> dict[str, TableValue]:
@@ -314,7 +314,7 @@ def test_latex_sets_the_table(table: ResultTable, tmp_path: Path) -> None:
 
 def test_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
-        stored_runs.run(tmp_path / name, FOUND, seed)
+        stored_runs.run(tmp_path / name, ANSWERS, seed)
     alone, both = gather_runs([tmp_path / "a"]), gather_runs([tmp_path / "a", tmp_path / "b"])
     names = write_tables(alone, tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)

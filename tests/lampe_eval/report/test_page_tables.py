@@ -25,14 +25,15 @@ def test_settings_in_which_runs_differ_are_a_column(tmp_path: Path) -> None:
 
 def test_standings_are_by_rank(tmp_path: Path) -> None:
     """Task by task, short lengths first, the best first, incomplete cells last."""
-    found = {
+    answers_by_method = {
         "original": [False, False],
         "yarn": [True, None],
         "lampe": [True, True],
         "dca": [True, False],
     }
     stored_runs.run(
-        tmp_path / "a", {method: {512: answers, 256: answers} for method, answers in found.items()}
+        tmp_path / "a",
+        {method: {512: answers, 256: answers} for method, answers in answers_by_method.items()},
     )
     stored_runs.losses(
         tmp_path / "b", {"original": {512: [3, 3]}, "lampe": {512: [1, 2]}, "dca": {512: [2, 2]}}
@@ -54,7 +55,9 @@ def test_a_difference_counts_unpaired_samples(tmp_path: Path) -> None:
     stored_runs.run(
         tmp_path / "short", {"lampe": {512: [True, None, True]}, "yarn": {512: [False, True]}}
     )
-    stored_runs.run(tmp_path / "whole", {"lampe": {512: [True, True]}, "yarn": {512: [False, True]}})
+    stored_runs.run(
+        tmp_path / "whole", {"lampe": {512: [True, True]}, "yarn": {512: [False, True]}}
+    )
     short, whole = (
         page_tables.differences(gather_runs([tmp_path / name]).pairs) for name in ("short", "whole")
     )
