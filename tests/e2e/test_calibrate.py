@@ -157,7 +157,7 @@ def test_scores_that_are_not_finite_are_not_fitted(
         ),
         (("--method", "dca", "--sweep", "mapping_length"), "dca has no mapping_length"),
         (("--method", "lampe:mapping_length=64"), "mapping_length=64: mapping_length is"),
-        (("--method", "dca,dca:cap=250"), "--method: dca: dca is given twice"),
+        (("--method", "dca,dca:cap=250"), "--method: dca: dca"),
         (("--bench", "niah"), "--bench"),
         (("--lengths", "256,512"), "--lengths: a curve needs three"),
         (("--sweep", "head"), "--sweep: "),

@@ -16,7 +16,7 @@ REVISION = "0" * 40
 
 
 def share(cell: Cell) -> float:
-    """Return the share of right answers of a synthetic cell, which is the loss of a passage's token."""
+    """Return a cell's share of right answers; for passages, the loss of each token."""
     return zlib.crc32(repr(cell).encode()) % (SAMPLES + 1) / SAMPLES
 
 

@@ -231,7 +231,7 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) ->
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 def test_a_length_without_room_is_refused(files: Path, protocol: str) -> None:
     _data(files, "quality", _row())
-    with pytest.raises(UserError, match="length 512 .*--lengths"):
+    with pytest.raises(UserError, match=r"length 512 .*--lengths"):
         _prompts("quality", protocol, length=512)
 
 

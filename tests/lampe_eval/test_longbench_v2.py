@@ -196,24 +196,24 @@ GOOD = json.dumps(v2_row())
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("{}", "is not a JSON array; is it the official file"),
+        ("{}", "is not a JSON array"),
         ("", "is not a JSON array"),
-        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
-        (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
-        (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
+        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON"),
+        (f"[{GOOD}", "row 2: is not JSON"),
+        (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': "),
         (
             json.dumps([v2_row(), v2_row(answer="E")]),
-            "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'",
+            "row 2: 'answer': .*'A'",
         ),
         (
             json.dumps([v2_row(difficulty="Hard")]),
-            "row 1: 'difficulty': Input should be 'easy' or 'hard'",
+            "row 1: 'difficulty': .*'easy'",
         ),
         (
             json.dumps([v2_row(length=3)]),
-            "row 1: 'length': Input should be 'short', 'medium' or 'long'",
+            "row 1: 'length': .*'medium'",
         ),
-        (json.dumps([v2_row(context=None)]), "row 1: 'context': Input should be a valid string"),
+        (json.dumps([v2_row(context=None)]), "row 1: 'context': "),
         (
             json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]),
             "row 1: '_id': Field required",

@@ -224,7 +224,7 @@ def test_losses_in_chunks_equal_losses_at_once(
 
 def test_too_little_text_is_reported(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
-    with pytest.raises(UserError, match="ppl at length 512: .*--lengths"):
+    with pytest.raises(UserError, match=r"ppl at length 512: .*--lengths"):
         list(
             Ppl().samples(
                 _task("exact", 1), SampleRequest(pocket[1], 512, 1, FAIR, source=tmp_path)
@@ -309,15 +309,15 @@ def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"a.jsonl:2: is not JSON"),
-        ("a.jsonl", b'{"words": "x"}\n', r"a.jsonl:1: has no column 'text' with text"),
-        ("a.jsonl", b'["x"]\n', r"a.jsonl:1: has no column 'text' with text"),
+        ("a.jsonl", b'{"words": "x"}\n', r"a.jsonl:1: .*'text'"),
+        ("a.jsonl", b'["x"]\n', r"a.jsonl:1: .*'text'"),
         ("a.jsonl", b"\xff\xfe{}\n", r"a.jsonl: cannot be read"),
-        ("a.jsonl", b"\n", r"a.jsonl: no text in it"),
+        ("a.jsonl", b"\n", r"a.jsonl: no text"),
         ("a.jsonl.gz", b"not zipped", r"a.jsonl.gz: cannot be read .Not a gzipped file"),
         ("a.jsonl.gz", _lines({"text": "x" * 999})[:-9], r"a.jsonl.gz: cannot be read"),
         ("a.jsonl.gz", _lines({"text": "y"})[:12] + b"\x00" * 20, r"a.jsonl.gz: cannot be read"),
         ("a.parquet", b"PAR1 and no more", r"a.parquet: cannot be read"),
-        ("a.parquet", b"", r"a.parquet: no text in it"),
+        ("a.parquet", b"", r"a.parquet: no text"),
     ],
 )
 def test_broken_tables_are_reported_in_one_line(
@@ -333,12 +333,10 @@ def test_broken_tables_are_reported_in_one_line(
 @pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
 def test_a_table_without_texts_is_reported(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     _parquet(tmp_path / "a.parquet", **columns)
-    with pytest.raises(
-        UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"
-    ):
+    with pytest.raises(UserError, match=r"a.parquet: (row \d: .*'text'|cannot be read)"):
         _documents(tmp_path / "a.parquet")
 
 
 def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(UserError, match="pg18: .*pg19-test, "):
+    with pytest.raises(UserError, match=r"pg18: .*pg19-test, "):
         _documents(Path("pg18"))
