@@ -19,7 +19,7 @@ QUESTION = "\nThe text began with these words:"
 
 
 class FirstWordsCard(TaskCard):
-    """Entry of `tasks.yaml`: how many words are asked for, and the tokens of the answer."""
+    """Entry of `tasks.yaml`: the number of words to repeat, and the tokens of the answer."""
 
     words: int
     max_new_tokens: int

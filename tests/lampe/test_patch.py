@@ -46,7 +46,8 @@ def no_gradients() -> Iterator[None]:
 
 
 def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor:
-    out = model.generate(ids, max_new_tokens=12, do_sample=False, **options)  # type: ignore[operator]
+    generate: Any = model.generate
+    out = generate(ids, max_new_tokens=12, do_sample=False, **options)
     assert isinstance(out, Tensor)
     return out
 
@@ -387,7 +388,7 @@ def test_an_object_that_is_no_model_is_refused(thing: object) -> None:
             act(thing)
 
 
-def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(
+def test_a_model_that_shares_its_configuration_with_a_patched_one_is_refused(
     model: LlamaForCausalLM,
 ) -> None:
     other = LlamaForCausalLM(model.config)

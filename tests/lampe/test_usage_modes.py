@@ -197,7 +197,7 @@ def test_generate_is_the_models_own_again_after_the_patch(model: LlamaForCausalL
 
 
 def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForCausalLM) -> None:
-    """Prompts of two models, one of them patched twice, alternate and come in chunks."""
+    """Alternate prompts, read in chunks, of two models of which one is patched twice."""
     other, ids = llama(), random_ids(150)
     with lampe.patch(model, "pi"):
         outer = _answer(model, ids)

@@ -179,7 +179,7 @@ class LettersWithMarker:
     ("limit", "text", "cut"),
     [(8, "abcdefg", 0), (7, "abefg", 2), (6, "abefg", 2), (4, "afg", 4), (1, "", 8)],
 )
-def test_both_halves_of_the_whole_prompt_are_kept(limit: int, text: str, cut: int) -> None:
+def test_the_middle_of_the_whole_prompt_is_cut(limit: int, text: str, cut: int) -> None:
     """Keep the first `limit // 2` tokens, BOS included, and as many last ones."""
     tokenizer: Any = LettersWithMarker()
     assert truncate_as_text(tokenizer, "abcdefg", limit) == (text, cut)

@@ -38,7 +38,7 @@ def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """L-Eval with prompts of our own."""
+    """Pin prompt files of L-Eval with sentences of our own."""
     folder = package(tmp_path, monkeypatch)
     pin(folder, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
     pin(folder, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
@@ -249,7 +249,7 @@ def test_rows_for_a_judge_are_left_out_but_counted(files: Path) -> None:
     assert _prompts("topic_retrieval_longchat", "fair", limit=4) == prompts[:4]
 
 
-def test_fiction_is_asked_again_of_the_real_world(files: Path) -> None:
+def test_fiction_has_a_second_question_about_the_real_world(files: Path) -> None:
     _data(files, "sci_fi", _row())
     for protocol, template in (("official", LLAMA2), ("lampe", LLAMA3), ("fair", LLAMA3)):
         (prompt,) = _prompts("sci_fi", protocol, template)
@@ -262,7 +262,7 @@ def test_fiction_is_asked_again_of_the_real_world(files: Path) -> None:
         )
 
 
-def test_only_fiction_is_asked_twice(files: Path) -> None:
+def test_only_fiction_has_a_second_question(files: Path) -> None:
     _data(files, "quality", _row())
     assert all(prompt.follow_up is None for prompt in _prompts("quality", "official"))
 

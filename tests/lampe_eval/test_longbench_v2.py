@@ -83,7 +83,7 @@ def test_parts_are_put_in_one_after_another(files: Path) -> None:
 
 
 def test_official_leaves_120000_tokens_of_128k(files: Path) -> None:
-    """Half of them at either end, BOS included; chat template and answer are not accounted for."""
+    """Cut to half of them at either end, BOS included, without counting template and answer."""
     _data(files, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
@@ -108,7 +108,7 @@ def test_of_an_odd_limit_the_end_has_more(limit: int, expected: str) -> None:
     assert truncate_as_text(tokenizer, "abcdefghij", limit) == (expected, 11 - limit)
 
 
-def test_the_kept_parts_are_decoded_as_one() -> None:
+def test_both_ends_are_decoded_as_one_text() -> None:
     class Marked(Letters):
         def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
             assert skip_special_tokens
@@ -180,9 +180,7 @@ def test_data_is_read_row_by_row(
     assert [row.model_dump(by_alias=True) for row in questions(path)] == rows
 
 
-def test_only_as_many_rows_are_read_as_are_wanted(
-    files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_as_many_rows_are_read_as_needed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "BUFFER_BYTES", 10)
     _data(files, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]

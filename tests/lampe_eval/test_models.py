@@ -73,7 +73,7 @@ def test_changed_weights_are_another_model(tmp_path: Path) -> None:
     assert models.find_model(str(tmp_path)).fingerprint != before
 
 
-def test_a_folder_without_weights_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((WEIGHTS / name).read_bytes())
     with pytest.raises(UserError, match="not a checkpoint"):
@@ -86,7 +86,7 @@ def _copied(folder: Path) -> Path:
     return folder
 
 
-def test_broken_or_lacking_weights_are_said(tmp_path: Path) -> None:
+def test_broken_or_missing_weights_are_refused(tmp_path: Path) -> None:
     weights = _copied(tmp_path) / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])

@@ -122,7 +122,7 @@ def test_a_length_no_prompt_can_have_says_what_is_needed(
         _samples("niah/multikey", 20, tokenizer)
 
 
-def test_a_grid_has_eleven_depths_and_is_asked_for() -> None:
+def test_a_grid_has_eleven_depths_and_runs_only_by_name() -> None:
     cards = {task.name: task.card for task in all_tasks("niah")}
     assert len(cards["grid"].depths) == 11 and cards["grid"].samples % 11 == 0
     assert [name for name, card in cards.items() if not card.default] == [
@@ -187,7 +187,7 @@ class Model:
 
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Needle and question of our own in upstream's files; its essays are two, of four sentences."""
+    """Write our own needle and question to upstream's files, and two essays of two sentences."""
     folder = package(tmp_path, monkeypatch)
     pin(folder, "niah", "run.py", RUN.encode())
     pin(folder, "niah", "openai.py", PROVIDER.encode())
@@ -202,7 +202,7 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_original_wording_in_exactly_the_length(
     upstream: Path, tokenizer: PreTrainedTokenizerBase, task: str
 ) -> None:
-    """Chat template, haystack, question; every depth once, however many samples are wanted."""
+    """Expect chat template, haystack and question, and every depth once whatever the limit."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = CHAT
     samples = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
@@ -275,7 +275,7 @@ def test_a_limit_holds_for_the_original_wording(
 def test_the_original_protocol_keeps_200_tokens_free(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Needle and haystack take L - 200, what is around them a part of the rest."""
+    """Give needle and haystack L - 200 tokens; the rest of the prompt fits into the remainder."""
     around = sum(
         len(encode(tokenizer, text))
         for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else.")

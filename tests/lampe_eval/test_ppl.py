@@ -337,6 +337,6 @@ def test_a_table_without_texts_is_reported(tmp_path: Path, columns: dict[str, li
         _documents(tmp_path / "a.parquet")
 
 
-def test_an_unknown_source_is_told_what_there_is() -> None:
+def test_an_unknown_source_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"pg18: .*pg19-test, "):
         _documents(Path("pg18"))

@@ -111,7 +111,7 @@ def test_lengths_that_leave_nothing_are_refused(files: Path, bench: str, length:
         list(instance.samples(task, request))
 
 
-def test_averages_over_some_tasks_say_so() -> None:
+def test_averages_over_some_tasks_name_their_number() -> None:
     longbench, protocol = BENCHES["longbench"], BENCHES["longbench"].protocol("fair")
     english = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("lcc", 60.0))}
     assert longbench.task_averages(english, protocol) == {"mean of categories, 2 of 16 tasks": 35}

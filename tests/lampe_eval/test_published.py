@@ -65,14 +65,18 @@ def test_every_number_is_possible(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_averages_agree_with_their_parts(name: str) -> None:
-    """They agree within rounding, except in rows that are marked as in doubt."""
+    """Expect agreement within rounding, except in rows that are marked as in doubt."""
     table = load(name)
     for row, gaps in _gaps(table):
         assert row.doubt or all(gap <= 1e-9 for gap in gaps), (row.printed, gaps)
 
 
 def test_which_tables_print_averages_that_can_be_checked() -> None:
-    checked = {name for name in TABLES if any(gaps for _, gaps in _gaps(load(name)))}
+    checked = set()
+    for name in TABLES:
+        for _, gaps in _gaps(load(name)):
+            if gaps:
+                checked.add(name)
     assert checked == {
         "chunkllama-leval",
         "dpe-ruler",
@@ -137,7 +141,10 @@ def _average_of_parts(
 def test_every_suite_runs_a_table(name: str) -> None:
     tables = [load(table) for table in TABLES if name in load(table).suites]
     suite = shipped_card("suites", name, Suite)
-    assert any(row.model in suite.model for table in tables for row in table.rows)
+    models: set[str | None] = set()
+    for table in tables:
+        models.update(row.model for row in table.rows)
+    assert models & set(suite.model)
 
 
 def test_a_table_of_the_users_own(tmp_path: Path) -> None:

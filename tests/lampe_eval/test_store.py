@@ -215,7 +215,7 @@ def test_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
             read(tmp_path)
 
 
-def test_a_single_environment_of_schema_2_tells_the_version(tmp_path: Path) -> None:
+def test_an_environment_of_schema_2_names_the_version(tmp_path: Path) -> None:
     description = {"schema": 2, "config": {}, "environment": {"lampe-eval": "0.1.0"}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(description))
     with pytest.raises(UserError, match=r"schema 2 by lampe-eval 0\.1\.0"):

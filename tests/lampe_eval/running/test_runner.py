@@ -250,7 +250,7 @@ def _score_of(score: Any) -> Callable[..., Any]:
         ("_add_score", _score_of("high"), "ValidationError: 1 validation error for SampleRecord"),
     ],
 )
-def test_a_record_that_cannot_be_made_is_an_error_of_its_sample(
+def test_an_invalid_record_is_an_error_of_its_sample(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     part: str,
