@@ -31,7 +31,7 @@ def test_text_reads_as_sentences_in_paragraphs() -> None:
 def test_facts_recur_at_long_distance() -> None:
     text = pocket_language.text(5, 4000)
     homes = re.findall(r"(\w+) lives near the (\w+)\.", text)
-    assert len(homes) > len(set(homes)), "no fact is told twice"
+    assert len(homes) > len(set(homes)), "no fact is repeated"
     assert len(dict(homes)) == len(set(homes)), "somebody lives in two places"
 
 
