@@ -19,7 +19,7 @@ QUESTION = "\nThe text began with these words:"
 
 
 class FirstWordsCard(TaskCard):
-    """Entry of `tasks.yaml`: how many words are asked for, and the tokens of the answer."""
+    """Entry of `tasks.yaml`: the number of words to repeat, and the tokens of the answer."""
 
     words: int
     max_new_tokens: int
@@ -50,5 +50,5 @@ class FirstWords(Bench):
     def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
         """Return the share of words that are right, from 0 to 1; tables show it in percent."""
         words = zip(row["prediction"].split(), row["references"], strict=False)
-        right = [said == expected for said, expected in words]
+        right = [word == expected for word, expected in words]
         return sum(right) / len(row["references"])

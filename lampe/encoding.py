@@ -13,7 +13,7 @@ NO_LIMIT = 1 << 31
 
 @dataclass(frozen=True)
 class Encoding:
-    """All that attention needs to know about the positions of one prompt.
+    """Positions of one prompt, with all that attention needs to know about them.
 
     Attributes:
         rope: frequencies by which pairs of dimensions rotate.

@@ -110,7 +110,7 @@ Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
 
 
 class Suite(Card):
-    """What to run, by the names of the command line's options.
+    """Settings of a run, by the names of the command line's options.
 
     Attributes:
         model: cards, card files, folders or hub ids.

@@ -1,4 +1,4 @@
-"""What every test shares: no network, the user's caches out of reach, the pocket model loaded once."""
+"""Fixtures of all tests: a home folder for each test, and the pocket model, loaded once."""
 
 import os
 import signal
@@ -11,14 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval import models
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # many processes on the same cores
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes share the cores; more threads than cores would slow all of them down.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Home and working directory of a test are its own."""
+    """Give a test its own home and working directory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LAMPE_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LAMPE_EVAL_DATA", raising=False)
@@ -27,11 +28,11 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """What the command line does on signals ends with its test."""
-    taken = signal.SIGINT, signal.SIGTERM
-    before = [signal.getsignal(number) for number in taken]
+    """Restore the signal handlers that the command line replaces."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
     yield
-    for number, handler in zip(taken, before, strict=True):
+    for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
 
 
@@ -44,5 +45,5 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pocket() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The built-in model and its tokenizer."""
+    """Return the built-in model and its tokenizer."""
     return models.load_model(models.find_model("pocket"), "cpu")

@@ -1,5 +1,6 @@
-"""Benchmark files of the tests' own: a copy of the shipped cards in which they are pinned instead of upstream's."""
+"""Small benchmark files, pinned in a copy of the shipped cards in place of the upstream files."""
 
+import itertools
 import shutil
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,11 @@ from lampe_eval import cards
 
 
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose ``tasks`` and ``configs`` are the shipped ones from now on; its ``data`` is for files."""
+    """Copy the shipped cards to a folder and use that folder for the rest of the test.
+
+    Returns:
+        The folder: its ``tasks`` and ``configs`` hold the cards, its ``data`` the benchmark files.
+    """
     folder = tmp_path / "package"
     for kind in ("tasks", "configs"):
         shutil.copytree(cards.shipped_folder(kind), folder / kind)
@@ -22,12 +27,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pin(package: Path, bench: str, name: str, content: bytes) -> None:
-    """Writes a bench's file, ``name`` as in "bench/name", to the data folder and pins it."""
+    """Write a bench's file, ``name`` as in "bench/name", to the data folder and pin its hash."""
     card = package / "tasks" / bench / "assets.yaml"
     listed = yaml.safe_load(card.read_text(encoding="utf-8"))
-    file = next(
-        file for source in listed["sources"] for file in source["files"] if _name(file) == name
-    )
+    files = itertools.chain.from_iterable(source["files"] for source in listed["sources"])
+    file = next(file for file in files if _name(file) == name)
     file |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
     card.write_text(yaml.safe_dump(listed), encoding="utf-8")
     path = package / "data" / bench / file["path"]

@@ -1,4 +1,4 @@
-"""The tables of docs/lampe.md: what the release does at real lengths, and what its curves are.
+"""Write the tables of docs/lampe.md: the release at real lengths, and the published curves.
 
 Run: python -m tests.lampe_numbers
 """
@@ -16,7 +16,7 @@ PAIRS = 2_000_000
 
 
 def release_table() -> str:
-    """Each row a property of the release, each column a prompt's length, with Llama 3's curve."""
+    """Return the properties of the release by length of the prompt, with Llama 3's curve."""
     releases = [
         Release(length, HEAD, TAIL, PUBLISHED_CURVES["llama3"](length)) for length in LENGTHS
     ]
@@ -37,16 +37,14 @@ def release_table() -> str:
 
 
 def curve_table() -> str:
-    """Each row a curve; m for a model with the curve's window, the prompt itself where it keeps true distances."""
+    """Return ``use_length`` and m of each curve, for a model with the curve's window.
+
+    m is the length of the prompt where LaMPE leaves true distances as they are.
+    """
     lengths = (4096, 8191, 8192)
-    rows = [
-        [
-            "curve",
-            "ceiling",
-            *(f"{what} at {at}" for what in ("`use_length`", "m") for at in lengths),
-            "stretches",
-        ]
-    ]
+    use_lengths = [f"`use_length` at {length}" for length in lengths]
+    mapping_lengths = [f"m at {length}" for length in lengths]
+    rows = [["curve", "ceiling", *use_lengths, *mapping_lengths, "stretches"]]
     for name, curve in PUBLISHED_CURVES.items():
         mapped = [curve(length) for length in lengths] + [
             _mapping(name, length) for length in lengths
@@ -59,7 +57,10 @@ def curve_table() -> str:
 
 
 def _share(release: Release) -> float:
-    """Of random pairs of the middle, those at the paper's position; the others are one off."""
+    """Return the share of random pairs of the middle that are at the paper's position.
+
+    The others are off by one, as asserted here.
+    """
     mapping, tail = int(release.three_regions().largest(release.length)) + 1, release.run_end
     random = torch.Generator().manual_seed(0)
     query, key = torch.randint(release.length, (2, PAIRS), generator=random)

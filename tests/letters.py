@@ -1,17 +1,19 @@
-"""A tokenizer of one token per letter, and chat templates like those of well-known models."""
+"""Tokenizer of one token per letter, and chat templates like those of well-known models."""
 
 from typing import Any
 
 LLAMA2 = "{% for m in messages %}[INST] <<SYS>>{{ m['content'] }} [/INST]{% endfor %}"
 LLAMA3 = (
-    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{% for m in messages %}"
+    "<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 MISTRAL = "{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}"
 
 
 class Letters:
-    """A tokenizer of one token per letter with a begin of text, which is left out where special tokens are skipped."""
+    """Tokenizer of one token per letter, with a BOS token that is its only special token."""
 
     bos_token_id = 0x110000 - 1
     name_or_path = "letters"

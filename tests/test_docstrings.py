@@ -13,11 +13,9 @@ import lampe
 import lampe_eval
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [
-    path
-    for folder in ("lampe", "lampe_eval", "tools", "benchmarks", "tests")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-]
+SOURCES: list[Path] = []
+for folder in ("lampe", "lampe_eval", "tools", "benchmarks", "tests"):
+    SOURCES += sorted((ROOT / folder).rglob("*.py"))
 NO_VERB = set(
     "a all an as by each every for from how in its no of one so that the these this those two what "
     "when where whether which who why".split()
@@ -61,7 +59,8 @@ def test_public_methods_are_documented(name: str) -> None:
             continue
         for attribute, value in vars(kind).items():
             is_method = inspect.isfunction(value) or isinstance(value, property | classmethod)
-            if is_method and not attribute.startswith("_"):
-                if not inspect.getdoc(getattr(kind, attribute)):
-                    undocumented.append(f"{class_name}.{attribute}")
+            if not is_method or attribute.startswith("_"):
+                continue
+            if not inspect.getdoc(getattr(kind, attribute)):
+                undocumented.append(f"{class_name}.{attribute}")
     assert not undocumented

@@ -12,7 +12,7 @@ def test_text_depends_on_the_seed_alone() -> None:
     assert pocket_language.text(3, 2000).startswith(pocket_language.text(3, 500))
 
 
-def test_text_has_the_words_that_were_asked_for() -> None:
+def test_text_has_as_many_words_as_requested() -> None:
     for words in (1, 100, 3000):
         assert words <= len(pocket_language.text(0, words).split()) < words + 300
 
@@ -31,7 +31,7 @@ def test_text_reads_as_sentences_in_paragraphs() -> None:
 def test_facts_recur_at_long_distance() -> None:
     text = pocket_language.text(5, 4000)
     homes = re.findall(r"(\w+) lives near the (\w+)\.", text)
-    assert len(homes) > len(set(homes)), "no fact is told twice"
+    assert len(homes) > len(set(homes)), "no fact is repeated"
     assert len(dict(homes)) == len(set(homes)), "somebody lives in two places"
 
 

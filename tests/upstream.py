@@ -1,4 +1,4 @@
-"""Prompt files and rows in the structure of the benchmarks' own, with sentences of ours."""
+"""Prompt files and rows with the structure of the official ones, but with our own sentences."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ OPTIONS = "A. {OPTION_A}\nB. {OPTION_B}\nC. {OPTION_C}\nD. {OPTION_D}"
 INFINITEBENCH_TEMPLATES = {
     "passkey": "A key is hidden here.\n\n{context}\n\n{input}\n\nThe key is",
     "kv_retrieval": "Look it up.\n\n{context}\n\n{input}",
-    "longbook_choice_eng": f"A novel.\n\n{{context}}\n\nAsked: {{question}}\n{OPTIONS}\n\nThe right letter is",
+    "longbook_choice_eng": (
+        f"A novel.\n\n{{context}}\n\nAsked: {{question}}\n{OPTIONS}\n\nThe right letter is"
+    ),
     "longbook_qa_eng": "A novel.\n\n{context}\n\nAsked: {question}\nReply:",
     "code_run": "See {func} below.\n\n{context}\n\nWork out {func_call}. What {func_call} gives is",
     "code_debug": f"One is broken.\n\n{{context}}\n\n{OPTIONS}\n\nThe broken one:",
@@ -65,7 +67,9 @@ def main():
 V2_TEMPLATES = {
     "0shot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
     "0shot_cot.txt": "See:\n$DOC$\nSo: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThink:",
-    "0shot_cot_ans.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThought: $COT$\nWhich?",
+    "0shot_cot_ans.txt": (
+        "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nThought: $COT$\nWhich?"
+    ),
     "0shot_no_context.txt": "So: $Q$\n(A) $C_A$\n(B) $C_B$\n(C) $C_C$\n(D) $C_D$\nWhich?",
 }
 
@@ -83,11 +87,14 @@ def v2_row(index: int = 0, **changes: Any) -> dict[str, Any]:
 
 
 def longbench_row(task: str, index: int, words: int = 400) -> dict[str, Any]:
-    """A row in the schema of LongBench."""
+    """Return a row in the schema of LongBench."""
     answers = {
-        "passage_retrieval_en": "Paragraph 3", "passage_retrieval_zh": "段落3", "passage_count": "7", "trec": "Place",
+        "passage_retrieval_en": "Paragraph 3",
+        "passage_retrieval_zh": "段落3",
+        "passage_count": "7",
+        "trec": "Place",
         "lsht": "Place",
-    }  # fmt: skip
+    }
     return {
         "input": "Where is the lamp?",
         "context": pocket_language.text(index, words),

@@ -1,4 +1,4 @@
-"""Write the reference of the command line from the commands: `python -m tools.cli_reference FILE`."""
+"""Write the reference of the command line: `python -m tools.cli_reference FILE`."""
 
 import html
 import sys

@@ -10,30 +10,29 @@ from tests.architectures.verdicts import NOT_REPRODUCIBLE, REFUSED, SUPPORTED, U
 
 HEAD = """# Models
 
-`lampe.patch` decides by probing the model, never by its name. It runs a few tokens twice, once with
-the model's rotary modules and once with them disabled, and looks at what reaches each layer's
-attention (`lampe/patching/layer_probe.py`). A model that is not listed may therefore well work, and
-one that cannot be patched exactly is refused with a reason.
+`lampe.patch` decides by probing the model you give it, never by its name. It runs a few tokens
+twice, with the model's rotary modules and with those disabled, and compares what reaches each
+layer's attention (`lampe/patching/layer_probe.py`). So a model that is not listed may well work,
+and a model that cannot be patched exactly is refused with a reason.
 
-- **A method changes the layers that see further than the model's window.** A layer with a sliding
-  window or chunks no larger than that meets no distance it was not trained on. It stays as it was:
-  true distances, its own rope, its own limit. Where all rotated layers are like that, a method
+- **A method changes the layers that attend beyond the model's window.** A layer with a sliding
+  window or chunks no larger than that meets no distance that it was not trained on. It keeps its
+  true distances, its own rope and its own limit. Where all rotated layers are like that, a method
   changes nothing, and `lampe.patch` warns of it.
 - **A layer that does not rotate queries and keys stays as it is.** It has no positions to change.
-- A model with several ropes gives the method each of them with its own base and width. Soft caps on
-  logits, attention sinks, scaled queries, and norms of queries and keys before the rotation stay as
-  the model has them.
-- **A norm with weights after the rotation is refused** (Hunyuan's). Weights by dimension do not
-  commute with a rotation, so the logits are no function of the distance, and no relative position
-  could describe them.
+- Where a model has several ropes, the method gets each one with its own base and width. Soft caps
+  on logits, attention sinks, scaled queries, and norms of queries and keys before the rotation stay
+  as the model has them.
+- **A norm with weights after the rotation is refused** (Hunyuan's). Weights per dimension do not
+  commute with a rotation, so the logits depend on more than the distance, and no relative position
+  can replace the original one.
 
 This list is generated from tiny random models of the types that transformers {version} offers, with
-every field of their configurations at its default except sizes:
+every field of their configurations at its default except for sizes:
 `python -m tools.supported_models_page > docs/models.md`.
-`tests/architectures` proves for each supported type that original positions equal the unpatched
-model, that LaMPE, SelfExtend and DCA equal the dense float64 oracle, and that answers through the
-cache equal recomputation (except for {not_reproducible}, whose own answers, unpatched, do not
-either).
+`tests/architectures` checks for each supported type: original positions equal the unpatched model;
+LaMPE, SelfExtend and DCA equal the dense float64 oracle; answers through the KV cache equal
+recomputation (except for {not_reproducible}, where they differ unpatched as well).
 """
 
 SECTIONS = (
@@ -51,9 +50,9 @@ def supported_models_page() -> str:
     parts = [HEAD.format(version=transformers.__version__, not_reproducible=not_reproducible)]
     for state, title, column in SECTIONS:
         rows: list[str] = []
-        for name, found in verdicts.items():
-            if found.state == state:
-                rows.append(f"| {name} | {found.reason.replace('|', '/')} |")
+        for name, outcome in verdicts.items():
+            if outcome.state == state:
+                rows.append(f"| {name} | {outcome.reason.replace('|', '/')} |")
         heading = f"## {title}: {len(rows)}\n\n| type | {column} |\n|---|---|\n"
         parts.append(heading + "\n".join(rows) + "\n")
     return "\n".join(parts)

@@ -11,7 +11,7 @@ from lampe.patching.forward_layout import ForwardLayout
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One padded row of a batch, or all rows of a batch without padding.
+    """Padded row of a batch, or all rows of a batch without padding.
 
     Attributes:
         index: index of the row in the batch; None for all rows.

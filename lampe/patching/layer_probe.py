@@ -36,7 +36,7 @@ TOKENS = 24
 
 @dataclass(frozen=True)
 class LayerPositions:
-    """What an attention layer does with positions.
+    """Use that an attention layer makes of positions.
 
     Attributes:
         rope: index of the geometry that rotates its queries and keys; None where nothing does.
@@ -176,7 +176,7 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
 
 
 class _Rotation(NamedTuple):
-    """One candidate for how a layer rotates: cos and sin ``[L, P]``, and how they are applied."""
+    """Candidate for how a layer rotates: cos and sin ``[L, P]``, and how they are applied."""
 
     cos: Tensor
     sin: Tensor

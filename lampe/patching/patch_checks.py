@@ -29,7 +29,7 @@ PatchContext = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class _Run:
-    """One forward call of a check.
+    """Forward call of a check.
 
     Attributes:
         patched: patch to run under.

@@ -40,7 +40,7 @@ compressed by a method that they lack."""
 
 
 class UnsafeArchive(Exception):
-    """An archive that holds something it must not hold."""
+    """Archive that holds something it must not hold."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ WebFolder = Annotated[str, AfterValidator(_require_web_folder)]
 
 
 class AssetFile(Card):
-    """One file of a source, or a folder of ``parts``.
+    """File of a source, or a folder of ``parts``.
 
     Attributes:
         path: path in the source.
@@ -131,7 +131,7 @@ class AssetSource(Card):
 
 @dataclass(frozen=True)
 class Asset:
-    """One file that a benchmark needs, or a file inside one that is an archive.
+    """File that a benchmark needs, or a file inside one that is an archive.
 
     Attributes:
         bench: name of the benchmark.

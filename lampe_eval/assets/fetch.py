@@ -39,7 +39,7 @@ DISK_ERRORS = (
 
 
 class UnreachableSource(UserError):
-    """A source that does not answer, or does not have the file."""
+    """Source that does not answer, or does not have the file."""
 
 
 def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> LocalAsset:

@@ -23,11 +23,11 @@ AssetState = Literal["present", "unpinned", "missing", "corrupt"]
 
 
 class MissingAsset(UserError):
-    """An asset that is neither in the offline folder nor in the cache."""
+    """Asset that is neither in the offline folder nor in the cache."""
 
 
 class CorruptAsset(UserError):
-    """A file that has another size or hash than its asset."""
+    """File that has another size or hash than its asset."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class QuestionTemplate:
 
 @dataclass(frozen=True)
 class RulerWording:
-    """All sentences of a wording.
+    """Sentences of a wording.
 
     Attributes:
         templates: template of each kind of task; "niah" asks for several values, "niah_one" for

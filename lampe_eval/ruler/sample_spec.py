@@ -47,7 +47,7 @@ class SampleSpec:
 
 @dataclass(frozen=True)
 class SampleDraw:
-    """One sample of a task while it is drawn.
+    """Sample of a task while it is drawn.
 
     Attributes:
         spec: settings of the cell.

@@ -22,7 +22,7 @@ HISTOGRAM_BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class Preview:
-    """One task at one length, for the methods that get the same prompts; mostly all do.
+    """Task at a length, for the methods that get the same prompts; mostly all do.
 
     Attributes:
         model: name of the model.

@@ -18,7 +18,7 @@ from lampe_eval.suite import Suite
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a suite will run, known before weights are loaded.
+    """Plan of what a suite will run, known before weights are loaded.
 
     Attributes:
         suite: the suite as the user wrote it.

@@ -1,7 +1,7 @@
 """Tiny random models of every causal-LM type of transformers, made from default configurations.
 
 No type is a special case. A field with a known name gets a small value, and one layer of each kind
-stays: layers differ in kind where some field tells them apart (layer types, dense or sparse,
+stays: layers differ in kind where some field distinguishes them (layer types, dense or sparse,
 rotated or not).
 """
 

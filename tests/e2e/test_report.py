@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lampe_eval.cli import main
-from tests.lampe_eval import stored
+from tests.lampe_eval import stored_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True], 512: [True, True]},
     "original": {256: [True, True], 512: [False, True]},
 }
@@ -30,7 +30,7 @@ def _report(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_run_is_reported_where_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored.run(Path("out"), FOUND)
+    stored_runs.run(Path("out"), ANSWERS)
     assert _report(monkeypatch, "out") == 0
     assert (
         sorted(
@@ -39,15 +39,15 @@ def test_a_run_is_reported_where_it_is(
         == TABLES
     )
     assert len(list(Path("out/pictures").glob("*.svg"))) == 2
-    told = capsys.readouterr().out
-    assert "niah/grid · recall · pocket, window 256 · protocol fair" in told
-    assert told.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
+    printed = capsys.readouterr().out
+    assert "niah/grid · recall · pocket, window 256 · protocol fair" in printed
+    assert printed.endswith("\nwritten to out/report.html, 2 pictures in out/pictures\n")
     assert Path("out/pictures/niah-grid-by-depth.pdf").exists()
 
 
 def test_several_runs_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
-        stored.run(Path(name), FOUND)
+        stored_runs.run(Path(name), ANSWERS)
     assert _report(monkeypatch, "a", "b") == 0
     assert "| lampe · b |" in Path("results/report/table.md").read_text()
     assert _report(monkeypatch, "a", "b", "--output", "elsewhere") == 0
@@ -60,9 +60,9 @@ def test_all_runs_are_on_one_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("results/a", "results/deep/b c", "results/m/step"):
-        stored.run(Path(name), FOUND)
+        stored_runs.run(Path(name), ANSWERS)
     Path("results/m/m-calibrated.yaml").write_text("")
-    stored.run(Path("results/new"), {"lampe": {256: []}})
+    stored_runs.run(Path("results/new"), {"lampe": {256: []}})
     assert _report(monkeypatch, "results/deep/b c") == 0
     assert _cli(monkeypatch, "leaderboard", "build") == 0
     assert capsys.readouterr().out.splitlines()[-3:] == [
@@ -74,7 +74,7 @@ def test_all_runs_are_on_one_page(
     assert "deep/b%20c/report.html" in page
     assert "a/report.html" not in page
     assert _cli(monkeypatch, "leaderboard", "build", "results/a/samples") == 2
-    assert "results/a/samples: no run in this folder" in capsys.readouterr().err
+    assert "results/a/samples: no run" in capsys.readouterr().err
     assert _cli(monkeypatch, "leaderboard", "buidl") == 2
     assert "No such command 'buidl'. Did you mean 'build'?" in capsys.readouterr().err
 
@@ -83,33 +83,36 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in "abc":
-        stored.run(Path("results", name), FOUND)
+        stored_runs.run(Path("results", name), ANSWERS)
     Path("results/a/cells.jsonl").write_text("{}\n")
     Path("results/b/run.yaml").write_text("hello")
     assert _cli(monkeypatch, "leaderboard", "build") == 0
-    said = capsys.readouterr()
-    assert "1 runs, 0 of them with a report" in said.out
-    assert said.err.splitlines() == [
-        "lampe-eval: left out: results/a/cells.jsonl:1: damaged; remove the file and run again, which writes it anew",
-        "lampe-eval: left out: results/b/run.yaml: not the description of a run; give a run's folder",
-    ]
+    printed = capsys.readouterr()
+    assert "1 runs, 0 of them with a report" in printed.out
+    first, second = printed.err.splitlines()
+    assert "left out: results/a/cells.jsonl:1: damaged" in first
+    assert "left out: results/b/run.yaml: " in second
 
 
-def test_what_cannot_be_reported_is_said(
+def test_folders_without_a_complete_run_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _report(monkeypatch, "nothing") == 2
-    assert "nothing: no such folder; give a run's folder" in capsys.readouterr().err
-    stored.run(Path("new"), {"lampe": {256: []}})
+    assert "nothing: no such folder" in capsys.readouterr().err
+    stored_runs.run(Path("new"), {"lampe": {256: []}})
     assert _report(monkeypatch, "new") == 2
     assert "new: no sample is stored yet" in capsys.readouterr().err
     shutil.rmtree("new")
-    stored.run(Path("out"), FOUND)
+    stored_runs.run(Path("out"), ANSWERS)
     assert _report(monkeypatch, ".") == 2
-    assert ".: a folder of runs, not a run; give one of those in it: out" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert ".: a folder of runs" in error
+    assert ": out" in error
     Path("m-calibrated.yaml").write_text("")
     assert _report(monkeypatch, ".") == 2
-    assert ".: a calibration, not a run; give one of those in it: out" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert ".: a calibration" in error
+    assert ": out" in error
     Path("file").write_text("")
     assert _report(monkeypatch, "out", "--output", "file") == 2
     assert "'--output': dir 'file' is a file" in capsys.readouterr().err

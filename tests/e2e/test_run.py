@@ -154,7 +154,8 @@ def test_a_folder_with_a_checkpoint_and_the_users_texts(tmp_path: Path) -> None:
     text.write_text("It was a bright cold day in the village. The clock was striking. " * 200)
     done = _run(
         "--model", str(WEIGHTS), "--method", "dca", "--bench", "niah/single,ppl/stride",
-        "--lengths", "512", "--limit", "2", "--haystack", str(text), "--text", str(text), "--output", "out", cwd=tmp_path,
+        "--lengths", "512", "--limit", "2", "--haystack", str(text), "--text", str(text),
+        "--output", "out", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(_table(tmp_path / "out" / "scores.csv")) == 2

@@ -91,14 +91,14 @@ def _three_regions(
     mapped = _mapped(n, last)
     end, near, far = _constants(n, head, tail, mapped)
     inclusive = int(twice and i < n)
-    found: Positions = []
+    positions: Positions = []
     if i - j < head + inclusive:
-        found.append(i - j)
+        positions.append(i - j)
     if head <= i - j < n - end + inclusive:
-        found.append(mapped(min(i, n - 1)) + near - mapped(j))
+        positions.append(mapped(min(i, n - 1)) + near - mapped(j))
     if i - j >= n - end:
-        found.append(i - j - far)
-    return found
+        positions.append(i - j - far)
+    return positions
 
 
 def _two_regions(i: int, j: int, n: int, head: int, last: int, twice: bool) -> Positions:
@@ -106,12 +106,12 @@ def _two_regions(i: int, j: int, n: int, head: int, last: int, twice: bool) -> P
     if n <= head:
         return [i - j]
     mapped, near = _mapped(max(n, i + 1), last), head - _mapped(n, last)(head) - 1
-    found: Positions = []
+    positions: Positions = []
     if i - j < head + int(twice and i < n):
-        found.append(i - j)
+        positions.append(i - j)
     if i - j >= head:
-        found.append(mapped(i) + near - mapped(j))
-    return found
+        positions.append(mapped(i) + near - mapped(j))
+    return positions
 
 
 def _repaired(i: int, j: int, n: int, head: int, tail: int, last: int) -> Positions:

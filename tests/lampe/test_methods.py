@@ -53,8 +53,8 @@ def test_every_derived_setting_has_a_rule(name: str) -> None:
 
 def test_the_rule_of_a_setting_follows_the_settings_it_depends_on() -> None:
     rules = {
-        METHODS["lampe"].default_rule("mapping_length", given)
-        for given in ((), ("curve",), ("slope", "curve"))
+        METHODS["lampe"].default_rule("mapping_length", settings)
+        for settings in ((), ("curve",), ("slope", "curve"))
     }
     assert len(rules) == 3
 
@@ -78,16 +78,16 @@ def test_registering_refuses_a_name_that_exists() -> None:
     ("name", "settings", "message"),
     [
         ("lampe:head_tokens=3", {}, "lampe:head_tokens=3"),
-        ("lamp", {}, "unknown method 'lamp' .did you mean 'lampe'"),
-        ("yam", {}, "unknown method 'yam' .did you mean 'yarn'"),
+        ("lamp", {}, "'lamp' .*'lampe'"),
+        ("yam", {}, "'yam' .*'yarn'"),
         (
             "lampe",
             {"maping_length": 3},
-            "unknown setting of lampe 'maping_length' .did you mean 'mapping_length'",
+            "'maping_length' .*'mapping_length'",
         ),
-        ("lampe", {"head_tokens": "many"}, "head_tokens must be of type int, got 'many'"),
-        ("lampe", {"head_tokens": True}, "head_tokens must be of type int, got True"),
-        ("yarn", {"truncate": 1}, "truncate must be of type bool, got 1"),
+        ("lampe", {"head_tokens": "many"}, "head_tokens .*int.*'many'"),
+        ("lampe", {"head_tokens": True}, "head_tokens .*int.*True"),
+        ("yarn", {"truncate": 1}, "truncate .*bool.*1"),
         (
             "lampe",
             {"mapping_length": 40, "head_tokens": 32, "tail_tokens": 8},
@@ -96,7 +96,7 @@ def test_registering_refuses_a_name_that_exists() -> None:
         (
             "lampe",
             {"curve": "llama4"},
-            "unknown curve of lampe 'llama4' .did you mean 'llama3'|'llama2'",
+            "curve of lampe 'llama4' .* 'llama3'|'llama2'",
         ),
         (
             "lampe",
@@ -134,7 +134,7 @@ def test_registering_refuses_a_name_that_exists() -> None:
             {"attention_factor_rate": -2, "attention_factor": 1.0},
             "attention_factor_rate=-2",
         ),
-        ("lampe", {"variant": "papr"}, "unknown variant of lampe 'papr' .did you mean 'paper'"),
+        ("lampe", {"variant": "papr"}, "variant of lampe 'papr' .*'paper'"),
         ("pi", {"factor": -2}, "factor=-2"),
         ("pi", {"factor": 0}, "factor=0"),
         ("ntk", {"factor": math.nan}, "factor=nan"),

@@ -5,6 +5,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,8 @@ def no_gradients() -> Iterator[None]:
 
 
 def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor:
-    out = model.generate(ids, max_new_tokens=12, do_sample=False, **options)  # type: ignore[operator]
+    generate: Any = model.generate
+    out = generate(ids, max_new_tokens=12, do_sample=False, **options)
     assert isinstance(out, Tensor)
     return out
 
@@ -93,7 +95,7 @@ def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, n
 
 
 def test_an_answer_after_a_prompt_in_chunks_keeps_the_stated_plan(model: LlamaForCausalLM) -> None:
-    """The last chunk is a single token, which by itself would be taken for an answer."""
+    """Read a prompt whose last chunk is a single token, which looks like a token of an answer."""
     ids = random_ids(187)
     with lampe.patch(model, "lampe") as handle:
         out = model(ids[:, :186], use_cache=True)
@@ -132,7 +134,7 @@ def test_a_token_of_an_earlier_prompt_is_refused_until_its_length_is_stated(
 
 @pytest.mark.parametrize("length", [0, -3])
 def test_a_prompt_without_tokens_cannot_be_stated(model: LlamaForCausalLM, length: int) -> None:
-    error = pytest.raises(lampe.BadSetting, match=f"at least one token, not {length}")
+    error = pytest.raises(lampe.BadSetting, match=rf"one token, not {length}\b")
     with lampe.patch(model) as handle, error, handle.prompt(length):
         pass
     assert handle.stated_length is None
@@ -247,8 +249,12 @@ def test_the_window_is_warned_of_once_and_named(model: LlamaForCausalLM) -> None
 def test_an_answer_that_leaves_the_window_is_warned_of_once(
     model: LlamaForCausalLM, method: str, settings: dict[str, int | str], warning: str | None
 ) -> None:
-    """The window is 64. PI slows the rope; sw-map makes a plan for each token of an answer."""
-    with lampe.patch(model, method, **settings), warnings.catch_warnings(record=True) as caught:  # type: ignore[arg-type]
+    """Expect a warning only where an answer's positions leave the window of 64 tokens.
+
+    PI slows the rope, and sw-map makes a plan for each token of an answer: neither leaves it.
+    """
+    patched = lampe.patch(model, method, **settings)  # type: ignore[arg-type]
+    with patched, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", lampe.PositionWarning)
         cache = model(random_ids(100), use_cache=True).past_key_values
         model(random_ids(1), past_key_values=cache)
@@ -284,7 +290,7 @@ def test_a_model_whose_sliding_windows_are_all_small_is_left_as_it_is_with_a_war
     before = model(ids).logits
     with pytest.warns(
         lampe.PositionWarning,
-        match="lampe changes nothing; load the model without its sliding window",
+        match=r"lampe .*sliding window",
     ):
         handle = lampe.patch(model)
     with handle:
@@ -324,7 +330,7 @@ def test_padded_rows_of_a_model_with_sliding_windows_equal_each_row_alone(side: 
 
 
 def test_settings_go_with_a_name(model: LlamaForCausalLM) -> None:
-    with pytest.raises(lampe.BadSetting, match=r"settings .head_tokens. go with a method's name"):
+    with pytest.raises(lampe.BadSetting, match="head_tokens"):
         lampe.patch(model, method_of("lampe"), head_tokens=3)
 
 
@@ -339,9 +345,7 @@ def test_a_plan_that_misses_pairs_is_refused(model: LlamaForCausalLM) -> None:
         def plan(self, geometry: lampe.Geometry, length: int) -> lampe.PositionPlan:
             return lampe.PositionPlan((lampe.Region(0, 3), lampe.Region(5, None, name="far")))
 
-    with pytest.raises(
-        lampe.BadSetting, match="pairs not covered exactly once: block distances from 3 on"
-    ):
+    with pytest.raises(lampe.BadSetting, match="distances from 3 on"):
         lampe.patch(model, Gap())
 
 
@@ -359,17 +363,15 @@ def test_models_without_rotary_positions_are_refused_with_a_reason(model: LlamaF
     )
     with pytest.raises(
         lampe.UnsupportedModel,
-        match="'gpt2' describes no rope: it has positions of another kind, or",
+        match=r"'gpt2' .*positions of another kind",
     ):
         lampe.patch(learned)
     with pytest.raises(
         lampe.UnsupportedModel,
-        match=r"'mpt' describes no rope: it biases logits by distance .ALiBi",
+        match=r"'mpt' .*ALiBi",
     ):
         lampe.geometry_of(MptConfig())
-    with pytest.raises(
-        lampe.UnsupportedModel, match=r"'gptj' describes no rope: .* or rotates in code of its own"
-    ):
+    with pytest.raises(lampe.UnsupportedModel, match=r"'gptj' .*rotates in code"):
         lampe.geometry_of(GPTJConfig())
     with pytest.raises(lampe.UnknownName, match="attention backend"):
         lampe.patch(model, attention="blockwize")
@@ -382,13 +384,11 @@ def test_models_without_rotary_positions_are_refused_with_a_reason(model: LlamaF
 @pytest.mark.parametrize("thing", [None, "org/name", torch.nn.Linear(1, 1)])
 def test_an_object_that_is_no_model_is_refused(thing: object) -> None:
     for act in (lampe.patch, lampe.unpatch, lampe.explain):
-        with pytest.raises(
-            lampe.UnsupportedModel, match=f"a {type(thing).__name__} is no model of transformers"
-        ):
+        with pytest.raises(lampe.UnsupportedModel, match=f"a {type(thing).__name__} is no model"):
             act(thing)
 
 
-def test_a_model_that_shares_its_configuration_with_a_patched_one_says_so(
+def test_a_model_that_shares_its_configuration_with_a_patched_one_is_refused(
     model: LlamaForCausalLM,
 ) -> None:
     other = LlamaForCausalLM(model.config)
@@ -479,7 +479,7 @@ def test_the_probe_finds_a_rope_that_the_configuration_does_not_describe(
     model: LlamaForCausalLM,
 ) -> None:
     model.model.rotary_emb.inv_freq.mul_(0.9)
-    with pytest.raises(lampe.UnsupportedModel, match="not those that its configuration describes"):
+    with pytest.raises(lampe.UnsupportedModel, match="configuration describes"):
         lampe.patch(model)
 
 
@@ -488,11 +488,12 @@ def test_the_probe_finds_a_norm_after_the_rotation(
 ) -> None:
     apply = modeling_llama.apply_rotary_pos_emb
     weight = torch.rand(16) + 0.5
-    normed = lambda *inputs, **options: tuple(x * weight for x in apply(*inputs, **options))  # noqa: E731
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", normed)
-    with pytest.raises(
-        lampe.UnsupportedModel, match="a norm with weights after the rotation, for one"
-    ):
+
+    def rotate_and_scale(*inputs: Any, **options: Any) -> tuple[Tensor, ...]:
+        return tuple(rotated * weight for rotated in apply(*inputs, **options))
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", rotate_and_scale)
+    with pytest.raises(lampe.UnsupportedModel, match=r"norm .* after the rotation"):
         lampe.patch(model)
 
 
@@ -502,7 +503,7 @@ def test_the_probe_finds_positions_that_reach_more_than_attention(model: LlamaFo
         lambda module, inputs, options, output: output + options["position_embeddings"][1].mean(),
         with_kwargs=True,
     )
-    with pytest.raises(lampe.UnsupportedModel, match="reach more of it than the queries and keys"):
+    with pytest.raises(lampe.UnsupportedModel, match=r"more .* queries and keys"):
         lampe.patch(model)
 
 
@@ -526,6 +527,6 @@ def test_attention_that_the_probe_did_not_see_is_refused(model: LlamaForCausalLM
     query = torch.randn(1, 4, 5, 16)
     with (
         lampe.patch(model),
-        pytest.raises(lampe.UnsupportedModel, match="attends to more than the tokens of a text"),
+        pytest.raises(lampe.UnsupportedModel, match="attends to more"),
     ):
         AttentionInterface()["lampe"](model.lm_head, query, query, query, None)

@@ -247,9 +247,11 @@ def test_a_prompt_in_chunks_then_an_answer_equals_the_oracle_row_by_row(
     starts = [*range(0, prompt, chunk), *range(prompt, length)]
     (q, k, v), begun = _inputs(length), [encodings[max(0, start - prompt + 1)] for start in starts]
     for start, stop, encoding in zip(starts, [*starts[1:], length], begun, strict=True):
-        asked = (q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop])
-        ours = BACKENDS[backend](*asked, encoding, scale=0.35, start=start)
-        oracle = BACKENDS["dense"](*(x.double() for x in asked), encoding, scale=0.35, start=start)
+        chunk_inputs = (q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop])
+        ours = BACKENDS[backend](*chunk_inputs, encoding, scale=0.35, start=start)
+        oracle = BACKENDS["dense"](
+            *(x.double() for x in chunk_inputs), encoding, scale=0.35, start=start
+        )
         torch.testing.assert_close(ours.double(), oracle, atol=5e-5, rtol=0)
 
 
@@ -288,7 +290,7 @@ def test_a_curve_in_units_of_a_window_is_the_same_curve(
     curve: str, length: int, times: int
 ) -> None:
     """Compare up to the floor of a position, which is ``times`` positions of the larger window."""
-    own = PUBLISHED_CURVES[curve]
-    larger = own.in_units_of(own.window * times)
-    assert 0 <= larger(length * times) - own(length) * times < times + 1
-    assert larger.in_units_of(own.window)(length) == pytest.approx(own(length), abs=1)
+    published = PUBLISHED_CURVES[curve]
+    larger = published.in_units_of(published.window * times)
+    assert 0 <= larger(length * times) - published(length) * times < times + 1
+    assert larger.in_units_of(published.window)(length) == pytest.approx(published(length), abs=1)

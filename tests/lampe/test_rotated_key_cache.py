@@ -391,27 +391,24 @@ def test_keys_read_from_a_growing_cache_stay_as_they_are(model: LlamaForCausalLM
 
 
 def test_a_step_is_of_one_device() -> None:
-    steps, encoding = (
-        DecodeSteps(),
-        lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT),
-    )
+    steps = DecodeSteps()
+    encoding = lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT)
     here, there = (steps.get(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
     assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
     assert steps.get(encoding, PROMPT, torch.device("cpu")) is here
 
 
 def test_rows_of_a_batch_share_steps_with_all_layers() -> None:
-    """Each row is at another token."""
+    """Use rows of different lengths, so that each row is at another token."""
     steps, method = DecodeSteps(), lampe.method_of("lampe")
     rows = [
         (method.encode(lampe.Geometry(window=64, head_dim=16), length), length)
         for length in (100, 120, 150)
     ]
-    first, second = (
-        [steps.get(*row, torch.device("cpu")) for row in rows] for _ in ("a layer", "the next")
-    )
-    assert all(one is other for one, other in zip(first, second, strict=True))
-    assert steps.get(rows[0][0], 101, torch.device("cpu")) is not first[0]
+    first_layer = [steps.get(*row, torch.device("cpu")) for row in rows]
+    second_layer = [steps.get(*row, torch.device("cpu")) for row in rows]
+    assert all(one is other for one, other in zip(first_layer, second_layer, strict=True))
+    assert steps.get(rows[0][0], 101, torch.device("cpu")) is not first_layer[0]
 
 
 def test_tables_made_in_inference_mode_serve_gradients() -> None:

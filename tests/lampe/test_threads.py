@@ -108,7 +108,7 @@ def test_a_length_is_stated_for_the_calling_thread_only(model: LlamaForCausalLM)
 
 
 def test_a_token_without_a_prompt_in_its_thread_is_refused(model: LlamaForCausalLM) -> None:
-    """The thread may be one of a pool, whose latest prompt is another answer's."""
+    """Decode in another thread, whose latest prompt may be that of another answer."""
     cache = DynamicCache()
     with lampe.patch(model, "lampe"), torch.no_grad():
         model(random_ids(90), past_key_values=cache, use_cache=True)

@@ -73,7 +73,7 @@ def test_beam_modes_answer_alike(
 def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
     model: LlamaForCausalLM, method: str
 ) -> None:
-    """The first chunks hold no token of the shorter prompt."""
+    """Read chunks of which the first hold no token of the shorter prompt."""
     rows = [random_ids(150), random_ids(50)]
     batch, mask = (torch.zeros(2, 150, dtype=torch.long) for _ in range(2))
     for row, ids in enumerate(rows):
@@ -87,7 +87,7 @@ def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
 def test_a_batch_in_chunks_that_is_padded_on_the_right_is_refused(model: LlamaForCausalLM) -> None:
     ids, mask = random_ids(150, rows=2), torch.ones(2, 150, dtype=torch.long)
     mask[1, 50:] = 0
-    with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="pad rows on the left"):
+    with lampe.patch(model), pytest.raises(lampe.UnsupportedModel, match="on the left"):
         _answer(model, ids, attention_mask=mask, prefill_chunk_size=37)
 
 
@@ -126,13 +126,12 @@ def test_a_compiled_model_answers_as_the_plain_one(model: LlamaForCausalLM, meth
 def test_half_precision_stays_near_single(
     model: LlamaForCausalLM, method: str, dtype: torch.dtype
 ) -> None:
-    """As near as the unpatched model in that precision is to itself in single."""
+    """Compare the error of half precision with that of the unpatched model."""
     ids, half = random_ids(150), copy.deepcopy(model).to(dtype)
-    for own, whole in zip(
-        half.modules(), model.modules(), strict=True
-    ):  # frequencies stay float32 on loading
-        for name, buffer in whole.named_buffers(recurse=False):
-            own.register_buffer(name, buffer.clone(), persistent=False)
+    # A checkpoint loaded in half precision has its frequencies in float32: restore them.
+    for half_module, single_module in zip(half.modules(), model.modules(), strict=True):
+        for name, buffer in single_module.named_buffers(recurse=False):
+            half_module.register_buffer(name, buffer.clone(), persistent=False)
     unpatched = (half(ids).logits.float() - model(ids).logits).norm()
     with lampe.patch(half, method), lampe.patch(model, method):
         patched = (half(ids).logits.float() - model(ids).logits).norm()
@@ -142,15 +141,19 @@ def test_half_precision_stays_near_single(
 @pytest.mark.parametrize("method", lampe.METHODS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_several_chat_turns_answer_as_one_prompt(method: str, masked: bool) -> None:
-    """Each turn's prompt is the whole chat; in one layer, cached keys depend on tokens alone."""
-    model, cache, said = llama(layers=1), DynamicCache(), random_ids(100)
+    """Give the whole chat as the prompt of each turn.
+
+    The model has one layer: its cached keys depend on tokens alone, not on the plan of an
+    earlier turn.
+    """
+    model, cache, chat = llama(layers=1), DynamicCache(), random_ids(100)
     with lampe.patch(model, method):
-        said = torch.cat([said, _answer(model, said, past_key_values=cache)], dim=1)
-        said = torch.cat([said, random_ids(60)], dim=1)
-        mask = torch.ones_like(said) if masked else None
+        chat = torch.cat([chat, _answer(model, chat, past_key_values=cache)], dim=1)
+        chat = torch.cat([chat, random_ids(60)], dim=1)
+        mask = torch.ones_like(chat) if masked else None
         assert torch.equal(
-            _answer(model, said, past_key_values=cache, attention_mask=mask, prefill_chunk_size=25),
-            _answer(model, said),
+            _answer(model, chat, past_key_values=cache, attention_mask=mask, prefill_chunk_size=25),
+            _answer(model, chat),
         )
 
 
@@ -194,7 +197,7 @@ def test_generate_is_the_models_own_again_after_the_patch(model: LlamaForCausalL
 
 
 def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForCausalLM) -> None:
-    """Prompts of two models, one of them patched twice, alternate and come in chunks."""
+    """Alternate prompts, read in chunks, of two models of which one is patched twice."""
     other, ids = llama(), random_ids(150)
     with lampe.patch(model, "pi"):
         outer = _answer(model, ids)
@@ -210,7 +213,7 @@ def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForC
 
 @pytest.fixture
 def saved(model: LlamaForCausalLM, tmp_path: Path) -> Path:
-    """The model's folder, for loading with accelerate."""
+    """Return a folder with the model, for loading with accelerate."""
     pytest.importorskip("accelerate", reason="device_map needs accelerate")
     model.save_pretrained(tmp_path / "saved")
     return tmp_path / "saved"

@@ -122,7 +122,7 @@ def test_a_mirror_is_used_if_the_source_fails(server: Server) -> None:
 @pytest.mark.parametrize(
     "wrong", [CONTENT[:-1] + b"?", CONTENT[:-1], CONTENT + b"?"], ids=["hash", "short", "long"]
 )
-def test_wrong_contents_are_refused_and_not_kept(server: Server, wrong: bytes) -> None:
+def test_wrong_contents_are_refused_and_removed(server: Server, wrong: bytes) -> None:
     tiny = asset()
     server.put(tiny, wrong)
     with pytest.raises(CorruptAsset, match=r"tiny/tiny.bin"):
@@ -156,7 +156,7 @@ def test_a_file_without_a_manifest_is_not_complete(server: Server) -> None:
     assert path_of(loose).read_bytes() == CONTENT
 
 
-def test_the_hash_of_the_first_download_is_kept(server: Server) -> None:
+def test_the_hash_of_the_first_download_is_pinned(server: Server) -> None:
     loose = asset(content=None)
     server.put(loose, CONTENT)
     assert fetch(loose).state == "unpinned"

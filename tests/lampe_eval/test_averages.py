@@ -40,7 +40,7 @@ def test_errors_of_independent_tasks_add_in_squares() -> None:
 
 
 def test_categories_have_equal_weights() -> None:
-    """One code task weighs as much as two few-shot tasks."""
+    """Give one code task the weight of two few-shot tasks."""
     (average,) = _averages(
         "longbench", _rows({"lcc": (80, 4), "trec": (60, 0), "samsum": (40, 8)}), "official"
     ).values()

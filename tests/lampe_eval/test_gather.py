@@ -13,55 +13,57 @@ from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.cell_scores import DETAIL_COLUMNS, SCORE_COLUMNS
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.results.method_differences import PAIR_COLUMNS
-from tests.lampe_eval import stored
+from tests.lampe_eval import stored_runs
 
-POCKET = stored.configuration()["models"]["pocket"]
+POCKET = stored_runs.configuration()["models"]["pocket"]
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
-FOUND = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
+ANSWERS = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
 
 
 def test_a_run(tmp_path: Path) -> None:
-    stored.run(tmp_path / "a", FOUND)
-    found = gather_runs([tmp_path / "a"])
-    assert list(found.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts"]
-    assert list(found.details) == ["run", *DETAIL_COLUMNS]
-    assert list(found.pairs) == [*PAIR_COLUMNS]
-    assert found.scores[["run", "method", "score", "n"]].values.tolist() == [
+    stored_runs.run(tmp_path / "a", ANSWERS)
+    runs = gather_runs([tmp_path / "a"])
+    assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts"]
+    assert list(runs.details) == ["run", *DETAIL_COLUMNS]
+    assert list(runs.pairs) == [*PAIR_COLUMNS]
+    assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
     ]  # fmt: skip
-    assert found.details["name"].tolist() == ["depth 0", "depth 50", "depth 100"] * 2
-    assert found.details["value"].tolist() == [100, 100, 100, 100, 0, 0]
-    assert found.details["n"].tolist() == [1] * 6
-    (pair,) = found.pairs.to_dict("records")
+    assert runs.details["name"].tolist() == ["depth 0", "depth 50", "depth 100"] * 2
+    assert runs.details["value"].tolist() == [100, 100, 100, 100, 0, 0]
+    assert runs.details["n"].tolist() == [1] * 6
+    (pair,) = runs.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
     assert (pair["difference"], pair["p_value"]) == (pytest.approx(200 / 3), 0.5)
 
 
 def test_lengths_ascend(tmp_path: Path) -> None:
-    """A run starts with the longest."""
-    stored.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
-    found = gather_runs([tmp_path])
-    assert found.scores[["length", "method"]].values.tolist() == [
+    """List lengths from the shortest, although a run starts with the longest."""
+    stored_runs.run(tmp_path, {method: {512: [True], 256: [True]} for method in ("yarn", "lampe")})
+    runs = gather_runs([tmp_path])
+    assert runs.scores[["length", "method"]].values.tolist() == [
         [256, "yarn"], [256, "lampe"], [512, "yarn"], [512, "lampe"],
     ]  # fmt: skip
-    assert found.details["length"].tolist() == [256, 256, 512, 512]
+    assert runs.details["length"].tolist() == [256, 256, 512, 512]
 
 
 def test_failed_samples_are_counted_and_unpaired(tmp_path: Path) -> None:
-    stored.run(tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}})
-    found = gather_runs([tmp_path])
-    assert found.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
-    (pair,) = found.pairs.to_dict("records")
+    stored_runs.run(
+        tmp_path, {"lampe": {512: [True, None, True]}, "original": {512: [False, False]}}
+    )
+    runs = gather_runs([tmp_path])
+    assert runs.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
+    (pair,) = runs.pairs.to_dict("records")
     assert (pair["n"], pair["difference"]) == (1, 100)
 
 
 def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
-    found = {
+    answers = {
         "a": {256: [True] * 8, 512: [True] * 8},
         "b": {256: [True] * 8, 512: [False] * 8},
         "c": {256: [True] * 8, 512: [False] * 8},
     }
-    stored.run(tmp_path, found)
+    stored_runs.run(tmp_path, answers)
     pairs = gather_runs([tmp_path]).pairs.set_index(["length", "first", "second"])
     assert pairs.loc[256, "p_value_holm"].tolist() == [1, 1, 1]
     assert pairs.loc[512, "p_value"].tolist() == [2 / 256, 2 / 256, 1]
@@ -70,7 +72,7 @@ def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
 
 def test_different_prompts_are_no_pair(tmp_path: Path) -> None:
     """Protocol `lampe` cuts LaMPE's prompts differently from those of other methods."""
-    store = stored.run(tmp_path, FOUND)
+    store = stored_runs.run(tmp_path, ANSWERS)
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
         store.append(cell, {**row, "prompt_sha256": "another"})
@@ -85,9 +87,9 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         method: {512: [True, True, answer]} for method, answer in (("a", True), ("b", False))
     }
     for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
-        stored.run(tmp_path / name, {method: methods[method]}, seed)
-    found = gather_runs([tmp_path / name for name in "xyz"])
-    (pair,) = found.pairs.to_dict("records")
+        stored_runs.run(tmp_path / name, {method: methods[method]}, seed)
+    runs = gather_runs([tmp_path / name for name in "xyz"])
+    (pair,) = runs.pairs.to_dict("records")
     assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == (
         "seed 0",
         "a · x",
@@ -102,37 +104,48 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
         ({"seed": 5}, ["seed 0", "seed 5"]),
         ({"limit": None}, ["limit 3", "limit none"]),
         ({"haystack": "own.txt sha256:12"}, ["haystack default", "haystack own.txt"]),
-        ({"text": "own.txt sha256:12"}, ["", ""]),  # which niah does not read
+        # niah reads no text, so its hash makes no difference.
+        ({"text": "own.txt sha256:12"}, ["", ""]),
         ({"max_batch_tokens": "measured"}, ["batch 1", "batch measured"]),
-        ({"models": {"pocket": {**POCKET, "dtype": "bfloat16"}}}, ["dtype float32", "dtype bfloat16"]),
-        ({"models": {"pocket": {**POCKET, "fingerprint": "sha256:1"}}}, ["weights sha256:0", "weights sha256:1"]),
-        ({"tasks": {"niah/grid": {**NIAH, "version": 9}}}, ["niah/grid version 1", "niah/grid version 9"]),
-        ({"user_files": {"niah/grid": "12"}}, ["", ""]),  # which the other run has not
+        (
+            {"models": {"pocket": {**POCKET, "dtype": "bfloat16"}}},
+            ["dtype float32", "dtype bfloat16"],
+        ),
+        (
+            {"models": {"pocket": {**POCKET, "fingerprint": "sha256:1"}}},
+            ["weights sha256:0", "weights sha256:1"],
+        ),
+        (
+            {"tasks": {"niah/grid": {**NIAH, "version": 9}}},
+            ["niah/grid version 1", "niah/grid version 9"],
+        ),
+        # The other run records no user file to compare with.
+        ({"user_files": {"niah/grid": "12"}}, ["", ""]),
         ({"device": "cuda"}, ["", ""]),
     ],
-)  # fmt: skip
+)
 def test_settings_in_which_runs_differ_are_listed(
     tmp_path: Path, changes: dict[str, Any], settings: list[str]
 ) -> None:
-    stored.run(tmp_path / "a", FOUND)
-    stored.run(tmp_path / "b", FOUND, **changes)
-    found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores
-    assert found.groupby("run")["settings"].unique().explode().tolist() == settings
+    stored_runs.run(tmp_path / "a", ANSWERS)
+    stored_runs.run(tmp_path / "b", ANSWERS, **changes)
+    runs = gather_runs([tmp_path / "a", tmp_path / "b"]).scores
+    assert runs.groupby("run")["settings"].unique().explode().tolist() == settings
 
 
 def test_files_with_equal_names_show_their_hashes(tmp_path: Path) -> None:
     for name in "ab":
-        stored.run(tmp_path / name, FOUND, haystack=f"own.txt sha256:{name}")
-    found = gather_runs([tmp_path / "a", tmp_path / "b"]).scores["settings"]
-    assert sorted(set(found)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
+        stored_runs.run(tmp_path / name, ANSWERS, haystack=f"own.txt sha256:{name}")
+    runs = gather_runs([tmp_path / "a", tmp_path / "b"]).scores["settings"]
+    assert sorted(set(runs)) == ["haystack own.txt sha256:a", "haystack own.txt sha256:b"]
 
 
 def test_labels_have_the_run_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
-        stored.run(tmp_path / name, FOUND, seed)
-    found = gather_runs([tmp_path / "a", tmp_path / "b"])
-    assert found.scores["run"].tolist() == ["a", "a", "b", "b"]
-    assert found.labelled(found.scores)["label"].tolist() == [
+        stored_runs.run(tmp_path / name, ANSWERS, seed)
+    runs = gather_runs([tmp_path / "a", tmp_path / "b"])
+    assert runs.scores["run"].tolist() == ["a", "a", "b", "b"]
+    assert runs.labelled(runs.scores)["label"].tolist() == [
         "lampe · a", "original · a", "lampe · b", "original · b",
     ]  # fmt: skip
     alone = gather_runs([tmp_path / "a"])
@@ -141,31 +154,31 @@ def test_labels_have_the_run_where_there_are_several(tmp_path: Path) -> None:
 
 def test_folders_with_equal_names_are_named_by_their_paths(tmp_path: Path) -> None:
     for parent in "xy":
-        stored.run(tmp_path / parent / "run", FOUND)
-    found = gather_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
-    assert set(found.scores["run"]) == {str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")}
+        stored_runs.run(tmp_path / parent / "run", ANSWERS)
+    runs = gather_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
+    assert set(runs.scores["run"]) == {str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")}
 
 
 def test_a_run_without_a_sample_is_left_out(tmp_path: Path) -> None:
     for name, answers in (("a", [True]), ("b", [])):
-        stored.run(tmp_path / name, {"lampe": {512: answers}})
-    found = gather_runs([tmp_path / "a", tmp_path / "b"])
-    assert (list(found.runs), found.left_out) == (
+        stored_runs.run(tmp_path / name, {"lampe": {512: answers}})
+    runs = gather_runs([tmp_path / "a", tmp_path / "b"])
+    assert (list(runs.runs), runs.left_out) == (
         ["a"],
         [f"left out: {tmp_path / 'b'}: no sample is stored yet"],
     )
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b'}: no sample is stored yet")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'b'}: no sample")):
         gather_runs([tmp_path / "b"])
 
 
 def test_a_run_that_is_still_written_is_noted_under_its_tables(tmp_path: Path) -> None:
     for name in "ab":
-        stored.run(tmp_path / name, FOUND)
+        stored_runs.run(tmp_path / name, ANSWERS)
         (tmp_path / name / ".holder").write_text("process 7 on h")  # b's was killed
     with FileLock(tmp_path / "a" / ".lock"):
-        found = gather_runs([tmp_path / "a", tmp_path / "b"])
-    (block,) = result_tables(found)
-    assert block.notes[1:] == ["a is still being written: process 7 on h"]
+        runs = gather_runs([tmp_path / "a", tmp_path / "b"])
+    (table,) = result_tables(runs)
+    assert table.notes[1:] == ["a is still being written: process 7 on h"]
     assert gather_runs([tmp_path / "a", tmp_path / "b"]).writing == {}
 
 
@@ -175,7 +188,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_samples_of_unknown_cells_are_refused(tmp_path: Path) -> None:
-    stored.run(tmp_path, FOUND)
+    stored_runs.run(tmp_path, ANSWERS)
     (tmp_path / "cells.jsonl").unlink()
     with pytest.raises(UserError, match=r"cells\.jsonl: missing"):
         gather_runs([tmp_path])

@@ -1,4 +1,4 @@
-"""docs/lampe.md: its tables are what the library computes, its pictures what the commands under them draw."""
+"""docs/lampe.md: the library computes its tables, and the commands in it draw its pictures."""
 
 import re
 import shlex
@@ -29,7 +29,8 @@ def test_pictures_are_drawn_by_their_commands(tmp_path: Path, command: str, pict
     app([*shlex.split(command), "--png", str(tmp_path / "drawn.png")], standalone_mode=False)
     drawn, shown = imread(tmp_path / "drawn.png"), imread(ROOT / picture)
     assert drawn.shape == shown.shape
-    assert np.abs(drawn - shown).mean() < 0.002  # of two different plans it is 0.004
+    # Pictures of two different plans differ by 0.004.
+    assert np.abs(drawn - shown).mean() < 0.002
 
 
 def test_every_picture_has_its_command() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from functools import cache
@@ -21,7 +22,7 @@ from lampe_eval.results.published_tables import (
     table_names,
 )
 from lampe_eval.store import Cell
-from tests.lampe_eval import made
+from tests.lampe_eval import synthetic_runs
 
 load = cache(find_table)
 UNKNOWN_LENGTH = 4096
@@ -43,15 +44,15 @@ def _cells(published: PublishedNumber) -> list[Cell]:
     ]
 
 
-def _chosen(table: PublishedTable) -> list[PublishedNumber]:
-    """The numbers of the model that has most of them, as far as a method of ours made them."""
+def _numbers_of_one_model(table: PublishedTable) -> list[PublishedNumber]:
+    """Return the numbers by methods of ours for the model that has most of them."""
     ours = [published for published in table.numbers() if published.spec]
     model = Counter(published.row.model for published in ours).most_common(1)[0][0]
     return [published for published in ours if published.row.model == model]
 
 
 def _value(published: PublishedNumber, table: PublishedTable, name: str = "") -> float:
-    """What a made run has of a number, from the table's columns."""
+    """Return the score of a synthetic run for a published number, from the table's columns."""
     column = table.columns[name or published.column]
     if column.mean:
         return math.fsum(_value(published, table, part) for part in column.mean) / len(column.mean)
@@ -59,7 +60,7 @@ def _value(published: PublishedNumber, table: PublishedTable, name: str = "") ->
     tasks = [task.split("/") for task in column.tasks or table.tasks]
     assert published.spec is not None
     shares = [
-        made.share(Cell(published.row.model, published.spec.label, bench, task, length))
+        synthetic_runs.share(Cell(published.row.model, published.spec.label, bench, task, length))
         for bench, task in tasks
     ]
     if table.scale == "perplexity":
@@ -69,55 +70,73 @@ def _value(published: PublishedNumber, table: PublishedTable, name: str = "") ->
 
 def test_a_table_without_our_methods_matches_nothing(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 131072)
-    found = compare_with_published(made.store(tmp_path, [cell], "official"), load("dpe-ruler"))
-    assert (found.matches, {reason for _, reason in found.missing}) == ([], {"no such method here"})
+    store = synthetic_runs.store(tmp_path, [cell], "official")
+    comparison = compare_with_published(store, load("dpe-ruler"))
+    assert comparison.matches == []
+    assert {reason for _, reason in comparison.missing} == {"no such method here"}
 
 
 @pytest.mark.parametrize("name", [name for name in table_names() if name != "dpe-ruler"])
 def test_a_synthetic_run_matches_every_table(name: str, tmp_path: Path) -> None:
     table = load(name)
-    chosen = _chosen(table)
-    cells = list(dict.fromkeys(cell for published in chosen for cell in _cells(published)))
-    stranger = dataclasses.replace(cells[0], method="leaky-rerope")
-    found = compare_with_published(made.store(tmp_path, [*cells, stranger], table.protocol), table)
+    expected = _numbers_of_one_model(table)
+    cells = list(dict.fromkeys(itertools.chain.from_iterable(map(_cells, expected))))
+    unpublished = dataclasses.replace(cells[0], method="leaky-rerope")
+    store = synthetic_runs.store(tmp_path, [*cells, unpublished], table.protocol)
+    comparison = compare_with_published(store, table)
 
-    assert [
-        match.published for match in found.matches if match.method == match.published.spec.label
-    ] == chosen  # type: ignore[union-attr]
-    for match in found.matches:
-        if match.published.spec and match.method == match.published.spec.label:
+    matched = []
+    for match in comparison.matches:
+        spec = match.published.spec
+        if spec and match.method == spec.label:
+            matched.append(match.published)
             assert match.value == pytest.approx(_value(match.published, table), abs=1e-3)
-            assert (
-                math.isnan(match.difference)
-                or match.difference == match.value - match.published.number.value
-            )
-    assert len(found.missing) == sum(1 for _ in table.numbers()) - len(chosen)
-    reasons = {reason for _, reason in found.missing}
+            difference = match.value - match.published.number.value
+            assert math.isnan(match.difference) or match.difference == difference
+    assert matched == expected
+    assert len(comparison.missing) == sum(1 for _ in table.numbers()) - len(expected)
+    reasons = {reason for _, reason in comparison.missing}
     assert reasons <= {"model not in the run", "no such method here"}
-    assert all(match.published_samples > match.n for match in found.matches)
-    assert [(row["task"], row["method"]) for row in found.unused.to_dict("records")] == [
-        (stranger.task, "leaky-rerope")
-    ]
+    assert all(match.published_samples > match.n for match in comparison.matches)
+    (unused,) = comparison.unused.to_dict("records")
+    assert (unused["task"], unused["method"]) == (unpublished.task, "leaky-rerope")
 
 
 def _one(
     tmp_path: Path, method: str = "lampe:variant=reference", drop: int = 0, **changes: Any
 ) -> list[MatchedNumber]:
-    """The averages of InfiniteBench at 32k in LaMPE's second table, beside a made run."""
+    """Compare a synthetic run with the average of InfiniteBench in LaMPE's second table.
+
+    Args:
+        tmp_path: folder for the run.
+        method: method of the run.
+        drop: number of cells that the run lacks.
+        changes: fields of the run's configuration.
+    """
     table = load("lampe-table2")
-    published = next(
-        f for f in table.numbers() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
-    )
+    published = _average_of_table2(table)
     cells = [
         Cell(cell.model, method, cell.bench, cell.task, cell.length) for cell in _cells(published)
     ][drop:]
     protocol = changes.pop("run_protocol", table.protocol)
-    found = compare_with_published(made.store(tmp_path, cells, protocol, **changes), table)
-    return [match for match in found.matches if match.published == published]
+    store = synthetic_runs.store(tmp_path, cells, protocol, **changes)
+    matches = compare_with_published(store, table).matches
+    return [match for match in matches if match.published == published]
+
+
+def _average_of_table2(table: PublishedTable) -> PublishedNumber:
+    for number in table.numbers():
+        if number.column == "Avg." and number.row.printed == "Llama3 (32K) LaMPE":
+            return number
+    raise AssertionError("the average is not in the table")
 
 
 def test_settings_that_differ_are_listed(tmp_path: Path) -> None:
-    other = {**made.described("llama3-8b-instruct"), "window": 4096, "dtype": "float32"}
+    other = {
+        **synthetic_runs.model_description("llama3-8b-instruct"),
+        "window": 4096,
+        "dtype": "float32",
+    }
     (match,) = _one(
         tmp_path,
         "lampe:head_tokens=9,attention_factor=none",
@@ -143,20 +162,17 @@ def test_only_the_number_of_samples_differs(tmp_path: Path) -> None:
 def test_a_mean_with_a_missing_task_has_no_match(tmp_path: Path) -> None:
     table = load("lampe-table2")
     assert _one(tmp_path / "short", drop=1) == []
-    published = next(
-        f for f in table.numbers() if f.column == "Avg." and f.row.printed == "Llama3 (32K) LaMPE"
-    )
-    found = compare_with_published(
-        made.store(tmp_path / "again", _cells(published)[1:], table.protocol), table
-    )
-    (reason,) = [reason for missing, reason in found.missing if missing == published]
+    published = _average_of_table2(table)
+    store = synthetic_runs.store(tmp_path / "again", _cells(published)[1:], table.protocol)
+    missing = compare_with_published(store, table).missing
+    (reason,) = [reason for number, reason in missing if number == published]
     assert reason == "1 of 7 cells not in the run: infinitebench/longbook_choice_eng at 32768"
 
 
 def test_task_version_batches_and_failed_samples_are_listed(tmp_path: Path) -> None:
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", "vt", 131072)
-    store = made.store(tmp_path, [cell], table.protocol)
+    store = synthetic_runs.store(tmp_path, [cell], table.protocol)
     store.config["tasks"]["ruler/vt"]["version"] = 2
     store.append(cell, {**store.rows(cell)[0], "error": "OutOfMemoryError: no more"})
     store.append(cell, {**store.rows(cell)[1], "batch_size": 3})
@@ -176,32 +192,31 @@ def test_task_version_batches_and_failed_samples_are_listed(tmp_path: Path) -> N
 )
 def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Path) -> None:
     cell = Cell(name, "lampe:variant=reference", "ruler", "vt", 8192)
-    described = made.described("llama3-8b-instruct") | {"fingerprint": "sha256:0"}
+    described = synthetic_runs.model_description("llama3-8b-instruct") | {"fingerprint": "sha256:0"}
     settings = {cell.method: {name: {"variant": "reference"}}}
-    store = made.store(tmp_path, [cell], "lampe", models={name: described}, methods=settings)
-    assert {reason for _, reason in compare_with_published(store, load("lampe-ruler")).missing} >= {
-        "method not in the run"
-    }
+    store = synthetic_runs.store(
+        tmp_path, [cell], "lampe", models={name: described}, methods=settings
+    )
+    missing = compare_with_published(store, load("lampe-ruler")).missing
+    assert "method not in the run" in {reason for _, reason in missing}
 
 
 def test_the_interval_and_the_bound(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
     assert match.within is (abs(match.difference) <= match.half_width + 0.005)
     cell = Cell("llama2-7b", "original", "ppl", "dense", 8192)
-    ours = compare_with_published(
-        made.store(tmp_path / "ppl", [cell], "fair"), load("chunkllama-pg19")
-    )
-    (bound,) = ours.matches
+    store = synthetic_runs.store(tmp_path / "ppl", [cell], "fair")
+    (bound,) = compare_with_published(store, load("chunkllama-pg19")).matches
     assert (str(bound.published.number), bound.within, bound.verdict) == (">100", False, "no")
     assert math.isnan(bound.difference)
     assert math.isnan(bound.stderr)
 
 
 def _single(tmp_path: Path, task: str, right: list[int], decimals: int = 2) -> MatchedNumber:
-    """A number of one task of RULER, beside a run with so many right and wrong answers."""
+    """Compare a run with these right (1) and wrong (0) answers with a number of a RULER task."""
     table = load("string-ruler-tasks")
     cell = Cell("llama3.1-8b-instruct", "string:variant=reference,local=128", "ruler", task, 131072)
-    store = made.store(tmp_path, [cell], table.protocol)
+    store = synthetic_runs.store(tmp_path, [cell], table.protocol)
     store.save_cells({cell: len(right)})
     for index, hit in enumerate(right):
         row = {**store.rows(cell)[0], "id": f"{index}", "prediction": "7" if hit else "8"}
@@ -237,10 +252,9 @@ def test_equal_scores_are_no_certainty(tmp_path: Path) -> None:
 
 def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
     cell = Cell("llama2-7b", "original", "ppl", "dense", 4096)
-    store = made.store(tmp_path, [cell], "fair")
-    (match,) = compare_with_published(
-        store, load("chunkllama-pg19")
-    ).matches  # four windows, all of one block
+    store = synthetic_runs.store(tmp_path, [cell], "fair")
+    # The four windows are all of one block.
+    (match,) = compare_with_published(store, load("chunkllama-pg19")).matches
     assert (match.verdict, math.isnan(match.half_width)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
@@ -250,14 +264,14 @@ def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
 
 
 def test_a_row_of_leval_has_an_interval(tmp_path: Path) -> None:
-    """Each of its tasks has four independent samples."""
+    """Compare averages of tasks that have four independent samples each."""
     table = load("lampe-table1")
     published = next(
         number
         for number in table.numbers()
         if (number.row.printed, number.column) == ("Llama2-7B-Chat + LaMPE", "L-Eval")
     )
-    store = made.store(tmp_path, _cells(published), table.protocol)
+    store = synthetic_runs.store(tmp_path, _cells(published), table.protocol)
     assert set(run_scores(store)["independent_units"]) == {4}
     (match,) = compare_with_published(store, table).matches
     assert match.half_width > 0
@@ -273,7 +287,7 @@ def test_rounding_of_the_published_number_is_no_difference(tmp_path: Path) -> No
 @pytest.mark.parametrize("text", [None, "own.txt sha256:1"])
 def test_haystack_seed_and_cut_prompts_are_listed(tmp_path: Path, text: str | None) -> None:
     cell = Cell("llama2-7b", "original", "niah", "string", 4096)
-    store = made.store(tmp_path, [cell], "fair", haystack=text, seed=9)
+    store = synthetic_runs.store(tmp_path, [cell], "fair", haystack=text, seed=9)
     store.append(cell, {**store.rows(cell)[0], "cut_tokens": 12})
     (match,) = compare_with_published(store, load("string-niah")).matches
     ours = "own.txt" if text else "default"
@@ -289,7 +303,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     cells = [
         Cell("llama3.1-8b-instruct", "string", "ruler", task, 131072) for task in ("vt", "cwe")
     ]
-    made.store(tmp_path, cells, table.protocol)
+    synthetic_runs.store(tmp_path, cells, table.protocol)
     print_comparison(tmp_path, "string-ruler-tasks", console())
     printed = capsys.readouterr().out
     assert "string-ruler-tasks: 2 of 42 published numbers" in printed
@@ -301,7 +315,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     )
     assert Counter(row["status"] for row in rows) == {"both": 2, "published only": 40}
     (vt,) = [row for row in rows if row["status"] == "both" and row["quantity"] == "vt"]
-    ours = 100 * made.share(cells[0])
+    ours = 100 * synthetic_runs.share(cells[0])
     assert float(vt["ours"]) == pytest.approx(ours)
     assert float(vt["difference"]) == pytest.approx(ours - 88.08)
     text = (tmp_path / "leaderboard-string-ruler-tasks.md").read_text()
@@ -314,11 +328,12 @@ def test_a_run_with_nothing_in_common_has_a_short_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = [
-        Cell("pocket", method, "niah", task, 512)
-        for method in ("pi", "ntk")
-        for task in ("single", "multikey")
+        Cell("pocket", "pi", "niah", "single", 512),
+        Cell("pocket", "pi", "niah", "multikey", 512),
+        Cell("pocket", "ntk", "niah", "single", 512),
+        Cell("pocket", "ntk", "niah", "multikey", 512),
     ]
-    made.store(tmp_path, cells, "fair")
+    synthetic_runs.store(tmp_path, cells, "fair")
     print_comparison(tmp_path, "lampe-table1", console())
     _, nothing, missing, written = capsys.readouterr().out.splitlines()
     published = "llama2-7b-chat, llama3-8b-instruct on longbench, leval"
@@ -334,8 +349,9 @@ def test_a_run_with_nothing_in_common_has_a_short_summary(
 
 def test_a_run_without_a_cell_has_nothing_to_compare(tmp_path: Path) -> None:
     cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
-    store = made.store(tmp_path, [cell], "lampe")
+    store = synthetic_runs.store(tmp_path, [cell], "lampe")
     store.save_cells({})
-    found = compare_with_published(store, load("lampe-ruler"))
-    assert (found.matches, len(found.unused), len(found.frame())) == ([], 0, 16)
+    comparison = compare_with_published(store, load("lampe-ruler"))
+    assert comparison.matches == []
+    assert (len(comparison.unused), len(comparison.frame())) == (0, 16)
     print_comparison(tmp_path, "lampe-ruler", console())

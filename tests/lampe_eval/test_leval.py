@@ -27,10 +27,10 @@ SYSTEMS = dict(
 
 
 def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1) -> dict[str, Any]:
-    asked = [f"Is it {number}, in the story." for number in range(questions)]
+    instructions = [f"Is it {number}, in the story." for number in range(questions)]
     return {
         "input": document,
-        "instructions": asked,
+        "instructions": instructions,
         "outputs": ["One two three"] * questions,
         "evaluation": evaluation,
     }
@@ -38,7 +38,7 @@ def _row(evaluation: str = "exam", document: str = "A tale.", questions: int = 1
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """L-Eval with prompts of our own."""
+    """Pin prompt files of L-Eval with sentences of our own."""
     folder = package(tmp_path, monkeypatch)
     pin(folder, "leval", "LEval_config.py", LEVAL_CONFIG.encode())
     pin(folder, "leval", "llama2-chat-test.py", LEVAL_SCRIPT.encode())
@@ -52,9 +52,10 @@ def _data(folder: Path, task: str, *rows: dict[str, Any]) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = LONG, limit: int = 1000
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"leval/{task}",))
-    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
+    (bench_task,) = find_tasks((f"leval/{task}",))
+    tokenizer: Any = Letters(template)
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
+    return list(BENCH.samples(bench_task, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -141,10 +142,10 @@ def test_lampe_types_the_turns_of_llama3_after_a_second_begin(files: Path, task:
     _data(files, task, _row(document="A tale. " * 5000))
     (prompt,) = _prompts(task, "lampe", LLAMA3, length=1024)
     system = SYSTEMS[next((key for key in SYSTEMS if key in task), "exam")]
-    asked = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
+    question = PARTS["quality"].replace("A tale.", "A tale. " * 5000)
     assert _text(prompt) == (
         f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>"
-        f"<|start_header_id|>user<|end_header_id|>\n\n{asked}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\nAnswer:"
     )
     assert (prompt.cut_tokens, prompt.decoding) == (0, "special_tokens")
@@ -165,8 +166,10 @@ class LettersWithTypedBos(Letters):
 def test_lampe_alone_begins_a_text_twice(files: Path, protocol: str, begins: int) -> None:
     _data(files, "quality", _row())
     tokenizer: Any = LettersWithTypedBos("<|begin_of_text|>" + LLAMA3)
-    (found,) = find_tasks(("leval/quality",))
-    (prompt,) = BENCH.samples(found, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol)))
+    (bench_task,) = find_tasks(("leval/quality",))
+    (prompt,) = BENCH.samples(
+        bench_task, SampleRequest(tokenizer, LONG, 1, BENCH.protocol(protocol))
+    )
     assert (
         prompt.ids[:3].count(tokenizer.bos_token_id)
         == list(prompt.ids).count(tokenizer.bos_token_id)
@@ -189,18 +192,18 @@ def test_lampe_has_five_tasks() -> None:
 WORDS = [f"w{number:03}" for number in range(1000)] + [f"v{number:03}" for number in range(1000)]
 
 
-@pytest.mark.parametrize(("task", "kept"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
+@pytest.mark.parametrize(("task", "expected"), [("quality", WORDS[:238]), ("codeU", WORDS[-238:])])
 def test_official_keeps_as_many_words_as_tokens_fit_less_250s(
-    files: Path, task: str, kept: list[str]
+    files: Path, task: str, expected: list[str]
 ) -> None:
-    """A length of 2048 leaves 2000 - 512 = 1488 tokens.
+    """Fit words into the 2000 - 512 = 1488 tokens that a length of 2048 leaves.
 
-    1488 words have 7440 tokens; taking away 250 words at a time, 238 are the first to fit.
+    1488 words have 7440 tokens; removing 250 words at a time, 238 are the first to fit.
     """
     _data(files, task, _row(document=" ".join(WORDS)))
     (prompt,) = _prompts(task, "official", LLAMA2, length=2048)
-    assert re.findall(r"[wv]\d{3}", _text(prompt)) == kept
-    assert prompt.cut_tokens == 5 * (len(WORDS) - len(kept))
+    assert re.findall(r"[wv]\d{3}", _text(prompt)) == expected
+    assert prompt.cut_tokens == 5 * (len(WORDS) - len(expected))
 
 
 def test_a_document_that_fits_in_tokens_keeps_its_words() -> None:
@@ -228,7 +231,7 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) ->
 @pytest.mark.parametrize("protocol", ["official", "fair"])
 def test_a_length_without_room_is_refused(files: Path, protocol: str) -> None:
     _data(files, "quality", _row())
-    with pytest.raises(UserError, match="length 512 .*--lengths"):
+    with pytest.raises(UserError, match=r"length 512 .*--lengths"):
         _prompts("quality", protocol, length=512)
 
 
@@ -246,7 +249,7 @@ def test_rows_for_a_judge_are_left_out_but_counted(files: Path) -> None:
     assert _prompts("topic_retrieval_longchat", "fair", limit=4) == prompts[:4]
 
 
-def test_fiction_is_asked_again_of_the_real_world(files: Path) -> None:
+def test_fiction_has_a_second_question_about_the_real_world(files: Path) -> None:
     _data(files, "sci_fi", _row())
     for protocol, template in (("official", LLAMA2), ("lampe", LLAMA3), ("fair", LLAMA3)):
         (prompt,) = _prompts("sci_fi", protocol, template)
@@ -259,7 +262,7 @@ def test_fiction_is_asked_again_of_the_real_world(files: Path) -> None:
         )
 
 
-def test_only_fiction_is_asked_twice(files: Path) -> None:
+def test_only_fiction_has_a_second_question(files: Path) -> None:
     _data(files, "quality", _row())
     assert all(prompt.follow_up is None for prompt in _prompts("quality", "official"))
 
@@ -314,15 +317,15 @@ def test_a_task_needs_its_data_and_the_sentences(files: Path) -> None:
 def _rows(task: str, *pairs: tuple[str, str]) -> list[SampleRow]:
     protocol = BENCH.protocol("official")
     rows = [
-        {"prediction": said, "references": [gold], "extras": {"row": i}}
-        for i, (said, gold) in enumerate(pairs)
+        {"prediction": prediction, "references": [gold], "extras": {"row": i}}
+        for i, (prediction, gold) in enumerate(pairs)
     ]
     return [row | {"score": BENCH.score(task, row, protocol)} for row in rows]
 
 
 def _reduced(task: str, *pairs: tuple[str, str]) -> Any:
-    (found,) = find_tasks((f"leval/{task}",))
-    return BENCH.cell_score(found, _rows(task, *pairs), BENCH.protocol("official"))
+    (bench_task,) = find_tasks((f"leval/{task}",))
+    return BENCH.cell_score(bench_task, _rows(task, *pairs), BENCH.protocol("official"))
 
 
 def test_only_the_end_of_llama2_is_taken_from_answers() -> None:
@@ -363,13 +366,12 @@ def test_summaries_have_a_geometric_mean_whose_error_is_the_bootstraps() -> None
     means = [score.details[kind] for kind in ("rouge1", "rouge2", "rougeL")]
     assert score.value == pytest.approx(math.prod(means) ** (1 / 3), abs=1e-3)
     singles = [_reduced("news_summ", pair).details for pair in pairs]
-    slopes = [
-        sum(score.value / 3 / mean * single[kind] for kind, mean in zip(single, means, strict=True))
-        for single in singles
-    ]
-    assert score.stderr == pytest.approx(
-        abs(slopes[0] - slopes[1]) / 2, rel=0.03
-    )  # what linearisation says
+    slopes = []
+    for single in singles:
+        kinds = zip(single, means, strict=True)
+        slopes.append(sum(score.value / 3 / mean * single[kind] for kind, mean in kinds))
+    linearised = abs(slopes[0] - slopes[1]) / 2
+    assert score.stderr == pytest.approx(linearised, rel=0.03)
     assert _reduced("news_summ", ("a b", "c d"), ("e f", "g h")).stderr == 0
     assert math.isnan(_reduced("news_summ", pairs[0]).stderr)
 
@@ -387,20 +389,19 @@ REAL = {path.stem: path for path in sorted((DATA / "leval" / "LEval-data").glob(
 
 @pytest.mark.parametrize("task", REAL)
 def test_real_rows_to_the_byte(files: Path, task: str) -> None:
-    """The pinned data has as many samples as the card says, each unchanged in its prompt."""
+    """Compare prompts with the pinned data, which has as many samples as the card says."""
     target = files / "data" / "leval" / "LEval-data" / REAL[task].parent.name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(REAL[task], target)
     prompts = _prompts(task, "official", LLAMA2, length=1 << 26)
-    (found,) = find_tasks((f"leval/{task}",))
-    assert len(prompts) == found.card.samples
+    (bench_task,) = find_tasks((f"leval/{task}",))
+    assert len(prompts) == bench_task.card.samples
     with REAL[task].open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    pairs = [
-        (row["input"], question, answer, row["evaluation"])
-        for row in rows
-        for question, answer in zip(row["instructions"], row["outputs"], strict=True)
-    ]
+    pairs = []
+    for row in rows:
+        for question, answer in zip(row["instructions"], row["outputs"], strict=True):
+            pairs.append((row["input"], question, answer, row["evaluation"]))
     for prompt in (prompts[0], prompts[-1]):
         document, question, answer, evaluation = pairs[prompt.extras["row"]]
         assert evaluation in ("exam", "f1", "rouge")

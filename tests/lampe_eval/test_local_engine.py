@@ -18,10 +18,15 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 def _answer(pocket: Pocket, **recommended: object) -> tuple[str, int, str]:
     model, tokenizer = pocket
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, **recommended)  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        eos_token_id=tokenizer.eos_token_id, **recommended
+    )
     engine = LocalEngine(model, tokenizer)
-    text = "The lamp is in the kitchen. The code of the red lamp is 48213.\nWhat is the code of the red lamp? "
-    ids = tokenizer(text + "The code of the red lamp is", add_special_tokens=False)["input_ids"]
+    text = (
+        "The lamp is in the kitchen. The code of the red lamp is 48213.\n"
+        "What is the code of the red lamp? The code of the red lamp is"
+    )
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     (spec,) = parse_methods(["original"])
     with engine.patched(spec.build({}), 256, "blockwise"):
         (answer,) = engine.answer([Prompt("x", ids, 16, ("48213",))])

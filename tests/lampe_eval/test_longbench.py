@@ -29,11 +29,11 @@ def _prompts(
     release_prompts: bool = False,
     bench: type[LongBench] = LongBench,
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"{bench.name}/{task}",))
+    (bench_task,) = find_tasks((f"{bench.name}/{task}",))
     request = SampleRequest(
         tokenizer, length, 3, bench().protocol(protocol), release_prompts=release_prompts
     )  # type: ignore[arg-type]
-    return list(bench().samples(found, request))
+    return list(bench().samples(bench_task, request))
 
 
 def _text(prompt: Prompt) -> str:
@@ -97,16 +97,18 @@ def test_fair_cuts_ids_so_that_prompt_and_answer_make_the_length(files: Path) ->
     text = _text(first)
     assert text.startswith("<s><|start_header_id|>user<|end_header_id|>\n\nRead this.")
     assert text.endswith("Answer:<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
-    room = len(text) - len(text.replace(whole[:600], "").replace(whole[-600:], ""))
-    assert room == 1200  # both ends are there
+    tokens = len(text) - len(text.replace(whole[:600], "").replace(whole[-600:], ""))
+    assert tokens == 1200  # both ends are there
 
 
 @pytest.mark.parametrize("side", ["left", "right", "none", "skip"])
 def test_other_truncations(files: Path, side: str) -> None:
     whole = _formatted(longbench_row("hotpotqa", 0))
     (first, _) = _prompts("hotpotqa", f"fair:truncation={side}", Letters(), length=1024)
-    room = 1024 - content.ANSWER - 1
-    expected = {"left": whole[-room:], "right": whole[:room], "none": whole, "skip": whole}[side]
+    tokens = 1024 - content.ANSWER - 1
+    expected = {"left": whole[-tokens:], "right": whole[:tokens], "none": whole, "skip": whole}[
+        side
+    ]
     assert _text(first) == "<s>" + expected
     assert (first.skip, first.cut_tokens) == (side == "skip", len(whole) - len(expected))
 
@@ -190,7 +192,7 @@ def test_prompts_of_another_file_are_reported(files: Path) -> None:
 
 @pytest.fixture
 def official() -> Path:
-    """The official prompt files, and three tasks as they are."""
+    """Return the folder with the official prompt files and the data of three tasks."""
     folder = DATA / "longbench"
     if not folder.exists():
         pytest.skip(f"no LongBench files under {DATA}; LAMPE_DATA names their folder")
@@ -222,11 +224,11 @@ def test_real_prompts_are_the_template_filled(
         rows = [json.loads(line) for line in islice(lines, 200)]
     for name in ("config/dataset2prompt.json", "config/dataset2maxlen.json", f"raw/{task}.jsonl"):
         (tmp_path / Path(name).name).symlink_to(official / name)
-    (found,) = find_tasks((f"longbench/{task}",))
+    (bench_task,) = find_tasks((f"longbench/{task}",))
     request = SampleRequest(
         Letters(), 1 << 30, 200, LongBench().protocol(protocol), data_dir=tmp_path
     )  # type: ignore[arg-type]
-    prompts = list(LongBench().samples(found, request))
+    prompts = list(LongBench().samples(bench_task, request))
     assert len(prompts) == 200
     for prompt, row in zip(prompts, rows, strict=True):
         assert Letters().decode(list(prompt.ids)[1:]) == template.format(**row)
@@ -236,8 +238,8 @@ def test_real_prompts_are_the_template_filled(
 def test_a_real_tokenizer_is_cut_to_the_length(
     files: Path, pocket: tuple[object, PreTrainedTokenizerBase]
 ) -> None:
-    (found,) = find_tasks(("longbench/hotpotqa",))
+    (bench_task,) = find_tasks(("longbench/hotpotqa",))
     for prompt in LongBench().samples(
-        found, SampleRequest(pocket[1], 300, 2, LongBench().protocol("fair"))
+        bench_task, SampleRequest(pocket[1], 300, 2, LongBench().protocol("fair"))
     ):
         assert len(prompt.ids) + prompt.max_new_tokens == 300

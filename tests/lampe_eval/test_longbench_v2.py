@@ -21,7 +21,7 @@ from tests.upstream import V2_TEMPLATES, v2_row
 BENCH = LongBenchV2()
 K128 = 131072
 
-ASKED = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
+QUESTION = "So: Why?\n(A) one\n(B) two\n(C) three\n(D) four\n"
 
 
 @pytest.fixture
@@ -41,9 +41,10 @@ def _data(folder: Path, *rows: Any) -> None:
 def _prompts(
     task: str, protocol: str, template: str | None = None, *, length: int = K128, limit: int = 503
 ) -> list[Prompt]:
-    (found,) = find_tasks((f"longbench-v2/{task}",))
-    request = SampleRequest(Letters(template), length, limit, BENCH.protocol(protocol))  # type: ignore[arg-type]
-    return list(BENCH.samples(found, request))  # type: ignore[arg-type]
+    (bench_task,) = find_tasks((f"longbench-v2/{task}",))
+    tokenizer: Any = Letters(template)
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol))
+    return list(BENCH.samples(bench_task, request))  # type: ignore[arg-type]
 
 
 def _text(prompt: Prompt) -> str:
@@ -57,9 +58,9 @@ def _text(prompt: Prompt) -> str:
 @pytest.mark.parametrize(
     ("task", "text", "answer"),
     [
-        ("direct", f"See:\nA tale.\n{ASKED}Which?", 128),
-        ("cot", f"See:\nA tale.\n{ASKED}Think:", 1024),
-        ("no-context", f"{ASKED}Which?", 128),
+        ("direct", f"See:\nA tale.\n{QUESTION}Which?", 128),
+        ("cot", f"See:\nA tale.\n{QUESTION}Think:", 1024),
+        ("no-context", f"{QUESTION}Which?", 128),
     ],
 )
 def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) -> None:
@@ -73,18 +74,21 @@ def test_prompts(files: Path, protocol: str, task: str, text: str, answer: int) 
 
 
 def test_parts_are_put_in_one_after_another(files: Path) -> None:
-    """As upstream does, so that a text with the mark of a later part gets that part."""
+    """Fill the slots one after another, as upstream does.
+
+    A text with the slot of a later part gets that part.
+    """
     _data(files, v2_row(context="It is $Q$ or $DOC$.", question="$C_A$?"))
     assert _text(_prompts("direct", "fair")[0]).startswith("See:\nIt is one? or $DOC$.\nSo: one?\n")
 
 
 def test_official_leaves_120000_tokens_of_128k(files: Path) -> None:
-    """Half of them at either end, BOS included; chat template and answer are not accounted for."""
+    """Cut to half of them at either end, BOS included, without counting template and answer."""
     _data(files, v2_row(context="".join(chr(0x4E00 + index % 5000) for index in range(200_000))))
     whole = _text(_prompts("direct", "fair:truncation=none")[0])
     (prompt,) = _prompts("direct", "official", LLAMA3)
-    kept = whole[: 60_000 - 1] + whole[-60_000:]
-    assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{kept}<|eot_id|>" + (
+    expected = whole[: 60_000 - 1] + whole[-60_000:]
+    assert _text(prompt) == f"<|start_header_id|>user<|end_header_id|>\n\n{expected}<|eot_id|>" + (
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
     assert prompt.cut_tokens == len(whole) + 1 - 120_000
@@ -97,14 +101,14 @@ def test_a_template_that_begins_the_text_does_so_once(files: Path, protocol: str
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")]
+    ("limit", "expected"), [(6, "abhij"), (7, "abghij"), (11, "abcdefghij"), (1, "j")]
 )
-def test_of_an_odd_limit_the_end_has_more(limit: int, kept: str) -> None:
+def test_of_an_odd_limit_the_end_has_more(limit: int, expected: str) -> None:
     tokenizer: Any = Letters()
-    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (kept, 11 - limit)
+    assert truncate_as_text(tokenizer, "abcdefghij", limit) == (expected, 11 - limit)
 
 
-def test_the_kept_parts_are_decoded_as_one() -> None:
+def test_both_ends_are_decoded_as_one_text() -> None:
     class Marked(Letters):
         def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
             assert skip_special_tokens
@@ -135,7 +139,7 @@ def test_reasoning_is_followed_by_a_second_question_without_the_text(
     (prompt,) = _prompts("cot", protocol)
     assert prompt.follow_up
     second = prompt.follow_up.make_prompt("\n Since $Q$ is asked. ")
-    assert _text(second) == f"{ASKED}Thought: Since $Q$ is asked.\nWhich?"
+    assert _text(second) == f"{QUESTION}Thought: Since $Q$ is asked.\nWhich?"
     assert (second.max_new_tokens, second.references) == (128, ["C"])
     assert (
         prompt.follow_up.join_answers("The correct answer is (A)", "The correct answer is (C)")
@@ -176,9 +180,7 @@ def test_data_is_read_row_by_row(
     assert [row.model_dump(by_alias=True) for row in questions(path)] == rows
 
 
-def test_only_as_many_rows_are_read_as_are_wanted(
-    files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_as_many_rows_are_read_as_needed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "BUFFER_BYTES", 10)
     _data(files, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
@@ -192,24 +194,24 @@ GOOD = json.dumps(v2_row())
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("{}", "is not a JSON array; is it the official file"),
+        ("{}", "is not a JSON array"),
         ("", "is not a JSON array"),
-        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON; is the file whole"),
-        (f"[{GOOD}", "row 2: is not JSON; is the file whole"),
-        (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': Input should be"),
+        (f"[{GOOD}, {GOOD[:50]}", "row 2: is not JSON"),
+        (f"[{GOOD}", "row 2: is not JSON"),
+        (f"[{GOOD}, 7]", r"row 2: '\(whole row\)': "),
         (
             json.dumps([v2_row(), v2_row(answer="E")]),
-            "row 2: 'answer': Input should be 'A', 'B', 'C' or 'D'",
+            "row 2: 'answer': .*'A'",
         ),
         (
             json.dumps([v2_row(difficulty="Hard")]),
-            "row 1: 'difficulty': Input should be 'easy' or 'hard'",
+            "row 1: 'difficulty': .*'easy'",
         ),
         (
             json.dumps([v2_row(length=3)]),
-            "row 1: 'length': Input should be 'short', 'medium' or 'long'",
+            "row 1: 'length': .*'medium'",
         ),
-        (json.dumps([v2_row(context=None)]), "row 1: 'context': Input should be a valid string"),
+        (json.dumps([v2_row(context=None)]), "row 1: 'context': "),
         (
             json.dumps([{k: v for k, v in v2_row().items() if k != "_id"}]),
             "row 1: '_id': Field required",
@@ -240,11 +242,11 @@ def test_accuracy_with_bands() -> None:
     protocol = BENCH.protocol("fair")
     rows: list[Any] = [
         {
-            "prediction": said,
+            "prediction": prediction,
             "references": ["C"],
             "extras": {"difficulty": difficulty, "length": length},
         }
-        for said, difficulty, length in answers
+        for prediction, difficulty, length in answers
     ]
     for row in rows:
         row["score"] = BENCH.score("direct", row, protocol)
@@ -263,8 +265,10 @@ def _write(path: Path, *lines: dict[str, Any]) -> None:
 
 def test_prediction_files_are_scored_by_response_else_as_upstream_judged(tmp_path: Path) -> None:
     row = v2_row() | {"pred": "A", "judge": False}
-    said = row | {"response": "**The correct answer is (C)**", "length": "long"}
-    _write(tmp_path / "Some-8B.jsonl", said, said | {"response": "C"}, row | {"judge": True})
+    answered = row | {"response": "**The correct answer is (C)**", "length": "long"}
+    _write(
+        tmp_path / "Some-8B.jsonl", answered, answered | {"response": "C"}, row | {"judge": True}
+    )
     _write(tmp_path / "Some-8B_cot.jsonl", row, {"_id": "q1", "error": "too long"})
     results = score_folder("longbench-v2", tmp_path)
     assert [(name, result.n, result.skipped) for name, result in results.items()] == [

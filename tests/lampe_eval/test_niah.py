@@ -43,12 +43,9 @@ def _samples(
     seed: int = 0,
     protocol: str = "fair",
 ) -> list[Prompt]:
-    (found,) = find_tasks((task,))
-    return list(
-        BENCH.samples(
-            found, SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)
-        )
-    )
+    (bench_task,) = find_tasks((task,))
+    request = SampleRequest(tokenizer, length, limit, BENCH.protocol(protocol), seed, source)
+    return list(BENCH.samples(bench_task, request))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -92,9 +89,9 @@ def test_any_text_can_be_the_haystack(tmp_path: Path, tokenizer: PreTrainedToken
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.txt", None, "no such file or folder"),
+        ("none.txt", None, "no such file"),
         ("empty.txt", b"  ", "no text in it"),
-        ("binary.txt", b"\xff\xfe\x00\x01", "it is not UTF-8 text"),
+        ("binary.txt", b"\xff\xfe\x00\x01", "UTF-8"),
     ],
 )
 def test_an_unreadable_haystack_is_reported(
@@ -121,11 +118,11 @@ def test_an_empty_folder_is_reported(tmp_path: Path, tokenizer: PreTrainedTokeni
 def test_a_length_no_prompt_can_have_says_what_is_needed(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    with pytest.raises(UserError, match="length 20: .*--lengths"):
+    with pytest.raises(UserError, match=r"length 20: .*--lengths"):
         _samples("niah/multikey", 20, tokenizer)
 
 
-def test_a_grid_has_eleven_depths_and_is_asked_for() -> None:
+def test_a_grid_has_eleven_depths_and_runs_only_by_name() -> None:
     cards = {task.name: task.card for task in all_tasks("niah")}
     assert len(cards["grid"].depths) == 11 and cards["grid"].samples % 11 == 0
     assert [name for name, card in cards.items() if not card.default] == [
@@ -148,23 +145,23 @@ def test_a_pass_key_lies_in_filler_whatever_the_source(
 
 
 def test_four_needles_lie_in_four_quarters(tokenizer: PreTrainedTokenizerBase) -> None:
-    found = _samples("niah/string", 2048, tokenizer, limit=4)
-    for sample in found:
+    samples = _samples("niah/string", 2048, tokenizer, limit=4)
+    for sample in samples:
         text = str(tokenizer.decode(list(sample.ids)))
         places = [text.index(value) / len(text) for value in sample.references]
         assert all(
             part / 4 - 0.07 < place < (part + 1) / 4 + 0.03 for part, place in enumerate(places)
         )
         assert sample.extras == {"required_values": 2} and not sample.meta
-    assert len({tuple(sample.ids) for sample in found}) == 4
+    assert len({tuple(sample.ids) for sample in samples}) == 4
 
 
 @pytest.mark.parametrize(
-    ("said", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)]
+    ("prediction", "score"), [("111111", 0), ("x 111111, 444444", 1), ("111111 222222 333333", 1)]
 )
-def test_two_of_four_are_enough(said: str, score: float) -> None:
+def test_two_of_four_are_enough(prediction: str, score: float) -> None:
     values = ["111111", "222222", "333333", "444444"]
-    row = {"prediction": said, "references": values, "extras": {"required_values": 2}}
+    row = {"prediction": prediction, "references": values, "extras": {"required_values": 2}}
     assert BENCH.score("string", row, BENCH.protocol("fair")) == score
 
 
@@ -190,7 +187,7 @@ class Model:
 
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Needle and question of our own in upstream's files; its essays are two, of four sentences."""
+    """Write our own needle and question to upstream's files, and two essays of two sentences."""
     folder = package(tmp_path, monkeypatch)
     pin(folder, "niah", "run.py", RUN.encode())
     pin(folder, "niah", "openai.py", PROVIDER.encode())
@@ -205,16 +202,16 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_original_wording_in_exactly_the_length(
     upstream: Path, tokenizer: PreTrainedTokenizerBase, task: str
 ) -> None:
-    """Chat template, haystack, question; every depth once, however many samples are wanted."""
+    """Expect chat template, haystack and question, and every depth once whatever the limit."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = CHAT
-    found = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
+    samples = _samples(task, 512, tokenizer, upstream, limit=99, protocol="fair:prompts=official")
     assert (
-        len({sample.id for sample in found})
-        == len(found)
+        len({sample.id for sample in samples})
+        == len(samples)
         == {"niah/single": 5, "niah/grid": 11}[task]
     )
-    for sample in found:
+    for sample in samples:
         text = str(tokenizer.decode(list(sample.ids), skip_special_tokens=True))
         assert len(sample.ids) + sample.max_new_tokens == 512
         context = text.partition("<user>")[2].partition(QUESTION)[0]
@@ -271,21 +268,21 @@ def test_essays_are_the_haystack_by_default_and_by_name(
 def test_a_limit_holds_for_the_original_wording(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    found = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
-    assert [sample.meta["depth"] for sample in found] == [0, 10, 20]
+    samples = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
+    assert [sample.meta["depth"] for sample in samples] == [0, 10, 20]
 
 
 def test_the_original_protocol_keeps_200_tokens_free(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Needle and haystack take L - 200, what is around them a part of the rest."""
+    """Give needle and haystack L - 200 tokens; the rest of the prompt fits into the remainder."""
     around = sum(
         len(encode(tokenizer, text))
         for text in ("Say little.\n\n", f"\n\n{QUESTION} Say nothing else.")
     )
-    found = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
-    assert len(found) == 5
-    for sample in found:
+    samples = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
+    assert len(samples) == 5
+    for sample in samples:
         assert len(sample.ids) == 440 + around + (bos_token(tokenizer) is not None)
         assert len(sample.ids) + sample.max_new_tokens <= 640
 
@@ -385,6 +382,6 @@ def test_the_original_needle_in_real_essays(
 
 @pytest.mark.skipif(not (DATA / "passkey").is_dir(), reason=f"no pass key files under {DATA}")
 def test_real_rows_without_a_text_are_reported(tokenizer: PreTrainedTokenizerBase) -> None:
-    """The prompts of these rows are called otherwise."""
+    """Read rows whose prompts are stored under another key."""
     with pytest.raises(UserError, match=r"passkey_examples.*:1: .*'text'"):
         _samples("niah/single", 512, tokenizer, DATA / "passkey")

@@ -1,4 +1,4 @@
-"""Differences between methods: worked examples, scipy's tests, coverage of intervals and p-values."""
+"""Differences between methods: worked examples, comparison with scipy, coverage of intervals."""
 
 import math
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def test_a_pair_is_compared_on_the_samples_that_both_have() -> None:
 
 
 def test_pairs_stay_in_order_where_one_method_has_fewer_samples() -> None:
-    found = compare_methods(
+    pairs = compare_methods(
         {"a": _sampled([1, 2, 3]), "b": _sampled([2, 2]), "c": _sampled([0, 0, 0])}
     )
-    assert [(pair.first, pair.second, pair.n, pair.difference) for pair in found] == [
+    assert [(pair.first, pair.second, pair.n, pair.difference) for pair in pairs] == [
         ("a", "b", 2, -0.5), ("a", "c", 3, 2), ("b", "c", 2, 2),
     ]  # fmt: skip
 
@@ -101,7 +101,7 @@ def _perplexity(means: Array) -> Array:
 
 @pytest.mark.parametrize("n", [8, 40])
 def test_p_values_are_those_of_scipy(n: int) -> None:
-    """All ways to swap at 8 samples, random ones at 40; the statistic is not a mean."""
+    """Compare all swaps of 8 samples, and random swaps of 40; the statistic is not a mean."""
     rng = np.random.default_rng(3)
     tokens = rng.integers(50, 100, n).astype(float)
     first, second = (np.stack([tokens * rng.normal(1, 0.2, n), tokens], axis=1) for _ in range(2))
@@ -129,7 +129,7 @@ def _simulated(n: int, shift: float, rng: np.random.Generator) -> tuple[Array, A
 
 @pytest.mark.parametrize("n", [10, 50])
 def test_intervals_cover_the_difference_as_often_as_they_promise(n: int) -> None:
-    """95 % of 400, give or take two and a half standard errors of that share."""
+    """Count intervals in 400 simulations: 95 %, within 2.5 standard errors of that share."""
     pairs = paired_differences(*_simulated(n, 0.7, np.random.default_rng(5)), first_mean)
     share = np.mean([pair.ci_low <= 0.7 <= pair.ci_high for pair in pairs])
     assert share == pytest.approx(0.95, abs=2.5 * math.sqrt(0.95 * 0.05 / 400))

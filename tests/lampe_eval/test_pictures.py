@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from lampe_eval.report.pictures import pictures, svg, write_pictures
 from lampe_eval.results.gathered_runs import gather_runs
-from tests.lampe_eval import stored
+from tests.lampe_eval import stored_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True, True], 512: [True, True, False]},
     "original": {256: [True, True, True], 512: [False, None, False]},
 }
@@ -22,7 +23,7 @@ FOUND = {
 
 @pytest.fixture
 def needles(tmp_path: Path) -> dict[str, Figure]:
-    stored.run(tmp_path / "run", FOUND)
+    stored_runs.run(tmp_path / "run", ANSWERS)
     return pictures(gather_runs([tmp_path / "run"]))
 
 
@@ -36,9 +37,8 @@ def test_a_heat_map_has_depths_down_and_lengths_across(needles: dict[str, Figure
     panels = needles["niah/grid by depth"].axes[:2]
     lampe, original = (np.ma.filled(axes.images[0].get_array(), np.nan) for axes in panels)
     np.testing.assert_array_equal(lampe, [[100, 100], [100, 100], [100, 0]])
-    np.testing.assert_array_equal(
-        original, [[100, 0], [100, np.nan], [100, 0]]
-    )  # none was asked for there
+    # The sample in the middle failed, so there is no score.
+    np.testing.assert_array_equal(original, [[100, 0], [100, np.nan], [100, 0]])
 
 
 def test_a_heat_map_has_rings_where_samples_are_missing(needles: dict[str, Figure]) -> None:
@@ -51,42 +51,44 @@ def test_a_heat_map_has_rings_where_samples_are_missing(needles: dict[str, Figur
 
 def test_a_method_is_drawn_over_the_others_with_the_window(needles: dict[str, Figure]) -> None:
     lampe, original = needles["niah/grid by length"].axes
-    *_, own, short, window = lampe.lines
-    assert own.get_ydata().tolist() == [100, pytest.approx(200 / 3)]
-    assert short.get_ydata().tolist() == []
+    *_, scores, incomplete, window = lampe.lines
+    assert scores.get_ydata().tolist() == [100, pytest.approx(200 / 3)]
+    assert incomplete.get_ydata().tolist() == []
     assert window.get_xdata() == [256, 256]
     assert original.lines[-2].get_xdata().tolist() == [512]  # hollow, as a sample failed
     assert [label.get_text() for label in original.get_xticklabels()] == ["256", "512"]
 
 
 def test_a_very_large_perplexity_is_off_the_scale(tmp_path: Path) -> None:
-    found = {
+    losses = {
         "lampe": {256: [1.0, 1.1], 512: [1.0, 1.2]},
         "original": {256: [1.0, 1.0], 512: [7.0, 8.0]},
         "yarn": {256: [3, 3], 512: [20, 20]},
     }
-    stored.losses(tmp_path, found)
+    stored_runs.losses(tmp_path, losses)
     lampe, original, yarn = pictures(gather_runs([tmp_path]))["ppl/exact by length"].axes
     assert lampe.get_ylim()[1] == pytest.approx(2 * np.exp(1.0))
-    texts = [
-        [(text.get_position()[0], text.get_text()) for text in axes.texts]
-        for axes in (lampe, original, yarn)
-    ]
-    assert texts == [[], [(512, "1808")], [(256, "20.1"), (512, "4.85e+08")]]
+    assert _labels(lampe) == []
+    assert _labels(original) == [(512, "1808")]
+    assert _labels(yarn) == [(256, "20.1"), (512, "4.85e+08")]
     (arrows,) = (line for line in yarn.lines if line.get_marker() == "^")
     assert arrows.get_xdata().tolist() == [256, 512]
 
 
+def _labels(axes: Axes) -> list[tuple[float, str]]:
+    return [(text.get_position()[0], text.get_text()) for text in axes.texts]
+
+
 def test_methods_of_two_runs_have_a_panel_each(tmp_path: Path) -> None:
-    stored.run(tmp_path / "a", FOUND)
-    stored.run(tmp_path / "b", FOUND)
+    stored_runs.run(tmp_path / "a", ANSWERS)
+    stored_runs.run(tmp_path / "b", ANSWERS)
     (by_length, _) = pictures(gather_runs([tmp_path / "a", tmp_path / "b"])).values()
     assert len(by_length.axes) == 4
 
 
 def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
-    stored.run(tmp_path / "cost $5 to $x_{$", FOUND)
-    stored.run(tmp_path / "b", FOUND)
+    stored_runs.run(tmp_path / "cost $5 to $x_{$", ANSWERS)
+    stored_runs.run(tmp_path / "b", ANSWERS)
     (by_length, _) = pictures(gather_runs([tmp_path / "cost $5 to $x_{$", tmp_path / "b"])).values()
     assert by_length.axes[0].get_title(loc="left").endswith("cost $5 to $x_{$")
     assert svg(by_length)
@@ -95,7 +97,8 @@ def test_a_name_may_hold_dollars(tmp_path: Path) -> None:
 LONG = [
     "original",
     "lampe:mapping_length=128,attention_factor=1.12",
-    "chunkllama:pretraining_length=256,local_window=32,attention_factor=1.12,attention_factor_rate=0",
+    "chunkllama:pretraining_length=256,local_window=32,"
+    "attention_factor=1.12,attention_factor_rate=0",
     "selfextend+yarn:window_size=64,group_size=10",
 ]
 
@@ -106,39 +109,41 @@ def test_long_headings_stay_over_their_own_panel(
     tmp_path: Path, methods: list[str], lengths: tuple[int, ...]
 ) -> None:
     runs = [tmp_path / name for name in ("pocket-3d0d7963", "calibrated-run-of-llama3-8b-instruct")]
+    answers = {length: [True, True, False] for length in lengths}
     for run in runs:
-        stored.run(
-            run, {method: {length: [True, True, False] for length in lengths} for method in methods}
-        )
-    for figure in (
-        figure for several in (runs[:1], runs) for figure in pictures(gather_runs(several)).values()
-    ):
-        figure.draw_without_rendering()
-        headed = [axes for axes in figure.axes if axes.get_title(loc="left")]
-        boxes = [_box(axes, axes.get_title(loc="left")) for axes in headed]
-        boxes.append(_box(figure, figure.get_suptitle()))
-        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-        assert not any(box.overlaps(axes.bbox) for box in boxes for axes in headed)
-        assert all(
-            box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes
-        )
+        stored_runs.run(run, dict.fromkeys(methods, answers))
+    for folders in (runs[:1], runs):
+        for figure in pictures(gather_runs(folders)).values():
+            _assert_headings_do_not_overlap(figure)
+
+
+def _assert_headings_do_not_overlap(figure: Figure) -> None:
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    headings = [_box(axes, axes.get_title(loc="left")) for axes in panels]
+    headings.append(_box(figure, figure.get_suptitle()))
+    assert not any(one.overlaps(other) for one, other in combinations(headings, 2))
+    for heading in headings:
+        assert not any(heading.overlaps(axes.bbox) for axes in panels)
+        assert heading.x0 >= 0
+        assert heading.x1 <= figure.bbox.x1
+        assert heading.y1 <= figure.bbox.y1
 
 
 def _box(artist: Artist, text: str) -> Bbox:
-    (found,) = artist.findobj(lambda child: isinstance(child, Text) and child.get_text() == text)
-    return found.get_window_extent()
+    (label,) = artist.findobj(lambda child: isinstance(child, Text) and child.get_text() == text)
+    return label.get_window_extent()
 
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
-    stored.run(tmp_path / "run", FOUND)
+    stored_runs.run(tmp_path / "run", ANSWERS)
     first, second = (
         write_pictures(pictures(gather_runs([tmp_path / "run"])), tmp_path / name) for name in "ab"
     )
-    assert [path.name for path in first] == [
-        f"niah-grid-by-{what}.{kind}"
-        for what in ("length", "depth")
-        for kind in ("png", "svg", "pdf")
-    ]
+    kinds = ("png", "svg", "pdf")
+    by_length = [f"niah-grid-by-length.{kind}" for kind in kinds]
+    by_depth = [f"niah-grid-by-depth.{kind}" for kind in kinds]
+    assert [path.name for path in first] == by_length + by_depth
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 

@@ -8,7 +8,10 @@ from matplotlib.image import imread
 from lampe import IDENTITY_PLAN
 from lampe_eval.report import plan_picture
 
-LONG = "lampe:variant=reference-nodup,head_tokens=1024,tail_tokens=200,mapping_length=4501,attention_factor=1.0693,attention_factor_rate=0.141"
+LONG = (
+    "lampe:variant=reference-nodup,head_tokens=1024,tail_tokens=200,mapping_length=4501,"
+    "attention_factor=1.0693,attention_factor_rate=0.141"
+)
 
 
 @pytest.mark.parametrize("title", ["original", f"{LONG}\n32768 tokens, window 8192"])

@@ -35,7 +35,7 @@ Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 class LettersWithBos:
-    """A tokenizer of one token per letter, with or without a BOS."""
+    """Tokenizer of one token per letter, with or without a BOS."""
 
     def __init__(self, bos: int | None) -> None:
         self.bos_token_id = bos
@@ -58,7 +58,8 @@ def _windows(
 ) -> list[Any]:
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
-    request = SampleRequest(LettersWithBos(bos), length, 99, FAIR, source=folder)  # type: ignore[arg-type]
+    tokenizer: Any = LettersWithBos(bos)
+    request = SampleRequest(tokenizer, length, 99, FAIR, source=folder)
     samples = Ppl().samples(_task(protocol, stride), request)
     return [("".join(map(chr, s.ids)), s.scored_tokens) for s in samples]
 
@@ -67,15 +68,13 @@ def _windows(
     ("protocol", "documents"),
     [("exact", [0, 0, 1]), ("stride", [0, 0, 0, 0, 1, 1]), ("dense", [0, 0, 0, 0, 1])],
 )
-def test_a_window_tells_of_which_document_it_is(
-    protocol: str, documents: list[int], tmp_path: Path
-) -> None:
+def test_a_window_records_its_document(protocol: str, documents: list[int], tmp_path: Path) -> None:
     for number, text in enumerate(["abcdefgh", "ijkl", "x"]):
         (tmp_path / f"{number}.txt").write_text(text)
-    request = SampleRequest(LettersWithBos(None), 4, 99, FAIR, source=tmp_path)  # type: ignore[arg-type]
-    assert [
-        sample.meta["document"] for sample in Ppl().samples(_task(protocol, 2), request)
-    ] == documents
+    tokenizer: Any = LettersWithBos(None)
+    request = SampleRequest(tokenizer, 4, 99, FAIR, source=tmp_path)
+    samples = Ppl().samples(_task(protocol, 2), request)
+    assert [sample.meta["document"] for sample in samples] == documents
 
 
 def _rows(
@@ -123,12 +122,12 @@ def test_windows_that_overlap_have_the_error_of_blocks() -> None:
 
 def test_blocks_may_be_documents_but_not_shorter() -> None:
     task = _task("dense", 4)
-    long, short = ([n // size for n in range(64)] for size in (16, 2))
+    long = [n // 16 for n in range(64)]
+    short = [n // 2 for n in range(64)]
     assert Ppl().cell_score(task, _rows([1.0] * 64, 16, long), FAIR).estimate.unit == "document"
     assert Ppl().cell_score(task, _rows([1.0] * 64, 16, short), FAIR).estimate.unit == "block"
-    assert math.isnan(
-        Ppl().cell_score(task, _rows([1.0, 2.0], 16), FAIR).stderr
-    )  # both are of one block
+    both_of_one_block = _rows([1.0, 2.0], 16)
+    assert math.isnan(Ppl().cell_score(task, both_of_one_block, FAIR).stderr)
 
 
 def test_exact_windows_follow_each_other_in_each_text(tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_losses_in_chunks_equal_losses_at_once(
 
 def test_too_little_text_is_reported(tmp_path: Path, pocket: Pocket) -> None:
     (tmp_path / "a.txt").write_text("The lamp is here.")
-    with pytest.raises(UserError, match="ppl at length 512: .*--lengths"):
+    with pytest.raises(UserError, match=r"ppl at length 512: .*--lengths"):
         list(
             Ppl().samples(
                 _task("exact", 1), SampleRequest(pocket[1], 512, 1, FAIR, source=tmp_path)
@@ -287,8 +286,8 @@ def test_the_windows_of_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     request = SampleRequest(
         LettersWithBos(None), 4, 9, FAIR, source=source, data_dir=folder / "data"
     )  # type: ignore[arg-type]
-    found = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
-    assert found == ["abcd", "efgh", "ijkl"]
+    texts = ["".join(map(chr, sample.ids)) for sample in Ppl().samples(_task("exact", 1), request)]
+    assert texts == ["abcd", "efgh", "ijkl"]
 
 
 def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -310,15 +309,15 @@ def test_tables_and_texts_of_a_folder_in_the_order_of_their_names(tmp_path: Path
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"a.jsonl:2: is not JSON"),
-        ("a.jsonl", b'{"words": "x"}\n', r"a.jsonl:1: has no column 'text' with text"),
-        ("a.jsonl", b'["x"]\n', r"a.jsonl:1: has no column 'text' with text"),
+        ("a.jsonl", b'{"words": "x"}\n', r"a.jsonl:1: .*'text'"),
+        ("a.jsonl", b'["x"]\n', r"a.jsonl:1: .*'text'"),
         ("a.jsonl", b"\xff\xfe{}\n", r"a.jsonl: cannot be read"),
-        ("a.jsonl", b"\n", r"a.jsonl: no text in it"),
+        ("a.jsonl", b"\n", r"a.jsonl: no text"),
         ("a.jsonl.gz", b"not zipped", r"a.jsonl.gz: cannot be read .Not a gzipped file"),
         ("a.jsonl.gz", _lines({"text": "x" * 999})[:-9], r"a.jsonl.gz: cannot be read"),
         ("a.jsonl.gz", _lines({"text": "y"})[:12] + b"\x00" * 20, r"a.jsonl.gz: cannot be read"),
         ("a.parquet", b"PAR1 and no more", r"a.parquet: cannot be read"),
-        ("a.parquet", b"", r"a.parquet: no text in it"),
+        ("a.parquet", b"", r"a.parquet: no text"),
     ],
 )
 def test_broken_tables_are_reported_in_one_line(
@@ -334,12 +333,10 @@ def test_broken_tables_are_reported_in_one_line(
 @pytest.mark.parametrize("columns", [{"words": ["x"]}, {"text": ["x", None]}, {"text": [1]}])
 def test_a_table_without_texts_is_reported(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     _parquet(tmp_path / "a.parquet", **columns)
-    with pytest.raises(
-        UserError, match=r"a.parquet: (row \d: has no column 'text' with text|cannot be read)"
-    ):
+    with pytest.raises(UserError, match=r"a.parquet: (row \d: .*'text'|cannot be read)"):
         _documents(tmp_path / "a.parquet")
 
 
-def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(UserError, match="pg18: .*pg19-test, "):
+def test_an_unknown_source_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"pg18: .*pg19-test, "):
         _documents(Path("pg18"))

@@ -15,19 +15,24 @@ from tests.e2e import content
 from tests.fixtures import package
 from tests.letters import LLAMA3, Letters
 
-PROTOCOLS = [
-    (bench, name, protocol)
-    for bench, instance in BENCHES.items()
-    for name, protocol in bench_protocols(instance.protocols_folder).items()
-]
-CHANGES = [
-    (bench, name, field, value)
-    for bench, name, protocol in PROTOCOLS
-    for field, values in protocol.changes.items()
-    for value in values
-    if value != str(getattr(protocol, field)) and field != "prompts"
-]
-"""All but the wordings, which the tests of their benches compare."""
+
+def _protocols() -> Iterator[tuple[str, str, Any]]:
+    for bench, instance in BENCHES.items():
+        for name, protocol in bench_protocols(instance.protocols_folder).items():
+            yield bench, name, protocol
+
+
+def _changes() -> Iterator[tuple[str, str, str, str]]:
+    """Yield all changes but those of wordings, which the tests of their benches compare."""
+    for bench, name, protocol in PROTOCOLS:
+        for field, values in protocol.changes.items():
+            for value in values:
+                if value != str(getattr(protocol, field)) and field != "prompts":
+                    yield bench, name, field, value
+
+
+PROTOCOLS = list(_protocols())
+CHANGES = list(_changes())
 
 
 @pytest.fixture
@@ -37,8 +42,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _seen(bench: str, text: str) -> Iterator[Any]:
-    """What a protocol makes of the first sample of a task that it has, and of numbers."""
+def _effects(bench: str, text: str) -> Iterator[Any]:
+    """Yield a protocol's prompts of a task, its score of an answer and its average of scores."""
     instance = BENCHES[bench]
     protocol = instance.protocol(text)
     task = next(task for task in bench_tasks(bench) if instance.has_task(task, protocol))
@@ -46,22 +51,18 @@ def _seen(bench: str, text: str) -> Iterator[Any]:
     rows = {"prediction": "C or B", "references": ["b", "B"], "extras": {}}
     if bench == "infinitebench":
         yield instance.score("longbook_choice_eng", rows, protocol)
-    scores = {
-        name: Score(value, 0.0, 1)
-        for name, value in (("hotpotqa", 10.0), ("musique", 20.0), ("lcc", 60.0))
-    }
+    values = {"hotpotqa": 10.0, "musique": 20.0, "lcc": 60.0}
+    scores = {name: Score(value, 0.0, 1) for name, value in values.items()}
     if bench.startswith("longbench"):
         yield list(instance.task_averages(scores, protocol).values())[:1]
 
 
 def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
-    instance, length = (
-        BENCHES[bench],
-        {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500),
-    )
-    for sample in instance.samples(
-        task, SampleRequest(Letters(LLAMA3), length, 1, instance.protocol(text))
-    ):  # type: ignore[arg-type]
+    instance = BENCHES[bench]
+    length = {"longbench-v2": 1024, "niah": 4096, "ruler": 8192}.get(bench, 1500)
+    tokenizer: Any = Letters(LLAMA3)
+    request = SampleRequest(tokenizer, length, 1, instance.protocol(text))
+    for sample in instance.samples(task, request):
         assert isinstance(sample, Prompt)
         yield list(sample.ids), sample.skip
 
@@ -72,7 +73,7 @@ def test_a_change_that_is_accepted_makes_a_difference(
 ) -> None:
     if bench in ("niah", "ruler"):
         pytest.skip("needs a tokenizer with batches; test_niah.py and ruler/ do this")
-    assert list(_seen(bench, name)) != list(_seen(bench, f"{name}:{field}={value}"))
+    assert list(_effects(bench, name)) != list(_effects(bench, f"{name}:{field}={value}"))
 
 
 def test_there_are_changes() -> None:
@@ -102,13 +103,15 @@ def test_wordings_are_named_as_they_are_written() -> None:
 def test_lengths_that_leave_nothing_are_refused(files: Path, bench: str, length: int) -> None:
     instance, task = BENCHES[bench], bench_tasks(bench)[0]
     if bench == "infinitebench":
-        length = 0  # it reserves nothing
-    request = SampleRequest(Letters(), length, 1, instance.protocol("official"))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=f"length {length} leaves no token"):
+        # It reserves no tokens, so only a length of 0 is too short.
+        length = 0
+    tokenizer: Any = Letters()
+    request = SampleRequest(tokenizer, length, 1, instance.protocol("official"))
+    with pytest.raises(UserError, match=rf"\blength {length}\b"):
         list(instance.samples(task, request))
 
 
-def test_averages_over_some_tasks_say_so() -> None:
+def test_averages_over_some_tasks_name_their_number() -> None:
     longbench, protocol = BENCHES["longbench"], BENCHES["longbench"].protocol("fair")
     english = {name: Score(value, 0.0, 1) for name, value in (("hotpotqa", 10.0), ("lcc", 60.0))}
     assert longbench.task_averages(english, protocol) == {"mean of categories, 2 of 16 tasks": 35}

@@ -52,29 +52,31 @@ def test_every_table_has_a_description_and_a_source(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_number_is_possible(name: str) -> None:
-    """It is in the range of its scale, has the table's decimals, and a protocol that its benches have."""
+    """Expect numbers in the range of their scale, rounded, under a protocol of their benches."""
     table = load(name)
     low, high = (1, 1000) if table.scale == "perplexity" else (0, 100)
     for published in table.numbers():
         value = published.number.value
         assert low <= value <= high, published
         assert value == round(value, published.decimals)
-    for bench in {
-        cell.task.partition("/")[0] for published in table.numbers() for cell in published.cells
-    }:
-        BENCHES[bench].protocol(table.protocol)
+        for cell in published.cells:
+            BENCHES[cell.task.partition("/")[0]].protocol(table.protocol)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_averages_agree_with_their_parts(name: str) -> None:
-    """They agree within rounding, except in rows that are marked as in doubt."""
+    """Expect agreement within rounding, except in rows that are marked as in doubt."""
     table = load(name)
     for row, gaps in _gaps(table):
         assert row.doubt or all(gap <= 1e-9 for gap in gaps), (row.printed, gaps)
 
 
 def test_which_tables_print_averages_that_can_be_checked() -> None:
-    checked = {name for name in TABLES if any(gaps for _, gaps in _gaps(load(name)))}
+    checked = set()
+    for name in TABLES:
+        for _, gaps in _gaps(load(name)):
+            if gaps:
+                checked.add(name)
     assert checked == {
         "chunkllama-leval",
         "dpe-ruler",
@@ -89,12 +91,11 @@ def test_which_tables_print_averages_that_can_be_checked() -> None:
 
 
 def test_the_averages_that_do_not_add_up_are_those_in_doubt() -> None:
-    wrong = [
-        row.printed
-        for name in TABLES
-        for row, gaps in _gaps(load(name))
-        if any(gap > 1e-9 for gap in gaps)
-    ]
+    wrong = []
+    for name in TABLES:
+        for row, gaps in _gaps(load(name)):
+            if any(gap > 1e-9 for gap in gaps):
+                wrong.append(row.printed)
     assert wrong == ["Qwen2.5-14B-Instruct-1M (14B)", "Llama2-chat (4K)"]
 
 
@@ -140,7 +141,10 @@ def _average_of_parts(
 def test_every_suite_runs_a_table(name: str) -> None:
     tables = [load(table) for table in TABLES if name in load(table).suites]
     suite = shipped_card("suites", name, Suite)
-    assert any(row.model in suite.model for table in tables for row in table.rows)
+    models: set[str | None] = set()
+    for table in tables:
+        models.update(row.model for row in table.rows)
+    assert models & set(suite.model)
 
 
 def test_a_table_of_the_users_own(tmp_path: Path) -> None:
@@ -164,13 +168,16 @@ def test_shares_become_percent(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("values: [1, ", "values: [one, ", "mine.yaml:11: key 'rows.0.values.0'"),
-        (", null]", "]", "mine.yaml:11: key 'rows.0.values': 2 values for 3 columns (A, B, C)"),
-        ("mean: [A, B]", "mean: [A, D]", "mine.yaml:9: key 'columns.C.mean': there is no column 'D'"),
-        ("mean: [A, B]", "length: 4k", "mine.yaml:9: key 'columns.C': neither the column nor the table"),
-        ("ruler/vt", "ruler/vtt", "mine.yaml:7: key 'columns.A.tasks': no task is called 'ruler/vtt'"),
-        ("ruler/vt", "rulr/vt", "unknown bench 'rulr' (did you mean 'ruler'?)"),
+        (", null]", "]", "mine.yaml:11: key 'rows.0.values': 2 values for 3 columns"),
+        ("mean: [A, B]", "mean: [A, D]", "mine.yaml:9: key 'columns.C.mean': "),
+        ("mean: [A, B]", "mean: [A, D]", "no column 'D'"),
+        ("mean: [A, B]", "length: 4k", "mine.yaml:9: key 'columns.C': "),
+        ("ruler/vt", "ruler/vtt", "mine.yaml:7: key 'columns.A.tasks': "),
+        ("ruler/vt", "ruler/vtt", "'ruler/vtt'"),
+        ("ruler/vt", "rulr/vt", "'rulr' (did you mean 'ruler'"),
         ("length: 4k", "length: 4q", "mine.yaml:7: key 'columns.A.length'"),
-        ("lampe:head_tokens=9", "lamp:head_tokens=9", "mine.yaml:11: key 'rows.0.method': unknown method 'lamp'"),
+        ("lampe:head_tokens=9", "lamp:head_tokens=9", "mine.yaml:11: key 'rows.0.method': "),
+        ("lampe:head_tokens=9", "lamp:head_tokens=9", "unknown method 'lamp'"),
         ("lampe:head_tokens=9", "lampe:hed=9", "setting of lampe 'hed'"),
         ("decimals: 1", "decimals: 1\ndecimal: 1", "mine.yaml:5: key 'decimal'"),
         ("printed: ours", "printed: a, printd: b", "mine.yaml:11: key 'rows.0.printd'"),
@@ -186,11 +193,9 @@ def test_an_error_names_file_line_and_key(tmp_path: Path, old: str, new: str, me
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown published table 'lampe-tabel1' \(did you mean 'lampe-table1'\?\)"
-    ):
+    with pytest.raises(UserError, match=r"'lampe-tabel1' .*'lampe-table1'"):
         find_table("lampe-tabel1")
-    with pytest.raises(UserError, match=r"--against: gone.yaml: no such file"):
+    with pytest.raises(UserError, match=r"--against: gone\.yaml: "):
         find_table("gone.yaml")
 
 

@@ -33,7 +33,8 @@ class FakeRay:
     """Ray that runs a call when its result is fetched.
 
     Args:
-        kills: whether, or with which error, a call kills its worker, given the worker's and the call's name.
+        kills: function of the worker's and the call's name; true, or the error, where the call
+            kills its worker.
         processes: workers that get a process; further ones wait for ever.
     """
 
@@ -155,7 +156,7 @@ def test_a_worker_that_does_not_start_again_leaves_the_work_to_the_others(
 
 
 def test_the_loss_of_all_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="all workers are lost"):
+    with pytest.raises(UserError, match="all workers"):
         _run_batches(
             monkeypatch, lambda name, what: what not in ("ready", "load") or name > "worker 2"
         )
@@ -177,7 +178,7 @@ def test_a_worker_lost_at_its_start_leaves_the_work_to_the_others(
     )
     assert {kind for kind, _ in outcomes.values()} == {"prediction"}
     assert (ray.launched, ray.killed) == (2, 1)
-    assert "lampe-eval: lost a worker at its start: " in capsys.readouterr().err
+    assert "lost a worker" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +190,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_started_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no replica of the model could be started"):
+    with pytest.raises(UserError, match="no replica"):
         _run_batches(monkeypatch, lambda name, what: what == "load")
 
 
@@ -199,9 +200,9 @@ def test_workers_without_a_process_are_given_up(
     monkeypatch.setattr(ray_replicas, "PLACEMENT_SECONDS", 0)
     outcomes, _ = _run_batches(monkeypatch, lambda name, what: False, processes=1)
     assert {kind for kind, _ in outcomes.values()} == {"prediction"}
-    with pytest.raises(UserError, match="no replica of the model could be started"):
+    with pytest.raises(UserError, match="no replica"):
         _run_batches(monkeypatch, lambda name, what: False, processes=0)
-    assert "no room for 2 more replicas" in capsys.readouterr().err
+    assert " 2 more replicas" in capsys.readouterr().err
 
 
 def test_a_ready_worker_does_not_wait_for_one_without_a_process(
@@ -224,7 +225,7 @@ def test_a_replica_whose_memory_cannot_be_measured_runs_one_sample_at_a_time(
 
 
 def _cluster(*nodes: tuple[int, int]) -> Any:
-    """Return a Ray whose machines have so many CPUs and GPUs."""
+    """Return a Ray whose machines have these numbers of CPUs and GPUs."""
     machines = [
         {"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
         for cpus, gpus in nodes
@@ -259,7 +260,7 @@ def test_replicas_are_counted_by_machine(
 
 
 def test_a_replica_that_fits_no_machine_is_an_error() -> None:
-    with pytest.raises(UserError, match="takes 4 GPUs .* 3 GPUs and 8 CPUs; 2 GPUs and 8 CPUs"):
+    with pytest.raises(UserError, match=r"4 GPUs .*3 GPUs and 8 CPUs.*2 GPUs and 8 CPUs"):
         ray_replicas._connect(
             _cluster((8, 3), (8, 2)), Suite(engine="ray", address="auto", gpus_per_replica=4)
         )

@@ -1,4 +1,4 @@
-"""Running samples: every sample has an outcome, errors included; nothing is lost and no number is invented."""
+"""Running samples: every sample has an outcome, which may be an error; no number is invented."""
 
 import math
 from collections.abc import Iterator
@@ -46,7 +46,14 @@ def _prompts(engine: LocalEngine, *sizes: int) -> list[Prompt]:
 def _run_out_of_memory_unless(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rows: int = 0, in_chunks: bool = False
 ) -> None:
-    """Simulate too little memory for more than so many rows at once, or for prompts in one piece."""
+    """Simulate a GPU whose memory is too small for most forward calls.
+
+    Args:
+        engine: engine whose model runs out of memory.
+        monkeypatch: fixture that restores the model.
+        rows: largest number of rows that fit into memory.
+        in_chunks: whether prompts fit that are read in chunks.
+    """
     generate = engine.model.generate
 
     def generate_in_little_memory(ids: torch.Tensor, **options: Any) -> Any:
@@ -65,7 +72,9 @@ def test_a_batch_answers_as_each_of_it_alone(pocket: Pocket, method: str) -> Non
     (spec,) = parse_methods([method])
     with engine.patched(spec.build({}), 256, "blockwise"):
         prompts = _prompts(engine, 20, 220, 60)
-        alone = [answer for prompt in prompts for answer in engine.answer([prompt])]
+        alone = []
+        for prompt in prompts:
+            alone += engine.answer([prompt])
         together = engine.answer(prompts)
     assert len({len(prompt.ids) for prompt in prompts}) == 3
     assert [(a.text, a.tokens, a.stop_reason) for a in together] == [

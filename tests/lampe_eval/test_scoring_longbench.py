@@ -1,5 +1,6 @@
 """LongBench's metrics and reductions, against worked examples."""
 
+import itertools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ CLASSES = ["Date", "Food", "Individual", "number", "number of something"]
 
 
 def test_every_task_has_a_metric_and_one_category() -> None:
-    tasks = [task for group in longbench_metrics.CATEGORIES.values() for task in group]
+    tasks = list(itertools.chain.from_iterable(longbench_metrics.CATEGORIES.values()))
     assert len(tasks) == 21
     assert sorted(tasks) == sorted(longbench_metrics.METRICS)
 

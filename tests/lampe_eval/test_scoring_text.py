@@ -1,4 +1,4 @@
-"""What several benchmarks score with, against worked examples and against the package that ``rouge_l`` stands for."""
+"""Text metrics of several benchmarks: worked examples, and comparison with the package rouge."""
 
 import math
 import random

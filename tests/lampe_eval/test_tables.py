@@ -16,9 +16,9 @@ from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
 from lampe_eval.report.tables import console, print_tables, to_csv, write_tables
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
-from tests.lampe_eval import made, stored
+from tests.lampe_eval import stored_runs, synthetic_runs
 
-FOUND = {
+ANSWERS = {
     "lampe": {256: [True, True, True], 512: [True, True, True]},
     "dca:attention_factor=1.12": {256: [True, True, True], 512: [True, True, False]},
     "yarn": {256: [True, True, True], 512: [True, None, True]},
@@ -28,18 +28,18 @@ FOUND = {
 
 @pytest.fixture
 def table(tmp_path: Path) -> ResultTable:
-    stored.run(tmp_path, FOUND)
-    (found,) = result_tables(gather_runs([tmp_path]))
-    return found
+    stored_runs.run(tmp_path, ANSWERS)
+    (table,) = result_tables(gather_runs([tmp_path]))
+    return table
 
 
 @pytest.fixture
 def ranked(tmp_path: Path) -> ResultTable:
     """Return a table of three methods with different scores."""
     answers = {"lampe": [True, True], "dca": [True, False], "original": [False, False]}
-    stored.run(tmp_path, {method: {512: found} for method, found in answers.items()})
-    (found,) = result_tables(gather_runs([tmp_path]))
-    return found
+    stored_runs.run(tmp_path, {method: {512: hits} for method, hits in answers.items()})
+    (table,) = result_tables(gather_runs([tmp_path]))
+    return table
 
 
 def _column(table: ResultTable, title: str) -> dict[str, TableValue]:
@@ -74,7 +74,7 @@ def test_the_best_and_the_second(table: ResultTable) -> None:
 def test_places_follow_the_printed_digits(
     losses: list[float], places: list[int], tmp_path: Path
 ) -> None:
-    stored.losses(
+    stored_runs.losses(
         tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)}
     )
     (table,) = result_tables(gather_runs([tmp_path]))
@@ -93,8 +93,8 @@ def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -
 
 
 def test_equal_counts_at_all_lengths_are_noted_once(tmp_path: Path) -> None:
-    stored.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
-    store = stored.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
+    stored_runs.run(tmp_path, {"lampe": {256: [True, False], 512: [True, False], 1024: [True]}})
+    store = stored_runs.run(tmp_path / "alike", {"lampe": {256: [True], 512: [True]}})
     store.save_cells(dict.fromkeys(store.cells(), 3))
     (some,), (every,) = (
         result_tables(gather_runs([folder])) for folder in (tmp_path, tmp_path / "alike")
@@ -104,7 +104,7 @@ def test_equal_counts_at_all_lengths_are_noted_once(tmp_path: Path) -> None:
 
 
 def test_the_lowest_perplexity_is_best(tmp_path: Path) -> None:
-    stored.losses(
+    stored_runs.losses(
         tmp_path, {"lampe": {512: [1, 2]}, "dca": {512: [1, 1]}, "original": {512: [5, 6]}}
     )
     (table,) = result_tables(gather_runs([tmp_path]))
@@ -115,7 +115,7 @@ def test_the_lowest_perplexity_is_best(tmp_path: Path) -> None:
 
 def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
     for name, answers in (("a", [True, True]), ("b", [True, False])):
-        stored.run(tmp_path / name, {"lampe": {512: answers}})
+        stored_runs.run(tmp_path / name, {"lampe": {512: answers}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     assert {label: str(value) for label, value in _column(table, "512").items()} == {
         "lampe · a": "100.0 ± 0.00", "lampe · b": "50.0 ± 50.0",
@@ -123,39 +123,42 @@ def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
 
 
 def test_runs_with_different_settings_do_not_compete(tmp_path: Path) -> None:
-    """Each has a table of its own, whose title says in what they differ."""
+    """Expect a table for each run, with a title that names the setting in which they differ."""
     for name, seed in (("a", 0), ("b", 5)):
-        stored.run(
+        stored_runs.run(
             tmp_path / name, {"lampe": {512: [True, not seed]}, "yarn": {512: [False, True]}}, seed
         )
-    found = list(result_tables(gather_runs([tmp_path / "a", tmp_path / "b"])))
+    first, second = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     head = "niah/grid · recall · pocket, window 256 · protocol fair"
-    assert [table.title for table in found] == [f"{head} · seed 0", f"{head} · seed 5"]
-    assert [{label: value.place for label, value in _column(table, "512").items()} for table in found] == [
-        {"lampe · a": 1, "yarn · a": 0}, {"lampe · b": 0, "yarn · b": 0},
-    ]  # fmt: skip
+    assert (first.title, second.title) == (f"{head} · seed 0", f"{head} · seed 5")
+    assert _places(first, "512") == {"lampe · a": 1, "yarn · a": 0}
+    assert _places(second, "512") == {"lampe · b": 0, "yarn · b": 0}
+
+
+def _places(table: ResultTable, length: str) -> dict[str, int]:
+    return {label: value.place for label, value in _column(table, length).items()}
 
 
 def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
     for name, window in (("a", 256), ("b", 512)):
         cells = [
-            Cell("pocket", "lampe", "ruler", task, n) for task in ("vt", "cwe") for n in (512, 1024)
+            Cell("pocket", "lampe", "ruler", "vt", 512),
+            Cell("pocket", "lampe", "ruler", "vt", 1024),
+            Cell("pocket", "lampe", "ruler", "cwe", 512),
+            Cell("pocket", "lampe", "ruler", "cwe", 1024),
         ]
-        made.store(
+        synthetic_runs.store(
             tmp_path / name,
             cells,
             "fair",
-            models={"pocket": {**made.described("pocket"), "window": window}},
+            models={"pocket": {**synthetic_runs.model_description("pocket"), "window": window}},
         )
-    found = [
-        table
-        for table in result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
-        if " · over tasks · " in table.title
-    ]
-    assert [table.columns[1:] for table in found] == [["lampe · a"], ["lampe · b"]]
-    assert all(
-        str(value) != "-" for table in found for _, values in table.lines for value in values
-    )
+    tables = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
+    averages = [table for table in tables if " · over tasks · " in table.title]
+    assert [table.columns[1:] for table in averages] == [["lampe · a"], ["lampe · b"]]
+    for table in averages:
+        for _, values in table.lines:
+            assert "-" not in map(str, values)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
 def test_the_units_of_standard_errors_are_noted(
     tmp_path: Path, documents: list[int | None], units: str
 ) -> None:
-    store = stored.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
+    store = stored_runs.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
     (cell,) = store.cells()
     for row, document in zip(store.rows(cell), documents, strict=True):
         store.append(cell, row if document is None else {**row, "meta": {"document": document}})
@@ -180,17 +183,16 @@ def test_the_units_of_standard_errors_are_noted(
 
 
 def test_a_length_without_a_score_is_a_dash(tmp_path: Path) -> None:
-    stored.run(tmp_path / "a", {"lampe": {512: [True]}})
-    stored.run(tmp_path / "b", {"lampe": {256: [True]}})
+    stored_runs.run(tmp_path / "a", {"lampe": {512: [True]}})
+    stored_runs.run(tmp_path / "b", {"lampe": {256: [True]}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
-    assert [[str(value) for value in values[1:]] for _, values in table.lines] == [
-        ["-", "100.0"],
-        ["100.0", "-"],
-    ]
+    (_, first), (_, second) = table.lines
+    assert list(map(str, first[1:])) == ["-", "100.0"]
+    assert list(map(str, second[1:])) == ["100.0", "-"]
 
 
 def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
-    store = stored.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
+    store = stored_runs.run(tmp_path, {"lampe": {256: [True, True], 512: [True, True]}})
     (alone,) = result_tables(gather_runs([tmp_path]))
     cell = next(iter(store.cells()))
     store.append(cell, {**store.rows(cell)[0], "batch_size": 4})
@@ -217,7 +219,7 @@ def test_markdown(table: ResultTable) -> None:
 def test_long_labels_are_broken_after_punctuation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored.run(
+    stored_runs.run(
         tmp_path, {"lampe:mapping_length=128,head_tokens=32,attention_factor=1.12": {512: [True]}}
     )
     gathered = gather_runs([tmp_path])
@@ -297,7 +299,8 @@ def test_latex_sets_the_table(table: ResultTable, tmp_path: Path) -> None:
     )
     (tmp_path / "table.tex").write_text(to_latex([table, hostile]), encoding="utf-8")
     packages = to_latex([]).removeprefix("% ")
-    document = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\ref{{tab:niah-grid}}\end{{document}}"
+    body = r"\begin{document}\input{table}\ref{tab:niah-grid}\end{document}"
+    document = rf"\documentclass{{article}}{packages}{body}"
     (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     for _ in range(2):  # the second knows where the first set the tables
@@ -311,7 +314,7 @@ def test_latex_sets_the_table(table: ResultTable, tmp_path: Path) -> None:
 
 def test_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
-        stored.run(tmp_path / name, FOUND, seed)
+        stored_runs.run(tmp_path / name, ANSWERS, seed)
     alone, both = gather_runs([tmp_path / "a"]), gather_runs([tmp_path / "a", tmp_path / "b"])
     names = write_tables(alone, tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)

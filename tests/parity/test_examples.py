@@ -21,7 +21,7 @@ EXAMPLES = golden("scorer_examples")
 
 
 def all_classes() -> list[str]:
-    """The fifty classes of trec."""
+    """Return the fifty classes of trec."""
     path = DATA / "longbench" / "preds_llama2-7b-chat-4k" / "trec.jsonl"
     with path.open(encoding="utf-8") as lines:
         classes: list[str] = json.loads(next(lines))["all_classes"]
@@ -65,13 +65,14 @@ METRICS: Mapping[str, Callable[..., Any]] = {
     "leval.process_output_judge": leval_metrics.judgements,
     "leval.process_output_code(response,gt)": leval_metrics.code_output,
 }
-BY_PREDICTION = [(name, example) for name in METRICS for example in EXAMPLES[name]]
-BY_TASK = [
-    (name.removeprefix("infinitebench."), example)
-    for name, examples in EXAMPLES.items()
-    if name.startswith("infinitebench.")
-    for example in examples
-]
+BY_PREDICTION: list[tuple[str, Any]] = []
+for name in METRICS:
+    BY_PREDICTION += [(name, example) for example in EXAMPLES[name]]
+BY_TASK: list[tuple[str, Any]] = []
+for name, examples in EXAMPLES.items():
+    if name.startswith("infinitebench."):
+        task = name.removeprefix("infinitebench.")
+        BY_TASK += [(task, example) for example in examples]
 
 
 def test_every_example_is_tested() -> None:

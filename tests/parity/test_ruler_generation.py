@@ -1,6 +1,6 @@
-"""Our RULER samples have the form and the size of those that RULER's own generators made.
+"""Our RULER samples have the form and the size of those of the official generators.
 
-The wording is taken from the samples themselves: every sentence is upstream's, none of them stands here.
+The wording is read from the official samples themselves, so this file has none of its sentences.
 """
 
 import json
@@ -50,23 +50,21 @@ UNITS = {
     "qa_1": 58,
     "qa_2": 99,
 }
-"""Units that upstream's search found at 4096 tokens; of questions, documents in the samples."""
+"""Units of the official samples of 4096 tokens; for tasks of questions, documents."""
 
 
 class Words:
-    """The tokenizer that the samples were made with: words and signs."""
+    """Tokenizer of the official samples: words and punctuation marks."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
-        split = [re.findall(r"\w+|[^\w\s]", text) for text in texts]
-        return {
-            "input_ids": [
-                [self.numbers.setdefault(word, len(self.numbers)) for word in text]
-                for text in split
-            ]
-        }
+        return {"input_ids": [self._encode(text) for text in texts]}
+
+    def _encode(self, text: str) -> list[int]:
+        words = re.findall(r"\w+|[^\w\s]", text)
+        return [self.numbers.setdefault(word, len(self.numbers)) for word in words]
 
 
 @cache
@@ -84,94 +82,114 @@ def slotted(text: str, *slots: tuple[str, str]) -> str:
     return text
 
 
+KIND = ("numbers", "{type_needle_v}")
+"""Kind of the values of the needle samples, and its slot."""
+
+
 @cache
 def upstream(folder: Path) -> ruler_wording.RulerWording:
-    """Upstream's wording, as its source files would say it."""
-    several, noise = samples("niah_multiquery")[0], samples("niah_single_1")[0]
-    head, _, question = (
-        several["input"].partition("\n")[0],
-        None,
-        several["input"].rpartition("\n")[2],
-    )
-    keys = re.search(r"for (\S+, \S+, \S+, and \S+) ", question)
-    assert keys
-    kind = ("numbers", "{type_needle_v}")
-    niah_template = (
-        slotted(f"{head}\n", kind) + "{context}\n" + slotted(question, kind, (keys[1], "{query}"))
-    )
-    lines = noise["input"].split("\n")
-    needle = next(line for line in lines if noise["outputs"][0] in line)
-    key = re.search(r"(\S+-\S+) is", needle) or re.search(r"(\S+-\S+)", needle)
-    assert key
-
-    tracked = samples("vt")[0]
-    main = tracked["input"].rpartition("\n\n")
-    value = tracked["input"].rpartition("value ")[2].split()[0]
-    instruction, question = (
-        f"{main[0].rpartition(chr(10))[2]}\n\n",
-        tracked["input"].rpartition("\n")[2],
-    )
-
-    def prompt(task: str) -> tuple[str, str, str]:
-        row = samples(task)[0]
-        return row["input"], row["answer_prefix"], row["input"].rpartition("\n")[2]
-
-    cwe, cwe_prefix, cwe_question = prompt("cwe")
-    fwe, fwe_prefix, fwe_question = prompt("fwe")
-    asked, qa_prefix, qa_question = prompt("qa_1")
-    heading = re.search(r"^(\w+) 1:\n", asked, re.MULTILINE)
-    assert heading
-    asked_head = asked[: heading.start()]
-    instruction_again = asked.rpartition("\n\n")[0].rpartition("\n\n")[2]
-    query = re.sub(r"(?<=: ).*", "{query}", qa_question)
+    """Return upstream's wording: written to files like upstream's sources, and read from these."""
+    cwe, cwe_prefix, cwe_question = _prompt("cwe")
+    fwe, fwe_prefix, fwe_question = _prompt("fwe")
     first_words = re.match(r"(.*?\. )\.\.\. ", fwe)
     assert first_words
+    fwe_head = fwe[: first_words.end(1)]
+    qa_template, document_prompt = _question_template()
+    needle, filler = _needle_and_filler()
     tasks = {
-        "niah": (niah_template, slotted(several["answer_prefix"], kind, (keys[1], "{query}"))),
-        "variable_tracking": (
-            f"{tracked['input'].partition(chr(10))[0]}\n\n{{context}}\n{slotted(question, (value, '{query}'))}",
-            slotted(tracked["answer_prefix"], (value, "{query}"), (" 5 ", " {num_v} ")),
-        ),
+        "niah": _niah_template(),
+        "variable_tracking": _tracking_template(),
         "common_words_extraction": (
-            f"{cwe.partition(chr(10))[0]}\n{{context}}\n{cwe_question}",
+            f"{_first_line(cwe)}\n{{context}}\n{cwe_question}",
             cwe_prefix,
         ),
-        "freq_words_extraction": (
-            f"{fwe[: first_words.end(1)]}{{context}}\n{fwe_question}",
-            fwe_prefix,
-        ),
-        "qa": (f"{asked_head}{{context}}\n\n{instruction_again}\n\n{query}", qa_prefix),
+        "freq_words_extraction": (f"{fwe_head}{{context}}\n{fwe_question}", fwe_prefix),
+        "qa": (qa_template, _prompt("qa_1")[1]),
     }
-    assert instruction.strip() in tasks["variable_tracking"][0] or instruction.strip() == ""
-    slots = slotted(needle, kind, (key[1], "{key}"), (noise["outputs"][0], "{value}"))
+    constants = {}
+    for name, (template, answer_prefix) in tasks.items():
+        constants[name] = {"template": template, "answer_prefix": answer_prefix}
     source = {
-        "constants.py": f"TASKS = { {name: {'template': t, 'answer_prefix': p} for name, (t, p) in tasks.items()}!r}\n",
-        "niah.py": f"needle = {slots!r}\nhaystack = {lines[1]!r}\n",
-        "qa.py": f"DOCUMENT_PROMPT = {heading[1] + ' {i}:' + chr(10) + '{document}'!r}\n",
+        "constants.py": f"TASKS = {constants!r}\n",
+        "niah.py": f"needle = {needle!r}\nhaystack = {filler!r}\n",
+        "qa.py": f"DOCUMENT_PROMPT = {document_prompt!r}\n",
     }
     for name, text in source.items():
         (folder / name).write_text(text, encoding="utf-8")
     return ruler_wording.read_upstream_wording(*(folder / name for name in source), is_2024=False)
 
 
+def _prompt(task: str) -> tuple[str, str, str]:
+    """Return the prompt of a task's first sample, its answer prefix and its last line."""
+    row = samples(task)[0]
+    return row["input"], row["answer_prefix"], row["input"].rpartition("\n")[2]
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def _niah_template() -> tuple[str, str]:
+    """Return template and answer prefix of the needle tasks."""
+    text, answer_prefix, question = _prompt("niah_multiquery")
+    keys = re.search(r"for (\S+, \S+, \S+, and \S+) ", question)
+    assert keys
+    slots = (KIND, (keys[1], "{query}"))
+    head = slotted(f"{_first_line(text)}\n", KIND)
+    return f"{head}{{context}}\n{slotted(question, *slots)}", slotted(answer_prefix, *slots)
+
+
+def _needle_and_filler() -> tuple[str, str]:
+    """Return the needle with slots for its values, and the line of noise around it."""
+    row = samples("niah_single_1")[0]
+    value = row["outputs"][0]
+    lines = row["input"].split("\n")
+    needle = next(line for line in lines if value in line)
+    key = re.search(r"(\S+-\S+) is", needle) or re.search(r"(\S+-\S+)", needle)
+    assert key
+    return slotted(needle, KIND, (key[1], "{key}"), (value, "{value}")), lines[1]
+
+
+def _tracking_template() -> tuple[str, str]:
+    """Return template and answer prefix of variable tracking."""
+    text, answer_prefix, question = _prompt("vt")
+    value = text.rpartition("value ")[2].split()[0]
+    template = f"{_first_line(text)}\n\n{{context}}\n{slotted(question, (value, '{query}'))}"
+    instruction = text.rpartition("\n\n")[0].rpartition("\n")[2].strip()
+    assert instruction in template or instruction == ""
+    return template, slotted(answer_prefix, (value, "{query}"), (" 5 ", " {num_v} "))
+
+
+def _question_template() -> tuple[str, str]:
+    """Return the template of question answering and that of one of its documents."""
+    text, _, question = _prompt("qa_1")
+    heading = re.search(r"^(\w+) 1:\n", text, re.MULTILINE)
+    assert heading
+    head = text[: heading.start()]
+    repeated_instruction = text.rpartition("\n\n")[0].rpartition("\n\n")[2]
+    query = re.sub(r"(?<=: ).*", "{query}", question)
+    template = f"{head}{{context}}\n\n{repeated_instruction}\n\n{query}"
+    return template, heading[1] + " {i}:\n{document}"
+
+
 @pytest.fixture(autouse=True)
 def official(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> ruler_wording.RulerWording:
-    """Upstream's wording, texts of the fixtures, and Punkt without its tables, which are not here."""
-    found = upstream(_folder(tmp_path_factory))
+    """Use upstream's wording, the fixtures' texts, and Punkt without its tables (not available)."""
+    wording = upstream(_folder(tmp_path_factory))
     corpora = {
         "ruler/dev-v2.0.json": "mini_squad.json",
         "ruler/hotpot_dev_distractor_v1.json": "mini_hotpotqa.json",
     }
     essays = DATA / "ruler" / "PaulGrahamEssays.json"
-    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: found)
+    monkeypatch.setattr(sample_spec, "load_wording", lambda name, data_dir: wording)
     monkeypatch.setattr(
         document_questions, "path_of", lambda name, data_dir: FIXTURES / corpora[name]
     )
     monkeypatch.setattr(shared_corpora, "path_of", lambda name, data_dir: essays)
     monkeypatch.setattr(shared_corpora, "punkt", lambda data_dir: PunktSentenceTokenizer())
-    return found
+    return wording
 
 
 _FOLDERS: list[Path] = []
@@ -196,9 +214,9 @@ def ours(task: str, index: int) -> RulerSample:
 @pytest.mark.parametrize("task", UNITS)
 def test_as_many_units_fit(task: str) -> None:
     units = [ours(task, index).units for index in range(9)]
-    assert abs(median(units) - UNITS[task]) <= (
-        2 if task in ("cwe", "qa_2") else 1
-    )  # their units differ in size
+    # The units of these tasks differ in size.
+    tolerance = 2 if task in ("cwe", "qa_2") else 1
+    assert abs(median(units) - UNITS[task]) <= tolerance
 
 
 @pytest.mark.parametrize("task", CARDS)
@@ -216,27 +234,23 @@ def test_no_sample_is_longer_than_the_length(task: str) -> None:
 def test_the_invented_text_is_as_long() -> None:
     words = [len(str(ours("fwe", index).text).split()) for index in range(3)]
     theirs = [len(row["input"].split()) for row in samples("fwe")]
-    assert all(
-        0 <= mine - other <= 128 for mine, other in zip(words, theirs, strict=True)
-    )  # upstream's step
+    # Upstream adds words in steps of up to 128.
+    assert all(0 <= mine - other <= 128 for mine, other in zip(words, theirs, strict=True))
 
 
 def test_the_example_of_variables_has_as_many_lines(official: ruler_wording.RulerWording) -> None:
+    answer_start = official.templates["vt"].answer_prefix.partition("{")[0]
     for text in (str(ours("vt", 0).text), samples("vt")[0]["input"]):
-        assert (
-            text.partition(official.templates["vt"].answer_prefix.partition("{")[0])[0].count(
-                official.filler
-            )
-            == 17
-        )
+        example = text.partition(answer_start)[0]
+        assert example.count(official.filler) == 17
 
 
 def shape(task: str, text: str, official: ruler_wording.RulerWording) -> str:
-    """A sample with all that is drawn taken out, and runs of the same made one."""
+    """Return a sample with placeholders for all that is drawn, and repetitions reduced to one."""
     if task in ESSAY_TASKS:
         head, _, rest = text.partition("\n")
         text = f"{head}\n#\n{rest.rpartition(chr(10))[2]}"
-    for pattern, put in [
+    for pattern, placeholder in [
         (re.escape(official.filler), "#"),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID"),
         (r"\b(?!VAR\b)[A-Z]{3}(?:[A-Z]{2})?\b", "NAME"),
@@ -244,25 +258,30 @@ def shape(task: str, text: str, official: ruler_wording.RulerWording) -> str:
         (r"(?<=for )\S.*?-.*?(?= is: | mentioned )", "KEY"),
         (r"\b\d+\. [a-z][a-z '-]*?(?=$| \d+\. |\n)", "ITEM"),
         (
-            r"(?<= )(?:\.\.\.|[a-z]{6})(?= (?:\.\.\. |[a-z]{6} )*(?:\.\.\.|[a-z]{6})\n)|(?<=\.\.\. )[a-z]{6}\b",
+            r"(?<= )(?:\.\.\.|[a-z]{6})(?= (?:\.\.\. |[a-z]{6} )*(?:\.\.\.|[a-z]{6})\n)"
+            r"|(?<=\.\.\. )[a-z]{6}\b",
             "WORD",
         ),
         (r"(?<=WORD )(?:\.\.\.|[a-z]{6})(?=\n)", "WORD"),
         (r"^(\w+) \d+:\n(?s:.*?)\n\n", r"\1\n\n"),
         (r"\bsite \d+-\d+|hill \d+", "PLACE"),
     ]:
-        text = re.sub(pattern, put, text, flags=re.MULTILINE)
-    while (shorter := re.sub(r"(?<!\w)([^\n ]*(?:[^\n]*\n+|[ ]))\1+", r"\1", text)) != text:
+        text = re.sub(pattern, placeholder, text, flags=re.MULTILINE)
+    while True:
+        shorter = re.sub(r"(?<!\w)([^\n ]*(?:[^\n]*\n+|[ ]))\1+", r"\1", text)
+        if shorter == text:
+            return text
         text = shorter
-    return text
 
 
 @pytest.mark.parametrize("task", CARDS)
 def test_samples_have_the_same_shape(task: str, official: ruler_wording.RulerWording) -> None:
     theirs = {shape(task, row["input"] + "\n", official) for row in samples(task)}
     mine = {shape(task, f"{ours(task, index).text}\n", official) for index in range(3)}
-    if task in ("niah_single_1", "vt"):  # a needle may stand in the first line
-        theirs, mine = ({text.replace("#\n", "") for text in texts} for texts in (theirs, mine))
+    if task in ("niah_single_1", "vt"):
+        # A needle may be in the first line, before all filler.
+        theirs = {text.replace("#\n", "") for text in theirs}
+        mine = {text.replace("#\n", "") for text in mine}
     assert mine == theirs
     assert {shape("vt", row["answer_prefix"], official) for row in samples(task)} == {
         shape("vt", ours(task, index).answer_prefix, official) for index in range(3)
@@ -297,7 +316,7 @@ def test_needles_in_essays_come_out_the_same_to_the_byte(
 
 
 class Placed(random.Random):
-    """Random places that are known."""
+    """Random generator that draws these places."""
 
     def __init__(self, places: list[int]) -> None:
         super().__init__(0)
@@ -326,23 +345,19 @@ def test_chains_come_out_the_same_to_the_byte(official: ruler_wording.RulerWordi
 
 
 def test_our_own_sentences_are_not_upstreams(official: ruler_wording.RulerWording) -> None:
-    def sentences(of: ruler_wording.RulerWording) -> Iterator[str]:
-        texts = [of.needle, of.filler, of.document]
-        texts += [
-            text
-            for item in of.templates.values()
-            for text in (item.instruction, item.question, item.answer_prefix)
-        ]
-        return (
-            part.strip()
-            for text in texts
-            for part in re.split(r"[.?!:\n]", text)
-            if len(part.split()) > 3
-        )
-
-    assert not set(sentences(ruler_wording.OWN)) & set(sentences(official))
+    assert not set(_sentences(ruler_wording.OWN)) & set(_sentences(official))
     package = Path(ruler_wording.__file__).parent
     source = " ".join(
         " ".join(path.read_text(encoding="utf-8").split()) for path in package.glob("*.py")
     )
-    assert not [sentence for sentence in sentences(official) if sentence in source]
+    assert not [sentence for sentence in _sentences(official) if sentence in source]
+
+
+def _sentences(wording: ruler_wording.RulerWording) -> Iterator[str]:
+    """Yield the sentences of a wording that have more than three words."""
+    texts = [wording.needle, wording.filler, wording.document]
+    for item in wording.templates.values():
+        texts += [item.instruction, item.question, item.answer_prefix]
+    for part in re.split(r"[.?!:\n]", "\n".join(texts)):
+        if len(part.split()) > 3:
+            yield part.strip()

@@ -36,7 +36,7 @@ def test_a_selected_backend_processes_the_call_or_says_why_it_cannot() -> None:
     assert [choice.backend for choice in dispatcher.choices] == ["dense"]
     with pytest.raises(
         lampe.BadSetting,
-        match=r"attention='flash' cannot run here: it (needs a GPU|takes bfloat16)",
+        match=r"attention='flash' .*(GPU|bfloat16)",
     ):
         BackendDispatcher("flash").attend(_inputs())
     with pytest.raises(lampe.UnknownName, match="did you mean 'flash'"):
@@ -45,7 +45,7 @@ def test_a_selected_backend_processes_the_call_or_says_why_it_cannot() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_backend_without_its_device_is_refused_when_the_model_is_patched() -> None:
-    with pytest.raises(lampe.BadSetting, match="attention='flash' cannot run here: it needs a GPU"):
+    with pytest.raises(lampe.BadSetting, match=r"attention='flash' .*GPU"):
         lampe.patch(llama(), attention="flash")
 
 

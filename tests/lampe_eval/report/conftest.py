@@ -1,4 +1,4 @@
-"""A headless Chromium, and pages opened in it from a file with everything watched that they must not do."""
+"""Headless Chromium with recorded pages: console output, requests and dialogs."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ CHROMIUM = next(
 
 @dataclass
 class Opened:
-    """A page with what the browser said, asked for and popped up since it was opened."""
+    """Page with all console output, requests and dialogs since it was opened."""
 
     page: Page
     console: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page's text as a file; arguments are those of a browser context."""
+    """Return a function that opens HTML text as a file in a new browser context."""
     contexts = []
 
     def open_page(text: str, width: int = 1280, **settings: object) -> Opened:
@@ -57,10 +57,10 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         context = browser.new_context(viewport={"width": width, "height": 800}, **settings)
         context.set_default_timeout(10_000)
         contexts.append(context)
-        found = Opened(context.new_page())
-        found.watch()
-        found.page.goto(path.as_uri())
-        return found
+        recorded = Opened(context.new_page())
+        recorded.watch()
+        recorded.page.goto(path.as_uri())
+        return recorded
 
     yield open_page
     for context in contexts:

@@ -1,4 +1,4 @@
-"""Runs to be shown: stored by ``Store``, with tables written here rather than computed."""
+"""Runs for tests of reports: samples are stored by ``Store``, score tables are written by hand."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ import pandas as pd
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import PAIR_COLUMNS
 from lampe_eval.store import Cell, Store
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 KEYS = ("model", "method", "bench", "task", "length")
 
@@ -26,7 +26,7 @@ def cell(
 
 
 def row(key: str, **fields: Any) -> dict[str, Any]:
-    """A finished sample; a field that is None is not there."""
+    """Return the record of a finished sample, without the fields that are None."""
     row = {
         "id": key,
         "prompt_sha256": "e3b0",
@@ -46,14 +46,14 @@ def store(
     cells: Mapping[Cell, Iterable[dict[str, Any]]],
     config: Mapping[str, Any] | None = None,
 ) -> Store:
-    """A run with these samples."""
-    found = Store.create(folder, configuration(**(config or {})), {"torch": "2"})
-    rows = {cell: list(rows) for cell, rows in cells.items()}
-    found.save_cells({cell: len(of_cell) for cell, of_cell in rows.items()})
-    for cell, of_cell in rows.items():
-        for one in of_cell:
-            found.append(cell, {"length": cell.length, **one})
-    return found
+    """Store a run with these samples."""
+    run = Store.create(folder, configuration(**(config or {})), {"torch": "2"})
+    rows = {cell: list(cell_rows) for cell, cell_rows in cells.items()}
+    run.save_cells({cell: len(cell_rows) for cell, cell_rows in rows.items()})
+    for cell, cell_rows in rows.items():
+        for sample in cell_rows:
+            run.append(cell, {"length": cell.length, **sample})
+    return run
 
 
 def gathered(
@@ -61,34 +61,38 @@ def gathered(
     scores: Mapping[Cell, Mapping[str, Any]] | None = None,
     pairs: Iterable[Any] = (),
 ) -> GatheredRuns:
-    """Runs with a row of scores for each of their cells, those given or plain ones."""
-    records = [
-        _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
-        for run in stores
-        for cell, samples in run.cells().items()
-    ]
-    details = [
-        {key: record[key] for key in ("run", "protocol", *KEYS)}
-        | {"name": "depth 0", "value": 1.0, "n": 1}
-        for record in records
-    ]
-    plain = {
+    """Gather runs with a row of scores for each of their cells.
+
+    Args:
+        stores: the runs.
+        scores: fields of a cell's row instead of the default ones.
+        pairs: rows of the table of differences between methods.
+    """
+    records = []
+    details = []
+    for run in stores:
+        for cell, samples in run.cells().items():
+            record = _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
+            detail = {key: record[key] for key in ("run", "protocol", *KEYS)}
+            records.append(record)
+            details.append({**detail, "name": "depth 0", "value": 1.0, "n": 1})
+    defaults = {
         "settings": "",
         "model": "m",
         "window": 256,
         "protocol": "fair",
         "bench": "niah",
         "task": "single",
+        "length": 1024,
+        "unpaired": 0,
     }
-    plain |= {"length": 1024, "unpaired": 0}
-    differences = [{**plain, **pair} for pair in pairs]
-    found = GatheredRuns(
+    differences = [{**defaults, **pair} for pair in pairs]
+    runs = GatheredRuns(
         {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
     )
-    vars(found)["pairs"] = pd.DataFrame(
-        differences, columns=list(PAIR_COLUMNS)
-    )  # in place of what samples would give
-    return found
+    # The cached property would be computed from the samples.
+    vars(runs)["pairs"] = pd.DataFrame(differences, columns=list(PAIR_COLUMNS))
+    return runs
 
 
 def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,19 +19,21 @@ HOSTILE = (
     "<style>*{display:none}</style>{{ 7 * 7 }}\u2028\x1b[31m\x00\u202egnp.exe 'quoted\" & <!--"
 )
 LABEL = "</script><script>alert(4)</script><img src=x onerror=alert(5)>"
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><script>alert(6)</script><circle r="9"/></svg>'
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">'
+    '<script>alert(6)</script><circle r="9"/></svg>'
+)
 LONG = "lampe:mapping_length=128,attention_factor=1.12,attention_factor_rate=0"
 METHODS = ("original", "yarn", "lampe")
 SCORES = {"original": 9.5, "yarn": math.nan, "lampe": 100.0}
 
 
 def _small(tmp_path: Path) -> GatheredRuns:
-    """Three methods at two lengths; one has no score at the longer, and one failed sample."""
-    cells = {
-        cell(method, length): [row(f"{length}/{n}") for n in range(6)]
-        for length in (1024, 512)
-        for method in METHODS
-    }
+    """Return three methods at two lengths: one lacks a score, another has a failed sample."""
+    cells = {}
+    for length in (1024, 512):
+        for method in METHODS:
+            cells[cell(method, length)] = [row(f"{length}/{n}") for n in range(6)]
     cells[cell("original")][2] |= {
         "error": "OutOfMemoryError: 2 GiB",
         "prediction": "",
@@ -329,7 +331,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(opened: Open, tmp_path: Path, b
 def test_the_leaderboard_shows_the_score_beside_the_method(
     opened: Open, tmp_path: Path, width: int
 ) -> None:
-    """On a phone without scrolling; where there is room all columns, however many tell something."""
+    """Show the score on a phone without scrolling, and all columns on a wide screen."""
     methods = (LONG, "yarn", "dca")
     runs = [
         store(
@@ -374,14 +376,20 @@ def test_pictures_keep_their_size_and_no_link_is_cut(
 
 
 def _svg(inches: int) -> str:
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{72 * inches}pt" height="72pt"><circle r="9"/></svg>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{72 * inches}pt" height="72pt">'
+        '<circle r="9"/></svg>'
+    )
 
 
-WHOLE = """cell => [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).every((node) => {
-  const range = document.createRange();
-  range.selectNodeContents(node);
-  return range.getClientRects().length === 1;
-})"""
+WHOLE = """cell => {
+  const texts = [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+  return texts.every((node) => {
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    return range.getClientRects().length === 1;
+  });
+}"""
 """Whether no line breaks within a piece of a cell's text."""
 
 
@@ -414,11 +422,14 @@ CONTRASTS = """() => {
   const faint = [];
   let seen = 0;
   for (const node of document.body.querySelectorAll("*")) {
-    const own = [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim());
-    if (!own || !node.checkVisibility() || node.closest("script")) continue;
-    const [one, other] = [getComputedStyle(node).color, ground(node)].map(luminance).sort((a, b) => b - a);
+    const isText = (child) => child.nodeType === Node.TEXT_NODE && child.data.trim();
+    if (![...node.childNodes].some(isText)) continue;
+    if (!node.checkVisibility() || node.closest("script")) continue;
+    const colours = [getComputedStyle(node).color, ground(node)];
+    const [lighter, darker] = colours.map(luminance).sort((a, b) => b - a);
+    const contrast = (lighter + 0.05) / (darker + 0.05);
     seen += 1;
-    if ((one + 0.05) / (other + 0.05) < 4.5) faint.push(`${node.outerHTML.slice(0, 90)} ${one} ${other}`);
+    if (contrast < 4.5) faint.push(`${node.outerHTML.slice(0, 90)} ${contrast}`);
   }
   return [seen, faint];
 }"""

@@ -82,7 +82,9 @@ def metaspace() -> PreTrainedTokenizerBase:
             vocab_size=3_000, special_tokens=["<unk>", *spelled], show_progress=False
         ),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, unk_token="<unk>"
+    )
 
 
 TOKENIZERS = {

@@ -1,4 +1,4 @@
-"""Prefetching: the next item is made while the current one is used."""
+"""Prefetching: the next item is prepared while the current one is used."""
 
 import subprocess
 import sys
@@ -9,31 +9,32 @@ import pytest
 from lampe_eval.running.prefetch import prefetch
 
 
-def test_the_next_item_is_made_while_the_current_one_is_used() -> None:
-    made = threading.Event()
+def test_the_next_item_is_prepared_while_the_current_one_is_used() -> None:
+    second_is_ready = threading.Event()
     threads = []
 
     def make(request: int) -> int:
         threads.append(threading.current_thread())
         if request == 1:
-            made.set()
+            second_is_ready.set()
         return 10 * request
 
     items = prefetch(make, [0, 1])
     assert next(items) == 0
-    assert made.wait(10)  # before anybody asks for it
+    # The second item is prepared before it is requested.
+    assert second_is_ready.wait(10)
     assert next(items) == 10
     assert threading.current_thread() not in threads
     assert list(items) == []
     assert list(prefetch(make, [])) == []
 
 
-def test_not_more_than_the_next_item_is_made() -> None:
-    made: list[int] = []
+def test_only_the_next_item_is_prepared() -> None:
+    requests: list[int] = []
     second = threading.Event()
 
     def make(request: int) -> int:
-        made.append(request)
+        requests.append(request)
         if request == 1:
             second.set()
         return request
@@ -41,7 +42,7 @@ def test_not_more_than_the_next_item_is_made() -> None:
     items = prefetch(make, [0, 1, 2, 3])
     next(items)
     assert second.wait(10)
-    assert made == [0, 1]
+    assert requests == [0, 1]
 
 
 def test_an_error_is_raised_when_it_is_the_items_turn() -> None:

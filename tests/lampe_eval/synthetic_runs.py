@@ -1,4 +1,4 @@
-"""Runs as a model could have produced them: stored by the real store, scored by the real scorers, with known scores."""
+"""Runs with known scores: answers as of a model, stored by the real store for the real scorers."""
 
 import zlib
 from collections.abc import Mapping
@@ -9,25 +9,28 @@ from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.store import Cell, Store
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 SAMPLES = 4
 REVISION = "0" * 40
 
 
 def share(cell: Cell) -> float:
-    """The share of right answers that a made cell has; of a passage's tokens the loss."""
+    """Return a cell's share of right answers; for passages, the loss of each token."""
     return zlib.crc32(repr(cell).encode()) % (SAMPLES + 1) / SAMPLES
 
 
 def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Store:
-    """A finished run of these cells.
+    """Store a finished run of these cells.
 
     Args:
+        folder: folder of the run.
+        cells: cells of the run.
+        protocol: name of the protocol.
         changes: fields of the configuration instead of those that the cells imply.
     """
-    made = Store.create(folder, {**_config(cells, protocol), **changes}, {})
-    made.save_cells(dict.fromkeys(cells, SAMPLES))
+    run = Store.create(folder, {**_config(cells, protocol), **changes}, {})
+    run.save_cells(dict.fromkeys(cells, SAMPLES))
     for cell in cells:
         for index in range(SAMPLES):
             about = {
@@ -37,17 +40,13 @@ def store(folder: Path, cells: list[Cell], protocol: str, **changes: Any) -> Sto
                 "attention_factor": "none",
                 "largest_position": 1.0,
             }
-            made.append(cell, {**_sample(cell, index), **about})
-    return made
+            run.append(cell, {**_sample(cell, index), **about})
+    return run
 
 
-def described(model: str) -> dict[str, Any]:
-    """What a run says of a model."""
-    card = (
-        shipped_card("models", model, ModelCard)
-        if model in shipped_names("models")
-        else ModelCard(path=model)
-    )
+def model_description(model: str) -> dict[str, Any]:
+    """Return the entry of a model in a run's configuration."""
+    card = _model_card(model)
     return {
         "fingerprint": f"{card.path}@{REVISION}",
         "dtype": "bfloat16",
@@ -56,14 +55,17 @@ def described(model: str) -> dict[str, Any]:
 
 
 def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
-    models, labels = dict.fromkeys(c.model for c in cells), dict.fromkeys(c.method for c in cells)
-    tasks = find_tasks(tuple(dict.fromkeys(f"{c.bench}/{c.task}" for c in cells)))
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    tasks = find_tasks(tuple(dict.fromkeys(f"{cell.bench}/{cell.task}" for cell in cells)))
     protocols = {task.bench: BENCHES[task.bench].protocol(protocol) for task in tasks}
+    methods = {}
+    for label in dict.fromkeys(cell.method for cell in cells):
+        methods[label] = {model: _settings(label, model) for model in models}
     return configuration(
-        models={model: described(model) for model in models},
-        methods={label: {model: _settings(label, model) for model in models} for label in labels},
+        models={model: model_description(model) for model in models},
+        methods=methods,
         protocol=protocol,
-        protocols={bench: found.model_dump(mode="json") for bench, found in protocols.items()},
+        protocols={bench: fields.model_dump(mode="json") for bench, fields in protocols.items()},
         tasks={task.full_name: task.card.model_dump(mode="json") for task in tasks},
         limit=SAMPLES,
         text="pg19-validation sha256:0",
@@ -71,12 +73,13 @@ def _config(cells: list[Cell], protocol: str) -> dict[str, Any]:
 
 
 def _settings(label: str, model: str) -> dict[str, Any]:
-    card = (
-        shipped_card("models", model, ModelCard)
-        if model in shipped_names("models")
-        else ModelCard(path=model)
-    )
-    return parse_methods([label])[0].build(card.settings).settings
+    return parse_methods([label])[0].build(_model_card(model).settings).settings
+
+
+def _model_card(model: str) -> ModelCard:
+    if model in shipped_names("models"):
+        return shipped_card("models", model, ModelCard)
+    return ModelCard(path=model)
 
 
 def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
@@ -94,7 +97,7 @@ def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
 
 
 def _labels(cell: Cell) -> tuple[Any, str, str]:
-    """What a scorer holds an answer against, an answer that is right and one that is wrong."""
+    """Return a reference as the cell's scorer expects it, a right answer and a wrong one."""
     match cell.bench, cell.task:
         case "infinitebench", "longbook_choice_eng" | "code_debug":
             return ["seven", "B"], "B. seven", "C. eight"
