@@ -156,6 +156,7 @@ def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> 
     A YaRN configuration is an extension and names the window before it; models with other types
     were trained as they are described.
     """
+    # ``max_position_embeddings`` of such a model is the extended window.
     if parameters.get("rope_type") == "yarn":
         return int(parameters["original_max_position_embeddings"])
     window = getattr(config, "max_position_embeddings", None)

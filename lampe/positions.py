@@ -145,6 +145,7 @@ class Region:
         ``last < first`` where a query owns no key. Indices are int64, of any shape.
         """
         block_index = query.div(self.block, rounding_mode="floor")
+        # Causality cuts the query's own block; every earlier block ends before the query.
         last = torch.minimum(query, (block_index - self.near + 1) * self.block - 1)
         if self.far is None:
             first = torch.zeros_like(query)

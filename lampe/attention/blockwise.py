@@ -87,6 +87,7 @@ class Blockwise(Backend):
         k = inputs.rotated_keys.update(inputs.key, step)
         query = torch.unflatten(inputs.query, 1, (inputs.key.shape[1], -1))
         if step.query_scale is not None:
+            # The scale is float32 and would promote queries of half precision.
             query = (query * step.query_scale).to(query.dtype)
         if inputs.logits.sinks is not None:
             yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
@@ -96,6 +97,7 @@ class Blockwise(Backend):
         query_SBGRQD = query.expand(len(step.key_ranges), *query.shape)
         rotated_SBGRQD = rotate(query_SBGRQD, step.cos, step.sin, rope.layout, rope.begin)
         for keys, q in zip(step.key_ranges, rotated_SBGRQD, strict=True):
+            # Token indices are columns here, since a step holds all keys from token 0 on.
             run = slice(keys.start, keys.stop)
             yield from self.partials(inputs, keys, q, k[:, :, run], inputs.value[:, :, run])
 

@@ -44,6 +44,7 @@ def rotate(
         rotated = torch.cat((new_first, new_second), dim=-1)
     else:
         rotated = torch.stack((new_first, new_second), dim=-1).flatten(-2)
+    # An empty part would still cost a copy of the others in ``cat``.
     parts = [part for part in (before, rotated.to(x_BHLD.dtype), after) if part.shape[-1]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -142,6 +143,7 @@ def cos_sin(
         index: token indices ``[L]``.
         factor: number that multiplies cos and sin.
     """
+    # Rounded before cos and sin, as transformers rounds at whole positions.
     angle = encoding.rope.angles(positions(index), index).float()
     per_token = encoding.attention_factor.per_token_factor(index)
     amplitude = factor if per_token is None else factor * per_token[:, None]
@@ -166,6 +168,7 @@ def cos_sin_between(
     old_angle, old_amplitude = _angle_and_amplitude(old, encoding, index)
     # Subtracted in float64: angles of late tokens are large, and their difference is often small.
     angle = (new_angle - old_angle).float()
+    # Keys carry only a factor per token; the common one is in the tables of queries.
     amplitude = (new_amplitude / old_amplitude)[:, None]
     return angle.cos() * amplitude, angle.sin() * amplitude
 

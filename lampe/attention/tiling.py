@@ -79,6 +79,7 @@ def tile_plan(plan: PositionPlan, start: int, stop: int, first: int) -> tuple[Qu
         stop: token index after the last query.
         first: token index of the first key; earlier keys are left out.
     """
+    # On the CPU, whatever the model's device: tiles are made of Python integers.
     query = torch.arange(start, stop)
     edges = [_edges(region, query, first) for region in plan]
     tile_starts = _tile_starts(edges, len(query))
@@ -113,7 +114,9 @@ def _key_range(region: Region, first_keys: list[int], last_keys: list[int]) -> K
     return KeyRange(
         region,
         start=first_keys[0],
+        # An edge never moves back within a tile, so its last query has the last key.
         stop=last_keys[2] + 1,
+        # In a tile of a single query both samples are that query, and each edge is vertical.
         left_diagonal=first_keys[0] < first_keys[1],
         right_diagonal=last_keys[0] < last_keys[1],
     )
@@ -149,6 +152,7 @@ def _edge_cuts(first_key: Tensor, last_key: Tensor) -> Tensor:
     """
     steps = torch.stack((first_key.diff(), last_key.diff()))
     jumps = ((steps != 0) & (steps != 1)).any(0)
+    # The placeholders 0 and -1 can look like a step: from no key (0, -1) to key 0 alone (0, 0).
     jumps |= (last_key[1:] < 0) != (last_key[:-1] < 0)
     bends = torch.zeros_like(jumps)
     # After a jump a new tile begins, whose first step has no step before it to differ from.

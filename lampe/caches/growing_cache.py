@@ -42,7 +42,9 @@ def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
     cache = DynamicCache(config=model.config)
     steps = DecodeSteps()
     cache.layers = [
-        GrowingLayer(steps) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        # Exactly this type: its subclasses hold a sliding window, or no keys.
+        GrowingLayer(steps) if type(layer) is DynamicLayer else layer
+        for layer in cache.layers
     ]
     return cache
 
@@ -62,6 +64,7 @@ class GrowingLayer(DynamicLayer):
         self._accepts_rotated = False
         self._steps = steps
         self._rotated: RotatedKeyRows | None = None
+        # Last, because it sets ``keys``, whose setter needs the attributes above.
         super().__init__(**options)  # type: ignore[no-untyped-call]
 
     @property
@@ -107,7 +110,9 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         held = None if self._keys is None else _writable(self._keys)
+        # Only a decode step, with its one query, reads keys in the rotations of the step before.
         accepts_rotated = self._accepts_rotated and key_states.shape[2] == 1
+        # The permission is for one call, as the next reader may be another model.
         self._accepts_rotated = False
         if self._rotated is not None and held is not None and not accepts_rotated:
             self._rotated.restore(held)
@@ -117,6 +122,7 @@ class GrowingLayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         """Return the number of tokens in the layer."""
+        # Not through ``keys``: reading that property rotates all keys back.
         return 0 if self._keys is None or not self._keys.numel() else self._keys.shape[2]
 
 

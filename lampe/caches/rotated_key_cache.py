@@ -42,6 +42,7 @@ class _RotatedLayer:
 
     def is_valid_for(self, keys: Tensor | None) -> bool:
         """Return whether the layer still holds the same keys, unwritten."""
+        # By identity and count of writes; comparing contents would read the whole cache.
         return keys is not None and self.keys() is keys and self.version == keys._version
 
 
@@ -62,6 +63,7 @@ class RotatedKeyCache:
     """Rotated keys of all KV caches of a patched model, freed together with their cache."""
 
     def __init__(self) -> None:
+        # Weak keys: a cache that its caller drops must take its rotated keys with it.
         self._steps: WeakKeyDictionary[Cache, DecodeSteps] = WeakKeyDictionary()
         self._layers: WeakKeyDictionary[Any, _RotatedLayer] = WeakKeyDictionary()
         self._current = _CurrentLayer()
@@ -92,6 +94,7 @@ class RotatedKeyCache:
         # Threads run different modules at the same time, so this state is the thread's.
         current = self._current
         current.layer = None
+        # Found by its type, since models differ in the name and the place of the argument.
         cache = next((value for value in arguments if isinstance(value, Cache)), None)
         if cache is None or not hasattr(cache, "layers"):
             return  # An encoder-decoder cache has no layers, but two caches with layers.

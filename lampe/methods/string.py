@@ -75,6 +75,7 @@ class String(IndexMethod):
         if not method._counts_pairs_twice(length):
             return None
         assert method.shift is not None
+        # The release slices the cache from a negative start there.
         if stop <= method.shift:
             raise BadSetting(
                 f"string: the release cannot answer before shift={method.shift} tokens, "
@@ -94,6 +95,7 @@ class String(IndexMethod):
             case "exact":
                 return False
             case "reference":
+                # At exactly S tokens the release takes an empty slice of keys.
                 if length < self.shift - self.local or length == self.shift:
                     raise BadSetting(
                         f"string: the release cannot read {length} tokens with shift={self.shift}"
@@ -102,4 +104,5 @@ class String(IndexMethod):
         raise UnknownName("variant of string", self.variant, ("exact", "reference"))
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        # In the release only; the paper does not mention it.
         return AttentionFactor(STRING_FACTOR)

@@ -17,6 +17,7 @@ from transformers.masking_utils import causal_mask_function
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 
+# Numbers per row of the tensor: seven that all rows share, and the row's own two columns.
 FIELDS = 9
 HOLES = 1
 NOT_CAUSAL = 2
@@ -111,10 +112,6 @@ def read_layout(
 
     Supported is causal attention, to all tokens or to a local window, over rows that are padded on
     one side. Anything else gives a layout with a fault.
-
-    A mask function other than transformers' causal one is an opaque function of pairs of tokens.
-    It is therefore evaluated on sampled pairs: every query with its neighbours, with keys at
-    distances of powers of two, and with keys at the edges of the local window.
     """
     start = int(q_offset)
     stop = start + q_length
@@ -123,7 +120,8 @@ def read_layout(
         return ForwardLayout(start, stop, (range(stop),), fault=HOLES)
     if mask_function is causal_mask_function:
         return ForwardLayout(start, stop, rows, int(kv_offset))
-    # A mask function may differ between rows even where none is padded.
+    # Any other mask function is an opaque function of pairs of tokens. It is evaluated on sampled
+    # pairs, and on every row: it may differ between rows even where none is padded.
     sampled_rows = rows * batch_size if len(rows) < batch_size else rows
     sampled = _SampledMask(
         mask_function, sampled_rows, start, stop, local_size or 0, options.get("device")
@@ -148,6 +146,7 @@ def _token_columns(attention_mask: Tensor | None, stop: int) -> tuple[range, ...
     firsts = real.int().argmax(-1).tolist()
     rows = []
     for index, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+        # A row without tokens has first 0 and count 0: an empty range and no hole.
         if not bool(real[index, first : first + count].all()):
             return None
         rows.append(range(first, first + count))
@@ -179,6 +178,8 @@ class _SampledMask:
         self._query = query - first
         self._key = key - first
         shape = self._pair_exists.shape
+        # Keys outside of the call are moved into it, since a mask function may look them up in a
+        # tensor; ``_pair_exists`` leaves their values out.
         self._visible = function(row, 0, query.expand(shape), key.clamp(0, stop - 1).expand(shape))
 
     def agrees(self, local: LocalWindow | None) -> bool:

@@ -119,6 +119,7 @@ class Handle:
                 "this patch is not the outermost one of its model: take the later patch off first"
             )
         patches.pop()
+        # An empty list afterwards marks the patch as off.
         while self._hooks:
             self._hooks.pop().remove()
         self._attention.prompts.unwrap_generate(model)

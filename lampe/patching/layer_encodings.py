@@ -145,6 +145,7 @@ class LayerEncodings:
         plan = self._method.decode_plan(geometry, length, stop)
         if plan is not None:
             encoding = dataclasses.replace(encoding, plan=plan.within(layer.local))
+            # Every step has another plan, so the prompt's bisection does not hold for it.
             within_window = None
         if within_window is None or stop >= within_window:
             self._warn_beyond_window(encoding, geometry, length, stop)

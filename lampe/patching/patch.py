@@ -76,6 +76,7 @@ def patch(
         )
     below = outermost_handle(model)
     geometry = geometry_of(model.config, window)
+    # A patched model shows the probe no rotations: its rotary modules are disabled.
     layers = below.layers if below else probe_layers(model, geometry)
     if check:
         _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
@@ -100,6 +101,7 @@ def _check(
     already_patched: bool,
 ) -> None:
     """Prove that a patch is causal, and exact where the model can still be run unpatched."""
+    # The model's own logits can be had only while no patch is on.
     if not already_patched:
         original = method_of("original")
         check_exact(

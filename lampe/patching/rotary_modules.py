@@ -93,6 +93,7 @@ def _cos_sin(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
 def _identity_rotation(module: nn.Module, inputs: Any, output: Any) -> Any:
     """Replace an output by that of a rotation by 0; a forward hook."""
     if isinstance(output, Tensor):
+        # A complex table, in which 1 + 0i stands for no rotation.
         return torch.ones_like(output)
     cos, sin = _cos_sin(module, output)
     return torch.ones_like(cos), torch.zeros_like(sin)
