@@ -191,6 +191,7 @@ class LocalEngine:
         # On the left, so that all answers begin in the same column.
         longest = max(len(row) for row in rows)
         padding = [longest - len(row) for row in rows]
+        # Any id will do, because the mask hides it.
         padded = [[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)]
         ids = torch.tensor(padded, device=self.device)
         starts = torch.tensor(padding, device=self.device)[:, None]
@@ -201,11 +202,14 @@ class LocalEngine:
         """Return the settings of generation for a prompt and those that share its batch."""
         stops = [*self._stop_tokens, *prompt.stop_token_ids]
         pad = self.tokenizer.pad_token_id
+        # transformers would take the same token, with a warning for every prompt.
         if pad is None and stops:
             pad = stops[0]
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=prompt.max_new_tokens,
+            # LongBench's rule for samsum: the first newline ends the answer, but not before its
+            # first token.
             min_new_tokens=1 if prompt.stop_token_ids else None,
             eos_token_id=stops or None,
             pad_token_id=pad,

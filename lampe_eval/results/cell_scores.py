@@ -251,6 +251,7 @@ def _cell_score(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -
 
 
 def _protocol(store: Store, bench: str) -> Protocol:
+    # As it was when the run was made; the shipped protocol may have changed since.
     return Protocol.model_validate(store.config["protocols"][bench])
 
 

@@ -109,6 +109,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
 def _has_samples(store: Store) -> bool:
     """Return whether a sample of a cell is stored; refuse samples whose cells are unknown."""
     cells = store.cells()
+    # Samples without their cells would vanish from the report without a trace.
     if not cells and any(store.folder.glob("samples/**/*.jsonl")):
         raise UserError(
             f"{store.folder / 'cells.jsonl'}: missing; run the same command again to write it"

@@ -69,6 +69,7 @@ def _printed_number(value: Any) -> PrintedNumber | None:
         return None
     is_bound = isinstance(value, str) and value.startswith(">")
     try:
+        # YAML reads yes and no as booleans, which ``float`` would take for 1 and 0.
         if isinstance(value, bool) or (isinstance(value, str) and not is_bound):
             raise ValueError
         return PrintedNumber(float(value[1:] if is_bound else value), is_bound)
@@ -93,6 +94,7 @@ def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
         try:
             tasks += _matching_tasks(pattern)
         except UserError as error:
+            # pydantic collects ValueErrors, and the reader of cards finds the line of each.
             raise ValueError(str(error)) from None
     return tuple(tasks)
 
@@ -244,6 +246,7 @@ class PublishedTable(Card):
     ) -> tuple[PublishedRow, ...]:
         columns = info.data.get("columns", {})
         for index, row in enumerate(rows):
+            # Where the columns are wrong themselves, theirs is the error to report.
             if columns and len(row.values) != len(columns):
                 text = f"{len(row.values)} values for {len(columns)} columns ({', '.join(columns)})"
                 raise _error_at((index, "values"), text, len(row.values))

@@ -96,6 +96,7 @@ class PiecewiseTokenizer:
         self._ids_of_piece: dict[str, TokenIds] = {}
         self._newline_ids = self._encode("\n")
         self._letter_ids = self._encode("a")
+        # The ids of "T" after a newline, which may differ from those at the beginning of a text.
         self._following_ids = self._encode("\nT")[len(self._newline_ids) :]
 
     def encode_beginning(self, text: str) -> TokenIds:

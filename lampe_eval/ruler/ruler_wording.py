@@ -159,6 +159,7 @@ def load_wording(name: WordingName, data_dir: Path | None = None) -> RulerWordin
     """
     if name == "own":
         return OWN
+    # The templates of 2024 differ from today's; needle, filler and document texts do not.
     constants, niah, qa = (path_of(asset, data_dir) for asset in ASSETS[name])
     return read_upstream_wording(constants, niah, qa, is_2024=name == "2024")
 

@@ -38,6 +38,7 @@ def permutation(random: Random, count: int) -> Indices:
 
 def distinct_values(random: Random, kind: ValueKind, count: int) -> list[str]:
     """Return ``count`` different values: adjective-noun pairs, numbers of 7 digits, or UUIDs."""
+    # A dict keeps the order of the draws; a set's order of strings differs between processes.
     values: dict[str, None] = {}
     while len(values) < count:
         values[_random_value(random, kind)] = None

@@ -21,6 +21,7 @@ from lampe_eval.ruler.ruler_wording import QuestionTemplate, RulerWording, fill_
 from lampe_eval.ruler.sample_spec import SampleDraw
 from lampe_eval.ruler.seeded_random import distinct_strings
 
+# As upstream draws them: from 10000 to 99998.
 NUMBERS = range(10_000, 99_999)
 TASK_LETTERS = 5
 EXAMPLE_LETTERS = 3

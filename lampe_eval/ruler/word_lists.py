@@ -78,5 +78,6 @@ def _is_word(value: object) -> bool:
 
 def _words_of_kind(kind: str) -> set[str]:
     """Return the words in one of the files that wonderwords installs."""
+    # The version is pinned: 3.0.1 has 8,166 different words, which would change every sample.
     path = distribution("wonderwords").locate_file(f"wonderwords/assets/{kind}list.txt")
     return {line.rstrip() for line in Path(str(path)).read_text(encoding="utf-8").splitlines()}

@@ -104,6 +104,7 @@ def _max_batch_tokens(suite: Suite, device: str) -> int | Literal["measured"] | 
     """Return `RunPlan.max_batch_tokens`; no two samples fit 1 token, so it means None."""
     if suite.max_batch_tokens is not None:
         return suite.max_batch_tokens if suite.max_batch_tokens > 1 else None
+    # Published numbers are made with one sample at a time, so only `fair` batches on its own.
     is_fair = suite.protocol.partition(":")[0] == "fair"
     return "measured" if is_fair and device.startswith("cuda") else None
 

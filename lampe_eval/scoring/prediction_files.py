@@ -236,6 +236,7 @@ def read_infinitebench(path: Path) -> Iterator[Prediction | None]:
             line = JsonLine(path, number, record)
             prediction = line.text("prediction", "pred")
             label = line.get("ground_truth", "label")
+            # Upstream's folders are named after the model, which decides how math_calc is scored.
             yield Prediction(prediction, label, {"model": path.parent.name})
 
 
