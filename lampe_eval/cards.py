@@ -175,6 +175,8 @@ def plain_message(fault: ErrorDetails) -> str:
 def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
     """Return a YAML file both as nodes, which know their lines, and as plain values."""
     try:
+        # PyYAML, as for run.yaml and the settings of --method: ruamel.yaml reads YAML 1.2, in which
+        # on and yes are texts and 1e-5 is a number.
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):

@@ -213,6 +213,7 @@ def run(
     ] = False,
 ) -> None:
     """Run methods on benchmarks; the same command again resumes."""
+    # First, while ``locals`` holds the options of the command and nothing else.
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
     from lampe_eval.commands.validate import validate_suite
 
@@ -346,6 +347,7 @@ def speed(
     plugin: Plugins = None,
 ) -> None:
     """Measure time and memory of methods relative to plain attention."""
+    # First, while ``locals`` holds the options of the command and nothing else.
     options = dict(locals())
     from lampe_eval.commands.validate import validate_speed
 

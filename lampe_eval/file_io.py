@@ -32,7 +32,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         draft.chmod(0o666 & ~_umask())
+        # Atomic within a file system only, hence a draft beside the target.
         draft.replace(path)
+    # Not only Exception: a signal raises Stopped, which is none.
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -70,6 +72,7 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 def _umask() -> int:
     """Return the process's umask, which `mkstemp` ignores: other users may have to read results."""
+    # Python can read the mask only by setting another one.
     mask = os.umask(0)
     os.umask(mask)
     return mask

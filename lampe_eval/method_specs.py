@@ -135,6 +135,7 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
     specs: list[MethodSpec] = []
     for part in filter(None, parts):
         name, colon, setting = part.partition(":")
+        # Commas separate methods as well as settings, so `lampe:a=1,b=2,dca` has two methods.
         if colon or "=" not in part:
             specs.append(MethodSpec(part, name, _setting(setting) if colon else {}))
             continue

@@ -143,6 +143,7 @@ def _template_fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -
     elif task == "math_find":
         match = _first_match(NUMBER_TO_FIND, row["input"], "what to find")
         before, after = _math_find_question(data_dir)
+        # Upstream drops the last three characters of the match, which are " of".
         fields["prefix"] = f"{before}{match.lower().removesuffix(' of')}{after}"
     return fields
 

@@ -338,6 +338,7 @@ def _fitted_prompt(
     text = wrap_message(tokenizer, protocol, message, close_turn=close_turn)
     if style == "plain":
         text = _format_again(text, document, question)
+    # LaMPE's text begins with a BOS token already, and its tokenizer adds another.
     if protocol.bos == "added":
         return FittedPrompt(encode_with_special_tokens(tokenizer, text))
     return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)))

@@ -193,6 +193,7 @@ def draw_question(spec: NeedleSpec, seed: int, index: int, depth: float) -> Need
     depends on the numbers of the spec, not on its wording.
     """
     numbers = (spec.keys, spec.values, spec.queries, spec.digits)
+    # Without the length: the cells of a task ask the same questions at every length.
     rng = Random(f"evaluation {seed} {index} {numbers} {depth:g}")
     return random_question(rng, spec, depth, "evaluation")
 
@@ -230,6 +231,7 @@ def shortest_length(
 
     The arguments are those of `assemble_prompt`.
     """
+    # With a space before it, since a needle stands behind another sentence.
     needle_tokens = sum(len(encode(f" {needle.sentence}")) for needle in question.needles)
     return len(prefix) + needle_tokens + len(_encode_end(question, encode, suffix))
 

@@ -106,6 +106,7 @@ def _resampling_groups(card: PplCard, rows: Sequence[SampleRow]) -> tuple[list[i
     documents = [row.get("meta", {}).get("document", 0) for row in rows]
     document_count = len(set(documents))
     if card.windows != "dense":
+        # Windows of a single document count as independent, and the table says so.
         return (documents, "document") if document_count > 1 else ([], "window")
     # ceil(length / stride) windows begin within one window; a block has twice as many.
     blocks = [_window_number(row) // (2 * -(-row["length"] // card.stride)) for row in rows]

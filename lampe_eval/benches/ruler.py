@@ -171,6 +171,7 @@ def _shared_corpora(
 ) -> SharedCorpora:
     return SharedCorpora(
         tokenizer,
+        # The same text for all seeds: haystacks begin alike, as upstream's do with the first essay.
         lambda words: documents.documents(source, seed=0, words=words, data_dir=data_dir),
         data_dir,
     )

@@ -181,6 +181,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
     lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
     if len(lengths) < 3:
         raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
+    # The geometric mean of neighbours, because lengths grow by factors.
     held_out = config.held_out or tuple(
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )

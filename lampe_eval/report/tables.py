@@ -69,11 +69,13 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _without_formula(value: Any) -> Any:
+    # A label or a prediction that begins with = would be run by the spreadsheet that opens it.
     return f"'{value}" if str(value).startswith(FORMULA_SIGNS) else value
 
 
 def _decimal(value: Any) -> str:
     """Return a number with at most six decimals, without trailing zeros: 495, not 495.000000."""
+    # z: a value that rounds to zero from below is 0, not -0.
     return f"{value:z.6f}".rstrip("0").rstrip(".")
 
 

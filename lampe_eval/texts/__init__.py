@@ -1,1 +1,1 @@
-"""Where text comes from: rows of data files, documents of users and of corpora, the pocket model's language."""
+"""Sources of text: rows of data files, documents of users and corpora, the pocket language."""

@@ -196,6 +196,7 @@ def _table(
     shown_values: list[list[Any]] = []
     for column in columns:
         plain_values = [plain(value) for value in values[column["key"]]]
+        # By repr, because lists cannot be in a set.
         differs = len(set(map(repr, plain_values))) > 1
         if differs or column["key"] in always_shown:
             shown.append(column)

@@ -110,6 +110,7 @@ def _policy_hash(text: str) -> str:
 
 def _data_block(data: Mapping[str, Any]) -> str:
     """Return JSON that cannot end its `<script>` element."""
+    # NaN and infinity are no JSON: a value that ``plain`` did not turn into one is an error.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
