@@ -135,6 +135,8 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
         raise UnsupportedModel(
             f"the configuration of {text.model_type!r} describes no rope: {_why_no_rope(text)}"
         )
+    # Full attention first: ``geometry_of`` takes the first rope, and methods change the layers that
+    # see far.
     return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
 
 

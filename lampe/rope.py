@@ -91,6 +91,7 @@ class PerTokenRope(Rope):
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         dim = 2 * len(self.inv_freq)
+        # All tokens of the prompt have the base of its whole length, as they are read at once.
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
         # transformers' rule for "dynamic", once per token instead of once per call.
         growth = self.factor * length / self.window - (self.factor - 1)

@@ -107,6 +107,7 @@ def _load(given: Path) -> Plugin:
 
 def _execute(given: Path, path: Path) -> ModuleType:
     """Run a plug-in's file as a module; whatever it raises becomes one line with its place."""
+    # With a prefix, so that a plug-in called json.py does not replace the module json.
     spec = importlib.util.spec_from_file_location(f"lampe_plugin_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

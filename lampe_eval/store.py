@@ -130,6 +130,7 @@ class Store:
             for cell, samples in cells.items()
         ]
         text = "".join(f"{line}\n" for line in lines)
+        # Called for each group of samples, of which most change nothing.
         if text == self._saved_cells:
             return False
         self.write("cells.jsonl", text)

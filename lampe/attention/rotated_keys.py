@@ -183,6 +183,8 @@ class DecodeSteps:
             query_token: token index of the query.
             device: device of the step's tensors.
         """
+        # Shared, because a step is short: when every layer made tables of its own, a step at 4096
+        # tokens took 1.5 to 3.4 times that of plain attention.
         others = []
         for step in self._newest:
             if step.encoding is not encoding or step.device != device:
@@ -243,6 +245,7 @@ class RotatedKeys:
         if self._encoding is None or not _same_rotations(self._encoding, step.encoding):
             self.restore(key)
             self._encoding = step.encoding
+        # Rotating all keys in each step instead took 3 to 5 times plain attention.
         keys = key if self.in_place else self._extended_copy(key)
         rotations, runs = step.rotations_from(self._runs)
         if rotations is not None:
@@ -337,7 +340,7 @@ def _overlap(a: RowStart | None, b: RowStart | None) -> bool:
 def _same_rotations(a: Encoding, b: Encoding) -> bool:
     """Return whether two encodings rotate a key to a position in the same way; plans may differ."""
     # Releases with a plan for each generated token have a new encoding at every step, and their
-    # stored keys must not start anew each time.
+    # stored keys must not all be rotated again each time.
     return (a.rope, a.attention_factor) == (b.rope, b.attention_factor)
 
 

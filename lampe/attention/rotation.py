@@ -38,6 +38,7 @@ def rotate(
         first, second = rotary.chunk(2, dim=-1)
     else:
         first, second = rotary[..., 0::2], rotary[..., 1::2]
+    # Four operations on half a head and a join; a rotation of the whole head takes six.
     new_first = torch.addcmul(first * cos_LP, second, sin_LP, value=-1)
     new_second = torch.addcmul(second * cos_LP, first, sin_LP)
     if layout == "half":

@@ -133,6 +133,8 @@ class RotatedKeyCache:
             or isinstance(layer, GrowingLayer)
             or getattr(layer, "keys", None) is not keys
         ):
+            # By the very tensor: looking the layer up by the module that calls was wrong where
+            # layers share keys (Gemma 3n) or attend twice (DiffLlama).
             growing = _growing_layer_with(keys, [layer, *cache.layers])
             return None if growing is None else growing.rotated_rows()
         if keys.is_inference():

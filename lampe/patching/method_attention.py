@@ -59,6 +59,7 @@ class MethodAttention:
                 f"{type(module).__name__} attends to more than the tokens of a text"
             )
         layout = ForwardLayout.from_mask(mask)
+        # Masks are made for a configuration, by which the patch finds its model and the prompt.
         if not layout.prompt_end:
             raise UnsupportedModel(
                 f"cannot tell which prompt {type(module).__name__} attends to: its mask was made "

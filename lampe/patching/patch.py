@@ -135,6 +135,7 @@ def explain(model: PreTrainedModel) -> str:
         warnings.simplefilter("ignore", PositionWarning)
         ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
         cache = model(ids[:, :2], use_cache=True).past_key_values
+        # One token over the cache: decode steps may have another backend than prompts.
         model(ids[:, 2:], past_key_values=cache, use_cache=True)
     return "\n".join(str(choice) for choice in dispatcher.choices)
 

@@ -42,7 +42,7 @@ def download(url: str, draft: Path, limit: int, progress: Callable[[int], None])
             _transfer(url, draft, limit, progress)
             return
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
-            # An attempt that brought bytes starts the count anew: a long download may break often.
+            # An attempt that brought bytes starts the count again: a long download may break often.
             failures = 1 if _size(draft) > size_before else failures + 1
             if not _is_temporary(error, draft) or failures == ATTEMPTS:
                 raise

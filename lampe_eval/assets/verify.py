@@ -134,7 +134,7 @@ def manifest_path(path: Path) -> Path:
 
 def _stamp(file: Path) -> list[int]:
     status = file.stat()
-    # Hashing a gigabyte takes seconds, and a run looks at a file several times.
+    # Quick to read where a hash reads up to a gigabyte, and a run looks at a file several times.
     return [status.st_size, status.st_mtime_ns]
 
 

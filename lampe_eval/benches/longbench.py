@@ -160,9 +160,11 @@ def _fitted_prompt(
     if protocol.prompts == "lampe":
         return _lampe_prompt(task, template, row, request)
     limit = protocol.prompt_limit(request.length, answer_tokens)
+    # pred.py cuts the prompt before it is wrapped, so the chat markers come on top of the limit.
     text, cut_tokens = truncate_middle_as_text(tokenizer, template.format(**row), limit)
     if chat:
         text = wrap_official(tokenizer, text)
+    # The tokenizer adds its BOS token as in pred.py, also to a chat template that has one.
     return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
 
 

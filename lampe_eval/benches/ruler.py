@@ -188,6 +188,7 @@ def _text_affixes(request: SampleRequest) -> tuple[str, str]:
     # LaMPE's code opens Mistral's user turn and never closes it.
     if request.protocol.chat == "upstream" and chat_family(request.tokenizer) == "mistral":
         return "[INST] ", ""
+    # The tokenizer's template, not RULER's table of wrappers: for Llama 3.1 it adds a system turn.
     return template_affixes(request.tokenizer, "") if request.protocol.chat != "none" else ("", "")
 
 

@@ -113,6 +113,8 @@ class LocalEngine:
         started = time.perf_counter()
         prefilled: AbstractContextManager[Any]
         if ids.shape[1] <= chunk or len(ids) > 1:
+            # transformers' own cache is copied for each token, and rotated keys would be a second
+            # copy.
             prefilled = nullcontext(lampe.growing_cache(self.model))
         else:
             prefilled = self._prefilled(ids, chunk)

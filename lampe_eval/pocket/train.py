@@ -312,6 +312,7 @@ def _set_look_back_biases(model: LlamaForCausalLM) -> None:
     """Let the first layer's first key head, and its two query heads, attend 1 and 2 tokens back."""
     attention = model.model.layers[0].self_attn
     theta = model.model.rotary_emb.inv_freq
+    # In the half layout the first dimensions of all pairs come before the second ones.
     key = torch.cat([torch.ones_like(theta), torch.zeros_like(theta)])
     attention.k_proj.bias[: len(key)] = LOOK_BACK_BIAS * key
     for head, distance in enumerate((1, 2)):

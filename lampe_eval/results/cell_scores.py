@@ -204,6 +204,7 @@ def _counts(
     skipped = sum("skipped" in row for row in rows)
     return {
         "n": len(scored_rows),
+        # Never run: no row was stored, not even that of an error.
         "missing": planned_samples - len(rows),
         "errors": len(rows) - len(scored_rows) - skipped,
         "skipped": skipped,

@@ -254,6 +254,7 @@ class PublishedTable(Card):
 
     def numbers(self) -> Iterator["PublishedNumber"]:
         """Yield every number of the table, row by row; shares become percent."""
+        # LaMPE's and STRING's RULER scripts, for instance, print fractions; our scores are percent.
         factor = 100 if self.scale == "share" else 1
         for row in self.rows:
             for name, printed in zip(self.columns, row.values, strict=True):

@@ -84,6 +84,7 @@ def draw_needles(parameters: NiahParameters, draw: SampleDraw) -> RulerNeedles:
 
 def needle_sentence(wording: RulerWording, parameters: NiahParameters, key: str, value: str) -> str:
     """Return the sentence that states the value of a key."""
+    # Upstream's sentence names the kind in the plural, although it states a single value.
     kind = parameters.values.removesuffix("s") if wording.is_own else parameters.values
     return fill_slots(wording.needle, type_needle_v=kind, key=key, value=value)
 

@@ -196,6 +196,7 @@ def to_singular(template: QuestionTemplate) -> QuestionTemplate:
 
 
 def _text_to_singular(text: str) -> str:
+    # Plain replacements as upstream's, which change these letters inside of words as well.
     for plural, singular in SINGULAR_FORMS:
         text = text.replace(plural, singular)
     return text

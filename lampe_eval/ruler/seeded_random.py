@@ -23,6 +23,8 @@ Indices = npt.NDArray[np.int64]
 
 def seeded_rng(*name: object) -> Random:
     """Return the generator that belongs to a name, its parts joined by spaces."""
+    # Upstream draws all samples from one generator, and its search for the length draws too, so a
+    # sample there depends on those before it, on the tokenizer and on the length.
     return Random(" ".join(map(str, ("ruler", *name))))
 
 

@@ -121,6 +121,7 @@ def variable_tracking_sample(parameters: VtParameters, draw: SampleDraw) -> Scal
     fixed_tokens = len(tokenizer.encode_parts(example)) + tokenizer.count_tokens(
         prompt.template.instruction, *chain.from_iterable(prompt.lines), prompt.question
     )
+    # Each line of a chain stands before another line of filler.
     min_units = parameters.hops + 1
     line_tokens = max(1, int(filler.sizes[0]))
 

@@ -251,6 +251,7 @@ def _json_objects(text: str) -> Iterator[dict[str, Any] | None]:
             yield None
             return
         yield record if isinstance(record, dict) else None
+        # Some published files of InfiniteBench have two predictions on one line.
         rest = rest[end:].lstrip()
 
 
