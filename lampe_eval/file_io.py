@@ -14,9 +14,6 @@ CHUNK_BYTES = 1 << 20
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all; its folder is made where it is missing.
 
-    The draft lies beside the target under a name nobody can predict and is opened exclusively,
-    so that a link which somebody left in the folder is never followed.
-
     Args:
         path: the file to write or to replace.
         content: text, written as UTF-8, or bytes.
@@ -26,6 +23,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The draft lies beside the target under a name nobody can predict and is opened exclusively, so
+    # that a link which somebody left in the folder is never followed.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     draft = Path(name)
     try:

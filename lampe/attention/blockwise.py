@@ -119,10 +119,8 @@ class Blockwise(Backend):
 
 
 def _rotate_keys_by_map(inputs: AttentionInputs, tiles: tuple[QueryTile, ...]) -> MappedKeys:
-    """Rotate the keys once per distinct key map, as far as some tile needs them.
-
-    Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
-    """
+    """Rotate the keys once per distinct key map, as far as some tile needs them."""
+    # Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
     spans: dict[PositionMap, tuple[int, int]] = {}
     for tile in tiles:
         for keys in tile.key_ranges:

@@ -145,11 +145,10 @@ class DecodeStep:
     def rotations_from(self, stored: RotatedRuns) -> tuple[KeyRotations | None, RotatedRuns]:
         """Return the rotations that this step needs, and the runs after they are applied.
 
-        All layers usually store the same runs, so the first layer computes the answer for all.
-
         Args:
             stored: how a layer's stored keys are rotated.
         """
+        # All layers usually store the same runs, so the first layer computes the answer for all.
         if stored not in self._rotations:
             assert self.rotated_runs is not None
             needed, unused = [], []

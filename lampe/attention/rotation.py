@@ -64,10 +64,8 @@ class RotaryTables:
     def rotate_queries(
         self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int
     ) -> Tensor:
-        """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated.
-
-        Queries carry the attention factor of keys too, so that keys need no multiplication.
-        """
+        """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated."""
+        # Queries carry the attention factor of keys too, so that keys need no multiplication.
         factor = encoding.effective_attention_factor.factor**2
         return self._rotated(x, positions, encoding, start, factor)
 
@@ -156,8 +154,6 @@ def cos_sin_between(
 ) -> tuple[Tensor, Tensor]:
     """Return cos and sin ``[L, P]`` float32 that rotate keys from one map's positions to another's.
 
-    Rotations add, so keys rotated by the old map need only the difference of two angles.
-
     Args:
         old: map by which the keys are rotated now; None for keys that are not rotated, which have
             no factor per token either.
@@ -165,6 +161,7 @@ def cos_sin_between(
         encoding: rope, and the factor per token if the attention factor has one.
         index: token indices ``[L]`` of the keys.
     """
+    # Rotations add, so keys rotated by the old map need only the difference of two angles.
     new_angle, new_amplitude = _angle_and_amplitude(new, encoding, index)
     old_angle, old_amplitude = _angle_and_amplitude(old, encoding, index)
     # Subtracted in float64: angles of late tokens are large, and their difference is often small.

@@ -125,12 +125,13 @@ def _key_range(region: Region, first_keys: list[int], last_keys: list[int]) -> K
 def _edges(region: Region, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Return the first and last key ``[Q]`` (inclusive) that each query owns from ``first`` on.
 
-    A query that owns none has 0 and -1. These do not depend on the query, so that such queries are
-    not cut into tiles by edges that nobody sees.
+    A query that owns none has 0 and -1.
     """
     first_key, last_key = region.span(query)
     first_key = first_key.clamp(min=first)
     owns_some = first_key <= last_key
+    # Placeholders that do not depend on the query: its own edges, which nobody sees, would cut such
+    # queries into tiles.
     return first_key.where(owns_some, 0), last_key.where(owns_some, -1)
 
 

@@ -323,8 +323,7 @@ def decode(
 ):  # fmt: skip
     """Attend with one query to one split of the keys. Grid: splits of the keys, B x G.
 
-    The R query heads of a group are the rows of the block of queries, so that a split's keys and
-    values are read once for all of them. Keys are rotated after they are loaded.
+    Keys are rotated after they are loaded.
 
     Inputs and outputs:
         query: ``[B, H, D]``, not rotated.
@@ -346,6 +345,8 @@ def decode(
     i_split = tl.program_id(0)
     i_b = (tl.program_id(1) // G).to(tl.int64)
     i_g = (tl.program_id(1) % G).to(tl.int64)
+    # The R query heads of a group are the rows of the block, so that a split's keys and values are
+    # read once for all of them.
     o_r = tl.arange(0, BQ)
     m_r = o_r < R
     o_e = tl.arange(0, BE)

@@ -152,11 +152,9 @@ class _GrowingBuffer:
         self._buffer = None
 
     def _contains(self, held: Tensor | None) -> bool:
-        """Return whether ``held`` is a view of the buffer's beginning that may be written.
-
-        It is not where a beam search has selected other rows, or a caller has set other keys.
-        """
+        """Return whether ``held`` is a view of the buffer's beginning that may be written."""
         buffer = self._buffer
+        # A beam search may have selected other rows, or a caller may have set other keys.
         if buffer is None or held is None or held.data_ptr() != buffer.data_ptr():
             return False
         same_rows = held.shape[:2] == buffer.shape[:2] and held.stride() == buffer.stride()

@@ -87,10 +87,7 @@ class RotatedKeyCache:
         ]
 
     def _enter(self, module: nn.Module, arguments: Iterable[Any]) -> None:
-        """Find the cache layer of a module, before the layer takes in the new tokens.
-
-        Rotated keys are checked here: afterwards the layer holds another tensor in any case.
-        """
+        """Find the cache layer of a module, before the layer takes in the new tokens."""
         # Threads run different modules at the same time, so this state is the thread's.
         current = self._current
         current.layer = None
@@ -108,6 +105,7 @@ class RotatedKeyCache:
         if isinstance(layer, GrowingLayer):
             layer.accept_rotated()
             return
+        # Checked here, because afterwards the layer holds another tensor in any case.
         rotated = self._layers.get(layer)
         if rotated is not None and not rotated.is_valid_for(getattr(layer, "keys", None)):
             rotated.rows.invalidate()
@@ -152,10 +150,8 @@ class RotatedKeyCache:
 
 
 def _growing_layer_with(keys: Tensor, layers: Iterable[Any]) -> GrowingLayer | None:
-    """Return the first growing layer that holds ``keys``; None where there is none.
-
-    Any layer may: some models hand the keys of one layer to later layers as well.
-    """
+    """Return the first growing layer that holds ``keys``; None where there is none."""
+    # Any layer may hold them: some models hand the keys of one layer to later layers as well.
     for layer in layers:
         if isinstance(layer, GrowingLayer) and layer.holds(keys):
             return layer

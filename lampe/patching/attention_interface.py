@@ -163,12 +163,10 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 
 def _configs_around(model: PreTrainedModel, layers: Iterable[nn.Module]) -> list[PreTrainedConfig]:
-    """Return the configurations of attention modules and of the modules they are in.
-
-    The modules around an attention module make its mask, so they must name our functions too.
-    """
+    """Return the configurations of attention modules and of the modules they are in."""
     attention_modules = set(layers)
     modules = dict(model.named_modules())
+    # The modules around an attention module make its mask, so they must name our functions too.
     names: set[str] = set()
     for name, module in modules.items():
         if module in attention_modules:

@@ -64,13 +64,11 @@ class ForwardLayout:
         return self.rows != (range(self.stop),)
 
     def to_mask(self) -> Tensor:
-        """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64.
-
-        It lies on the CPU, so that reading it never waits for a device.
-        """
+        """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64."""
         local = (self.local.size, int(self.local.chunked)) if self.local else (0, 0)
         shared = (self.start, self.stop, self.prompt_end, self.offset, self.fault, *local)
         fields = [[*shared, row.start, row.stop] for row in self.rows]
+        # On the CPU, so that reading it never waits for a device.
         return torch.tensor(fields)[:, :, None, None]
 
     @classmethod

@@ -63,8 +63,7 @@ def patch(
         UnsupportedModel: for a model that cannot be patched exactly.
 
     Warns:
-        PositionWarning: where the method changes nothing, because no layer attends beyond the
-            window.
+        PositionWarning: where the method changes nothing: no layer attends beyond the window.
     """
     dispatcher = BackendDispatcher(attention)
     if isinstance(method, str):

@@ -100,11 +100,9 @@ def _identity_rotation(module: nn.Module, inputs: Any, output: Any) -> Any:
 
 
 def _pair_columns(cos: Tensor) -> slice:
-    """Return the columns that hold each pair once.
-
-    Many tables hold each pair twice, in two halves or side by side, to be multiplied by all
-    dimensions of a head.
-    """
+    """Return the columns that hold each pair once."""
+    # Many tables hold each pair twice, in two halves or side by side, to be multiplied by all
+    # dimensions of a head.
     width = cos.shape[-1]
     if width % 2 == 0 and torch.equal(cos[..., : width // 2], cos[..., width // 2 :]):
         return slice(0, width // 2)

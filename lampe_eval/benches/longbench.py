@@ -169,11 +169,9 @@ def _fitted_prompt(
 
 
 def wrap_official(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return a prompt in the chat markers that the authors use.
-
-    `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
-    template.
-    """
+    """Return a prompt in the chat markers that the authors use."""
+    # `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
+    # template.
     if chat_family(tokenizer) == "llama2":
         return f"[INST]{text}[/INST]"
     before, after = template_affixes(tokenizer, "")

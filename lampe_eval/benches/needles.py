@@ -199,10 +199,8 @@ def draw_question(spec: NeedleSpec, seed: int, index: int, depth: float) -> Need
 
 
 def random_question(rng: Random, spec: NeedleSpec, depth: float, split: Split) -> NeedleQuestion:
-    """Return a sample drawn from a random generator.
-
-    The order of the draws (keys, codes, depths) is part of the samples: do not change it.
-    """
+    """Return a sample drawn from a random generator."""
+    # The order of the draws (keys, codes, depths) is part of the samples: do not change it.
     keys = rng.sample(_KEYS[split], spec.keys)
     counts = [spec.values if i < spec.queries else 1 for i in range(spec.keys)]
     # Drawn without replacement: no two needles of a haystack have the same code.

@@ -218,12 +218,10 @@ class LocalEngine:
         )
 
     def _decoded(self, prompt: Prompt, tokens: list[int]) -> tuple[str, int, str]:
-        """Return the text of an answer, its number of tokens and its stop reason.
-
-        In a batch, a row that stops early is padded behind its stop token; the padding is removed.
-        """
+        """Return the text of an answer, its number of tokens and its stop reason."""
         stops = {*self._stop_tokens, *prompt.stop_token_ids}
         stop_reason = "length"
+        # In a batch, a row that stops early is padded behind its stop token.
         for index, token in enumerate(tokens):
             if token in stops:
                 tokens = tokens[: index + 1]

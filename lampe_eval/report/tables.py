@@ -132,10 +132,8 @@ def _wrapped(label: str, width: int) -> str:
 
 
 def _print_whole(console: Console, table: Table) -> None:
-    """Print a table at its full width.
-
-    A narrower terminal then breaks the lines, which loses no digit; rich would cut them.
-    """
+    """Print a table at its full width."""
+    # A narrower terminal then breaks the lines, which loses no digit; rich would cut them.
     unlimited = console.options.update(width=UNLIMITED_WIDTH)
     table.width = Measurement.get(console, unlimited, table).maximum
     console.print(table, crop=False, soft_wrap=True)

@@ -136,10 +136,8 @@ OWN = RulerWording(
 
 
 def fill_slots(text: str, **slots: object) -> str:
-    """Return a text with values for its ``{slots}``; other braces stay as they are.
-
-    `str.format` would refuse the braces that upstream's texts may have.
-    """
+    """Return a text with values for its ``{slots}``; other braces stay as they are."""
+    # `str.format` would refuse the braces that upstream's texts may have.
     for name, value in slots.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
@@ -215,10 +213,8 @@ def _read_template(path: Path, tasks: Any, key: str) -> QuestionTemplate:
 
 
 def _read_text(path: Path, name: str, *slots: str) -> str:
-    """Return the one text that a file assigns to a name and that has the slots.
-
-    Upstream assigns some names several times, to texts and to other values.
-    """
+    """Return the one text that a file assigns to a name and that has the slots."""
+    # Upstream assigns some names several times, to texts and to other values.
     texts: set[str] = set()
     for value in literals(path, name):
         if isinstance(value, str) and all(slot in value for slot in slots):

@@ -37,10 +37,8 @@ def word_pool() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def compound_words(count: int) -> tuple[str, ...]:
-    """Return ``count`` words made of an adjective and a noun, none of them in the pool.
-
-    The order is random but always the same, so a longer list begins with the shorter one.
-    """
+    """Return ``count`` words made of an adjective and a noun, none of them in the pool."""
+    # The order is random but always the same, so a longer list begins with the shorter one.
     rng = Random("ruler words")
     pool = set(word_pool())
     first_parts = [word for word in adjectives() if word.isalpha()]

@@ -166,9 +166,9 @@ def gold_judgements(text: str) -> tuple[str, str]:
 def judgements(prediction: str) -> tuple[str, str]:
     """Return `true`, `false` or `<error>` for each half of a prediction.
 
-    The first word that contains either decides, so `untrue` reads as true. Upstream crashes on a
-    prediction without a second half; here that half is an error.
+    The first word that contains either decides, so `untrue` reads as true.
     """
+    # Upstream crashes on a prediction without a second half; here that half is an error.
     if "[fact:" not in prediction.lower():
         prediction = f"{prediction}[fact:]"
     loyalty, fact = gold_judgements(prediction)

@@ -94,10 +94,7 @@ class SpeedComparison:
                     self.compared.append(ComparedMethod(spec.label, backend, length, timed))
 
     def run(self, progress: Progress) -> None:
-        """Measure the times of all methods, then their memory.
-
-        Memory comes last, because measuring it changes how the process allocates.
-        """
+        """Measure the times of all methods, then their memory."""
         progress.total(2 * len(self.compared))
         with warnings.catch_warnings():
             # a prompt may exceed what a method reaches; only its cost matters here
@@ -106,6 +103,7 @@ class SpeedComparison:
                 progress.now(f"time · {compared.name}")
                 self._measure_time(compared)
                 progress.finished()
+            # Memory comes last, because measuring it changes how the process allocates.
             for compared in self.compared:
                 progress.now(f"memory · {compared.name}")
                 self._measure_memory(compared)

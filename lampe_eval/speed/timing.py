@@ -175,11 +175,9 @@ def measure_seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 @contextmanager
 def _freed_memory_returned() -> Iterator[None]:
-    """Let glibc return freed memory to the system at once.
-
-    Otherwise it keeps freed memory for later, and the peak of a process is not that of its tensors.
-    Elsewhere than on glibc nothing changes.
-    """
+    """Let glibc return freed memory to the system at once."""
+    # Otherwise it keeps freed memory for later, and the peak of a process is not that of its
+    # tensors. Elsewhere than on glibc nothing changes.
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LOW_THRESHOLD)

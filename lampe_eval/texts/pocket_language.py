@@ -282,11 +282,7 @@ def _event(rng: Random, cast: list[Facts], props: list[Facts]) -> Event:
 
 
 def _sentences(rng: Random, world: World) -> Iterator[str]:
-    """Yield the sentences of one story.
-
-    A new event of the same subject replaces an outcome that was not mentioned yet, since it would
-    no longer be true.
-    """
+    """Yield the sentences of one story."""
     cast = rng.sample(world.people, 3)
     props = rng.sample(world.things, 2)
     first, second = cast[0]["name"], cast[1]["name"]
@@ -306,6 +302,8 @@ def _sentences(rng: Random, world: World) -> Iterator[str]:
         else:
             event = _event(rng, cast, props)
             yield event.sentence
+            # A new event of the same subject replaces an outcome that was not mentioned yet, since
+            # it would no longer be true.
             outcomes[event.subject] = event.outcome
     yield from outcomes.values()
 
