@@ -216,6 +216,7 @@ def _validation_error(
     key = ".".join(map(str, fault["loc"])) or "(whole file)"
     problem = f": {plain_message(fault)}"
     if fault["type"] == "extra_forbidden":
+        # Keys further inside belong to another schema, which pydantic does not name.
         known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
         allowed = f"; allowed keys: {', '.join(known)}" if known else ""
         problem = f" is unknown{suggestion(key, known)}{allowed}"

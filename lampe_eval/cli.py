@@ -40,6 +40,7 @@ class LeaderboardGroup(TyperGroup):
         """Tell a run's folder from a command, and from a mistyped command."""
         if argument in (*self.commands, "--help"):
             return False
+        # A word much like a command is a mistyped one rather than a run that does not exist.
         return Path(argument).exists() or not get_close_matches(argument, self.commands)
 
 
@@ -541,6 +542,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
+        # In standalone mode typer would print errors over several lines and choose exit codes
+        # itself.
         code = app(standalone_mode=False)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)

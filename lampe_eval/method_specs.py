@@ -45,6 +45,7 @@ def register_method_card(method: "type[lampe.Method]") -> None:
 
 def method_names() -> list[str]:
     """Return the names of all methods: shipped, from plug-ins, and from entry points."""
+    # Names only: loading an entry point would import its package, and with it torch.
     outside = {*_outside_cards, *entry_points(group=ENTRY_POINTS).names}
     return sorted({*shipped_names("methods"), *outside})
 

@@ -31,6 +31,7 @@ def chunk_plan(chunk: int, cap: int) -> PositionPlan:
     next_chunk = PositionMap(modulo=chunk, offset=chunk, cap=cap)
     return PositionPlan(
         (
+            # Block distances: the query's own chunk, the one before, and all earlier ones.
             Region(0, 1, query=phase, key=phase, block=chunk, name="intra"),
             Region(1, 2, query=next_chunk, key=phase, block=chunk, name="successive"),
             Region(2, None, query=constant(cap), key=phase, block=chunk, name="inter"),

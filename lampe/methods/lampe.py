@@ -95,6 +95,7 @@ class LaMPE(IndexMethod):
         return super().resolved(geometry, length)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
+        # The release has rules of its own, to which nothing below applies.
         if self.variant in RELEASE_VARIANTS:
             return self._release(length).prompt_plan()
         mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens

@@ -61,6 +61,7 @@ class String(IndexMethod):
         counts_twice = self._counts_pairs_twice(length)
         # The release's near window includes distance S, which the shifted window begins with.
         near = Region(0, self.shift + int(counts_twice), name="near")
+        # Only queries are shifted, so one rotation of the keys serves both regions.
         query = PositionMap(offset=self.local - self.shift)
         shifted = Region(self.shift, None, query=query, name="shifted")
         return PositionPlan((near, shifted), overlapping=counts_twice)

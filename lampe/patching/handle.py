@@ -123,6 +123,7 @@ class Handle:
         while self._hooks:
             self._hooks.pop().remove()
         self._attention.prompts.unwrap_generate(model)
+        # The patch below stays attached, so its attention answers again.
         detach(model, patches[-1]._attention if patches else None)
 
     def prompt(self, length: int) -> AbstractContextManager[None]:

@@ -241,6 +241,8 @@ class _RopeMatcher:
             # A partly rotated head has its rotated dimensions first, or last.
             for begin in {0, unrotated}:
                 for layout in layouts:
+                    # Some models rotate in the opposite direction, which no name in a configuration
+                    # tells.
                     for sense in (1, -1):
                         yield _Rotation(cos, sense * sin, layout, begin), sense
 
@@ -309,6 +311,7 @@ def _tolerance(dtype: torch.dtype) -> float:
 def _probe_ids(model: PreTrainedModel) -> Tensor:
     """Return random token ids ``[1, TOKENS]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
+    # A generator of its own, so that patching leaves the caller's random numbers alone.
     generator = torch.Generator().manual_seed(1)
     return torch.randint(vocabulary, (1, TOKENS), generator=generator).to(model.device)
 

@@ -70,6 +70,7 @@ class MethodAttention:
         encodings = self.encodings.for_layer(
             layer, [row.prompt_length for row in rows], layout.stop - layout.prompt_end
         )
+        # Before keys are sliced: the cache's layer is recognised by the very tensor.
         rotated = self.rotated_keys.rows_of(key)
         if not layout.padded:
             keys = None if rotated is None else rotated.all_rows(key)

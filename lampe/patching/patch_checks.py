@@ -85,6 +85,7 @@ def check_causal(
     """
     ids = _check_ids(model, tokens)
     changed = ids.clone()
+    # The last token: all logits before it have to stay.
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
     difference = _difference_between(
         model, attention_modules, _Run(patched, ids), _Run(patched, changed), tokens - 1
@@ -191,6 +192,7 @@ def _hooked(
 def _check_ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
     """Return random token ids ``[1, tokens]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
+    # A generator of its own, so that patching leaves the caller's random numbers alone.
     return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
 
 

@@ -38,6 +38,7 @@ def _holds_frequencies(module: nn.Module) -> bool:
 
 def disable_rotary(rotary_modules: Iterable[nn.Module]) -> list[RemovableHandle]:
     """Make rotary modules return cos = 1 and sin = 0, in the shapes of their own outputs."""
+    # A hook instead of new buffers, so that taking it off restores the model exactly.
     return [module.register_forward_hook(_identity_rotation) for module in rotary_modules]
 
 

@@ -180,6 +180,7 @@ def _label(task: str, row: Mapping[str, Any]) -> Any:
     answer = row["answer"]
     if task not in CHOICE_TASKS:
         return answer
+    # The data has the text of an option, alone or in a list, or text and letter.
     parts = answer if isinstance(answer, list) else [answer]
     if len(parts) == 2 and parts[1] in LETTERS:
         return parts

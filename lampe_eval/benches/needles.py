@@ -165,6 +165,7 @@ class NeedleQuestion:
             sentence = self.wording.answer.format(key=key, value=", ".join(codes), count=len(codes))
             sentences.append(sentence)
         whole = " ".join(sentences)
+        # Without the space before the code, which tokenizers join with what follows it.
         prefix = whole.partition(self.values[0])[0].rstrip()
         return prefix, whole[len(prefix) :]
 

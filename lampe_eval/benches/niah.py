@@ -139,6 +139,7 @@ def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
             max_new_tokens=card.max_new_tokens,
             references=question.values,
             extras={"required_values": card.required_values} if card.required_values else {},
+            # With a needle in each part of the haystack, no depth stands for the sample.
             meta={} if card.stratified_depths else {"depth": depth},
         )
 

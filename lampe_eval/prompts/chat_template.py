@@ -77,6 +77,7 @@ def chat_family(tokenizer: PreTrainedTokenizerBase) -> ChatFamily:
     text = str(template)
     if "<|start_header_id|>" in text:
         return "llama3"
+    # Mistral's template has the same markers, but no system prompt of its own.
     if "[INST]" in text:
         return "llama2" if "<<SYS>>" in text else "mistral"
     return "other"

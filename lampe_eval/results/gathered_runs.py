@@ -80,6 +80,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
     if not stores_with_samples:
         raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
     for store in stores_with_samples:
+        # Samples are scored again here, by the plug-ins that are loaded now.
         warn_of_changed_plugins(store.config, store.folder)
     # a run that has just begun must not hide the results of the others
     names = _names([store.folder for store in stores_with_samples])

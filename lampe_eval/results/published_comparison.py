@@ -307,6 +307,7 @@ class _RunCells:
             listed = ", ".join(map(str, other_versions))
             yield f"task version {listed} (compared with {self._table.version})"
         batch_size = max(row["batch_size"] for row in rows.values())
+        # Published numbers ran one prompt at a time, and a batch rounds differently.
         if batch_size > 1:
             yield f"batch {batch_size} (published 1)"
         for column in ("missing", "errors", "skipped", "cut"):

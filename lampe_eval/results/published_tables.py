@@ -102,6 +102,7 @@ def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
 def _matching_tasks(pattern: str) -> list[str]:
     bench, _, task_pattern = pattern.partition("/")
     names = _task_names(shipped_folder("tasks"), bench)
+    # ``fnmatchcase``, because ``fnmatch`` ignores case on some systems.
     matching = [f"{bench}/{name}" for name in names if fnmatchcase(name, task_pattern)]
     if not matching:
         raise UserError(f"no task is called {pattern!r}; see: lampe-eval list tasks")
@@ -278,6 +279,7 @@ class PublishedTable(Card):
         column = self.columns[name]
         if column.mean:
             return [self._mean(row, part) for part in column.mean]
+        # The narrowest statement holds.
         length = column.length or row.length or self.length
         cells: list[MeanOf] = [PublishedCell(task, length) for task in column.tasks or self.tasks]
         return cells[0] if len(cells) == 1 else cells
@@ -335,6 +337,7 @@ def find_table(name: str) -> PublishedTable:
         UserError: if there is no such table or file, or if the file is wrong.
     """
     path = Path(name)
+    # A user's own file goes before a shipped table of that name.
     if path.is_file():
         return read_card(path, PublishedTable)
     if name in table_names():

@@ -79,6 +79,7 @@ def build_sample(name: str, card: RulerCard, spec: SampleSpec, index: int) -> Ru
 
 
 def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSample:
+    # The version is part of every draw, so a changed task has other samples.
     draw = SampleDraw(spec, f"{name} {card.version}", card.max_new_tokens, index)
     sample = _scalable_sample(card, draw)
     before, after = _affixes(spec, sample.answer_prefix)

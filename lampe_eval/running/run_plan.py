@@ -75,6 +75,7 @@ def plan_run(resolved: ResolvedSuite) -> RunPlan:
         raise UserError(
             f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
         )
+    # Only to raise for an unknown device, before any model is looked for.
     resolve_device(suite.device)
     sources = [
         describe_model(card, label, window=suite.window, dtype=suite.dtype)

@@ -124,6 +124,7 @@ class SpeedComparison:
             "chunk": self._config.chunk,
             "window": self._config.window,
             **environment(),
+            # Whether other work slowed the machine down.
             "load": round(os.getloadavg()[0], 1),
             "date": date.today().isoformat(),
         }
@@ -198,6 +199,7 @@ def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:
         "attention": "sdpa",
         "backend": "sdpa",
         "length": compared[0].length,
+        # Compared with itself: its ratios are 1, and tables leave them out.
         **_time_columns(times, times),
         **_memory_columns(costs, costs),
         "pairs": len(times),

@@ -162,6 +162,7 @@ def _vocabulary() -> tuple[str, ...]:
     for group in (*_WORD_LISTS, *_TEMPLATES):
         for entry in group:
             words.update(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", " ", entry)))
+    # Sorted: ids of words must not depend on the order of a set, which changes by process.
     return tuple(sorted(words))
 
 

@@ -87,6 +87,7 @@ def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
 
 def _render(template: str, scripts: list[str], data: Mapping[str, Any], **context: Any) -> str:
     style = _asset("page.css")
+    # The policy's hashes cover every character between the tags, so the template must add none.
     script = "\n".join(map(_asset, scripts))
     policy = (
         f"default-src 'none'; script-src {_policy_hash(script)}; "
