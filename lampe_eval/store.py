@@ -205,7 +205,7 @@ class Store:
         for line in _parse_lines(self._samples_file(cell)):
             # A file has the samples of all lengths of its task.
             if _is_sample(line) and line["length"] == cell.length:
-                # A failed sample that was run again has two lines; the later one is what became of it.
+                # A failed sample that was run again has two lines, of which the later counts.
                 samples[line["id"]] = line
         return [samples[key] for key in sorted(samples)]
 

@@ -167,6 +167,7 @@ class _SampledMask:
         first = torch.tensor([tokens.start for tokens in rows], device=device)[:, None, None]
         last = torch.tensor([tokens.stop for tokens in rows], device=device)[:, None, None]
         query = torch.arange(start, stop, device=device)[None, :, None]
+        # Each query's neighbours, distances of powers of two, and the edges of its local window.
         powers = [1 << power for power in range(stop.bit_length())]
         # The distance -1 is a later token: a mask that shows it is not causal.
         distances = [-1, 0, *powers, local_size - 1, local_size, local_size + 1]
