@@ -53,6 +53,7 @@ class AttentionFactor:
         """
         if self.logn_base is None:
             return None
+        # One factor per query, so it cannot be a part of the softmax scale.
         return (torch.log(index.double() + 1) / math.log(self.logn_base)).clamp(min=1).float()
 
     def per_token_factor(self, index: Tensor) -> Tensor | None:
@@ -93,6 +94,7 @@ class PerTokenAttentionFactor(AttentionFactor):
     rate: float = 0.0
 
     def per_token_factor(self, index: Tensor) -> Tensor | None:
+        # All tokens of the prompt have the factor of its whole length, as they are read at once.
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
         # Relative to ``factor``, which is applied to every token already.
         return ((1 + self.rate * torch.log(length / self.window)) / self.factor).float()
@@ -145,6 +147,7 @@ def _growing_factor(setting: FactorSetting, rate: float, log_extension: float) -
             f"attention_factor_rate={rate} grows from a number: "
             "give attention_factor=1.0 or another"
         )
+    # The square grows, since that is what multiplies the logits.
     square = setting**2 + rate * log_extension
     if not 0 < square < math.inf:
         raise BadSetting(

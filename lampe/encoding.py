@@ -34,10 +34,7 @@ class Encoding:
     def position_scale(self, model_rope: Rope) -> float:
         """Return the factor by which this encoding's rope slows positions of the model's rope.
 
-        It is measured on the slowest pair that rotates under both ropes, because that pair is the
-        last to complete a turn: beyond the window it meets angles it was not trained on, while
-        faster pairs have seen every angle. A pair of frequency 0 under either rope carries no
-        position, and so cannot leave the trained range.
+        It is measured on the slowest pair that rotates under both ropes.
 
         Args:
             model_rope: rope of the unpatched model, with the same number of pairs.
@@ -47,9 +44,12 @@ class Encoding:
             where no pair rotates under both.
         """
         pairs = zip(self.rope.inv_freq, model_rope.inv_freq, strict=True)
+        # A pair of frequency 0 carries no position, and so cannot leave the trained range.
         rotating = [(changed, trained) for changed, trained in pairs if changed and trained]
         if not rotating:
             return 0.0
+        # The slowest pair is the last to complete a turn: beyond the window it meets angles it was
+        # not trained on, while faster pairs have seen every angle.
         changed, trained = min(rotating, key=lambda pair: abs(pair[1]))
         return changed / trained
 
@@ -76,6 +76,7 @@ class Encoding:
         Returns:
             ``NO_LIMIT`` where positions stay inside the window at any length.
         """
+        # Positions grow with the length, so a bisection finds the first that leaves the window.
         return length + bisect_left(
             range(length, NO_LIMIT),
             True,

@@ -41,11 +41,9 @@ class UnknownName(LampeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like ``name``, or None where none is close.
-
-    A name with the same first letter is preferred, because the first letter is seldom mistyped.
-    """
+    """Return the known name most like ``name``, or None where none is close."""
     names = list(known)
+    # The first letter is seldom mistyped, so names with the same one come first.
     same_initial = [other for other in names if other[:1] == name[:1]]
     matches = difflib.get_close_matches(name, same_initial, n=1, cutoff=0.5)
     if not matches:

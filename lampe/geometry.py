@@ -105,10 +105,8 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
 
 
 def _head_dim(config: PreTrainedConfig) -> int:
-    """Return the dimensions of a head.
-
-    Where layers differ in it this is a guess, which the probe of a live model corrects.
-    """
+    """Return the dimensions of a head."""
+    # Layers may differ in it. This is a guess then, which the probe of a live model corrects.
     stated = None
     if not getattr(config, "per_layer_config", None):
         stated = getattr(config, "head_dim", None)
@@ -135,6 +133,8 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
         raise UnsupportedModel(
             f"the configuration of {text.model_type!r} describes no rope: {_why_no_rope(text)}"
         )
+    # Full attention first: ``geometry_of`` takes the first rope, and methods change the layers that
+    # see far.
     return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
 
 
@@ -151,11 +151,9 @@ def _why_no_rope(config: PreTrainedConfig) -> str:
 
 
 def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> int:
-    """Return the tokens of pretraining.
-
-    A YaRN configuration is an extension and names the window before it; models with other types
-    were trained as they are described.
-    """
+    """Return the tokens of pretraining."""
+    # A YaRN configuration is an extension: ``max_position_embeddings`` is the extended window, and
+    # the one before it has a name. Models with other types were trained as they are described.
     if parameters.get("rope_type") == "yarn":
         return int(parameters["original_max_position_embeddings"])
     window = getattr(config, "max_position_embeddings", None)

@@ -70,12 +70,11 @@ class PositionMap:
         return formula if self.cap is None else f"min({_number(self.cap)}, {formula})"
 
     def lowest(self, first: Tensor, last: Tensor) -> Tensor:
-        """Return the smallest position among indices ``first..last``, both included.
-
-        It is at the start of the run, or where the run enters a new chunk.
-        """
+        """Return the smallest position among indices ``first..last``, both included."""
         if self.modulo is None:
             return self(first)
+        # Positions grow within a chunk, so the lowest is at the start of the run, or where the run
+        # enters a new chunk.
         next_chunk = first + (-(first + self.shift)).remainder(self.modulo)
         return self(torch.where(next_chunk <= last, next_chunk, first))
 
@@ -145,6 +144,7 @@ class Region:
         ``last < first`` where a query owns no key. Indices are int64, of any shape.
         """
         block_index = query.div(self.block, rounding_mode="floor")
+        # Causality cuts the query's own block; every earlier block ends before the query.
         last = torch.minimum(query, (block_index - self.near + 1) * self.block - 1)
         if self.far is None:
             first = torch.zeros_like(query)
@@ -204,11 +204,9 @@ class PositionPlan:
         return self.relative(index[:, None], index[None, :])
 
     def largest(self, length: int) -> float:
-        """Return the largest relative position in a prompt of ``length`` tokens.
-
-        Positions only grow along the prompt, except for the phase within a block, so one of the
-        queries of the last block has it.
-        """
+        """Return the largest relative position in a prompt of ``length`` tokens."""
+        # Positions only grow along the prompt, except for the phase within a block, so one of the
+        # queries of the last block has it.
         longest_block = max(region.block for region in self.regions)
         query = torch.arange(max(0, length - longest_block), length)
         largest = torch.tensor(0.0, dtype=torch.float64)
@@ -222,11 +220,9 @@ class PositionPlan:
         return float(largest)
 
     def coverage_fault(self) -> str | None:
-        """Return which causal pairs are not covered exactly once, or None where all are.
-
-        Regions of one plan share a block, so they cover every pair once, at any length, if their
-        distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
-        """
+        """Return which causal pairs are not covered exactly once, or None where all are."""
+        # Regions of one plan share a block, so they cover every pair once, at any length, if their
+        # distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
         if len({region.block for region in self.regions}) != 1:
             return "regions of different blocks"
         covered: int | None = 0  # distances below it are covered; None once there is no end

@@ -91,7 +91,9 @@ class PerTokenRope(Rope):
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
         dim = 2 * len(self.inv_freq)
+        # All tokens of the prompt have the base of its whole length, as they are read at once.
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
+        # transformers' rule for "dynamic", once per token instead of once per call.
         growth = self.factor * length / self.window - (self.factor - 1)
         base = self.theta * growth ** (dim / (dim - 2))
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
@@ -144,6 +146,7 @@ def ntk_theta(theta: float, factor: float, dim: int) -> float:
         factor: extension factor.
         dim: rotated dimensions per head.
     """
+    # The exponent leaves pair 0 as it is and makes the last pair theta / factor, as in PI.
     return theta * math.pow(factor, dim / (dim - 2))
 
 

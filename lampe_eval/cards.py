@@ -175,6 +175,8 @@ def plain_message(fault: ErrorDetails) -> str:
 def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
     """Return a YAML file both as nodes, which know their lines, and as plain values."""
     try:
+        # PyYAML, as for run.yaml and the settings of --method: ruamel.yaml reads YAML 1.2, in which
+        # on and yes are texts and 1e-5 is a number.
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
@@ -214,6 +216,7 @@ def _validation_error(
     key = ".".join(map(str, fault["loc"])) or "(whole file)"
     problem = f": {plain_message(fault)}"
     if fault["type"] == "extra_forbidden":
+        # Keys further inside belong to another schema, which pydantic does not name.
         known = list(schema.model_fields) if len(fault["loc"]) == 1 else []
         allowed = f"; allowed keys: {', '.join(known)}" if known else ""
         problem = f" is unknown{suggestion(key, known)}{allowed}"

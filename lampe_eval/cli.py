@@ -40,6 +40,7 @@ class LeaderboardGroup(TyperGroup):
         """Tell a run's folder from a command, and from a mistyped command."""
         if argument in (*self.commands, "--help"):
             return False
+        # A word much like a command is a mistyped one rather than a run that does not exist.
         return Path(argument).exists() or not get_close_matches(argument, self.commands)
 
 
@@ -213,6 +214,7 @@ def run(
     ] = False,
 ) -> None:
     """Run methods on benchmarks; the same command again resumes."""
+    # First, while ``locals`` holds the options of the command and nothing else.
     options = {key: value for key, value in locals().items() if key not in ("config", "dry_run")}
     from lampe_eval.commands.validate import validate_suite
 
@@ -346,6 +348,7 @@ def speed(
     plugin: Plugins = None,
 ) -> None:
     """Measure time and memory of methods relative to plain attention."""
+    # First, while ``locals`` holds the options of the command and nothing else.
     options = dict(locals())
     from lampe_eval.commands.validate import validate_speed
 
@@ -539,6 +542,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
+        # In standalone mode typer would print errors over several lines and choose exit codes
+        # itself.
         code = app(standalone_mode=False)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)

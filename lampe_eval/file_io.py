@@ -14,9 +14,6 @@ CHUNK_BYTES = 1 << 20
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all; its folder is made where it is missing.
 
-    The draft lies beside the target under a name nobody can predict and is opened exclusively,
-    so that a link which somebody left in the folder is never followed.
-
     Args:
         path: the file to write or to replace.
         content: text, written as UTF-8, or bytes.
@@ -26,13 +23,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The draft lies beside the target under a name nobody can predict and is opened exclusively, so
+    # that a link which somebody left in the folder is never followed.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         draft.chmod(0o666 & ~_umask())
+        # Atomic within a file system only, hence a draft beside the target.
         draft.replace(path)
+    # Not only Exception: a signal raises Stopped, which is none.
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -70,6 +71,7 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 def _umask() -> int:
     """Return the process's umask, which `mkstemp` ignores: other users may have to read results."""
+    # Python can read the mask only by setting another one.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -45,6 +45,7 @@ def register_method_card(method: "type[lampe.Method]") -> None:
 
 def method_names() -> list[str]:
     """Return the names of all methods: shipped, from plug-ins, and from entry points."""
+    # Names only: loading an entry point would import its package, and with it torch.
     outside = {*_outside_cards, *entry_points(group=ENTRY_POINTS).names}
     return sorted({*shipped_names("methods"), *outside})
 
@@ -135,6 +136,7 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
     specs: list[MethodSpec] = []
     for part in filter(None, parts):
         name, colon, setting = part.partition(":")
+        # Commas separate methods as well as settings, so `lampe:a=1,b=2,dca` has two methods.
         if colon or "=" not in part:
             specs.append(MethodSpec(part, name, _setting(setting) if colon else {}))
             continue

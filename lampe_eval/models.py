@@ -244,12 +244,10 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
 
 
 def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int = 2**14) -> None:
-    """Feed a hash with pieces spread over a file, or with all of a small file.
-
-    At most 16 MB of a file are read, so that this is fast for weights of any size; training
-    changes weights everywhere, so pieces are enough to notice it.
-    """
+    """Feed a hash with pieces spread over a file, or with all of a small file."""
     size = path.stat().st_size
+    # At most 16 MB of a file are read, so that this is fast for weights of any size; training
+    # changes weights everywhere, so pieces are enough to notice it.
     step = max(piece_bytes, size // pieces)
     with path.open("rb") as file:
         for start in range(0, size, step):
@@ -258,11 +256,9 @@ def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int =
 
 
 def _loading_error(path: str, error: Exception) -> UserError:
-    """Return one line about a checkpoint that cannot be loaded.
-
-    transformers wraps what the hub raised, sometimes several times, so the classes of the whole
-    chain of errors decide; by name, because they come from optional libraries.
-    """
+    """Return one line about a checkpoint that cannot be loaded."""
+    # transformers wraps what the hub raised, sometimes several times, so the classes of the whole
+    # chain of errors decide; by name, because they come from optional libraries.
     kinds = _class_names_in_chain(error)
     if Path(path).is_dir():
         return UserError(f"{path}: not a checkpoint of transformers: {_first_line(error)}")

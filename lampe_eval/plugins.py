@@ -87,6 +87,7 @@ def warn_of_changed_plugins(config: Mapping[str, Any], run: Path) -> None:
 
 def _load(given: Path) -> Plugin:
     path = given.resolve()
+    # Configurations know plug-ins by the names of their files, so no two may share one.
     if path.name in _loaded:
         plugin = _loaded[path.name]
         if plugin.path != path:
@@ -106,6 +107,7 @@ def _load(given: Path) -> Plugin:
 
 def _execute(given: Path, path: Path) -> ModuleType:
     """Run a plug-in's file as a module; whatever it raises becomes one line with its place."""
+    # With a prefix, so that a plug-in called json.py does not replace the module json.
     spec = importlib.util.spec_from_file_location(f"lampe_plugin_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -143,6 +145,7 @@ def _register(given: Path, module: ModuleType) -> list[Path]:
     from lampe_eval.method_specs import register_method_card
 
     classes = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+    # Without the classes that the file only imports, such as the one it derives from.
     defined = [kind for kind in classes if kind.__module__ == module.__name__]
     named = [kind for kind in defined if getattr(kind, "name", "") and not inspect.isabstract(kind)]
     methods = [kind for kind in named if issubclass(kind, lampe.Method)]

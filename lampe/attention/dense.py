@@ -44,6 +44,7 @@ class Dense(Backend):
                 logits = logits * query_scale[:, None].double()
             owned = region.owns(i[:, None], j)
             columns.append(inputs.logits.capped(logits).masked_fill(~owned, -torch.inf))
+        # A copy of the values for each region, because overlapping regions give a pair two weights.
         values = torch.cat([v] * len(columns), dim=2)
         if inputs.logits.sinks is not None:
             columns.append(inputs.logits.sinks.double()[:, None, None].expand(*q.shape[:3], 1))
@@ -85,6 +86,7 @@ def _logits(q: Tensor, k: Tensor, angle: Tensor, pair_factor: Tensor, rope: Rope
     k_before, k_rotary, k_after = rope.split(k)
     q1, q2 = _pairs(q_rotary, rope)
     k1, k2 = _pairs(k_rotary, rope)
+    # A loop over pairs keeps one [B, H, Q, K] sum instead of P of them.
     total = torch.zeros(*q.shape[:3], k.shape[2], dtype=torch.float64, device=q.device)
     for p in range(len(rope.inv_freq)):
         dot = q1[..., p, None] * k1[..., None, :, p] + q2[..., p, None] * k2[..., None, :, p]

@@ -45,6 +45,7 @@ def partials(
     row_parts = []
     for row_start in range(0, queries, BLOCK_QUERIES):
         row_stop = min(row_start + BLOCK_QUERIES, queries)
+        # Keys outside of both edges belong to no query of these rows, so they are not computed.
         first_key = row_start if left_diagonal else 0
         key_stop = row_stop + offset if right_diagonal else keys
         blocks = []

@@ -131,6 +131,8 @@ def _torch_kernel(
     q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, window_left: int
 ) -> tuple[Tensor, Tensor]:
     """Run the flash kernel inside torch, which is a ``FlashKernel``."""
+    # In order: no cumulative lengths (these are for packed sequences), the longest query and key,
+    # no dropout, causal or not, no debug mask.
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
         q, k, v, None, None, q.shape[1], k.shape[1], 0.0, causal, False,
         scale=scale,

@@ -57,10 +57,11 @@ class AttentionInputs:
         """Return the decode step that can run over stored rotated keys, or None.
 
         Such a step has one query that sees all keys from the first token on, each key in one
-        rotation. Stored keys carry no gradient, so there is none where keys require one.
+        rotation.
         """
         if self.rotated_keys is None or self.query.shape[2] != 1:
             return None
+        # Keys are stored from token 0 on, and carry no gradient.
         if self.first or self.key.requires_grad:
             return None
         step = self.rotated_keys.steps.get(self.encoding, self.start, self.query.device)
@@ -76,4 +77,5 @@ class AttentionInputs:
         query_scale = self.encoding.attention_factor.query_scale(index)
         if query_scale is None:
             return query
+        # The scale is float32 and would promote queries of half precision.
         return (query * query_scale[:, None]).to(query.dtype)

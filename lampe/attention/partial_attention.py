@@ -40,6 +40,7 @@ def sink_attention(query: Tensor, dim: int, sinks: Tensor) -> PartialAttention:
         dim: head dimension of the values.
         sinks: logits ``[H]``, one per query head.
     """
+    # A sink is a key with value 0: it takes weight from the others and adds nothing.
     lse_GR = torch.unflatten(sinks.float(), 0, query.shape[1:3])
     lse = lse_GR[..., None].expand(query.shape[:-1])
     return PartialAttention(query.new_zeros(*query.shape[:-1], dim), lse)

@@ -89,6 +89,7 @@ class KeyRotations:
         cls, changes: Iterable[RotationChange], encoding: Encoding, device: torch.device
     ) -> "KeyRotations | None":
         """Return the rotations of all changes together, or None where there are no changes."""
+        # One list for all changes: a layer then needs one gather and one scatter per step.
         index, cos, sin = [], [], []
         for change in changes:
             keys = torch.arange(change.start, change.stop, device=device)
@@ -126,12 +127,14 @@ class DecodeStep:
     def __init__(self, encoding: Encoding, query_token: int, device: torch.device) -> None:
         """Find the keys of the query in each region, and rotations of the query."""
         self.encoding, self.query_token, self.device = encoding, query_token, device
+        # From key 0: a step over stored keys holds the prompt from its first token on.
         (tile,) = tile_plan(encoding.plan, query_token, query_token + 1, 0)
         self.key_ranges: tuple[KeyRange, ...] = tile.key_ranges
         self.rotated_runs = _joined(
             RotatedRun(keys.start, keys.stop, keys.region.key) for keys in self.key_ranges
         )
         index = torch.tensor([query_token], device=device)
+        # Squared: queries carry the keys' factor too, so stored keys need no multiplication.
         factor = encoding.effective_attention_factor.factor**2
         tables = [cos_sin(keys.region.query, encoding, index, factor) for keys in self.key_ranges]
         self.cos = torch.stack([cos for cos, _ in tables])[:, None, None, None]
@@ -142,11 +145,10 @@ class DecodeStep:
     def rotations_from(self, stored: RotatedRuns) -> tuple[KeyRotations | None, RotatedRuns]:
         """Return the rotations that this step needs, and the runs after they are applied.
 
-        All layers usually store the same runs, so the first layer computes the answer for all.
-
         Args:
             stored: how a layer's stored keys are rotated.
         """
+        # All layers usually store the same runs, so the first layer computes the answer for all.
         if stored not in self._rotations:
             assert self.rotated_runs is not None
             needed, unused = [], []
@@ -180,6 +182,9 @@ class DecodeSteps:
             query_token: token index of the query.
             device: device of the step's tensors.
         """
+        # Shared, because launches are what a step costs: with a store per region and tables per
+        # token it took 1.5 to 3.4 times plain attention at 4096 tokens, computed once for all
+        # layers 1.43.
         others = []
         for step in self._newest:
             if step.encoding is not encoding or step.device != device:
@@ -187,6 +192,7 @@ class DecodeSteps:
             elif step.query_token == query_token:
                 return step
         step = DecodeStep(encoding, query_token, device)
+        # Bounded, since encodings of earlier prompts would otherwise stay for the cache's lifetime.
         self._newest = [*others[-MAX_OTHER_STEPS:], step]
         return step
 
@@ -213,14 +219,12 @@ class RotatedKeys:
         self._runs, self._copy, self._copied = (), None, 0
 
     def restore(self, key: Tensor) -> None:
-        """Undo the rotation of a cache's own keys ``[B, G, K, D]``; a copy is freed instead.
-
-        The cache may have fewer keys than were rotated, where it was cropped.
-        """
+        """Undo the rotation of a cache's own keys ``[B, G, K, D]``; a copy is freed instead."""
         if self.in_place and self._runs:
             assert self._encoding is not None
             changes = []
             for run in self._runs:
+                # A cropped cache has fewer keys than were rotated.
                 stop = min(run.stop, key.shape[2])
                 if run.start < stop:
                     changes.append(RotationChange(run.start, stop, run.positions, None))
@@ -236,9 +240,12 @@ class RotatedKeys:
             key: ``[B, G, K, D]``, all keys of the layer, the new one not rotated.
             step: the decode step; only keys whose stored rotation is stale are rotated.
         """
+        # A difference of positions is a rotation only under one rope. Under another one the keys
+        # have to be unrotated first.
         if self._encoding is None or not _same_rotations(self._encoding, step.encoding):
             self.restore(key)
             self._encoding = step.encoding
+        # Rotating all keys in each step instead took 3 to 5 times plain attention.
         keys = key if self.in_place else self._extended_copy(key)
         rotations, runs = step.rotations_from(self._runs)
         if rotations is not None:
@@ -256,6 +263,7 @@ class RotatedKeys:
             if self._copy is not None:
                 copy[:, :, : self._copied] = self._copy[:, :, : self._copied]
             self._copy = copy
+        # Only the new keys: those before them are rotated already in the copy.
         copy[:, :, self._copied : length] = key[:, :, self._copied :]
         self._copied = length
         return copy
@@ -331,6 +339,8 @@ def _overlap(a: RowStart | None, b: RowStart | None) -> bool:
 
 def _same_rotations(a: Encoding, b: Encoding) -> bool:
     """Return whether two encodings rotate a key to a position in the same way; plans may differ."""
+    # Releases with a plan for each generated token have a new encoding at every step, and their
+    # stored keys must not all be rotated again each time.
     return (a.rope, a.attention_factor) == (b.rope, b.attention_factor)
 
 
@@ -353,6 +363,7 @@ def _joined(runs: Iterable[RotatedRun]) -> RotatedRuns | None:
 
 def _changes(stored: RotatedRuns, needed: RotatedRuns) -> Iterator[RotationChange]:
     """Yield the keys of either in order, with the map that they have and the map that they need."""
+    # Between two neighbouring edges no run begins or ends, so one key stands for the stretch.
     edges = set()
     for run in (*stored, *needed):
         edges |= {run.start, run.stop}

@@ -38,12 +38,14 @@ def rotate(
         first, second = rotary.chunk(2, dim=-1)
     else:
         first, second = rotary[..., 0::2], rotary[..., 1::2]
+    # Four operations on half a head and a join; a rotation of the whole head takes six.
     new_first = torch.addcmul(first * cos_LP, second, sin_LP, value=-1)
     new_second = torch.addcmul(second * cos_LP, first, sin_LP)
     if layout == "half":
         rotated = torch.cat((new_first, new_second), dim=-1)
     else:
         rotated = torch.stack((new_first, new_second), dim=-1).flatten(-2)
+    # An empty part would still cost a copy of the others in ``cat``.
     parts = [part for part in (before, rotated.to(x_BHLD.dtype), after) if part.shape[-1]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -62,10 +64,8 @@ class RotaryTables:
     def rotate_queries(
         self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int
     ) -> Tensor:
-        """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated.
-
-        Queries carry the attention factor of keys too, so that keys need no multiplication.
-        """
+        """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated."""
+        # Queries carry the attention factor of keys too, so that keys need no multiplication.
         factor = encoding.effective_attention_factor.factor**2
         return self._rotated(x, positions, encoding, start, factor)
 
@@ -142,6 +142,7 @@ def cos_sin(
         index: token indices ``[L]``.
         factor: number that multiplies cos and sin.
     """
+    # Rounded before cos and sin, as transformers rounds at whole positions.
     angle = encoding.rope.angles(positions(index), index).float()
     per_token = encoding.attention_factor.per_token_factor(index)
     amplitude = factor if per_token is None else factor * per_token[:, None]
@@ -153,8 +154,6 @@ def cos_sin_between(
 ) -> tuple[Tensor, Tensor]:
     """Return cos and sin ``[L, P]`` float32 that rotate keys from one map's positions to another's.
 
-    Rotations add, so keys rotated by the old map need only the difference of two angles.
-
     Args:
         old: map by which the keys are rotated now; None for keys that are not rotated, which have
             no factor per token either.
@@ -162,10 +161,12 @@ def cos_sin_between(
         encoding: rope, and the factor per token if the attention factor has one.
         index: token indices ``[L]`` of the keys.
     """
+    # Rotations add, so keys rotated by the old map need only the difference of two angles.
     new_angle, new_amplitude = _angle_and_amplitude(new, encoding, index)
     old_angle, old_amplitude = _angle_and_amplitude(old, encoding, index)
     # Subtracted in float64: angles of late tokens are large, and their difference is often small.
     angle = (new_angle - old_angle).float()
+    # Keys carry only a factor per token; the common one is in the tables of queries.
     amplitude = (new_amplitude / old_amplitude)[:, None]
     return angle.cos() * amplitude, angle.sin() * amplitude
 

@@ -79,6 +79,7 @@ def tile_plan(plan: PositionPlan, start: int, stop: int, first: int) -> tuple[Qu
         stop: token index after the last query.
         first: token index of the first key; earlier keys are left out.
     """
+    # On the CPU, whatever the model's device: tiles are made of Python integers.
     query = torch.arange(start, stop)
     edges = [_edges(region, query, first) for region in plan]
     tile_starts = _tile_starts(edges, len(query))
@@ -113,7 +114,9 @@ def _key_range(region: Region, first_keys: list[int], last_keys: list[int]) -> K
     return KeyRange(
         region,
         start=first_keys[0],
+        # An edge never moves back within a tile, so its last query has the last key.
         stop=last_keys[2] + 1,
+        # In a tile of a single query both samples are that query, and each edge is vertical.
         left_diagonal=first_keys[0] < first_keys[1],
         right_diagonal=last_keys[0] < last_keys[1],
     )
@@ -122,12 +125,13 @@ def _key_range(region: Region, first_keys: list[int], last_keys: list[int]) -> K
 def _edges(region: Region, query: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Return the first and last key ``[Q]`` (inclusive) that each query owns from ``first`` on.
 
-    A query that owns none has 0 and -1. These do not depend on the query, so that such queries are
-    not cut into tiles by edges that nobody sees.
+    A query that owns none has 0 and -1.
     """
     first_key, last_key = region.span(query)
     first_key = first_key.clamp(min=first)
     owns_some = first_key <= last_key
+    # Placeholders that do not depend on the query: its own edges, which nobody sees, would cut such
+    # queries into tiles.
     return first_key.where(owns_some, 0), last_key.where(owns_some, -1)
 
 
@@ -149,6 +153,7 @@ def _edge_cuts(first_key: Tensor, last_key: Tensor) -> Tensor:
     """
     steps = torch.stack((first_key.diff(), last_key.diff()))
     jumps = ((steps != 0) & (steps != 1)).any(0)
+    # The placeholders 0 and -1 can look like a step: from no key (0, -1) to key 0 alone (0, 0).
     jumps |= (last_key[1:] < 0) != (last_key[:-1] < 0)
     bends = torch.zeros_like(jumps)
     # After a jump a new tile begins, whose first step has no step before it to differ from.

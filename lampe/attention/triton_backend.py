@@ -54,17 +54,15 @@ class KernelTile(NamedTuple):
 
 
 def prefill_tile(dim: int, dtype: torch.dtype) -> KernelTile:
-    """Return the tile of the prefill kernel for heads of ``dim`` dimensions.
-
-    The kernel, compiled for compute capability 8.0, spills no registers in its loop over keys with
-    these tiles: 128 x 64 with 4 warps spilled 2.7 kB at more than 64 dimensions, with 8 warps none
-    inside the loop. Wide heads and float32 take smaller tiles, which need less shared memory than
-    capability 8.6 has.
-    """
+    """Return the tile of the prefill kernel for heads of ``dim`` dimensions."""
+    # Wide heads and float32 take smaller tiles, which need less shared memory than a GPU of
+    # compute capability 8.6 has.
     if dtype == torch.float32 and dim > 128:
         return KernelTile(queries=32, keys=16, warps=4, stages=2)
     if dtype == torch.float32 or dim > 128:
         return KernelTile(queries=64, keys=32, warps=4, stages=2)
+    # Compiled for capability 8.0, 128 x 64 with 4 warps spilled 2.7 kB of registers at more than
+    # 64 dimensions; with 8 warps nothing is spilled in the loop over keys.
     return KernelTile(queries=128, keys=64, warps=8 if dim > 64 else 4, stages=3)
 
 
@@ -110,12 +108,15 @@ def _prefill(inputs: AttentionInputs) -> Tensor:
     _, groups, keys, value_dim = inputs.value.shape
     first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
     key_maps, map_of_region = _key_maps(encoding.plan, device)
+    # Rotated before the kernel, not in it: at 131072 tokens some 500 blocks of queries (half of
+    # 131072 / 128) read a block of keys, for every head of its group.
     rotated_keys = _rotate_keys(inputs, key_maps)
     query = contiguous_rows(inputs.grouped_query().flatten(1, 2))
     value = contiguous_rows(inputs.value)
     # [B, Q, H, E] in memory, so that joining the heads of a token afterwards needs no copy.
     out = query.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
     query_maps = tuple(region.query for region in encoding.plan)
+    # Squared: queries carry the keys' factor too, and keys are rotated by plain tables.
     factor = encoding.effective_attention_factor.factor**2
     cos, sin = inputs.tables.stacked(query_maps, encoding, factor, inputs.stop, device)
     sinks = inputs.logits.sinks
@@ -155,20 +156,20 @@ def _rotate_keys(inputs: AttentionInputs, key_maps: tuple[PositionMap, ...]) -> 
 
 
 def _decode(inputs: AttentionInputs) -> Tensor:
-    """Return attention ``[B, H, 1, E]`` of one query.
-
-    One query has too few blocks to occupy a GPU, so its keys are split between programs
-    (flash-decoding), and the partial results are merged.
-    """
+    """Return attention ``[B, H, 1, E]`` of one query, whose keys are split between programs."""
     encoding, device = inputs.encoding, inputs.query.device
     batch, heads, _, dim = inputs.query.shape
     _, groups, keys, value_dim = inputs.value.shape
     first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
     key_maps, map_of_region = _key_maps(encoding.plan, device)
+    # Read beside the cache: 1.12 times its bytes. For maps that are linear in the token the query
+    # could be rotated to each block's first key instead; nobody could time that.
     key_cos, key_sin = inputs.tables.stacked(key_maps, encoding, 1.0, inputs.first + keys, device)
     query_cos, query_sin = _query_tables(encoding, inputs.start, device)
     query = inputs.grouped_query().flatten(1, 2)
     key, value = contiguous_rows(inputs.key), contiguous_rows(inputs.value)
+    # Flash-decoding: one query has too few blocks to occupy a GPU, so its keys are split between
+    # programs, whose partial results are merged at the end.
     splits, group_size = -(-keys // SPLIT_KEYS), heads // groups
     # Partial outputs are float32: rounding each of them would add up in the merge.
     out = torch.empty(batch, groups, splits, group_size, value_dim, device=device)
@@ -222,6 +223,7 @@ def next_power_of_two(size: int) -> int:
 
 def contiguous_rows(x: Tensor) -> Tensor:
     """Return ``x``, or a copy of it where its last dimension is not contiguous."""
+    # The kernels take a stride of 1 for granted: consecutive elements make loads wide.
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
@@ -237,6 +239,7 @@ def _edges(
     spans = [region.span(query) for region in plan]
     first_key = torch.stack([first_key for first_key, _ in spans]).int()
     last_key = torch.stack([last_key for _, last_key in spans]).int()
+    # Keys before ``first`` are gone: a sliding window's cache has dropped them.
     return first_key.clamp(min=first), last_key
 
 

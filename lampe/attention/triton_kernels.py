@@ -61,9 +61,11 @@ def load_rotated(
         IS_HALF_LAYOUT: how dimensions are paired.
     """
     o_d = tl.arange(0, BD)
+    # D need not be a power of two: columns from D to BD exist in registers only.
     m_x = m_row[:, None] & (o_d < D)[None, :]
     p_row = p_x + o_row.to(tl.int64)[:, None] * stride_x_t
     b_x = tl.load(p_row + o_d[None, :], mask=m_x, other=0.0)
+    # Rotated in the float32 of the tables and rounded once, on return.
     b_rotated = b_x.to(tl.float32)
     if P > 0:
         # A rotated dimension also needs the other one of its pair, which a second block holds.
@@ -142,7 +144,9 @@ def update_softmax(b_q, b_k, b_v, b_out, b_max, b_sum, m_owned, scale, SOFTCAP: 
     # its place all of its exponentials are exp2(-inf) = 0.
     b_base = tl.where(b_new_max == float("-inf"), 0.0, b_new_max)
     b_weights = tl.exp2(b_logits - b_base[:, None])
+    # Before the first owned key b_max is -inf, so the decay is 0 and the empty state drops out.
     b_decay = tl.exp2(b_max - b_base)
+    # ``tl.dot`` takes operands of one type; its sums are float32, as the state is.
     b_out = b_out * b_decay[:, None] + tl.dot(b_weights.to(b_v.dtype), b_v, input_precision="ieee")
     return b_out, b_new_max, b_sum * b_decay + tl.sum(b_weights, 1)
 
@@ -197,6 +201,7 @@ def attend_to_keys(
         if IS_MASKED:
             m_owned = (b_first[:, None] <= o_k[None, :]) & (o_k[None, :] <= b_last[:, None])
         else:
+            # All true: every query of the block owns every key of these blocks.
             m_owned = o_k[None, :] >= 0
         b_out, b_max, b_sum = update_softmax(
             b_q, b_k, b_v, b_out, b_max, b_sum, m_owned, scale, SOFTCAP
@@ -237,6 +242,7 @@ def prefill(
     i_block = tl.num_programs(0) - 1 - tl.program_id(0)
     i_b = (tl.program_id(1) // H).to(tl.int64)
     i_h = (tl.program_id(1) % H).to(tl.int64)
+    # Query heads of a group are consecutive, and share one key head without copies of it.
     i_g = i_h // (H // G)
     o_q = i_block * BQ + tl.arange(0, BQ)
     m_q = o_q < Q
@@ -250,11 +256,14 @@ def prefill(
     else:
         b_max = tl.full([BQ], float("-inf"), tl.float32)
         b_sum = tl.zeros([BQ], tl.float32)
+    # One running softmax serves all regions, so no second output is written and none is merged.
     for region in range(S):
         # Rows of ``keys``, not token indices, from here on.
         b_first = tl.load(first_key + region * Q + o_q, mask=m_q, other=0) - first
         b_last = tl.load(last_key + region * Q + o_q, mask=m_q, other=-1) - first
         m_owns = m_q & (b_first <= b_last)
+        # K and 0 are neutral: where no query owns a key the run is empty, and the region is
+        # skipped.
         start_key = tl.min(tl.where(m_owns, b_first, K))
         stop_key = tl.max(tl.where(m_owns, b_last + 1, 0))
         if start_key < stop_key:
@@ -263,8 +272,12 @@ def prefill(
             # A query that owns nothing here makes ``all_stop`` 0, so that all blocks are masked.
             all_start = tl.max(tl.where(m_owns, b_first, 0))
             all_stop = tl.min(tl.where(m_q, tl.where(m_owns, b_last + 1, 0), K))
+            # Rounded down, so that the plain blocks in the middle are whole; the mask hides the
+            # rest.
             start_key = start_key // BK * BK
             plain_start = tl.minimum(tl.cdiv(all_start, BK) * BK, stop_key)
+            # Where no whole block belongs to all queries, the plain run is empty and the masked
+            # ones meet.
             plain_stop = tl.maximum(plain_start, all_stop // BK * BK)
             # Only the query of this region is held in registers, however many regions there are.
             b_q = load_rotated(
@@ -273,6 +286,7 @@ def prefill(
             )  # fmt: skip
             i_map = tl.load(map_of_region + region).to(tl.int64)
             p_key = keys + i_map * stride_k_v + i_b * stride_k_b + i_g * stride_k_g
+            # The stride of keys is D, because ``rotate_keys`` writes contiguous rows.
             b_out, b_max, b_sum = attend_to_keys(
                 b_q, b_out, b_max, b_sum, p_key, p_value, D, stride_v_t,
                 start_key, plain_start, K, b_first, b_last, scale,
@@ -309,8 +323,7 @@ def decode(
 ):  # fmt: skip
     """Attend with one query to one split of the keys. Grid: splits of the keys, B x G.
 
-    The R query heads of a group are the rows of the block of queries, so that a split's keys and
-    values are read once for all of them. Keys are rotated after they are loaded.
+    Keys are rotated after they are loaded.
 
     Inputs and outputs:
         query: ``[B, H, D]``, not rotated.
@@ -332,6 +345,8 @@ def decode(
     i_split = tl.program_id(0)
     i_b = (tl.program_id(1) // G).to(tl.int64)
     i_g = (tl.program_id(1) % G).to(tl.int64)
+    # The R query heads of a group are the rows of the block, so that a split's keys and values are
+    # read once for all of them.
     o_r = tl.arange(0, BQ)
     m_r = o_r < R
     o_e = tl.arange(0, BE)
@@ -341,12 +356,14 @@ def decode(
     b_out = tl.zeros([BQ, BE], tl.float32)
     b_max = tl.full([BQ], float("-inf"), tl.float32)
     b_sum = tl.zeros([BQ], tl.float32)
+    # A key is in one region (releases that count pairs twice excepted), so the split is read once.
     for region in range(S):
         # Rows of ``key``: the part of the region that lies in this split.
         start_key = tl.maximum(tl.load(first_key + region) - first, i_split * SPLIT_KEYS)
         split_stop = tl.minimum(K, (i_split + 1) * SPLIT_KEYS)
         stop_key = tl.minimum(tl.load(last_key + region) + 1 - first, split_stop)
         if start_key < stop_key:
+            # All rows use row 0 of the region's table: the heads of a group are at the same token.
             b_q = load_rotated(
                 p_query, stride_q_h, o_r, query_cos + region * P, query_sin + region * P, o_r * 0,
                 m_r, D, BD, P, BEGIN, IS_HALF_LAYOUT,
@@ -364,11 +381,13 @@ def decode(
                 b_out, b_max, b_sum = update_softmax(
                     b_q, tl.trans(b_k), b_v, b_out, b_max, b_sum, m_k[None, :], scale, SOFTCAP
                 )
+    # The layout of ``out`` and ``lse`` [B, G, splits, R], in which the caller merges over splits.
     o_row = ((i_b * G + i_g) * tl.num_programs(0) + i_split) * R + o_r
     # A split without any owned key: output 0 with log-sum-exp -inf, which has no weight in the
     # merge. The 1 avoids 0 / 0 and log2(0).
     m_empty = b_sum == 0.0
     b_sum = tl.where(m_empty, 1.0, b_sum)
+    # From powers of two to the natural logarithm, in which every backend merges.
     b_lse = tl.where(m_empty, float("-inf"), (b_max + tl.log2(b_sum)) / LOG2E)
     tl.store(lse + o_row, b_lse, mask=m_r)
     p_out = out + o_row[:, None] * E + o_e[None, :]
@@ -412,6 +431,7 @@ def merge_two(
     b_x_weight = tl.exp(b_x_lse - b_base)
     b_y_weight = tl.exp(b_y_lse - b_base)
     b_sum = b_x_weight + b_y_weight
+    # A query that owns no key in either part stays at output 0 with log-sum-exp -inf.
     m_empty = b_sum == 0.0
     b_sum = tl.where(m_empty, 1.0, b_sum)
     b_out = (b_x_weight[:, None] * b_x + b_y_weight[:, None] * b_y) / b_sum[:, None]

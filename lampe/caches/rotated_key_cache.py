@@ -42,6 +42,7 @@ class _RotatedLayer:
 
     def is_valid_for(self, keys: Tensor | None) -> bool:
         """Return whether the layer still holds the same keys, unwritten."""
+        # By identity and count of writes; comparing contents would read the whole cache.
         return keys is not None and self.keys() is keys and self.version == keys._version
 
 
@@ -62,6 +63,7 @@ class RotatedKeyCache:
     """Rotated keys of all KV caches of a patched model, freed together with their cache."""
 
     def __init__(self) -> None:
+        # Weak keys: a cache that its caller drops must take its rotated keys with it.
         self._steps: WeakKeyDictionary[Cache, DecodeSteps] = WeakKeyDictionary()
         self._layers: WeakKeyDictionary[Any, _RotatedLayer] = WeakKeyDictionary()
         self._current = _CurrentLayer()
@@ -85,13 +87,11 @@ class RotatedKeyCache:
         ]
 
     def _enter(self, module: nn.Module, arguments: Iterable[Any]) -> None:
-        """Find the cache layer of a module, before the layer takes in the new tokens.
-
-        Rotated keys are checked here: afterwards the layer holds another tensor in any case.
-        """
+        """Find the cache layer of a module, before the layer takes in the new tokens."""
         # Threads run different modules at the same time, so this state is the thread's.
         current = self._current
         current.layer = None
+        # Found by its type, since models differ in the name and the place of the argument.
         cache = next((value for value in arguments if isinstance(value, Cache)), None)
         if cache is None or not hasattr(cache, "layers"):
             return  # An encoder-decoder cache has no layers, but two caches with layers.
@@ -105,6 +105,7 @@ class RotatedKeyCache:
         if isinstance(layer, GrowingLayer):
             layer.accept_rotated()
             return
+        # Checked here, because afterwards the layer holds another tensor in any case.
         rotated = self._layers.get(layer)
         if rotated is not None and not rotated.is_valid_for(getattr(layer, "keys", None)):
             rotated.rows.invalidate()
@@ -130,6 +131,8 @@ class RotatedKeyCache:
             or isinstance(layer, GrowingLayer)
             or getattr(layer, "keys", None) is not keys
         ):
+            # By the very tensor: looking the layer up by the module that calls was wrong where
+            # layers share keys (Gemma 3n) or attend twice (DiffLlama).
             growing = _growing_layer_with(keys, [layer, *cache.layers])
             return None if growing is None else growing.rotated_rows()
         if keys.is_inference():
@@ -147,10 +150,8 @@ class RotatedKeyCache:
 
 
 def _growing_layer_with(keys: Tensor, layers: Iterable[Any]) -> GrowingLayer | None:
-    """Return the first growing layer that holds ``keys``; None where there is none.
-
-    Any layer may: some models hand the keys of one layer to later layers as well.
-    """
+    """Return the first growing layer that holds ``keys``; None where there is none."""
+    # Any layer may hold them: some models hand the keys of one layer to later layers as well.
     for layer in layers:
         if isinstance(layer, GrowingLayer) and layer.holds(keys):
             return layer

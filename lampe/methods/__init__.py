@@ -41,6 +41,7 @@ def register_method(method: type[Method]) -> None:
     Raises:
         BadSetting: for a class without a name, or a name that another method has.
     """
+    # These signs separate methods and settings in what users write.
     if not method.name or any(sign in method.name for sign in ":+,"):
         raise BadSetting(
             f"cannot register the method {method.__qualname__}: its name is {method.name!r}; "

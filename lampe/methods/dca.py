@@ -14,6 +14,7 @@ from lampe.geometry import Geometry
 from lampe.methods.method import IndexMethod, require_positive, setting
 from lampe.positions import PositionMap, PositionPlan, Region, constant
 
+# That of ``chunkllama_attn_replace.py``; the release's flash-decoding file has 0.1.
 RATE = 0.05
 """Growth of ChunkLlama's attention factor with the logarithm of the length."""
 
@@ -30,6 +31,7 @@ def chunk_plan(chunk: int, cap: int) -> PositionPlan:
     next_chunk = PositionMap(modulo=chunk, offset=chunk, cap=cap)
     return PositionPlan(
         (
+            # Block distances: the query's own chunk, the one before, and all earlier ones.
             Region(0, 1, query=phase, key=phase, block=chunk, name="intra"),
             Region(1, 2, query=next_chunk, key=phase, block=chunk, name="successive"),
             Region(2, None, query=constant(cap), key=phase, block=chunk, name="inter"),
@@ -87,6 +89,7 @@ class ChunkLlama(IndexMethod):
     )
     local_window: int | None = setting(
         derive=lambda method, geometry, length: (
+            # The release has three: P/8 here, P/16 in its flash-decoding file, P/4 for perplexity.
             method.value_of("pretraining_length", geometry, length) // 8
         ),
         rule="an eighth of the window, as released for Llama 2",
@@ -95,6 +98,7 @@ class ChunkLlama(IndexMethod):
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.pretraining_length is not None and self.local_window is not None
+        # ``chunk_size`` in the code: it never uses the last quarter, where the paper uses all.
         cap = self.pretraining_length * 3 // 4
         if not 0 < self.local_window < cap:
             raise BadSetting(

@@ -95,6 +95,7 @@ class LaMPE(IndexMethod):
         return super().resolved(geometry, length)
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
+        # The release has rules of its own, to which nothing below applies.
         if self.variant in RELEASE_VARIANTS:
             return self._release(length).prompt_plan()
         mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens
@@ -104,6 +105,7 @@ class LaMPE(IndexMethod):
                 f"lampe: mapping_length={mapping} must exceed "
                 f"head_tokens={head} plus tail_tokens={tail}"
             )
+        # m = l is the identity; a larger m would stretch positions.
         if length <= mapping:
             return IDENTITY_PLAN
         tail_begin = length - tail
@@ -111,8 +113,10 @@ class LaMPE(IndexMethod):
         slope = Fraction(mapping - head - tail, length - head - tail)
         return PositionPlan(
             (
+                # Distance s1 itself is exact, as in the paper: the middle begins after it.
                 Region(0, head + 1, name="head"),
                 *self._middle(head, tail_begin, slope),
+                # Unit spacing from here on, so an answer goes on beyond the last position m - 1.
                 Region(tail_begin, None, query=PositionMap(offset=mapping - length), name="tail"),
             )
         )
@@ -123,6 +127,7 @@ class LaMPE(IndexMethod):
         return self.resolved(geometry, length)._release(length).decode_plan(stop)
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        # In the release only; the paper does not mention it. Short prompts get it too.
         return AttentionFactor(STRING_FACTOR)
 
     def _release(self, length: int) -> Release:
@@ -162,6 +167,7 @@ class LaMPE(IndexMethod):
                 mapping = effective_mapping_length(
                     last, length=length, head_tokens=head, tail_tokens=tail
                 )
+        # Below the window: m - 1 is the largest position of the prompt, and the answer adds to it.
         return int(max(least, min(mapping, length, geometry.window - 1)))
 
     def _fitted_curve(self, geometry: Geometry) -> Sigmoid | None:
@@ -204,9 +210,11 @@ class LaMPE(IndexMethod):
         if self.variant == "paper":
             return tuple(_floored_middle(head, end, slope))
         if self.variant == "separable":
+            # A difference of floors equals the paper's floor of the difference, or is 1 above it.
             query = PositionMap(scale=slope, shift=-head, offset=head, floor=True)
             key = PositionMap(scale=slope, floor=True)
         else:
+            # s1 + A (i - s1), so that the middle goes on from the head at distance s1.
             query = PositionMap(scale=slope, offset=head - slope * head)
             key = PositionMap(scale=slope)
         return (Region(head + 1, end, query=query, key=key, name="middle"),)

@@ -55,6 +55,7 @@ RELEASE_VARIANTS = {
     "reference": ReleaseVariant(counts_pairs_twice=True),
     "reference-nodup": ReleaseVariant(),
     "reference-fixed": ReleaseVariant(exact_floors=True, has_decode_plans=False),
+    # From here on ``llama_sw_map.py``, which the release's RULER script for Llama runs.
     "sw-map": ReleaseVariant(has_tail=False, counts_pairs_twice=True),
     "sw-map-nodup": ReleaseVariant(has_tail=False),
 }
@@ -65,10 +66,8 @@ RELEASE_VARIANTS = {
 class Float32Floor(PositionMap):
     """Map ``offset + floor(last * x / span)`` in the release's float32 arithmetic.
 
-    The release multiplies a reciprocal by ``last`` and then by ``x``, each step rounded to float32.
-    Where the exact product is a whole number the result may be one below it; at 16384 tokens this
-    happens to the last token, which moves the middle of every answer. Published numbers depend on
-    it, so the order of operations matters here.
+    Where the exact product is a whole number the result may be one below it. Published numbers
+    depend on that.
 
     Attributes:
         last: U, the mapped index of the last token.
@@ -79,6 +78,9 @@ class Float32Floor(PositionMap):
     span: int = 1
 
     def __call__(self, index: Tensor) -> Tensor:
+        # The release multiplies a reciprocal by ``last`` and then by ``x``, each step rounded to
+        # float32, so the order of operations matters. At 16384 tokens with U = 1993 the last token
+        # gets 1992, which moves the middle of every answer.
         slope = torch.reciprocal(torch.tensor(float(self.span))) * self.last
         steps = (index.float() * slope.to(index.device)).floor()
         return steps.double() + float(self.offset)
@@ -130,16 +132,16 @@ class Release:
 
     @property
     def run_end(self) -> int:
-        """``re``, an index that the release also uses as the number of tokens in the tail.
-
-        Used as a count it is one short, so the last token of the run stays in the middle.
-        """
+        """``re``, an index that the release also uses as the number of tokens in the tail."""
+        # As a count it is one short, so the last token of the run stays in the middle. For the
+        # published settings a tail of 200 becomes 200 to 212.
         ids = self.ids(self.length)(torch.arange(self.length))
         return int((ids == ids[self.tail_tokens]).nonzero()[-1])
 
     @property
     def head_offset(self) -> int:
         """``b1``, by which queries of the middle are shifted to continue the head."""
+        # With this - 1 of the release, distance head + 1 can get a smaller position than head.
         return self.head_tokens - self.id(self.head_tokens) - 1
 
     @property
@@ -208,6 +210,7 @@ class Release:
         Raises:
             BadSetting: beyond ``head_tokens`` generated tokens, where the release breaks.
         """
+        # Decided by the prompt alone, so its answer keeps true distances too, however long it is.
         if self.length < 2 * self.head_tokens:
             return IDENTITY_PLAN
         if stop - self.length > self.head_tokens:

@@ -220,9 +220,7 @@ def smallest_compression(
 ) -> int:
     """Return the smallest whole compression that keeps a prompt within a share of the window.
 
-    The share is the rule of thumb in SelfExtend's README: the largest positions of a window are
-    poorly trained, so stay below one half to two thirds of it. A prompt that fits the window is not
-    compressed.
+    A prompt that fits the window is not compressed.
 
     Args:
         geometry: of the model.
@@ -235,6 +233,8 @@ def smallest_compression(
     """
     if length <= geometry.window:
         return 1
+    # The rule of thumb in SelfExtend's README: the largest positions of a window are poorly
+    # trained, so stay below one half to two thirds of it.
     compressed_positions = int(share * geometry.window) - exact
     if compressed_positions < 1:
         raise BadSetting(

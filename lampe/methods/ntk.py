@@ -66,6 +66,8 @@ class DynamicNTK(Method):
             case "unrotated":
                 return frozen
             case "rotated":
+                # The bases drift apart: at four windows of Llama 2 and factor 1, after 128 new
+                # tokens, the worst pair is off by 4.5 radians for keys at the end of the prompt.
                 return PerTokenRope(
                     frozen.inv_freq,
                     layout=frozen.layout,

@@ -40,6 +40,7 @@ class ReRoPE(IndexMethod):
         near = self.window_size
         assert near is not None
         require_positive(self.name, window_size=near)
+        # Far keys are at 0, that is not rotated, so the query's position is the distance.
         far = Region(near, None, query=constant(near), key=constant(0), name="far")
         return PositionPlan((Region(0, near, name="near"), far))
 

@@ -48,6 +48,7 @@ class SelfExtend(IndexMethod):
         require_positive(self.name, group_size=group, window_size=window)
         if group == 1:
             return IDENTITY_PLAN
+        # The release has both: it divides exactly in prefill and rounds down in flash decode.
         grouped_windows: dict[str, int | Fraction] = {
             "integer": window // group,
             "fractional": Fraction(window, group),

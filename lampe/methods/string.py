@@ -61,6 +61,7 @@ class String(IndexMethod):
         counts_twice = self._counts_pairs_twice(length)
         # The release's near window includes distance S, which the shifted window begins with.
         near = Region(0, self.shift + int(counts_twice), name="near")
+        # Only queries are shifted, so one rotation of the keys serves both regions.
         query = PositionMap(offset=self.local - self.shift)
         shifted = Region(self.shift, None, query=query, name="shifted")
         return PositionPlan((near, shifted), overlapping=counts_twice)
@@ -75,6 +76,7 @@ class String(IndexMethod):
         if not method._counts_pairs_twice(length):
             return None
         assert method.shift is not None
+        # The release slices the cache from a negative start there.
         if stop <= method.shift:
             raise BadSetting(
                 f"string: the release cannot answer before shift={method.shift} tokens, "
@@ -94,6 +96,7 @@ class String(IndexMethod):
             case "exact":
                 return False
             case "reference":
+                # At exactly S tokens the release takes an empty slice of keys.
                 if length < self.shift - self.local or length == self.shift:
                     raise BadSetting(
                         f"string: the release cannot read {length} tokens with shift={self.shift}"
@@ -102,4 +105,5 @@ class String(IndexMethod):
         raise UnknownName("variant of string", self.variant, ("exact", "reference"))
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
+        # In the release only; the paper does not mention it.
         return AttentionFactor(STRING_FACTOR)

@@ -87,6 +87,7 @@ def attach(
         UnsupportedModel: for a model that does not look its attention up by name, or a copy of a
             patched one.
     """
+    # A second patch of the same model finds our name in its configurations already.
     if model not in _ORIGINAL_NAMES:
         _ORIGINAL_NAMES[model] = _name_our_attention(model)
         if layers is not None:
@@ -131,6 +132,7 @@ def _name_our_attention(model: PreTrainedModel) -> AttentionNames:
     except ValueError as error:
         _restore_names(before)
         raise _not_by_name(model) from error
+    # Not every model that keeps its own attention raises.
     if model.config._attn_implementation != ATTENTION_NAME:
         _restore_names(before)
         raise _not_by_name(model)
@@ -161,12 +163,10 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 
 def _configs_around(model: PreTrainedModel, layers: Iterable[nn.Module]) -> list[PreTrainedConfig]:
-    """Return the configurations of attention modules and of the modules they are in.
-
-    The modules around an attention module make its mask, so they must name our functions too.
-    """
+    """Return the configurations of attention modules and of the modules they are in."""
     attention_modules = set(layers)
     modules = dict(model.named_modules())
+    # The modules around an attention module make its mask, so they must name our functions too.
     names: set[str] = set()
     for name, module in modules.items():
         if module in attention_modules:
@@ -208,6 +208,8 @@ def _not_by_name(model: PreTrainedModel) -> UnsupportedModel:
     )
 
 
+# A compiled model is compiled around attention: plans depend on the prompt's length, so compiled
+# code would be valid for one length only.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
@@ -222,11 +224,7 @@ def _attention(
     is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Run attention for a layer: takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]`` and no weights.
-
-    A compiled model is compiled around it: plans depend on the prompt's length, so compiled code
-    would be valid for one length only.
-    """
+    """Run attention of a layer: takes ``[B, H, Q, D]``, returns ``[B, Q, H, D]`` and no weights."""
     unsupported = [
         effect for option, effect in UNSUPPORTED_OPTIONS.items() if options.get(option) is not None
     ]
@@ -245,20 +243,19 @@ def _attention(
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: Any) -> Tensor:
-    """Return the layout of a forward call for one kind of layer, in place of its mask.
-
-    The prompt's end is found here, not in the layers: this is the one place that runs in the
-    caller's thread, once per forward call and kind of layer. The model is found by its
-    configuration, because transformers passes nothing else that tells models apart. ``generate``
-    with a static KV cache makes masks before the forward call, so a hook on it would come too late.
-    """
+    """Return the layout of a forward call for one kind of layer, in place of its mask."""
     layout = read_layout(*arguments, **options)
+    # The configuration is all that transformers passes which tells models apart.
     model = _model_with(config)
     handler = None if model is None else handler_of(model)
+    # The prompt's end is found here and not in the layers, because only this runs in the caller's
+    # thread, once per forward call and kind of layer. A hook on the forward call would come too
+    # late: ``generate`` with a static KV cache makes its masks before.
     if handler is not None and not layout.fault:
         layout = replace(layout, prompt_end=handler.prompts.prompt_end(layout))
     return layout.to_mask()
 
 
+# Both are needed: for a name without a mask function the mask silently becomes None.
 AttentionInterface.register(ATTENTION_NAME, _attention)
 AttentionMaskInterface.register(ATTENTION_NAME, _mask)

@@ -38,10 +38,8 @@ class BatchRow:
 
     @property
     def key_columns(self) -> slice:
-        """Slice of a layer's keys that hold tokens of the row.
-
-        A static KV cache hands out all its columns, those that are still empty included.
-        """
+        """Slice of a layer's keys that hold tokens of the row."""
+        # A static KV cache hands out all its columns, those that are still empty included.
         first = self._first_key_column - self.layout.offset
         return slice(first, self.tokens.stop - self.layout.offset)
 
@@ -69,10 +67,8 @@ class BatchRow:
 
 
 def batch_rows(layout: ForwardLayout) -> list[BatchRow]:
-    """Return the rows that have tokens; one entry for all of them where none is padded.
-
-    A row has no token yet where a left-padded batch arrives in chunks.
-    """
+    """Return the rows that have tokens; one entry for all of them where none is padded."""
     if not layout.padded:
         return [BatchRow(None, layout.rows[0], layout)]
+    # A row has no token yet where a left-padded batch arrives in chunks.
     return [BatchRow(index, tokens, layout) for index, tokens in enumerate(layout.rows) if tokens]

@@ -17,6 +17,7 @@ from transformers.masking_utils import causal_mask_function
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 
+# Numbers per row of the tensor: seven that all rows share, and the row's own two columns.
 FIELDS = 9
 HOLES = 1
 NOT_CAUSAL = 2
@@ -63,13 +64,11 @@ class ForwardLayout:
         return self.rows != (range(self.stop),)
 
     def to_mask(self) -> Tensor:
-        """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64.
-
-        It lies on the CPU, so that reading it never waits for a device.
-        """
+        """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64."""
         local = (self.local.size, int(self.local.chunked)) if self.local else (0, 0)
         shared = (self.start, self.stop, self.prompt_end, self.offset, self.fault, *local)
         fields = [[*shared, row.start, row.stop] for row in self.rows]
+        # On the CPU, so that reading it never waits for a device.
         return torch.tensor(fields)[:, :, None, None]
 
     @classmethod
@@ -111,10 +110,6 @@ def read_layout(
 
     Supported is causal attention, to all tokens or to a local window, over rows that are padded on
     one side. Anything else gives a layout with a fault.
-
-    A mask function other than transformers' causal one is an opaque function of pairs of tokens.
-    It is therefore evaluated on sampled pairs: every query with its neighbours, with keys at
-    distances of powers of two, and with keys at the edges of the local window.
     """
     start = int(q_offset)
     stop = start + q_length
@@ -123,7 +118,8 @@ def read_layout(
         return ForwardLayout(start, stop, (range(stop),), fault=HOLES)
     if mask_function is causal_mask_function:
         return ForwardLayout(start, stop, rows, int(kv_offset))
-    # A mask function may differ between rows even where none is padded.
+    # Any other mask function is an opaque function of pairs of tokens. It is evaluated on sampled
+    # pairs, and on every row: it may differ between rows even where none is padded.
     sampled_rows = rows * batch_size if len(rows) < batch_size else rows
     sampled = _SampledMask(
         mask_function, sampled_rows, start, stop, local_size or 0, options.get("device")
@@ -148,6 +144,7 @@ def _token_columns(attention_mask: Tensor | None, stop: int) -> tuple[range, ...
     firsts = real.int().argmax(-1).tolist()
     rows = []
     for index, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+        # A row without tokens has first 0 and count 0: an empty range and no hole.
         if not bool(real[index, first : first + count].all()):
             return None
         rows.append(range(first, first + count))
@@ -170,6 +167,7 @@ class _SampledMask:
         first = torch.tensor([tokens.start for tokens in rows], device=device)[:, None, None]
         last = torch.tensor([tokens.stop for tokens in rows], device=device)[:, None, None]
         query = torch.arange(start, stop, device=device)[None, :, None]
+        # Each query's neighbours, distances of powers of two, and the edges of its local window.
         powers = [1 << power for power in range(stop.bit_length())]
         # The distance -1 is a later token: a mask that shows it is not causal.
         distances = [-1, 0, *powers, local_size - 1, local_size, local_size + 1]
@@ -179,6 +177,8 @@ class _SampledMask:
         self._query = query - first
         self._key = key - first
         shape = self._pair_exists.shape
+        # Keys outside of the call are moved into it, since a mask function may look them up in a
+        # tensor; ``_pair_exists`` leaves their values out.
         self._visible = function(row, 0, query.expand(shape), key.clamp(0, stop - 1).expand(shape))
 
     def agrees(self, local: LocalWindow | None) -> bool:

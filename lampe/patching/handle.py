@@ -119,9 +119,11 @@ class Handle:
                 "this patch is not the outermost one of its model: take the later patch off first"
             )
         patches.pop()
+        # An empty list afterwards marks the patch as off.
         while self._hooks:
             self._hooks.pop().remove()
         self._attention.prompts.unwrap_generate(model)
+        # The patch below stays attached, so its attention answers again.
         detach(model, patches[-1]._attention if patches else None)
 
     def prompt(self, length: int) -> AbstractContextManager[None]:

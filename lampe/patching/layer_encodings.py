@@ -137,14 +137,13 @@ class LayerEncodings:
         length: int,
         stop: int,
     ) -> LayerEncoding:
-        """Return the encoding of the generated token before ``stop``; warn if it leaves the window.
-
-        Some releases make a plan for each generated token. Otherwise the prompt's goes on.
-        """
+        """Return the encoding of the generated token before ``stop``; warn beyond the window."""
         encoding, within_window = prompt.encoding, prompt.within_window
+        # Some releases make a plan for each generated token. Otherwise the prompt's goes on.
         plan = self._method.decode_plan(geometry, length, stop)
         if plan is not None:
             encoding = dataclasses.replace(encoding, plan=plan.within(layer.local))
+            # Every step has another plan, so the prompt's bisection does not hold for it.
             within_window = None
         if within_window is None or stop >= within_window:
             self._warn_beyond_window(encoding, geometry, length, stop)

@@ -164,6 +164,7 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
     by_module: WeakKeyDictionary[nn.Module, LayerPositions] = WeakKeyDictionary()
     for plain, rotated in zip(plain_calls, rotated_calls, strict=True):
         layer = LayerPositions(matcher.rope_of(plain, rotated), rotated.local)
+        # Layers may share one attention module, which has a single entry here.
         if by_module.setdefault(rotated.module, layer) != layer:
             raise UnsupportedModel(
                 f"{type(rotated.module).__name__} is called twice and does not do the same"
@@ -208,7 +209,8 @@ class _RopeMatcher:
         Raises:
             UnsupportedModel: where no known rotation explains the rotated ones.
         """
-        # The nearest candidate wins, not the first within the tolerance.
+        # The nearest candidate wins, not the first within the tolerance. No rotation at all is the
+        # first candidate: some layers have no positions.
         best = None
         best_sense = 1
         least_error = _error(rotated, plain.query, plain.key)
@@ -218,6 +220,7 @@ class _RopeMatcher:
             error = _error(rotated, query, key)
             if error < least_error:
                 best, best_sense, least_error = candidate, sense, error
+        # Not ``>=``: a NaN has to be refused as well.
         if not least_error < _tolerance(self.dtype):
             raise UnsupportedModel(
                 f"{type(rotated.module).__name__}: rotation does to its queries and keys what no "
@@ -238,6 +241,8 @@ class _RopeMatcher:
             # A partly rotated head has its rotated dimensions first, or last.
             for begin in {0, unrotated}:
                 for layout in layouts:
+                    # Some models rotate in the opposite direction, which no name in a configuration
+                    # tells.
                     for sense in (1, -1):
                         yield _Rotation(cos, sense * sin, layout, begin), sense
 
@@ -279,6 +284,7 @@ def _describes(geometry: Geometry, cos: Tensor, sin: Tensor, dtype: torch.dtype)
     index = torch.arange(len(cos))
     # Float64 angles, rounded once: see ``lampe.attention.rotation``.
     angle = rope.angles(index.double(), index).float()
+    # Rotary modules multiply YaRN's factor into their tables.
     same_cos = _is_near(rope.scaling * angle.cos(), cos, dtype)
     return same_cos and _is_near(rope.scaling * angle.sin(), sin, dtype)
 
@@ -298,12 +304,14 @@ def _is_near(expected: Tensor, actual: Tensor, dtype: torch.dtype) -> bool:
 
 def _tolerance(dtype: torch.dtype) -> float:
     """Return half the digits of a data type."""
+    # float32: 3.5e-4, float16: 0.03, bfloat16: 0.09.
     return float(torch.finfo(dtype).eps ** 0.5)
 
 
 def _probe_ids(model: PreTrainedModel) -> Tensor:
     """Return random token ids ``[1, TOKENS]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
+    # A generator of its own, so that patching leaves the caller's random numbers alone.
     generator = torch.Generator().manual_seed(1)
     return torch.randint(vocabulary, (1, TOKENS), generator=generator).to(model.device)
 

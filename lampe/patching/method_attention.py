@@ -59,6 +59,7 @@ class MethodAttention:
                 f"{type(module).__name__} attends to more than the tokens of a text"
             )
         layout = ForwardLayout.from_mask(mask)
+        # Masks are made for a configuration, by which the patch finds its model and the prompt.
         if not layout.prompt_end:
             raise UnsupportedModel(
                 f"cannot tell which prompt {type(module).__name__} attends to: its mask was made "
@@ -69,6 +70,7 @@ class MethodAttention:
         encodings = self.encodings.for_layer(
             layer, [row.prompt_length for row in rows], layout.stop - layout.prompt_end
         )
+        # Before keys are sliced: the cache's layer is recognised by the very tensor.
         rotated = self.rotated_keys.rows_of(key)
         if not layout.padded:
             keys = None if rotated is None else rotated.all_rows(key)

@@ -63,8 +63,7 @@ def patch(
         UnsupportedModel: for a model that cannot be patched exactly.
 
     Warns:
-        PositionWarning: where the method changes nothing, because no layer attends beyond the
-            window.
+        PositionWarning: where the method changes nothing: no layer attends beyond the window.
     """
     dispatcher = BackendDispatcher(attention)
     if isinstance(method, str):
@@ -76,6 +75,7 @@ def patch(
         )
     below = outermost_handle(model)
     geometry = geometry_of(model.config, window)
+    # A patched model shows the probe no rotations: its rotary modules are disabled.
     layers = below.layers if below else probe_layers(model, geometry)
     if check:
         _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
@@ -100,6 +100,7 @@ def _check(
     already_patched: bool,
 ) -> None:
     """Prove that a patch is causal, and exact where the model can still be run unpatched."""
+    # The model's own logits can be had only while no patch is on.
     if not already_patched:
         original = method_of("original")
         check_exact(
@@ -133,6 +134,7 @@ def explain(model: PreTrainedModel) -> str:
         warnings.simplefilter("ignore", PositionWarning)
         ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
         cache = model(ids[:, :2], use_cache=True).past_key_values
+        # One token over the cache: decode steps may have another backend than prompts.
         model(ids[:, 2:], past_key_values=cache, use_cache=True)
     return "\n".join(str(choice) for choice in dispatcher.choices)
 

@@ -57,6 +57,7 @@ def check_exact(
     difference = _difference_between(
         model, attention_modules, _Run(nullcontext, ids), _Run(original, ids), TOKENS
     )
+    # Not ``>=``: logits that are NaN have to be refused as well.
     if not difference < _tolerance(model):
         raise UnsupportedModel(
             f"{type(model).__name__}: with original positions the patched logits differ by "
@@ -84,6 +85,7 @@ def check_causal(
     """
     ids = _check_ids(model, tokens)
     changed = ids.clone()
+    # The last token: all logits before it have to stay.
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
     difference = _difference_between(
         model, attention_modules, _Run(patched, ids), _Run(patched, changed), tokens - 1
@@ -98,13 +100,11 @@ def check_causal(
 def check_geometry(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
     """Return the geometry and the number of tokens for a check of causality.
 
-    The window is half the tokens, so that they reach every region of the plan, or the model's own
-    window where the method's settings forbid so small a one. Settings that forbid short prompts
-    get longer ones, up to the window.
-
     Raises:
         BadSetting: where the settings allow no such prompt.
     """
+    # A window of half the tokens makes them reach every region of the plan. Settings may forbid so
+    # small a window, or so short a prompt; then longer prompts in the model's own window follow.
     candidates = [(dataclasses.replace(geometry, window=TOKENS // 2), TOKENS)]
     length = TOKENS
     while length <= max(geometry.window, 4 * TOKENS):
@@ -116,6 +116,7 @@ def check_geometry(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
         except BadSetting:
             continue
         return candidate, tokens
+    # Outside of the loop, so that the error of the last candidate reaches the user.
     method.encode(*candidates[-1])
     return candidates[-1]
 
@@ -127,17 +128,14 @@ def _difference_between(
     second: _Run,
     tokens: int,
 ) -> float:
-    """Return how far two runs of a model are apart over the first ``tokens`` tokens.
-
-    Rounding alone may change a router's choice of experts, which changes logits a lot. So where
-    logits differ, the runs are compared again while every attention module of the second run
-    passes on its output of the first. Each module then gets the same inputs in both runs, and the
-    difference is that of the module that is furthest off.
-    """
+    """Return how far two runs of a model are apart over the first ``tokens`` tokens."""
     before = _logits(model, first)[:tokens]
     difference = _relative_difference(before, _logits(model, second)[:tokens])
     if difference < _tolerance(model):
         return difference
+    # Rounding alone may change a router's choice of experts, which changes logits a lot. So the
+    # runs are compared again while every attention module of the second passes on its output of the
+    # first. Each module then gets the same inputs in both, and the one furthest off counts.
     attention_modules = list(attention_modules)
     replay = _AttentionReplay(tokens)
     with _hooked(attention_modules, replay.record):
@@ -173,6 +171,7 @@ class _AttentionReplay:
         after = hidden[:, : self.tokens]
         difference = _relative_difference(before.float(), after.float())
         self.difference = max(self.difference, difference)
+        # The last token of a causality check differs on purpose and keeps its own output.
         replayed = torch.cat((before, hidden[:, self.tokens :]), dim=1)
         return replayed if isinstance(output, Tensor) else (replayed, *others)
 
@@ -193,11 +192,13 @@ def _hooked(
 def _check_ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
     """Return random token ids ``[1, tokens]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
+    # A generator of its own, so that patching leaves the caller's random numbers alone.
     return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
 
 
 def _tolerance(model: PreTrainedModel) -> float:
     """Return half the digits of the model's data type."""
+    # float32: 3.5e-4, float16: 0.03, bfloat16: 0.09.
     return float(torch.finfo(model.dtype).eps ** 0.5)
 
 

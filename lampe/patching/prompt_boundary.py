@@ -132,11 +132,9 @@ class PromptTracker:
 
 
 def generate_prompt_end(inputs: Tensor | None = None, *_: Any, **options: Any) -> int | None:
-    """Return where the prompt of a call of ``generate`` ends; None where no argument tells.
-
-    An attention mask covers the KV cache and the new tokens. Without a mask the tokens do, because
-    otherwise transformers could not tell which of them are new.
-    """
+    """Return where the prompt of a call of ``generate`` ends; None where no argument tells."""
+    # An attention mask covers the KV cache and the new tokens. Without a mask the tokens do,
+    # because otherwise transformers could not tell which of them are new.
     mask = options.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask.shape[1]

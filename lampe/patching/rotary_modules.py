@@ -38,6 +38,7 @@ def _holds_frequencies(module: nn.Module) -> bool:
 
 def disable_rotary(rotary_modules: Iterable[nn.Module]) -> list[RemovableHandle]:
     """Make rotary modules return cos = 1 and sin = 0, in the shapes of their own outputs."""
+    # A hook instead of new buffers, so that taking it off restores the model exactly.
     return [module.register_forward_hook(_identity_rotation) for module in rotary_modules]
 
 
@@ -93,17 +94,16 @@ def _cos_sin(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
 def _identity_rotation(module: nn.Module, inputs: Any, output: Any) -> Any:
     """Replace an output by that of a rotation by 0; a forward hook."""
     if isinstance(output, Tensor):
+        # A complex table, in which 1 + 0i stands for no rotation.
         return torch.ones_like(output)
     cos, sin = _cos_sin(module, output)
     return torch.ones_like(cos), torch.zeros_like(sin)
 
 
 def _pair_columns(cos: Tensor) -> slice:
-    """Return the columns that hold each pair once.
-
-    Many tables hold each pair twice, in two halves or side by side, to be multiplied by all
-    dimensions of a head.
-    """
+    """Return the columns that hold each pair once."""
+    # Many tables hold each pair twice, in two halves or side by side, to be multiplied by all
+    # dimensions of a head.
     width = cos.shape[-1]
     if width % 2 == 0 and torch.equal(cos[..., : width // 2], cos[..., width // 2 :]):
         return slice(0, width // 2)

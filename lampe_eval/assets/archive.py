@@ -103,6 +103,8 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits())
 def _write_entries(entries: Iterator[ArchiveEntry], folder: Path, limits: ArchiveLimits) -> None:
     remaining = limits.total_bytes
     for number, entry in enumerate(entries, start=1):
+        # Before anything is opened: a link, a device or a path with .. could write outside of the
+        # target.
         if not entry.is_plain_file or not is_inside(entry.path):
             raise UnsafeArchive(f"{entry.path!r} is no plain file below the target")
         if number > limits.files:
@@ -152,6 +154,7 @@ def _zip_entries(file: zipfile.ZipFile) -> Iterator[ArchiveEntry]:
 
 
 def _tar_entries(tar: tarfile.TarFile) -> Iterator[ArchiveEntry]:
+    # ``isreg`` is false for links, which may point outside of the target.
     for entry in tar:
         if not entry.isdir():
             yield ArchiveEntry(entry.name, entry.isreg(), partial(tar.extractfile, entry))

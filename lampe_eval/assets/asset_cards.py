@@ -20,6 +20,7 @@ from lampe_eval.cards import Card, read_card, shipped_folder
 from lampe_eval.errors import unknown_name
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# It ends with a slash, because the paths of files are appended to it.
 WEB_FOLDER = re.compile(r"https?://[^/]+/.*/|https?://[^/]+/")
 MEMBER = "!/"
 """Separator of archive and file in names such as ``longbench/data.zip!/data/trec.jsonl``."""
@@ -121,6 +122,7 @@ class AssetSource(Card):
         if bool(self.revision) != (self.url is None):
             raise ValueError("needs a revision for github and hub, and none for url")
         unpinned = [file.path for file in self.files if not file.sha256]
+        # Without a hash only a full commit id fixes the contents, and a mirror is bound by neither.
         if unpinned and (self.mirrors or not COMMIT.fullmatch(self.revision)):
             raise ValueError(
                 f"{unpinned[0]} needs a sha256: "

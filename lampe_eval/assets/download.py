@@ -42,6 +42,7 @@ def download(url: str, draft: Path, limit: int, progress: Callable[[int], None])
             _transfer(url, draft, limit, progress)
             return
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+            # An attempt that brought bytes starts the count again: a long download may break often.
             failures = 1 if _size(draft) > size_before else failures + 1
             if not _is_temporary(error, draft) or failures == ATTEMPTS:
                 raise
@@ -60,6 +61,7 @@ def _transfer(url: str, draft: Path, limit: int, progress: Callable[[int], None]
             start = 0
         remaining = response.headers.get("Content-Length", "")
         end = start + int(remaining) if remaining.isdecimal() else None
+        # A server that announces too much is refused before its first byte, not read to its end.
         if end is not None and end > limit:
             raise _too_large(draft, limit)
         _write_body(response, draft, start, limit, progress)
@@ -92,6 +94,7 @@ def _is_temporary(error: Exception, draft: Path) -> bool:
     if not isinstance(error, HTTPError):
         return True
     error.close()
+    # The draft is no beginning of this file, so the next attempt starts at the first byte.
     if error.code == RANGE_REFUSED:
         draft.unlink(missing_ok=True)
     return error.code in TEMPORARY

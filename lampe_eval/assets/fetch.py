@@ -55,6 +55,7 @@ def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> Loc
         UserError: if the cache cannot be written.
     """
     path = cache_path(asset)
+    # Of two processes the second waits, and then finds the copy of the first.
     with user_cache.lock(path):
         try:
             return _sound_copy(asset, path) or _download_verified(asset, path, progress)
@@ -63,14 +64,12 @@ def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> Loc
 
 
 def _sound_copy(asset: Asset, path: Path) -> LocalAsset | None:
-    """Return the copy in the cache if it is sound; remove what can never be proved sound.
-
-    Without a manifest a copy is incomplete. It is kept only if the card has a hash: parts that
-    arrived in full need not come again, and the hash of the whole tells in the end.
-    """
+    """Return the copy in the cache if it is sound; remove what can never be proved sound."""
     try:
         if read_manifest(path):
             return verify(asset, path)
+        # Without a manifest a copy is incomplete. It stays only if the card has a hash: parts that
+        # arrived in full need not come again, and the hash of the whole tells in the end.
         provable = asset.file.sha256 is not None
     except CorruptAsset:
         provable = False
@@ -85,6 +84,7 @@ def _download_verified(asset: Asset, path: Path, progress: Callable[[int], None]
             _from_hub(asset, progress)
         else:
             _from_web(asset, progress)
+        # Hashed in any case: a manifest tells of the file that was here before.
         return verify(asset, path, rehash=True)
     except (CorruptAsset, FileTooLarge) as error:
         _remove(path)
@@ -120,6 +120,7 @@ def _from_web(asset: Asset, progress: Callable[[int], None]) -> None:
     for file in asset.source_paths:
         target = cache_folder(asset.source) / file
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A part that an earlier call has fetched in full does not come again.
         if not target.exists():
             draft = target.with_name(f"{target.name}.part")
             _from_any_mirror(asset, file, draft, progress)

@@ -67,6 +67,7 @@ def strings(path: Path, function: str) -> list[str]:
     constants: list[ast.Constant] = []
     for statement in body:
         constants += [node for node in ast.walk(statement) if isinstance(node, ast.Constant)]
+    # ``ast.walk`` goes level by level, not in the order of the source.
     constants.sort(key=lambda node: (node.lineno, node.col_offset))
     return [node.value for node in constants if isinstance(node.value, str)]
 
@@ -85,6 +86,7 @@ def _body(path: Path, scope: str | None) -> list[ast.stmt]:
         source = path.read_bytes()
         if len(source) > LIMIT_BYTES:
             raise ValueError(f"it is larger than {LIMIT_BYTES} bytes")
+        # Parsed and never run, since the file comes from the web.
         tree = ast.parse(source)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

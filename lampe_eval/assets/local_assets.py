@@ -129,6 +129,7 @@ def _offline_paths(asset: Asset, folder: Path) -> Iterator[Path]:
     tails = ["/".join(steps[start:]) for start in range(len(steps))]
     for tail in (*tails, *asset.file.alternative_paths):
         for parent in parents:
+            # An asset of several parts counts as there only with all of them.
             if all(file.is_file() for file in asset.files_at(parent / tail)):
                 yield parent / tail
 
@@ -138,6 +139,7 @@ def _locate_unpacked(asset: Asset, archive: Asset, data_dir: Path | None) -> Loc
     local = locate(archive, data_dir)
     if local.path is None:
         return local
+    # Under the hash, so that files of two versions of an archive never mix.
     folder = user_cache.root() / "unpacked" / local.sha256
     with user_cache.lock(folder):
         if not folder.is_dir():

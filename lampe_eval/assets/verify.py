@@ -108,6 +108,7 @@ def verify(asset: Asset, path: Path, *, rehash: bool = False) -> LocalAsset:
     except OSError as error:
         raise UserError(f"{asset.name}: {path} cannot be read ({error.strerror})") from None
     _check_sha256(asset, path, sha256, size)
+    # Only now, or a corrupt file would count as hashed the next time.
     if not unchanged:
         user_cache.write(manifest_path(path), json.dumps(asdict(Manifest(sha256, stamps))))
     state: AssetState = "unpinned" if asset.file.sha256 is None else "present"
@@ -125,6 +126,7 @@ def read_manifest(path: Path) -> Manifest | None:
 def manifest_path(path: Path) -> Path:
     """Return where the manifest for a file or folder is, which is always in the cache."""
     path = path.absolute()
+    # An offline folder is never written, so the manifests for its files lie in the cache.
     if not path.is_relative_to(user_cache.root()):
         path = user_cache.root() / "offline" / path.relative_to(path.anchor)
     return path.with_name(f"{path.name}.manifest.json")
@@ -132,6 +134,7 @@ def manifest_path(path: Path) -> Path:
 
 def _stamp(file: Path) -> list[int]:
     status = file.stat()
+    # Quick to read where a hash reads up to a gigabyte, and a run looks at a file several times.
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -61,6 +61,7 @@ def register_bench(bench: type[Bench]) -> None:
     Raises:
         UserError: for a name that another bench has, or a bench without tasks.
     """
+    # Unlike [], ``get`` does not call __missing__, which would load an entry point of that name.
     existing = BENCHES.get(bench.name)
     if existing is not None:
         if type(existing) is bench:

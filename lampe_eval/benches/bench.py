@@ -116,6 +116,8 @@ class CellScore(Score):
             number and the kind of independent units.
     """
 
+    # By keyword, as the base class ends with a default; not compared, as == of arrays has no truth
+    # value.
     estimate: Estimate = field(kw_only=True, compare=False, repr=False)
 
     @classmethod

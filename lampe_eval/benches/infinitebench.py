@@ -143,6 +143,7 @@ def _template_fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -
     elif task == "math_find":
         match = _first_match(NUMBER_TO_FIND, row["input"], "what to find")
         before, after = _math_find_question(data_dir)
+        # Upstream drops the last three characters of the match, which are " of".
         fields["prefix"] = f"{before}{match.lower().removesuffix(' of')}{after}"
     return fields
 
@@ -155,12 +156,10 @@ def _first_match(pattern: re.Pattern[str], text: str, description: str) -> str:
 
 
 def _math_find_question(data_dir: Path | None) -> tuple[str, str]:
-    """Return the parts of math_find's question before and after the number to find.
-
-    Upstream builds the question in an f-string; it is the only string of `create_prompt` that ends
-    in a question mark.
-    """
+    """Return the parts of math_find's question before and after the number to find."""
     path = assets.path_of("infinitebench/eval_utils.py", data_dir)
+    # Upstream builds the question in an f-string; it is the only string of `create_prompt` that
+    # ends in a question mark.
     texts = assets.strings(path, "create_prompt")
     ends = [index for index, text in enumerate(texts) if text.endswith("?")]
     if len(ends) != 1 or ends[0] == 0:
@@ -181,6 +180,7 @@ def _label(task: str, row: Mapping[str, Any]) -> Any:
     answer = row["answer"]
     if task not in CHOICE_TASKS:
         return answer
+    # The data has the text of an option, alone or in a list, or text and letter.
     parts = answer if isinstance(answer, list) else [answer]
     if len(parts) == 2 and parts[1] in LETTERS:
         return parts
@@ -215,12 +215,10 @@ def split_template(template: str) -> tuple[str, str]:
 
 
 def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
-    """Return a text without its middle, and how many tokens were removed.
-
-    Unlike LongBench's script, those of InfiniteBench and LaMPE decode both halves at once, and
-    decode a text that fits as well; so the text always loses its special tokens.
-    """
+    """Return a text without its middle, and how many tokens were removed."""
     ids = encode_with_special_tokens(tokenizer, text)
     half = limit // 2
+    # Unlike LongBench's script, those of InfiniteBench and LaMPE decode both halves at once, and
+    # decode a text that fits as well; so the text always loses its special tokens.
     kept = ids if len(ids) <= limit else ids[:half] + ids[len(ids) - half :]
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)

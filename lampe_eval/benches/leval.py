@@ -223,11 +223,7 @@ def read_wording(task: str, data_dir: Path | None) -> LEvalWording:
 
 
 def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
-    """Yield a prompt for each question of the rows that are scored.
-
-    Questions of all rows are counted, as in upstream's prediction files: the number of a question
-    decides which topic it asks for.
-    """
+    """Yield a prompt for each question of the rows that are scored."""
     wording = read_wording(task, request.data_dir)
     decoding = _decoding(request)
     path = assets.path_of(f"leval/{task}.jsonl", request.data_dir)
@@ -252,6 +248,8 @@ def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
                     decoding=decoding,
                     follow_up=follow_up,
                 )
+        # Questions of all rows are counted, as in upstream's prediction files: the number of a
+        # question decides which topic it asks for.
         number += len(pairs)
 
 
@@ -297,15 +295,14 @@ def shorten_by_words(
 ) -> str:
     """Return the first or last words of a text, few enough for its tokens to fit.
 
-    A text that is too long keeps as many words as it may have tokens, then 250 fewer each time
-    until its tokens fit (llama2-chat-test.py).
-
     Args:
         tokenizer: the tokenizer of the model under test.
         text: the text.
         limit: tokens that the text may have, special ones included.
         keep_end: whether the last words are kept instead of the first.
     """
+    # A text that is too long keeps as many words as it may have tokens, then 250 fewer each time
+    # until its tokens fit (llama2-chat-test.py).
     word_limit = limit
     while len(encode_with_special_tokens(tokenizer, text)) > limit:
         words = text.split(" ")
@@ -338,6 +335,7 @@ def _fitted_prompt(
     text = wrap_message(tokenizer, protocol, message, close_turn=close_turn)
     if style == "plain":
         text = _format_again(text, document, question)
+    # LaMPE's text begins with a BOS token already, and its tokenizer adds another.
     if protocol.bos == "added":
         return FittedPrompt(encode_with_special_tokens(tokenizer, text))
     return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)))

@@ -160,18 +160,18 @@ def _fitted_prompt(
     if protocol.prompts == "lampe":
         return _lampe_prompt(task, template, row, request)
     limit = protocol.prompt_limit(request.length, answer_tokens)
+    # pred.py cuts the prompt before it is wrapped, so the chat markers come on top of the limit.
     text, cut_tokens = truncate_middle_as_text(tokenizer, template.format(**row), limit)
     if chat:
         text = wrap_official(tokenizer, text)
+    # The tokenizer adds its BOS token as in pred.py, also to a chat template that has one.
     return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
 
 
 def wrap_official(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return a prompt in the chat markers that the authors use.
-
-    `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
-    template.
-    """
+    """Return a prompt in the chat markers that the authors use."""
+    # `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
+    # template.
     if chat_family(tokenizer) == "llama2":
         return f"[INST]{text}[/INST]"
     before, after = template_affixes(tokenizer, "")
@@ -181,17 +181,15 @@ def wrap_official(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 def _lampe_prompt(
     task: str, template: str, row: Mapping[str, Any], request: SampleRequest
 ) -> FittedPrompt:
-    """Return the prompt of LaMPE's pred.py, which treats its own method differently from others.
-
-    Prompts for LaMPE are truncated in narrativeqa alone, and special tokens survive that. Prompts
-    for other methods are truncated wherever they are too long, and lose the chat markers that are
-    special tokens. Chat markers are typed as text, so the tokenizer adds a second BOS token.
-    """
+    """Return the prompt of LaMPE's pred.py, which treats its own method differently from others."""
     family = chat_family(request.tokenizer)
     if family == "llama3":
         template = llama3_template(task, template)
     text = template.format(**row)
     cut_tokens = 0
+    # Prompts for LaMPE are truncated in narrativeqa alone, and special tokens survive that. Prompts
+    # for other methods are truncated wherever they are too long, and lose the chat markers that are
+    # special tokens.
     if not request.release_prompts or task == "narrativeqa":
         text, cut_tokens = truncate_middle_as_text(
             request.tokenizer,
@@ -203,7 +201,9 @@ def _lampe_prompt(
         if family == "llama2":
             text = f"[INST]{text}[/INST]"
         elif family == "mistral":
+            # With an EOS token inside the prompt, as LaMPE's ``build_chat`` types it.
             text = f"<s>[INST] {text} [/INST]</s>"
+    # The text begins with a typed BOS token, and the tokenizer adds a second one.
     return FittedPrompt(encode_with_special_tokens(request.tokenizer, text), cut_tokens)
 
 
@@ -222,6 +222,7 @@ def llama3_template(task: str, template: str) -> str:
         last = rest.rpartition("}")[2].lstrip("\n")
     else:
         middle, _, last = rest.rpartition("\n")
+    # One newline after a header, where Llama 3's own chat template has two.
     system, user, assistant = (
         f"<|start_header_id|>{role}<|end_header_id|>\n" for role in ("system", "user", "assistant")
     )

@@ -178,11 +178,7 @@ def _read_template(name: str, data_dir: Path | None) -> str:
 
 
 def fill_template(template: str, row: ChoiceQuestion, reasoning: str = "") -> str:
-    """Return a template with the parts of a question.
-
-    The parts are inserted one after another, as upstream does it: a text that contains the
-    placeholder of a later part gets that part.
-    """
+    """Return a template with the parts of a question."""
     parts = {
         "DOC": row.context,
         "Q": row.question,
@@ -192,6 +188,8 @@ def fill_template(template: str, row: ChoiceQuestion, reasoning: str = "") -> st
         "C_D": row.choice_D,
         "COT": reasoning,
     }
+    # The parts are inserted one after another, as upstream does it: a text that contains the
+    # placeholder of a later part gets that part.
     for placeholder, text in parts.items():
         template = template.replace(f"${placeholder}$", text.strip())
     return template
@@ -233,10 +231,8 @@ def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) 
 def _conclusion(
     template: str, row: ChoiceQuestion, answer_tokens: int, request: SampleRequest
 ) -> FollowUp:
-    """Return the follow-up that asks for the letter to which the reasoning leads.
-
-    The text is not repeated, and the reasoning itself is not scored.
-    """
+    """Return the follow-up that asks for the letter to which the reasoning leads."""
+    # The second prompt leaves the text out, as upstream's does.
     row = row.model_copy(update={"context": ""})
 
     def make_prompt(reasoning: str) -> Prompt:

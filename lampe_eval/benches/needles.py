@@ -165,6 +165,7 @@ class NeedleQuestion:
             sentence = self.wording.answer.format(key=key, value=", ".join(codes), count=len(codes))
             sentences.append(sentence)
         whole = " ".join(sentences)
+        # Without the space before the code, which tokenizers join with what follows it.
         prefix = whole.partition(self.values[0])[0].rstrip()
         return prefix, whole[len(prefix) :]
 
@@ -193,15 +194,14 @@ def draw_question(spec: NeedleSpec, seed: int, index: int, depth: float) -> Need
     depends on the numbers of the spec, not on its wording.
     """
     numbers = (spec.keys, spec.values, spec.queries, spec.digits)
+    # Without the length: the cells of a task ask the same questions at every length.
     rng = Random(f"evaluation {seed} {index} {numbers} {depth:g}")
     return random_question(rng, spec, depth, "evaluation")
 
 
 def random_question(rng: Random, spec: NeedleSpec, depth: float, split: Split) -> NeedleQuestion:
-    """Return a sample drawn from a random generator.
-
-    The order of the draws (keys, codes, depths) is part of the samples: do not change it.
-    """
+    """Return a sample drawn from a random generator."""
+    # The order of the draws (keys, codes, depths) is part of the samples: do not change it.
     keys = rng.sample(_KEYS[split], spec.keys)
     counts = [spec.values if i < spec.queries else 1 for i in range(spec.keys)]
     # Drawn without replacement: no two needles of a haystack have the same code.
@@ -230,6 +230,7 @@ def shortest_length(
 
     The arguments are those of `assemble_prompt`.
     """
+    # With a space before it, since a needle stands behind another sentence.
     needle_tokens = sum(len(encode(f" {needle.sentence}")) for needle in question.needles)
     return len(prefix) + needle_tokens + len(_encode_end(question, encode, suffix))
 

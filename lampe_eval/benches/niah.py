@@ -99,6 +99,7 @@ class Niah(Bench):
         required = row["extras"].get("required_values")
         if not required:
             return share
+        # The share is a fraction; rounding gives the whole number of values behind it.
         return float(round(share * len(row["references"])) >= required)
 
     def details(
@@ -138,6 +139,7 @@ def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
             max_new_tokens=card.max_new_tokens,
             references=question.values,
             extras={"required_values": card.required_values} if card.required_values else {},
+            # With a needle in each part of the haystack, no depth stands for the sample.
             meta={} if card.stratified_depths else {"depth": depth},
         )
 
@@ -176,6 +178,8 @@ def _prompt_ids(
             question,
             haystack,
             partial(encode, request.tokenizer, continuation=True),
+            # Prompt plus answer make the length, as in RULER: a prompt as long as the window would
+            # push the answer past it, and every method would be blamed for that.
             request.length - card.max_new_tokens,
             _sentence_ends(request.tokenizer),
             prefix,
@@ -198,6 +202,7 @@ def _haystack(card: NiahCard, request: SampleRequest, index: int) -> list[int]:
     else:
         texts = documents(
             request.source,
+            # Every sample has a haystack of its own, up to 1,000 samples per seed.
             seed=1_000 * request.seed + index,
             words=request.length,
             data_dir=request.data_dir,

@@ -150,11 +150,9 @@ def _haystack(request: SampleRequest, tokens: int) -> list[int]:
 
 @lru_cache(maxsize=4)
 def _full_stops(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens whose text is a full stop.
-
-    Upstream encodes a lone full stop, which in some vocabularies is another token than the full
-    stop at the end of a sentence.
-    """
+    """Return the tokens whose text is a full stop."""
+    # Upstream encodes a lone full stop, which in some vocabularies is another token than the full
+    # stop at the end of a sentence.
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return frozenset(token for token, text in enumerate(texts) if text == ".")
 

@@ -106,6 +106,7 @@ def _resampling_groups(card: PplCard, rows: Sequence[SampleRow]) -> tuple[list[i
     documents = [row.get("meta", {}).get("document", 0) for row in rows]
     document_count = len(set(documents))
     if card.windows != "dense":
+        # Windows of a single document count as independent, and the table says so.
         return (documents, "document") if document_count > 1 else ([], "window")
     # ceil(length / stride) windows begin within one window; a block has twice as many.
     blocks = [_window_number(row) // (2 * -(-row["length"] // card.stride)) for row in rows]
@@ -160,10 +161,7 @@ def _exact(text: list[int], length: int, bos: int | None) -> Iterator[tuple[list
 def _stride(
     text: list[int], length: int, stride: int, bos: int | None
 ) -> Iterator[tuple[list[int], int]]:
-    """Yield overlapping windows of which only the new tokens count.
-
-    Without a BOS token nothing predicts the first token of the text, so it does not count.
-    """
+    """Yield overlapping windows of which only the new tokens count."""
     start = [] if bos is None else [bos]
     # Texts that do not fill a window are left out; YaRN's script has a minimum length instead.
     if len(text) < length - 1:
@@ -172,6 +170,7 @@ def _stride(
     for begin in range(0, len(text), stride):
         end = min(begin + length - 1, len(text))
         ids = start + text[begin:end]
+        # Without a BOS token nothing predicts the first token of the text, so it does not count.
         yield ids, min(end - reached, len(ids) - 1)
         reached = end
         if end == len(text):
@@ -179,15 +178,13 @@ def _stride(
 
 
 def _dense(texts: Iterator[list[int]], length: int, stride: int) -> Iterator[Window]:
-    """Yield overlapping windows of one stream of all texts.
-
-    A window is yielded only if at least one more token follows: that is what LongLoRA's script does
-    by dropping the last start.
-    """
+    """Yield overlapping windows of one stream of all texts."""
     text_ends: list[int] = []
     stream = _concatenate(texts, text_ends)
     buffer = list(islice(stream, length + 1))
     for begin in count(step=stride):
+        # A window is yielded only if at least one more token follows: that is what LongLoRA's
+        # script does by dropping the last start.
         if len(buffer) <= length:
             return
         yield buffer[:length], length - 1, bisect_right(text_ends, begin)

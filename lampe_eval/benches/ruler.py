@@ -171,6 +171,7 @@ def _shared_corpora(
 ) -> SharedCorpora:
     return SharedCorpora(
         tokenizer,
+        # The same text for all seeds: haystacks begin alike, as upstream's do with the first essay.
         lambda words: documents.documents(source, seed=0, words=words, data_dir=data_dir),
         data_dir,
     )
@@ -187,6 +188,7 @@ def _text_affixes(request: SampleRequest) -> tuple[str, str]:
     # LaMPE's code opens Mistral's user turn and never closes it.
     if request.protocol.chat == "upstream" and chat_family(request.tokenizer) == "mistral":
         return "[INST] ", ""
+    # The tokenizer's template, not RULER's table of wrappers: for Llama 3.1 it adds a system turn.
     return template_affixes(request.tokenizer, "") if request.protocol.chat != "none" else ("", "")
 
 

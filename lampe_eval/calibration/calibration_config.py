@@ -97,11 +97,10 @@ class ResolvedCalibration:
 
     @property
     def settings(self) -> list[SweptSetting]:
-        """Settings that are fitted, in this order.
-
-        The mapping length comes first, as attention factors are swept at the fitted mapping length.
-        """
+        """Settings that are fitted, in this order."""
         settings: list[SweptSetting] = []
+        # The mapping length comes first, as attention factors are swept at the fitted mapping
+        # length.
         for setting in FITTED_SETTINGS:
             if any(self.is_fitted(spec, setting) for spec in self.plan.specs):
                 settings.append(setting)
@@ -181,6 +180,7 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
     lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
     if len(lengths) < 3:
         raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
+    # The geometric mean of neighbours, because lengths grow by factors.
     held_out = config.held_out or tuple(
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )
@@ -196,11 +196,9 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
 
 
 def _default_folder(config: CalibrationConfig, plan: RunPlan) -> Path:
-    """Return a folder named after the model and a hash of the options.
-
-    Files are not hashed, because those that have to be fetched are not there yet.
-    """
+    """Return a folder named after the model and a hash of the options."""
     source = plan.sources[0]
+    # Files are not hashed, because those that have to be fetched are not there yet.
     options = repr((source.described, config.model_dump(mode="json")))
     digest = hashlib.sha256(options.encode()).hexdigest()[:8]
     return Path("results") / f"calibration-{source.name.replace('/', '--')}-{digest}"

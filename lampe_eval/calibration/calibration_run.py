@@ -69,6 +69,8 @@ class FittedSettings:
 
         It may be the method as given. Of equal stages it is the one with most settings fitted.
         """
+        # ``min`` returns the first of equal ones, and the stage with most settings fitted is the
+        # last.
         return min(reversed(stages), key=self.loss)
 
 

@@ -57,6 +57,7 @@ def best_value(length: int, values: Iterable[float], losses: Iterable[float]) ->
     lowest = _longest_run(np.flatnonzero(y == y.min()))
     edge = bool(lowest[0] == 0 or lowest[-1] == len(x) - 1)
     weight = float(np.ptp(y))
+    # At an edge or on a plateau no parabola has its lowest point between neighbours.
     if edge or len(lowest) > 1:
         return BestValue(length, float(x[lowest].mean()), weight, edge)
     center = lowest[0]
@@ -93,6 +94,8 @@ def fit_sigmoid(best: Sequence[BestValue], window: int, ceiling: float) -> Sigmo
         return np.asarray(scales * (top * expit(slope * lengths + intercept) - mappings))
 
     highest = ceiling / window
+    # In windows: the slope per window of prompt, the top in windows of positions. A slope of at
+    # least 0 never decreases.
     bounds = ((0.0, -20.0, 0.0), (50.0, 20.0, highest))
     start = (1.0, 0.0, min(highest, mappings.max()))
     slope, intercept, top = least_squares(residuals, start, bounds=bounds).x

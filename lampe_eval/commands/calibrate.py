@@ -108,6 +108,7 @@ def _estimate(calibration: ResolvedCalibration) -> str:
     cells, seconds, is_known = 0, 0.0, True
     for lengths, rows in calibration.row_counts:
         cells += rows * len(lengths)
+        # Rows of one length cost the same, so one method stands for all.
         seconds_per_row = least_seconds(calibration.run([first], lengths))
         if seconds_per_row is None:
             is_known = False

@@ -44,6 +44,7 @@ def build(results: Path, output: Path | None) -> None:
     calibrations: dict[Path, None] = {}
     readable: list[Path] = []
     for folder in run_folders:
+        # Each run of a calibration tries other settings, so they are no rows of a leaderboard.
         if _is_calibration(folder.parent):
             calibrations[folder.parent] = None
         elif _can_be_read(folder):

@@ -73,6 +73,7 @@ def _announce(plan: RunPlan, store: Store) -> None:
     total = sum(cells.values())
     stored = 0
     for cell in cells:
+        # A failed sample is tried again, so it is left to run.
         stored += sum("error" not in row for row in store.rows(cell))
     if stored == total > 0:
         text = f"nothing is left to run, {stored} of {total} samples are stored: {what}"

@@ -52,14 +52,12 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
 
 
 def _scaled_window(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> int:
-    """Return the plan's position at which the encoding leaves the window.
-
-    A rope that is slower than the model's own reaches the angles of the window's end only there.
-    """
+    """Return the plan's position at which the encoding leaves the window."""
     largest = encoding.plan.largest(length)
     scaled = encoding.largest_position(length, geometry.rope(length))
     if not scaled:  # nothing is rotated, or the prompt is a single token
         return geometry.window
+    # A rope that is slower than the model's own reaches the angles of the window's end only there.
     return round(geometry.window * largest / scaled)
 
 

@@ -79,4 +79,5 @@ def _read_suite(config: str) -> dict[str, Any]:
             shipped_names("suites"),
             f"the files in {shipped_folder('configs') / 'suites'}",
         )
+    # Without defaults, which would look like options that the file sets.
     return suite.model_dump(exclude_unset=True)

@@ -21,7 +21,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             return
         try:
-            # proc(5): writing 5 resets the peak of the resident set.
+            # proc(5): writing 5 resets the peak of the resident set. The figure of getrusage cannot
+            # be reset, and that of a child process begins at its parent's.
             (PROCESS / "clear_refs").write_text("5")
         except OSError:
             self._is_known = False

@@ -113,6 +113,8 @@ class LocalEngine:
         started = time.perf_counter()
         prefilled: AbstractContextManager[Any]
         if ids.shape[1] <= chunk or len(ids) > 1:
+            # transformers' own cache is copied for each token, and rotated keys would be a second
+            # copy.
             prefilled = nullcontext(lampe.growing_cache(self.model))
         else:
             prefilled = self._prefilled(ids, chunk)
@@ -191,6 +193,7 @@ class LocalEngine:
         # On the left, so that all answers begin in the same column.
         longest = max(len(row) for row in rows)
         padding = [longest - len(row) for row in rows]
+        # Any id will do, because the mask hides it.
         padded = [[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)]
         ids = torch.tensor(padded, device=self.device)
         starts = torch.tensor(padding, device=self.device)[:, None]
@@ -201,23 +204,24 @@ class LocalEngine:
         """Return the settings of generation for a prompt and those that share its batch."""
         stops = [*self._stop_tokens, *prompt.stop_token_ids]
         pad = self.tokenizer.pad_token_id
+        # transformers would take the same token, with a warning for every prompt.
         if pad is None and stops:
             pad = stops[0]
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=prompt.max_new_tokens,
+            # LongBench's rule for samsum: the first newline ends the answer, but not before its
+            # first token.
             min_new_tokens=1 if prompt.stop_token_ids else None,
             eos_token_id=stops or None,
             pad_token_id=pad,
         )
 
     def _decoded(self, prompt: Prompt, tokens: list[int]) -> tuple[str, int, str]:
-        """Return the text of an answer, its number of tokens and its stop reason.
-
-        In a batch, a row that stops early is padded behind its stop token; the padding is removed.
-        """
+        """Return the text of an answer, its number of tokens and its stop reason."""
         stops = {*self._stop_tokens, *prompt.stop_token_ids}
         stop_reason = "length"
+        # In a batch, a row that stops early is padded behind its stop token.
         for index, token in enumerate(tokens):
             if token in stops:
                 tokens = tokens[: index + 1]

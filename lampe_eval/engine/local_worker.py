@@ -75,6 +75,8 @@ class LocalWorker:
             self.engine.answer([Prompt("probe", [0] * PROBE_TOKENS, 1, ())])
         except Exception:
             return 1
+        # Costs that do not grow with the length are spread over the tokens too, so this errs
+        # upwards.
         per_token = ((peak.bytes() or 0) - before) / PROBE_TOKENS
         # What torch has reserved and no tensor uses is free for the batch as well.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -90,6 +92,7 @@ class LocalWorker:
         with warnings.catch_warnings():
             # Every record says how far its positions reach; a warning for each would hide others.
             warnings.simplefilter("ignore", lampe.PositionWarning)
+            # Methods compare by their settings, so cells of one method share a patch.
             if method != self._method:
                 self._patch_in(method)
             return run_samples(self.engine, samples)

@@ -114,6 +114,7 @@ def _cost(
     """Return what ran the batch, and the time and memory that the whole batch took."""
     seconds = round(time.perf_counter() - started, 4)
     cost: Outcome = {"backend": engine.backend, "batch_size": len(samples), "seconds": seconds}
+    # A passage generates nothing, so all of its time is prefill.
     if isinstance(samples[0], Passage):
         cost["prefill_seconds"] = seconds
     peak_bytes = peak.bytes()

@@ -240,12 +240,14 @@ class SequenceSampler:
     def _encode_stories(self) -> Tensor:
         """Return the ids of all stories one after the other, each with the end token."""
         texts = [
+            # Seeds of their own: no text of the training occurs in the evaluation.
             pocket_language.text(f"train {number}", self.config.words_per_text)
             for number in range(self.config.texts)
         ]
         stream: list[int] = []
         for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]:
             stream += [*ids, self.end_of_answer]
+        # int16 holds every id of so small a vocabulary.
         return torch.tensor(stream, dtype=torch.int16)
 
     def _add_answer(self, sequence: TrainingSequence, question: NeedleQuestion) -> None:
@@ -291,6 +293,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
         head_dim=64,
         max_position_embeddings=WINDOW,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        # The look-back initialisation is made of the biases of queries and keys.
         attention_bias=True,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -309,6 +312,7 @@ def _set_look_back_biases(model: LlamaForCausalLM) -> None:
     """Let the first layer's first key head, and its two query heads, attend 1 and 2 tokens back."""
     attention = model.model.layers[0].self_attn
     theta = model.model.rotary_emb.inv_freq
+    # In the half layout the first dimensions of all pairs come before the second ones.
     key = torch.cat([torch.ones_like(theta), torch.zeros_like(theta)])
     attention.k_proj.bias[: len(key)] = LOOK_BACK_BIAS * key
     for head, distance in enumerate((1, 2)):
@@ -346,6 +350,7 @@ def weighted_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tens
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     losses = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     scale = weights[:, 1:].flatten()
+    # By the sum of the weights, as batches differ in how much of them counts.
     return (losses * scale).sum() / scale.sum()
 
 

@@ -90,17 +90,16 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) 
 
 
 def chat_family(tokenizer: PreTrainedTokenizerBase) -> ChatFamily:
-    """Return the model family whose chat markers a tokenizer's template writes.
-
-    The benchmarks' own scripts type the markers of some families by hand and choose them by model
-    name; here the template's markers decide.
-    """
+    """Return the model family whose chat markers a tokenizer's template writes."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return "none"
+    # The benchmarks' own scripts type the markers of some families by hand and choose them by model
+    # name; here the template's markers decide.
     text = str(template)
     if "<|start_header_id|>" in text:
         return "llama3"
+    # Mistral's template has the same markers, but no system prompt of its own.
     if "[INST]" in text:
         return "llama2" if "<<SYS>>" in text else "mistral"
     return "other"

@@ -52,6 +52,7 @@ def fit_prompt(
     """
     limit = protocol.prompt_limit(length, answer_tokens)
     before, after = message_affixes(tokenizer, protocol, message, chat=chat)
+    # Encoded as one text first: parts that are joined may have other tokens at their edges.
     whole = with_bos(tokenizer, encode(tokenizer, before + message.user + after))
     if len(whole) <= limit or protocol.truncation == "none":
         return FittedPrompt(whole)
@@ -103,6 +104,7 @@ def truncate_ids(ids: list[int], limit: int, side: str) -> list[int]:
             return ids[-limit:]
         case "right":
             return ids[:limit]
+    # Not ``ids[-(limit // 2):]``, which is all of them where the half is 0.
     return ids[: limit - limit // 2] + ids[len(ids) - limit // 2 :]
 
 

@@ -80,6 +80,7 @@ class Protocol(Card):
             UserError: if no token is left for the prompt.
         """
         reserved = answer_tokens if self.reserved_tokens == "answer" else self.reserved_tokens
+        # LongBench's script for 16k models has 15500 tokens: 16384 · 1000 / 1024, less 500.
         available = length * self.tokens_per_k // TOKENS_PER_K
         if available - reserved < 1:
             raise UserError(
@@ -127,6 +128,7 @@ def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
             field, _, value = (item.strip() for item in part.partition("="))
             _check_change(f"--protocol: {name!r} of {bench}", protocol, field, value)
             update[field] = value
+    # ``model_copy`` does not validate; the values were compared with ``changes`` above.
     return protocol.model_copy(update=update)
 
 

@@ -48,10 +48,8 @@ def with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
 
 
 def bos_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the BOS token that the tokenizer adds to a text, or None if it adds none.
-
-    Many tokenizers define a BOS token that they never add, so an empty text is encoded to see.
-    """
+    """Return the BOS token that the tokenizer adds to a text, or None if it adds none."""
+    # Many tokenizers define a BOS token that they never add, so an empty text is encoded to see.
     ids_of_empty_text: list[int] = tokenizer("", verbose=False)["input_ids"]
     token = tokenizer.bos_token_id
     return token if isinstance(token, int) and ids_of_empty_text[:1] == [token] else None

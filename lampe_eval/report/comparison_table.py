@@ -151,6 +151,7 @@ def _letter(index: int) -> str:
 
 def _missing(comparison: PublishedComparison) -> Iterator[str]:
     """Yield published numbers without a match, those of a row with one reason together."""
+    # ``groupby`` joins neighbours only, and the numbers of a row are neighbours.
     groups = groupby(comparison.missing, key=lambda item: (item[0].row.printed, item[1]))
     for (printed, reason), group in groups:
         yield f"{printed} ({', '.join(published.column for published, _ in group)}): {reason}"

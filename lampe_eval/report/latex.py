@@ -85,6 +85,7 @@ def _labels(tables: Iterable[ResultTable]) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return the text, escaped so that LaTeX sets every character as it is."""
+    # In one pass: an escape contains characters, such as braces, that must not be escaped again.
     special = "[" + re.escape("".join(ESCAPES)) + "]"
     return re.sub(special, lambda match: ESCAPES[match[0]], text)
 

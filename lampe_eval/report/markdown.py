@@ -31,4 +31,5 @@ def markdown_row(cells: Iterable[str]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return the text on one line, escaped so that Markdown shows every character as it is."""
+    # A line break would end the row of a table.
     return re.sub(r"([\\`*\[<|])", r"\\\1", " ".join(text.splitlines()))

@@ -46,6 +46,7 @@ def _evenly_spaced(length: int, count: int) -> Tensor:
 def terminal_picture(plan: PositionPlan, length: int, window: int) -> Text:
     """Return the matrix in shades that read without colours too, queries down and keys across."""
     text = Text()
+    # Twice as many columns as rows, since a character is about twice as high as it is wide.
     for row in sample_matrix(plan, length, TERMINAL_ROWS, 2 * TERMINAL_ROWS).tolist():
         for position in row:
             text.append(*_glyph(position, window))
@@ -65,6 +66,7 @@ def save_png(plan: PositionPlan, length: int, window: int, title: str, path: Pat
     """
     import matplotlib
 
+    # Draws into a file, and needs no display.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

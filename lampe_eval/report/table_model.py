@@ -152,6 +152,7 @@ def _by_label(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _score_values(scores: pd.DataFrame) -> dict[str, TableValue]:
     """Return the values of competing methods by label; only complete cells compete."""
+    # A cell that lacks samples is shown with their number, and gets no place.
     complete = scores[ranking.complete_cells(scores)]
     competing = dict(zip(complete["label"], complete["score"], strict=True))
     places = _places_as_printed(competing, ranking.higher_is_better(scores))

@@ -69,11 +69,13 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _without_formula(value: Any) -> Any:
+    # A label or a prediction that begins with = would be run by the spreadsheet that opens it.
     return f"'{value}" if str(value).startswith(FORMULA_SIGNS) else value
 
 
 def _decimal(value: Any) -> str:
     """Return a number with at most six decimals, without trailing zeros: 495, not 495.000000."""
+    # z: a value that rounds to zero from below is 0, not -0.
     return f"{value:z.6f}".rstrip("0").rstrip(".")
 
 
@@ -130,10 +132,8 @@ def _wrapped(label: str, width: int) -> str:
 
 
 def _print_whole(console: Console, table: Table) -> None:
-    """Print a table at its full width.
-
-    A narrower terminal then breaks the lines, which loses no digit; rich would cut them.
-    """
+    """Print a table at its full width."""
+    # A narrower terminal then breaks the lines, which loses no digit; rich would cut them.
     unlimited = console.options.update(width=UNLIMITED_WIDTH)
     table.width = Measurement.get(console, unlimited, table).maximum
     console.print(table, crop=False, soft_wrap=True)

@@ -204,6 +204,7 @@ def _counts(
     skipped = sum("skipped" in row for row in rows)
     return {
         "n": len(scored_rows),
+        # Never run: no row was stored, not even that of an error.
         "missing": planned_samples - len(rows),
         "errors": len(rows) - len(scored_rows) - skipped,
         "skipped": skipped,
@@ -251,6 +252,7 @@ def _cell_score(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -
 
 
 def _protocol(store: Store, bench: str) -> Protocol:
+    # As it was when the run was made; the shipped protocol may have changed since.
     return Protocol.model_validate(store.config["protocols"][bench])
 
 

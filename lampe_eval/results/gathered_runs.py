@@ -80,6 +80,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
     if not stores_with_samples:
         raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
     for store in stores_with_samples:
+        # Samples are scored again here, by the plug-ins that are loaded now.
         warn_of_changed_plugins(store.config, store.folder)
     # a run that has just begun must not hide the results of the others
     names = _names([store.folder for store in stores_with_samples])
@@ -109,6 +110,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
 def _has_samples(store: Store) -> bool:
     """Return whether a sample of a cell is stored; refuse samples whose cells are unknown."""
     cells = store.cells()
+    # Samples without their cells would vanish from the report without a trace.
     if not cells and any(store.folder.glob("samples/**/*.jsonl")):
         raise UserError(
             f"{store.folder / 'cells.jsonl'}: missing; run the same command again to write it"

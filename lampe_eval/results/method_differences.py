@@ -43,6 +43,7 @@ def method_differences(
     records: list[dict[str, Any]] = []
     for key, rows in labelled.groupby(COMPARED_WITHIN, sort=False):
         cell_key = dict(zip(COMPARED_WITHIN, key, strict=True))
+        # Samples that failed or are missing in one of the runs count as unpaired.
         planned = rows[["n", *UNSCORED]].sum(axis=1)
         planned_samples = dict(zip(rows["label"], planned, strict=True))
         for pair in compare_methods(_samples_by_label(rows, cell_samples)):

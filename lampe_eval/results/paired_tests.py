@@ -29,6 +29,7 @@ from lampe_eval.scoring.estimates import (
     sum_by_group,
 )
 
+# With the observed assignment these are 10,000, so a p-value is a multiple of 0.0001.
 SWAPS = 9_999
 ROUNDING = 1e-6
 """Share of a score below which differences are rounding: losses are of single precision."""
@@ -106,6 +107,7 @@ def compare_methods(methods: Mapping[str, CellSamples]) -> list[PairedDifference
 
     # grouping by samples has changed the order of the pairs
     order = [pair for pair in combinations(methods, 2) if pair in compared]
+    # Within one cell: the comparisons of other tasks and lengths do not count here.
     corrected = holm([compared[pair][1].p_value for pair in order])
     differences: list[PairedDifference] = []
     for (first, second), p_value_holm in zip(order, corrected, strict=True):
@@ -187,33 +189,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _intervals(first: Array, second: Array, statistic: Statistic) -> tuple[Array, Array]:
     """Return both ends of the bootstrap intervals, [pairs] each; NaN where they have no width."""
+    # Stacked, so that a resample draws the same samples for both methods.
     replicates = statistic(bootstrap_means(np.stack([first, second], axis=1)))
     tail = 100 * _expanded_tail(len(first))
     percentiles = (tail, 100 - tail)
     low, high = np.percentile(replicates[:, 0] - replicates[:, 1], percentiles, axis=0)
+    # Samples that all differ by the same amount show no spread, which is no certainty.
     has_width = high - low > _rounding_error(first, second, statistic)
     return np.where(has_width, low, math.nan), np.where(has_width, high, math.nan)
 
 
 def _expanded_tail(n: int) -> float:
-    """Return the share of the bootstrap beyond each end of the interval of `n` units.
-
-    Hesterberg (arXiv 1411.5279): the bootstrap of a mean is normal with a deviation that is too
-    small by sqrt((n - 1) / n), so the normal quantile is widened to Student's t and by that root.
-    """
+    """Return the share of the bootstrap beyond each end of the interval of `n` units."""
     from scipy.stats import norm, t  # imported here, since importing it takes a second
 
+    # Hesterberg (arXiv 1411.5279): the bootstrap of a mean is normal with a deviation that is too
+    # small by sqrt((n - 1) / n), so the normal quantile is widened to Student's t and by that root.
     width = math.sqrt(n / (n - 1)) * t.ppf((1 + CONFIDENCE) / 2, n - 1)
     return float(norm.cdf(-width))
 
 
 def _p_values(first: Array, second: Array, statistic: Statistic, differences: Array) -> Array:
-    """Return two-sided p-values, [pairs].
-
-    Swapping the answers of a sample changes the sign of half the difference of its parts around
-    their middle.
-    """
+    """Return two-sided p-values, [pairs]."""
     n = len(first)
+    # Swapping the answers of a sample changes the sign of half the difference of its parts around
+    # their middle. So all swaps are one product of signs with these halves.
     middle = (first + second).mean(0) / 2
     half_differences = (first - second) / 2
     # an equal difference counts as extreme, however it was rounded
@@ -237,6 +237,7 @@ def _rounding_error(first: Array, second: Array, statistic: Statistic) -> Array:
 
 
 def _can_enumerate_swaps(n: int) -> bool:
+    # Up to 13 units there are fewer ways to swap (2^13 = 8192) than random ones would be drawn.
     return n < math.log2(SWAPS + 1)
 
 

@@ -84,13 +84,14 @@ class MatchedNumber:
     def within(self) -> bool | None:
         """Return whether the published number lies within the 95 % interval of ours.
 
-        The published number may be half a unit of its last digit away from what was measured. For
-        a bound the question is whether ours is beyond it. None means that the interval is unknown.
+        For a bound the question is whether ours is beyond it. None means that the interval is
+        unknown.
         """
         if self.published.number.is_lower_bound:
             return self.value > self.published.number.value
         if math.isnan(self.half_width):
             return None
+        # What was measured may be half a unit of the last printed digit away.
         rounding = 0.5 * 10.0**-self.published.decimals
         return abs(self.difference) <= self.half_width + rounding
 
@@ -232,7 +233,8 @@ class _RunCells:
         rows: dict[PublishedCell, Mapping[Any, Any]] = {}
         keys: dict[PublishedCell, CellKey] = {}
         for cell in published.cells:
-            # a published length wins; without one, the run's length is compared
+            # A published length wins; without one, the run's length is compared. No cell has length
+            # 0, so a number without either finds no row.
             keys[cell] = (model, label, cell.task, cell.length or length or 0)
             row = self._rows.get(keys[cell])
             if row is not None and row["n"]:
@@ -249,6 +251,7 @@ class _RunCells:
             label,
             length=lengths.pop() if len(lengths) == 1 else None,
             value=math.fsum(part.weight * part.value for part in parts),
+            # Cells are independent, so their variances add.
             stderr=math.hypot(*(part.weight * part.stderr for part in parts)),
             half_width=_half_width(parts),
             n=sum(row["n"] for row in rows.values()),
@@ -304,6 +307,7 @@ class _RunCells:
             listed = ", ".join(map(str, other_versions))
             yield f"task version {listed} (compared with {self._table.version})"
         batch_size = max(row["batch_size"] for row in rows.values())
+        # Published numbers ran one prompt at a time, and a batch rounds differently.
         if batch_size > 1:
             yield f"batch {batch_size} (published 1)"
         for column in ("missing", "errors", "skipped", "cut"):
@@ -397,8 +401,7 @@ def _parts(
 def _half_width(parts: list[_WeightedScore]) -> float:
     """Return half the width of the 95 % interval of a mean of independent cells.
 
-    The interval is Student's t; its degrees of freedom are those of Welch and Satterthwaite, since
-    the cells have different errors and numbers of samples. NaN where the interval is not known.
+    NaN where the interval is not known.
     """
     from scipy.stats import t  # imported here, since importing it takes a second
 
@@ -406,6 +409,8 @@ def _half_width(parts: list[_WeightedScore]) -> float:
     total = math.fsum(variances)
     if not (total > 0 and all(part.independent_units > 1 for part in parts)):
         return math.nan
+    # Student's t with the degrees of freedom of Welch and Satterthwaite, since the cells have
+    # different errors and numbers of samples.
     terms: list[float] = []
     for variance, part in zip(variances, parts, strict=True):
         terms.append(variance**2 / (part.independent_units - 1))
@@ -416,14 +421,15 @@ def _half_width(parts: list[_WeightedScore]) -> float:
 def _interval_stderr(part: _WeightedScore) -> float:
     """Return the standard error of a cell as its interval uses it.
 
-    Samples that all have the same score show a standard error of zero, which is no certainty. The
-    error is then that of a share with two right and two wrong answers more (Agresti and Coull
-    1998); for a perplexity it is unknown.
+    NaN for a perplexity whose samples are all equal.
     """
     if part.stderr > 0 or math.isnan(part.stderr):
         return part.stderr
     if not part.is_percent:
         return math.nan
+    # Samples that all have the same score show a standard error of zero, which is no certainty. The
+    # error is then that of a share with two right and two wrong answers more (Agresti and Coull
+    # 1998).
     n = part.independent_units + 4
     share = (part.value / 100 * part.independent_units + 2) / n
     return 100 * math.sqrt(share * (1 - share) / n)

@@ -69,6 +69,7 @@ def _printed_number(value: Any) -> PrintedNumber | None:
         return None
     is_bound = isinstance(value, str) and value.startswith(">")
     try:
+        # YAML reads yes and no as booleans, which ``float`` would take for 1 and 0.
         if isinstance(value, bool) or (isinstance(value, str) and not is_bound):
             raise ValueError
         return PrintedNumber(float(value[1:] if is_bound else value), is_bound)
@@ -93,6 +94,7 @@ def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
         try:
             tasks += _matching_tasks(pattern)
         except UserError as error:
+            # pydantic collects ValueErrors, and the reader of cards finds the line of each.
             raise ValueError(str(error)) from None
     return tuple(tasks)
 
@@ -100,6 +102,7 @@ def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
 def _matching_tasks(pattern: str) -> list[str]:
     bench, _, task_pattern = pattern.partition("/")
     names = _task_names(shipped_folder("tasks"), bench)
+    # ``fnmatchcase``, because ``fnmatch`` ignores case on some systems.
     matching = [f"{bench}/{name}" for name in names if fnmatchcase(name, task_pattern)]
     if not matching:
         raise UserError(f"no task is called {pattern!r}; see: lampe-eval list tasks")
@@ -244,6 +247,7 @@ class PublishedTable(Card):
     ) -> tuple[PublishedRow, ...]:
         columns = info.data.get("columns", {})
         for index, row in enumerate(rows):
+            # Where the columns are wrong themselves, theirs is the error to report.
             if columns and len(row.values) != len(columns):
                 text = f"{len(row.values)} values for {len(columns)} columns ({', '.join(columns)})"
                 raise _error_at((index, "values"), text, len(row.values))
@@ -251,6 +255,7 @@ class PublishedTable(Card):
 
     def numbers(self) -> Iterator["PublishedNumber"]:
         """Yield every number of the table, row by row; shares become percent."""
+        # LaMPE's and STRING's RULER scripts, for instance, print fractions; our scores are percent.
         factor = 100 if self.scale == "share" else 1
         for row in self.rows:
             for name, printed in zip(self.columns, row.values, strict=True):
@@ -274,6 +279,7 @@ class PublishedTable(Card):
         column = self.columns[name]
         if column.mean:
             return [self._mean(row, part) for part in column.mean]
+        # The narrowest statement holds.
         length = column.length or row.length or self.length
         cells: list[MeanOf] = [PublishedCell(task, length) for task in column.tasks or self.tasks]
         return cells[0] if len(cells) == 1 else cells
@@ -331,6 +337,7 @@ def find_table(name: str) -> PublishedTable:
         UserError: if there is no such table or file, or if the file is wrong.
     """
     path = Path(name)
+    # A user's own file goes before a shipped table of that name.
     if path.is_file():
         return read_card(path, PublishedTable)
     if name in table_names():

@@ -34,10 +34,8 @@ def setting_differences(runs: Mapping[str, Store], scores: pd.DataFrame) -> list
 
 
 def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tuple[str, str]]:
-    """Yield name and value of every setting that scores depend on and that has no column.
-
-    Device and backend are left out: they only change the rounding.
-    """
+    """Yield name and value of every setting that scores depend on and that has no column."""
+    # Device and backend are left out: they only change the rounding.
     model_config = config["models"][model]
     source_option = BENCHES[bench].source_option
     yield "weights", str(model_config.get("fingerprint"))

@@ -136,13 +136,11 @@ def _count_document_tokens(
     min_units: int,
     budget: int,
 ) -> Indices:
-    """Return an array whose element n is the number of tokens of the first n documents.
-
-    Documents are counted in batches until they exceed the budget, as encoding a whole corpus takes
-    longer than encoding what a prompt needs.
-    """
+    """Return an array whose element n is the number of tokens of the first n documents."""
     # every document has one token at least, which limits how many can be needed
     costs = np.zeros(1, dtype=np.int64)
+    # Documents are counted in batches until they exceed the budget, as encoding a whole corpus
+    # takes longer than encoding what a prompt needs.
     for first in range(0, min_units + max(0, budget) + 1, DOCUMENTS_PER_BATCH):
         batch: list[str] = []
         for number in range(first, first + DOCUMENTS_PER_BATCH):

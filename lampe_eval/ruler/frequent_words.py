@@ -73,10 +73,8 @@ def rank_counts(shares: npt.NDArray[np.float64], words: int) -> Indices:
 
 @cache
 def zeta(alpha: float, terms: int = 1_000) -> float:
-    """Return Riemann's zeta function for ``alpha`` above 1.
-
-    The first terms are summed, the rest follows from the Euler-Maclaurin formula.
-    """
+    """Return Riemann's zeta function for ``alpha`` above 1."""
+    # The first terms are summed, the rest follows from the Euler-Maclaurin formula.
     first = sum(float(k) ** -alpha for k in range(1, terms))
     last = float(terms)
     integral = last ** (1 - alpha) / (alpha - 1)

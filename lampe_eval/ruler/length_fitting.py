@@ -148,8 +148,6 @@ def fit_ids(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) 
 def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int) -> FittedSample:
     """Return a prompt of whole units as text, at most ``budget`` tokens with the answer's start.
 
-    The text is encoded as a whole, because upstream counts its tokens that way.
-
     Raises:
         LengthTooShort: if the smallest prompt takes more.
     """
@@ -160,6 +158,7 @@ def fit_text(tokenizer: PiecewiseTokenizer, sample: ScalableSample, budget: int)
     for _ in range(MAX_CORRECTIONS):
         layout = sample.layout(units)
         text = tokenizer.join_text([*layout.start, *layout.end])
+        # Encoded as a whole, because upstream counts its tokens that way.
         excess = len(tokenizer.encode_beginning(text + sample.answer_prefix)) - budget
         if excess <= 0:
             return FittedSample(None, text, units, layout.meta)

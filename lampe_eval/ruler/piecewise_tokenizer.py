@@ -96,6 +96,7 @@ class PiecewiseTokenizer:
         self._ids_of_piece: dict[str, TokenIds] = {}
         self._newline_ids = self._encode("\n")
         self._letter_ids = self._encode("a")
+        # The ids of "T" after a newline, which may differ from those at the beginning of a text.
         self._following_ids = self._encode("\nT")[len(self._newline_ids) :]
 
     def encode_beginning(self, text: str) -> TokenIds:
@@ -158,16 +159,14 @@ class PiecewiseTokenizer:
         return encoded
 
     def _without_context(self, piece: str, ids: list[int]) -> list[int]:
-        """Return the ids of a piece, given its ids together with those of its context.
-
-        Where a token spans the edge between piece and context, the ids of the piece alone are the
-        best there is.
-        """
+        """Return the ids of a piece, given its ids together with those of its context."""
         before = self._letter_ids if piece.startswith("\n") else self._newline_ids
         after = self._following_ids if piece.endswith("\n") else []
         end = len(ids) - len(after)
         if len(before) <= end and ids[: len(before)] == before and ids[end:] == after:
             return ids[len(before) : end]
+        # Where a token spans the edge between piece and context, the ids of the piece alone are the
+        # best there is.
         return self._encode(piece)
 
 

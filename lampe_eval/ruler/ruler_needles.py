@@ -84,6 +84,7 @@ def draw_needles(parameters: NiahParameters, draw: SampleDraw) -> RulerNeedles:
 
 def needle_sentence(wording: RulerWording, parameters: NiahParameters, key: str, value: str) -> str:
     """Return the sentence that states the value of a key."""
+    # Upstream's sentence names the kind in the plural, although it states a single value.
     kind = parameters.values.removesuffix("s") if wording.is_own else parameters.values
     return fill_slots(wording.needle, type_needle_v=kind, key=key, value=value)
 
@@ -162,10 +163,7 @@ def insert_pieces(
 def _distractors(
     parameters: NiahParameters, needles: RulerNeedles, draw: SampleDraw
 ) -> tuple[PieceTable, Indices]:
-    """Return the pool of needles that are never queried, and the order in which a sample uses it.
-
-    The order leaves out needles that happen to have a key of the sample.
-    """
+    """Return the pool of needles that are never queried, and a sample's order of them."""
     size = max(1024, draw.spec.length // 8)
     seed, kinds = draw.spec.seed, (parameters.keys, parameters.values)
 
@@ -182,6 +180,7 @@ def _distractors(
     facts = draw.corpora.cached(draw_pool, "pool", seed, size, *kinds)
     table = draw.corpora.piece_table(lines, "pool", draw.spec.wording_name, seed, size, *kinds)
     order = permutation(draw.rng("distractors"), size)
+    # The order leaves out needles that happen to have a key of the sample.
     same_key = [number for number, (key, _) in enumerate(facts) if key in needles.keys]
     return table, order[~np.isin(order, same_key)]
 

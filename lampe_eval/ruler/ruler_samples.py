@@ -79,6 +79,7 @@ def build_sample(name: str, card: RulerCard, spec: SampleSpec, index: int) -> Ru
 
 
 def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSample:
+    # The version is part of every draw, so a changed task has other samples.
     draw = SampleDraw(spec, f"{name} {card.version}", card.max_new_tokens, index)
     sample = _scalable_sample(card, draw)
     before, after = _affixes(spec, sample.answer_prefix)
@@ -98,12 +99,10 @@ def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSam
 
 
 def _shortest_length(name: str, card: RulerCard, spec: SampleSpec, index: int) -> int:
-    """Return the shortest length that a sample fits into.
-
-    The smallest sample of a longer length may be larger (its example has more lines, for instance),
-    so the missing tokens are added repeatedly until it fits.
-    """
+    """Return the shortest length that a sample fits into."""
     length = max(spec.length, card.max_new_tokens + spec.overhead)
+    # The smallest sample of a longer length may be larger (its example has more lines, for
+    # instance), so the missing tokens are added repeatedly until it fits.
     for _ in range(MAX_CORRECTIONS):
         try:
             _build(name, card, replace(spec, length=length), index)

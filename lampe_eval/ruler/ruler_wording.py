@@ -136,10 +136,8 @@ OWN = RulerWording(
 
 
 def fill_slots(text: str, **slots: object) -> str:
-    """Return a text with values for its ``{slots}``; other braces stay as they are.
-
-    `str.format` would refuse the braces that upstream's texts may have.
-    """
+    """Return a text with values for its ``{slots}``; other braces stay as they are."""
+    # `str.format` would refuse the braces that upstream's texts may have.
     for name, value in slots.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
@@ -159,6 +157,7 @@ def load_wording(name: WordingName, data_dir: Path | None = None) -> RulerWordin
     """
     if name == "own":
         return OWN
+    # The templates of 2024 differ from today's; needle, filler and document texts do not.
     constants, niah, qa = (path_of(asset, data_dir) for asset in ASSETS[name])
     return read_upstream_wording(constants, niah, qa, is_2024=name == "2024")
 
@@ -195,6 +194,7 @@ def to_singular(template: QuestionTemplate) -> QuestionTemplate:
 
 
 def _text_to_singular(text: str) -> str:
+    # Plain replacements as upstream's, which change these letters inside of words as well.
     for plural, singular in SINGULAR_FORMS:
         text = text.replace(plural, singular)
     return text
@@ -213,10 +213,8 @@ def _read_template(path: Path, tasks: Any, key: str) -> QuestionTemplate:
 
 
 def _read_text(path: Path, name: str, *slots: str) -> str:
-    """Return the one text that a file assigns to a name and that has the slots.
-
-    Upstream assigns some names several times, to texts and to other values.
-    """
+    """Return the one text that a file assigns to a name and that has the slots."""
+    # Upstream assigns some names several times, to texts and to other values.
     texts: set[str] = set()
     for value in literals(path, name):
         if isinstance(value, str) and all(slot in value for slot in slots):

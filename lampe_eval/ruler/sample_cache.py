@@ -59,8 +59,10 @@ def load_samples(key: CacheKey) -> list[RulerSample] | None:
         id_file = (folder / "ids.npy").read_bytes()
     except (OSError, ValueError):
         return None
+    # The key is compared too: the folder's name is only a part of its hash.
     if manifest != _manifest(key, rows, id_file):
         return None
+    # A pickle could run code, and a cache is a folder that others may write to.
     ids = np.load(io.BytesIO(id_file), allow_pickle=False)
     samples, start = [], 0
     for line in rows.decode().splitlines():

@@ -23,6 +23,8 @@ Indices = npt.NDArray[np.int64]
 
 def seeded_rng(*name: object) -> Random:
     """Return the generator that belongs to a name, its parts joined by spaces."""
+    # Upstream draws all samples from one generator, and its search for the length draws too, so a
+    # sample there depends on those before it, on the tokenizer and on the length.
     return Random(" ".join(map(str, ("ruler", *name))))
 
 
@@ -38,6 +40,7 @@ def permutation(random: Random, count: int) -> Indices:
 
 def distinct_values(random: Random, kind: ValueKind, count: int) -> list[str]:
     """Return ``count`` different values: adjective-noun pairs, numbers of 7 digits, or UUIDs."""
+    # A dict keeps the order of the draws; a set's order of strings differs between processes.
     values: dict[str, None] = {}
     while len(values) < count:
         values[_random_value(random, kind)] = None

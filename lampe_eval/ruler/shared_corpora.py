@@ -144,10 +144,8 @@ def _repeated_words(documents: Callable[[int], Iterable[str]], count: int) -> It
 
 
 def split_sentences(words: list[str]) -> list[str]:
-    """Return sentences; one ends after each word that ends in ``.``, ``?`` or ``!``, quoted or not.
-
-    Our own wording needs no download this way; upstream's sentences are found by Punkt.
-    """
+    """Return sentences, which end with words that end in ``.``, ``?`` or ``!``, quoted or not."""
+    # Our own wording needs no download this way; upstream's sentences are found by Punkt.
     ends = [place for place, word in enumerate(words[:-1], 1) if SENTENCE_END.search(word)]
     return [" ".join(words[start:stop]) for start, stop in pairwise([0, *ends, len(words)])]
 

@@ -21,6 +21,7 @@ from lampe_eval.ruler.ruler_wording import QuestionTemplate, RulerWording, fill_
 from lampe_eval.ruler.sample_spec import SampleDraw
 from lampe_eval.ruler.seeded_random import distinct_strings
 
+# As upstream draws them: from 10000 to 99998.
 NUMBERS = range(10_000, 99_999)
 TASK_LETTERS = 5
 EXAMPLE_LETTERS = 3
@@ -120,6 +121,7 @@ def variable_tracking_sample(parameters: VtParameters, draw: SampleDraw) -> Scal
     fixed_tokens = len(tokenizer.encode_parts(example)) + tokenizer.count_tokens(
         prompt.template.instruction, *chain.from_iterable(prompt.lines), prompt.question
     )
+    # Each line of a chain stands before another line of filler.
     min_units = parameters.hops + 1
     line_tokens = max(1, int(filler.sizes[0]))
 

@@ -37,10 +37,8 @@ def word_pool() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def compound_words(count: int) -> tuple[str, ...]:
-    """Return ``count`` words made of an adjective and a noun, none of them in the pool.
-
-    The order is random but always the same, so a longer list begins with the shorter one.
-    """
+    """Return ``count`` words made of an adjective and a noun, none of them in the pool."""
+    # The order is random but always the same, so a longer list begins with the shorter one.
     rng = Random("ruler words")
     pool = set(word_pool())
     first_parts = [word for word in adjectives() if word.isalpha()]
@@ -78,5 +76,6 @@ def _is_word(value: object) -> bool:
 
 def _words_of_kind(kind: str) -> set[str]:
     """Return the words in one of the files that wonderwords installs."""
+    # The version is pinned: 3.0.1 has 8,166 different words, which would change every sample.
     path = distribution("wonderwords").locate_file(f"wonderwords/assets/{kind}list.txt")
     return {line.rstrip() for line in Path(str(path)).read_text(encoding="utf-8").splitlines()}

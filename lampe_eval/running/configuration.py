@@ -64,6 +64,7 @@ def run_folder(plan: RunPlan) -> Path:
     """
     if plan.suite.output:
         return plan.suite.output
+    # With the hash in its name, another command never meets old results.
     digest = hashlib.sha256(repr(run_configuration(plan)).encode()).hexdigest()[:8]
     names = "+".join(source.name.replace("/", "--") for source in plan.sources)
     return Path("results") / f"{names}-{digest}"

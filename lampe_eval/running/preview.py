@@ -75,6 +75,8 @@ def previews(
         cost = models.cost_of(source)
         for task in plan.tasks:
             for length in plan.lengths(source, task.bench):
+                # Methods with prompts of their own release have other lengths, hence a preview of
+                # their own.
                 for release_prompts in (False, True):
                     methods = _methods(plan, source, task, release_prompts)
                     if not methods:
@@ -149,6 +151,7 @@ def bytes_per_second(device: str, size: int = 1 << 25, seconds: float = 0.2) -> 
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         return None
+    # 128 MiB by default, so that the numbers come from memory and not from a cache.
     numbers = torch.ones(size, dtype=torch.float32, device=device)
     count = 0
     started = time.perf_counter()

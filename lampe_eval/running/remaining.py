@@ -83,6 +83,7 @@ class CellCounts:
         self._counts: dict[Cell, int] = {}
         for source in plan.sources:
             for task, cell in plan.cells(source):
+                # A resumed run knows the true number from the last time.
                 self._counts[cell] = stored.get(cell, plan.limit(task))
         self._publish()
 

@@ -50,6 +50,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     model_cards: dict[str, ModelCard] = {}
     for name in suite.model:
         card, label = find_model_card(name)
+        # Tables and folders know a model by its label alone.
         if label in model_cards:
             raise UserError(
                 f"--model: two models are called {label!r}; give each folder a name of its own"

@@ -75,6 +75,7 @@ def plan_run(resolved: ResolvedSuite) -> RunPlan:
         raise UserError(
             f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
         )
+    # Only to raise for an unknown device, before any model is looked for.
     resolve_device(suite.device)
     sources = [
         describe_model(card, label, window=suite.window, dtype=suite.dtype)
@@ -104,6 +105,7 @@ def _max_batch_tokens(suite: Suite, device: str) -> int | Literal["measured"] | 
     """Return `RunPlan.max_batch_tokens`; no two samples fit 1 token, so it means None."""
     if suite.max_batch_tokens is not None:
         return suite.max_batch_tokens if suite.max_batch_tokens > 1 else None
+    # Published numbers are made with one sample at a time, so only `fair` batches on its own.
     is_fair = suite.protocol.partition(":")[0] == "fair"
     return "measured" if is_fair and device.startswith("cuda") else None
 

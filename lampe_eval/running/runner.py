@@ -127,13 +127,11 @@ class ModelRun:
             self._store_records(self.pool.collect())
 
     def _submit(self, job: BatchJob) -> None:
-        """Give a batch to a free worker, and store what finishes until another worker is free.
-
-        The pool of this process has one worker, so this runs the batch and stores it. With Ray,
-        batches of several cells and methods run at the same time.
-        """
+        """Give a batch to a free worker, and store what finishes until another worker is free."""
         self.watchdog.begin(job)
         self.pool.submit(job)
+        # The pool of this process has one worker, so this runs the batch and stores it. With Ray,
+        # batches of several cells and methods run at the same time.
         while self.pool.is_full:
             self._store_records(self.pool.collect())
 

@@ -33,11 +33,7 @@ class SampleRecorder:
         self._tokenizer = tokenizer
 
     def record(self, job: BatchJob, sample: Sample, outcome: Outcome) -> SampleRecord:
-        """Return the record of a finished sample.
-
-        An error of the scorer, or of anything else here, becomes an error of the sample: the answer
-        took time to generate and must be stored.
-        """
+        """Return the record of a finished sample."""
         named: SampleRecord = {
             "length": job.cell.length,
             "id": sample.id,
@@ -55,6 +51,8 @@ class SampleRecorder:
             json.dumps(record)
             records.SAMPLE.validate_python(record)
             return record
+        # An error of the scorer, or of anything else here, becomes an error of the sample: the
+        # answer took time to generate and must be stored.
         except Exception as error:
             return {**named, **outcome, "error": describe_error(error)}
 

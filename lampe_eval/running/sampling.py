@@ -86,6 +86,7 @@ def check_samples(
         for length in plan.lengths(source, task.bench):
             announce(f"trying {task.full_name} · {length}")
             try:
+                # One sample is enough: a missing file or too short a length shows in the first.
                 draw_samples(plan, task, length, tokenizer, limit=1)
             except Exception as error:
                 errors[task.full_name] = describe_error(error)

@@ -59,6 +59,7 @@ class Watchdog:
     @property
     def has_running_batches(self) -> bool:
         """Return whether a batch is running or its records are being stored."""
+        # A copy: the thread that draws samples adds and removes activities meanwhile.
         return any(isinstance(running, BatchJob) for running in tuple(self._started_at))
 
     @contextmanager

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Function from means [..., parts] to scores [...]."""
 
+# Fixed, so that a report that is made again shows the same errors.
 SEED = 0
 RESAMPLES = 4_000
 MAX_WEIGHTS = 2**22
@@ -67,8 +68,7 @@ class Estimate:
         """Return the standard error over independent units; NaN for fewer than two.
 
         The error of a mean comes from the sample standard deviation, every other error from the
-        bootstrap. The bootstrap divides by n where the sample deviation divides by n - 1, so it is
-        scaled by sqrt(n / (n - 1)); for a mean the two then agree.
+        bootstrap.
         """
         parts, statistic = sum_by_group(self.parts, self.statistic, self.groups)
         n = len(parts)
@@ -77,6 +77,8 @@ class Estimate:
         with np.errstate(all="ignore"):  # a loss may be infinite, and then the error is NaN
             if statistic is first_mean:
                 return float(np.std(parts[:, 0], ddof=1)) / math.sqrt(n)
+            # The bootstrap divides by n where the sample deviation divides by n - 1. With the
+            # factor sqrt(n / (n - 1)) the two agree for a mean.
             replicates = statistic(bootstrap_means(parts))
             return float(np.std(replicates)) * math.sqrt(n / (n - 1))
 
@@ -99,8 +101,10 @@ def sum_by_group(
     if not len(groups):
         return parts, statistic
     _, index = np.unique(groups, return_inverse=True)
+    # A resample of groups has more or fewer samples than the cell, and divides by its own number.
     counted = np.concatenate([parts, np.ones((*parts.shape[:-1], 1))], axis=-1)
     sums = np.zeros((index.max() + 1, *counted.shape[1:]))
+    # Not ``sums[index] += counted``, which would add one sample of each group only.
     np.add.at(sums, index, counted)
     return sums, lambda means: statistic(means[..., :-1] / means[..., -1:])
 
@@ -111,6 +115,7 @@ def bootstrap_means(parts: Array) -> Array:
     The resamples depend on nothing but the number of samples, so that every method of a table is
     resampled alike and a repeated report shows the same errors.
     """
+    # One matrix product for all pairs of a table; scipy's resamplers gather indices for every pair.
     batches = [np.tensordot(weights, parts, 1) for weights in _bootstrap_weights(len(parts))]
     return np.concatenate(batches)
 

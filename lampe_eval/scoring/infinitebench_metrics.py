@@ -68,10 +68,8 @@ def kv_retrieval_lampe(prediction: str, label: Any) -> float:
 
 
 def code_run(prediction: str, label: Any) -> float:
-    """Return 1 if the last word is the number.
-
-    A full stop reads as a space, so of a decimal number the digits after it count.
-    """
+    """Return 1 if the last word is the number."""
+    # A full stop reads as a space, so of a decimal number the digits after it count.
     words = RUN_NOISE.sub(" ", prediction).split()
     try:
         return float(int(words[-1]) == _first(label))
@@ -122,13 +120,13 @@ def _stated(text: str, answers: tuple[str, ...]) -> float:
 def math_find(prediction: str, label: Any) -> float:
     """Return 1 if the first number is the label.
 
-    Signs are not read, so a negative label never matches. Upstream crashes on a decimal number
-    where an integer is expected; here that scores 0.
+    Signs are not read, so a negative label never matches.
     """
     match = re.search(r"\d+\.\d+|\d+", prediction)
     expected = _first(label)
     if not match:
         return 0.0
+    # Upstream crashes on a decimal number where an integer is expected; here that scores 0.
     if isinstance(expected, int):
         return float(match[0].isdigit() and int(match[0]) == expected)
     return float(float(match[0]) == expected)

@@ -82,6 +82,7 @@ def choices(prediction: str, *, several: bool) -> str:
     """
     if not prediction.strip():
         return "None"
+    # A test for substrings, as upstream's: AB, BCD and CD pass, AC does not.
     if prediction in "ABCD":
         return prediction
     if several:
@@ -119,6 +120,7 @@ def final_number(text: str) -> str:
     stated = re.search(r"The answer is (\S+)", text)
     words = [stated[1]] if stated else text.split("\n\n")[0].split(" ")
     last_word = next((word for word in reversed(words) if _digits(word)), "")
+    # So 3.50 gives 3, -5 gives 5 and $1,250. gives 1250, as upstream.
     return _digits(last_word.split(".")[0])
 
 
@@ -164,9 +166,9 @@ def gold_judgements(text: str) -> tuple[str, str]:
 def judgements(prediction: str) -> tuple[str, str]:
     """Return `true`, `false` or `<error>` for each half of a prediction.
 
-    The first word that contains either decides, so `untrue` reads as true. Upstream crashes on a
-    prediction without a second half; here that half is an error.
+    The first word that contains either decides, so `untrue` reads as true.
     """
+    # Upstream crashes on a prediction without a second half; here that half is an error.
     if "[fact:" not in prediction.lower():
         prediction = f"{prediction}[fact:]"
     loyalty, fact = gold_judgements(prediction)
@@ -302,5 +304,6 @@ def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, floa
         scores: scores from 0 to 1.
         lengths: tokens of each prompt.
     """
+    # LaMPE's bands include their upper ends, 4096 and 8192 tokens; LongBench-E's do not.
     by_band = bands(scores, lengths, 4097, 8193)
     return {band: percent(values) if values else 0.0 for band, values in by_band.items()}

@@ -113,6 +113,7 @@ METRICS: dict[str, Metric] = {
 # In few-shot tasks models continue with examples of their own, so eval.py scores the first line.
 FIRST_LINE_TASKS = frozenset({"trec", "triviaqa", "samsum", "lsht"})
 
+# The paper's categories; the code tasks count for English and for Chinese.
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "single-document QA": ("narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh"),
     "multi-document QA": ("hotpotqa", "2wikimqa", "musique", "dureader"),

@@ -202,11 +202,9 @@ def read_longbench_v2(path: Path) -> Iterator[Prediction | None]:
 
 
 def read_leval(path: Path) -> Iterator[Prediction]:
-    """Yield predictions of L-Eval that need no judge.
-
-    The first key of the first line that contains `_pred` is the key of all predictions.
-    """
+    """Yield predictions of L-Eval that need no judge."""
     lines = list(_json_lines(path))
+    # The first key of the first line that contains `_pred` is the key of all predictions.
     first_keys = lines[0].record if lines else ()
     pred_key = next((key for key in first_keys if "_pred" in key), "<model>_pred")
     for row, line in enumerate(lines):
@@ -215,10 +213,8 @@ def read_leval(path: Path) -> Iterator[Prediction]:
 
 
 def read_ruler(path: Path) -> Iterator[Prediction]:
-    """Yield predictions of RULER.
-
-    STRING's files have lines of progress in between: only lines that begin with `{` are read.
-    """
+    """Yield predictions of RULER."""
+    # STRING's files have lines of progress in between: only lines that begin with `{` are read.
     for line in _json_lines(path, start="{"):
         yield Prediction(line.text("pred"), line.get("outputs", "needle"), {})
 
@@ -236,6 +232,7 @@ def read_infinitebench(path: Path) -> Iterator[Prediction | None]:
             line = JsonLine(path, number, record)
             prediction = line.text("prediction", "pred")
             label = line.get("ground_truth", "label")
+            # Upstream's folders are named after the model, which decides how math_calc is scored.
             yield Prediction(prediction, label, {"model": path.parent.name})
 
 
@@ -250,6 +247,7 @@ def _json_objects(text: str) -> Iterator[dict[str, Any] | None]:
             yield None
             return
         yield record if isinstance(record, dict) else None
+        # Some published files of InfiniteBench have two predictions on one line.
         rest = rest[end:].lstrip()
 
 

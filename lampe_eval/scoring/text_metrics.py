@@ -72,11 +72,9 @@ def words_zh(text: str) -> list[str]:
 
 @cache
 def _jieba_cut() -> Callable[[str], list[str]]:
-    """Return jieba's function that cuts a text into words.
-
-    Importing jieba compiles invalid escape sequences, and it logs each load of its dictionary;
-    both would reach the user's terminal.
-    """
+    """Return jieba's function that cuts a text into words."""
+    # Importing jieba compiles invalid escape sequences, and it logs each load of its dictionary;
+    # both would reach the user's terminal.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import jieba  # type: ignore[import-untyped]
@@ -140,12 +138,10 @@ def _sentences(text: str) -> list[list[str]]:
 
 
 def _common_words(left: Sequence[str], right: Sequence[str]) -> set[str]:
-    """Return the words of the longest common subsequence that the package's backtracking finds.
-
-    At unequal words backtracking drops a word of the left if that keeps the subsequence strictly
-    longer, else a word of the right. So words of the right that the left lacks never matter, and
-    are left out before the table is computed.
-    """
+    """Return the words of the longest common subsequence that the package's backtracking finds."""
+    # At unequal words backtracking drops a word of the left if that keeps the subsequence strictly
+    # longer, else a word of the right. So words of the right that the left lacks never matter, and
+    # are left out before the table is computed.
     left_words = set(left)
     right = [word for word in right if word in left_words]
     lengths = _subsequence_lengths(left, right)

@@ -94,10 +94,7 @@ class SpeedComparison:
                     self.compared.append(ComparedMethod(spec.label, backend, length, timed))
 
     def run(self, progress: Progress) -> None:
-        """Measure the times of all methods, then their memory.
-
-        Memory comes last, because measuring it changes how the process allocates.
-        """
+        """Measure the times of all methods, then their memory."""
         progress.total(2 * len(self.compared))
         with warnings.catch_warnings():
             # a prompt may exceed what a method reaches; only its cost matters here
@@ -106,6 +103,7 @@ class SpeedComparison:
                 progress.now(f"time · {compared.name}")
                 self._measure_time(compared)
                 progress.finished()
+            # Memory comes last, because measuring it changes how the process allocates.
             for compared in self.compared:
                 progress.now(f"memory · {compared.name}")
                 self._measure_memory(compared)
@@ -126,6 +124,7 @@ class SpeedComparison:
             "chunk": self._config.chunk,
             "window": self._config.window,
             **environment(),
+            # Whether other work slowed the machine down.
             "load": round(os.getloadavg()[0], 1),
             "date": date.today().isoformat(),
         }
@@ -200,6 +199,7 @@ def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:
         "attention": "sdpa",
         "backend": "sdpa",
         "length": compared[0].length,
+        # Compared with itself: its ratios are 1, and tables leave them out.
         **_time_columns(times, times),
         **_memory_columns(costs, costs),
         "pairs": len(times),

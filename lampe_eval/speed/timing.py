@@ -111,6 +111,7 @@ class TimedModel:
             taken_before = device_memory.bytes_in_use(device)
             peak_memory = device_memory.PeakMemory(device)
             self._prefill(ids, cache)
+            # Two steps: the first one rotates the prompt's keys, which the peak has to include.
             self._decode(cache)
             self._decode(cache)
             peak = peak_memory.bytes()
@@ -129,6 +130,7 @@ class TimedModel:
         handle = lampe.patch(
             self.model, self._method, window=self._window, attention=self._attention, check=False
         )
+        # The length is stated, because a chunk of a prompt does not show it.
         with handle, handle.prompt(length):
             yield lampe.growing_cache(self.model)
             self.backend = "+".join(handle.backends)
@@ -155,15 +157,13 @@ class TimedModel:
 
 
 def measure_seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that a function takes.
-
-    On a GPU they are the time between two events of the device, because work is only queued there
-    when a function returns.
-    """
+    """Return the seconds that a function takes."""
     if device.type != "cuda":
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
+    # The time between two events of the device: when a function returns, its work on a GPU is only
+    # queued.
     start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     start.record()
@@ -175,11 +175,9 @@ def measure_seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 @contextmanager
 def _freed_memory_returned() -> Iterator[None]:
-    """Let glibc return freed memory to the system at once.
-
-    Otherwise it keeps freed memory for later, and the peak of a process is not that of its tensors.
-    Elsewhere than on glibc nothing changes.
-    """
+    """Let glibc return freed memory to the system at once."""
+    # Otherwise it keeps freed memory for later, and the peak of a process is not that of its
+    # tensors. Elsewhere than on glibc nothing changes.
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LOW_THRESHOLD)

@@ -36,6 +36,7 @@ def documents(
         UserError: if a file or folder cannot be read or has no text.
     """
     if source is None:
+        # Not from 0 on: the pocket model's own scores are of the texts with those numbers.
         first = POCKET_TEXTS * (seed + 1)
         for number in range(first, first + POCKET_TEXTS):
             yield pocket_language.text(number, words)
@@ -96,6 +97,7 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
             f"{source}: no such file or folder; give a text file, a folder of {_suffixes()} files, "
             f"or one of: {', '.join(CORPORA)}"
         )
+    # Sorted, because file systems list files in orders of their own.
     files = sorted(file for file in source.rglob("*") if file.name.endswith(SUFFIXES))
     if not files:
         raise UserError(f"{source}: no text in this folder; it needs {_suffixes()} files")

@@ -162,6 +162,7 @@ def _vocabulary() -> tuple[str, ...]:
     for group in (*_WORD_LISTS, *_TEMPLATES):
         for entry in group:
             words.update(re.findall(r"[A-Za-z]+", re.sub(r"{\w+}", " ", entry)))
+    # Sorted: ids of words must not depend on the order of a set, which changes by process.
     return tuple(sorted(words))
 
 
@@ -282,11 +283,7 @@ def _event(rng: Random, cast: list[Facts], props: list[Facts]) -> Event:
 
 
 def _sentences(rng: Random, world: World) -> Iterator[str]:
-    """Yield the sentences of one story.
-
-    A new event of the same subject replaces an outcome that was not mentioned yet, since it would
-    no longer be true.
-    """
+    """Yield the sentences of one story."""
     cast = rng.sample(world.people, 3)
     props = rng.sample(world.things, 2)
     first, second = cast[0]["name"], cast[1]["name"]
@@ -306,6 +303,8 @@ def _sentences(rng: Random, world: World) -> Iterator[str]:
         else:
             event = _event(rng, cast, props)
             yield event.sentence
+            # A new event of the same subject replaces an outcome that was not mentioned yet, since
+            # it would no longer be true.
             outcomes[event.subject] = event.outcome
     yield from outcomes.values()
 

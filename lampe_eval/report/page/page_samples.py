@@ -35,6 +35,7 @@ SHOWN_FIELDS = {
 MARKS = {"error": "failed", "skipped": "left out", "cut_tokens": "cut"}
 """Fields of a sample without a score or with a cut prompt, and words for them."""
 
+# After the number of the cell and the id of the sample.
 SCORE_INDEX, LOSS_INDEX = 2, 3
 """Places of score and loss in a row."""
 
@@ -77,6 +78,7 @@ def compact_samples(stores: Mapping[str, Store]) -> dict[str, Any]:
 
 def _columns(cells: list[list[Any]], rows: list[list[Any]]) -> list[Column]:
     """Return the columns in which these samples have something to show."""
+    # Without cells there is nothing to transpose, and no column.
     varies = [len(set(values)) > 1 for values in zip(*cells, strict=True)] or [False] * 6
     several_runs, several_models, _, several_benches, _, _ = varies
     has_score = any(row[SCORE_INDEX] is not None for row in rows)

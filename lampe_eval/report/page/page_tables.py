@@ -32,6 +32,7 @@ def scores(frame: pd.DataFrame) -> Table:
     """Return the table of scores, with errors, numbers of samples and marks."""
     shares: list[list[float] | None] = []
     for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False):
+        # A perplexity has no scale from 0 to 100.
         shares.append([score, error] if BENCHES[bench].higher_is_better else None)
     values = {**_values(frame), "share": shares, "marks": _marks(frame)}
     columns = [
@@ -196,6 +197,7 @@ def _table(
     shown_values: list[list[Any]] = []
     for column in columns:
         plain_values = [plain(value) for value in values[column["key"]]]
+        # By repr, because lists cannot be in a set.
         differs = len(set(map(repr, plain_values))) > 1
         if differs or column["key"] in always_shown:
             shown.append(column)

@@ -87,6 +87,7 @@ def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
 
 def _render(template: str, scripts: list[str], data: Mapping[str, Any], **context: Any) -> str:
     style = _asset("page.css")
+    # The policy's hashes cover every character between the tags, so the template must add none.
     script = "\n".join(map(_asset, scripts))
     policy = (
         f"default-src 'none'; script-src {_policy_hash(script)}; "
@@ -110,6 +111,7 @@ def _policy_hash(text: str) -> str:
 
 def _data_block(data: Mapping[str, Any]) -> str:
     """Return JSON that cannot end its `<script>` element."""
+    # NaN and infinity are no JSON: a value that ``plain`` did not turn into one is an error.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 

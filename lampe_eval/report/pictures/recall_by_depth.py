@@ -77,6 +77,7 @@ def _draw_lines(axes: Axes, lengths: int, depths: int, lengths_inside: int) -> N
     line = axes.axvline(
         lengths_inside - 0.5, color=WINDOW_COLOUR, linestyle="--", linewidth=1.4, zorder=3
     )
+    # White around the line, so that it is seen on dark and on bright cells.
     line.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 

@@ -43,6 +43,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     figure.supxlabel(f"length in tokens (dashed: the window, {first['window']})")
     figure.supylabel(f"{first['metric']} (band: ± standard error)")
     if higher_is_better(rows):
+        # Somewhat beyond 0 and 100, so that markers there are drawn whole.
         axes.set_ylim(-4, 104)
     elif rows["score"].max() > top:
         axes.set_ylim(0.95 * top / OFF_SCALE, top)

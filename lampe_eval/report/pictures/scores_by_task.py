@@ -35,6 +35,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.plot(incomplete["score"], incomplete["task"].map(line_of_task), "o", **hollow)
         axes.grid(axis="y", color=OTHERS_COLOUR, alpha=0.4, linewidth=0.4)
     axes.set_yticks(range(len(tasks)), tasks)
+    # Downwards: tasks stand in the order of the tables.
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     figure.supxlabel("score ± standard error (strokes: the other methods)")
     return figure
