@@ -295,6 +295,11 @@ def _read_description(folder: Path) -> RunRecord:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            raise UserError(
+                f"{path}: key {key!r} is unknown to this version of lampe-eval; take the version "
+                "that wrote it, or run again with another --output"
+            ) from None
         raise UserError(
             f"{path}: damaged (key {key!r} {plain_message(fault)}); "
             "restore it, or run again with another --output"

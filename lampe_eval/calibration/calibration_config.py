@@ -1,6 +1,5 @@
 """Configuration of a calibration: its options and grids, checked before anything runs."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from pydantic import BeforeValidator, Field, field_validator
 from lampe_eval.calibration.curve_fitting import log_extension
 from lampe_eval.calibration.setting_sweep import FITTED_SETTINGS, SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import short_sha256_of_json
 from lampe_eval.method_specs import MethodSpec
+from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
 DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
@@ -82,18 +82,18 @@ class ResolvedCalibration:
 
     Attributes:
         config: the options.
-        plan: plan of the methods as given.
+        prepared: prepared of the methods as given.
         folder: folder of the calibration; each of its runs has a folder in it.
     """
 
     config: CalibrationConfig
-    plan: RunPlan
+    prepared: PreparedRun
     folder: Path
 
     @property
     def window(self) -> int:
         """Tokens of the model's pretraining."""
-        return self.plan.sources[0].geometry.window
+        return self.prepared.sources[0].geometry.window
 
     @property
     def settings(self) -> list[SweptSetting]:
@@ -103,7 +103,7 @@ class ResolvedCalibration:
         """
         settings: list[SweptSetting] = []
         for setting in FITTED_SETTINGS:
-            if any(self.is_fitted(spec, setting) for spec in self.plan.specs):
+            if any(self.is_fitted(spec, setting) for spec in self.prepared.resolved.specs):
                 settings.append(setting)
         return settings
 
@@ -122,8 +122,8 @@ class ResolvedCalibration:
 
     def run(
         self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
-    ) -> RunPlan:
-        """Return the plan of one run.
+    ) -> PreparedRun:
+        """Prepare one run.
 
         Args:
             labels: methods with their settings.
@@ -137,12 +137,12 @@ class ResolvedCalibration:
             "output": self.folder / name,
             "seed": self.config.seed + seed,
         }
-        return plan_run(resolve_suite(self.config.model_copy(update=changes)))
+        return prepare_run(resolve_suite(self.config.model_copy(update=changes)))
 
     @property
     def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
         """Number of rows that are run at the lengths of sweeps, and at those held out."""
-        specs = self.plan.specs
+        specs = self.prepared.resolved.specs
         values, sweeps = 0, 0
         for spec in specs:
             for setting in self.settings:
@@ -154,7 +154,7 @@ class ResolvedCalibration:
 
     def _default_mapping_lengths(self, spec: MethodSpec) -> tuple[int, ...]:
         """Return mapping lengths above head and tail tokens and below the window."""
-        source = self.plan.sources[0]
+        source = self.prepared.sources[0]
         method = spec.build(source.settings).resolved(source.geometry, self.config.lengths[-1])
         lowest = method.settings["head_tokens"] + method.settings["tail_tokens"]
         highest = self.window - self.window // ANSWER_SHARE
@@ -170,14 +170,14 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
     Raises:
         UserError: if something cannot be calibrated.
     """
-    # prepared twice: default lengths depend on the window, which is known only then
-    plan = plan_run(resolve_suite(config))
-    if len(plan.sources) != 1 or len(plan.tasks) != 1:
+    # Prepared twice: default lengths depend on the window, which is known only then
+    prepared = prepare_run(resolve_suite(config))
+    if len(prepared.sources) != 1 or len(prepared.resolved.tasks) != 1:
         raise UserError(
             "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
             "niah/multikey"
         )
-    window = plan.sources[0].geometry.window
+    window = prepared.sources[0].geometry.window
     lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
     if len(lengths) < 3:
         raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
@@ -185,24 +185,23 @@ def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )
     config = config.model_copy(update={"lengths": lengths, "held_out": held_out})
-    plan = plan_run(resolve_suite(config))
-    folder = config.output or _default_folder(config, plan)
-    calibration = ResolvedCalibration(config, plan, folder)
-    for spec in plan.specs:
+    prepared = prepare_run(resolve_suite(config))
+    folder = config.output or _default_folder(config, prepared)
+    calibration = ResolvedCalibration(config, prepared, folder)
+    for spec in prepared.resolved.specs:
         _check_method(calibration, spec)
     for setting in calibration.settings:
         _check_grid(calibration, setting)
     return calibration
 
 
-def _default_folder(config: CalibrationConfig, plan: RunPlan) -> Path:
+def _default_folder(config: CalibrationConfig, prepared: PreparedRun) -> Path:
     """Return a folder named after the model and a hash of the options.
 
     Files are not hashed, because those that have to be fetched are not there yet.
     """
-    source = plan.sources[0]
-    options = repr((source.described, config.model_dump(mode="json")))
-    digest = hashlib.sha256(options.encode()).hexdigest()[:8]
+    source = prepared.sources[0]
+    digest = short_sha256_of_json([source.described, config.model_dump(mode="json")])
     return Path("results") / f"calibration-{source.name.replace('/', '--')}-{digest}"
 
 
@@ -212,7 +211,7 @@ def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None
     option = f"--{setting.replace('_', '-')}s"
     labels: list[str] = []
     values: set[float] = set()
-    for spec in calibration.plan.specs:
+    for spec in calibration.prepared.resolved.specs:
         if calibration.is_fitted(spec, setting):
             sweep = calibration.sweep_of(spec, setting)
             labels += sweep.value_of_label
@@ -252,5 +251,5 @@ def _check_method(calibration: ResolvedCalibration, spec: MethodSpec) -> None:
                 raise UserError(
                     f"{where}: {name} is what is to be fitted; leave it out, or narrow --sweep"
                 )
-    if sum(other.name == spec.name for other in calibration.plan.specs) > 1:
+    if sum(other.name == spec.name for other in calibration.prepared.resolved.specs) > 1:
         raise UserError(f"{where}: {spec.name} is given twice; a card holds one fit of each method")

@@ -18,10 +18,10 @@ from lampe_eval.calibration.calibration_config import HELD_OUT_SEED_OFFSET, Reso
 from lampe_eval.calibration.setting_sweep import SettingSweep, SweptSetting
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.results.cell_scores import run_scores
-from lampe_eval.running.configuration import run_folder
+from lampe_eval.results.cell_scores import score_run
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.runner import run
 
 OpenProgress = Callable[[], AbstractContextManager[Progress]]
@@ -82,7 +82,7 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     Raises:
         UserError: if samples fail or nothing can be fitted; finished samples stay stored.
     """
-    stages: list[list[MethodSpec]] = [[spec] for spec in calibration.plan.specs]
+    stages: list[list[MethodSpec]] = [[spec] for spec in calibration.prepared.resolved.specs]
     results: list[SweepResult] = []
     for setting in calibration.settings:
         fitted = [own for own in stages if calibration.is_fitted(own[0], setting)]
@@ -96,10 +96,10 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     labels: list[str] = []
     for own in stages:
         labels += [spec.label for spec in own]
-    plan = calibration.run(
+    prepared = calibration.run(
         labels, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
     )
-    return FittedSettings(stages, results, _run_scores(plan, open_progress))
+    return FittedSettings(stages, results, _run_scores(prepared, open_progress))
 
 
 def _run_sweeps(
@@ -112,27 +112,28 @@ def _run_sweeps(
     labels: list[str] = []
     for sweep in sweeps:
         labels += sweep.value_of_label
-    plan = calibration.run(labels, calibration.config.lengths, setting)
-    return _run_scores(plan, open_progress)
+    prepared = calibration.run(labels, calibration.config.lengths, setting)
+    return _run_scores(prepared, open_progress)
 
 
-def _run_scores(plan: RunPlan, open_progress: OpenProgress) -> pd.DataFrame:
-    """Run what is left of a plan and return its scores.
+def _run_scores(prepared: PreparedRun, open_progress: OpenProgress) -> pd.DataFrame:
+    """Run what is left of a run and return its scores.
 
     Raises:
         UserError: if a sample is missing or a score is not finite, since a fit to them is wrong.
     """
     with open_progress() as progress:
-        scores = run_scores(run(plan, progress))
+        store = run(prepared, run_configuration(prepared), progress)
+    scores = score_run(store).scores
     failed = int(scores[["missing", "errors", "skipped"]].to_numpy().sum())
     if failed:
         raise UserError(
-            f"{run_folder(plan)}: {failed} samples failed or were left out, see samples/; "
+            f"{store.folder}: {failed} samples failed or were left out, see samples/; "
             "nothing was fitted"
         )
     for row in scores[~np.isfinite(scores["score"].astype(float))].itertuples():
         raise UserError(
-            f"{run_folder(plan)}: {row.method} at {row.length} tokens scores {row.score}; "
+            f"{store.folder}: {row.method} at {row.length} tokens scores {row.score}; "
             "nothing was fitted"
         )
     return scores

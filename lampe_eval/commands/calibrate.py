@@ -37,7 +37,7 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
     """
     console = tables.console()
     calibration = resolve_calibration(CalibrationConfig.from_options(options))
-    fetch_missing(required_files(calibration.plan), calibration.config.data_dir)
+    fetch_missing(required_files(calibration.prepared), calibration.config.data_dir)
     _print_line(console, _estimate(calibration))
     if dry_run:
         return
@@ -103,8 +103,8 @@ def _choice(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
 
 def _estimate(calibration: ResolvedCalibration) -> str:
     """Return what is going to be run, and how long it takes at least."""
-    config, plan = calibration.config, calibration.plan
-    first = plan.specs[0].label
+    config, prepared = calibration.config, calibration.prepared
+    first = prepared.resolved.specs[0].label
     cells, seconds, is_known = 0, 0.0, True
     for lengths, rows in calibration.row_counts:
         cells += rows * len(lengths)
@@ -114,13 +114,13 @@ def _estimate(calibration: ResolvedCalibration) -> str:
         else:
             seconds += seconds_per_row * rows
     time = f"at least {duration(seconds)}" if is_known else "time unknown: the device is not here"
-    methods = ", ".join(spec.label for spec in plan.specs)
-    task = plan.tasks[0]
+    methods = ", ".join(spec.label for spec in prepared.resolved.specs)
+    task = prepared.resolved.tasks[0]
     return (
         f"calibrating {' and '.join(calibration.settings)} of {methods} on {config.model[0]} "
         f"by {task.full_name} at {', '.join(map(str, config.lengths))} tokens, "
         f"held out {', '.join(map(str, config.held_out))}: "
-        f"{cells} cells of {plan.limit(task)} samples, {time}; results in {calibration.folder}"
+        f"{cells} cells of {prepared.limit(task)} samples, {time}; results in {calibration.folder}"
     )
 
 

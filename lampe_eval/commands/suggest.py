@@ -51,7 +51,10 @@ def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> I
     window = source.geometry.window
     place = "inside" if largest < window else "BEYOND"
     factor = encoding.effective_attention_factor
-    yield f"\n{spec.label}\n    largest position {largest:.6g}, {place} the window of {window}; attention_factor {factor}"
+    yield (
+        f"\n{spec.label}\n    largest position {largest:.6g}, {place} the window of {window}; "
+        f"attention_factor {factor}"
+    )
     for key in suggested:
         if key in model_settings:
             rule = "from the card of the model"

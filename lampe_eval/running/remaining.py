@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from lampe_eval.benches.bench import Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.sample_records import prompt_sha256
 from lampe_eval.running.sampling import uses_release_prompts
 from lampe_eval.store import Cell, Store
@@ -30,12 +30,12 @@ class SampleGroup:
     release_prompts: bool
 
 
-def sample_groups(plan: RunPlan, source: ModelSource) -> list[SampleGroup]:
+def sample_groups(prepared: PreparedRun, source: ModelSource) -> list[SampleGroup]:
     """Return the groups of a model's cells, longest first: what does not fit fails early."""
     cells: dict[tuple[str, int, bool], list[Cell]] = {}
     tasks: dict[str, Task] = {}
-    for task, cell in plan.cells(source):
-        release_prompts = uses_release_prompts(plan, task, cell.model, cell.method)
+    for task, cell in prepared.cells(source):
+        release_prompts = uses_release_prompts(prepared, task, cell.model, cell.method)
         tasks[task.full_name] = task
         cells.setdefault((task.full_name, cell.length, release_prompts), []).append(cell)
     groups = [
@@ -76,14 +76,14 @@ class CellCounts:
     Until a cell's samples are drawn, it is the number that the task's card says.
     """
 
-    def __init__(self, plan: RunPlan, store: Store, progress: Progress) -> None:
+    def __init__(self, prepared: PreparedRun, store: Store, progress: Progress) -> None:
         self._store = store
         self._progress = progress
         stored = store.cells()
         self._counts: dict[Cell, int] = {}
-        for source in plan.sources:
-            for task, cell in plan.cells(source):
-                self._counts[cell] = stored.get(cell, plan.limit(task))
+        for source in prepared.sources:
+            for task, cell in prepared.cells(source):
+                self._counts[cell] = stored.get(cell, prepared.limit(task))
         self._publish()
 
     def update(self, group: SampleGroup, samples: int) -> None:

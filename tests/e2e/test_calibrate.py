@@ -13,7 +13,7 @@ from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve
 from lampe_eval.cli import main
 from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.method_specs import parse_methods
-from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.results.cell_scores import score_run
 from lampe_eval.store import Store
 
 SMALL = (
@@ -118,7 +118,7 @@ def test_a_sweep_ignores_the_attention_factor_of_the_models_card(
     )
     command = ("calibrate", "--model", str(card), "--method", "dca", *SMALL)
     assert run_command(monkeypatch, *command, "--output", str(tmp_path / "cal")) == 0
-    scores = run_scores(Store(tmp_path / "cal" / "attention_factor"))
+    scores = score_run(Store(tmp_path / "cal" / "attention_factor")).scores
     assert set(zip(scores["method"], scores["attention_factor"], strict=True)) == {
         ("dca:attention_factor=1.0,attention_factor_rate=0", "none"),
         ("dca:attention_factor=1.1,attention_factor_rate=0", "1.1000"),

@@ -18,8 +18,8 @@ from lampe_eval.cli import main
 from lampe_eval.errors import UserError
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -202,9 +202,9 @@ def test_frequencies_of_zero_are_shown_and_do_not_hide_what_is_beyond_the_window
 
 def test_a_suite_names_plugins(tmp_path: Path) -> None:
     suite = Suite(plugin=str(EXAMPLES / "my_method.py"), method="mine", bench="ppl/exact")
-    assert list(run_configuration(plan_run(resolve_suite(suite)))["plugins"]) == ["my_method.py"]
+    assert list(run_configuration(prepare_run(resolve_suite(suite)))["plugins"]) == ["my_method.py"]
     without = resolve_suite(Suite(method="original", bench="ppl/exact"))
-    assert "plugins" not in run_configuration(plan_run(without))
+    assert "plugins" not in run_configuration(prepare_run(without))
 
 
 def test_a_plugin_is_loaded_once(tmp_path: Path) -> None:
