@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from lampe_eval.calibration.calibration_config import ResolvedCalibration
 from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
+from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.file_io import unwritable, write_atomically
 

@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import lampe
-from lampe_eval.calibration.calibration_config import ResolvedCalibration
 from lampe_eval.calibration.calibration_run import SweepResult
+from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.method_specs import MethodSpec
 
 AXIS_LABELS = {

@@ -14,8 +14,9 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.calibration import curve_fitting
-from lampe_eval.calibration.calibration_config import HELD_OUT_SEED_OFFSET, ResolvedCalibration
-from lampe_eval.calibration.setting_sweep import SettingSweep, SweptSetting
+from lampe_eval.calibration.calibration_config import SweptSetting
+from lampe_eval.calibration.resolved_calibration import HELD_OUT_SEED_OFFSET, ResolvedCalibration
+from lampe_eval.calibration.setting_sweep import SettingSweep
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.results.cell_scores import score_run
@@ -93,11 +94,11 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
             result = SweepResult(sweep, sweep.table(scores), sweep.best_values(scores))
             results.append(result)
             own.append(own[-1].with_settings(**_fit(result, calibration.window)))
-    labels: list[str] = []
+    rows: list[MethodSpec] = []
     for own in stages:
-        labels += [spec.label for spec in own]
+        rows += own
     prepared = calibration.run(
-        labels, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
+        rows, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
     )
     return FittedSettings(stages, results, _run_scores(prepared, open_progress))
 
@@ -109,10 +110,10 @@ def _run_sweeps(
     open_progress: OpenProgress,
 ) -> pd.DataFrame:
     """Run all sweeps of a setting in one run, which loads the model once, and return its scores."""
-    labels: list[str] = []
+    rows: list[MethodSpec] = []
     for sweep in sweeps:
-        labels += sweep.value_of_label
-    prepared = calibration.run(labels, calibration.config.lengths, setting)
+        rows += sweep.specs
+    prepared = calibration.run(rows, calibration.config.lengths, setting)
     return _run_scores(prepared, open_progress)
 
 

@@ -44,7 +44,7 @@ def run_suite(resolved: ResolvedSuite) -> int:
     tables.print_and_write_tables(gathered, store.folder, console)
     failed = int(gathered.scores["errors"].sum())
     missing = int(gathered.scores["missing"].sum())
-    empty = count_empty_answers(store)
+    empty = sum(count_empty_answers(rows) for rows in gathered.rows.values())
     if failed:
         console.print(
             f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True
@@ -76,8 +76,8 @@ def _announce(prepared: PreparedRun, store: Store) -> None:
     cells = store.cells()
     total = sum(cells.values())
     stored = 0
-    for cell in cells:
-        stored += sum("error" not in row for row in store.rows(cell))
+    for rows in store.rows_by_cell(cells).values():
+        stored += sum("error" not in row for row in rows)
     if stored == total > 0:
         text = f"nothing is left to run, {stored} of {total} samples are stored: {what}"
     elif stored:

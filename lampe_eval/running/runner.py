@@ -23,7 +23,13 @@ from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.remaining import CellCounts, SampleGroup, missing_samples, sample_groups
+from lampe_eval.running.remaining import (
+    CellCounts,
+    SampleGroup,
+    missing_samples,
+    sample_groups,
+    stored_prompts,
+)
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples
 from lampe_eval.running.watchdog import Watchdog
@@ -138,6 +144,8 @@ class ModelRun:
         """
         session = self.session
         groups = sample_groups(session.prepared, self.source)
+        cells = [cell for _, cell in session.prepared.cells(self.source)]
+        hashes = stored_prompts(session.store, cells)
         # The samples of the next group are drawn while those of this one run, so that two groups
         # are in memory at a time, however many a run has.
         for group, samples in prefetch(self._draw, groups):
@@ -145,7 +153,7 @@ class ModelRun:
                 continue
             session.counts.update(group, len(samples))
             for cell in group.cells:
-                missing = missing_samples(session.store, group.task, cell, samples)
+                missing = missing_samples(session.store.folder, cell, samples, hashes[cell])
                 session.progress.finished(len(samples) - len(missing))
                 if not missing:
                     continue

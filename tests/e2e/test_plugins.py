@@ -21,6 +21,7 @@ from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.suite import Suite
+from tests.lampe_eval.stored import configuration
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 METHOD = """
@@ -299,6 +300,30 @@ def test_entry_points_are_loaded_when_they_are_named(cli: Cli, package: Path) ->
     assert "quiz/easy" in cli("list", "tasks").out
     assert cli("run", "--method", "outsid", "--bench", "quiz").code == 2
     assert resolve_suite(Suite(method="outside", bench="quiz")).tasks[0].full_name == "quiz/easy"
+
+
+@pytest.mark.parametrize(
+    ("method", "bench", "packages"),
+    [
+        ("outside", "niah/single", {"outside": "1.0"}),
+        ("lampe", "quiz", {"outside": "1.0"}),
+        ("lampe", "niah/single", {}),
+    ],
+)
+def test_the_version_of_a_package_is_part_of_the_configuration(
+    package: Path, method: str, bench: str, packages: dict[str, str]
+) -> None:
+    resolved = resolve_suite(Suite(method=method, bench=bench))
+    assert resolved.plugins == packages
+
+
+def test_a_run_of_another_version_of_a_package_is_reported(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for recorded, warns in (("1.0", False), ("0.9", True)):
+        config = configuration(plugins={"outside": recorded, "absent": "1.0"})
+        plugins.warn_of_changed_plugins(config, Path("run"))
+        assert ("plug-in outside" in capsys.readouterr().err) == warns
 
 
 @pytest.mark.parametrize(

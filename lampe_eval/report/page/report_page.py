@@ -44,7 +44,7 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
         "scores": page_tables.scores(gathered.scores),
         "differences": page_tables.differences(gathered.pairs),
         "details": page_tables.details(gathered.details),
-        "samples": page_samples.compact_samples(gathered.runs),
+        "samples": page_samples.compact_samples(gathered.rows),
     }
     run_files = {
         run: (store.folder / "run.yaml").read_text(encoding="utf-8")

@@ -1,12 +1,13 @@
 """Runs to be shown: stored by ``Store``, with tables written here rather than computed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lampe_eval.records import SampleRecord
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import PAIR_COLUMNS
 from lampe_eval.store import Cell, Store
@@ -82,9 +83,12 @@ def gathered(
     }
     plain |= {"length": 1024, "unpaired": 0}
     differences = [{**plain, **pair} for pair in pairs]
-    found = GatheredRuns(
-        {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
-    )
+    rows: dict[tuple[str, Cell], Sequence[SampleRecord]] = {}
+    for run in stores:
+        for cell, cell_rows in run.rows_by_cell(run.cells()).items():
+            rows[run.folder.name, cell] = cell_rows
+    runs = {run.folder.name: run for run in stores}
+    found = GatheredRuns(runs, pd.DataFrame(records), pd.DataFrame(details), {}, rows)
     vars(found)["pairs"] = pd.DataFrame(
         differences, columns=list(PAIR_COLUMNS)
     )  # in place of what samples would give
