@@ -170,7 +170,7 @@ class ModelRun:
                         continue
                     if session.interrupt.signal_number is not None:
                         return
-                    # Its worker patches the method in where another one is.
+                    # The worker patches this method in if another one is patched in.
                     self._submit(BatchJob(group.task, cell, method, batch, missing_in_batch))
 
     def wait_for_running_batches(self) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
+from lampe_eval.prompts.protocol import bench_protocols
 from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
@@ -82,7 +84,19 @@ def test_samples_share_a_batch_on_a_gpu_where_the_protocol_lets_them(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     prepared = prepare_run(resolve_suite(Suite(bench="niah/grid", protocol=protocol)))
     assert prepared.max_batch_tokens == limit
-    assert "batches" not in run_configuration(prepared)["protocols"]["niah"]
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_protocols_of_published_numbers_run_one_sample_at_a_time(bench: str) -> None:
+    for name, protocol in bench_protocols(BENCHES[bench].protocols_folder).items():
+        assert protocol.batches == (name == "fair"), name
+
+
+def test_whether_samples_may_share_a_batch_is_recorded_by_its_effect_alone() -> None:
+    prepared = prepare_run(resolve_suite(Suite(bench="niah/grid", max_batch_tokens=7)))
+    recorded = run_configuration(prepared)
+    assert recorded["max_batch_tokens"] == 7
+    assert "batches" not in recorded["protocols"]["niah"]
 
 
 def test_the_default_folder_is_named_after_the_configuration() -> None:
