@@ -27,8 +27,9 @@ from rich.console import Console
 from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.running import runner
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 PROMPT_TOKENS = 2048
@@ -172,7 +173,8 @@ def _run(engine: type[LocalEngine], task: str, length: int, samples: int) -> Sam
             limit=samples,
             output=Path(folder) / "run",
         )
-        runner.run(plan_run(resolve_suite(suite)), recorder)
+        prepared = prepare_run(resolve_suite(suite))
+        runner.run(prepared, run_configuration(prepared), recorder)
     return recorder
 
 

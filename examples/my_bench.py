@@ -9,10 +9,11 @@ The folder `first-words` beside this file has its YAML: `tasks.yaml` lists the t
 from collections.abc import Iterator
 from typing import ClassVar
 
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, with_bos
+from lampe_eval.records import SampleRecord
 from lampe_eval.texts import pocket_language
 
 QUESTION = "\nThe text began with these words:"
@@ -47,7 +48,7 @@ class FirstWords(Bench):
                 references=text.split()[: task.card.words],
             )
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         """Return the share of words that are right, from 0 to 1; tables show it in percent."""
         words = zip(row["prediction"].split(), row["references"], strict=False)
         right = [word == expected for word, expected in words]

@@ -276,19 +276,12 @@ def calibrate(
 ) -> None:
     """Fit mapping lengths and attention factors to a model; the same command again resumes."""
     options = {key: value for key, value in locals().items() if key != "dry_run"}
-    from lampe_eval.commands.validate import look_up_names
-    from lampe_eval.suite import split_names
+    from lampe_eval.commands.validate import validate_calibration
 
-    look_up_names(
-        split_names(model or ()),
-        method or (),
-        split_names(bench or ()),
-        protocol or "fair",
-        plugin or (),
-    )
+    config, resolved = validate_calibration(options)
     from lampe_eval.commands.calibrate import calibrate_model
 
-    calibrate_model(options, dry_run)
+    calibrate_model(config, resolved, dry_run)
 
 
 @app.command()
@@ -304,12 +297,12 @@ def suggest(
     plugin: Plugins = None,
 ) -> None:
     """Suggest settings of every method for a model and a length, with the rule behind each."""
-    from lampe_eval.commands.validate import look_up_names
+    from lampe_eval.commands.validate import validate_model
 
-    look_up_names([model], plugins=plugin or ())
+    card, name = validate_model(model, plugin or ())
     from lampe_eval.commands.suggest import suggest as suggest_settings
 
-    suggest_settings(model, length, answer, window)
+    suggest_settings(card, name, length, answer, window)
 
 
 @app.command()
@@ -352,10 +345,10 @@ def speed(
     options = dict(locals())
     from lampe_eval.commands.validate import validate_speed
 
-    config = validate_speed(options)
+    resolved = validate_speed(options)
     from lampe_eval.commands.speed import measure_speed
 
-    measure_speed(config)
+    measure_speed(resolved)
 
 
 @app.command()
@@ -467,12 +460,12 @@ def show_plan(
     plugin: Plugins = None,
 ) -> None:
     """Show a method's regions, its largest relative position, and a picture of its positions."""
-    from lampe_eval.commands.validate import look_up_names
+    from lampe_eval.commands.validate import validate_method
 
-    look_up_names(methods=[method], plugins=plugin or ())
+    spec = validate_method(method, plugin or ())
     from lampe_eval.commands.show import plan
 
-    plan(method, window, length, png)
+    plan(spec, window, length, png)
 
 
 @data.command("list")

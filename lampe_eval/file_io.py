@@ -1,14 +1,32 @@
 """Reading and writing files: whole or not at all, with hashes and one error for a full disk."""
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lampe_eval.errors import UserError
 
 CHUNK_BYTES = 1 << 20
+PIECES = 1024
+"""Pieces that are read of a large file whose hash need not cover all of it."""
+PIECE_BYTES = 2**14
+SHORT_HASH_DIGITS = 8
+"""Hexadecimal digits of a hash in the name of a folder."""
+
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Read once while this module is imported: the system tells the umask only by setting another, which
+# would be wrong for files that other threads create in that moment.
+_UMASK = _read_umask()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -30,8 +48,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        draft.chmod(0o666 & ~_umask())
-        # Atomic within a file system only, hence a draft beside the target.
+        # mkstemp ignores the umask, and other users may have to read results.
+        draft.chmod(0o666 & ~_UMASK)
         draft.replace(path)
     # Not only Exception: a signal raises Stopped, which is none.
     except BaseException:
@@ -69,9 +87,40 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    """Return the process's umask, which `mkstemp` ignores: other users may have to read results."""
-    # Python can read the mask only by setting another one.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def sha256_of_pieces(paths: Iterable[Path]) -> str:
+    """Return a sha256 of the files' names, sizes and pieces spread over each, in hexadecimal.
+
+    At most `PIECES` x `PIECE_BYTES` (16 MB) of a file are read, so that this is fast for weights of
+    any size; training changes weights everywhere, so pieces are enough to notice it.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        step = max(PIECE_BYTES, size // PIECES)
+        with path.open("rb") as file:
+            for start in range(0, size, step):
+                file.seek(start)
+                digest.update(file.read(PIECE_BYTES))
+    return digest.hexdigest()
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Return the sha256 of bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """Return the sha256 of a text as UTF-8, in hexadecimal."""
+    return sha256_of_bytes(text.encode())
+
+
+def short_sha256_of_json(value: Any) -> str:
+    """Return the first digits of the sha256 of a JSON value, by which a folder is named.
+
+    The order of keys counts: tables have the order of a configuration.
+    """
+    return sha256_of_text(json.dumps(value, ensure_ascii=False))[:SHORT_HASH_DIGITS]

@@ -1,6 +1,5 @@
 """Models by card, folder or hub id: first described from their configuration, then loaded."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 import lampe
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_pieces
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.records import ModelRecord
 
@@ -235,24 +235,10 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
     """Return the commit of a hub model, or a hash of a folder's files."""
     if not Path(path).is_dir():
         return f"{path}@{config._commit_hash}"
-    digest = hashlib.sha256()
+    files: list[Path] = []
     for pattern in FINGERPRINT_FILES:
-        for file in sorted(Path(path).glob(pattern)):
-            digest.update(f"{file.name} {file.stat().st_size}".encode())
-            _hash_pieces(file, digest)
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _hash_pieces(path: Path, digest: Any, pieces: int = 1024, piece_bytes: int = 2**14) -> None:
-    """Feed a hash with pieces spread over a file, or with all of a small file."""
-    size = path.stat().st_size
-    # At most 16 MB of a file are read, so that this is fast for weights of any size; training
-    # changes weights everywhere, so pieces are enough to notice it.
-    step = max(piece_bytes, size // pieces)
-    with path.open("rb") as file:
-        for start in range(0, size, step):
-            file.seek(start)
-            digest.update(file.read(piece_bytes))
+        files += sorted(Path(path).glob(pattern))
+    return f"sha256:{sha256_of_pieces(files)[:16]}"
 
 
 def _loading_error(path: str, error: Exception) -> UserError:

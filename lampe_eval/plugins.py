@@ -14,21 +14,23 @@ out their files in the same way.
 
 Scores depend on this code, so a run's configuration stores the sha256 of these files together: a
 changed plug-in is another configuration. A plug-in is one Python file; what else a bench reads it
-names in ``Bench.user_files``, which the configuration covers too.
+names in ``Bench.user_files``, which the configuration covers too. For a package with entry points
+the configuration stores its name and version.
 """
 
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import sha256_of_files
+from lampe_eval.records import RunConfiguration
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,47 @@ def loaded_modules() -> list[ModuleType]:
     return [plugin.module for plugin in _loaded.values()]
 
 
-def warn_of_changed_plugins(config: Mapping[str, Any], run: Path) -> None:
-    """Warn where a run was made with another version of a plug-in that is loaded now.
+def package_versions(group: str, names: Collection[str]) -> dict[str, str]:
+    """Return the version of each package whose entry points define any of these names.
+
+    Args:
+        group: group of the entry points.
+        names: methods or benches from outside of this package.
+
+    Returns:
+        What a run's configuration stores: version by the package's name.
+    """
+    versions: dict[str, str] = {}
+    for point in entry_points(group=group):
+        if point.name in names and point.dist:
+            versions[point.dist.name] = point.dist.version
+    return versions
+
+
+def warn_of_changed_plugins(config: RunConfiguration, run: Path) -> None:
+    """Warn where a run was made with another version of a plug-in or package than there is now.
 
     Args:
         config: configuration of the run.
         run: folder of the run.
     """
-    for name, digest in config.get("plugins", {}).items():
-        if name in _loaded and f"sha256:{_loaded[name].sha256}" != digest:
+    for name, recorded in config.get("plugins", {}).items():
+        if _current_version(name, recorded) != recorded:
             report_warning(
                 f"{run}: made with another version of the plug-in {name}; its scores may differ"
             )
+
+
+def _current_version(name: str, recorded: str) -> str:
+    """Return the version of a plug-in or package now; the recorded one where it is not here."""
+    if name in _loaded:
+        return f"sha256:{_loaded[name].sha256}"
+    if recorded.startswith("sha256:"):
+        return recorded
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return recorded
 
 
 def _load(given: Path) -> Plugin:

@@ -15,9 +15,9 @@ from typing_extensions import TypedDict
 
 SCHEMA = 3
 
-# Strict: a number that stands in a file as text is damage, not a number to be converted.
+# Strict: a number that stands in a file as text is damage, not a number to be converted. An unknown
+# key is refused: scores may depend on what it says, and pydantic would drop it without a word.
 EXACT_KEYS = ConfigDict(strict=True, extra="forbid")
-FURTHER_KEYS = ConfigDict(strict=True)
 
 
 @with_config(EXACT_KEYS)
@@ -106,7 +106,7 @@ class CellRecord(TypedDict):
     samples: int
 
 
-@with_config(FURTHER_KEYS)
+@with_config(EXACT_KEYS)
 class ModelRecord(TypedDict):
     """Properties of a model that scores depend on.
 
@@ -121,7 +121,7 @@ class ModelRecord(TypedDict):
     window: int
 
 
-@with_config(FURTHER_KEYS)
+@with_config(EXACT_KEYS)
 class RunConfiguration(TypedDict):
     """Everything that the scores of a run depend on.
 
@@ -142,7 +142,8 @@ class RunConfiguration(TypedDict):
         device: type of the device.
         max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
             samples run alone.
-        plugins: sha256 of the user's plug-in files by file name; left out where there are none.
+        plugins: sha256 of plug-in files by file name, and versions of packages whose methods or
+            benchmarks the run uses by name; left out where there are none.
     """
 
     models: Mapping[str, ModelRecord]

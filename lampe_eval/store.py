@@ -13,7 +13,7 @@ against those types here and nowhere else.
 import json
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -196,18 +196,27 @@ class Store:
             raise unwritable(path, error, "finished samples are kept, run again") from None
 
     def rows(self, cell: Cell) -> list[SampleRecord]:
-        """Return the finished samples of a cell in the order of their ids.
+        """Return the finished samples of a cell, as `rows_by_cell` does for several."""
+        return self.rows_by_cell([cell])[cell]
+
+    def rows_by_cell(self, cells: Iterable[Cell]) -> dict[Cell, list[SampleRecord]]:
+        """Return the finished samples of cells in the order of their ids.
 
         A line that is torn, damaged or not of the declared types does not count: its sample is
         missing until it is run again. Of two lines with one id the later one counts.
         """
-        samples: dict[str, SampleRecord] = {}
-        for line in _parse_lines(self._samples_file(cell)):
-            # A file has the samples of all lengths of its task.
-            if _is_sample(line) and line["length"] == cell.length:
-                # A failed sample that was run again has two lines, of which the later counts.
-                samples[line["id"]] = line
-        return [samples[key] for key in sorted(samples)]
+        samples: dict[Cell, dict[str, SampleRecord]] = {}
+        cells_by_file: dict[Path, dict[int, Cell]] = {}
+        for cell in cells:
+            samples[cell] = {}
+            cells_by_file.setdefault(self._samples_file(cell), {})[cell.length] = cell
+        # A file holds all lengths of a task, and checking its lines takes most of the time, so
+        # that each file is read once.
+        for path, cell_of_length in cells_by_file.items():
+            for line in _parse_lines(path):
+                if _is_sample(line) and line["length"] in cell_of_length:
+                    samples[cell_of_length[line["length"]]][line["id"]] = line
+        return {cell: [rows[key] for key in sorted(rows)] for cell, rows in samples.items()}
 
     def _samples_file(self, cell: Cell) -> Path:
         folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)
@@ -301,6 +310,11 @@ def _read_description(folder: Path) -> RunRecord:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            raise UserError(
+                f"{path}: key {key!r} is unknown to this version of lampe-eval; take the version "
+                "that wrote it, or run again with another --output"
+            ) from None
         raise UserError(
             f"{path}: damaged (key {key!r} {plain_message(fault)}); "
             "restore it, or run again with another --output"

@@ -8,8 +8,10 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from lampe_eval.errors import UserError
 from lampe_eval.file_io import unwritable, write_atomically
+
+ADVICE = "set LAMPE_EVAL_CACHE to another folder"
+"""What the user can do where the cache cannot be written."""
 
 
 def root() -> Path:
@@ -32,7 +34,7 @@ def lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file_lock.acquire()
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise unwritable(path, error, ADVICE) from None
     try:
         yield
     finally:
@@ -48,9 +50,4 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return the error for a path of the cache that the system refuses to write."""
-    return unwritable(path, error, "set LAMPE_EVAL_CACHE to another folder")
+        raise unwritable(path, error, ADVICE) from None

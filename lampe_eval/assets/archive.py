@@ -20,6 +20,7 @@ from typing import IO
 
 from lampe_eval.assets.asset_cards import is_inside
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import unwritable
 
 CHUNK_BYTES = 1 << 20
 READ_ERRORS = (
@@ -94,8 +95,7 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits())
     except UnsafeArchive as error:
         raise UserError(f"{archive}: not unpacked: {error}") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{archive}: cannot be unpacked to {target} ({reason})") from None
+        raise unwritable(target, error, f"it is unpacked from {archive}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

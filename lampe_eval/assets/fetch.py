@@ -25,6 +25,7 @@ from lampe_eval.assets.verify import (
     verify,
 )
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import unwritable
 
 LIMIT_BYTES = 4 << 30  # of a file whose size the card does not know
 DISK_ERRORS = (
@@ -60,7 +61,7 @@ def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> Loc
         try:
             return _sound_copy(asset, path) or _download_verified(asset, path, progress)
         except OSError as error:
-            raise user_cache.cannot_write(path, error) from None
+            raise unwritable(path, error, user_cache.ADVICE) from None
 
 
 def _sound_copy(asset: Asset, path: Path) -> LocalAsset | None:
@@ -122,6 +123,8 @@ def _from_web(asset: Asset, progress: Callable[[int], None]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # A part that an earlier call has fetched in full does not come again.
         if not target.exists():
+            # Not `write_atomically`: a download that was interrupted is resumed from this draft, so
+            # its name has to be the same in every process; the lock lets only one write it.
             draft = target.with_name(f"{target.name}.part")
             _from_any_mirror(asset, file, draft, progress)
             draft.replace(target)

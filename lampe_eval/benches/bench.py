@@ -6,7 +6,7 @@ for each way of making prompts; at least `fair`). All other methods have default
 
 A *cell* is one model, one method, one task and one length. For each cell the harness calls
 `samples`, runs the model on each sample, calls `score` for each answer, and then `cell_score` once
-for all of them. Rows of samples are mappings with the keys of `lampe_eval.records.SampleRecord`.
+for all of them. Rows are samples as they are stored (`SampleRecord`).
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard, shipped_folder
 from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
 
 
@@ -86,13 +87,11 @@ class Passage:
 
 
 Sample = Prompt | Passage
-SampleRow = Mapping[str, Any]
-"""Finished sample as it is stored; its keys are those of `lampe_eval.records.SampleRecord`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Score of a cell.
+    """Score of a complete cell as averages use it.
 
     Attributes:
         value: the number that tables show, in the unit of the task's metric (mostly percent).
@@ -108,31 +107,34 @@ class Score:
 
 
 @dataclass(frozen=True)
-class CellScore(Score):
-    """Score of a cell with the estimate it was computed from.
+class CellScore:
+    """Score of a cell, derived from the estimate of its samples.
 
     Attributes:
         estimate: the parts of each sample, from which methods are compared; it also knows the
             number and the kind of independent units.
+        details: more numbers of the cell by name, such as the score at each depth.
+        rounded: the score as the benchmark rounds it; None for that of the estimate.
     """
 
-    # By keyword, as the base class ends with a default; not compared, as == of arrays has no truth
-    # value.
-    estimate: Estimate = field(kw_only=True, compare=False, repr=False)
+    estimate: Estimate = field(compare=False, repr=False)
+    details: Mapping[str, float] = field(default_factory=dict)
+    rounded: float | None = None
 
-    @classmethod
-    def from_estimate(
-        cls, estimate: Estimate, details: Mapping[str, float], value: float | None = None
-    ) -> "CellScore":
-        """Return the score of an estimate.
+    @property
+    def value(self) -> float:
+        """Number that tables show, in the unit of the task's metric (mostly percent)."""
+        return self.estimate.value if self.rounded is None else self.rounded
 
-        Args:
-            estimate: the estimate of the cell.
-            details: further numbers by name.
-            value: the score as the benchmark rounds it; that of the estimate by default.
-        """
-        score = estimate.value if value is None else value
-        return cls(score, estimate.stderr, len(estimate.parts), details, estimate=estimate)
+    @property
+    def stderr(self) -> float:
+        """Standard error of the estimate, NaN for fewer than two independent units."""
+        return self.estimate.stderr
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.estimate.parts)
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class Bench(ABC):
             UserError: for a length that the task cannot have, or a file that cannot be read.
         """
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         """Return the score of one answer, from 0 to 1.
 
         Args:
@@ -269,7 +271,7 @@ class Bench(ABC):
         """
         raise NotImplementedError(f"{self.name} has no answers to score")
 
-    def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
+    def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the number of a cell as a function of its samples.
 
         The harness computes standard errors and compares methods from it. By default it is the
@@ -282,18 +284,18 @@ class Bench(ABC):
         """
         return Estimate.mean([100 * row["score"] for row in rows])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
+    def cell_score(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> CellScore:
         """Return the score of a cell with its standard error, its details and its estimate."""
         details = self.details(task, rows, protocol)
-        return CellScore.from_estimate(self.estimate(task, rows, protocol), details)
+        return CellScore(self.estimate(task, rows, protocol), details)
 
     def details(
-        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
     ) -> dict[str, float]:
         """Return more numbers of a cell by name, such as the score at each depth."""
         return {}
 
-    def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
+    def detail_counts(self, rows: Sequence[SampleRecord]) -> dict[str, int]:
         """Return the number of samples behind each detail that uses only some of the samples."""
         return {}
 

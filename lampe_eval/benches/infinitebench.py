@@ -27,13 +27,14 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode_with_special_tokens
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import infinitebench_metrics
 from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
 
@@ -105,7 +106,7 @@ class InfiniteBench(Bench):
                 decoding=request.protocol.decoding,
             )
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         return infinitebench_metrics.score(
             task, row["prediction"], row["references"], row["extras"], protocol.scorer
         )

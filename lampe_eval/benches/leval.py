@@ -27,7 +27,6 @@ from lampe_eval.benches.bench import (
     FollowUp,
     Prompt,
     SampleRequest,
-    SampleRow,
     Score,
     Task,
 )
@@ -41,6 +40,7 @@ from lampe_eval.prompts.chat_template import (
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Decoding, Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import leval_metrics
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.jsonl_rows import read_rows
@@ -118,10 +118,10 @@ class LEval(Bench):
             )
         return islice(_prompts(task.name, request), request.limit)
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         return leval_metrics.score(task, _answer(row), row["references"], row["extras"])
 
-    def cell_score(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> CellScore:
+    def cell_score(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> CellScore:
         """Return the task's headline with its standard error, and its other numbers as details.
 
         The value is rounded as upstream's; see `leval_metrics.total`. LaMPE's authors report
@@ -133,9 +133,9 @@ class LEval(Bench):
         if protocol.length_bands:
             scores = [row["score"] for row in rows]
             details |= leval_metrics.by_length(scores, [row["prompt_tokens"] for row in rows])
-        return CellScore.from_estimate(_estimate(samples), details, value)
+        return CellScore(_estimate(samples), details, value)
 
-    def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
+    def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the mean score, or for summaries the geometric mean of three ROUGE averages."""
         return _estimate(_score_parts(task, rows))
 
@@ -147,12 +147,12 @@ class LEval(Bench):
         return {f"mean of exams, {len(exams)} of {len(EXAMS) - 1}": fmean(exams)}
 
 
-def _answer(row: SampleRow) -> str:
+def _answer(row: SampleRecord) -> str:
     """Return a prediction as upstream stores it: without Llama-2's EOS token, with all others."""
     return str(row["prediction"]).replace("</s>", "")
 
 
-def _score_parts(task: Task, rows: Sequence[SampleRow]) -> list[leval_metrics.Parts]:
+def _score_parts(task: Task, rows: Sequence[SampleRecord]) -> list[leval_metrics.Parts]:
     return [
         leval_metrics.parts(task.name, _answer(row), row["references"], row["extras"])
         for row in rows

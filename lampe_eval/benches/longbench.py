@@ -15,12 +15,13 @@ from typing import Any, ClassVar, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt, truncate_middle_as_text
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
 from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
 
@@ -82,7 +83,7 @@ class LongBench(Bench):
     def _data_file(self, task: Task) -> str:
         return f"longbench/data.zip!/data/{task.name}{self.file_suffix}.jsonl"
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         return longbench_metrics.score(task, row["prediction"], row["references"], row["extras"])
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
@@ -114,7 +115,7 @@ class LongBenchE(LongBench):
     english_tasks: ClassVar[int] = 13
 
     def details(
-        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
     ) -> dict[str, float]:
         scores = [row["score"] for row in rows]
         return longbench_metrics.by_length(scores, [row["extras"]["length"] for row in rows])

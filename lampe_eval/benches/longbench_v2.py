@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
@@ -110,11 +111,11 @@ class LongBenchV2(Bench):
                 follow_up=follow_up,
             )
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         return longbench_metrics.choice_score(row["prediction"], row["references"][0])
 
     def details(
-        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
     ) -> dict[str, float]:
         """Return accuracies by difficulty and length, to one decimal as upstream prints them."""
         answers = [_judged_answer(row["score"], row["extras"]) for row in rows]

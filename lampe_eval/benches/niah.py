@@ -19,13 +19,14 @@ from typing import ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import needles, niah_original
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.documents import documents
 
@@ -94,7 +95,7 @@ class Niah(Bench):
             return _own_samples(task.card, request)
         return _original_samples(task.card, request)
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         share = recall(row["prediction"].lower(), row["references"])
         required = row["extras"].get("required_values")
         if not required:
@@ -103,7 +104,7 @@ class Niah(Bench):
         return float(round(share * len(row["references"])) >= required)
 
     def details(
-        self, task: Task, rows: Sequence[SampleRow], protocol: Protocol
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
     ) -> dict[str, float]:
         """Return the mean score at each depth, in percent."""
         means = {}
@@ -112,13 +113,13 @@ class Niah(Bench):
             means[name] = 100 * fmean(scores)
         return means
 
-    def detail_counts(self, rows: Sequence[SampleRow]) -> dict[str, int]:
+    def detail_counts(self, rows: Sequence[SampleRecord]) -> dict[str, int]:
         return {name: len(rows_at_depth) for name, rows_at_depth in _rows_by_depth(rows).items()}
 
 
-def _rows_by_depth(rows: Sequence[SampleRow]) -> dict[str, list[SampleRow]]:
+def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
     """Return rows by the name of their depth, lowest depth first, without those that have none."""
-    by_depth: dict[float, list[SampleRow]] = {}
+    by_depth: dict[float, list[SampleRecord]] = {}
     for row in rows:
         depth = row.get("meta", {}).get("depth")
         if depth is not None:

@@ -33,11 +33,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lampe_eval.benches.bench import Bench, Passage, SampleRequest, SampleRow, Task
+from lampe_eval.benches.bench import Bench, Passage, SampleRequest, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import bos_token, encode
+from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.documents import documents
 
@@ -85,7 +86,7 @@ class Ppl(Bench):
             )
         yield from passages
 
-    def estimate(self, task: Task, rows: Sequence[SampleRow], protocol: Protocol) -> Estimate:
+    def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the perplexity as a function of the mean losses of windows."""
         parts = np.array([(row["loss"], row["scored_tokens"]) for row in rows], dtype=float)
         groups, unit = _resampling_groups(task.card, rows)
@@ -97,13 +98,13 @@ class Ppl(Bench):
         return Estimate(mean_losses, _script_exp_of_window_mean, groups, unit)
 
 
-def _resampling_groups(card: PplCard, rows: Sequence[SampleRow]) -> tuple[list[int], str]:
+def _resampling_groups(card: PplCard, rows: Sequence[SampleRecord]) -> tuple[list[int], str]:
     """Return the group of each window that is resampled as one unit, and the unit's name.
 
     An empty list means that every window is a unit of its own.
     """
     # Rows of older runs do not say which document they are from.
-    documents = [row.get("meta", {}).get("document", 0) for row in rows]
+    documents = [int(row.get("meta", {}).get("document", 0)) for row in rows]
     document_count = len(set(documents))
     if card.windows != "dense":
         # Windows of a single document count as independent, and the table says so.
@@ -115,7 +116,7 @@ def _resampling_groups(card: PplCard, rows: Sequence[SampleRow]) -> tuple[list[i
     return blocks, "block"
 
 
-def _window_number(row: SampleRow) -> int:
+def _window_number(row: SampleRecord) -> int:
     return int(row["id"].rpartition("/")[2])
 
 

@@ -13,13 +13,14 @@ from typing import ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, SampleRow, Score, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
+from lampe_eval.records import SampleRecord
 from lampe_eval.ruler import (
     RulerCard,
     RulerSample,
@@ -74,7 +75,7 @@ class Ruler(Bench):
                 decoding=request.protocol.decoding,
             )
 
-    def score(self, task: str, row: SampleRow, protocol: Protocol) -> float:
+    def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         return ruler_metrics.score(task, row["prediction"], row["references"], {})
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:

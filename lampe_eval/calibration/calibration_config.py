@@ -1,35 +1,18 @@
-"""Configuration of a calibration: its options and grids, checked before anything runs."""
+"""Options of a calibration, checked without importing torch."""
 
-import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from lampe_eval.calibration.curve_fitting import log_extension
-from lampe_eval.calibration.setting_sweep import FITTED_SETTINGS, SettingSweep, SweptSetting
-from lampe_eval.errors import UserError
-from lampe_eval.method_specs import MethodSpec
-from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
-DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
-"""Default lengths, in windows of the model."""
-DEFAULT_GRID_SIZE = 8
-"""Number of mapping lengths by default."""
-ANSWER_SHARE = 16
-"""Share of the window, as one part of 16, that stays free for an answer.
-
-Positions of an answer continue from those of its prompt, so a mapping length of the whole window
-would leave none.
-"""
-HELD_OUT_SEED_OFFSET = 1
-"""Difference between the seeds of held-out samples and of samples that settings are fitted to."""
+SweptSetting = Literal["mapping_length", "attention_factor"]
+FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
+    "mapping_length": ("mapping_length", "slope", "intercept", "ceiling"),
+    "attention_factor": ("attention_factor", "attention_factor_rate"),
+}
+"""For each setting that can be swept, the settings of a method that its sweep or its fit sets."""
 
 
 def _parse_numbers(value: Any) -> list[float]:
@@ -74,181 +57,3 @@ class CalibrationConfig(Suite):
     @classmethod
     def _sort_and_deduplicate(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(sorted(set(values)))
-
-
-@dataclass(frozen=True)
-class ResolvedCalibration:
-    """Calibration with every name looked up and its lengths filled in.
-
-    Attributes:
-        config: the options.
-        plan: plan of the methods as given.
-        folder: folder of the calibration; each of its runs has a folder in it.
-    """
-
-    config: CalibrationConfig
-    plan: RunPlan
-    folder: Path
-
-    @property
-    def window(self) -> int:
-        """Tokens of the model's pretraining."""
-        return self.plan.sources[0].geometry.window
-
-    @property
-    def settings(self) -> list[SweptSetting]:
-        """Settings that are fitted, in this order."""
-        settings: list[SweptSetting] = []
-        # The mapping length comes first, as attention factors are swept at the fitted mapping
-        # length.
-        for setting in FITTED_SETTINGS:
-            if any(self.is_fitted(spec, setting) for spec in self.plan.specs):
-                settings.append(setting)
-        return settings
-
-    def is_fitted(self, spec: MethodSpec, setting: SweptSetting) -> bool:
-        """Return whether this calibration fits a setting of a method."""
-        if setting not in self.config.sweep:
-            return False
-        return setting in spec.build({}).calibrated_settings
-
-    def sweep_of(self, spec: MethodSpec, setting: SweptSetting) -> SettingSweep:
-        """Return the sweep of a setting of a method."""
-        if setting == "attention_factor":
-            return SettingSweep(spec, setting, self.config.attention_factors)
-        values = self.config.mapping_lengths or self._default_mapping_lengths(spec)
-        return SettingSweep(spec, setting, values)
-
-    def run(
-        self, labels: Sequence[str], lengths: tuple[int, ...], name: str = "", seed: int = 0
-    ) -> RunPlan:
-        """Return the plan of one run.
-
-        Args:
-            labels: methods with their settings.
-            lengths: tokens.
-            name: folder of the run within that of the calibration.
-            seed: added to the calibration's seed; any other than 0 gives other samples.
-        """
-        changes = {
-            "method": tuple(labels),
-            "lengths": lengths,
-            "output": self.folder / name,
-            "seed": self.config.seed + seed,
-        }
-        return plan_run(resolve_suite(self.config.model_copy(update=changes)))
-
-    @property
-    def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
-        """Number of rows that are run at the lengths of sweeps, and at those held out."""
-        specs = self.plan.specs
-        values, sweeps = 0, 0
-        for spec in specs:
-            for setting in self.settings:
-                if self.is_fitted(spec, setting):
-                    values += len(self.sweep_of(spec, setting).values)
-                    sweeps += 1
-        # held out are compared: each method as given, and after each of its fits
-        return [(self.config.lengths, values), (self.config.held_out, len(specs) + sweeps)]
-
-    def _default_mapping_lengths(self, spec: MethodSpec) -> tuple[int, ...]:
-        """Return mapping lengths above head and tail tokens and below the window."""
-        source = self.plan.sources[0]
-        method = spec.build(source.settings).resolved(source.geometry, self.config.lengths[-1])
-        lowest = method.settings["head_tokens"] + method.settings["tail_tokens"]
-        highest = self.window - self.window // ANSWER_SHARE
-        # counted down from the highest, as the lowest itself leaves no middle region
-        steps = range(DEFAULT_GRID_SIZE)
-        values = {highest - (highest - lowest) * step // DEFAULT_GRID_SIZE for step in steps}
-        return tuple(sorted(values))
-
-
-def resolve_calibration(config: CalibrationConfig) -> ResolvedCalibration:
-    """Look up every name of a configuration and fill in its lengths.
-
-    Raises:
-        UserError: if something cannot be calibrated.
-    """
-    # prepared twice: default lengths depend on the window, which is known only then
-    plan = plan_run(resolve_suite(config))
-    if len(plan.sources) != 1 or len(plan.tasks) != 1:
-        raise UserError(
-            "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
-            "niah/multikey"
-        )
-    window = plan.sources[0].geometry.window
-    lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
-    if len(lengths) < 3:
-        raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
-    # The geometric mean of neighbours, because lengths grow by factors.
-    held_out = config.held_out or tuple(
-        round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
-    )
-    config = config.model_copy(update={"lengths": lengths, "held_out": held_out})
-    plan = plan_run(resolve_suite(config))
-    folder = config.output or _default_folder(config, plan)
-    calibration = ResolvedCalibration(config, plan, folder)
-    for spec in plan.specs:
-        _check_method(calibration, spec)
-    for setting in calibration.settings:
-        _check_grid(calibration, setting)
-    return calibration
-
-
-def _default_folder(config: CalibrationConfig, plan: RunPlan) -> Path:
-    """Return a folder named after the model and a hash of the options."""
-    source = plan.sources[0]
-    # Files are not hashed, because those that have to be fetched are not there yet.
-    options = repr((source.described, config.model_dump(mode="json")))
-    digest = hashlib.sha256(options.encode()).hexdigest()[:8]
-    return Path("results") / f"calibration-{source.name.replace('/', '--')}-{digest}"
-
-
-def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None:
-    """Refuse values and lengths to which nothing can be fitted."""
-    lengths, window = calibration.config.lengths, calibration.window
-    option = f"--{setting.replace('_', '-')}s"
-    labels: list[str] = []
-    values: set[float] = set()
-    for spec in calibration.plan.specs:
-        if calibration.is_fitted(spec, setting):
-            sweep = calibration.sweep_of(spec, setting)
-            labels += sweep.value_of_label
-            values.update(sweep.values)
-    if len(values) < 2:
-        raise UserError(f"{option}: one value is no sweep; give two or more")
-    if setting == "mapping_length" and max(values) >= min(window, lengths[0] + 1):
-        raise UserError(
-            f"{option}: {max(values)} positions do not fit a window of {window} and "
-            f"{lengths[0]} tokens"
-        )
-    extensions = {log_extension(length, window) for length in lengths}
-    if setting == "attention_factor" and len(extensions) < 2:
-        raise UserError(
-            f"--lengths: attention_factor grows beyond the window of {window}; "
-            "give two lengths beyond it"
-        )
-    calibration.run(labels, lengths)  # refuses values that a method cannot take
-
-
-def _check_method(calibration: ResolvedCalibration, spec: MethodSpec) -> None:
-    """Refuse a method that has nothing to fit, sets it already, or would be twice on the card."""
-    where = f"--method: {spec.label}"
-    method = spec.build({})
-    if not method.calibrated_settings:
-        raise UserError(
-            f"{where}: only a method of positions, alone, has something to fit, such as lampe or "
-            "dca"
-        )
-    settings = [each for each in calibration.settings if calibration.is_fitted(spec, each)]
-    if not settings:
-        requested = " or ".join(calibration.config.sweep)
-        raise UserError(f"{where} has no {requested} to fit; change --sweep")
-    for setting in settings:
-        for name in FITTED_SETTINGS[setting]:
-            if name in spec.settings:
-                raise UserError(
-                    f"{where}: {name} is what is to be fitted; leave it out, or narrow --sweep"
-                )
-    if sum(other.name == spec.name for other in calibration.plan.specs) > 1:
-        raise UserError(f"{where}: {spec.name} is given twice; a card holds one fit of each method")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from lampe_eval.calibration.calibration_config import ResolvedCalibration
 from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
+from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.file_io import unwritable, write_atomically
 
@@ -18,7 +18,7 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
     Raises:
         UserError: if the folder cannot be written.
     """
-    folder, name = calibration.folder, calibration.plan.sources[0].name
+    folder, name = calibration.folder, calibration.prepared.sources[0].name
     files: dict[Path, str | bytes] = {
         folder / f"{name.replace('/', '--')}-calibrated.yaml": _card_text(calibration, fitted),
         folder / "calibration.csv": _table_text(fitted),
@@ -39,7 +39,7 @@ def _card_text(calibration: ResolvedCalibration, fitted: FittedSettings) -> str:
 
 def _card(calibration: ResolvedCalibration, fitted: FittedSettings) -> ModelCard:
     """Return the model's card with each method's best settings in place of its own."""
-    config, source = calibration.config, calibration.plan.sources[0]
+    config, source = calibration.config, calibration.prepared.sources[0]
     card, _ = find_model_card(config.model[0])
     settings = {name: dict(values) for name, values in card.settings.items()}
     for stages in fitted.stages:
@@ -48,7 +48,7 @@ def _card(calibration: ResolvedCalibration, fitted: FittedSettings) -> ModelCard
         if "slope" in best.settings:
             # slope, intercept and ceiling are a curve of the model's own, so none by name is needed
             settings[best.name].pop("curve", None)
-    task = calibration.plan.tasks[0].full_name
+    task = calibration.prepared.resolved.tasks[0].full_name
     lengths = ", ".join(map(str, config.lengths))
     about = (
         f"{source.name} with settings that lampe-eval calibrate fitted by {task} at "

@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import lampe
-from lampe_eval.calibration.calibration_config import ResolvedCalibration
 from lampe_eval.calibration.calibration_run import SweepResult
+from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.method_specs import MethodSpec
 
 AXIS_LABELS = {
@@ -31,9 +31,11 @@ def draw_calibration(
         result: the sweep with its scores.
         stages: the method as given, then as fitted.
     """
-    setting, task = result.sweep.setting, calibration.plan.tasks[0]
+    setting, task = result.sweep.setting, calibration.prepared.resolved.tasks[0]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    title = f"{stages[0].label} on {calibration.plan.sources[0].name}, window {calibration.window}"
+    title = (
+        f"{stages[0].label} on {calibration.prepared.sources[0].name}, window {calibration.window}"
+    )
     figure.suptitle(title, parse_math=False)
     left, right = figure.subplots(1, 2)
     best = {each.length: each.value for each in result.best}
@@ -72,7 +74,7 @@ def _draw_curve(
     axes: Any, calibration: ResolvedCalibration, spec: MethodSpec, setting: str, **style: Any
 ) -> None:
     """Draw the setting's value over the length of the prompt."""
-    source, lengths = calibration.plan.sources[0], calibration.config.lengths
+    source, lengths = calibration.prepared.sources[0], calibration.config.lengths
     method = spec.build(source.settings)
     points = np.geomspace(lengths[0], lengths[-1], CURVE_POINTS).round().astype(int)
     tokens = np.unique(points).tolist()

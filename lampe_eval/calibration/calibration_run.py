@@ -14,14 +14,15 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.calibration import curve_fitting
-from lampe_eval.calibration.calibration_config import HELD_OUT_SEED_OFFSET, ResolvedCalibration
-from lampe_eval.calibration.setting_sweep import SettingSweep, SweptSetting
+from lampe_eval.calibration.calibration_config import SweptSetting
+from lampe_eval.calibration.resolved_calibration import HELD_OUT_SEED_OFFSET, ResolvedCalibration
+from lampe_eval.calibration.setting_sweep import SettingSweep
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.results.cell_scores import run_scores
-from lampe_eval.running.configuration import run_folder
+from lampe_eval.results.cell_scores import score_run
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.runner import run
 
 OpenProgress = Callable[[], AbstractContextManager[Progress]]
@@ -84,7 +85,7 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     Raises:
         UserError: if samples fail or nothing can be fitted; finished samples stay stored.
     """
-    stages: list[list[MethodSpec]] = [[spec] for spec in calibration.plan.specs]
+    stages: list[list[MethodSpec]] = [[spec] for spec in calibration.prepared.resolved.specs]
     results: list[SweepResult] = []
     for setting in calibration.settings:
         fitted = [own for own in stages if calibration.is_fitted(own[0], setting)]
@@ -95,13 +96,13 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
             result = SweepResult(sweep, sweep.table(scores), sweep.best_values(scores))
             results.append(result)
             own.append(own[-1].with_settings(**_fit(result, calibration.window)))
-    labels: list[str] = []
+    rows: list[MethodSpec] = []
     for own in stages:
-        labels += [spec.label for spec in own]
-    plan = calibration.run(
-        labels, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
+        rows += own
+    prepared = calibration.run(
+        rows, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
     )
-    return FittedSettings(stages, results, _run_scores(plan, open_progress))
+    return FittedSettings(stages, results, _run_scores(prepared, open_progress))
 
 
 def _run_sweeps(
@@ -111,30 +112,31 @@ def _run_sweeps(
     open_progress: OpenProgress,
 ) -> pd.DataFrame:
     """Run all sweeps of a setting in one run, which loads the model once, and return its scores."""
-    labels: list[str] = []
+    rows: list[MethodSpec] = []
     for sweep in sweeps:
-        labels += sweep.value_of_label
-    plan = calibration.run(labels, calibration.config.lengths, setting)
-    return _run_scores(plan, open_progress)
+        rows += sweep.specs
+    prepared = calibration.run(rows, calibration.config.lengths, setting)
+    return _run_scores(prepared, open_progress)
 
 
-def _run_scores(plan: RunPlan, open_progress: OpenProgress) -> pd.DataFrame:
-    """Run what is left of a plan and return its scores.
+def _run_scores(prepared: PreparedRun, open_progress: OpenProgress) -> pd.DataFrame:
+    """Run what is left of a run and return its scores.
 
     Raises:
         UserError: if a sample is missing or a score is not finite, since a fit to them is wrong.
     """
     with open_progress() as progress:
-        scores = run_scores(run(plan, progress))
+        store = run(prepared, run_configuration(prepared), progress)
+    scores = score_run(store).scores
     failed = int(scores[["missing", "errors", "skipped"]].to_numpy().sum())
     if failed:
         raise UserError(
-            f"{run_folder(plan)}: {failed} samples failed or were left out, see samples/; "
+            f"{store.folder}: {failed} samples failed or were left out, see samples/; "
             "nothing was fitted"
         )
     for row in scores[~np.isfinite(scores["score"].astype(float))].itertuples():
         raise UserError(
-            f"{run_folder(plan)}: {row.method} at {row.length} tokens scores {row.score}; "
+            f"{store.folder}: {row.method} at {row.length} tokens scores {row.score}; "
             "nothing was fitted"
         )
     return scores

@@ -1,21 +1,13 @@
 """Sweep of one setting of a method: the rows of a run that try its values, and their scores."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.calibration.calibration_config import SweptSetting
 from lampe_eval.calibration.curve_fitting import BestValue, best_value
 from lampe_eval.method_specs import MethodSpec
-
-SweptSetting = Literal["mapping_length", "attention_factor"]
-FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
-    "mapping_length": ("mapping_length", "slope", "intercept", "ceiling"),
-    "attention_factor": ("attention_factor", "attention_factor_rate"),
-}
-"""For each setting that can be swept, the settings of a method that its sweep or its fit sets."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +25,13 @@ class SettingSweep:
     values: tuple[float, ...]
 
     @property
-    def value_of_label(self) -> dict[str, float]:
-        """Value of each row of the run, by the row's label."""
+    def specs(self) -> list[MethodSpec]:
+        """Method with each of the values: the rows of the run."""
         # A model's card may let the factor grow with the length; within a sweep it is constant.
         constant = {"attention_factor_rate": 0} if self.setting == "attention_factor" else {}
-        values: dict[str, float] = {}
-        for value in self.values:
-            row = self.spec.with_settings(**{self.setting: value}, **constant)
-            values[row.label] = value
-        return values
+        return [
+            self.spec.with_settings(**{self.setting: value}, **constant) for value in self.values
+        ]
 
     def table(self, scores: pd.DataFrame) -> pd.DataFrame:
         """Return the sweep's scores among those of a run.
@@ -53,8 +43,9 @@ class SettingSweep:
             Columns method, setting, length (tokens), value, score, stderr and n, sorted by length
             and value.
         """
-        value_of_label = self.value_of_label
-        rows = scores[scores["method"].isin(list(value_of_label))]
+        labels = [spec.label for spec in self.specs]
+        value_of_label = dict(zip(labels, self.values, strict=True))
+        rows = scores[scores["method"].isin(labels)]
         values = rows["method"].map(value_of_label)
         table = rows.assign(method=self.spec.label, setting=self.setting, value=values)
         columns = ["method", "setting", "length", "value", "score", "stderr", "n"]

@@ -1,19 +1,15 @@
 """Command ``lampe-eval calibrate``."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lampe_eval.calibration.calibration_config import (
-    CalibrationConfig,
-    ResolvedCalibration,
-    resolve_calibration,
-)
+from lampe_eval.calibration.calibration_config import CalibrationConfig
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
+from lampe_eval.calibration.resolved_calibration import ResolvedCalibration, resolve_calibration
 from lampe_eval.commands.data import fetch_missing
 from lampe_eval.commands.progress_display import duration, progress_display
 from lampe_eval.errors import Stopped
@@ -22,13 +18,15 @@ from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running.configuration import required_files
 from lampe_eval.running.preview import least_seconds
+from lampe_eval.running.resolve import ResolvedSuite
 
 
-def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
+def calibrate_model(config: CalibrationConfig, resolved: ResolvedSuite, dry_run: bool) -> None:
     """Print what a calibration costs, run what is left of it, and print and write its result.
 
     Args:
-        options: options of the command by name; None where an option is not given.
+        config: options of the command.
+        resolved: what their names mean.
         dry_run: whether to return after printing the cost.
 
     Raises:
@@ -36,8 +34,8 @@ def calibrate_model(options: dict[str, Any], dry_run: bool) -> None:
         Stopped: if a signal stops it; the message says how to continue.
     """
     console = tables.console()
-    calibration = resolve_calibration(CalibrationConfig.from_options(options))
-    fetch_missing(required_files(calibration.plan), calibration.config.data_dir)
+    calibration = resolve_calibration(config, resolved)
+    fetch_missing(required_files(calibration.prepared), calibration.config.data_dir)
     _print_line(console, _estimate(calibration))
     if dry_run:
         return
@@ -103,8 +101,8 @@ def _choice(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
 
 def _estimate(calibration: ResolvedCalibration) -> str:
     """Return what is going to be run, and how long it takes at least."""
-    config, plan = calibration.config, calibration.plan
-    first = plan.specs[0].label
+    config, prepared = calibration.config, calibration.prepared
+    first = prepared.resolved.specs[0]
     cells, seconds, is_known = 0, 0.0, True
     for lengths, rows in calibration.row_counts:
         cells += rows * len(lengths)
@@ -115,13 +113,13 @@ def _estimate(calibration: ResolvedCalibration) -> str:
         else:
             seconds += seconds_per_row * rows
     time = f"at least {duration(seconds)}" if is_known else "time unknown: the device is not here"
-    methods = ", ".join(spec.label for spec in plan.specs)
-    task = plan.tasks[0]
+    methods = ", ".join(spec.label for spec in prepared.resolved.specs)
+    task = prepared.resolved.tasks[0]
     return (
         f"calibrating {' and '.join(calibration.settings)} of {methods} on {config.model[0]} "
         f"by {task.full_name} at {', '.join(map(str, config.lengths))} tokens, "
         f"held out {', '.join(map(str, config.held_out))}: "
-        f"{cells} cells of {plan.limit(task)} samples, {time}; results in {calibration.folder}"
+        f"{cells} cells of {prepared.limit(task)} samples, {time}; results in {calibration.folder}"
     )
 
 

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from lampe_eval.commands.progress_display import duration, print_line
-from lampe_eval.commands.run import plan_with_files
-from lampe_eval.running.configuration import run_folder
+from lampe_eval.commands.run import prepare_with_files
+from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
 
@@ -16,11 +16,11 @@ def dry_run_suite(resolved: ResolvedSuite) -> int:
     Returns:
         The exit code, 0.
     """
-    plan = plan_with_files(resolved)
+    prepared = prepare_with_files(resolved)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
     shown: set[tuple[str, tuple[str, ...]]] = set()
-    for preview in previews(plan, print_line):
+    for preview in previews(prepared, print_line):
         _print_preview(console, preview)
         key = (preview.task.full_name, preview.methods)
         if key not in shown:
@@ -28,16 +28,17 @@ def dry_run_suite(resolved: ResolvedSuite) -> int:
             shown.add(key)
         if preview.seconds is not None:
             seconds += preview.seconds * len(preview.methods)
-    speed = operations_per_second(plan.device)
-    methods = ", ".join(spec.label for spec in plan.specs)
+    speed = operations_per_second(prepared.device)
+    methods = ", ".join(spec.label for spec in resolved.specs)
     console.rule(align="left")
-    console.print(f"methods   {methods}; protocol {plan.suite.protocol_label}")
+    console.print(f"methods   {methods}; protocol {resolved.suite.protocol_label}")
     if speed is None:
-        total = f"time unknown on {plan.device}, which this machine does not have"
+        total = f"time unknown on {prepared.device}, which this machine does not have"
     else:
-        measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {plan.device}"
+        measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {prepared.device}"
         total = f"at least {duration(seconds)}, at {measured}"
-    console.print(f"in all    {total}; results in {run_folder(plan)}")
+    folder = run_folder(run_configuration(prepared), resolved.suite.output)
+    console.print(f"in all    {total}; results in {folder}")
     return 0
 
 

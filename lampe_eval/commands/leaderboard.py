@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
 from lampe_eval.report import comparison_table, tables
 from lampe_eval.report.page.report_page import leaderboard_page
@@ -77,9 +78,15 @@ def _is_calibration(folder: Path) -> bool:
 def _can_be_read(folder: Path) -> bool:
     """Return whether a run can be read, and print why if it cannot."""
     try:
-        Store(folder).cells()
+        cells = Store(folder).cells()
     except UserError as error:
         print(f"lampe-eval: left out: {error}", file=sys.stderr)
+        return False
+    try:
+        for cell in cells:
+            _ = BENCHES[cell.bench]  # raises for a bench of a plug-in that was not given
+    except UserError as error:
+        print(f"lampe-eval: left out: {folder}: {error}", file=sys.stderr)
         return False
     return True
 

@@ -10,9 +10,9 @@ from lampe_eval.report import tables
 from lampe_eval.results.cell_scores import count_empty_answers
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
-from lampe_eval.running.configuration import required_files, run_folder
+from lampe_eval.running.configuration import required_files, run_configuration, run_folder
+from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import ResolvedSuite
-from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.store import Store
 from lampe_eval.suite import exceeds_threshold
 
@@ -28,19 +28,23 @@ def run_suite(resolved: ResolvedSuite) -> int:
         Stopped: after Ctrl-C or SIGTERM; the message says how to resume.
     """
     console = tables.console()
-    plan = plan_with_files(resolved)
+    prepared = prepare_with_files(resolved)
+    configuration = run_configuration(prepared)
     try:
         with progress_display() as progress:
-            store = runner.run(plan, progress, lambda store: _announce(plan, store))
+            store = runner.run(
+                prepared, configuration, progress, lambda store: _announce(prepared, store)
+            )
     except Stopped as stop:
+        folder = run_folder(configuration, resolved.suite.output)
         command = f"    lampe-eval {shlex.join(sys.argv[1:])}"
-        message = f"stopped; finished samples are kept in {run_folder(plan)}. To resume:\n{command}"
+        message = f"stopped; finished samples are kept in {folder}. To resume:\n{command}"
         raise Stopped(stop.number, message) from None
     gathered = gather_runs([store.folder])
     tables.print_and_write_tables(gathered, store.folder, console)
     failed = int(gathered.scores["errors"].sum())
     missing = int(gathered.scores["missing"].sum())
-    empty = count_empty_answers(store)
+    empty = sum(count_empty_answers(rows) for rows in gathered.rows.values())
     if failed:
         console.print(
             f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True
@@ -50,31 +54,30 @@ def run_suite(resolved: ResolvedSuite) -> int:
     if empty:
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
     total = sum(store.cells().values())
-    return int(exceeds_threshold(plan.suite.fail_on_error, failed + missing, total))
+    return int(exceeds_threshold(resolved.suite.fail_on_error, failed + missing, total))
 
 
-def plan_with_files(resolved: ResolvedSuite) -> RunPlan:
-    """Plan a run and fetch the benchmark files that it needs."""
-    plan = plan_run(resolved)
-    fetch_missing(required_files(plan), plan.suite.data_dir)
-    return plan
+def prepare_with_files(resolved: ResolvedSuite) -> PreparedRun:
+    """Prepare a run and fetch the benchmark files that it needs."""
+    prepared = prepare_run(resolved)
+    fetch_missing(required_files(prepared), resolved.suite.data_dir)
+    return prepared
 
 
-def _announce(plan: RunPlan, store: Store) -> None:
+def _announce(prepared: PreparedRun, store: Store) -> None:
     """Print one line that says what starts, or resumes."""
-    models = ", ".join(source.name for source in plan.sources)
-    methods = ", ".join(spec.label for spec in plan.specs)
-    tasks = ", ".join(task.full_name for task in plan.tasks)
+    models = ", ".join(source.name for source in prepared.sources)
+    methods = ", ".join(spec.label for spec in prepared.resolved.specs)
+    tasks = ", ".join(task.full_name for task in prepared.resolved.tasks)
     what = (
-        f"{models} x {methods} x {tasks}, protocol {plan.suite.protocol_label}; "
+        f"{models} x {methods} x {tasks}, protocol {prepared.resolved.suite.protocol_label}; "
         f"results in {store.folder}"
     )
     cells = store.cells()
     total = sum(cells.values())
     stored = 0
-    for cell in cells:
-        # A failed sample is tried again, so it is left to run.
-        stored += sum("error" not in row for row in store.rows(cell))
+    for rows in store.rows_by_cell(cells).values():
+        stored += sum("error" not in row for row in rows)
     if stored == total > 0:
         text = f"nothing is left to run, {stored} of {total} samples are stored: {what}"
     elif stored:

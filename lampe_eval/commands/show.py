@@ -7,18 +7,18 @@ from rich.table import Table
 
 import lampe
 from lampe_eval.errors import UserError
-from lampe_eval.method_specs import parse_methods
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import plan_picture
 
 MAX_SHOWN_REGIONS = 8
 """Regions that are listed in full; of more, the first and the last are listed."""
 
 
-def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
+def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
     """Print regions, largest relative position and picture of a method's plan.
 
     Args:
-        method: the method as for --method.
+        spec: the method.
         window: tokens of pretraining.
         tokens: tokens of the prompt.
         png: also draw the picture into this file.
@@ -26,12 +26,9 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     Raises:
         UserError: if the method has no plan for this prompt, or if the file cannot be written.
     """
-    specs = parse_methods([method])
-    if len(specs) != 1:
-        raise UserError(f"--method: show plan takes one method, got {method!r}")
     try:
         geometry = lampe.Geometry(window=window)
-        resolved = specs[0].build({}).resolved(geometry, tokens)
+        resolved = spec.build({}).resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
@@ -39,14 +36,14 @@ def plan(method: str, window: int, tokens: int, png: Path | None) -> None:
     settings = ", ".join(
         f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items()
     )
-    heading = f"[bold]{method}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
+    heading = f"[bold]{spec.label}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
     console.print(heading, highlight=False)
     console.print(_region_table(encoding.plan))
     console.print(_largest_position(encoding, tokens, geometry), highlight=False)
     scaled_window = _scaled_window(encoding, tokens, geometry)
     console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
-        title = f"{method}\n{tokens} tokens, window {window}"
+        title = f"{spec.label}\n{tokens} tokens, window {window}"
         plan_picture.save_png(encoding.plan, tokens, scaled_window, title, png)
         console.print(f"written to {png}")
 

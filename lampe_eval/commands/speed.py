@@ -5,11 +5,11 @@ from lampe_eval.errors import UserError
 from lampe_eval.file_io import unwritable
 from lampe_eval.report import tables
 from lampe_eval.speed.speed_comparison import SpeedComparison
-from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 from lampe_eval.speed.speed_table import speed_notes, speed_tables, write_speed
 
 
-def measure_speed(config: SpeedConfig) -> None:
+def measure_speed(resolved: ResolvedSpeed) -> None:
     """Measure, then print a table for each length and write tables, numbers and a plot.
 
     If it is interrupted, it prints and writes what was measured until then.
@@ -17,14 +17,14 @@ def measure_speed(config: SpeedConfig) -> None:
     Raises:
         UserError: if nothing could be measured, or the folder cannot be written.
     """
-    _create_folder(config)
-    comparison = SpeedComparison(config)
+    _create_folder(resolved.config)
+    comparison = SpeedComparison(resolved)
     try:
         with progress_display() as display:
             comparison.run(display)
     finally:
         if _has_times(comparison):
-            _publish(comparison, config)
+            _publish(comparison, resolved.config)
     if not _has_times(comparison):
         raise UserError(f"nothing could be measured: {comparison.compared[0].note}")
 

@@ -4,31 +4,33 @@ from collections.abc import Iterator
 
 import lampe
 from lampe_eval import models
+from lampe_eval.cards import ModelCard
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.models import ModelSource
 from lampe_eval.report import tables
 
 
-def suggest(model: str, length: int, answer: int, window: int | None) -> None:
+def suggest(card: ModelCard, name: str, length: int, answer: int, window: int | None) -> None:
     """Print the settings of every method for a model and a length, and where each comes from.
 
     Args:
-        model: card, card file, folder or hub id.
+        card: the model's card.
+        name: the model's name in tables.
         length: tokens of the prompt.
         answer: tokens of the answer, whose positions follow those of the prompt.
         window: tokens of pretraining, where the model's configuration is wrong.
 
     Raises:
-        UserError: if the model cannot be found.
+        UserError: if the model cannot be used.
     """
-    source = models.find_model(model, window=window)
+    source = models.describe_model(card, name, window=window)
     console = tables.console()
     console.print(
         f"{source.name}, window {source.geometry.window}, prompt of {length} tokens, answer of "
         f"{answer}; settings as --method takes them, each with its rule"
     )
-    for name in method_names():
-        for line in _method_lines(name, source, length, answer):
+    for method in method_names():
+        for line in _method_lines(method, source, length, answer):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -51,8 +53,10 @@ def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> I
     window = source.geometry.window
     place = "inside" if largest < window else "BEYOND"
     factor = encoding.effective_attention_factor
-    position = f"largest position {largest:.6g}, {place} the window of {window}"
-    yield f"\n{spec.label}\n    {position}; attention_factor {factor}"
+    yield (
+        f"\n{spec.label}\n    largest position {largest:.6g}, {place} the window of {window}; "
+        f"attention_factor {factor}"
+    )
     for key in suggested:
         if key in model_settings:
             rule = "from the card of the model"

@@ -4,12 +4,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lampe_eval.benches import BENCHES, find_tasks
-from lampe_eval.cards import find_model_card, read_card, shipped_card, shipped_folder, shipped_names
+from lampe_eval.calibration.calibration_config import CalibrationConfig
+from lampe_eval.cards import (
+    ModelCard,
+    find_model_card,
+    read_card,
+    shipped_card,
+    shipped_folder,
+    shipped_names,
+)
 from lampe_eval.errors import UserError, unknown_name
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
-from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 from lampe_eval.suite import Suite
 
 
@@ -29,38 +37,53 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
     return resolve_suite(Suite.from_options(given))
 
 
-def validate_speed(options: Mapping[str, Any]) -> SpeedConfig:
+def validate_calibration(options: Mapping[str, Any]) -> tuple[CalibrationConfig, ResolvedSuite]:
+    """Check the options of ``lampe-eval calibrate`` and look up their names.
+
+    Raises:
+        UserError: for an option or a name that is wrong.
+    """
+    config = CalibrationConfig.from_options(options)
+    return config, resolve_suite(config)
+
+
+def validate_speed(options: Mapping[str, Any]) -> ResolvedSpeed:
     """Check the options of ``lampe-eval speed`` and look up their names.
 
     Raises:
         UserError: for an option or a name that is wrong.
     """
     config = SpeedConfig.from_options(options)
-    models = [] if config.shape else [config.checkpoint]
-    look_up_names(models, config.method, plugins=config.plugin)
-    return config
+    load_plugins(config.plugin)
+    specs = resolve_methods(config.method)
+    if not specs:
+        raise UserError("--method: no method given; see: lampe-eval list methods")
+    return ResolvedSpeed(
+        config, specs, None if config.shape else find_model_card(config.checkpoint)
+    )
 
 
-def look_up_names(
-    models: Iterable[str] = (),
-    methods: Iterable[str] = (),
-    benches: Iterable[str] = (),
-    protocol: str = "fair",
-    plugins: Iterable[Path] = (),
-) -> None:
-    """Load plug-ins, then check that models, methods, benchmarks and protocols exist.
-
-    For commands that have no suite.
+def validate_method(method: str, plugins: Iterable[Path]) -> MethodSpec:
+    """Look up the one method of ``lampe-eval show plan``.
 
     Raises:
-        UserError: for the first name that does not exist.
+        UserError: for a plug-in that cannot be loaded, and for none or several methods.
     """
     load_plugins(plugins)
-    resolve_methods(methods)
-    for task in find_tasks(tuple(benches)):
-        BENCHES[task.bench].protocol(protocol)
-    for model in models:
-        find_model_card(model)
+    specs = resolve_methods([method])
+    if len(specs) != 1:
+        raise UserError(f"--method: show plan takes one method, got {method!r}")
+    return specs[0]
+
+
+def validate_model(model: str, plugins: Iterable[Path]) -> tuple[ModelCard, str]:
+    """Look up the model of ``lampe-eval suggest``; return its card and its name in tables.
+
+    Raises:
+        UserError: for a plug-in that cannot be loaded, or a model that does not exist.
+    """
+    load_plugins(plugins)
+    return find_model_card(model)
 
 
 def _read_suite(config: str) -> dict[str, Any]:

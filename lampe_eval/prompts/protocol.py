@@ -47,6 +47,8 @@ class Protocol(Card):
         average: "categories" averages over categories of tasks first, "tasks" over all tasks.
         max_new_tokens: tokens of an answer, for benches where no task says it.
         stop_at_newline: tasks whose answer ends with its first line.
+        batches: whether samples may run together where memory allows; published numbers are made
+            one sample at a time.
         length_bands: whether a cell reports its score in bands of the prompt's length as well.
         changes: fields that a user may change, with the values they may have.
     """
@@ -66,6 +68,7 @@ class Protocol(Card):
     average: Literal["categories", "tasks"] = "tasks"
     max_new_tokens: int | None = None
     stop_at_newline: tuple[str, ...] = ()
+    batches: bool = True
     length_bands: bool = False
     changes: Mapping[str, tuple[str, ...]] = {}
 

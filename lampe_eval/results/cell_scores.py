@@ -59,19 +59,24 @@ class ScoredRun:
         scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name) and
             `counts` (samples of a detail that is not computed from all of them).
         cell_samples: by cell that has a score, what its samples contribute to it.
+        rows: by cell, its stored samples, scored again; lengths of a task ascend.
     """
 
     scores: pd.DataFrame
     cell_samples: Mapping[Cell, CellSamples]
+    rows: Mapping[Cell, Sequence[SampleRecord]]
 
 
 def score_run(store: Store) -> ScoredRun:
     """Score the stored samples of a run; the lengths of each task ascend."""
     records: list[dict[str, Any]] = []
     cell_samples: dict[Cell, CellSamples] = {}
-    for cell, planned_samples in by_ascending_length(store.cells()).items():
-        rows = store.rows(cell)
-        scored_rows = _scored_rows(store, cell, rows)
+    cells = by_ascending_length(store.cells())
+    rows_by_cell = store.rows_by_cell(cells)
+    for cell, planned_samples in cells.items():
+        rows = _rescored(store, cell, rows_by_cell[cell])
+        rows_by_cell[cell] = rows
+        scored_rows = [row for row in rows if "error" not in row and "skipped" not in row]
         record = {
             **_description(store, cell),
             **_counts(rows, scored_rows, planned_samples),
@@ -90,12 +95,7 @@ def score_run(store: Store) -> ScoredRun:
             cell_samples[cell] = CellSamples(ids, score.estimate)
         records.append(record)
     columns = [*SCORE_COLUMNS, "details", "counts"]
-    return ScoredRun(pd.DataFrame(records).reindex(columns=columns), cell_samples)
-
-
-def run_scores(store: Store) -> pd.DataFrame:
-    """Return the scores of a run, a row per cell."""
-    return score_run(store).scores
+    return ScoredRun(pd.DataFrame(records).reindex(columns=columns), cell_samples, rows_by_cell)
 
 
 def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:
@@ -174,14 +174,10 @@ def tasks_below_card_size(store: Store) -> list[tuple[str, int, int]]:
     return below
 
 
-def count_empty_answers(store: Store) -> int:
-    """Return how many stored answers have no visible character."""
-    empty = 0
-    for cell in store.cells():
-        for row in store.rows(cell):
-            if "error" not in row and "prediction" in row:
-                empty += not row["prediction"].strip()
-    return empty
+def count_empty_answers(rows: Iterable[SampleRecord]) -> int:
+    """Return how many answers have no visible character."""
+    answers = [row["prediction"] for row in rows if "error" not in row and "prediction" in row]
+    return sum(not answer.strip() for answer in answers)
 
 
 def _description(store: Store, cell: Cell) -> dict[str, Any]:
@@ -232,18 +228,16 @@ def _score_columns(score: CellScore) -> dict[str, Any]:
     }
 
 
-def _scored_rows(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list[SampleRecord]:
-    """Return the rows that have an answer, scored again, or a loss."""
+def _rescored(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """Return the rows with the scores that today's scorer gives, whatever was stored."""
     protocol = _protocol(store, cell.bench)
-    scored: list[SampleRecord] = []
+    rescored: list[SampleRecord] = []
     for row in rows:
-        if "error" in row or "skipped" in row:
-            continue
         # A passage has a loss and no prediction; its loss is its score.
-        if "prediction" in row:
+        if "prediction" in row and "error" not in row and "skipped" not in row:
             row = {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
-        scored.append(row)
-    return scored
+        rescored.append(row)
+    return rescored
 
 
 def _cell_score(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -> CellScore:

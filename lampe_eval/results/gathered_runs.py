@@ -9,7 +9,8 @@ import pandas as pd
 
 from lampe_eval.errors import UserError
 from lampe_eval.plugins import warn_of_changed_plugins
-from lampe_eval.results.cell_scores import score_details, score_run
+from lampe_eval.records import SampleRecord
+from lampe_eval.results.cell_scores import ScoredRun, score_details, score_run
 from lampe_eval.results.method_differences import method_differences
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.setting_differences import setting_differences
@@ -27,6 +28,7 @@ class GatheredRuns:
         details: further numbers and averages, with the columns `run` and
             `cell_scores.DETAIL_COLUMNS`.
         cell_samples: by run and cell, what the samples contribute to its score.
+        rows: by run and cell, its stored samples, scored again.
         writing: by run, a line that says who is still writing it.
         left_out: a line for each folder that has nothing to show.
     """
@@ -35,6 +37,7 @@ class GatheredRuns:
     scores: pd.DataFrame
     details: pd.DataFrame
     cell_samples: Mapping[tuple[str, Cell], CellSamples]
+    rows: Mapping[tuple[str, Cell], Sequence[SampleRecord]]
     writing: Mapping[str, str] = field(default_factory=dict)
     left_out: Sequence[str] = ()
 
@@ -71,30 +74,33 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
         UserError: if a folder is no run or is damaged, or if none of them has a stored sample.
     """
     stores = [Store(folder) for folder in folders]
-    stores_with_samples = [store for store in stores if _has_samples(store)]
-    empty = [
-        f"{store.folder}: no sample is stored yet"
-        for store in stores
-        if store not in stores_with_samples
-    ]
-    if not stores_with_samples:
-        raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
-    for store in stores_with_samples:
-        # Samples are scored again here, by the plug-ins that are loaded now.
-        warn_of_changed_plugins(store.config, store.folder)
+    scored_runs = [_score(store) for store in stores]
     # a run that has just begun must not hide the results of the others
-    names = _names([store.folder for store in stores_with_samples])
-    runs = dict(zip(names, stores_with_samples, strict=True))
+    with_samples: list[tuple[Store, ScoredRun]] = []
+    empty: list[str] = []
+    for store, scored_run in zip(stores, scored_runs, strict=True):
+        if any(scored_run.rows.values()):
+            with_samples.append((store, scored_run))
+        else:
+            empty.append(f"{store.folder}: no sample is stored yet")
+    if not with_samples:
+        raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
 
+    names = _names([store.folder for store, _ in with_samples])
+    runs: dict[str, Store] = {}
     scores: list[pd.DataFrame] = []
     details: list[pd.DataFrame] = []
     cell_samples: dict[tuple[str, Cell], CellSamples] = {}
-    for name, store in runs.items():
-        scored_run = score_run(store)
+    rows: dict[tuple[str, Cell], Sequence[SampleRecord]] = {}
+    for name, (store, scored_run) in zip(names, with_samples, strict=True):
+        warn_of_changed_plugins(store.config, store.folder)
+        runs[name] = store
         scores.append(_with_run(scored_run.scores, name))
         details.append(_with_run(score_details(scored_run.scores, store), name))
         for cell, samples in scored_run.cell_samples.items():
             cell_samples[name, cell] = samples
+        for cell, cell_rows in scored_run.rows.items():
+            rows[name, cell] = cell_rows
     all_scores = pd.concat(scores, ignore_index=True)
     all_scores.insert(1, "settings", setting_differences(runs, all_scores))
     return GatheredRuns(
@@ -102,20 +108,19 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
         all_scores,
         pd.concat(details, ignore_index=True),
         cell_samples,
+        rows,
         _writing(runs),
         [f"left out: {line}" for line in empty],
     )
 
 
-def _has_samples(store: Store) -> bool:
-    """Return whether a sample of a cell is stored; refuse samples whose cells are unknown."""
-    cells = store.cells()
-    # Samples without their cells would vanish from the report without a trace.
-    if not cells and any(store.folder.glob("samples/**/*.jsonl")):
+def _score(store: Store) -> ScoredRun:
+    """Score a run; refuse samples whose cells are unknown."""
+    if not store.cells() and any(store.folder.glob("samples/**/*.jsonl")):
         raise UserError(
             f"{store.folder / 'cells.jsonl'}: missing; run the same command again to write it"
         )
-    return any(store.rows(cell) for cell in cells)
+    return score_run(store)
 
 
 def _with_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:

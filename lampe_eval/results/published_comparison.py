@@ -10,7 +10,7 @@ import pandas as pd
 from lampe_eval.benches import BENCHES
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.method_specs import MethodSpec, parse_methods
-from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.results.cell_scores import score_run
 from lampe_eval.results.published_tables import (
     MeanOf,
     PublishedCell,
@@ -146,7 +146,7 @@ def compare_with_published(store: Store, table: PublishedTable) -> PublishedComp
     A published row matches every method of the run with the same name, whatever its settings; the
     settings that differ are listed. A mean matches only where the run has every task of it.
     """
-    scores = run_scores(store)
+    scores = score_run(store).scores
     run = _RunCells(store, table, scores)
     matches: list[MatchedNumber] = []
     missing: list[tuple[PublishedNumber, str]] = []
@@ -184,6 +184,8 @@ class _RunCells:
         self.used: set[CellKey] = set()
         self._config = store.config
         self._table = table
+        # labels hold commas between settings, so that each is parsed alone
+        self._specs = {label: parse_methods([label])[0] for label in store.config["methods"]}
         self._rows: dict[CellKey, Mapping[Any, Any]] = {}
         for row in scores.to_dict("records"):
             self._rows[_cell_key(row)] = row
@@ -215,9 +217,7 @@ class _RunCells:
         if published.spec is None:
             return []
         name = published.spec.name
-        return [
-            label for label in self._config["methods"] if parse_methods([label])[0].name == name
-        ]
+        return [label for label, spec in self._specs.items() if spec.name == name]
 
     def _lengths(self, published: PublishedNumber, model: str, label: str) -> list[int | None]:
         """Return the lengths to compare at: all that the run has, where none was published."""
@@ -284,7 +284,7 @@ class _RunCells:
             yield "length (published: not said)"
         assert published.spec is not None
         settings = self._config["methods"][label][model]
-        yield from _method_setting_differences(published.spec, label, settings)
+        yield from _method_setting_differences(published.spec, self._specs[label], settings)
         yield from self._sample_differences(rows)
 
     def _source_differences(self, benches: set[str]) -> Iterator[str]:
@@ -329,15 +329,14 @@ def _card_window(model: str) -> int | None:
 
 
 def _method_setting_differences(
-    published: MethodSpec, label: str, ours: Mapping[str, Any]
+    published: MethodSpec, spec: MethodSpec, ours: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yield settings that differ, and settings that a user gave and the table does not mention."""
     published_settings = {**published.card.settings, **published.settings}
-    user_settings = parse_methods([label])[0].settings
     for key, value in published_settings.items():
         if ours.get(key) != value:
             yield f"{key} {_setting_text(ours.get(key))} (published {_setting_text(value)})"
-    for key, value in user_settings.items():
+    for key, value in spec.settings.items():
         if key not in published_settings:
             yield f"{key} {_setting_text(value)} (published: not said)"
 

@@ -258,13 +258,14 @@ class PublishedTable(Card):
         # LaMPE's and STRING's RULER scripts, for instance, print fractions; our scores are percent.
         factor = 100 if self.scale == "share" else 1
         for row in self.rows:
+            spec = self._method_spec(row)
             for name, printed in zip(self.columns, row.values, strict=True):
                 if printed is None:
                     continue
                 column = self.columns[name]
                 yield PublishedNumber(
                     row,
-                    self._method_spec(row),
+                    spec,
                     name,
                     PrintedNumber(printed.value * factor, printed.is_lower_bound),
                     self.decimals if column.decimals is None else column.decimals,

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.records import RunConfiguration
 from lampe_eval.store import Store
 
 COLUMN_SETTINGS = ["model", "window", "protocol", "bench"]
@@ -33,24 +34,26 @@ def setting_differences(runs: Mapping[str, Store], scores: pd.DataFrame) -> list
     return [differing[key][run] for run, key in zip(scores["run"], keys, strict=True)]
 
 
-def _settings(config: Mapping[str, Any], model: str, bench: str) -> Iterator[tuple[str, str]]:
-    """Yield name and value of every setting that scores depend on and that has no column."""
-    # Device and backend are left out: they only change the rounding.
+def _settings(config: RunConfiguration, model: str, bench: str) -> Iterator[tuple[str, str]]:
+    """Yield name and value of every setting that scores depend on and that has no column.
+
+    Device and backend are left out: they only change the rounding.
+    """
     model_config = config["models"][model]
     source_option = BENCHES[bench].source_option
-    yield "weights", str(model_config.get("fingerprint"))
-    yield "dtype", str(model_config.get("dtype"))
+    yield "weights", model_config["fingerprint"]
+    yield "dtype", model_config["dtype"]
     yield "seed", str(config["seed"])
     yield "limit", str(config["limit"] or "none")
     # batches round differently from single prompts
-    yield "batch", str(config.get("max_batch_tokens") or 1)
+    yield "batch", str(config["max_batch_tokens"] or 1)
     if source_option:
         yield source_option, str(config.get(source_option) or "default")
     for task, card in config["tasks"].items():
         if task.startswith(f"{bench}/"):
             yield f"{task} version", str(card["version"])
-    for files in ("files", "user_files"):
-        yield from (config.get(files) or {}).items()
+    yield from config["files"].items()
+    yield from config["user_files"].items()
 
 
 def _differing(settings_of_runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

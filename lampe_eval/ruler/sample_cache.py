@@ -10,7 +10,6 @@ ids take milliseconds, less than reading them here, and are not cached.
 Samples are built again where the files differ from what the manifest says.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import user_cache
+from lampe_eval.file_io import sha256_of_bytes, sha256_of_text
 from lampe_eval.ruler.piecewise_tokenizer import TokenIds
 from lampe_eval.ruler.ruler_samples import RulerSample
 
@@ -47,7 +47,7 @@ def load_or_build(key: CacheKey, build: Callable[[], Iterable[RulerSample]]) -> 
 def cache_folder(key: CacheKey) -> Path:
     """Return the folder of the samples of a key."""
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    return user_cache.root() / "ruler" / hashlib.sha256(text.encode()).hexdigest()[:32]
+    return user_cache.root() / "ruler" / sha256_of_text(text)[:32]
 
 
 def load_samples(key: CacheKey) -> list[RulerSample] | None:
@@ -83,7 +83,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         definition = fast.to_str()
     else:
         definition = f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
-    return hashlib.sha256(definition.encode()).hexdigest()
+    return sha256_of_text(definition)
 
 
 def _save(folder: Path, key: CacheKey, samples: Sequence[RulerSample]) -> None:
@@ -129,6 +129,6 @@ def _from_row(row: dict[str, Any], ids: TokenIds) -> RulerSample:
 def _manifest(key: CacheKey, rows: bytes, id_file: bytes) -> dict[str, Any]:
     return {
         "key": dict(key),
-        "samples.jsonl": hashlib.sha256(rows).hexdigest(),
-        "ids.npy": hashlib.sha256(id_file).hexdigest(),
+        "samples.jsonl": sha256_of_bytes(rows),
+        "ids.npy": sha256_of_bytes(id_file),
     }

@@ -1,95 +1,112 @@
 """Configuration of a run: what scores depend on, files it needs, and the folder named after it."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES
 from lampe_eval.cards import Card
+from lampe_eval.file_io import short_sha256_of_json
 from lampe_eval.models import ModelSource
 from lampe_eval.records import RunConfiguration
-from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.sampling import user_text
 from lampe_eval.texts import documents
 
 
-def required_files(plan: RunPlan) -> list[str]:
+def required_files(prepared: PreparedRun) -> list[str]:
     """Return the names of the benchmark files that tasks and texts need, each once."""
     names: list[str] = []
-    for task in plan.tasks:
-        protocol = plan.protocols[task.bench]
-        names += BENCHES[task.bench].required_files(task, protocol, user_text(plan, task))
-    names += documents.required_files(plan.suite.haystack)
-    names += documents.required_files(plan.suite.text)
+    for task in prepared.resolved.tasks:
+        protocol = prepared.resolved.protocols[task.bench]
+        names += BENCHES[task.bench].required_files(task, protocol, user_text(prepared, task))
+    names += documents.required_files(prepared.resolved.suite.haystack)
+    names += documents.required_files(prepared.resolved.suite.text)
     return list(dict.fromkeys(names))
 
 
-def run_configuration(plan: RunPlan) -> RunConfiguration:
+def run_configuration(prepared: PreparedRun) -> RunConfiguration:
     """Return the configuration that a run's folder records and that a resumed run must match.
+
+    It hashes files, so it is computed once per session: the folder is named after the same hashes
+    that it records.
 
     Raises:
         UserError: if a benchmark file is missing or a text cannot be read.
     """
-    suite = plan.suite
+    resolved = prepared.resolved
+    suite = resolved.suite
     data_dir = suite.data_dir
     configuration: RunConfiguration = {
-        "models": {source.name: source.described for source in plan.sources},
-        "methods": {spec.label: _settings_by_model(plan, spec.label) for spec in plan.specs},
+        "models": {source.name: source.described for source in prepared.sources},
+        "methods": {
+            spec.label: _settings_by_model(prepared, spec.label) for spec in resolved.specs
+        },
         "protocol": suite.protocol_label,
-        "protocols": {bench: _fields(protocol) for bench, protocol in plan.protocols.items()},
-        "tasks": {task.full_name: _fields(task.card) for task in plan.tasks},
-        "files": {name: f"sha256:{assets.digest(name, data_dir)}" for name in required_files(plan)},
-        "user_files": _user_files(plan),
-        "lengths": {source.name: _lengths_by_bench(plan, source) for source in plan.sources},
+        "protocols": {bench: _fields(protocol) for bench, protocol in resolved.protocols.items()},
+        "tasks": {task.full_name: _fields(task.card) for task in resolved.tasks},
+        "files": _benchmark_files(prepared),
+        "user_files": _user_files(prepared),
+        "lengths": {
+            source.name: _lengths_by_bench(prepared, source) for source in prepared.sources
+        },
         "limit": suite.limit,
         "seed": suite.seed,
         "haystack": documents.digest(suite.haystack, data_dir) if suite.haystack else None,
         "text": documents.digest(suite.text, data_dir) if suite.text else None,
         "attention": suite.attention,
         # Scores do not depend on which of several GPUs runs a model.
-        "device": plan.device.partition(":")[0],
-        "max_batch_tokens": plan.max_batch_tokens,
+        "device": prepared.device.partition(":")[0],
+        "max_batch_tokens": prepared.max_batch_tokens,
     }
-    if plan.plugins:
-        configuration["plugins"] = dict(plan.plugins)
+    if resolved.plugins:
+        configuration["plugins"] = dict(resolved.plugins)
     return configuration
 
 
-def run_folder(plan: RunPlan) -> Path:
-    """Return the folder of the results, by default named after models and configuration.
+def run_folder(configuration: RunConfiguration, output: Path | None) -> Path:
+    """Return the folder of the results.
 
-    Raises:
-        UserError: as `run_configuration`.
+    Args:
+        configuration: what the default folder is named after, with the models.
+        output: the folder that the user chose, if any.
     """
-    if plan.suite.output:
-        return plan.suite.output
-    # With the hash in its name, another command never meets old results.
-    digest = hashlib.sha256(repr(run_configuration(plan)).encode()).hexdigest()[:8]
-    names = "+".join(source.name.replace("/", "--") for source in plan.sources)
-    return Path("results") / f"{names}-{digest}"
+    if output:
+        return output
+    names = "+".join(name.replace("/", "--") for name in configuration["models"])
+    return Path("results") / f"{names}-{short_sha256_of_json(configuration)}"
 
 
 def _fields(card: Card) -> dict[str, Any]:
-    """Return the fields of a card that scores depend on: a better description is no new run."""
-    return card.model_dump(mode="json", exclude={"about", "changes"})
+    """Return the fields of a card that scores depend on: a better description is no new run.
+
+    Whether samples may share a batch is recorded by its effect, `max_batch_tokens`.
+    """
+    return card.model_dump(mode="json", exclude={"about", "changes", "batches"})
 
 
-def _settings_by_model(plan: RunPlan, label: str) -> dict[str, dict[str, Any]]:
+def _settings_by_model(prepared: PreparedRun, label: str) -> dict[str, dict[str, Any]]:
     """Return the settings that a method has for each model; a model's card may set some."""
-    return {source.name: plan.methods[source.name, label].settings for source in plan.sources}
+    return {
+        source.name: prepared.methods[source.name, label].settings for source in prepared.sources
+    }
 
 
-def _lengths_by_bench(plan: RunPlan, source: ModelSource) -> dict[str, list[int]]:
-    return {bench: list(plan.lengths(source, bench)) for bench in plan.protocols}
+def _lengths_by_bench(prepared: PreparedRun, source: ModelSource) -> dict[str, list[int]]:
+    return {bench: list(prepared.lengths(source, bench)) for bench in prepared.resolved.protocols}
 
 
-def _user_files(plan: RunPlan) -> dict[str, str]:
+def _benchmark_files(prepared: PreparedRun) -> dict[str, str]:
+    data_dir = prepared.resolved.suite.data_dir
+    return {name: f"sha256:{assets.digest(name, data_dir)}" for name in required_files(prepared)}
+
+
+def _user_files(prepared: PreparedRun) -> dict[str, str]:
     """Return the sha256 of the user's own sample files by task, for tasks that read any."""
     hashes: dict[str, str] = {}
-    for task in plan.tasks:
-        protocol = plan.protocols[task.bench]
-        files = BENCHES[task.bench].user_files(task, protocol, plan.suite.data_dir)
+    for task in prepared.resolved.tasks:
+        protocol = prepared.resolved.protocols[task.bench]
+        files = BENCHES[task.bench].user_files(task, protocol, prepared.resolved.suite.data_dir)
         if files:
             hashes[task.full_name] = documents.digest_of(files)
     return hashes

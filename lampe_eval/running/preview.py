@@ -13,7 +13,7 @@ from lampe_eval import models
 from lampe_eval.benches.bench import Prompt, Sample, Task
 from lampe_eval.models import ModelCost, ModelSource
 from lampe_eval.running.batching import tokens_with_answer
-from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.sampling import check_samples, draw_samples, uses_release_prompts
 
 HISTOGRAM_BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -56,34 +56,32 @@ class Preview:
 
 
 def previews(
-    plan: RunPlan, announce: Callable[[str], None] = lambda text: None
+    prepared: PreparedRun, announce: Callable[[str], None] = lambda text: None
 ) -> Iterator[Preview]:
     """Yield a preview of every task and length of every model.
 
     Args:
-        plan: the run.
+        prepared: the run.
         announce: called with a text before samples are drawn.
 
     Raises:
-        UserError: as running the plan would.
+        UserError: as running it would.
     """
-    tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
-    for source in plan.sources:
-        check_samples(plan, source, tokenizers[source.name], announce)
-    for source in plan.sources:
+    tokenizers = {source.name: models.load_tokenizer(source) for source in prepared.sources}
+    for source in prepared.sources:
+        check_samples(prepared, source, tokenizers[source.name], announce)
+    for source in prepared.sources:
         tokenizer = tokenizers[source.name]
         cost = models.cost_of(source)
-        for task in plan.tasks:
-            for length in plan.lengths(source, task.bench):
-                # Methods with prompts of their own release have other lengths, hence a preview of
-                # their own.
+        for task in prepared.resolved.tasks:
+            for length in prepared.lengths(source, task.bench):
                 for release_prompts in (False, True):
-                    methods = _methods(plan, source, task, release_prompts)
+                    methods = _methods(prepared, source, task, release_prompts)
                     if not methods:
                         continue
                     announce(f"preparing {task.full_name} · {length}")
                     samples = draw_samples(
-                        plan, task, length, tokenizer, release_prompts=release_prompts
+                        prepared, task, length, tokenizer, release_prompts=release_prompts
                     )
                     yield Preview(
                         model=source.name,
@@ -91,18 +89,18 @@ def previews(
                         task=task,
                         length=length,
                         text=_first_prompt(samples, tokenizer),
-                        **_estimates(samples, plan.device, cost),
+                        **_estimates(samples, prepared.device, cost),
                     )
 
 
-def least_seconds(plan: RunPlan) -> float | None:
-    """Return the least time of a plan in seconds; None if its device is not on this machine.
+def least_seconds(prepared: PreparedRun) -> float | None:
+    """Return the least time of a run in seconds; None if its device is not on this machine.
 
     Raises:
         UserError: as `previews`.
     """
     total = 0.0
-    for preview in previews(plan):
+    for preview in previews(prepared):
         if preview.seconds is None:
             return None
         total += preview.seconds * len(preview.methods)
@@ -164,13 +162,13 @@ def bytes_per_second(device: str, size: int = 1 << 25, seconds: float = 0.2) -> 
 
 
 def _methods(
-    plan: RunPlan, source: ModelSource, task: Task, release_prompts: bool
+    prepared: PreparedRun, source: ModelSource, task: Task, release_prompts: bool
 ) -> tuple[str, ...]:
     """Return the methods that get a task's common prompts, or those of their own releases."""
     return tuple(
         spec.label
-        for spec in plan.specs
-        if uses_release_prompts(plan, task, source.name, spec.label) == release_prompts
+        for spec in prepared.resolved.specs
+        if uses_release_prompts(prepared, task, source.name, spec.label) == release_prompts
     )
 
 

@@ -1,13 +1,14 @@
 """Samples that are left to run: groups of cells that share samples, and which are missing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lampe_eval.benches.bench import Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.run_plan import RunPlan
 from lampe_eval.running.sample_records import prompt_sha256
 from lampe_eval.running.sampling import uses_release_prompts
 from lampe_eval.store import Cell, Store
@@ -30,12 +31,12 @@ class SampleGroup:
     release_prompts: bool
 
 
-def sample_groups(plan: RunPlan, source: ModelSource) -> list[SampleGroup]:
+def sample_groups(prepared: PreparedRun, source: ModelSource) -> list[SampleGroup]:
     """Return the groups of a model's cells, longest first: what does not fit fails early."""
     cells: dict[tuple[str, int, bool], list[Cell]] = {}
     tasks: dict[str, Task] = {}
-    for task, cell in plan.cells(source):
-        release_prompts = uses_release_prompts(plan, task, cell.model, cell.method)
+    for task, cell in prepared.cells(source):
+        release_prompts = uses_release_prompts(prepared, task, cell.model, cell.method)
         tasks[task.full_name] = task
         cells.setdefault((task.full_name, cell.length, release_prompts), []).append(cell)
     groups = [
@@ -46,17 +47,32 @@ def sample_groups(plan: RunPlan, source: ModelSource) -> list[SampleGroup]:
     return sorted(groups, key=lambda group: -group.length)
 
 
+def stored_prompts(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, str]]:
+    """Return the prompt hash of each sample that is stored, by cell and id.
+
+    A record of an error does not count: its sample is tried again.
+    """
+    prompts: dict[Cell, dict[str, str]] = {}
+    for cell, rows in store.rows_by_cell(cells).items():
+        prompts[cell] = {row["id"]: row["prompt_sha256"] for row in rows if "error" not in row}
+    return prompts
+
+
 def missing_samples(
-    store: Store, task: Task, cell: Cell, samples: Sequence[Sample]
+    folder: Path, cell: Cell, samples: Sequence[Sample], hashes: Mapping[str, str]
 ) -> frozenset[str]:
-    """Return the ids of a cell's samples that have no record yet, or only that of an error.
+    """Return the ids of a cell's samples that are not stored yet.
+
+    Args:
+        folder: the run's folder.
+        cell: the cell.
+        samples: all samples of the cell.
+        hashes: prompt hash of each stored sample, as `stored_prompts` returns them.
 
     Raises:
         UserError: for a sample whose prompt differs from the one that was answered: a chat
             template that changed under a run would otherwise give one score to two prompts.
     """
-    # A record of an error does not count: it is tried again.
-    hashes = {row["id"]: row["prompt_sha256"] for row in store.rows(cell) if "error" not in row}
     changed = [
         sample.id
         for sample in samples
@@ -64,8 +80,8 @@ def missing_samples(
     ]
     if changed:
         raise UserError(
-            f"{store.folder}: {task.full_name} at {cell.length}: sample {min(changed)} has another "
-            "prompt now than when its answer was stored; choose another --output"
+            f"{folder}: {cell.bench}/{cell.task} at {cell.length}: sample {min(changed)} has "
+            "another prompt now than when its answer was stored; choose another --output"
         )
     return frozenset(sample.id for sample in samples if sample.id not in hashes)
 
@@ -76,15 +92,14 @@ class CellCounts:
     Until a cell's samples are drawn, it is the number that the task's card says.
     """
 
-    def __init__(self, plan: RunPlan, store: Store, progress: Progress) -> None:
+    def __init__(self, prepared: PreparedRun, store: Store, progress: Progress) -> None:
         self._store = store
         self._progress = progress
         stored = store.cells()
         self._counts: dict[Cell, int] = {}
-        for source in plan.sources:
-            for task, cell in plan.cells(source):
-                # A resumed run knows the true number from the last time.
-                self._counts[cell] = stored.get(cell, plan.limit(task))
+        for source in prepared.sources:
+            for task, cell in prepared.cells(source):
+                self._counts[cell] = stored.get(cell, prepared.limit(task))
         self._publish()
 
     def update(self, group: SampleGroup, samples: int) -> None:

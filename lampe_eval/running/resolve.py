@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lampe_eval.benches import BENCHES, find_tasks
+from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
-from lampe_eval.cards import ModelCard, find_model_card
+from lampe_eval.cards import ModelCard, find_model_card, shipped_names
 from lampe_eval.errors import UserError
+from lampe_eval.method_specs import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval.method_specs import MethodSpec, parse_methods
-from lampe_eval.plugins import load_plugins
+from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
 
@@ -23,7 +25,8 @@ class ResolvedSuite:
         specs: methods, in the order of the tables.
         tasks: tasks, in the order of the tables.
         protocols: the protocol of each benchmark by the benchmark's name.
-        plugins: sha256 of each plug-in by the name of its file.
+        plugins: sha256 of each plug-in by the name of its file, and version of each package whose
+            entry points define a method or a benchmark of the suite, by the package's name.
     """
 
     suite: Suite
@@ -41,7 +44,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
         UserError: for the first name that does not exist, and for options that do not go together.
     """
     # Plug-ins define names, so they come before every look-up.
-    plugins = load_plugins(suite.plugin)
+    plugin_files = load_plugins(suite.plugin)
     specs = resolve_methods(suite.method)
     if not specs:
         raise UserError("--method: no method given; see: lampe-eval list methods")
@@ -59,6 +62,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     _refuse_unused_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)
+    plugins = {**plugin_files, **_outside_packages(specs, tasks)}
     return ResolvedSuite(suite, model_cards, specs, tasks, protocols, plugins)
 
 
@@ -72,6 +76,18 @@ def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
     for spec in specs:
         _ = spec.card  # raises for an unknown name
     return specs
+
+
+def _outside_packages(specs: Iterable[MethodSpec], tasks: Iterable[Task]) -> dict[str, str]:
+    """Return the versions of the packages from which methods and benches come by entry points."""
+    methods: set[str] = set()
+    for spec in specs:
+        methods.update(spec.name.split("+"))
+    benches = {task.bench for task in tasks if BENCHES[task.bench].outside_folder}
+    return {
+        **package_versions(METHOD_ENTRY_POINTS, methods - {*shipped_names("methods")}),
+        **package_versions(BENCH_ENTRY_POINTS, benches),
+    }
 
 
 def _refuse_unused_texts(suite: Suite, tasks: list[Task]) -> None:

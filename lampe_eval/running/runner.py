@@ -5,6 +5,7 @@ Only this process writes to the run's folder; workers, even on other machines, r
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,14 +15,21 @@ from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
 from lampe_eval.engine.local_worker import LocalPool
 from lampe_eval.errors import Stopped, describe_error, report_warning
 from lampe_eval.models import ModelSource
+from lampe_eval.records import RunConfiguration
 from lampe_eval.running.batching import make_batches
-from lampe_eval.running.configuration import run_configuration, run_folder
+from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.environment import environment
 from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.prefetch import prefetch
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
-from lampe_eval.running.remaining import CellCounts, SampleGroup, missing_samples, sample_groups
-from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.remaining import (
+    CellCounts,
+    SampleGroup,
+    missing_samples,
+    sample_groups,
+    stored_prompts,
+)
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples
 from lampe_eval.running.watchdog import Watchdog
@@ -29,12 +37,16 @@ from lampe_eval.store import Store, lock_for_writing
 
 
 def run(
-    plan: RunPlan, progress: Progress, announce: Callable[[Store], None] = lambda store: None
+    prepared: PreparedRun,
+    configuration: RunConfiguration,
+    progress: Progress,
+    announce: Callable[[Store], None] = lambda store: None,
 ) -> Store:
-    """Run what is left of a plan and return its store.
+    """Run what is left of a run and return its store.
 
     Args:
-        plan: what to run.
+        prepared: what to run.
+        configuration: the run's configuration, as `run_configuration` returns it.
         progress: receives the number of samples, what runs now, and what has finished.
         announce: called once nothing can be refused any more and before anything runs.
 
@@ -43,25 +55,23 @@ def run(
         Stopped: after Ctrl-C or SIGTERM, once the running batches are stored; at once if none is
             running or after a second signal.
     """
-    folder = run_folder(plan)
+    folder = run_folder(configuration, prepared.resolved.suite.output)
     # Everything that can be refused is refused here, before the folder is created.
-    tokenizers = {source.name: models.load_tokenizer(source) for source in plan.sources}
-    for source in plan.sources:
-        check_samples(plan, source, tokenizers[source.name], progress.now)
+    tokenizers = {source.name: models.load_tokenizer(source) for source in prepared.sources}
+    for source in prepared.sources:
+        check_samples(prepared, source, tokenizers[source.name], progress.now)
     with (
         lock_for_writing(folder),
         Watchdog(folder) as watchdog,
         Interrupt(lambda: watchdog.has_running_batches) as interrupt,
     ):
-        store = Store.create(folder, run_configuration(plan), environment())
+        store = Store.create(folder, configuration, environment())
         announce(store)
-        counts = CellCounts(plan, store, progress)
-        for source in plan.sources:
-            tokenizer = tokenizers[source.name]
-            with _worker_pool(plan, source) as pool:
-                model_run = ModelRun(
-                    plan, source, tokenizer, store, counts, pool, progress, watchdog, interrupt
-                )
+        counts = CellCounts(prepared, store, progress)
+        session = RunSession(prepared, store, counts, progress, watchdog, interrupt)
+        for source in prepared.sources:
+            with _worker_pool(prepared, source) as pool:
+                model_run = ModelRun(session, source, tokenizers[source.name], pool)
                 model_run.run_batches()
                 model_run.wait_for_running_batches()
             # Raised here, so that running batches are stored and the workers released first.
@@ -70,23 +80,60 @@ def run(
     return store
 
 
-@dataclass
-class ModelRun:
-    """Run of one model: every method on every cell."""
+@dataclass(frozen=True)
+class RunSession:
+    """What the models of a run share while this process writes to the run's folder.
 
-    plan: RunPlan
-    source: ModelSource
-    tokenizer: PreTrainedTokenizerBase
+    Attributes:
+        prepared: what to run.
+        store: the run's folder.
+        counts: number of samples of every cell.
+        progress: receives what runs now, and what has finished.
+        watchdog: log of the run, and warnings about batches that may hang.
+        interrupt: whether a signal asks the run to stop.
+    """
+
+    prepared: PreparedRun
     store: Store
     counts: CellCounts
-    pool: WorkerPool
     progress: Progress
     watchdog: Watchdog
     interrupt: Interrupt
 
-    def __post_init__(self) -> None:
-        self._recorder = SampleRecorder(self.plan, self.source, self.tokenizer)
-        self._max_tokens: int | None = None
+
+class ModelRun:
+    """Run of one model: every method on every cell.
+
+    Args:
+        session: what all models of the run share.
+        source: the model.
+        tokenizer: the model's tokenizer.
+        pool: workers that run batches of the model; the model is not loaded yet.
+    """
+
+    def __init__(
+        self,
+        session: RunSession,
+        source: ModelSource,
+        tokenizer: PreTrainedTokenizerBase,
+        pool: WorkerPool,
+    ) -> None:
+        self.session = session
+        self.source = source
+        self.tokenizer = tokenizer
+        self.pool = pool
+        self._recorder = SampleRecorder(session.prepared, source, tokenizer)
+        self._is_loaded = False
+
+    @cached_property
+    def max_batch_tokens(self) -> int:
+        """Most tokens of a batch; the free memory may set it, so the model is loaded before."""
+        limit = self.session.prepared.max_batch_tokens
+        if limit == "measured":
+            with self.session.watchdog.watching(f"measuring the memory of {self.source.name}"):
+                limit = self.pool.measure_batch_tokens()
+        # With 1 token no two samples fit a batch.
+        return max(1, limit or 1)
 
     def run_batches(self) -> None:
         """Run every batch that has samples without a record, until a signal asks to stop.
@@ -95,30 +142,35 @@ class ModelRun:
         come longest first, so that what does not fit in memory fails early. A sample that fails
         is an outcome like any other (`engine.run_samples`), so nothing is caught here.
         """
-        groups = sample_groups(self.plan, self.source)
+        session = self.session
+        groups = sample_groups(session.prepared, self.source)
+        cells = [cell for _, cell in session.prepared.cells(self.source)]
+        hashes = stored_prompts(session.store, cells)
         # The samples of the next group are drawn while those of this one run, so that two groups
         # are in memory at a time, however many a run has.
         for group, samples in prefetch(self._draw, groups):
             if samples is None:
                 continue
-            self.counts.update(group, len(samples))
+            session.counts.update(group, len(samples))
             for cell in group.cells:
-                missing = missing_samples(self.store, group.task, cell, samples)
-                self.progress.finished(len(samples) - len(missing))
+                missing = missing_samples(session.store.folder, cell, samples, hashes[cell])
+                session.progress.finished(len(samples) - len(missing))
                 if not missing:
                     continue
-                # Batch sizes depend on the memory that is free once the model is loaded.
-                max_tokens = self._start_workers()
-                self.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
-                method = self.plan.methods[cell.model, cell.method]
+                # Not earlier: a run that is finished loads no model.
+                if not self._is_loaded:
+                    self._load_model()
+                session.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
+                method = session.prepared.methods[cell.model, cell.method]
                 # Batches are made of all samples, stored ones included, so that a resumed run has
                 # the same batches as an uninterrupted one, and the same records to the last bit.
-                for batch in make_batches(samples, max_tokens):
+                for batch in make_batches(samples, self.max_batch_tokens):
                     missing_in_batch = missing.intersection(sample.id for sample in batch)
                     if not missing_in_batch:
                         continue
-                    if self.interrupt.signal_number is not None:
+                    if session.interrupt.signal_number is not None:
                         return
+                    # The worker patches this method in if another one is patched in.
                     self._submit(BatchJob(group.task, cell, method, batch, missing_in_batch))
 
     def wait_for_running_batches(self) -> None:
@@ -127,8 +179,12 @@ class ModelRun:
             self._store_records(self.pool.collect())
 
     def _submit(self, job: BatchJob) -> None:
-        """Give a batch to a free worker, and store what finishes until another worker is free."""
-        self.watchdog.begin(job)
+        """Give a batch to a free worker, and store what finishes until another worker is free.
+
+        The pool of this process has one worker, so this runs the batch and stores it. With Ray,
+        batches of several cells and methods run at the same time.
+        """
+        self.session.watchdog.begin(job)
         self.pool.submit(job)
         # The pool of this process has one worker, so this runs the batch and stores it. With Ray,
         # batches of several cells and methods run at the same time.
@@ -142,9 +198,9 @@ class ModelRun:
         """
         task = group.task
         try:
-            with self.watchdog.watching(f"drawing {task.full_name} · {group.length}"):
+            with self.session.watchdog.watching(f"drawing {task.full_name} · {group.length}"):
                 samples = draw_samples(
-                    self.plan,
+                    self.session.prepared,
                     task,
                     group.length,
                     self.tokenizer,
@@ -157,23 +213,13 @@ class ModelRun:
             return group, None
         return group, sorted(samples, key=lambda sample: -len(sample.ids))
 
-    def _start_workers(self) -> int:
-        """Load the model before the first batch; a run that is finished loads nothing.
-
-        Returns:
-            Most tokens of a batch.
-        """
-        if self._max_tokens is None:
-            activity = f"loading {self.source.name}"
-            self.progress.now(activity)
-            with self.watchdog.watching(activity):
-                self.pool.start()
-                limit = self.plan.max_batch_tokens
-                if limit == "measured":
-                    limit = max(1, self.pool.measure_batch_tokens())
-            # With 1 token no two samples fit a batch.
-            self._max_tokens = limit or 1
-        return self._max_tokens
+    def _load_model(self) -> None:
+        """Load the model into the workers of the pool."""
+        activity = f"loading {self.source.name}"
+        self.session.progress.now(activity)
+        with self.session.watchdog.watching(activity):
+            self.pool.start()
+        self._is_loaded = True
 
     def _store_records(self, finished: list[FinishedBatch]) -> None:
         """Store a record of each missing sample of finished batches."""
@@ -184,18 +230,18 @@ class ModelRun:
                 if sample.id not in job.missing:
                     continue
                 record = self._recorder.record(job, sample, outcome)
-                self.store.append(job.cell, record)
+                self.session.store.append(job.cell, record)
                 if "error" in record:
                     errors.append(record["error"])
-            self.watchdog.finish(job, errors)
-            self.progress.finished(len(job.missing))
+            self.session.watchdog.finish(job, errors)
+            self.session.progress.finished(len(job.missing))
 
 
-def _worker_pool(plan: RunPlan, source: ModelSource) -> WorkerPool:
+def _worker_pool(prepared: PreparedRun, source: ModelSource) -> WorkerPool:
     """Return the pool that the suite asks for."""
-    if plan.suite.engine == "ray" or plan.suite.devices:
+    if prepared.resolved.suite.engine == "ray" or prepared.resolved.suite.devices:
         # Imported here, because Ray is an optional dependency.
         from lampe_eval.engine.ray_replicas import RayPool
 
-        return RayPool(source, plan.suite)
-    return LocalPool(source, plan.device, plan.suite.attention)
+        return RayPool(source, prepared.resolved.suite)
+    return LocalPool(source, prepared.device, prepared.resolved.suite.attention)

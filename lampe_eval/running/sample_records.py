@@ -1,6 +1,5 @@
 """Records of finished samples: prompt, largest position, outcome and score."""
 
-import hashlib
 import json
 
 from transformers import PreTrainedTokenizerBase
@@ -11,10 +10,11 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Prompt, Sample
 from lampe_eval.engine.batch_job import BatchJob
 from lampe_eval.errors import describe_error
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.records import Outcome, SampleRecord
-from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.prepared_run import PreparedRun
 
 SHOWN_TOKENS = 100
 """Tokens of a prompt's start and end that a record shows."""
@@ -26,9 +26,9 @@ class SampleRecorder:
     """Maker of the records of one model's samples."""
 
     def __init__(
-        self, plan: RunPlan, source: ModelSource, tokenizer: PreTrainedTokenizerBase
+        self, prepared: PreparedRun, source: ModelSource, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self._protocols = plan.protocols
+        self._protocols = prepared.resolved.protocols
         self._geometry = source.geometry
         self._tokenizer = tokenizer
 
@@ -59,7 +59,7 @@ class SampleRecorder:
 
 def prompt_sha256(sample: Sample) -> str:
     """Return the hash of a prompt's token ids."""
-    return hashlib.sha256(repr(list(sample.ids)).encode()).hexdigest()
+    return sha256_of_text(repr(list(sample.ids)))
 
 
 def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> None:

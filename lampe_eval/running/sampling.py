@@ -1,4 +1,4 @@
-"""Drawing the samples of a task for a plan."""
+"""Drawing the samples of a task for a run."""
 
 from array import array
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Sample, SampleRequest, Task
 from lampe_eval.errors import UserError, describe_error
 from lampe_eval.models import ModelSource
-from lampe_eval.running.run_plan import RunPlan
+from lampe_eval.running.prepared_run import PreparedRun
 
 
 def draw_samples(
-    plan: RunPlan,
+    prepared: PreparedRun,
     task: Task,
     length: int,
     tokenizer: PreTrainedTokenizerBase,
@@ -26,12 +26,12 @@ def draw_samples(
     """Return the samples of a task at a length; all methods get the same ones.
 
     Args:
-        plan: the run.
+        prepared: the run.
         task: the task.
         length: tokens of the cell.
         tokenizer: the tokenizer of the model under test.
         release_prompts: whether to use the prompts of a method's own release.
-        limit: samples at most; by default as many as the plan says.
+        limit: samples at most; by default as many as the run has.
 
     Raises:
         UserError: if the task cannot have samples of this length, or a file cannot be read.
@@ -39,11 +39,11 @@ def draw_samples(
     request = SampleRequest(
         tokenizer,
         length,
-        limit or plan.limit(task),
-        plan.protocols[task.bench],
-        plan.suite.seed,
-        user_text(plan, task),
-        plan.suite.data_dir,
+        limit or prepared.limit(task),
+        prepared.resolved.protocols[task.bench],
+        prepared.resolved.suite.seed,
+        user_text(prepared, task),
+        prepared.resolved.suite.data_dir,
         release_prompts,
     )
     samples = BENCHES[task.bench].samples(task, request)
@@ -51,21 +51,21 @@ def draw_samples(
     return [replace(sample, ids=array("i", sample.ids)) for sample in samples]
 
 
-def uses_release_prompts(plan: RunPlan, task: Task, model: str, method: str) -> bool:
+def uses_release_prompts(prepared: PreparedRun, task: Task, model: str, method: str) -> bool:
     """Return whether a method gets prompts of its own release, unlike the other methods."""
-    has_release_prompts = plan.methods[model, method].has_release_prompts
-    return plan.protocols[task.bench].release_prompts and has_release_prompts
+    has_release_prompts = prepared.methods[model, method].has_release_prompts
+    return prepared.resolved.protocols[task.bench].release_prompts and has_release_prompts
 
 
-def user_text(plan: RunPlan, task: Task) -> Path | None:
+def user_text(prepared: PreparedRun, task: Task) -> Path | None:
     """Return the user's text that the samples of a task are made from, if the suite gives one."""
     option = BENCHES[task.bench].source_option
-    source: Path | None = getattr(plan.suite, option) if option else None
+    source: Path | None = getattr(prepared.resolved.suite, option) if option else None
     return source
 
 
 def check_samples(
-    plan: RunPlan,
+    prepared: PreparedRun,
     source: ModelSource,
     tokenizer: PreTrainedTokenizerBase,
     announce: Callable[[str], None],
@@ -73,7 +73,7 @@ def check_samples(
     """Draw one sample of every task at every length, to find out before a run what is impossible.
 
     Args:
-        plan: the run.
+        prepared: the run.
         source: the model.
         tokenizer: the model's tokenizer.
         announce: called with a text for each task and length.
@@ -82,12 +82,11 @@ def check_samples(
         UserError: for all tasks that have no sample, in one line.
     """
     errors: dict[str, str] = {}
-    for task in plan.tasks:
-        for length in plan.lengths(source, task.bench):
+    for task in prepared.resolved.tasks:
+        for length in prepared.lengths(source, task.bench):
             announce(f"trying {task.full_name} · {length}")
             try:
-                # One sample is enough: a missing file or too short a length shows in the first.
-                draw_samples(plan, task, length, tokenizer, limit=1)
+                draw_samples(prepared, task, length, tokenizer, limit=1)
             except Exception as error:
                 errors[task.full_name] = describe_error(error)
     if errors:

@@ -10,7 +10,7 @@ from lampe_eval import models
 from lampe_eval.cards import Card, shipped_card
 from lampe_eval.engine.devices import resolve_device
 from lampe_eval.errors import UserError
-from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 
 
 class ShapeCard(Card):
@@ -24,17 +24,20 @@ class ShapeCard(Card):
 
 
 def load_measured_model(
-    config: SpeedConfig,
+    resolved: ResolvedSpeed,
 ) -> tuple[PreTrainedModel, Mapping[str, Mapping[str, Any]]]:
     """Return the model on its device, and its card's settings by name of a method.
 
     Raises:
         UserError: if the model cannot be loaded.
     """
+    config = resolved.config
     device = resolve_device(config.device)
     if config.shape:
         return _build_shape(config.shape, config, device), {}
-    source = models.find_model(config.checkpoint, window=config.window, dtype=config.dtype)
+    assert resolved.model is not None
+    card, name = resolved.model
+    source = models.describe_model(card, name, window=config.window, dtype=config.dtype)
     return models.load_model(source, device)[0], source.settings
 
 

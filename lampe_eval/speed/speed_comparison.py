@@ -22,7 +22,7 @@ from lampe_eval.errors import unknown_name
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
 from lampe_eval.speed.measured_model import load_measured_model
-from lampe_eval.speed.speed_config import SpeedConfig
+from lampe_eval.speed.speed_config import ResolvedSpeed
 from lampe_eval.speed.timing import MemoryCost, TimeCost, TimedModel
 
 PLAIN_ATTENTION = "plain"
@@ -67,7 +67,7 @@ class SpeedComparison:
     """Measurements of all methods of a configuration; those made before an interruption remain.
 
     Args:
-        config: what to measure.
+        resolved: what to measure.
 
     Attributes:
         compared: the methods with what was measured of them.
@@ -76,7 +76,8 @@ class SpeedComparison:
         UserError: if the model cannot be loaded or a backend does not exist.
     """
 
-    def __init__(self, config: SpeedConfig) -> None:
+    def __init__(self, resolved: ResolvedSpeed) -> None:
+        config = resolved.config
         backends = (lampe.AUTO, *lampe.BACKENDS)
         for backend in config.attention:
             if backend not in backends:
@@ -84,11 +85,11 @@ class SpeedComparison:
                     "attention backend", backend, backends, "lampe-eval speed --help"
                 )
         self._config = config
-        self._model, settings = load_measured_model(config)
+        self._model, settings = load_measured_model(resolved)
         self._plain = TimedModel(self._model, chunk=config.chunk)
         self.compared: list[ComparedMethod] = []
         for length in config.lengths:
-            for spec in config.specs:
+            for spec in resolved.specs:
                 for backend in config.attention:
                     timed = self._timed_model(spec.build(settings), backend)
                     self.compared.append(ComparedMethod(spec.label, backend, length, timed))

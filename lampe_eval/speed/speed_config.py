@@ -1,14 +1,15 @@
 """Options of ``lampe-eval speed``, checked before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lampe_eval.cards import Card, shipped_names
-from lampe_eval.errors import UserError, unknown_name
-from lampe_eval.method_specs import MethodSpec, parse_methods
+from lampe_eval.cards import Card, ModelCard, shipped_names
+from lampe_eval.errors import unknown_name
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.suite import Length, Lengths, Names, as_list, validate_options
 
 
@@ -72,14 +73,7 @@ class SpeedConfig(Card):
         shapes = shipped_names("shapes")
         if config.shape and config.shape not in shapes:
             raise unknown_name("shape", config.shape, shapes, "the files in configs/shapes")
-        if not config.specs:
-            raise UserError("--method: no method given; see: lampe-eval list methods")
         return config
-
-    @property
-    def specs(self) -> list[MethodSpec]:
-        """Methods to measure."""
-        return parse_methods(self.method)
 
     @property
     def checkpoint(self) -> str:
@@ -96,3 +90,18 @@ class SpeedConfig(Card):
     def folder(self) -> Path:
         """Folder of the results."""
         return self.output or Path("results/speed") / (self.shape or Path(self.checkpoint).stem)
+
+
+@dataclass(frozen=True)
+class ResolvedSpeed:
+    """Speed measurement with what its names mean.
+
+    Attributes:
+        config: the options.
+        specs: methods to measure.
+        model: card and name of the checkpoint; None where a shape replaces it.
+    """
+
+    config: SpeedConfig
+    specs: Sequence[MethodSpec]
+    model: tuple[ModelCard, str] | None

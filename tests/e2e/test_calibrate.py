@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from lampe_eval import models
-from lampe_eval.calibration.calibration_config import CalibrationConfig, resolve_calibration
+from lampe_eval.calibration.resolved_calibration import resolve_calibration
 from lampe_eval.cli import main
+from lampe_eval.commands.validate import validate_calibration
 from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.method_specs import parse_methods
-from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.results.cell_scores import score_run
 from lampe_eval.store import Store
 
 SMALL = (
@@ -118,7 +119,7 @@ def test_a_sweep_ignores_the_attention_factor_of_the_models_card(
     )
     command = ("calibrate", "--model", str(card), "--method", "dca", *SMALL)
     assert run_command(monkeypatch, *command, "--output", str(tmp_path / "cal")) == 0
-    scores = run_scores(Store(tmp_path / "cal" / "attention_factor"))
+    scores = score_run(Store(tmp_path / "cal" / "attention_factor")).scores
     assert set(zip(scores["method"], scores["attention_factor"], strict=True)) == {
         ("dca:attention_factor=1.0,attention_factor_rate=0", "none"),
         ("dca:attention_factor=1.1,attention_factor_rate=0", "1.1000"),
@@ -183,10 +184,28 @@ def test_the_default_folder_depends_on_the_grids_and_not_on_fetched_files() -> N
     options = {"method": "dca", "sweep": "attention_factor", "text": "pg19-test"}
     folders: list[Path] = []
     for factors in ("1.0,1.1", "1.0,1.2", "1.1,1.0"):
-        config = CalibrationConfig.from_options({**options, "attention_factors": factors})
-        folders.append(resolve_calibration(config).folder)
+        validated = validate_calibration({**options, "attention_factors": factors})
+        folders.append(resolve_calibration(*validated).folder)
     first, other_grid, same_grid = folders
     assert first == same_grid != other_grid
+
+
+def test_names_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run of a calibration takes the methods, tasks and models that validation resolved."""
+    validated = validate_calibration({"method": "lampe,dca", "lengths": "256,512,1k"})
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a name was looked up again")
+
+    for name in ("parse_methods", "find_tasks", "find_model_card"):
+        monkeypatch.setattr(f"lampe_eval.running.resolve.{name}", refuse)
+    calibration = resolve_calibration(*validated)
+    (sweep, *_) = [
+        calibration.sweep_of(spec, "attention_factor")
+        for spec in calibration.prepared.resolved.specs
+    ]
+    prepared = calibration.run(sweep.specs, (512,), "sweep")
+    assert [spec.label for spec in prepared.resolved.specs] == [spec.label for spec in sweep.specs]
 
 
 def test_a_suggestion_names_each_setting_and_its_rule(

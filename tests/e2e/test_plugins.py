@@ -18,9 +18,10 @@ from lampe_eval.cli import main
 from lampe_eval.errors import UserError
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
+from tests.lampe_eval.stored import configuration
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 METHOD = """
@@ -206,9 +207,9 @@ def test_frequencies_of_zero_are_shown_and_do_not_hide_what_is_beyond_the_window
 
 def test_a_suite_names_plugins(tmp_path: Path) -> None:
     suite = Suite(plugin=str(EXAMPLES / "my_method.py"), method="mine", bench="ppl/exact")
-    assert list(run_configuration(plan_run(resolve_suite(suite)))["plugins"]) == ["my_method.py"]
+    assert list(run_configuration(prepare_run(resolve_suite(suite)))["plugins"]) == ["my_method.py"]
     without = resolve_suite(Suite(method="original", bench="ppl/exact"))
-    assert "plugins" not in run_configuration(plan_run(without))
+    assert "plugins" not in run_configuration(prepare_run(without))
 
 
 def test_a_plugin_is_loaded_once(tmp_path: Path) -> None:
@@ -303,6 +304,30 @@ def test_entry_points_are_loaded_when_they_are_named(cli: Cli, package: Path) ->
     assert "quiz/easy" in cli("list", "tasks").out
     assert cli("run", "--method", "outsid", "--bench", "quiz").code == 2
     assert resolve_suite(Suite(method="outside", bench="quiz")).tasks[0].full_name == "quiz/easy"
+
+
+@pytest.mark.parametrize(
+    ("method", "bench", "packages"),
+    [
+        ("outside", "niah/single", {"outside": "1.0"}),
+        ("lampe", "quiz", {"outside": "1.0"}),
+        ("lampe", "niah/single", {}),
+    ],
+)
+def test_the_version_of_a_package_is_part_of_the_configuration(
+    package: Path, method: str, bench: str, packages: dict[str, str]
+) -> None:
+    resolved = resolve_suite(Suite(method=method, bench=bench))
+    assert resolved.plugins == packages
+
+
+def test_a_run_of_another_version_of_a_package_is_reported(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for recorded, warns in (("1.0", False), ("0.9", True)):
+        config = configuration(plugins={"outside": recorded, "absent": "1.0"})
+        plugins.warn_of_changed_plugins(config, Path("run"))
+        assert ("plug-in outside" in capsys.readouterr().err) == warns
 
 
 @pytest.mark.parametrize(

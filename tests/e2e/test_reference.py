@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from lampe_eval.commands.progress_display import ProgressLines
+from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.running.runner import run
 from lampe_eval.store import Cell, Store
 from lampe_eval.suite import Suite
@@ -19,7 +20,8 @@ def test_a_part_of_the_reference_run_is_reproduced(task: str, tmp_path: Path) ->
     """Compare answers to the letter, and losses up to another processor's rounding."""
     part = {"method": "original,yarn,dca,lampe", "bench": task, "lengths": "512", "limit": 2}
     suite = Suite.from_options({**part, "output": tmp_path / "run"})
-    again = run(plan_run(resolve_suite(suite)), ProgressLines())
+    prepared = prepare_run(resolve_suite(suite))
+    again = run(prepared, run_configuration(prepared), ProgressLines())
     for cell in again.cells():
         committed = {row["id"]: row for row in Store(COMMITTED).rows(cell)}
         rows = again.rows(cell)

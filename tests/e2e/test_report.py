@@ -94,6 +94,21 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
     assert "left out: results/b/run.yaml: " in second
 
 
+def test_a_run_of_a_bench_from_a_plugin_that_is_not_given_is_left_out_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        stored_runs.run(Path("results", name), ANSWERS)
+    cells = Path("results/a/cells.jsonl")
+    cells.write_text(cells.read_text().replace('"niah"', '"quiz"'))
+    assert _cli(monkeypatch, "leaderboard", "build") == 0
+    printed = capsys.readouterr()
+    assert "1 runs, 0 of them with a report" in printed.out
+    (line,) = printed.err.splitlines()
+    for part in ("left out: results/a: ", "'quiz'", "--plugin"):
+        assert part in line
+
+
 def test_folders_without_a_complete_run_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,17 @@
 """Results of one run and of several: scores, details and pairs from stored samples."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from lampe_eval import store as store_module
 from lampe_eval.benches import find_tasks
 from lampe_eval.errors import UserError
+from lampe_eval.report.page.page_samples import SCORE_INDEX, compact_samples
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.cell_scores import DETAIL_COLUMNS, SCORE_COLUMNS
 from lampe_eval.results.gathered_runs import gather_runs
@@ -35,6 +38,35 @@ def test_a_run(tmp_path: Path) -> None:
     (pair,) = runs.pairs.to_dict("records")
     assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
     assert (pair["difference"], pair["p_value"]) == (pytest.approx(200 / 3), 0.5)
+
+
+def test_tables_and_samples_have_the_scores_of_the_same_scorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stored_runs.run(tmp_path, {"lampe": {512: [True, False, None]}})
+    monkeypatch.setattr("lampe_eval.benches.niah.Niah.score", lambda *_: 0.25)
+    found = gather_runs([tmp_path])
+    (rows,) = found.rows.values()
+    assert found.scores["score"].tolist() == [25.0]
+    assert [row.get("score") for row in rows] == [0.25, 0.25, None]
+    shown = compact_samples(found.rows)
+    assert [row[SCORE_INDEX] for row in shown["rows"]] == [25, 25, None]
+    (cell,) = store.cells()
+    assert found.rows["".join(found.runs), cell] == rows
+
+
+def test_a_file_of_samples_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_runs.run(tmp_path, {"lampe": {256: [True], 512: [True], 1024: [False]}})
+    read: list[str] = []
+    parse_lines = store_module._parse_lines
+
+    def parse(path: Path) -> Iterator[Any]:
+        read.append(path.name)
+        return parse_lines(path)
+
+    monkeypatch.setattr(store_module, "_parse_lines", parse)
+    gather_runs([tmp_path])
+    assert read.count("grid.jsonl") == 1
 
 
 def test_lengths_ascend(tmp_path: Path) -> None:

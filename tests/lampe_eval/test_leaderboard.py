@@ -13,7 +13,7 @@ import pytest
 
 from lampe_eval.report.comparison_table import print_comparison
 from lampe_eval.report.tables import console
-from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.results.cell_scores import score_run
 from lampe_eval.results.published_comparison import MatchedNumber, compare_with_published
 from lampe_eval.results.published_tables import (
     PublishedNumber,
@@ -272,7 +272,7 @@ def test_a_row_of_leval_has_an_interval(tmp_path: Path) -> None:
         if (number.row.printed, number.column) == ("Llama2-7B-Chat + LaMPE", "L-Eval")
     )
     store = synthetic_runs.store(tmp_path, _cells(published), table.protocol)
-    assert set(run_scores(store)["independent_units"]) == {4}
+    assert set(score_run(store).scores["independent_units"]) == {4}
     (match,) = compare_with_published(store, table).matches
     assert match.half_width > 0
     assert match.verdict in ("yes", "no")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from lampe_eval.benches import bench_tasks, find_tasks
-from lampe_eval.benches.bench import Prompt, SampleRequest, SampleRow, Score
+from lampe_eval.benches.bench import Prompt, SampleRequest, Score
 from lampe_eval.benches.leval import EXAMS, LEval, shorten_by_words
 from lampe_eval.errors import UserError
+from lampe_eval.records import SampleRecord
 from tests.fixtures import package, pin
 from tests.letters import LLAMA2, LLAMA3, Letters
 from tests.parity.data import DATA
@@ -314,7 +315,7 @@ def test_a_task_needs_its_data_and_the_sentences(files: Path) -> None:
     assert set(BENCH.required_files(task, BENCH.protocol("fair"))) == names
 
 
-def _rows(task: str, *pairs: tuple[str, str]) -> list[SampleRow]:
+def _rows(task: str, *pairs: tuple[str, str]) -> list[SampleRecord]:
     protocol = BENCH.protocol("official")
     rows = [
         {"prediction": prediction, "references": [gold], "extras": {"row": i}}

@@ -14,8 +14,8 @@ from lampe_eval.cards import shipped_card, shipped_names
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.results.published_tables import PublishedNumber, find_table, table_names
 from lampe_eval.running.configuration import required_files
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite
 
 load = cache(find_table)
@@ -60,10 +60,10 @@ SUITES = [
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.AutoConfig, "from_pretrained", _config)
-    plan = plan_run(resolve_suite(shipped_card("suites", name, Suite)))
-    assert plan.tasks
-    assert plan.max_batch_tokens is None
-    assert all(assets.find(file.partition("!/")[0]) for file in required_files(plan))
+    prepared = prepare_run(resolve_suite(shipped_card("suites", name, Suite)))
+    assert prepared.resolved.tasks
+    assert prepared.max_batch_tokens is None
+    assert all(assets.find(file.partition("!/")[0]) for file in required_files(prepared))
 
 
 @pytest.mark.parametrize("name", SUITES)

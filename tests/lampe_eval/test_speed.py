@@ -17,7 +17,6 @@ from lampe_eval.running.progress import Progress
 from lampe_eval.speed import speed_table
 from lampe_eval.speed.measured_model import load_measured_model
 from lampe_eval.speed.speed_comparison import SpeedComparison, time_growth
-from lampe_eval.speed.speed_config import SpeedConfig
 from lampe_eval.speed.timing import MemoryCost, TimeCost, TimedModel
 
 
@@ -117,9 +116,7 @@ def test_chunks_of_a_prompt_lower_the_peak_of_memory() -> None:
 )
 def test_a_shape_gives_a_model_with_so_many_layers_and_key_heads(shape: str, heads: int) -> None:
     model, settings = load_measured_model(
-        SpeedConfig.from_options(
-            {"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"}
-        )
+        validate_speed({"shape": shape, "layers": 2, "device": "meta", "dtype": "bfloat16"})
     )
     assert (model.config.num_hidden_layers, model.config.num_key_value_heads) == (2, heads)
     assert model.dtype == torch.bfloat16 and settings == {}

@@ -266,3 +266,19 @@ def test_a_description_that_is_not_yaml_is_named_with_its_line(tmp_path: Path) -
     (tmp_path / "run.yaml").write_text("config: {}\nx: [\n")
     with pytest.raises(UserError, match=r"run.yaml: damaged .*line [23]"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["config.drafts", "config.models.org/model.quantized"])
+def test_a_configuration_with_a_key_unknown_here_is_refused(tmp_path: Path, key: str) -> None:
+    model = {"fingerprint": "sha256:0", "dtype": "float32", "window": 256}
+    Store.create(tmp_path, configuration(models={"org/model": model}), {"torch": "x"})
+    path = tmp_path / "run.yaml"
+    description = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    mapping = description
+    for parent in parents:
+        mapping = mapping[parent]
+    mapping[last] = 4
+    path.write_text(yaml.safe_dump(description))
+    with pytest.raises(UserError, match=f"run.yaml: key '{key}' is unknown"):
+        Store(tmp_path)

@@ -1,12 +1,18 @@
 """Options of a run, and how they are checked."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
-from lampe_eval.running.configuration import run_configuration
+from lampe_eval.prompts.protocol import bench_protocols
+from lampe_eval.running.configuration import run_configuration, run_folder
+from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import plan_run
 from lampe_eval.suite import Suite, parse_length
+from tests.lampe_eval.stored import configuration
 
 
 @pytest.mark.parametrize(
@@ -64,5 +70,38 @@ def test_a_suite_takes_a_lone_text_for_every_list() -> None:
     ("device", "kind"), [("cuda:0", "cuda"), ("cuda:1", "cuda"), ("cpu", "cpu")]
 )
 def test_a_score_depends_on_the_kind_of_a_device_alone(device: str, kind: str) -> None:
-    plan = plan_run(resolve_suite(Suite(device=device, bench="niah/single")))
-    assert run_configuration(plan)["device"] == kind
+    prepared = prepare_run(resolve_suite(Suite(device=device, bench="niah/single")))
+    assert run_configuration(prepared)["device"] == kind
+
+
+@pytest.mark.parametrize(
+    ("protocol", "limit"),
+    [("fair", "measured"), ("fair:chat=none", "measured"), ("official", None)],
+)
+def test_samples_share_a_batch_on_a_gpu_where_the_protocol_lets_them(
+    protocol: str, limit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    prepared = prepare_run(resolve_suite(Suite(bench="niah/grid", protocol=protocol)))
+    assert prepared.max_batch_tokens == limit
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_protocols_of_published_numbers_run_one_sample_at_a_time(bench: str) -> None:
+    for name, protocol in bench_protocols(BENCHES[bench].protocols_folder).items():
+        assert protocol.batches == (name == "fair"), name
+
+
+def test_whether_samples_may_share_a_batch_is_recorded_by_its_effect_alone() -> None:
+    prepared = prepare_run(resolve_suite(Suite(bench="niah/grid", max_batch_tokens=7)))
+    recorded = run_configuration(prepared)
+    assert recorded["max_batch_tokens"] == 7
+    assert "batches" not in recorded["protocols"]["niah"]
+
+
+def test_the_default_folder_is_named_after_the_configuration() -> None:
+    first = configuration(models={"org/model": {}, "pocket": {}})
+    folder = run_folder(first, None)
+    assert re.fullmatch(r"results/org--model\+pocket-[0-9a-f]{8}", folder.as_posix())
+    assert run_folder({**first, "seed": 1}, None) != folder
+    assert run_folder(first, Path("mine")) == Path("mine")

@@ -5,14 +5,16 @@ A text is stored once, however many methods share it; a long one loses its middl
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lampe_eval.records import SampleRecord
 from lampe_eval.report.page.page_tables import Column, number, plain, text
-from lampe_eval.results.cell_scores import by_ascending_length
-from lampe_eval.store import Store
+from lampe_eval.store import Cell
+
+SamplesOfRuns = Mapping[tuple[str, Cell], Sequence[SampleRecord]]
+"""Samples by the run's name and the cell."""
 
 MAX_CHARACTERS = 4_000
 """Characters of a text that are kept; most answers and references are shorter."""
@@ -51,8 +53,11 @@ class _Numbering:
         return self.numbers.setdefault(value, len(self.numbers))
 
 
-def compact_samples(stores: Mapping[str, Store]) -> dict[str, Any]:
-    """Return the samples of runs by name.
+def compact_samples(rows_by_cell: SamplesOfRuns) -> dict[str, Any]:
+    """Return the samples of runs in a form that names each cell and text once.
+
+    Args:
+        rows_by_cell: samples by run and cell, with the scores that tables show.
 
     Returns:
         Dictionary with `columns` of the table, `cells`, `rows`, `texts` and names of `fields`; rows
@@ -62,11 +67,10 @@ def compact_samples(stores: Mapping[str, Store]) -> dict[str, Any]:
     rows: list[list[Any]] = []
     texts = _Numbering()
     fields = _Numbering()
-    for run, store in stores.items():
-        for cell in by_ascending_length(store.cells()):
-            cell_number = len(cells)
-            cells.append([run, cell.model, cell.method, cell.bench, cell.task, cell.length])
-            rows += [[cell_number, *_row(row, texts, fields)] for row in store.rows(cell)]
+    for (run, cell), cell_rows in rows_by_cell.items():
+        cell_number = len(cells)
+        cells.append([run, cell.model, cell.method, cell.bench, cell.task, cell.length])
+        rows += [[cell_number, *_row(row, texts, fields)] for row in cell_rows]
     return {
         "columns": _columns(cells, rows),
         "cells": cells,
@@ -83,7 +87,7 @@ def _columns(cells: list[list[Any]], rows: list[list[Any]]) -> list[Column]:
     several_runs, several_models, _, several_benches, _, _ = varies
     has_score = any(row[SCORE_INDEX] is not None for row in rows)
     has_loss = any(row[LOSS_INDEX] is not None for row in rows)
-    columns = [
+    columns: list[tuple[Column, bool]] = [
         ({"key": "id", "title": "Sample", "kind": "sample"}, True),
         (text("method", "Method"), True),
         (number("score", "Score", 1), has_score),

@@ -14,7 +14,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
 
@@ -24,8 +24,30 @@ from lampe_eval.results.ranking import ranked
 MARKS = {"missing": "missing", "errors": "failed", "skipped": "left out", "cut": "cut"}
 """Columns of scores that count samples without a score or with a cut prompt, and words for them."""
 
-Column = dict[str, Any]
-Table = dict[str, Any]
+
+class Column(TypedDict):
+    """Column of a table.
+
+    Attributes:
+        key: name of the values.
+        title: title of the column.
+        kind: how its values are shown.
+        digits: decimals of its numbers.
+        choose: whether the rows can be filtered by its values.
+    """
+
+    key: str
+    title: str
+    kind: str
+    digits: NotRequired[int]
+    choose: NotRequired[bool]
+
+
+class Table(TypedDict):
+    """Table with its columns, and a value for each column in every row."""
+
+    columns: list[Column]
+    rows: list[list[Any]]
 
 
 def scores(frame: pd.DataFrame) -> Table:
@@ -35,7 +57,7 @@ def scores(frame: pd.DataFrame) -> Table:
         # A perplexity has no scale from 0 to 100.
         shares.append([score, error] if BENCHES[bench].higher_is_better else None)
     values = {**_values(frame), "share": shares, "marks": _marks(frame)}
-    columns = [
+    columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
         number("stderr", "± s.e.", 2),
@@ -82,7 +104,7 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
         "marks": _marks(frame),
         "run": [[run, reports.get(run)] for run in frame["run"]],
     }
-    columns = [
+    columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
         number("stderr", "± s.e.", 2),
@@ -120,7 +142,7 @@ def differences(frame: pd.DataFrame) -> Table:
         **_values(frame),
         "marks": [[[count, "unpaired"]] if count else [] for count in frame["unpaired"]],
     }
-    columns = [
+    columns: list[Column] = [
         text("first", "First"),
         text("second", "Second"),
         text("task", "Task"),
@@ -157,7 +179,7 @@ def differences(frame: pd.DataFrame) -> Table:
 
 def details(frame: pd.DataFrame) -> Table:
     """Return the table of further numbers of cells, and of averages."""
-    columns = [
+    columns: list[Column] = [
         text("method", "Method"),
         text("task", "Task"),
         number("length", "Length", choose=True),

@@ -7,7 +7,6 @@ the page, and nothing else.
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.report.page import page_samples, page_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
@@ -44,7 +44,7 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
         "scores": page_tables.scores(gathered.scores),
         "differences": page_tables.differences(gathered.pairs),
         "details": page_tables.details(gathered.details),
-        "samples": page_samples.compact_samples(gathered.runs),
+        "samples": page_samples.compact_samples(gathered.rows),
     }
     run_files = {
         run: (store.folder / "run.yaml").read_text(encoding="utf-8")
@@ -106,7 +106,8 @@ def _asset(name: str) -> str:
 
 def _policy_hash(text: str) -> str:
     """Return the hash of a text as a content security policy writes it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    digest = bytes.fromhex(sha256_of_text(text))
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _data_block(data: Mapping[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Runs for tests of reports: samples are stored by ``Store``, score tables are written by hand."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lampe_eval.records import SampleRecord
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import PAIR_COLUMNS
 from lampe_eval.store import Cell, Store
@@ -87,9 +88,12 @@ def gathered(
         "unpaired": 0,
     }
     differences = [{**defaults, **pair} for pair in pairs]
-    runs = GatheredRuns(
-        {run.folder.name: run for run in stores}, pd.DataFrame(records), pd.DataFrame(details), {}
-    )
+    rows: dict[tuple[str, Cell], Sequence[SampleRecord]] = {}
+    for run in stores:
+        for cell, cell_rows in run.rows_by_cell(run.cells()).items():
+            rows[run.folder.name, cell] = cell_rows
+    folders = {run.folder.name: run for run in stores}
+    runs = GatheredRuns(folders, pd.DataFrame(records), pd.DataFrame(details), {}, rows)
     # The cached property would be computed from the samples.
     vars(runs)["pairs"] = pd.DataFrame(differences, columns=list(PAIR_COLUMNS))
     return runs

@@ -14,10 +14,10 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.running import runner
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.interrupt import Interrupt
+from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.remaining import CellCounts
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import RunPlan, plan_run
-from lampe_eval.running.runner import ModelRun
+from lampe_eval.running.runner import ModelRun, RunSession
 from lampe_eval.running.sample_records import prompt_sha256
 from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.store import Cell, Store
@@ -55,42 +55,40 @@ class RecordingPool:
         raise NotImplementedError
 
 
-def _plan(folder: Path, **options: Any) -> RunPlan:
+def _prepared(folder: Path, **options: Any) -> PreparedRun:
     suite = Suite(
         output=folder, limit=3, lengths="256,512", bench="niah/single,niah/multikey", **options
     )
-    return plan_run(resolve_suite(suite))
+    return prepare_run(resolve_suite(suite))
 
 
-def _store(plan: RunPlan, folder: Path) -> Store:
-    return Store.create(folder, run_configuration(plan), {})
+def _store(prepared: PreparedRun, folder: Path) -> Store:
+    return Store.create(folder, run_configuration(prepared), {})
 
 
 def _submitted(
-    plan: RunPlan,
+    prepared: PreparedRun,
     store: Store,
     pocket: Pocket,
     pool: RecordingPool,
     watchdog: Watchdog | None = None,
 ) -> list[BatchJob]:
-    """Return the batches that a run of the plan's first model submits."""
+    """Return the batches that a run of the first model submits."""
     progress = ProgressLines()
-    ModelRun(
-        plan,
-        plan.sources[0],
-        pocket[1],
+    session = RunSession(
+        prepared,
         store,
-        CellCounts(plan, store, progress),
-        pool,
+        CellCounts(prepared, store, progress),
         progress,
         watchdog or Watchdog(store.folder),
         Interrupt(lambda: False),
-    ).run_batches()
+    )
+    ModelRun(session, prepared.sources[0], pocket[1], pool).run_batches()
     return pool.jobs
 
 
-def _remaining(plan: RunPlan, store: Store, pocket: Pocket) -> list[BatchJob]:
-    return _submitted(plan, store, pocket, RecordingPool())
+def _remaining(prepared: PreparedRun, store: Store, pocket: Pocket) -> list[BatchJob]:
+    return _submitted(prepared, store, pocket, RecordingPool())
 
 
 def _record(cell: Cell, sample: Sample, **outcome: Any) -> SampleRecord:
@@ -116,39 +114,39 @@ def _redraw(
 def test_the_longest_come_first_across_tasks_and_tables_keep_their_order(
     tmp_path: Path, pocket: Pocket
 ) -> None:
-    plan = _plan(tmp_path / "run")
-    store = _store(plan, tmp_path / "run")
+    prepared = _prepared(tmp_path / "run")
+    store = _store(prepared, tmp_path / "run")
     pool = RecordingPool()
-    jobs = _submitted(plan, store, pocket, pool)
+    jobs = _submitted(prepared, store, pocket, pool)
     assert [job.cell.length for job in jobs] == [512] * 12 + [256] * 12
     assert [job.cell.task for job in jobs[:12]] == ["single"] * 6 + ["multikey"] * 6
     sizes = [len(job.samples[0].ids) for job in jobs[:3]]
     assert sizes == sorted(sizes, reverse=True)
-    assert list(store.cells()) == [cell for _, cell in plan.cells(plan.sources[0])]
+    assert list(store.cells()) == [cell for _, cell in prepared.cells(prepared.sources[0])]
     assert pool.started == 1
 
 
 def test_stored_samples_are_not_run_again_but_failed_ones_are(
     tmp_path: Path, pocket: Pocket
 ) -> None:
-    plan = _plan(tmp_path / "run", method="lampe")
-    store = _store(plan, tmp_path / "run")
-    first = _remaining(plan, store, pocket)[:3]
+    prepared = _prepared(tmp_path / "run", method="lampe")
+    store = _store(prepared, tmp_path / "run")
+    first = _remaining(prepared, store, pocket)[:3]
     cell = first[0].cell
     good, bad, unstored = (job.samples[0] for job in first)
     store.append(cell, _record(cell, good))
     store.append(cell, _record(cell, bad, error="oom"))
-    again = [job for job in _remaining(plan, store, pocket) if job.cell == cell]
+    again = [job for job in _remaining(prepared, store, pocket) if job.cell == cell]
     assert [set(job.missing) for job in again] == [{bad.id}, {unstored.id}]
 
 
 def test_a_partly_stored_batch_is_the_same_batch_again(tmp_path: Path, pocket: Pocket) -> None:
-    plan = _plan(tmp_path / "run", method="lampe", max_batch_tokens=1100)
-    store = _store(plan, tmp_path / "run")
-    first = _remaining(plan, store, pocket)[0]
+    prepared = _prepared(tmp_path / "run", method="lampe", max_batch_tokens=1100)
+    store = _store(prepared, tmp_path / "run")
+    first = _remaining(prepared, store, pocket)[0]
     assert len(first.samples) == 2
     store.append(first.cell, _record(first.cell, first.samples[0]))
-    again = _remaining(plan, store, pocket)[0]
+    again = _remaining(prepared, store, pocket)[0]
     assert [sample.id for sample in again.samples] == [sample.id for sample in first.samples]
     assert again.missing == {first.samples[1].id}
 
@@ -157,22 +155,22 @@ def test_counts_of_drawn_samples_are_stored(
     tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Draw fewer samples than the card says; the next session starts with the real counts."""
-    plan = _plan(tmp_path / "run")
-    store = _store(plan, tmp_path / "run")
+    prepared = _prepared(tmp_path / "run")
+    store = _store(prepared, tmp_path / "run")
     _redraw(monkeypatch, lambda samples: samples[:2])
-    _remaining(plan, store, pocket)
+    _remaining(prepared, store, pocket)
     assert set(store.cells().values()) == {2}
-    CellCounts(plan, store, ProgressLines())
+    CellCounts(prepared, store, ProgressLines())
     assert set(store.cells().values()) == {2}
 
 
 def test_a_finished_run_loads_nothing(tmp_path: Path, pocket: Pocket) -> None:
-    plan = _plan(tmp_path / "run")
-    store = _store(plan, tmp_path / "run")
-    for job in _remaining(plan, store, pocket):
+    prepared = _prepared(tmp_path / "run")
+    store = _store(prepared, tmp_path / "run")
+    for job in _remaining(prepared, store, pocket):
         store.append(job.cell, _record(job.cell, job.samples[0]))
     pool = RecordingPool()
-    assert _submitted(plan, store, pocket, pool) == []
+    assert _submitted(prepared, store, pocket, pool) == []
     assert pool.started == 0
 
 
@@ -180,11 +178,11 @@ def test_measured_memory_for_nothing_is_one_sample_at_a_time(
     tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    plan = _plan(tmp_path / "run")
+    prepared = _prepared(tmp_path / "run")
     monkeypatch.undo()
-    assert plan.max_batch_tokens == "measured"
+    assert prepared.max_batch_tokens == "measured"
     pool = RecordingPool(measured=0)
-    jobs = _submitted(plan, _store(plan, tmp_path / "run"), pocket, pool)
+    jobs = _submitted(prepared, _store(prepared, tmp_path / "run"), pocket, pool)
     assert {len(job.samples) for job in jobs} == {1}
     assert pool.started == 1
 
@@ -192,8 +190,8 @@ def test_measured_memory_for_nothing_is_one_sample_at_a_time(
 def test_drawing_and_loading_are_watched(
     tmp_path: Path, pocket: Pocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = _plan(tmp_path / "run")
-    store = _store(plan, tmp_path / "run")
+    prepared = _prepared(tmp_path / "run")
+    store = _store(prepared, tmp_path / "run")
     watchdog = Watchdog(tmp_path)
     watched: set[str] = set()
 
@@ -211,7 +209,7 @@ def test_drawing_and_loading_are_watched(
             watchdog.finish(job, [])
 
     _redraw(monkeypatch, note)
-    _submitted(plan, store, pocket, NotingPool(), watchdog)
+    _submitted(prepared, store, pocket, NotingPool(), watchdog)
     assert watched == {
         "drawing niah/single · 256",
         "drawing niah/single · 512",

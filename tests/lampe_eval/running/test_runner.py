@@ -22,11 +22,11 @@ from lampe_eval.commands.progress_display import ProgressLines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import Stopped, UserError, describe_error
-from lampe_eval.results.cell_scores import run_scores
+from lampe_eval.results.cell_scores import score_run
 from lampe_eval.running import runner, sampling
 from lampe_eval.running.configuration import run_configuration
+from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.run_plan import RunPlan, plan_run
 from lampe_eval.store import Store, lock_for_writing
 from lampe_eval.suite import Suite, exceeds_threshold
 
@@ -47,11 +47,12 @@ def loaded(pocket: Pocket, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(folder: Path, **options: Any) -> Store:
-    return runner.run(_plan(folder, **options), ProgressLines())
+    prepared = _prepared(folder, **options)
+    return runner.run(prepared, run_configuration(prepared), ProgressLines())
 
 
-def _plan(folder: Path, **options: Any) -> RunPlan:
-    return plan_run(resolve_suite(Suite(output=folder, **{**SMALL, **options})))
+def _prepared(folder: Path, **options: Any) -> PreparedRun:
+    return prepare_run(resolve_suite(Suite(output=folder, **{**SMALL, **options})))
 
 
 def _exit_code(**options: Any) -> int:
@@ -166,11 +167,11 @@ def test_samples_that_cannot_be_drawn_are_missing_and_the_others_are_run(
     draw = runner.draw_samples
 
     def draws(
-        plan: RunPlan, task: Task, length: int, *arguments: Any, **options: Any
+        prepared: PreparedRun, task: Task, length: int, *arguments: Any, **options: Any
     ) -> list[Sample]:
         if length == 512:
             raise error
-        return draw(plan, task, length, *arguments, **options)
+        return draw(prepared, task, length, *arguments, **options)
 
     # Only in the runner: the check before a run, which draws one sample of each task, succeeds.
     monkeypatch.setattr(runner, "draw_samples", draws)
@@ -303,12 +304,12 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(
 def test_a_sample_whose_line_is_damaged_is_missing_until_it_is_run_again(
     tmp_path: Path, line: str
 ) -> None:
-    whole = run_scores(_run(tmp_path / "run"))
+    whole = score_run(_run(tmp_path / "run")).scores
     (samples,) = (tmp_path / "run" / "samples").rglob("*.jsonl")
     first, *others = samples.read_text().splitlines(keepends=True)
     samples.write_text("".join([f"{line}\n", *others]))
-    assert list(run_scores(Store(tmp_path / "run"))["missing"]) == [1]
-    assert run_scores(_run(tmp_path / "run")).equals(whole)
+    assert list(score_run(Store(tmp_path / "run")).scores["missing"]) == [1]
+    assert score_run(_run(tmp_path / "run")).scores.equals(whole)
     assert samples.read_text().count(json.loads(first)["prompt_sha256"]) == 1
 
 
@@ -316,7 +317,7 @@ def test_a_run_that_is_refused_leaves_the_description_of_the_one_that_writes(
     tmp_path: Path,
 ) -> None:
     with lock_for_writing(tmp_path / "run"):
-        Store.create(tmp_path / "run", run_configuration(_plan(tmp_path / "run")), {})
+        Store.create(tmp_path / "run", run_configuration(_prepared(tmp_path / "run")), {})
         before = (tmp_path / "run" / "run.yaml").read_bytes()
         with pytest.raises(UserError, match="another run"):
             _run(tmp_path / "run", seed=1)

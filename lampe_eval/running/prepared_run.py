@@ -1,4 +1,4 @@
-"""Plan of a run: models described, methods built and tried, device and batch size known."""
+"""Suite prepared for a run: models are described, methods are built, the batch size is known."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,25 +8,18 @@ import lampe
 from lampe_eval.benches.bench import Task
 from lampe_eval.engine.devices import device_of_run, resolve_device
 from lampe_eval.errors import UserError
-from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource, describe_model
-from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.store import Cell
-from lampe_eval.suite import Suite
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """Plan of what a suite will run, known before weights are loaded.
+class PreparedRun:
+    """Suite that is ready to run; weights are not loaded yet.
 
     Attributes:
-        suite: the suite as the user wrote it.
+        resolved: the suite with what its names mean.
         sources: models, in the order of the tables.
-        specs: methods, in the order of the tables.
-        tasks: tasks, in the order of the tables.
-        protocols: the protocol of each benchmark by the benchmark's name.
-        plugins: sha256 of each plug-in by the name of its file.
         methods: methods with all settings, by model name and method label.
         device: device of the model, or of each of its replicas.
         max_batch_tokens: most tokens of a batch, padding and answers included; "measured" if free
@@ -34,12 +27,8 @@ class RunPlan:
             numbers are made.
     """
 
-    suite: Suite
+    resolved: ResolvedSuite
     sources: list[ModelSource]
-    specs: list[MethodSpec]
-    tasks: list[Task]
-    protocols: Mapping[str, Protocol]
-    plugins: Mapping[str, str]
     methods: Mapping[tuple[str, str], lampe.Method]
     device: str
     max_batch_tokens: int | Literal["measured"] | None
@@ -48,22 +37,22 @@ class RunPlan:
         """Return the lengths of a model's cells in tokens, longest first."""
         # Longest first, so that what does not fit in memory fails early.
         window = source.geometry.window
-        default = {windows * window for windows in self.protocols[bench].windows}
-        return tuple(sorted(set(self.suite.lengths) or default, reverse=True))
+        default = {windows * window for windows in self.resolved.protocols[bench].windows}
+        return tuple(sorted(set(self.resolved.suite.lengths) or default, reverse=True))
 
     def limit(self, task: Task) -> int:
         """Return the most samples that a cell of a task has."""
-        return self.suite.limit or int(task.card.samples)
+        return self.resolved.suite.limit or int(task.card.samples)
 
     def cells(self, source: ModelSource) -> Iterator[tuple[Task, Cell]]:
         """Yield the cells of a model in the order of the tables."""
-        for task in self.tasks:
+        for task in self.resolved.tasks:
             for length in self.lengths(source, task.bench):
-                for spec in self.specs:
+                for spec in self.resolved.specs:
                     yield task, Cell(source.name, spec.label, task.bench, task.name, length)
 
 
-def plan_run(resolved: ResolvedSuite) -> RunPlan:
+def prepare_run(resolved: ResolvedSuite) -> PreparedRun:
     """Describe the models of a suite, build its methods and try them at every length.
 
     Raises:
@@ -86,44 +75,40 @@ def plan_run(resolved: ResolvedSuite) -> RunPlan:
         for spec in resolved.specs:
             methods[source.name, spec.label] = spec.build(source.settings)
     device = device_of_run(suite)
-    plan = RunPlan(
-        suite=suite,
+    prepared = PreparedRun(
+        resolved=resolved,
         sources=sources,
-        specs=resolved.specs,
-        tasks=resolved.tasks,
-        protocols=resolved.protocols,
-        plugins=resolved.plugins,
         methods=methods,
         device=device,
-        max_batch_tokens=_max_batch_tokens(suite, device),
+        max_batch_tokens=_max_batch_tokens(resolved, device),
     )
-    _try_methods(plan)
-    return plan
+    _try_methods(prepared)
+    return prepared
 
 
-def _max_batch_tokens(suite: Suite, device: str) -> int | Literal["measured"] | None:
-    """Return `RunPlan.max_batch_tokens`; no two samples fit 1 token, so it means None."""
-    if suite.max_batch_tokens is not None:
-        return suite.max_batch_tokens if suite.max_batch_tokens > 1 else None
-    # Published numbers are made with one sample at a time, so only `fair` batches on its own.
-    is_fair = suite.protocol.partition(":")[0] == "fair"
-    return "measured" if is_fair and device.startswith("cuda") else None
+def _max_batch_tokens(resolved: ResolvedSuite, device: str) -> int | Literal["measured"] | None:
+    """Return `PreparedRun.max_batch_tokens`; no two samples fit 1 token, so it means None."""
+    requested = resolved.suite.max_batch_tokens
+    if requested is not None:
+        return requested if requested > 1 else None
+    may_batch = all(protocol.batches for protocol in resolved.protocols.values())
+    return "measured" if may_batch and device.startswith("cuda") else None
 
 
-def _try_methods(plan: RunPlan) -> None:
+def _try_methods(prepared: PreparedRun) -> None:
     """Let every method encode every length, to refuse a setting that does not fit before loading.
 
     Raises:
         UserError: for the first method that refuses a length.
     """
-    for source in plan.sources:
+    for source in prepared.sources:
         lengths = set[int]()
-        for bench in plan.protocols:
-            lengths.update(plan.lengths(source, bench))
-        for spec in plan.specs:
+        for bench in prepared.resolved.protocols:
+            lengths.update(prepared.lengths(source, bench))
+        for spec in prepared.resolved.specs:
             for length in sorted(lengths):
                 try:
-                    plan.methods[source.name, spec.label].encode(source.geometry, length)
+                    prepared.methods[source.name, spec.label].encode(source.geometry, length)
                 except lampe.LampeError as error:
                     raise UserError(
                         f"method {spec.label!r} at length {length} on {source.name}: {error}"
