@@ -295,7 +295,8 @@ def test_calls_of_other_threads_are_right_while_patches_go_on_and_come_off(
             try:
                 change()
             except lampe.UnsupportedModel as error:
-                assert "running it" in str(error)
+                if "running it" not in str(error):
+                    raise
                 time.sleep(1e-3)
             else:
                 return
@@ -318,15 +319,12 @@ def test_two_threads_that_patch_one_model_take_turns(model: LlamaForCausalLM) ->
     ids = random_ids(90)
     with torch.no_grad():
         plain = model(ids).logits
-    handles: list[lampe.Handle] = []
-
-    def patch_it(method: str) -> None:
-        handles.append(lampe.patch(model, method))
-
     with ThreadPoolExecutor(2) as pool:
-        errors = [future.exception() for future in [pool.submit(patch_it, "lampe")] * 2]
-    assert errors == [None, None] and len(handles) == 1
-    lampe.unpatch(model)
+        futures = [pool.submit(lampe.patch, model, method) for method in ("lampe", "yarn")]
+    errors = [str(future.exception()) for future in futures if future.exception()]
+    assert not any("running it" in error for error in errors)
+    for _ in range(2 - len(errors)):
+        lampe.unpatch(model)
     with torch.no_grad():
         assert torch.equal(model(ids).logits, plain)
 
