@@ -72,7 +72,7 @@ class BackendDispatcher:
             BadSetting: where the backend that the user selected cannot process the inputs.
         """
         choice = self._choose(inputs)
-        self._note(choice)
+        self._record(choice)
         backend = BACKENDS[choice.backend]
         reads_rotated = backend.uses_rotated_keys and inputs.decode_step() is not None
         if inputs.rotated_keys is not None and not reads_rotated:
@@ -82,7 +82,7 @@ class BackendDispatcher:
         assert reads_rotated or not inputs.key_is_rotated
         return backend.attend(inputs)
 
-    def _note(self, choice: BackendChoice) -> None:
+    def _record(self, choice: BackendChoice) -> None:
         """Add a choice to ``choices``, and log it, if it is new."""
         # Looked up without the lock first: this runs in every layer, and almost never adds.
         if choice in self.choices:

@@ -20,6 +20,8 @@ import lampe
 from lampe import Encoding, Rope
 from lampe.attention import AttentionInputs, BackendChoice, BackendDispatcher
 from lampe.attention.rotation import RotaryTables
+from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.prompt_boundary import PromptTracker
 from tests.lampe.tiny import llama, random_ids
 
 THREADS = 4
@@ -203,6 +205,16 @@ def test_a_cache_that_is_changed_keeps_the_end_of_its_prompt(
     torch.testing.assert_close(ours, expected)
 
 
+def test_a_token_whose_cache_is_not_known_is_refused_until_its_length_is_stated() -> None:
+    """A model may keep its keys in an object that is no cache of transformers."""
+    tracker, layout = PromptTracker(), ForwardLayout(90, 91, (range(91),))
+    assert tracker.end_without_cache(layout) == 0
+    with pytest.raises(lampe.UnsupportedModel, match="token 91 .* 0 tokens"):
+        tracker.end_with_cache(layout, None)
+    with tracker.state_length(90):
+        assert tracker.end_without_cache(layout) == 90
+
+
 def test_an_answer_of_generate_goes_on_by_forward_calls(model: LlamaForCausalLM) -> None:
     """``generate`` states the prompt's length only while it runs."""
     ids, tokens, cache = random_ids(150), random_ids(3), DynamicCache()
@@ -315,7 +327,7 @@ def test_calls_of_other_threads_are_right_while_patches_go_on_and_come_off(
     assert not wrong and sum(counts)
 
 
-def test_two_threads_that_patch_one_model_take_turns(model: LlamaForCausalLM) -> None:
+def test_two_threads_that_patch_one_model_wait_for_each_other(model: LlamaForCausalLM) -> None:
     ids = random_ids(90)
     with torch.no_grad():
         plain = model(ids).logits
