@@ -19,7 +19,7 @@ from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.prompt_boundary import PromptTracker
 
 
-class _ThreadState(threading.local):
+class _ThreadDispatcher(threading.local):
     """Dispatcher that the calling thread uses instead of the patch's; None for the patch's."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class MethodAttention:
         self, layers: ProbedLayers, encodings: LayerEncodings, dispatcher: BackendDispatcher
     ) -> None:
         self._layers = layers
-        self._thread = _ThreadState()
+        self._thread = _ThreadDispatcher()
         self.prompts = PromptTracker()
         self.encodings = encodings
         self.rotated_keys = RotatedKeyCache()

@@ -84,14 +84,19 @@ def patch(
         if check:
             _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
         if not layers.extendable(geometry.window):
-            warnings.warn(
-                f"{type(model).__name__}: no layer with rotary positions sees further than the "
-                f"window of {geometry.window}, so {method.label} changes nothing; load the model "
-                "without its sliding window if it is to be extended",
-                PositionWarning,
-                stacklevel=2,
-            )
+            _warn_without_effect(model, method, geometry.window)
         return Handle(model, method, layers, geometry.window, dispatcher)
+
+
+def _warn_without_effect(model: PreTrainedModel, method: Method, window: int) -> None:
+    """Warn the caller of ``patch`` that the method changes no layer."""
+    warnings.warn(
+        f"{type(model).__name__}: no layer with rotary positions sees further than the window of "
+        f"{window}, so {method.label} changes nothing; load the model without its sliding window "
+        "if it is to be extended",
+        PositionWarning,
+        stacklevel=3,
+    )
 
 
 def _check(

@@ -209,7 +209,7 @@ def test_a_token_whose_cache_is_not_known_is_refused_until_its_length_is_stated(
     """A model may keep its keys in an object that is no cache of transformers."""
     tracker, layout = PromptTracker(), ForwardLayout(90, 91, (range(91),))
     assert tracker.end_without_cache(layout) == 0
-    with pytest.raises(lampe.UnsupportedModel, match="token 91 .* 0 tokens"):
+    with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
         tracker.end_with_cache(layout, None)
     with tracker.state_length(90):
         assert tracker.end_without_cache(layout) == 90
