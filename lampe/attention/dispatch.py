@@ -1,6 +1,7 @@
 """Choice of the backend that computes an attention call."""
 
 import logging
+import threading
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -56,6 +57,9 @@ class BackendDispatcher:
 
     name: str = AUTO
     choices: list[BackendChoice] = field(default_factory=list)
+    _lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.name not in (AUTO, *BACKENDS):
@@ -68,17 +72,27 @@ class BackendDispatcher:
             BadSetting: where the backend that the user selected cannot process the inputs.
         """
         choice = self._choose(inputs)
-        if choice not in self.choices:
-            self.choices.append(choice)
-            log.info("%s", choice)
+        self._record(choice)
         backend = BACKENDS[choice.backend]
-        if inputs.rotated_keys is not None:
-            reads_them = backend.uses_rotated_keys and inputs.decode_step() is not None
+        reads_rotated = backend.uses_rotated_keys and inputs.decode_step() is not None
+        if inputs.rotated_keys is not None and not reads_rotated:
             # An earlier step may have rotated the cache's own keys in place. A backend that does
             # not know would rotate them a second time.
-            if not reads_them:
-                inputs.rotated_keys.restore(inputs.key)
+            inputs.rotated_keys.restore(inputs.key)
+        assert reads_rotated or not inputs.key_is_rotated
         return backend.attend(inputs)
+
+    def _record(self, choice: BackendChoice) -> None:
+        """Add a choice to ``choices``, and log it, if it is new."""
+        # Looked up without the lock first: this runs in every layer, and almost never adds.
+        if choice in self.choices:
+            return
+        with self._lock:
+            # Several threads may make the same choice at the same time.
+            if choice in self.choices:
+                return
+            self.choices.append(choice)
+        log.info("%s", choice)
 
     def _choose(self, inputs: AttentionInputs) -> BackendChoice:
         if self.name != AUTO:

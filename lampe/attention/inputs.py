@@ -24,7 +24,9 @@ class AttentionInputs:
 
     Attributes:
         query: ``[B, H, Q, D]``, not rotated.
-        key: ``[B, G, K, D]``, not rotated.
+        key: ``[B, G, K, D]``, not rotated unless ``key_is_rotated``. Every backend receives keys
+            that are not rotated, except for a ``decode_step`` of a backend that reads
+            ``rotated_keys``: ``BackendDispatcher`` restores the keys for all others.
         value: ``[B, G, K, D]``; its head dimension may differ from that of the keys.
         encoding: rope, plan and attention factor.
         scale: factor on the logits before the softmax.
@@ -33,8 +35,6 @@ class AttentionInputs:
         logits: soft cap and sinks of the layer.
         tables: cos and sin, shared by the calls that have the same rope.
         rotated_keys: the keys as earlier decode steps rotated them; None where nobody stores them.
-            It may have rotated ``key`` in place: ``BackendDispatcher`` undoes that for backends
-            that do not use it.
     """
 
     query: Tensor
@@ -52,6 +52,11 @@ class AttentionInputs:
     def stop(self) -> int:
         """Return the token index after the last query."""
         return self.start + self.query.shape[2]
+
+    @property
+    def key_is_rotated(self) -> bool:
+        """Return whether earlier decode steps rotated any of ``key`` in place."""
+        return self.rotated_keys is not None and self.rotated_keys.rotated_in_place
 
     def decode_step(self) -> DecodeStep | None:
         """Return the decode step that can run over stored rotated keys, or None.

@@ -218,6 +218,11 @@ class RotatedKeys:
         """Treat all keys as not rotated from now on, and free the copy."""
         self._runs, self._copy, self._copied = (), None, 0
 
+    @property
+    def rotated_in_place(self) -> bool:
+        """Return whether any of the cache's own keys are rotated."""
+        return self.in_place and bool(self._runs)
+
     def restore(self, key: Tensor) -> None:
         """Undo the rotation of a cache's own keys ``[B, G, K, D]``; a copy is freed instead."""
         if self.in_place and self._runs:

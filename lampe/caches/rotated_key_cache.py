@@ -11,7 +11,7 @@ A ``GrowingLayer`` needs no copy: its own keys are rotated in place.
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -46,17 +46,24 @@ class _RotatedLayer:
         return keys is not None and self.keys() is keys and self.version == keys._version
 
 
-class _CurrentLayer(threading.local):
-    """Cache and layer of the attention module that the calling thread is running.
+def _no_object() -> None:
+    """Return None, as a weak reference to an object that is gone does."""
+
+
+class _CurrentModule(threading.local):
+    """What the attention module was called with that the calling thread is running.
 
     Attributes:
-        cache: KV cache that the latest attention module was called with.
-        layer: that module's layer of the cache, until its attention has run.
+        cache: its KV cache, by weak reference, until its attention has run.
+        layer: its layer of the cache, likewise.
+        latest_cache: KV cache of this module, or of the latest one that was called with any: some
+            models hand the keys of one layer to later layers as well.
     """
 
     def __init__(self) -> None:
-        self.cache: weakref.ref[Cache] | None = None
-        self.layer: weakref.ref[Any] | None = None
+        self.cache: Callable[[], Cache | None] = _no_object
+        self.layer: Callable[[], Any] = _no_object
+        self.latest_cache: Callable[[], Cache | None] = _no_object
 
 
 class RotatedKeyCache:
@@ -66,7 +73,7 @@ class RotatedKeyCache:
         # Weak keys: a cache that its caller drops must take its rotated keys with it.
         self._steps: WeakKeyDictionary[Cache, DecodeSteps] = WeakKeyDictionary()
         self._layers: WeakKeyDictionary[Any, _RotatedLayer] = WeakKeyDictionary()
-        self._current = _CurrentLayer()
+        self._current = _CurrentModule()
 
     def watch(self, modules: Iterable[nn.Module]) -> list[RemovableHandle]:
         """Register hooks that tell which cache each attention module is called with.
@@ -90,12 +97,14 @@ class RotatedKeyCache:
         """Find the cache layer of a module, before the layer takes in the new tokens."""
         # Threads run different modules at the same time, so this state is the thread's.
         current = self._current
-        current.layer = None
-        # Found by its type, since models differ in the name and the place of the argument.
+        current.cache = current.layer = _no_object
         cache = next((value for value in arguments if isinstance(value, Cache)), None)
-        if cache is None or not hasattr(cache, "layers"):
-            return  # An encoder-decoder cache has no layers, but two caches with layers.
+        if cache is None:
+            return
         current.cache = weakref.ref(cache)
+        if not hasattr(cache, "layers"):
+            return  # An encoder-decoder cache has no layers, but two caches with layers.
+        current.latest_cache = current.cache
         index = getattr(module, "layer_idx", None)
         if index is None or index >= len(cache.layers):
             # The first call over a dynamic cache creates its layers later, in ``update``.
@@ -110,6 +119,15 @@ class RotatedKeyCache:
         if rotated is not None and not rotated.is_valid_for(getattr(layer, "keys", None)):
             rotated.rows.invalidate()
 
+    def current_cache(self) -> Cache | None:
+        """Return the KV cache that the running attention module was called with, if any."""
+        return self._current.cache()
+
+    def release(self) -> None:
+        """Free the rotated keys of all caches."""
+        self._steps.clear()
+        self._layers.clear()
+
     def rows_of(self, keys: Tensor) -> RotatedKeyRows | None:
         """Return the rotated keys that belong to ``keys``.
 
@@ -120,21 +138,20 @@ class RotatedKeyCache:
             None where they are not the keys of a KV cache.
         """
         current = self._current
-        layer = None if current.layer is None else current.layer()
-        cache = None if current.cache is None else current.cache()
+        layer, cache = current.layer(), current.latest_cache()
         # The layer was checked for this one call of its module; a call without the hook has none.
-        current.layer = None
+        current.cache = current.layer = _no_object
         if cache is None:
             return None
-        if (
-            layer is None
-            or isinstance(layer, GrowingLayer)
-            or getattr(layer, "keys", None) is not keys
-        ):
-            # By the very tensor: looking the layer up by the module that calls was wrong where
-            # layers share keys (Gemma 3n) or attend twice (DiffLlama).
-            growing = _growing_layer_with(keys, [layer, *cache.layers])
-            return None if growing is None else growing.rotated_rows()
+        holder = layer if _holds(layer, keys) else _growing_layer_with(keys, cache.layers)
+        if holder is None:
+            return None
+        if isinstance(holder, GrowingLayer):
+            return holder.rotated_rows()
+        return self._rows_beside(cache, holder, keys)
+
+    def _rows_beside(self, cache: Cache, layer: Any, keys: Tensor) -> RotatedKeyRows | None:
+        """Return the rotated copy of ``keys``, which a layer of transformers' own holds."""
         if keys.is_inference():
             return None  # PyTorch does not count the writes to a tensor of inference mode.
         rotated = self._layers.get(layer)
@@ -147,6 +164,13 @@ class RotatedKeyCache:
         rotated.keys = weakref.ref(keys)
         rotated.version = keys._version
         return rotated.rows
+
+
+def _holds(layer: Any, keys: Tensor) -> bool:
+    """Return whether ``keys`` are those that a layer of a cache holds; None is no layer."""
+    if isinstance(layer, GrowingLayer):
+        return layer.holds(keys)  # Reading its ``keys`` would undo their rotation.
+    return getattr(layer, "keys", None) is keys
 
 
 def _growing_layer_with(keys: Tensor, layers: Iterable[Any]) -> GrowingLayer | None:

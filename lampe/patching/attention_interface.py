@@ -7,9 +7,9 @@ them. Of several patches the outermost one answers.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lampe.attention.logit_options import LogitOptions
 from lampe.errors import UnsupportedModel
-from lampe.patching.forward_layout import read_layout
-from lampe.patching.prompt_boundary import PromptTracker
+from lampe.patching.forward_layout import FOREIGN_CONFIGURATION, ForwardLayout, read_layout
 
 ATTENTION_NAME = "lampe"
 UNSUPPORTED_OPTIONS = {
@@ -33,27 +32,40 @@ UNSUPPORTED_OPTIONS = {
 """Options of transformers' attention functions that change attention beyond ``LogitOptions``."""
 
 
-class AttentionHandler(Protocol):
-    """Object that answers the mask and attention calls of a model.
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """Call of the attention function by one layer.
+
+    Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimensions.
 
     Attributes:
-        prompts: owner of the prompt's end, which every layout must carry.
+        module: the attention module.
+        query: ``[B, H, Q, D]``, not rotated.
+        key: ``[B, G, K, D]``, as the KV cache returned it.
+        value: ``[B, G, K, D]``; its head dimension may differ from that of the keys.
+        mask: the layout that our mask function made, or what took its place.
+        scale: factor on the logits before the softmax.
+        logits: soft cap and sinks of the layer.
     """
 
-    prompts: PromptTracker
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scale: float
+    logits: LogitOptions
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        logits: LogitOptions,
-    ) -> Tensor:
-        """Return the attention of the layer ``module``, ``[B, H, Q, D]``."""
+
+class AttentionHandler(Protocol):
+    """Object that answers the mask and attention calls of a model."""
+
+    def prompt_end(self, layout: ForwardLayout) -> int:
+        """Return the ``prompt_end`` of a layout, as far as it is known before the layers run."""
+        ...
+
+    def attend(self, call: LayerCall) -> Tensor:
+        """Return the attention of one layer, ``[B, H, Q, D]``."""
         ...
 
 
@@ -65,6 +77,13 @@ AttentionNames = list[tuple[PreTrainedConfig, str | None]]
 
 _ORIGINAL_NAMES: WeakKeyDictionary[nn.Module, AttentionNames] = WeakKeyDictionary()
 """Attention that the configurations of each attached model named before."""
+
+_MODEL_OF_CONFIG: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
+"""Attached model that a configuration belongs to, by the configuration's ``id``.
+
+The names above keep the configuration alive as long as its model, so that no other object can get
+its ``id``. The lookup needs no iteration, which another thread's patch would disturb.
+"""
 
 
 def handler_of(module: nn.Module) -> AttentionHandler | None:
@@ -92,6 +111,8 @@ def attach(
         _ORIGINAL_NAMES[model] = _name_our_attention(model)
         if layers is not None:
             _restore_names(_ORIGINAL_NAMES[model], but=_configs_around(model, layers))
+        for config, _ in _ORIGINAL_NAMES[model]:
+            _MODEL_OF_CONFIG.setdefault(id(config), model)
     for module in model.modules():
         _HANDLERS[module] = handler
 
@@ -109,7 +130,11 @@ def detach(model: PreTrainedModel, below: AttentionHandler | None = None) -> Non
         return
     for module in model.modules():
         _HANDLERS.pop(module, None)
-    _restore_names(_ORIGINAL_NAMES.pop(model))
+    names = _ORIGINAL_NAMES.pop(model)
+    _restore_names(names)
+    for config, _ in names:
+        if _MODEL_OF_CONFIG.get(id(config)) is model:
+            del _MODEL_OF_CONFIG[id(config)]
 
 
 @contextmanager
@@ -195,11 +220,7 @@ def _no_handler(module: nn.Module) -> UnsupportedModel:
 
 def _model_with(config: PreTrainedConfig | None) -> nn.Module | None:
     """Return the attached model that a configuration belongs to; None where there is none."""
-    # A copy, because another thread may patch a model meanwhile.
-    for model, names in list(_ORIGINAL_NAMES.items()):
-        if any(known is config for known, _ in names):
-            return model
-    return None
+    return _MODEL_OF_CONFIG.get(id(config))
 
 
 def _not_by_name(model: PreTrainedModel) -> UnsupportedModel:
@@ -237,22 +258,27 @@ def _attention(
         raise _no_handler(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     logits = LogitOptions(softcap, s_aux)
-    out = handler.attend(module, query, key, value, attention_mask, scale=scale, logits=logits)
+    out = handler.attend(LayerCall(module, query, key, value, attention_mask, scale, logits))
     return out.transpose(1, 2).contiguous(), None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: Any) -> Tensor:
-    """Return the layout of a forward call for one kind of layer, in place of its mask."""
+    """Return the layout of a forward call for one kind of layer, in place of its mask.
+
+    What the caller states of its prompt is read here, not in the layers: this is the one place that
+    runs in the caller's thread, once per forward call and kind of layer. The model is found by its
+    configuration, because transformers passes nothing else that tells models apart. ``generate``
+    with a static KV cache makes masks before the forward call, so a hook on it would come too late.
+    """
     layout = read_layout(*arguments, **options)
     # The configuration is all that transformers passes which tells models apart.
     model = _model_with(config)
     handler = None if model is None else handler_of(model)
-    # The prompt's end is found here and not in the layers, because only this runs in the caller's
-    # thread, once per forward call and kind of layer. A hook on the forward call would come too
-    # late: ``generate`` with a static KV cache makes its masks before.
-    if handler is not None and not layout.fault:
-        layout = replace(layout, prompt_end=handler.prompts.prompt_end(layout))
+    if handler is None:
+        layout = replace(layout, fault=layout.fault or FOREIGN_CONFIGURATION)
+    elif not layout.fault:
+        layout = replace(layout, prompt_end=handler.prompt_end(layout))
     return layout.to_mask()
 
 

@@ -21,10 +21,15 @@ from lampe.positions import LocalWindow
 FIELDS = 9
 HOLES = 1
 NOT_CAUSAL = 2
+FOREIGN_CONFIGURATION = 3
 FAULTS = {
     HOLES: "the attention mask has holes: pad a row on one side only",
     NOT_CAUSAL: (
         "attention is not plainly causal here (packed sequences, or a mask of the model's own)"
+    ),
+    FOREIGN_CONFIGURATION: (
+        "cannot tell which prompt this call belongs to: its mask was made with another "
+        "configuration than that of the patched model"
     ),
 }
 
@@ -47,7 +52,8 @@ class ForwardLayout:
         local: tokens that a layer of this kind attends to; None for all.
         fault: key of ``FAULTS``, or 0. It is raised by the layer that reads the layout, because a
             model may make masks that no layer uses.
-        prompt_end: column after the last token of the prompt; 0 where it is not known.
+        prompt_end: column after the last token of the prompt; 0 for a call that continues the
+            answer of its KV cache, which knows its prompt.
     """
 
     start: int

@@ -1,11 +1,14 @@
 """Handle of a patch: puts a method on a model and takes it off again.
 
 Of forward calls of your own, one over an empty KV cache, or over several new tokens, is a prompt,
-and one over a single new token continues the answer (``lampe.patching.prompt_boundary``). Where
-that is not so, state the prompt's length:
+and one over a single new token continues the answer of its KV cache
+(``lampe.patching.prompt_boundary``). Where that is not so, state the prompt's length:
 
     with handle.prompt(length):
         ...
+
+Several threads may call a patched model at the same time. A patch goes on, or comes off, only while
+no other thread is running the model.
 """
 
 import weakref
@@ -14,15 +17,17 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from lampe.attention import BackendDispatcher
+from lampe.attention import BackendChoice, BackendDispatcher
 from lampe.encoding import Encoding
 from lampe.errors import UnsupportedModel
 from lampe.geometry import Geometry
 from lampe.methods import Method
 from lampe.patching.attention_interface import attach, detach
+from lampe.patching.exclusive_access import exclusive_access, require_transformers_model
 from lampe.patching.layer_encodings import LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.method_attention import MethodAttention
@@ -51,15 +56,16 @@ class Handle:
         self.layers = layers
         encodings = LayerEncodings(method, layers, window)
         self._attention = MethodAttention(layers, encodings, dispatcher)
-        # First, because it refuses models that cannot be patched and leaves them unchanged.
-        attach(model, self._attention, layers.by_module)
-        self._hooks = self._attention.rotated_keys.watch(layers.by_module)
-        patches = _PATCHES.setdefault(model, [])
-        # A later patch finds the rotary modules disabled already.
-        if not patches:
-            self._hooks += disable_rotary(layers.rotary_modules)
-        patches.append(self)
-        self._attention.prompts.wrap_generate(model)
+        with exclusive_access(model):
+            # First, because it refuses models that cannot be patched and leaves them unchanged.
+            attach(model, self._attention, layers.by_module)
+            self._hooks = self._attention.rotated_keys.watch(layers.by_module)
+            patches = _PATCHES.setdefault(model, [])
+            # A later patch finds the rotary modules disabled already.
+            if not patches:
+                self._hooks += disable_rotary(layers.rotary_modules)
+            patches.append(self)
+            self._attention.prompts.wrap_generate(model)
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -107,24 +113,28 @@ class Handle:
     def unpatch(self) -> None:
         """Restore the model, or the patch below this one.
 
+        Calls that other threads begin meanwhile wait.
+
         Raises:
-            UnsupportedModel: for a patch that is off already, or below a later one.
+            UnsupportedModel: for a patch that is off already, or below a later one, or a model that
+                another thread is running; the patch then stays on.
         """
         if not self._hooks:
             raise UnsupportedModel("this patch is off already")
         model = self.model
-        patches = _PATCHES[model]
-        if patches[-1] is not self:
-            raise UnsupportedModel(
-                "this patch is not the outermost one of its model: take the later patch off first"
-            )
-        patches.pop()
-        # An empty list afterwards marks the patch as off.
-        while self._hooks:
-            self._hooks.pop().remove()
-        self._attention.prompts.unwrap_generate(model)
-        # The patch below stays attached, so its attention answers again.
-        detach(model, patches[-1]._attention if patches else None)
+        with exclusive_access(model):
+            patches = _PATCHES[model]
+            if patches[-1] is not self:
+                raise UnsupportedModel(
+                    "this patch is not the outermost one of its model: take the later patch off "
+                    "first"
+                )
+            patches.pop()
+            while self._hooks:
+                self._hooks.pop().remove()
+            self._attention.prompts.unwrap_generate(model)
+            detach(model, patches[-1]._attention if patches else None)
+            self._attention.release()
 
     def prompt(self, length: int) -> AbstractContextManager[None]:
         """State the prompt's length for the calls within a ``with`` block, which may then chunk it.
@@ -139,6 +149,20 @@ class Handle:
             BadSetting: for a length below 1.
         """
         return self._attention.prompts.state_length(length)
+
+    @torch.no_grad()
+    def measure_backends(self) -> tuple[BackendChoice, ...]:
+        """Return which backends run in a prompt of two tokens and in a step after it, and why.
+
+        Other threads may call the model meanwhile.
+        """
+        model = self.model
+        dispatcher = BackendDispatcher(self.attention)
+        ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
+        with self.prompt(2), self._attention.dispatching(dispatcher):
+            cache = model(ids[:, :2], use_cache=True).past_key_values
+            model(ids[:, 2:], past_key_values=cache, use_cache=True)
+        return tuple(dispatcher.choices)
 
     def encoding(self, length: int) -> Encoding:
         """Return the encoding of a prompt of ``length`` tokens in the layers the method changes.
@@ -162,10 +186,6 @@ def outermost_handle(model: nn.Module) -> Handle | None:
     Raises:
         UnsupportedModel: for an object that is not a transformers model.
     """
-    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
-        raise UnsupportedModel(
-            f"a {type(model).__name__} is no model of transformers; give what from_pretrained "
-            "returns"
-        )
+    require_transformers_model(model)
     patches = _PATCHES.get(model)
     return patches[-1] if patches else None

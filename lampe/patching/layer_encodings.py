@@ -68,6 +68,11 @@ class LayerEncodings:
         self.geometry = self._geometries[layers.main_geometry(window)]
         self._thread = _ThreadEncodings()
         self._warned_lengths: set[int] = set()
+        self._warning_lock = threading.Lock()
+
+    def release(self) -> None:
+        """Free the encodings of all threads; rotary tables may be large."""
+        self._thread = _ThreadEncodings()
 
     def for_prompt(self, length: int) -> Encoding:
         """Return the encoding of a prompt of ``length`` tokens in the layers the method changes.
@@ -174,7 +179,11 @@ class LayerEncodings:
         position = encoding.largest_position(stop, geometry.rope(length))
         if position < geometry.window:
             return
-        self._warned_lengths.add(length)
+        with self._warning_lock:
+            # Another thread may have warned since.
+            if length in self._warned_lengths:
+                return
+            self._warned_lengths.add(length)
         answer = f" and {stop - length} of its answer" if stop > length else ""
         warnings.warn(
             f"{self._method.label}: a prompt of {length} tokens{answer} reaches relative position "

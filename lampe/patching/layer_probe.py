@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lampe.attention.logit_options import LogitOptions
 from lampe.attention.rotation import rotate
 from lampe.errors import LampeError, UnsupportedModel
 from lampe.geometry import Geometry, ropes_of
-from lampe.patching.attention_interface import attached_to
+from lampe.patching.attention_interface import LayerCall, attached_to
 from lampe.patching.forward_layout import ForwardLayout
-from lampe.patching.prompt_boundary import PromptTracker
 from lampe.patching.rotary_modules import disable_rotary, find_rotary_modules, record_rotary
 from lampe.positions import LocalWindow
 from lampe.rope import Layout
@@ -108,26 +106,17 @@ class RecordedAttention:
 class _AttentionRecorder:
     """Attention handler that records its inputs and returns zeros."""
 
-    prompts: PromptTracker = field(default_factory=PromptTracker)
     calls: list[RecordedAttention] = field(default_factory=list)
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        scale: float,
-        logits: LogitOptions,
-    ) -> Tensor:
-        local = ForwardLayout.from_mask(mask).local
+    def prompt_end(self, layout: ForwardLayout) -> int:
+        return layout.stop
+
+    def attend(self, call: LayerCall) -> Tensor:
+        local = ForwardLayout.from_mask(call.mask).local
         # float32 on the CPU: layers of one model may lie on several devices.
-        self.calls.append(
-            RecordedAttention(module, query[0].float().cpu(), key[0].float().cpu(), local)
-        )
-        return value.new_zeros(*query.shape[:3], value.shape[-1])
+        query, key = call.query[0].float().cpu(), call.key[0].float().cpu()
+        self.calls.append(RecordedAttention(call.module, query, key, local))
+        return call.value.new_zeros(*call.query.shape[:3], call.value.shape[-1])
 
 
 def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:

@@ -16,13 +16,13 @@ import dataclasses
 import warnings
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from lampe.attention import AUTO, BackendDispatcher
 from lampe.errors import BadSetting, PositionWarning, UnsupportedModel
 from lampe.geometry import geometry_of
 from lampe.methods import Method, method_of
+from lampe.patching.exclusive_access import exclusive_access
 from lampe.patching.handle import Handle, outermost_handle
 from lampe.patching.layer_probe import ProbedLayers, probe_layers
 from lampe.patching.patch_checks import check_causal, check_exact, check_geometry
@@ -39,12 +39,14 @@ def patch(
 ) -> Handle:
     """Give a model's attention the positions of a method, in place.
 
-    In each thread, a handle follows one sequence of calls at a time. A call of ``generate``, one
-    over an empty KV cache, or one over several new tokens is a prompt, and its length holds for the
-    single tokens that follow. So finish one answer before you begin the next, and where you feed a
-    prompt in chunks yourself, state its length with ``handle.prompt``. Several threads may call the
-    model at the same time. transformers refuses ``generate_batch`` of a patched model: its paged KV
+    A call of ``generate``, one over an empty KV cache, or one over several new tokens is a prompt,
+    and its length holds for the single tokens that follow with the same KV cache, or a copy of it,
+    in any thread. Where you feed a prompt in chunks yourself, state its length with
+    ``handle.prompt``. transformers refuses ``generate_batch`` of a patched model: its paged KV
     cache needs an attention function of its own.
+
+    Several threads may call the model at the same time. While it is being patched, calls that other
+    threads begin wait. An answer that began before the patch does not go on under it.
 
     Args:
         model: a causal decoder with rotary positions, loaded by transformers.
@@ -60,7 +62,8 @@ def patch(
     Raises:
         UnknownName: for a method, setting or backend that does not exist.
         BadSetting: for a hyper-parameter that the method cannot take.
-        UnsupportedModel: for a model that cannot be patched exactly.
+        UnsupportedModel: for a model that cannot be patched exactly, or that another thread is
+            running.
 
     Warns:
         PositionWarning: where the method changes nothing: no layer attends beyond the window.
@@ -73,21 +76,26 @@ def patch(
             f"settings ({', '.join(settings)}) go with a method's name; this method has its own "
             "already"
         )
-    below = outermost_handle(model)
-    geometry = geometry_of(model.config, window)
-    # A patched model shows the probe no rotations: its rotary modules are disabled.
-    layers = below.layers if below else probe_layers(model, geometry)
-    if check:
-        _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
-    if not layers.extendable(geometry.window):
-        warnings.warn(
-            f"{type(model).__name__}: no layer with rotary positions sees further than the window "
-            f"of {geometry.window}, so {method.label} changes nothing; load the model without its "
-            "sliding window if it is to be extended",
-            PositionWarning,
-            stacklevel=2,
-        )
-    return Handle(model, method, layers, geometry.window, dispatcher)
+    with exclusive_access(model):
+        below = outermost_handle(model)
+        geometry = geometry_of(model.config, window)
+        layers = below.layers if below else probe_layers(model, geometry)
+        if check:
+            _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
+        if not layers.extendable(geometry.window):
+            _warn_without_effect(model, method, geometry.window)
+        return Handle(model, method, layers, geometry.window, dispatcher)
+
+
+def _warn_without_effect(model: PreTrainedModel, method: Method, window: int) -> None:
+    """Warn the caller of ``patch`` that the method changes no layer."""
+    warnings.warn(
+        f"{type(model).__name__}: no layer with rotary positions sees further than the window of "
+        f"{window}, so {method.label} changes nothing; load the model without its sliding window "
+        "if it is to be extended",
+        PositionWarning,
+        stacklevel=3,
+    )
 
 
 def _check(
@@ -116,34 +124,23 @@ def _check(
     )
 
 
-@torch.no_grad()
 def explain(model: PreTrainedModel) -> str:
     """Return which backend runs in a patched model, and why the faster ones cannot.
 
     The answer is measured on a few tokens: one line per backend, for the prompt and for a step.
+    Other threads may call the model meanwhile.
 
     Raises:
         UnsupportedModel: where the model is not patched.
     """
-    handle = _patch_of(model)
-    dispatcher = BackendDispatcher(handle.attention)
-    with (
-        Handle(model, handle.method, handle.layers, handle.geometry.window, dispatcher),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", PositionWarning)
-        ids = torch.zeros(1, 3, dtype=torch.long, device=model.device)
-        cache = model(ids[:, :2], use_cache=True).past_key_values
-        # One token over the cache: decode steps may have another backend than prompts.
-        model(ids[:, 2:], past_key_values=cache, use_cache=True)
-    return "\n".join(str(choice) for choice in dispatcher.choices)
+    return "\n".join(str(choice) for choice in _patch_of(model).measure_backends())
 
 
 def unpatch(model: PreTrainedModel) -> None:
-    """Take the outermost patch off a model.
+    """Take the outermost patch off a model; calls that other threads begin meanwhile wait.
 
     Raises:
-        UnsupportedModel: where the model is not patched.
+        UnsupportedModel: where the model is not patched, or another thread is running it.
     """
     _patch_of(model).unpatch()
 

@@ -5,43 +5,52 @@ call over a piece of a prompt cannot know how much is still to come. ``generate`
 end where the prompt ends. So while a patch is on, the model's ``generate`` states that length, and
 may then feed the prompt in chunks, verify several guessed tokens at a time, or do without a KV
 cache.
+
+The prompt's end is noted on the KV cache. So an answer goes on from its cache in any thread, and
+answers with several caches may alternate.
 """
 
 import functools
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import Cache
 
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.patching.forward_layout import ForwardLayout
 
+PROMPT_ATTRIBUTE = "_lampe_prompt"
+"""Attribute of a KV cache: the patch that read its prompt, and the prompt's end."""
+
 
 class _ThreadState(threading.local):
-    """Prompt boundaries of the calling thread.
+    """Prompt length that the calling thread states.
 
     Attributes:
         stated_length: length that a ``with`` block or ``generate`` states; None outside of one.
-        last_end: end of the latest prompt; 0 before the first.
     """
 
     def __init__(self) -> None:
         self.stated_length: int | None = None
-        self.last_end = 0
 
 
 class PromptTracker:
     """Owner of the question where the prompt of a forward call ends.
 
-    All lengths are in tokens from the start of the KV cache, padding included. Every thread has
-    prompts of its own, so several threads may call one patched model at the same time.
+    All lengths are in tokens from the start of the KV cache, padding included. Statements hold for
+    one thread, and the end of a prompt is noted on its KV cache, so several threads may call one
+    patched model at the same time.
     """
 
     def __init__(self) -> None:
         self._thread = _ThreadState()
+        # A string, because copies of a cache must carry an equal one, also to another process.
+        self._patch_id = uuid.uuid4().hex
 
     @property
     def stated_length(self) -> int | None:
@@ -64,38 +73,56 @@ class PromptTracker:
         finally:
             self._thread.stated_length = outer
 
-    def prompt_end(self, layout: ForwardLayout) -> int:
-        """Return where the prompt ends that a forward call of this layout belongs to.
+    def end_without_cache(self, layout: ForwardLayout) -> int:
+        """Return where the prompt of a forward call ends, as far as its KV cache is not needed.
 
         Where no length is stated, a call over an empty KV cache or over several new tokens is a
-        prompt, and a call over one new token continues the answer to the latest prompt.
+        prompt, and a call over one new token continues the answer of its KV cache.
+
+        Returns:
+            The prompt's end, or 0 for a call that continues the answer of its KV cache.
 
         Raises:
-            UnsupportedModel: for a token that does not continue the latest prompt, or a prompt in
-                chunks whose rows are padded on the right.
+            UnsupportedModel: for a prompt in chunks whose rows are padded on the right.
         """
-        last_end = self._thread.last_end
-        if self._thread.stated_length is not None:
-            end = self._thread.stated_length
-        elif layout.start == 0 or layout.stop - layout.start > 1:
-            end = layout.stop
-        elif 0 < last_end < layout.stop:
-            end = last_end
-        else:
-            raise UnsupportedModel(
-                f"token {layout.stop} does not continue the last prompt of this thread, which has "
-                f"{last_end} tokens: finish one answer before you begin the next prompt, or state "
-                "the length of this token's prompt with handle.prompt(length)"
-            )
         if layout.start and any(0 < row.stop < layout.stop for row in layout.rows):
             raise UnsupportedModel(
                 "a row of this batch ended before this call: where prompts come in chunks, pad "
                 "rows on the left"
             )
-        # A model makes one mask per kind of layer. Later masks of the same call get the same end,
-        # because a prompt's end does not depend on the latest one and a token's keeps it.
-        self._thread.last_end = end
-        return end
+        if self._thread.stated_length is not None:
+            return self._thread.stated_length
+        if layout.start == 0 or layout.stop - layout.start > 1:
+            return layout.stop
+        return 0
+
+    def end_with_cache(self, layout: ForwardLayout, cache: Cache | None) -> int:
+        """Return where the prompt of a forward call ends, and note it on the call's KV cache.
+
+        Args:
+            layout: layout of the call, with the end that ``end_without_cache`` returned.
+            cache: KV cache that the layer was called with; None where it was called with none.
+
+        Raises:
+            UnsupportedModel: for a token that does not continue a prompt of this patch.
+        """
+        if layout.prompt_end:
+            if cache is not None:
+                # On the cache itself: its copies must know the prompt too, and it may be cropped,
+                # reset and reordered.
+                setattr(cache, PROMPT_ATTRIBUTE, (self._patch_id, layout.prompt_end))
+            return layout.prompt_end
+        patch_id, end = getattr(cache, PROMPT_ATTRIBUTE, (self._patch_id, 0))
+        # Every cache belongs to the patch under which it was filled.
+        if patch_id != self._patch_id:
+            end = 0
+        if not 0 < end < layout.stop:
+            raise UnsupportedModel(
+                f"token {layout.stop} does not continue the prompt of its KV cache, which has "
+                f"{end} tokens under this patch: read the prompt under this patch, or state its "
+                "length with handle.prompt(length)"
+            )
+        return int(end)
 
     def wrap_generate(self, model: nn.Module) -> None:
         """Make ``model.generate`` state its prompt's length; a model without it is left alone."""

@@ -108,28 +108,32 @@ def test_an_answer_after_a_prompt_in_chunks_keeps_the_stated_plan(model: LlamaFo
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
-def test_a_token_of_an_earlier_prompt_is_refused_until_its_length_is_stated(
+def test_a_token_continues_the_prompt_of_its_cache_or_is_refused_until_its_length_is_stated(
     model: LlamaForCausalLM,
 ) -> None:
     first, second, token = random_ids(90), random_ids(150), random_ids(1)
-    with lampe.patch(model, "lampe") as handle:
+    with lampe.patch(model, "lampe"):
         cache = model(first, use_cache=True).past_key_values
         answer = lambda: model(token, past_key_values=copy.deepcopy(cache)).logits  # noqa: E731
         expected = answer()
         model(second)
+        torch.testing.assert_close(answer(), expected)
+    with lampe.patch(model, "lampe") as handle:
         for _ in range(2):
-            with pytest.raises(
-                lampe.UnsupportedModel,
-                match=r"token 91 .* 150 tokens",
-            ):
+            with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
                 answer()
         with handle.prompt(90):
             torch.testing.assert_close(answer(), expected)
-    with (
-        lampe.patch(model, "lampe"),
-        pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"),
-    ):
-        answer()
+
+
+def test_a_token_within_the_prompt_of_its_cropped_cache_is_refused(
+    model: LlamaForCausalLM,
+) -> None:
+    with lampe.patch(model, "lampe"):
+        cache = model(random_ids(90), use_cache=True).past_key_values
+        cache.crop(-30)
+        with pytest.raises(lampe.UnsupportedModel, match=r"token 61 .* 90 tokens"):
+            model(random_ids(1), past_key_values=cache)
 
 
 @pytest.mark.parametrize("length", [0, -3])

@@ -1,16 +1,27 @@
 """Patched models called from several threads at once, and layers that backward runs again."""
 
+import contextlib
+import copy
+import gc
+import pickle
 import threading
+import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, LlamaForCausalLM
+from transformers import Cache, DynamicCache, LlamaForCausalLM, StaticCache
 
 import lampe
+from lampe import Encoding, Rope
+from lampe.attention import AttentionInputs, BackendChoice, BackendDispatcher
+from lampe.attention.rotation import RotaryTables
+from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.prompt_boundary import PromptTracker
 from tests.lampe.tiny import llama, random_ids
 
 THREADS = 4
@@ -107,13 +118,317 @@ def test_a_length_is_stated_for_the_calling_thread_only(model: LlamaForCausalLM)
     torch.testing.assert_close(other, expected)
 
 
-def test_a_token_without_a_prompt_in_its_thread_is_refused(model: LlamaForCausalLM) -> None:
-    """Decode in another thread, whose latest prompt may be that of another answer."""
-    cache = DynamicCache()
-    with lampe.patch(model, "lampe"), torch.no_grad():
-        model(random_ids(90), past_key_values=cache, use_cache=True)
-        with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
-            _in_threads(lambda token: model(token, past_key_values=cache).logits, [random_ids(1)])
+def _read(model: LlamaForCausalLM, ids: Tensor, cache: Cache) -> Cache:
+    """Return the cache after a prompt."""
+    model(ids, past_key_values=cache, use_cache=True)
+    return cache
+
+
+def _steps(model: LlamaForCausalLM, tokens: Tensor, cache: Cache) -> Tensor:
+    """Return the logits of fixed answer tokens, ``[tokens, vocabulary]``."""
+    with torch.no_grad():
+        steps = [model(token[None, None], past_key_values=cache).logits[0] for token in tokens[0]]
+    return torch.cat(steps)
+
+
+CACHES: dict[str, Callable[[LlamaForCausalLM], Cache]] = {
+    "dynamic": lambda model: DynamicCache(),
+    "static": lambda model: StaticCache(config=model.config, max_cache_len=400),
+    "growing": lampe.growing_cache,
+}
+
+
+@pytest.mark.parametrize("kind", CACHES)
+@pytest.mark.parametrize("second", ["this thread", "another thread"])
+def test_an_answer_goes_on_from_its_cache_whatever_its_thread_read_since(
+    model: LlamaForCausalLM, kind: str, second: str
+) -> None:
+    """The thread may be one of a pool, whose latest prompt is that of another answer."""
+    long, short, tokens = random_ids(300), random_ids(90), random_ids(3)
+    new_cache = CACHES[kind]
+    with lampe.patch(model, "lampe", check=False), torch.no_grad():
+        expected = _steps(model, tokens, _read(model, long, new_cache(model)))
+        cache = _read(model, long, new_cache(model))
+
+        def answer_after_another_prompt(ids: Tensor) -> Tensor:
+            _read(model, ids, new_cache(model))
+            return _steps(model, tokens, cache)
+
+        if second == "this thread":
+            ours = answer_after_another_prompt(short)
+        else:
+            (ours,) = _in_threads(answer_after_another_prompt, [short])
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_two_answers_may_alternate_and_one_outgrow_the_prompt_of_the_other(
+    model: LlamaForCausalLM,
+) -> None:
+    prompts, tokens = [random_ids(100), random_ids(90)], random_ids(24)
+    with lampe.patch(model, "lampe", check=False), torch.no_grad():
+        expected = [
+            _steps(model, tokens, _read(model, prompt, DynamicCache())) for prompt in prompts
+        ]
+        caches = [_read(model, prompt, DynamicCache()) for prompt in prompts]
+        steps: list[list[Tensor]] = [[], []]
+        for token in tokens.T:
+            for cache, logits in zip(caches, steps, strict=True):
+                logits.append(_steps(model, token[None], cache))
+    ours = [torch.cat(logits) for logits in steps]
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+CACHE_CHANGES: dict[str, Callable[[Cache], Cache]] = {
+    "copied": copy.deepcopy,
+    "copied shallowly": copy.copy,
+    "reordered": lambda cache: (cache.reorder_cache(torch.tensor([0])), cache)[1],
+    "cropped": lambda cache: (cache.crop(-2), cache)[1],
+    "pickled": lambda cache: pickle.loads(pickle.dumps(cache)),
+}
+
+
+@pytest.mark.parametrize("change", CACHE_CHANGES)
+def test_a_cache_that_is_changed_keeps_the_end_of_its_prompt(
+    model: LlamaForCausalLM, change: str
+) -> None:
+    ids, tokens = random_ids(150), random_ids(5)
+    with lampe.patch(model, "lampe", check=False) as handle, torch.no_grad():
+        caches = []
+        for _ in range(2):
+            cache = _read(model, ids, DynamicCache())
+            _steps(model, tokens, cache)
+            caches.append(CACHE_CHANGES[change](cache))
+        _read(model, random_ids(90), DynamicCache())
+        ours = _steps(model, tokens, caches[0])
+        with handle.prompt(150):
+            expected = _steps(model, tokens, caches[1])
+    torch.testing.assert_close(ours, expected)
+
+
+def test_a_token_whose_cache_is_not_known_is_refused_until_its_length_is_stated() -> None:
+    """A model may keep its keys in an object that is no cache of transformers."""
+    tracker, layout = PromptTracker(), ForwardLayout(90, 91, (range(91),))
+    assert tracker.end_without_cache(layout) == 0
+    with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
+        tracker.end_with_cache(layout, None)
+    with tracker.state_length(90):
+        assert tracker.end_without_cache(layout) == 90
+
+
+def test_an_answer_of_generate_goes_on_by_forward_calls(model: LlamaForCausalLM) -> None:
+    """``generate`` states the prompt's length only while it runs."""
+    ids, tokens, cache = random_ids(150), random_ids(3), DynamicCache()
+    with lampe.patch(model, "lampe", check=False) as handle, torch.no_grad():
+        _generate(model, ids, cache)
+        other = copy.deepcopy(cache)
+        _read(model, random_ids(90), DynamicCache())
+        ours = _steps(model, tokens, cache)
+        with handle.prompt(150):
+            expected = _steps(model, tokens, other)
+    torch.testing.assert_close(ours, expected)
+
+
+class _Pause:
+    """Forward hook that pauses the calls of other threads until it is told to let them go on."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._own_thread = threading.get_ident()
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._hook = module.register_forward_hook(self._wait)
+
+    def _wait(self, module: torch.nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() != self._own_thread:
+            self.reached.set()
+            assert self.go_on.wait(60)
+
+    def __enter__(self) -> "_Pause":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.go_on.set()
+        self._hook.remove()
+
+
+CALLS: dict[str, Callable[[LlamaForCausalLM, Tensor], Tensor]] = {
+    "forward": lambda model, ids: model(ids).logits,
+    "part of the model": lambda model, ids: model.model(ids).last_hidden_state,
+    "generate": lambda model, ids: _generate(model, ids),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("patched", [False, True])
+def test_a_model_that_another_thread_runs_is_neither_patched_nor_unpatched(
+    model: LlamaForCausalLM, call: str, patched: bool
+) -> None:
+    ids = random_ids(90)
+    handle = lampe.patch(model, "lampe") if patched else None
+    with torch.no_grad():
+        expected = CALLS[call](model, ids)
+        with ThreadPoolExecutor(1) as pool, _Pause(model.model.layers[0]) as pause:
+            answer = pool.submit(torch.no_grad()(CALLS[call]), model, ids)
+            assert pause.reached.wait(60)
+            for change in (lampe.patch, lampe.unpatch) if patched else (lampe.patch,):
+                with pytest.raises(lampe.UnsupportedModel, match="running it"):
+                    change(model)
+            pause.go_on.set()
+            torch.testing.assert_close(answer.result(), expected)
+        torch.testing.assert_close(CALLS[call](model, ids), expected)
+    if handle is not None:
+        handle.unpatch()
+
+
+def test_calls_of_other_threads_are_right_while_patches_go_on_and_come_off(
+    model: LlamaForCausalLM,
+) -> None:
+    """Each is that of the unpatched or the patched model, as a whole."""
+    ids = random_ids(90)
+    with torch.no_grad():
+        plain = model(ids).logits
+        with lampe.patch(model, "lampe"):
+            patched = model(ids).logits
+    done = threading.Event()
+    wrong: list[Tensor] = []
+    counts = [0, 0]
+
+    def call_until_done() -> None:
+        with torch.no_grad():
+            while not done.is_set():
+                logits = model(ids).logits
+                if torch.allclose(logits, plain, atol=1e-4):
+                    counts[0] += 1
+                elif torch.allclose(logits, patched, atol=1e-4):
+                    counts[1] += 1
+                else:
+                    wrong.append(logits)
+
+    def retry(change: Callable[[], object]) -> None:
+        for _ in range(10_000):
+            try:
+                change()
+            except lampe.UnsupportedModel as error:
+                if "running it" not in str(error):
+                    raise
+                time.sleep(1e-3)
+            else:
+                return
+        raise AssertionError("the model was never free")
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(call_until_done) for _ in range(2)]
+        try:
+            for _ in range(4):
+                retry(lambda: lampe.patch(model, "lampe"))
+                retry(lambda: lampe.unpatch(model))
+        finally:
+            done.set()
+        for future in futures:
+            future.result()
+    assert not wrong and sum(counts)
+
+
+def test_two_threads_that_patch_one_model_wait_for_each_other(model: LlamaForCausalLM) -> None:
+    ids = random_ids(90)
+    with torch.no_grad():
+        plain = model(ids).logits
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(lampe.patch, model, method) for method in ("lampe", "yarn")]
+    errors = [str(future.exception()) for future in futures if future.exception()]
+    assert not any("running it" in error for error in errors)
+    for _ in range(2 - len(errors)):
+        lampe.unpatch(model)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, plain)
+
+
+def test_a_patch_may_be_explained_while_other_threads_generate(model: LlamaForCausalLM) -> None:
+    prompts = [random_ids(length) for length in LENGTHS]
+    with lampe.patch(model, "lampe") as handle:
+        with torch.no_grad():
+            expected = [_generate(model, prompt) for prompt in prompts]
+        backends = handle.backends
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            answers = [pool.submit(torch.no_grad()(_generate), model, ids) for ids in prompts]
+            while not all(answer.done() for answer in answers):
+                assert "attention: blockwise" in lampe.explain(model)
+        ours = [answer.result() for answer in answers]
+        assert handle.backends == backends
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_explaining_leaves_a_stated_length_alone(model: LlamaForCausalLM) -> None:
+    with lampe.patch(model, "lampe") as handle:
+        outside = lampe.explain(model)
+        with handle.prompt(300):
+            assert lampe.explain(model) == outside
+            assert handle.stated_length == 300
+
+
+def test_models_may_be_patched_while_other_patched_models_run() -> None:
+    """A mask finds its model by its configuration."""
+    models, ids = [llama() for _ in range(2)], random_ids(90)
+    done = threading.Event()
+
+    def patch_and_unpatch() -> None:
+        while not done.is_set():
+            with lampe.patch(llama(layers=1), check=False):
+                pass
+
+    with ThreadPoolExecutor(2) as pool, torch.no_grad():
+        with lampe.patch(models[0]), lampe.patch(models[1], "yarn"):
+            expected = [model(ids).logits for model in models]
+            futures = [pool.submit(patch_and_unpatch) for _ in range(2)]
+            try:
+                for _ in range(30):
+                    ours = [model(ids).logits for model in models]
+                    torch.testing.assert_close(ours, expected)
+            finally:
+                done.set()
+        for future in futures:
+            future.result()
+
+
+def test_a_choice_that_several_threads_make_is_recorded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dispatcher = BackendDispatcher("dense")
+    barrier = threading.Barrier(THREADS)
+    inputs = AttentionInputs(*torch.randn(3, 1, 2, 5, 16), Encoding(Rope((0.5,) * 8)), scale=0.25)
+
+    class Rendezvous(list[BackendChoice]):
+        """List that lets no thread add a choice before all have found it missing."""
+
+        def __contains__(self, choice: object) -> bool:
+            found = super().__contains__(choice)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(1)
+            return found
+
+    dispatcher.choices = Rendezvous()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(dispatcher.attend, inputs) for _ in range(THREADS)]:
+            future.result()
+    assert len(dispatcher.choices) == 1
+
+
+def test_taking_a_patch_off_frees_the_tables_of_all_threads(model: LlamaForCausalLM) -> None:
+    tables: list[weakref.ref[RotaryTables]] = []
+
+    def read_and_record(ids: Tensor) -> Tensor:
+        logits: Tensor = model(ids).logits
+        state = handle._attention.encodings._thread
+        tables.extend(weakref.ref(known.tables) for known in state.prompts.values())
+        return logits
+
+    with ThreadPoolExecutor(1) as pool:
+        handle = lampe.patch(model, "lampe")
+        with torch.no_grad():
+            read_and_record(random_ids(90))
+        pool.submit(torch.no_grad()(read_and_record), random_ids(80)).result()
+        assert len(tables) == 2 and all(table() is not None for table in tables)
+        handle.unpatch()
+        gc.collect()
+        assert all(table() is None for table in tables)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,5 +1,6 @@
 """Which backend processes a call, and how the choice is reported."""
 
+import dataclasses
 import logging
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import lampe
 from lampe.attention import BACKENDS, AttentionInputs, BackendDispatcher
+from lampe.attention.rotated_keys import RotatedKeys
 from tests.lampe.tiny import llama
 
 
@@ -71,3 +73,16 @@ def test_explain_does_not_change_logits() -> None:
                 lampe.explain(model)
             logits.append(model(ids[:, 150:], past_key_values=cache, use_cache=True).logits)
     assert torch.equal(*logits)
+
+
+def test_only_a_backend_that_reads_rotated_keys_receives_keys_rotated_in_place() -> None:
+    rotated_keys, plain = RotatedKeys(in_place=True), _inputs()
+    last = dataclasses.replace(plain, query=plain.query[:, :, -1:], start=plain.start + 4)
+    expected = BackendDispatcher("dense").attend(last)
+    inputs = dataclasses.replace(last, key=last.key.clone(), rotated_keys=rotated_keys)
+    assert not inputs.key_is_rotated
+    for name, rotated in (("blockwise", True), ("dense", False), ("blockwise", True)):
+        torch.testing.assert_close(BackendDispatcher(name).attend(inputs), expected)
+        assert inputs.key_is_rotated is rotated
+    BackendDispatcher("dense").attend(inputs)
+    torch.testing.assert_close(inputs.key, plain.key)
