@@ -114,7 +114,7 @@ class Method:
 
     @property
     def attention_factor_note(self) -> str:
-        """Where the attention factor comes from, in words for people; empty where it is plain."""
+        """Origin of the attention factor in words for people; empty where there is one method."""
         return ""
 
     @property
