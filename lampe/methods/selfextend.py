@@ -31,7 +31,7 @@ from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
 @dataclass(frozen=True, kw_only=True)
 class SelfExtend(IndexMethod):
-    """Two regions: neighbours and groups.
+    """Method of two regions: neighbours and groups.
 
     Attributes:
         window_size: ``W``, neighbours with exact positions, in tokens.
