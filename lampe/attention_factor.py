@@ -10,7 +10,7 @@ index method takes it as a setting.
 | none | c = 1 |
 | a number | that c; ``attention_factor_rate`` lets its square grow beyond the window |
 | released | what the method's authors run; the default |
-| logn | queries times max(1, ln(i + 1) / ln(window)) at index i |
+| logn | queries times max(1, ln(i + 1) / ln(base)) at index i; the base is ``logn_base`` |
 | yarn | c = 0.1 ln(length / window) + 1 beyond the window |
 """
 
@@ -107,6 +107,7 @@ def resolve_attention_factor(
     window: int,
     length: int,
     rate: float = 0.0,
+    logn_base: int | None = None,
 ) -> AttentionFactor:
     """Return the attention factor that a setting means for a prompt.
 
@@ -116,6 +117,7 @@ def resolve_attention_factor(
         window: tokens of pretraining.
         length: tokens of the prompt.
         rate: growth of a number's square beyond the window: ``c**2 + rate ln(length / window)``.
+        logn_base: base of "logn", in tokens; the window where it is None.
 
     Raises:
         BadSetting: for a word that is none of ``NAMED_FACTORS``, a factor that is not positive, or
@@ -129,7 +131,7 @@ def resolve_attention_factor(
         case "released":
             return released
         case "logn":
-            return AttentionFactor(logn_base=window)
+            return AttentionFactor(logn_base=window if logn_base is None else logn_base)
         case "yarn":
             return AttentionFactor(yarn_factor(length / window))
         case int() | float() if 0 < setting < math.inf:

@@ -41,14 +41,15 @@ class UnknownName(LampeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like ``name``, or None where none is close."""
-    names = list(known)
+    """Return the known name most like ``name``, whatever its case, or None where none is close."""
+    names = {other.casefold(): other for other in known}
+    folded = name.casefold()
     # The first letter is seldom mistyped, so names with the same one come first.
-    same_initial = [other for other in names if other[:1] == name[:1]]
-    matches = difflib.get_close_matches(name, same_initial, n=1, cutoff=0.5)
+    same_initial = [other for other in names if other[:1] == folded[:1]]
+    matches = difflib.get_close_matches(folded, same_initial, n=1, cutoff=0.5)
     if not matches:
-        matches = difflib.get_close_matches(name, names, n=1)
-    return matches[0] if matches else None
+        matches = difflib.get_close_matches(folded, names, n=1)
+    return names[matches[0]] if matches else None
 
 
 class PositionWarning(UserWarning):

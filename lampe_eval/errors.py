@@ -62,6 +62,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], see: str) -> UserEr
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" with the nearest known name; an empty text if none is near."""
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """Return " (did you mean ...?)" with the known name most like it, whatever its case.
+
+    Returns:
+        An empty text if no known name is near.
+    """
+    names = {other.casefold(): other for other in known}
+    near = get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""

@@ -96,6 +96,9 @@ class MethodSpec:
     def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> "lampe.Method":
         """Return the method with the settings of its card, then the model's, then the user's.
 
+        Settings of a composed method's frequencies have their method's name in front:
+        ``yarn.factor``.
+
         Args:
             defaults: settings on the model's card, by method name.
 
@@ -104,10 +107,15 @@ class MethodSpec:
         """
         import lampe  # here, because it imports torch, and names are looked up without it
 
-        card = self.card
-        name, _, frequencies = self.name.partition("+")
-        settings = {**card.settings, **defaults.get(name, {}), **self.settings}
-        full_name = f"{card.method}+{frequencies}" if frequencies else card.method
+        name, plus, frequencies = self.name.partition("+")
+        card = method_card(name)
+        full_name, settings = card.method, {**card.settings, **defaults.get(name, {})}
+        if plus:
+            other = method_card(frequencies)
+            full_name = f"{card.method}+{other.method}"
+            for key, value in {**other.settings, **defaults.get(frequencies, {})}.items():
+                settings[f"{other.method}.{key}"] = value
+        settings |= self.settings
         try:
             return lampe.method_of(full_name, **settings)
         except lampe.LampeError as error:
@@ -116,10 +124,13 @@ class MethodSpec:
             ) from None
 
     def with_settings(self, **settings: Any) -> "MethodSpec":
-        """Return the same row with further settings, labelled as a user would write it."""
-        written = ",".join(f"{key}={_written(value)}" for key, value in settings.items())
-        label = f"{self.label}{',' if ':' in self.label else ':'}{written}"
-        return MethodSpec(label, self.name, {**self.settings, **settings})
+        """Return the same row with further or other settings, labelled as a user would write it."""
+        merged = {**self.settings, **settings}
+        label, added = self.label, settings
+        if settings.keys() & self.settings.keys():
+            label, added = self.name, merged  # no setting may stand in a label twice
+        written = ",".join(f"{key}={_written(value)}" for key, value in added.items())
+        return MethodSpec(f"{label}{',' if ':' in label else ':'}{written}", self.name, merged)
 
 
 def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
@@ -145,7 +156,10 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
                 f"--method: setting {part!r} comes before any method; write NAME:{part}"
             )
         before = specs.pop()
-        settings = {**before.settings, **_setting(part)}
+        settings = _setting(part)
+        for key in settings.keys() & before.settings.keys():
+            raise UserError(f"--method: {before.name}: {key} is set twice; set it once")
+        settings = {**before.settings, **settings}
         specs.append(MethodSpec(f"{before.label},{part}", before.name, settings))
     labels = [spec.label for spec in specs]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
@@ -163,12 +177,20 @@ def _setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         raise UserError(f"--method: {text!r} is not of the form setting=value")
+    key = key.strip()
+    problem = UserError(f"--method: {value!r} is not a value for {key}")
     try:
-        return {key.strip(): yaml.safe_load(value)}
-    except yaml.YAMLError:
-        raise UserError(f"--method: {value!r} is not a value for {key.strip()}") from None
+        setting = yaml.safe_load(value)
+    # YAML's constructors raise all of these, as for 6000 digits, !!int x, !!timestamp x or [[[[.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        raise problem from None
+    if not isinstance(setting, str | int | float | None):
+        raise problem
+    return {key: setting}
 
 
 def _written(value: Any) -> str:
     """Write a value as YAML reads it back: YAML may take a float with an exponent for text."""
+    if value is None:
+        return "null"
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)

@@ -101,7 +101,8 @@ def method_of(name: str, **settings: Any) -> Method:
 
     Args:
         name: a method; ``"a+b"`` is the plan and attention factor of a with the rope of b.
-        settings: hyper-parameters; those of ``"a+b"`` go to a.
+        settings: hyper-parameters; those of b in ``"a+b"`` have its name in front, as
+            ``**{"yarn.factor": 2}``.
 
     Raises:
         UnknownName: for a method or setting that does not exist.
@@ -113,8 +114,9 @@ def method_of(name: str, **settings: Any) -> Method:
             "as method_of('lampe', head_tokens=64)"
         )
     name, plus, frequencies = name.partition("+")
-    method = method_class(name).from_settings(settings)
-    return Composed(positions=method, frequencies=method_of(frequencies)) if plus else method
+    if plus:
+        return Composed.from_parts(method_class(name), method_class(frequencies), settings)
+    return method_class(name).from_settings(settings)
 
 
 __all__ = [

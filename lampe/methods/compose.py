@@ -1,14 +1,19 @@
 """Composition of two methods, such as LaMPE's positions with YaRN's frequencies."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from lampe.attention_factor import AttentionFactor
-from lampe.errors import BadSetting
+from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
 from lampe.methods.method import IndexMethod, Method
 from lampe.positions import PositionPlan
 from lampe.rope import Rope
+
+FACTOR = "attention_factor"
+"""Setting by which a frequency method such as YaRN takes an attention factor; None for its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +23,12 @@ class Composed(Method):
     A frequency method derives its factor from the prompt's length even where the plan keeps
     positions inside the window already; give it a smaller factor to avoid extending twice.
 
+    One attention factor holds: that of the positions, and where they have none, that of the
+    frequencies. A factor that the user sets for the frequencies, as ``yarn.attention_factor``,
+    multiplies the other one.
+
     Attributes:
-        positions: method of plans and attention factor.
+        positions: method of plans and, as a rule, of the attention factor.
         frequencies: method of the rope.
 
     Raises:
@@ -30,11 +39,49 @@ class Composed(Method):
     frequencies: Method
 
     def __post_init__(self) -> None:
-        if not isinstance(self.positions, IndexMethod) or isinstance(self.frequencies, IndexMethod):
+        if not isinstance(self.positions, IndexMethod) or isinstance(
+            self.frequencies, IndexMethod | Composed
+        ):
             raise BadSetting(
                 f"{self.label}: compose a method of positions with one of frequencies, "
                 "as lampe+yarn"
             )
+
+    @classmethod
+    def from_parts(
+        cls, positions: type[Method], frequencies: type[Method], settings: Mapping[str, Any]
+    ) -> Self:
+        """Return the composition of two methods.
+
+        Args:
+            positions: method of plans.
+            frequencies: method of the rope.
+            settings: hyper-parameters by the names that ``settings`` has: those of the frequencies
+                with their method's name in front, as ``yarn.factor``.
+
+        Raises:
+            UnknownName: for a hyper-parameter that neither method has.
+            BadSetting: for a value of the wrong type, or two methods of the same kind.
+        """
+        prefix = f"{frequencies.name}."
+        of_positions = {field.name for field in dataclasses.fields(positions)}
+        of_frequencies = {f"{prefix}{field.name}" for field in dataclasses.fields(frequencies)}
+        for key in settings:
+            if key not in of_positions | of_frequencies:
+                kind = f"setting of {positions.name}+{frequencies.name}"
+                raise UnknownName(kind, key, of_positions | of_frequencies)
+        return cls(
+            positions=positions.from_settings(
+                {key: value for key, value in settings.items() if key in of_positions}
+            ),
+            frequencies=frequencies.from_settings(
+                {
+                    key.removeprefix(prefix): value
+                    for key, value in settings.items()
+                    if key in of_frequencies
+                }
+            ),
+        )
 
     @property
     def has_release_prompts(self) -> bool:
@@ -50,10 +97,37 @@ class Composed(Method):
         prefixed = {f"{frequencies.name}.{key}": v for key, v in frequencies.settings.items()}
         return {**self.positions.settings, **prefixed}
 
+    @property
+    def has_attention_factor(self) -> bool:
+        return self.positions.has_attention_factor or self.frequencies.has_attention_factor
+
+    @property
+    def attention_factor_note(self) -> str:
+        positions, frequencies = self.positions.name, self.frequencies.name
+        if not self.positions.has_attention_factor:
+            return f"of {frequencies}" if self.frequencies.has_attention_factor else ""
+        if self._omits_factor_of_frequencies:
+            return (
+                f"of {positions} alone, without that of {frequencies}; "
+                f"set {frequencies}.{FACTOR} to multiply by it"
+            )
+        given = getattr(self.frequencies, FACTOR, None)
+        times = "" if given is None else f" times {frequencies}.{FACTOR}={given:g}"
+        return f"of {positions}{times}"
+
+    @property
+    def _omits_factor_of_frequencies(self) -> bool:
+        """True where both parts have a factor, and the user set none for the frequencies."""
+        both = self.positions.has_attention_factor and self.frequencies.has_attention_factor
+        return both and getattr(self.frequencies, FACTOR, 1.0) is None
+
     def resolved(self, geometry: Geometry, length: int) -> Self:
+        frequencies = self.frequencies.resolved(geometry, length)
+        if self._omits_factor_of_frequencies:
+            # STRING on Qwen 2, the one such composition that was released, has a single factor.
+            frequencies = dataclasses.replace(frequencies, **{FACTOR: 1.0})
         return type(self)(
-            positions=self.positions.resolved(geometry, length),
-            frequencies=self.frequencies.resolved(geometry, length),
+            positions=self.positions.resolved(geometry, length), frequencies=frequencies
         )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
@@ -66,4 +140,5 @@ class Composed(Method):
         return self.positions.decode_plan(geometry, length, stop)
 
     def attention_factor_of(self, geometry: Geometry, length: int) -> AttentionFactor:
-        return self.positions.attention_factor_of(geometry, length)
+        part = self.positions if self.positions.has_attention_factor else self.frequencies
+        return part.attention_factor_of(geometry, length)

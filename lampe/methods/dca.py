@@ -2,10 +2,26 @@
 
 Keys are at their phase in the chunk, ``j mod s``. Queries are at ``i mod s`` for their own chunk,
 at ``min(i mod s + s, cap)`` for the one before, and at ``cap`` for all earlier ones.
+
+HKUNLP/ChunkLlama released three files for Llama, with P the pretraining length and w the local
+window:
+
+| file | variant | cap | w | attention factor |
+|---|---|---|---|---|
+| chunkllama_attn_replace.py | reference | 3 P / 4 | P / 8 | 0.05 ln(length / P) + 1 |
+| flash_decoding_chunkllama.py | flash-decoding | 3 P / 4 | P / 16 | 0.1 ln(length / P) + 1 |
+| vllm/.../dual_chunk_flash_attn.py | vllm | P | P / 8 | 0.1 ln(length / P) + 1 |
+
+The cap is what they call ``chunk_size``, and ``s = cap - w``. All three read a prompt alike, chunk
+after chunk: causal attention within the chunk, full attention to the chunk before with queries at
+``min(i mod s + s, cap)``, full attention to all earlier chunks with queries at ``cap``, and a merge
+of the three by the logarithms of their sums. Keys are rotated once, at ``j mod s``. A generated
+token is read as the row of its index, and its own factor follows the length so far.
 """
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 from lampe.attention_factor import AttentionFactor, PerTokenAttentionFactor
@@ -14,9 +30,30 @@ from lampe.geometry import Geometry
 from lampe.methods.method import IndexMethod, require_positive, setting
 from lampe.positions import PositionMap, PositionPlan, Region, constant
 
-# That of ``chunkllama_attn_replace.py``; the release's flash-decoding file has 0.1.
-RATE = 0.05
-"""Growth of ChunkLlama's attention factor with the logarithm of the length."""
+
+@dataclass(frozen=True)
+class ChunkLlamaFile:
+    """Constants of one of the released files, as shares of the pretraining length.
+
+    Attributes:
+        cap: largest position of a query.
+        local_window: tokens by which a chunk is shorter than that cap.
+        rate: growth of the attention factor with the logarithm of the length.
+        drifts: whether the attention factor goes on growing with the answer.
+    """
+
+    cap: Fraction = Fraction(3, 4)
+    local_window: Fraction = Fraction(1, 8)
+    rate: float = 0.05
+    drifts: bool = True
+
+
+CHUNKLLAMA_VARIANTS = {
+    "steady": ChunkLlamaFile(drifts=False),
+    "reference": ChunkLlamaFile(),
+    "flash-decoding": ChunkLlamaFile(local_window=Fraction(1, 16), rate=0.1),
+    "vllm": ChunkLlamaFile(cap=Fraction(1), rate=0.1),
+}
 
 
 def chunk_plan(chunk: int, cap: int) -> PositionPlan:
@@ -70,17 +107,17 @@ class DCA(IndexMethod):
 class ChunkLlama(IndexMethod):
     """Dual chunk attention as the authors' code runs it (HKUNLP/ChunkLlama).
 
-    Positions stay below three quarters of the pretraining length. The released attention factor is
-    ``0.05 ln(length / window) + 1``; the README says that the paper's results did not use it. One
-    thing is not reproduced: the code rounds the weights by which a prompt's chunks are merged to
-    bfloat16, which moves logits by up to 2e-2 (``tests/golden``).
+    The README says that the paper's results did not use the released attention factor. One thing is
+    not reproduced: the code rounds the weights by which a prompt's chunks are merged to bfloat16,
+    which moves logits by up to 2e-2 (``tests/golden``); ``flash_decoding_chunkllama.py`` rounds
+    those of generated tokens as well.
 
     Attributes:
-        pretraining_length: tokens; queries are capped at three quarters of it.
+        pretraining_length: tokens; queries are capped at three quarters of it ("vllm": at it).
         local_window: tokens by which a chunk is shorter than that cap.
-        variant: "steady" keeps the prompt's attention factor for the answer. Under "reference" it
-            goes on growing with the answer, while cached keys keep what they were stored with, as
-            released.
+        variant: "steady" is "reference" with the prompt's attention factor for the answer. Under
+            "reference", "flash-decoding" and "vllm", the released files, it goes on growing with
+            the answer, while cached keys keep what they were stored with.
     """
 
     name: ClassVar[str] = "chunkllama"
@@ -88,18 +125,28 @@ class ChunkLlama(IndexMethod):
         derive=lambda method, geometry, length: geometry.window, rule="the window"
     )
     local_window: int | None = setting(
-        derive=lambda method, geometry, length: (
-            # The release has three: P/8 here, P/16 in its flash-decoding file, P/4 for perplexity.
-            method.value_of("pretraining_length", geometry, length) // 8
+        derive=lambda method, geometry, length: method._released_local_window(geometry, length),
+        rule=(
+            "an eighth of the window, as released for Llama 2; "
+            "a sixteenth with variant=flash-decoding"
         ),
-        rule="an eighth of the window, as released for Llama 2",
     )
     variant: str = "steady"
 
+    @property
+    def _file(self) -> ChunkLlamaFile:
+        if self.variant not in CHUNKLLAMA_VARIANTS:
+            raise UnknownName("variant of chunkllama", self.variant, CHUNKLLAMA_VARIANTS)
+        return CHUNKLLAMA_VARIANTS[self.variant]
+
+    def _released_local_window(self, geometry: Geometry, length: int) -> int:
+        pretraining_length = self.value_of("pretraining_length", geometry, length)
+        return int(pretraining_length * self._file.local_window)
+
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         assert self.pretraining_length is not None and self.local_window is not None
-        # ``chunk_size`` in the code: it never uses the last quarter, where the paper uses all.
-        cap = self.pretraining_length * 3 // 4
+        # ``chunk_size`` in the code: most files never use the last quarter, the paper uses all.
+        cap = int(self.pretraining_length * self._file.cap)
         if not 0 < self.local_window < cap:
             raise BadSetting(
                 f"chunkllama: local_window={self.local_window} must lie between 0 and {cap}"
@@ -107,12 +154,8 @@ class ChunkLlama(IndexMethod):
         return chunk_plan(cap - self.local_window, cap)
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
-        factor = 1 + RATE * math.log(max(1.0, length / geometry.window))
-        match self.variant:
-            case "steady":
-                return AttentionFactor(factor)
-            case "reference":
-                return PerTokenAttentionFactor(
-                    factor, prompt=length, window=geometry.window, rate=RATE
-                )
-        raise UnknownName("variant of chunkllama", self.variant, ("steady", "reference"))
+        window, rate = geometry.window, self._file.rate
+        factor = 1 + rate * math.log(max(1.0, length / window))
+        if not self._file.drifts:
+            return AttentionFactor(factor)
+        return PerTokenAttentionFactor(factor, prompt=length, window=window, rate=rate)

@@ -26,6 +26,10 @@ Rule = str | Mapping[str, str]
 """Where a default comes from; by the other settings it depends on, where there are several ways."""
 OTHERWISE = "otherwise"
 """Key of the rule that holds where none of the other settings of a ``Rule`` is set."""
+AUTO = "auto"
+"""Value that stands for a hyper-parameter's default, as ``lampe-eval list methods`` prints it."""
+LARGEST = 2**63 - 1
+"""Largest number that a hyper-parameter may have: positions are int64 in tensors."""
 
 
 def setting(default: Any = None, *, derive: Derivation | None = None, rule: Rule = "") -> Any:
@@ -60,17 +64,23 @@ class Method:
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """Return the method with these hyper-parameters.
 
+        Args:
+            settings: values by name; "auto" is the default of a hyper-parameter that has a rule.
+
         Raises:
             UnknownName: for a hyper-parameter that the method does not have.
-            BadSetting: for a value of the wrong type.
+            BadSetting: for a value of the wrong type, or a number that is too large.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        hints = {key: hint for key, hint in get_type_hints(cls).items() if key in fields}
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        hints = {key: hint for key, hint in get_type_hints(cls).items() if key in defaults}
+        rules = cls.default_rules()
+        values: dict[str, Any] = {}
         for key, value in settings.items():
             if key not in hints:
                 raise UnknownName(f"setting of {cls.name}", key, hints)
-            _check_type(cls.name, key, value, hints[key])
-        return cls(**settings)
+            values[key] = defaults[key] if value == AUTO and key in rules else value
+            _check_type(cls.name, key, values[key], hints[key])
+        return cls(**values)
 
     @classmethod
     def default_rules(cls) -> dict[str, Rule]:
@@ -96,6 +106,16 @@ class Method:
     def has_release_prompts(self) -> bool:
         """True where the authors' release gives this method prompts that others do not get."""
         return False
+
+    @property
+    def has_attention_factor(self) -> bool:
+        """True where the method multiplies logits by a factor of its own, at whatever length."""
+        return False
+
+    @property
+    def attention_factor_note(self) -> str:
+        """Origin of the attention factor in words for people; empty where there is one method."""
+        return ""
 
     @property
     def label(self) -> str:
@@ -180,24 +200,49 @@ class IndexMethod(Method):
         attention_factor: see ``lampe.attention_factor``.
         attention_factor_rate: growth of its square with ln(length / window) beyond the window,
             where it is a number.
+        logn_base: base of a log-n scale in tokens, such as LongLM's ``scale_base``.
     """
 
     calibrated_settings: ClassVar[tuple[str, ...]] = ("attention_factor",)
     attention_factor: FactorSetting = "released"
     attention_factor_rate: float | int = 0.0
+    logn_base: int | None = setting(rule="the window; for a log-n attention_factor alone")
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
         """Return the attention factor that the method's authors run for a prompt."""
         return AttentionFactor()
 
+    @property
+    def has_attention_factor(self) -> bool:
+        if self.attention_factor == "released":
+            # By class and not by value: a released factor may be 1 at some lengths.
+            released = type(self).released_attention_factor
+            return released is not IndexMethod.released_attention_factor
+        return self.attention_factor != "none"
+
     def attention_factor_of(self, geometry: Geometry, length: int) -> AttentionFactor:
+        if self.logn_base is not None and self.logn_base < 2:
+            raise BadSetting(f"{self.name}: logn_base={self.logn_base} must be at least 2")
         released = self.released_attention_factor(geometry, length)
-        return resolve_attention_factor(
+        factor = resolve_attention_factor(
             self.attention_factor,
             released,
             window=geometry.window,
             length=length,
             rate=self.attention_factor_rate,
+            logn_base=self.logn_base,
+        )
+        if self.logn_base is not None and factor.logn_base is None:
+            raise BadSetting(
+                f"{self.name}: logn_base={self.logn_base} has no effect with "
+                f"attention_factor={self.attention_factor}; give attention_factor=logn"
+            )
+        return factor
+
+    def logn_factor(self, geometry: Geometry) -> AttentionFactor:
+        """Return the log-n scale of queries, to the base that is set or else the window."""
+        return AttentionFactor(
+            logn_base=geometry.window if self.logn_base is None else self.logn_base
         )
 
 
@@ -205,6 +250,8 @@ def _check_type(method: str, name: str, value: Any, hint: Any) -> None:
     """Raise BadSetting unless a value is of the type that a hyper-parameter is annotated with."""
     # To Python a bool is an int, but nobody who writes head_tokens=yes means 1.
     if isinstance(value, bool) is (hint is bool) and isinstance(value, hint):
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise BadSetting(f"{method}: {name} must be a number of at most 64 bits")
         return
     kinds = [kind.__name__ for kind in get_args(hint) or [hint] if kind is not NoneType]
     raise BadSetting(f"{method}: {name} must be of type {' or '.join(kinds)}, got {value!r}")

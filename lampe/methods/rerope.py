@@ -45,7 +45,7 @@ class ReRoPE(IndexMethod):
         return PositionPlan((Region(0, near, name="near"), far))
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
-        return AttentionFactor(logn_base=geometry.window)
+        return self.logn_factor(geometry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class LeakyReRoPE(IndexMethod):
         )
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
-        return AttentionFactor(logn_base=geometry.window)
+        return self.logn_factor(geometry)
 
     def _smallest_factor(self, geometry: Geometry, length: int) -> int:
         near = self.value_of("window_size", geometry, length)

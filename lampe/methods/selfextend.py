@@ -4,6 +4,18 @@ With G the group size and W the neighbour window:
 
     rel = d                               for d < W
     rel = i // G - j // G + W - W // G    otherwise
+
+Where G does not divide W, the files of the authors (datamllab/LongLM) do not shift alike:
+
+    integer             W - W // G       Llama_4_40.py, Mistral.py, Phi.py, Qwen2.py, first patches
+    fractional          W - W / G        Llama.py without flash attention, or with Triton's
+    fractional-prefill  W - W / G for a prompt, W - W // G for its answer: Llama.py with flash_attn
+
+``example.py`` runs Llama 2 with G = 32 and W = 1024 with flash_attn, then with Triton. The older
+``llama_example.py`` (G = 8), ``mistral_example.py`` (G = 4) and ``gemma_example.py`` (G = 8), all
+with W = 1024, run the first patches. In each of them G divides W, which makes all shifts equal.
+LaMPE's RULER script does not: with G = 21 and W = 2048 its own copy shifts by the fraction
+throughout. Its InfiniteBench script calls LongLM with flash_attn.
 """
 
 import dataclasses
@@ -19,13 +31,13 @@ from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
 @dataclass(frozen=True, kw_only=True)
 class SelfExtend(IndexMethod):
-    """SelfExtend's two regions: neighbours and groups.
+    """Method of two regions: neighbours and groups.
 
     Attributes:
         window_size: ``W``, neighbours with exact positions, in tokens.
         group_size: ``G``, tokens that share a position; 1 leaves the model as it is.
-        shift: "integer" as above, or "fractional" (``W / G`` unrounded), which the authors' code
-            runs in prefill.
+        shift: "integer" as above, "fractional" (``W / G`` unrounded), or "fractional-prefill" (of
+            a prompt fractional, of generated tokens integer), see above.
     """
 
     name: ClassVar[str] = "selfextend"
@@ -52,6 +64,7 @@ class SelfExtend(IndexMethod):
         grouped_windows: dict[str, int | Fraction] = {
             "integer": window // group,
             "fractional": Fraction(window, group),
+            "fractional-prefill": Fraction(window, group),
         }
         if self.shift not in grouped_windows:
             raise UnknownName("shift of selfextend", self.shift, grouped_windows)
@@ -61,6 +74,12 @@ class SelfExtend(IndexMethod):
         query = dataclasses.replace(key, offset=window - grouped_windows[self.shift])
         groups = Region(window, None, query=query, key=key, name="groups")
         return PositionPlan((Region(0, window, name="neighbours"), groups))
+
+    def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
+        if self.shift != "fractional-prefill":
+            return None
+        method = self.resolved(geometry, length)
+        return dataclasses.replace(method, shift="integer").plan(geometry, length)
 
     def _smallest_group(self, geometry: Geometry, length: int) -> int:
         window = self.value_of("window_size", geometry, length)

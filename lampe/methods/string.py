@@ -19,7 +19,7 @@ from lampe.positions import PositionMap, PositionPlan, Region
 
 @dataclass(frozen=True, kw_only=True)
 class String(IndexMethod):
-    """STRING's two regions: near tokens, and all others shifted towards them.
+    """Method of two regions: near tokens, and all others shifted towards them.
 
     STRING does not extrapolate: the largest position is about two thirds of the prompt, however
     long that is.

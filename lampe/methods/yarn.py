@@ -36,11 +36,17 @@ class YaRN(Method):
     attention_factor: float | int | None = setting(rule="0.1 ln(factor) + 1")
     truncate: bool = True
 
+    @property
+    def has_attention_factor(self) -> bool:
+        return self.attention_factor != 1
+
     def rope(self, geometry: Geometry, length: int) -> Rope:
         assert self.factor is not None
         require_positive(
             self.name, factor=self.factor, beta_fast=self.beta_fast, beta_slow=self.beta_slow
         )
+        if self.attention_factor is not None:
+            require_positive(self.name, attention_factor=self.attention_factor)
         if self.factor == 1:
             # Without extension the model keeps its own scaling, which "yarn" would replace.
             return geometry.rope(length)

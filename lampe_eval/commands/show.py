@@ -28,7 +28,8 @@ def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
     """
     try:
         geometry = lampe.Geometry(window=window)
-        resolved = spec.build({}).resolved(geometry, tokens)
+        built = spec.build({})
+        resolved = built.resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
@@ -39,7 +40,8 @@ def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
     heading = f"[bold]{spec.label}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
     console.print(heading, highlight=False)
     console.print(_region_table(encoding.plan))
-    console.print(_largest_position(encoding, tokens, geometry), highlight=False)
+    factor = factor_text(built, encoding)
+    console.print(f"{_largest_position(encoding, tokens, geometry)}; {factor}", highlight=False)
     scaled_window = _scaled_window(encoding, tokens, geometry)
     console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
@@ -83,5 +85,11 @@ def _largest_position(encoding: lampe.Encoding, length: int, geometry: lampe.Geo
     place = "inside" if scaled < geometry.window else "BEYOND"
     return (
         f"largest relative position {largest:g}{slower_rope}, {place} the window of "
-        f"{geometry.window}; attention_factor {encoding.effective_attention_factor}"
+        f"{geometry.window}"
     )
+
+
+def factor_text(method: lampe.Method, encoding: lampe.Encoding) -> str:
+    """Return the attention factor in words, and of a composed method which part's holds."""
+    note = method.attention_factor_note
+    return f"attention_factor {encoding.effective_attention_factor}{note and f' ({note})'}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import lampe
 from lampe_eval import models
 from lampe_eval.cards import ModelCard
+from lampe_eval.commands.show import factor_text
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.models import ModelSource
 from lampe_eval.report import tables
@@ -52,11 +53,9 @@ def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> I
     largest = encoding.largest_position(length + answer, source.geometry.rope(length))
     window = source.geometry.window
     place = "inside" if largest < window else "BEYOND"
-    factor = encoding.effective_attention_factor
-    yield (
-        f"\n{spec.label}\n    largest position {largest:.6g}, {place} the window of {window}; "
-        f"attention_factor {factor}"
-    )
+    factor = factor_text(method, encoding)
+    yield f"\n{spec.label}"
+    yield f"    largest position {largest:.6g}, {place} the window of {window}; {factor}"
     for key in suggested:
         if key in model_settings:
             rule = "from the card of the model"

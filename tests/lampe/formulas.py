@@ -18,7 +18,8 @@ def selfextend(
 ) -> Positions:
     if i - j < window_size:
         return [i - j]
-    step = window_size // group_size if shift == "integer" else Fraction(window_size, group_size)
+    whole = shift == "integer" or (shift == "fractional-prefill" and i >= n)
+    step = window_size // group_size if whole else Fraction(window_size, group_size)
     return [i // group_size - j // group_size + window_size - step]
 
 
@@ -46,8 +47,10 @@ def dca(i: int, j: int, n: int, chunk_size: int, cap: int) -> Positions:
             return [cap - j % chunk_size]
 
 
-def chunkllama(i: int, j: int, n: int, pretraining_length: int, local_window: int) -> Positions:
-    cap = pretraining_length * 3 // 4
+def chunkllama(
+    i: int, j: int, n: int, pretraining_length: int, local_window: int, variant: str = "steady"
+) -> Positions:
+    cap = pretraining_length if variant == "vllm" else pretraining_length * 3 // 4
     return dca(i, j, n, cap - local_window, cap)
 
 

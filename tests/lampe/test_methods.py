@@ -32,7 +32,7 @@ def test_a_method_is_a_frozen_value(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_resolved_fills_in_every_hyper_parameter(name: str) -> None:
-    optional = {"attention_factor", "curve", "slope", "intercept", "ceiling"}
+    optional = {"attention_factor", "logn_base", "curve", "slope", "intercept", "ceiling"}
     settings = method_of(name).resolved(SMALL, 1024).settings
     assert not [key for key, value in settings.items() if value is None and key not in optional]
 
@@ -155,6 +155,22 @@ def test_registering_refuses_a_name_that_exists() -> None:
             "attention_factor='warm'.*released",
         ),
         ("dca", {"attention_factor": -1}, "attention_factor=-1"),
+        ("dca", {"attention_factor": "auto"}, "attention_factor='auto'"),
+        ("LaMPE", {}, "unknown method 'LaMPE' .did you mean 'lampe'"),
+        ("YARN", {}, "unknown method 'YARN' .did you mean 'yarn'"),
+        ("lampe", {"Tail_Tokens": 8}, "'Tail_Tokens' .did you mean 'tail_tokens'"),
+        ("lampe", {"head_tokens": 2**63}, "head_tokens .*64 bits"),
+        ("chunkllama", {"variant": "flash"}, "variant of chunkllama 'flash'.*'flash-decoding'"),
+        ("lampe+dca+yarn", {}, "dca.yarn"),
+        ("lampe+yarn", {"factor": 2}, "setting of lampe.yarn 'factor' .*'yarn.factor'"),
+        ("lampe+yarn", {"pi.factor": 2}, "setting of lampe.yarn 'pi.factor' .*'yarn.factor'"),
+        ("lampe", {"yarn.factor": 2}, "setting of lampe 'yarn.factor'"),
+        ("lampe+yarn", {"yarn.factor": "two"}, "yarn: factor must be of type .*'two'"),
+        ("lampe+yarn", {"yarn.attention_factor": 0}, "yarn: attention_factor=0"),
+        ("yarn", {"attention_factor": math.nan}, "yarn: attention_factor=nan"),
+        ("dca", {"logn_base": 128}, "logn_base=128 .*attention_factor=released"),
+        ("rerope", {"logn_base": 128, "attention_factor": 1.1}, "logn_base=128 .*factor=1.1"),
+        ("rerope", {"logn_base": 1}, "logn_base=1 "),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -235,20 +251,144 @@ def test_composition_takes_plan_and_attention_factor_of_one_and_rope_of_the_othe
     both = method_of("lampe+yarn", mapping_length=128).encode(SMALL, 1024)
     assert both.plan == method_of("lampe", mapping_length=128).encode(SMALL, 1024).plan
     assert both.attention_factor == method_of("lampe").encode(SMALL, 1024).attention_factor
-    assert both.rope == method_of("yarn").encode(SMALL, 1024).rope
+    assert both.rope == method_of("yarn", attention_factor=1.0).encode(SMALL, 1024).rope
 
 
 def test_effective_attention_factor_includes_the_scaling_of_the_rope() -> None:
     yarn = method_of("yarn", factor=4).encode(SMALL, 1024)
     assert yarn.attention_factor == lampe.AttentionFactor()
     assert yarn.effective_attention_factor.factor == pytest.approx(0.1 * math.log(4) + 1)
-    both = method_of("lampe+yarn", attention_factor=1.1).encode(SMALL, 1024)
-    assert both.effective_attention_factor.factor == pytest.approx(
-        1.1 * yarn.effective_attention_factor.factor
+
+
+YARN_FACTOR = 0.1 * math.log(4) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected", "note"),
+    [
+        ("string+yarn", {}, STRING_FACTOR, "string alone"),
+        ("string+yarn", {"yarn.attention_factor": 1.0}, STRING_FACTOR, "attention_factor=1"),
+        (
+            "string+yarn",
+            {"yarn.attention_factor": 1.2},
+            1.2 * STRING_FACTOR,
+            "attention_factor=1.2",
+        ),
+        ("string+yarn", {"yarn.attention_factor": "auto"}, STRING_FACTOR, "string alone"),
+        ("lampe+yarn", {"attention_factor": 1.1}, 1.1, "lampe alone"),
+        ("lampe+yarn", {"attention_factor": 1.0}, 1.0, "lampe alone"),
+        ("lampe+yarn", {"attention_factor": "none"}, YARN_FACTOR, "yarn"),
+        ("selfextend+yarn", {}, YARN_FACTOR, "yarn"),
+        ("original+yarn", {"yarn.attention_factor": 1.2}, 1.2, "yarn"),
+        ("chunkllama+yarn", {}, 0.05 * math.log(4) + 1, "chunkllama alone"),
+        ("lampe+pi", {}, STRING_FACTOR, "lampe"),
+        ("selfextend+pi", {}, 1.0, ""),
+    ],
+)
+def test_one_attention_factor_holds_in_a_composition_unless_the_user_sets_both(
+    name: str, settings: dict[str, Any], expected: float, note: str
+) -> None:
+    method = method_of(name, **settings)
+    assert method.encode(SMALL, 1024).effective_attention_factor.factor == pytest.approx(expected)
+    assert note in method.attention_factor_note
+    assert bool(note) == bool(method.attention_factor_note)
+    resolved = method.resolved(SMALL, 1024)
+    assert resolved.encode(SMALL, 1024) == method.encode(SMALL, 1024)
+
+
+def test_a_log_n_scale_is_the_one_attention_factor_of_a_composition() -> None:
+    encoding = method_of("rerope+yarn").encode(SMALL, 1024)
+    assert encoding.effective_attention_factor == lampe.AttentionFactor(logn_base=256)
+
+
+def test_the_settings_of_a_composition_are_those_that_it_shows() -> None:
+    shown = method_of("string+yarn", variant="reference", **{"yarn.factor": 2.68}).settings
+    assert shown["yarn.factor"] == 2.68
+    assert shown["variant"] == "reference"
+    assert method_of("string+yarn", **shown).settings == shown
+
+
+def test_string_on_qwen_2_as_its_authors_ran_it() -> None:
+    """Compare with the release at 131072 tokens: factor 2.68, and 1.0693 once."""
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    geometry = lampe.Geometry(window=32768, head_dim=128, rope_parameters=rope)
+    settings = {"yarn.factor": 2.68, "yarn.attention_factor": 1.0}
+    encoding = method_of("string+yarn", variant="reference", local=128, **settings).encode(
+        geometry, 131072
     )
+    parts = lampe.Composed(
+        positions=method_of("string", variant="reference", local=128),
+        frequencies=method_of("yarn", factor=2.68, attention_factor=1.0),
+    )
+    assert encoding == parts.encode(geometry, 131072)
+    assert encoding.effective_attention_factor.factor**2 == pytest.approx(1.143434, abs=1e-6)
+    own = geometry.rope(131072).inv_freq
+    assert encoding.rope.inv_freq[-1] == pytest.approx(own[-1] / 2.68)
+    assert encoding.rope.inv_freq[0] == pytest.approx(own[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_auto_is_the_default_of_every_setting_that_has_a_rule(name: str) -> None:
+    rules = METHODS[name].default_rules()
+    assert method_of(name, **dict.fromkeys(rules, "auto")) == method_of(name)
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_a_log_n_scale_takes_a_base_of_its_own(name: str) -> None:
+    method = method_of(name, attention_factor="logn", logn_base=4096)
+    factor = method.encode(SMALL, 1024).attention_factor
+    assert factor == lampe.AttentionFactor(logn_base=4096)
+
+
+@pytest.mark.parametrize("name", ["rerope", "leaky-rerope"])
+def test_a_released_log_n_scale_takes_a_base_of_its_own(name: str) -> None:
+    factor = method_of(name, logn_base=64).encode(SMALL, 1024).attention_factor
+    assert factor == lampe.AttentionFactor(logn_base=64)
+
+
+@pytest.mark.parametrize(
+    ("variant", "cap", "local_window", "rate"),
+    [
+        ("steady", 192, 32, 0.05),
+        ("reference", 192, 32, 0.05),
+        ("flash-decoding", 192, 16, 0.1),
+        ("vllm", 256, 32, 0.1),
+    ],
+)
+def test_released_files_of_chunkllama(
+    variant: str, cap: int, local_window: int, rate: float
+) -> None:
+    """Check cap, local window and attention factor; all but "steady" grow in an answer."""
+    method = method_of("chunkllama", variant=variant)
+    encoding = method.encode(SMALL, 1024)
+    expected = method_of("dca", chunk_size=cap - local_window, cap=cap).encode(SMALL, 1024)
+    assert encoding.plan == expected.plan
+    assert method.decode_plan(SMALL, 1024, 1025) is None
+    factor = encoding.attention_factor
+    assert factor.factor == pytest.approx(1 + rate * math.log(4))
+    later = factor.per_token_factor(torch.tensor([0, 1023, 2047]))
+    if variant == "steady":
+        assert later is None
+    else:
+        assert later is not None
+        grown = [factor.factor * value for value in later.tolist()]
+        ends = [4, 4, 8]
+        assert grown == pytest.approx([1 + rate * math.log(end) for end in ends])
+
+
+def test_selfextend_shifts_a_prompt_by_a_fraction_and_its_answer_by_a_whole_number() -> None:
+    """Check the decode row of LongLM's flash path: W - W // G, where prefill has W - W / G."""
+    sizes = {"window_size": 10, "group_size": 6}
+    method = method_of("selfextend", shift="fractional-prefill", **sizes)
+    fractional = method_of("selfextend", shift="fractional", **sizes).encode(SMALL, 100)
+    integer = method_of("selfextend", shift="integer", **sizes).encode(SMALL, 100)
+    assert method.encode(SMALL, 100) == fractional
+    assert method.decode_plan(SMALL, 100, 101) == integer.plan
+    assert method_of("selfextend", **sizes).decode_plan(SMALL, 100, 101) is None
 
 
 def test_composed_in_python() -> None:
     method = lampe.Composed(positions=method_of("lampe"), frequencies=method_of("yarn", factor=2))
-    assert method.encode(SMALL, 1024).rope == method_of("yarn", factor=2).encode(SMALL, 1024).rope
+    expected = method_of("yarn", factor=2, attention_factor=1.0).encode(SMALL, 1024).rope
+    assert method.encode(SMALL, 1024).rope == expected
     assert method.settings["yarn.factor"] == 2

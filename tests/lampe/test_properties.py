@@ -14,6 +14,7 @@ import lampe
 from lampe.attention import BACKENDS
 from lampe.mapping_length import PUBLISHED_CURVES
 from lampe.methods import METHODS, method_of
+from lampe.methods.dca import CHUNKLLAMA_VARIANTS
 from tests.lampe.formulas import FORMULAS
 
 EXAMPLES = settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -50,7 +51,7 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
                 "variant": variant,
             }
         case "selfextend":
-            shift = draw(st.sampled_from(["integer", "fractional"]))
+            shift = draw(st.sampled_from(["integer", "fractional", "fractional-prefill"]))
             return {"group_size": draw(SMALL), "window_size": draw(SMALL), "shift": shift}
         case "string":
             shift = draw(SMALL)
@@ -64,6 +65,7 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
             return {
                 "pretraining_length": length,
                 "local_window": draw(st.integers(1, length * 3 // 4 - 1)),
+                "variant": draw(st.sampled_from(list(CHUNKLLAMA_VARIANTS))),
             }
         case "leaky-rerope":
             return {"window_size": draw(SMALL), "factor": draw(SMALL)}

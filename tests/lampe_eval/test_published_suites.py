@@ -30,6 +30,7 @@ LLAMA31 = {
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "Llama-2": {"max_position_embeddings": 4096, "rope_theta": 10000.0},
     "Meta-Llama-3-8B": {"max_position_embeddings": 8192, "rope_theta": 500000.0},
+    "Qwen2-72B": {"max_position_embeddings": 32768, "rope_theta": 1000000.0},
     "Mistral-7B-Instruct-v0.2": {"max_position_embeddings": 32768, "rope_theta": 1000000.0},
     "Llama-3.1": {"max_position_embeddings": 131072, "rope_parameters": LLAMA31},
     "LLaMA-2-7B-32K": {
