@@ -95,6 +95,8 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits())
     except UnsafeArchive as error:
         raise UserError(f"{archive}: not unpacked: {error}") from None
     except OSError as error:
+        if str(error.filename) == str(archive):
+            raise UserError(f"{archive}: cannot be read ({error.strerror})") from None
         raise unwritable(target, error, f"it is unpacked from {archive}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
