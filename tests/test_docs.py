@@ -98,7 +98,7 @@ def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_commands_in_sentences_exist(page: Path) -> None:
-    """A command in a sentence names a command, and options that it has."""
+    """Commands in sentences name a command, and options that it has."""
     for text in INLINE.findall(page.read_text(encoding="utf-8")):
         words = text.split()[1:]
         command: Any = get_command(app)

@@ -51,7 +51,7 @@ def _no_object() -> None:
 
 
 class _CurrentModule(threading.local):
-    """What the attention module was called with that the calling thread is running.
+    """KV cache and layer of the attention module that the calling thread is running.
 
     Attributes:
         cache: its KV cache, by weak reference, until its attention has run.

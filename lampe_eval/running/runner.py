@@ -82,7 +82,7 @@ def run(
 
 @dataclass(frozen=True)
 class RunSession:
-    """What the models of a run share while this process writes to the run's folder.
+    """Objects that all models of a run share while this process writes to the run's folder.
 
     Attributes:
         prepared: what to run.

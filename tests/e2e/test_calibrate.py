@@ -191,7 +191,7 @@ def test_the_default_folder_depends_on_the_grids_and_not_on_fetched_files() -> N
 
 
 def test_names_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run of a calibration takes the methods, tasks and models that validation resolved."""
+    """Runs of a calibration take the methods, tasks and models that validation resolved."""
     validated = validate_calibration({"method": "lampe,dca", "lengths": "256,512,1k"})
 
     def refuse(*_: object) -> None:

@@ -143,7 +143,7 @@ CACHES: dict[str, Callable[[LlamaForCausalLM], Cache]] = {
 def test_an_answer_goes_on_from_its_cache_whatever_its_thread_read_since(
     model: LlamaForCausalLM, kind: str, second: str
 ) -> None:
-    """The thread may be one of a pool, whose latest prompt is that of another answer."""
+    """Threads of a pool may have read the prompt of another answer last."""
     long, short, tokens = random_ids(300), random_ids(90), random_ids(3)
     new_cache = CACHES[kind]
     with lampe.patch(model, "lampe", check=False), torch.no_grad():
@@ -206,7 +206,7 @@ def test_a_cache_that_is_changed_keeps_the_end_of_its_prompt(
 
 
 def test_a_token_whose_cache_is_not_known_is_refused_until_its_length_is_stated() -> None:
-    """A model may keep its keys in an object that is no cache of transformers."""
+    """Models may keep their keys in an object that is no cache of transformers."""
     tracker, layout = PromptTracker(), ForwardLayout(90, 91, (range(91),))
     assert tracker.end_without_cache(layout) == 0
     with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
@@ -281,7 +281,7 @@ def test_a_model_that_another_thread_runs_is_neither_patched_nor_unpatched(
 def test_calls_of_other_threads_are_right_while_patches_go_on_and_come_off(
     model: LlamaForCausalLM,
 ) -> None:
-    """Each is that of the unpatched or the patched model, as a whole."""
+    """Calls are those of the unpatched or of the patched model, as a whole."""
     ids = random_ids(90)
     with torch.no_grad():
         plain = model(ids).logits
@@ -365,7 +365,7 @@ def test_explaining_leaves_a_stated_length_alone(model: LlamaForCausalLM) -> Non
 
 
 def test_models_may_be_patched_while_other_patched_models_run() -> None:
-    """A mask finds its model by its configuration."""
+    """Masks find their model by its configuration."""
     models, ids = [llama() for _ in range(2)], random_ids(90)
     done = threading.Event()
 
