@@ -175,7 +175,7 @@ def plain_message(fault: ErrorDetails) -> str:
 def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
     """Return a YAML file both as nodes, which know their lines, and as plain values."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path}:1: must be a mapping of keys to values")
