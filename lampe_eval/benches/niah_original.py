@@ -100,9 +100,7 @@ def original_prompt(
     tokenizer, protocol = request.tokenizer, request.protocol
     prefix, suffix = prompt_affixes(tokenizer, protocol, Message("", wording.system))
     needle = encode(tokenizer, wording.needle, continuation=True, is_data=True)
-    question = encode(
-        tokenizer, f"\n\n{wording.question}", continuation=True, is_data=True
-    )
+    question = encode(tokenizer, f"\n\n{wording.question}", continuation=True, is_data=True)
     limit = protocol.prompt_limit(request.length, answer_tokens)
     # Upstream counts the context alone: the 200 tokens that it keeps free are for all the rest.
     if protocol.reserved_tokens == "answer":

@@ -93,7 +93,7 @@ def score_folder(bench: str, folder: Path, ignored: Collection[Path] = ()) -> Fo
             f"no prediction files of {bench!r} are known; known are those of: {', '.join(FORMATS)}"
         )
     file_format = FORMATS[bench]
-    paths = [path for path in visible_files(folder, "*.jsonl") if path not in ignored]
+    paths = _candidates(folder, ignored)
     if not paths:
         raise UserError(
             f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
@@ -108,6 +108,17 @@ def score_folder(bench: str, folder: Path, ignored: Collection[Path] = ()) -> Fo
     if not scored:
         raise UserError(left_out[0])
     return FolderScores(_by_label(scored, folder), left_out)
+
+
+def has_files(folder: Path, ignored: Collection[Path]) -> bool:
+    """Return whether a folder has files that may hold predictions, beside the ignored ones."""
+    return bool(_candidates(folder, ignored))
+
+
+def _candidates(folder: Path, ignored: Collection[Path]) -> list[Path]:
+    # OpenCompass writes tmp_ files while it runs.
+    paths = visible_files(folder, "*.jsonl")
+    return [path for path in paths if path not in ignored and not path.name.startswith("tmp_")]
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
@@ -182,9 +193,7 @@ def _name_of(path: Path, folder: Path, tasks: Collection[str]) -> tuple[str, str
     return None
 
 
-def _by_label(
-    scored: list[tuple[TaskFiles, TaskResult]], folder: Path
-) -> dict[str, TaskResult]:
+def _by_label(scored: list[tuple[TaskFiles, TaskResult]], folder: Path) -> dict[str, TaskResult]:
     """Return results by the name of their task, and of their length or variant if there are more.
 
     Raises:

@@ -87,7 +87,7 @@ def _read_longbench(
         record = file.validated(line, schema)
         if record is None:
             continue
-        problem = _longbench_problem(task, record)
+        problem = longbench_problem(task, record.answers, record.all_classes)
         if problem:
             file.add_broken(line.number, problem)
             continue
@@ -105,13 +105,19 @@ PARAGRAPHS = {"passage_retrieval_en": r"Paragraph \d+", "passage_retrieval_zh": 
 """What the references of the retrieval tasks contain."""
 
 
-def _longbench_problem(task: str, record: LongBenchRecord) -> str:
-    """Return what a task's metric cannot use in a record, or nothing."""
+def longbench_problem(task: str, answers: Sequence[str], all_classes: Sequence[str] | None) -> str:
+    """Return what the metric of a task of LongBench cannot use, or nothing.
+
+    Args:
+        task: name of the task.
+        answers: the references.
+        all_classes: the classes of trec and lsht.
+    """
     metric = longbench_metrics.METRICS.get(task)
-    if metric is longbench_metrics.classification and not record.all_classes:
+    if metric is longbench_metrics.classification and not all_classes:
         return "'all_classes' has no classes, which this task needs"
     pattern = PARAGRAPHS.get(task, "")
-    if not all(re.search(pattern, answer) for answer in record.answers):
+    if not all(re.search(pattern, answer) for answer in answers):
         return "'answers' names no paragraph"
     return ""
 

@@ -131,7 +131,8 @@ def sentence_ends(tokenizer: PreTrainedTokenizerBase, *, with_ascii: bool = True
 
 SENTENCE_END = re.compile(rf"(?:[.?!][\"')\]\u201d\u2019]*|[{OTHER_MARKS}][{CLOSING}]*)$")
 """Pattern of the last word of a sentence."""
-_OTHER_END = re.compile(rf"(?<=[{OTHER_MARKS}])(?![{OTHER_MARKS}{CLOSING}])")
+_SENTENCE = re.compile(rf"[^{OTHER_MARKS}]*[{OTHER_MARKS}]+[{CLOSING}]*|[^{OTHER_MARKS}]+$")
+"""Pattern of a sentence of a script without spaces, or of the rest after the last one."""
 
 SPACELESS = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff01-\uff9f"
@@ -139,10 +140,13 @@ SPACELESS = re.compile(
 )
 """Letters of scripts that put no spaces between words, such as Chinese, Japanese and Thai."""
 MAX_WORD_LETTERS = 256
+"""Letters that a word of a script with spaces may have."""
 CHUNK_LETTERS = 32
-
+"""Letters of the parts into which a text without spaces is split."""
 PROSE_SENTENCE_WORDS = 64
+"""Mean words of a sentence up to which a text counts as prose; English has about 20."""
 MAX_SENTENCE_WORDS = 256
+"""Words in which prose always has an end of a sentence."""
 
 
 def split_word(word: str) -> list[str]:
@@ -151,14 +155,14 @@ def split_word(word: str) -> list[str]:
     A URL or a line of dashes is a word; a page of Chinese is none.
     """
     longest = CHUNK_LETTERS if SPACELESS.search(word) else MAX_WORD_LETTERS
-    if len(word) <= longest and not _OTHER_END.search(word):
-        return [word]
     chunks = []
-    for sentence in _OTHER_END.split(word):
-        starts = [0] if len(sentence) <= longest else range(0, len(sentence), CHUNK_LETTERS)
-        stops = [*starts[1:], len(sentence)]
-        chunks += [sentence[start:stop] for start, stop in zip(starts, stops, strict=True)]
-    return [chunk for chunk in chunks if chunk]
+    for sentence in _SENTENCE.findall(word):
+        if len(sentence) <= longest:
+            chunks.append(sentence)
+            continue
+        starts = range(0, len(sentence), CHUNK_LETTERS)
+        chunks += [sentence[start : start + CHUNK_LETTERS] for start in starts]
+    return chunks
 
 
 def sentence_starts(words: Sequence[str]) -> list[int]:
