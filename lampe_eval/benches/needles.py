@@ -247,11 +247,17 @@ def assemble_prompt(
 ) -> list[int]:
     """Return exactly `length` token ids: the haystack with needles, question and answer prefix.
 
-    Each needle goes to the last sentence boundary at or before its depth. The arguments are those
-    of `place_needles`, except for:
+    Each needle goes to the last sentence boundary at or before its depth.
 
     Args:
+        question: the sample.
+        haystack: token ids of the haystack; what is too long is left out at its end.
+        encode: returns the ids of a text without special tokens.
+        length: tokens of the prompt.
         sentence_ends: token ids that end a sentence.
+        prefix: ids before the haystack, such as BOS and the start of a chat template.
+        suffix: ids after the question, such as the end of a chat template with the answer prefix
+            behind it; None for the answer prefix alone.
 
     Raises:
         ValueError: for a length that has no space for needles and question, or needs more haystack

@@ -1,4 +1,4 @@
-"""Prediction files of other harnesses, scored as each of them scores, or as a benchmark's code does.
+"""Prediction files of other harnesses, scored as each of them, or a benchmark's code, scores.
 
 lm-eval        samples_<task>_<date>.jsonl   data row, answers, and the score of each row
 helmet         <dataset>_*.json              data rows with answers, and their average scores
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lampe_eval.errors import UserError
 from lampe_eval.scoring import longbench_metrics, ruler_metrics
@@ -165,7 +165,7 @@ def _opencompass_file(
         left_out += [f"{path}: is a part of {whole.name}" for path in paths if path != whole]
         return HarnessFile("opencompass", whole, task)
     numbers = {int(path.stem.rpartition("_")[2]): path for path in paths}
-    parts = []
+    parts: list[Path] = []
     while len(parts) in numbers:
         parts.append(numbers.pop(len(parts)))
     if not parts:
@@ -265,7 +265,7 @@ class LmEvalRecord(Record):
     doc_id: int | str
     doc: dict[str, Any]
     filtered_resps: list[Text]
-    metrics: list[str] = []
+    metrics: list[str] = Field(default_factory=list)
     filter: str = "none"
 
 
@@ -330,7 +330,7 @@ def _document(
     inner = Line(line.number, line.index, document)
     if bench == "ruler":
         ruler = counts.validated(inner, RulerDocument)
-        return ruler and (ruler.outputs, {}, str(ruler.max_length))
+        return None if ruler is None else (ruler.outputs, {}, str(ruler.max_length))
     if bench == "longbench":
         row = counts.validated(inner, LongBenchDocument)
         if row is None:
@@ -362,7 +362,7 @@ class HelmetRow(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     output: Text
-    answer: References = []
+    answer: References = Field(default_factory=list)
 
 
 class HelmetFile(BaseModel):

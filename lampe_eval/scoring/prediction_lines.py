@@ -36,7 +36,8 @@ class Prediction(NamedTuple):
     extras: Mapping[str, Any]
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """JSON object of a file.
 
     Attributes:

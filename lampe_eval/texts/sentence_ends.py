@@ -126,7 +126,11 @@ def sentence_ends(tokenizer: PreTrainedTokenizerBase, *, with_ascii: bool = True
         ids = encode(tokenizer, f"a{mark}", is_data=True)
         if ids[: len(letter)] == letter and len(ids) > len(letter) + 1:
             sequences.append(tuple(ids[len(letter) :]))
-    return SentenceEnds(frozenset(tokens), tuple(sequences), tokenizer.decode)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids)))
+
+    return SentenceEnds(frozenset(tokens), tuple(sequences), decode)
 
 
 SENTENCE_END = re.compile(rf"(?:[.?!][\"')\]\u201d\u2019]*|[{OTHER_MARKS}][{CLOSING}]*)$")
@@ -175,7 +179,7 @@ def sentence_starts(words: Sequence[str]) -> list[int]:
         starts.pop()
     if len(words) > PROSE_SENTENCE_WORDS * max(1, len(starts)):
         return list(range(len(words)))
-    filled = []
+    filled: list[int] = []
     for start, stop in pairwise([*starts, len(words)]):
         is_run_on = stop - start > MAX_SENTENCE_WORDS
         filled += range(start, stop) if is_run_on else [start]

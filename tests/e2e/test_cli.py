@@ -375,7 +375,8 @@ def test_scores_of_predictions_are_written_as_csv_and_json(cli: Cli, tmp_path: P
     assert done.code == 0
     header, line, _ = output.read_text().splitlines()
     assert header == "task,score,n,nulls,broken,duplicates,missing"
-    assert line == "vt,100,1,0,1,0,1"
+    # The broken line stands for the sample that no other line has.
+    assert line == "vt,100,1,0,1,0,0"
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["tasks"][0]["scores"] == {"score": 100}
     assert written["average"]["score"] == 100

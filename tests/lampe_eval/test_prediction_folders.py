@@ -366,5 +366,5 @@ def test_parts_of_opencompass_end_at_a_gap(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bench", [None, "ruler", "kvpress", "niah"])
 def test_a_folder_without_predictions_says_what_is_known(tmp_path: Path, bench: str | None) -> None:
-    with pytest.raises(UserError, match="longbench|ruler"):
+    with pytest.raises(UserError, match=r"longbench|ruler"):
         score_predictions(tmp_path, bench)
