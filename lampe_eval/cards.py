@@ -177,7 +177,7 @@ def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
     try:
         # PyYAML, as for run.yaml and the settings of --method: ruamel.yaml reads YAML 1.2, in which
         # on and yes are texts and 1e-5 is a number.
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path}:1: must be a mapping of keys to values")

@@ -357,7 +357,8 @@ def score(
     preds: Annotated[
         Path | None,
         Option(
-            help="Folder of prediction files written by a benchmark's own code.",
+            help="Folder of prediction files written by a benchmark's own code, or by lm-eval, "
+            "HELMET, kvpress or OpenCompass.",
             exists=True,
             file_okay=False,
         ),
@@ -365,17 +366,26 @@ def score(
     bench: Annotated[
         str | None,
         Option(
-            help="Benchmark that wrote the files: longbench, longbench-e, longbench-v2, leval, "
-            "ruler, infinitebench, or infinitebench-lampe for LaMPE's scorer."
+            help="Benchmark whose own code scores the files: longbench, longbench-e, "
+            "longbench-v2, leval, ruler, infinitebench, or infinitebench-lampe for LaMPE's scorer. "
+            "Default for files of other harnesses: each is scored as its own harness does."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option(
+            help="File for the scores of --preds: written as FILE.csv and FILE.json.",
+            metavar="FILE",
+            dir_okay=False,
         ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Score predictions again: those of a run, or files in a benchmark's own format."""
+    """Score predictions again: those of a run, or files of a benchmark's code or a harness."""
     _load_plugins(plugin)
     from lampe_eval.commands.score import score as score_again
 
-    score_again(run, preds, bench)
+    score_again(run, preds, bench, output)
 
 
 @app.command()

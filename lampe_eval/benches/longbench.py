@@ -137,7 +137,7 @@ class LongBenchE(LongBench):
 def _task_entry(file: str, task: str, kind: type[T], data_dir: Path | None) -> T:
     """Return a task's entry in one of upstream's two configuration files."""
     path = assets.path_of(file, data_dir)
-    value = json.loads(path.read_text(encoding="utf-8")).get(task)
+    value = json.loads(path.read_text(encoding="utf-8-sig")).get(task)
     if not isinstance(value, kind):
         raise UserError(f"{path}: has no {task!r}; is it the official file?")
     return value

@@ -25,6 +25,8 @@ from lampe_eval.texts.pocket_language import COLOURS, PLACES, QUALITIES, THINGS
 
 Split = Literal["train", "evaluation"]
 Encode = Callable[[str], list[int]]
+FindPlaces = Callable[[Sequence[int], Sequence[float]], list[int]]
+"""Function from a haystack and depths in percent to the ids that stand before each needle."""
 
 ADJECTIVES = (*COLOURS, *QUALITIES)
 NOUNS = (*PLACES, *THINGS)
@@ -262,6 +264,55 @@ def assemble_prompt(
         ValueError: for a length that has no space for needles and question, or needs more haystack
             than there is.
     """
+
+    def places(ids: Sequence[int], depths: Sequence[float]) -> list[int]:
+        boundaries = [0]
+        boundaries += [end for end, token in enumerate(ids, 1) if token in sentence_ends]
+        targets = [len(ids) * depth / 100 for depth in depths]
+        return [boundaries[bisect_right(boundaries, target) - 1] for target in targets]
+
+    return place_needles(question, haystack, encode, length, places, prefix, suffix).ids
+
+
+@dataclass(frozen=True)
+class PlacedPrompt:
+    """Prompt with its needles in their places.
+
+    Attributes:
+        ids: token ids of the prompt.
+        depths: where each needle lies, in percent of the haystack's tokens; in the order of the
+            question's `depths`, which says where each was wanted.
+    """
+
+    ids: list[int]
+    depths: tuple[float, ...]
+
+
+def place_needles(
+    question: NeedleQuestion,
+    haystack: Sequence[int],
+    encode: Encode,
+    length: int,
+    places: FindPlaces,
+    prefix: Sequence[int] = (),
+    suffix: Sequence[int] | None = None,
+) -> PlacedPrompt:
+    """Return a prompt of exactly `length` tokens: haystack with needles, question, answer prefix.
+
+    Args:
+        question: the sample.
+        haystack: token ids of the haystack; what is too long is left out at its end.
+        encode: returns the ids of a text without special tokens.
+        length: tokens of the prompt.
+        places: returns the place of each needle in the haystack.
+        prefix: ids before the haystack, such as BOS and the start of a chat template.
+        suffix: ids after the question, such as the end of a chat template with the answer prefix
+            behind it; None for the answer prefix alone.
+
+    Raises:
+        ValueError: for a length that has no space for needles and question, or needs more haystack
+            than there is.
+    """
     shortest = shortest_length(question, encode, prefix, suffix)
     haystack_tokens = length - shortest
     if haystack_tokens < 0:
@@ -275,9 +326,10 @@ def assemble_prompt(
             f"got {len(haystack)}"
         )
     needles = [encode(f" {needle.sentence}") for needle in question.needles]
-    depths = [needle.depth for needle in question.needles]
-    body = _insert_needles(list(haystack[:haystack_tokens]), needles, depths, sentence_ends)
-    return [*prefix, *body, *_encode_end(question, encode, suffix)]
+    hay = list(haystack[:haystack_tokens])
+    found = places(hay, question.depths)
+    ids = [*prefix, *_insert_needles(hay, needles, found), *_encode_end(question, encode, suffix)]
+    return PlacedPrompt(ids, tuple(100 * place / max(1, len(hay)) for place in found))
 
 
 def _encode_end(
@@ -289,18 +341,10 @@ def _encode_end(
 
 
 def _insert_needles(
-    haystack: list[int],
-    needles: list[list[int]],
-    depths: list[float],
-    sentence_ends: Collection[int],
+    haystack: list[int], needles: list[list[int]], places: Sequence[int]
 ) -> list[int]:
-    """Return the haystack with each needle at the last sentence boundary up to its depth."""
-    boundaries = [0]
-    boundaries += [end for end, token in enumerate(haystack, 1) if token in sentence_ends]
-    placed = []
-    for depth, needle in zip(depths, needles, strict=True):
-        index = bisect_right(boundaries, len(haystack) * depth / 100) - 1
-        placed.append((boundaries[index], needle))
+    """Return the haystack with each needle at its place."""
+    placed = list(zip(places, needles, strict=True))
     # A stable sort by place alone: needles at one boundary stay in the order of the codes.
     placed.sort(key=lambda pair: pair[0])
     ids: list[int] = []

@@ -9,14 +9,12 @@ whatever the seed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import ClassVar
-
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import needles, niah_original
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
@@ -29,6 +27,7 @@ from lampe_eval.prompts.tokenization import encode
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.documents import documents
+from lampe_eval.texts.sentence_ends import sentence_ends
 
 
 class NiahCard(TaskCard):
@@ -134,15 +133,21 @@ def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
         if card.stratified_depths:
             # The seed string is part of the samples: do not change it.
             question = _stratify(question, Random(f"spread {request.seed} {index}"))
+        placed = _placed_prompt(card, request, question, _haystack(card, request, index))
         yield Prompt(
             id=f"{request.length}/{depth:g}/{index}",
-            ids=_prompt_ids(card, request, question, _haystack(card, request, index)),
+            ids=placed.ids,
             max_new_tokens=card.max_new_tokens,
             references=question.values,
             extras={"required_values": card.required_values} if card.required_values else {},
             # With a needle in each part of the haystack, no depth stands for the sample.
-            meta={} if card.stratified_depths else {"depth": depth},
+            meta={} if card.stratified_depths else _depths(depth, placed.depths[0]),
         )
+
+
+def _depths(wanted: float, placed: float) -> dict[str, float]:
+    """Return the depths of a needle, wanted and real, in percent of the haystack."""
+    return {"depth": wanted, "placed_depth": round(placed, 2)}
 
 
 def _stratify(question: needles.NeedleQuestion, rng: Random) -> needles.NeedleQuestion:
@@ -157,32 +162,33 @@ def _original_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt
     answer_tokens = card.original_max_new_tokens
     assert answer_tokens, "only tasks with the original wording get here"
     for depth in card.depths[: request.limit]:
+        placed = niah_original.original_prompt(request, wording, depth, answer_tokens)
         yield Prompt(
             id=f"{request.length}/{depth:g}",
-            ids=niah_original.original_prompt(request, wording, depth, answer_tokens),
+            ids=placed.ids,
             max_new_tokens=answer_tokens,
             references=wording.keywords,
-            meta={"depth": depth},
+            meta=_depths(depth, placed.depths[0]),
         )
 
 
-def _prompt_ids(
+def _placed_prompt(
     card: NiahCard,
     request: SampleRequest,
     question: needles.NeedleQuestion,
     haystack: list[int],
-) -> list[int]:
+) -> needles.PlacedPrompt:
     message = Message(question.question_text, answer_prefix=question.answer_prefix)
     prefix, suffix = prompt_affixes(request.tokenizer, request.protocol, message)
     try:
-        return needles.assemble_prompt(
+        return needles.place_needles(
             question,
             haystack,
-            partial(encode, request.tokenizer, continuation=True),
+            partial(encode, request.tokenizer, continuation=True, is_data=True),
             # Prompt plus answer make the length, as in RULER: a prompt as long as the window would
             # push the answer past it, and every method would be blamed for that.
             request.length - card.max_new_tokens,
-            _sentence_ends(request.tokenizer),
+            sentence_ends(request.tokenizer).places,
             prefix,
             suffix,
         )
@@ -210,15 +216,7 @@ def _haystack(card: NiahCard, request: SampleRequest, index: int) -> list[int]:
         )
     ids: list[int] = []
     for text in texts:
-        ids += encode(request.tokenizer, text + "\n")
+        ids += encode(request.tokenizer, text + "\n", is_data=True)
         if len(ids) >= request.length:
             return ids
     return ids * (request.length // len(ids) + 1)
-
-
-@lru_cache(maxsize=4)
-def _sentence_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens whose text ends in a full stop, `?`, `!` or a newline."""
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    marks = (".", "?", "!", "\n")
-    return frozenset(token for token, text in enumerate(texts) if text.rstrip(" ").endswith(marks))

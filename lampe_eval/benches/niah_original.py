@@ -18,18 +18,17 @@ Three things differ from upstream:
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import SampleRequest
+from lampe_eval.benches.needles import PlacedPrompt
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.tokenization import encode
 from lampe_eval.texts.documents import documents
+from lampe_eval.texts.sentence_ends import SentenceEnds, sentence_ends
 
 WORDING_FILES = ("niah/run.py", "niah/openai.py")
 ESSAYS_FILE = "niah/PaulGrahamEssays"
@@ -86,7 +85,7 @@ def original_wording(data_dir: Path | None) -> OriginalWording:
 
 def original_prompt(
     request: SampleRequest, wording: OriginalWording, depth: float, answer_tokens: int
-) -> list[int]:
+) -> PlacedPrompt:
     """Return a prompt whose context fills the protocol's limit.
 
     Args:
@@ -100,8 +99,8 @@ def original_prompt(
     """
     tokenizer, protocol = request.tokenizer, request.protocol
     prefix, suffix = prompt_affixes(tokenizer, protocol, Message("", wording.system))
-    needle = encode(tokenizer, wording.needle, continuation=True)
-    question = encode(tokenizer, f"\n\n{wording.question}", continuation=True)
+    needle = encode(tokenizer, wording.needle, continuation=True, is_data=True)
+    question = encode(tokenizer, f"\n\n{wording.question}", continuation=True, is_data=True)
     limit = protocol.prompt_limit(request.length, answer_tokens)
     # Upstream counts the context alone: the 200 tokens that it keeps free are for all the rest.
     if protocol.reserved_tokens == "answer":
@@ -113,22 +112,23 @@ def original_prompt(
             "question and answer"
         )
     haystack = _haystack(request, haystack_tokens)
-    context = insert_needle(haystack, needle, depth, _full_stops(tokenizer))
-    return [*prefix, *context, *question, *suffix]
+    place = needle_place(haystack, depth, sentence_ends(tokenizer, with_ascii=False))
+    context = haystack[:place] + needle + haystack[place:]
+    ids = [*prefix, *context, *question, *suffix]
+    return PlacedPrompt(ids, (100 * place / len(haystack),))
 
 
-def insert_needle(
-    haystack: list[int], needle: list[int], depth: float, full_stops: frozenset[int]
-) -> list[int]:
-    """Return the haystack with the needle after the last full stop at or before its depth.
+def needle_place(haystack: list[int], depth: float, full_stops: SentenceEnds) -> int:
+    """Return the place after the last full stop at or before a depth.
 
-    At 100 % the needle goes to the very end, even in the middle of a sentence.
+    At 100 % it is the very end, even in the middle of a sentence. Upstream encodes a lone full
+    stop, which in some vocabularies is another token than the full stop at the end of a sentence;
+    here all tokens count whose text is a full stop, and the stops of other scripts.
     """
-    place = int(len(haystack) * depth / 100)
-    if depth < 100:
-        while place > 0 and haystack[place - 1] not in full_stops:
-            place -= 1
-    return haystack[:place] + needle + haystack[place:]
+    if depth >= 100:
+        return len(haystack)
+    (place,) = full_stops.places(haystack, [depth])
+    return place
 
 
 def _haystack(request: SampleRequest, tokens: int) -> list[int]:
@@ -144,17 +144,8 @@ def _haystack(request: SampleRequest, tokens: int) -> list[int]:
         text += document
         if len(text) >= max_letters:
             break
-    ids = encode(request.tokenizer, text[:max_letters])
+    ids = encode(request.tokenizer, text[:max_letters], is_data=True)
     return (ids * (tokens // len(ids) + 1))[:tokens]
-
-
-@lru_cache(maxsize=4)
-def _full_stops(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens whose text is a full stop."""
-    # Upstream encodes a lone full stop, which in some vocabularies is another token than the full
-    # stop at the end of a sentence.
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return frozenset(token for token, text in enumerate(texts) if text == ".")
 
 
 def _words(text: str) -> list[str]:

@@ -73,7 +73,7 @@ class Ppl(Bench):
         texts = documents(
             request.source, seed=request.seed, words=2 * length, data_dir=request.data_dir
         )
-        encoded = (encode(request.tokenizer, text) for text in texts)
+        encoded = (encode(request.tokenizer, text, is_data=True) for text in texts)
         windows = _windows(task.card, length, encoded, bos_token(request.tokenizer))
         passages = [
             Passage(f"{length}/{number}", ids, scored_tokens, {"document": document})

@@ -1,42 +1,195 @@
-"""Command `lampe-eval score`: scores stored predictions, or a benchmark's own files, again."""
+"""Command `lampe-eval score`: scores stored predictions, or files of other programs, again."""
 
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.errors import UserError
 from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
-from lampe_eval.scoring.prediction_files import TaskResult, score_folder
+from lampe_eval.scoring.harness_files import (
+    FAMILIES,
+    HarnessFile,
+    find_harness_files,
+    score_harness_files,
+)
+from lampe_eval.scoring.prediction_files import (
+    FolderScores,
+    TaskResult,
+    has_files,
+    score_folder,
+)
+from lampe_eval.scoring.prediction_formats import FORMATS
+
+COUNTS = ("n", "nulls", "broken", "duplicates", "missing")
+AVERAGE = "average"
+SHOWN_FILES = 5
+"""Number of left-out files that are named in the terminal."""
 
 
-def score(run: Path | None, preds: Path | None, bench: str | None) -> None:
+def score(run: Path | None, preds: Path | None, bench: str | None, output: Path | None) -> None:
     """Score a run, or a folder of prediction files, and print the scores.
 
     Args:
         run: folder of a run, whose tables are written again.
-        preds: folder of prediction files in a benchmark's own format.
-        bench: name of that format.
+        preds: folder of prediction files.
+        bench: name of a benchmark, whose own code then scores, or of a harness, whose files alone
+            are then scored; None to score the files of other harnesses as each of them does.
+        output: file for the scores of prediction files, written as CSV and as JSON.
 
     Raises:
-        UserError: if neither a run nor a folder with its format is given, or if it cannot be read.
+        UserError: if neither a run nor a folder of prediction files is given, or if it cannot be
+            read.
     """
-    if run is not None and preds is None:
+    if run is not None and preds is None and output is None:
         tables.print_and_write_tables(gather_runs([run]), run, tables.console())
-    elif preds is not None and bench is not None and run is None:
-        tables.console().print(_table(bench, score_folder(bench, preds)))
+    elif preds is not None and run is None:
+        scores = score_predictions(preds, bench)
+        scorer = "its own code" if bench else "the harness that wrote them"
+        _print(scores, f"{bench or 'predictions'}, scored as by {scorer}")
+        if output is not None:
+            _write(scores, output)
     else:
-        raise UserError("score: give the folder of a run, or --preds FOLDER with --bench NAME")
+        raise UserError(
+            "score: give the folder of a run, or --preds FOLDER with --bench NAME; "
+            "--output goes with --preds"
+        )
 
 
-def _table(bench: str, results: dict[str, TaskResult]) -> Table:
-    table = Table(
-        title=f"{bench}, scored as by its own code", title_justify="left", title_style="bold"
-    )
+def score_predictions(folder: Path, bench: str | None) -> FolderScores:
+    """Score the prediction files of a folder.
+
+    Args:
+        folder: the folder.
+        bench: name of a benchmark or a harness; None for the files of all harnesses.
+
+    Raises:
+        UserError: if nothing in the folder can be scored.
+    """
+    if bench is not None and bench not in FORMATS and bench not in FAMILIES:
+        raise UserError(
+            f"no prediction files of {bench!r} are known; known are those of: "
+            f"{', '.join([*FORMATS, *FAMILIES])}"
+        )
+    files, left_out = find_harness_files(folder)
+    if bench in FORMATS:
+        return _benchmark_scores(folder, bench, files, left_out)
+    if bench is not None:
+        files = [file for file in files if file.family == bench]
+    if not files:
+        raise UserError(
+            f"{folder}: holds no prediction files of {bench or ', '.join(FAMILIES)}; for those of "
+            f"a benchmark's own code give --bench NAME, one of: {', '.join(FORMATS)}"
+        )
+    return _some(score_harness_files(files, left_out=left_out))
+
+
+def _benchmark_scores(
+    folder: Path, bench: str, files: list[HarnessFile], left_out: list[str]
+) -> FolderScores:
+    """Score files of a benchmark's own code, and other harnesses' files of that benchmark."""
+    if not files:
+        return score_folder(bench, folder)
+    scores = score_harness_files(files, bench, left_out)
+    harness_files = {path for file in files for path in (file.path, *file.parts)}
+    if not has_files(folder, harness_files):
+        return _some(scores)
+    try:
+        own = score_folder(bench, folder, harness_files)
+    except UserError as error:
+        return _some(FolderScores(scores, [*scores.left_out, str(error)]))
+    # A task that both have keeps the label of the benchmark's own file.
+    labels = {task: f"{task} (harness)" if task in own else task for task in scores}
+    renamed = {labels[task]: result for task, result in scores.items()}
+    return FolderScores({**own, **renamed}, [*own.left_out, *scores.left_out])
+
+
+def _some(scores: FolderScores) -> FolderScores:
+    """Return scores that are not empty.
+
+    Raises:
+        UserError: if there are none, with the first reason.
+    """
+    if not scores:
+        raise UserError(scores.left_out[0])
+    return scores
+
+
+def average(scores: Mapping[str, TaskResult]) -> float:
+    """Return the plain mean over tasks of their first number, NaN where one is NaN."""
+    return round(fmean(_headline(result) for result in scores.values()), 4)
+
+
+def _headline(result: TaskResult) -> float:
+    return next(iter(result.scores.values()), math.nan)
+
+
+def _row(task: str, result: TaskResult) -> dict[str, Any]:
+    counts = (result.n, result.nulls, result.skipped, result.repeated, result.missing)
+    return {"task": task, "score": _headline(result), **dict(zip(COUNTS, counts, strict=True))}
+
+
+def _print(scores: FolderScores, title: str) -> None:
+    """Print the table of scores, and a line on everything that they do not say."""
+    console = tables.console()
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("task", justify="left")
-    for title in ("score", "n", "broken"):
-        table.add_column(title, justify="right")
-    for task, result in results.items():
+    for name in ("score", *COUNTS):
+        table.add_column(name, justify="right")
+    for task, result in scores.items():
         numbers = ", ".join(f"{name} {value:g}" for name, value in result.scores.items())
-        table.add_row(task, numbers, str(result.n), str(result.skipped or ""))
-    return table
+        row = _row(task, result)
+        counts = [str(row[name] or "") for name in COUNTS]
+        table.add_row(escape(task), escape(numbers), *counts)
+    if len(scores) > 1:
+        table.add_row(AVERAGE, f"{average(scores):g}", *("" for _ in COUNTS))
+    console.print(table)
+    for result in scores.values():
+        for note in result.notes:
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
+    if scores.left_out:
+        shown = "; ".join(scores.left_out[:SHOWN_FILES])
+        more = len(scores.left_out) - SHOWN_FILES
+        rest = f"; and {more} more" if more > 0 else ""
+        line = f"left out: {shown}{rest}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _write(scores: FolderScores, path: Path) -> None:
+    """Write the scores as CSV and as JSON, under the same name with either suffix.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    rows = [_row(task, result) for task, result in scores.items()]
+    total = {name: sum(row[name] for row in rows) for name in COUNTS}
+    rows.append({"task": AVERAGE, "score": average(scores), **total})
+    tasks = []
+    for row, result in zip(rows, scores.values(), strict=False):
+        tasks.append({**row, "scores": dict(result.scores), "notes": list(result.notes)})
+    content = {"tasks": tasks, AVERAGE: rows[-1], "left_out": list(scores.left_out)}
+    base = path.with_suffix("") if path.suffix in (".csv", ".json") else path
+    # NaN, the score of an empty group, is no JSON.
+    text = json.dumps(_without_nan(content), indent=1) + "\n"
+    csv_path = base.with_name(f"{base.name}.csv")
+    json_path = base.with_name(f"{base.name}.json")
+    tables.save_file(csv_path, tables.to_csv(pd.DataFrame(rows)).encode())
+    tables.save_file(json_path, text.encode())
+    line = f"written to {csv_path} and {json_path}"
+    tables.console().print(line, soft_wrap=True, markup=False)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a value for JSON, with None in place of NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

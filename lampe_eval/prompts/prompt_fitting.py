@@ -7,7 +7,12 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, message_affixes
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.prompts.tokenization import (
+    encode,
+    encode_with_special_tokens,
+    holds_special_token,
+    with_bos,
+)
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,14 @@ def fit_prompt(
     limit = protocol.prompt_limit(length, answer_tokens)
     before, after = message_affixes(tokenizer, protocol, message, chat=chat)
     # Encoded as one text first: parts that are joined may have other tokens at their edges.
-    whole = with_bos(tokenizer, encode(tokenizer, before + message.user + after))
+    whole = _encode_whole(tokenizer, before, message.user, after)
     if len(whole) <= limit or protocol.truncation == "none":
         return FittedPrompt(whole)
     if protocol.truncation == "skip":
         return FittedPrompt(whole, skip=True)
     prefix, suffix = _encode_affixes(tokenizer, before, after)
     affix_tokens = len(prefix) + len(suffix)
-    body = encode(tokenizer, message.user, continuation=bool(before))
+    body = encode(tokenizer, message.user, continuation=bool(before), is_data=True)
     body_limit = limit - affix_tokens
     if body_limit < 1:
         raise UserError(
@@ -72,6 +77,20 @@ def fit_prompt(
         return FittedPrompt(prefix + body + suffix)
     body = truncate_ids(body, body_limit, protocol.truncation)
     return FittedPrompt(prefix + body + suffix, cut_tokens=excess)
+
+
+def _encode_whole(
+    tokenizer: PreTrainedTokenizerBase, before: str, user: str, after: str
+) -> list[int]:
+    """Return the ids of a prompt that is not truncated.
+
+    It is encoded in one go, as a model's own chat template is. Only where the user's part spells a
+    special token, that part is encoded alone, so that the token stays text.
+    """
+    if not holds_special_token(tokenizer, user):
+        return with_bos(tokenizer, encode(tokenizer, before + user + after))
+    prefix, suffix = _encode_affixes(tokenizer, before, after)
+    return prefix + encode(tokenizer, user, continuation=bool(before), is_data=True) + suffix
 
 
 def prompt_affixes(

@@ -1,4 +1,9 @@
-"""Tokenization of whole texts, and of parts whose joined ids equal the ids of the joined text."""
+"""Tokenization of whole texts, and of parts whose joined ids equal the ids of the joined text.
+
+Text of templates and text of data are encoded differently: `<|im_end|>` ends a turn in a chat
+template, but in a document it is text like any other. Data are therefore encoded with special
+tokens off; for a text that holds none of them the ids are the same.
+"""
 
 from array import array
 from functools import lru_cache
@@ -7,9 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, continuation: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    continuation: bool = False,
+    is_data: bool = False,
 ) -> list[int]:
-    """Return the ids of a text of any length, without special tokens.
+    """Return the ids of a text of any length, without adding special tokens.
 
     Args:
         tokenizer: the tokenizer.
@@ -17,23 +26,43 @@ def encode(
         continuation: whether the text follows other text. It is then encoded after a newline or
             a letter, and the ids of that are removed, so that a SentencePiece tokenizer does not
             put a space before it.
+        is_data: whether the text is a benchmark's or a user's. What spells a special token is then
+            encoded as the letters that it is.
     """
     if not continuation or not text:
-        return list(_encode(tokenizer, text))
+        return list(_encode(tokenizer, text, is_data))
     # A newline before a newline may merge with it into one token; a letter does not.
     before = "a" if text.startswith("\n") else "\n"
-    before_ids = _encode(tokenizer, before)
-    ids = _encode(tokenizer, before + text)
+    before_ids = _encode(tokenizer, before, is_data)
+    ids = _encode(tokenizer, before + text, is_data)
     if ids[: len(before_ids)] != before_ids:
-        return list(_encode(tokenizer, text))
+        return list(_encode(tokenizer, text, is_data))
     return list(ids[len(before_ids) :])
 
 
 # Every sample encodes the user's text of megabytes again, and every question its document.
 @lru_cache(maxsize=16)
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> "array[int]":
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, is_data: bool) -> "array[int]":
     """Return the ids of a text as a compact array, from the cache where possible."""
-    return array("i", tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    encoding = tokenizer(
+        text, add_special_tokens=False, verbose=False, split_special_tokens=is_data
+    )
+    return array("i", encoding["input_ids"])
+
+
+def holds_special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Return whether a text spells one of the tokenizer's special tokens, such as `<|im_end|>`."""
+    return any(token in text for token in _special_tokens(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the texts of all special tokens.
+
+    `all_special_tokens` lacks those that have no role of their own, such as Qwen's `<|im_end|>`.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return tuple(token.content for token in added if token.special)
 
 
 def encode_with_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -165,7 +165,7 @@ def read_corpus(dataset: str, path: Path) -> QuestionCorpus:
         UserError: if the file is not the dataset's; the message names file and entry.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from None
     read = _read_squad if dataset == "squad" else _read_hotpotqa

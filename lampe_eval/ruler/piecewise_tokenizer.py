@@ -88,7 +88,8 @@ class PiecewiseTokenizer:
     """Tokenizer that remembers the ids of every piece it has encoded.
 
     Args:
-        tokenizer: called with a list of texts, ``add_special_tokens=False`` and ``verbose=False``.
+        tokenizer: called with a list of texts. Pieces are data, so what spells a special token
+            is encoded as the letters that it is.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -155,7 +156,9 @@ class PiecewiseTokenizer:
         if not texts:
             return []
         encoded: list[list[int]]
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, verbose=False, split_special_tokens=True
+        )["input_ids"]
         return encoded
 
     def _without_context(self, piece: str, ids: list[int]) -> list[int]:

@@ -206,7 +206,10 @@ def _sample_in_essays(needles: RulerNeedles, draw: SampleDraw) -> ScalableSample
             start=[template.instruction, *haystack],
             end=[template.question],
             continuation=essays.table.cycle_from(essays.pieces, int(essays.piece_counts[units])),
-            meta={"depth": depths[needles.first_queried]},
+            meta={
+                "depth": depths[needles.first_queried],
+                "placed_depth": placed_depth(essays, units, depths[needles.first_queried]),
+            },
         )
 
     return ScalableSample(
@@ -217,6 +220,34 @@ def _sample_in_essays(needles: RulerNeedles, draw: SampleDraw) -> ScalableSample
         estimate_tokens=lambda units: fixed_tokens + int(essays.token_counts[units]),
         layout=layout,
     )
+
+
+def needle_places(essays: Essays, words: int, depths: Sequence[float]) -> list[int]:
+    """Return for each depth the pieces of the first words of essays that stand before a needle.
+
+    Args:
+        essays: the text.
+        words: number of words.
+        depths: depths in percent of the sentences.
+    """
+    end = int(essays.piece_counts[words])
+    sentences = bisect_left(essays.sentence_starts, end)
+    boundaries = [*essays.sentence_starts[:sentences].tolist(), end]
+    return [boundaries[int(sentences * depth / 100)] for depth in depths]
+
+
+def placed_depth(essays: Essays, words: int, depth: float) -> float:
+    """Return where a needle really lies, in percent of the tokens of the haystack's words.
+
+    Args:
+        essays: the text.
+        words: number of words.
+        depth: wanted depth in percent of the sentences.
+    """
+    (place,) = needle_places(essays, words, [depth])
+    tokens = essays.table.sizes[essays.pieces]
+    before = int(tokens[:place].sum())
+    return round(100 * before / max(1, int(essays.token_counts[words])), 2)
 
 
 def insert_in_essays(
@@ -237,13 +268,10 @@ def insert_in_essays(
         join_empty: whether groups of sentences are joined by spaces even where one of them is
             empty, as upstream joins them. A needle at depth 0 then begins with a space.
     """
-    end = int(essays.piece_counts[words])
-    sentences = bisect_left(essays.sentence_starts, end)
-    boundaries = [*essays.sentence_starts[:sentences].tolist(), end]
     done, begun = 0, False
     # the pair at the end yields the sentences after the last needle
-    for depth, needle in [*zip(depths, needles, strict=True), (100, "")]:
-        place = boundaries[int(sentences * depth / 100)]
+    places = needle_places(essays, words, [*depths, 100])
+    for place, needle in zip(places, [*needles, ""], strict=True):
         has_sentences = place > done
         if has_sentences:
             if not begun:

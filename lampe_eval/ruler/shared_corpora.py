@@ -1,11 +1,10 @@
 """Parts that the samples of all tasks share: encoded pieces, essays, pools of needles."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain, cycle, islice, pairwise
+from itertools import accumulate, chain, cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +15,7 @@ from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
 from lampe_eval.ruler.piecewise_tokenizer import PieceTable, PiecewiseTokenizer
 from lampe_eval.ruler.seeded_random import Indices
+from lampe_eval.texts.sentence_ends import sentence_starts, split_word
 
 if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer  # type: ignore[import-untyped]
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ESSAYS = "ruler/PaulGrahamEssays.json"
 PUNKT = "ruler/punkt_tab.zip"
-SENTENCE_END = re.compile(r"[.?!][\"')\]\u201d\u2019]*$")
-"""Pattern of the last word of a sentence."""
 
 
 class SharedCorpora:
@@ -77,7 +75,7 @@ class SharedCorpora:
             if self.documents is None:
                 raise UserError("ruler: no texts for the haystack of essays were given")
             words = list(islice(_repeated_words(self.documents, count), count))
-            return Essays.from_words(self.tokenizer, words, split_sentences(words))
+            return Essays.from_pieces(self.tokenizer, words, sentence_starts(words))
         source = read_essay_words(path_of(ESSAYS, self.data_dir))
         words = list(islice(cycle(source), count)) if repeat else source[:count]
         sentences = punkt(self.data_dir).tokenize(" ".join(words))
@@ -108,6 +106,19 @@ class Essays:
     sentence_starts: Indices
 
     @classmethod
+    def from_pieces(
+        cls, tokenizer: PiecewiseTokenizer, words: list[str], sentence_starts: list[int]
+    ) -> "Essays":
+        """Return the essays with these words, each with the space before it, if it has any."""
+        numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
+        table = tokenizer.build_table(list(numbers))
+        order = np.array([numbers[word] for word in words], dtype=np.int64)
+        token_counts = np.concatenate([[0], np.cumsum(table.sizes[order])])
+        starts = np.array(sentence_starts, dtype=np.int64)
+        first = words[0].removeprefix(" ")
+        return cls(first, table, order, np.arange(len(words) + 1), token_counts, starts)
+
+    @classmethod
     def from_words(
         cls, tokenizer: PiecewiseTokenizer, words: list[str], sentences: list[str]
     ) -> "Essays":
@@ -132,22 +143,18 @@ def _cumulative(sizes: Iterable[int]) -> Indices:
 
 
 def _repeated_words(documents: Callable[[int], Iterable[str]], count: int) -> Iterator[str]:
-    """Yield the words of documents, again from the first document after the last one."""
+    """Yield the words of documents with a space before each, again and again.
+
+    A page of Chinese has no spaces; its parts follow each other without one.
+    """
     while True:
         empty = True
         for text in documents(count):
-            words = text.split()
-            empty = empty and not words
-            yield from words
+            for word in text.split():
+                empty = False
+                yield from split_word(f" {word}")
         if empty:
             raise UserError("ruler: the texts for the haystack have no words")
-
-
-def split_sentences(words: list[str]) -> list[str]:
-    """Return sentences, which end with words that end in ``.``, ``?`` or ``!``, quoted or not."""
-    # Our own wording needs no download this way; upstream's sentences are found by Punkt.
-    ends = [place for place, word in enumerate(words[:-1], 1) if SENTENCE_END.search(word)]
-    return [" ".join(words[start:stop]) for start, stop in pairwise([0, *ends, len(words)])]
 
 
 @lru_cache(maxsize=4)
@@ -190,7 +197,7 @@ def read_essay_words(path: Path) -> list[str]:
         UserError: if the file has no ``text``.
     """
     try:
-        text = json.loads(path.read_text(encoding="utf-8"))["text"]
+        text = json.loads(path.read_text(encoding="utf-8-sig"))["text"]
         words: list[str] = text.split()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(

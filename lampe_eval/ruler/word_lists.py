@@ -59,7 +59,7 @@ def english_words(path: Path) -> tuple[str, ...]:
         UserError: if the file is neither.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from None
     words = list(data.values()) if isinstance(data, dict) else data

@@ -17,6 +17,7 @@ from lampe_eval.scoring.text_metrics import bag_f1, google_rouge, normalize_zh, 
 Scorer = Literal["official", "lampe"]
 Metric = Callable[[str, Any], float]
 
+MAX_DIGITS = 4300
 # Upstream's lists, in upstream's order: the first lead-in of the list that occurs decides.
 CODE_LEAD_INS = ("answer is:", "is:", "answer:", "correct option is:")
 CHOICE_LEAD_INS = ("answer is:", "answer:", "answer is", "option is")
@@ -117,6 +118,11 @@ def _stated(text: str, answers: tuple[str, ...]) -> float:
     return float((_after_lead_in(text, CODE_LEAD_INS) or "").startswith(answers))
 
 
+def _integer(digits: str) -> int | None:
+    """Return the number that digits spell, None for more digits than Python converts."""
+    return int(digits) if len(digits) <= MAX_DIGITS else None
+
+
 def math_find(prediction: str, label: Any) -> float:
     """Return 1 if the first number is the label.
 
@@ -128,7 +134,7 @@ def math_find(prediction: str, label: Any) -> float:
         return 0.0
     # Upstream crashes on a decimal number where an integer is expected; here that scores 0.
     if isinstance(expected, int):
-        return float(match[0].isdigit() and int(match[0]) == expected)
+        return float(match[0].isdigit() and _integer(match[0]) == expected)
     return float(float(match[0]) == expected)
 
 
@@ -137,7 +143,7 @@ def math_calc(prediction: str, label: Sequence[Any]) -> float:
     values = label[0] if isinstance(label[0], Sequence) else label
     right = 0
     for digits, value in zip(re.findall("[0-9]+", prediction), values, strict=False):
-        if int(digits) != value:
+        if _integer(digits) != value:
             break
         right += 1
     return right / len(values)

@@ -55,10 +55,13 @@ def classification(prediction: str, reference: str, classes: Sequence[str]) -> f
     return 1 / len(named) if reference in named else 0.0
 
 
-def count(prediction: str, reference: str) -> float:
-    """Return the share of the numbers in the prediction that are written like the reference."""
+def count(prediction: str, reference: str | int) -> float:
+    """Return the share of the numbers in the prediction that are written like the reference.
+
+    metrics.py compares both as text, so a reference may be a number.
+    """
     numbers = re.findall(r"\d+", prediction)
-    return numbers.count(reference) / len(numbers) if numbers else 0.0
+    return numbers.count(str(reference)) / len(numbers) if numbers else 0.0
 
 
 def retrieval(prediction: str, reference: str) -> float:

@@ -1,337 +1,331 @@
-"""Prediction files that the benchmarks' own code writes, scored as that code scores them.
+"""Folders of prediction files, scored as the benchmark's own code scores them.
 
-longbench              <task>.jsonl          pred, answers, all_classes
-longbench-e            <task>.jsonl          the same and length
-longbench-v2           <model>.jsonl         judge, difficulty, length; response and answer
-leval                  <task>.pred.jsonl     <model>_pred, gt, evaluation
-ruler                  <task>.jsonl          pred, outputs
-                       <task>/**/*.jsonl     pred, needle between lines of progress (STRING, LaMPE)
-infinitebench          preds_<task>.jsonl    prediction or pred, ground_truth or label
-infinitebench-lampe    preds_<task>.jsonl    the same, scored as LaMPE and STRING do
+People's folders hold more than one file for each task: parts, variants, the data beside the
+predictions, editors' copies. What can be scored is scored, and everything else is named.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import yaml
+
+from lampe_eval.cards import shipped_folder
 from lampe_eval.errors import UserError
-from lampe_eval.scoring import (
-    infinitebench_metrics,
-    leval_metrics,
-    longbench_metrics,
-    ruler_metrics,
-)
-from lampe_eval.scoring.text_metrics import percent
+from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat, read_ruler
+from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
 
+__all__ = ["FolderScores", "TaskResult", "read_ruler", "score_folder", "task_result"]
 
-class Prediction(NamedTuple):
-    """Arguments that the `score` function of a benchmark takes.
-
-    Attributes:
-        prediction: the answer.
-        references: the references; for InfiniteBench the label.
-        extras: anything else that the benchmark's metrics need.
-    """
-
-    prediction: str
-    references: Any
-    extras: Mapping[str, Any]
+OWN_REPEATS = 2
+"""Samples that a task's own data hold twice at most, such as two of qasper in LongBench."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
     """Result that a benchmark's own code reports for a task.
 
+    Results are equal if their scores are and cover as many predictions.
+
     Attributes:
         scores: its numbers by name, in percent and rounded as upstream rounds, the headline first.
         n: number of scored predictions.
         skipped: number of broken predictions; published files of InfiniteBench and LongBench v2
             have some.
+        nulls: scored predictions that are empty.
+        repeated: scored predictions of samples that the file has already; upstream counts them.
+        missing: samples of the task's data that the file lacks; upstream does not count them.
+        notes: lines on what a reader of the number has to know.
     """
 
     scores: Mapping[str, float]
     n: int
     skipped: int = 0
+    nulls: int = field(default=0, compare=False)
+    repeated: int = field(default=0, compare=False)
+    missing: int = field(default=0, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True)
-class PredictionFormat:
-    """Format of a benchmark's prediction files.
+class FolderScores(dict[str, TaskResult]):
+    """Results of a folder by task.
 
     Attributes:
-        tasks: names of tasks to look for in the names of files; empty if files are named after a
-            model, whose name then stands for the task.
-        read: yields the predictions of a file, None for broken ones.
-        total: returns the numbers of a task.
+        left_out: files that are not scored, each with the reason.
     """
 
-    tasks: Collection[str]
-    read: Callable[[Path], Iterator[Prediction | None]]
-    total: Callable[[str, Sequence[Prediction]], dict[str, float]]
+    def __init__(self, results: Mapping[str, TaskResult], left_out: Iterable[str] = ()) -> None:
+        super().__init__(results)
+        self.left_out = tuple(left_out)
 
 
-def score_folder(bench: str, folder: Path) -> dict[str, TaskResult]:
+class TaskFiles(NamedTuple):
+    """Files with the predictions of a task.
+
+    Attributes:
+        task: name of the task.
+        variant: rest of the file's name or of its path below the folder of the task; empty for a
+            file that is named after the task alone.
+        paths: the file, or the parts that RULER writes, in their order.
+    """
+
+    task: str
+    variant: str
+    paths: tuple[Path, ...]
+
+
+def score_folder(bench: str, folder: Path, ignored: Collection[Path] = ()) -> FolderScores:
     """Score every prediction file of one model, by task.
 
     Args:
         bench: a name in `FORMATS`.
         folder: folder that is searched with all its subfolders.
+        ignored: files of other programs, which are not looked at.
 
     Raises:
-        UserError: for an unknown benchmark, a folder without predictions, a file of no known task,
-            a second file of a task, or a line that cannot be used.
+        UserError: for an unknown benchmark, a folder without a file that can be scored, or one
+            with the predictions of two models.
     """
     if bench not in FORMATS:
         raise UserError(
             f"no prediction files of {bench!r} are known; known are those of: {', '.join(FORMATS)}"
         )
     file_format = FORMATS[bench]
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.jsonl")):
-        task = _task_name(path, folder, file_format.tasks)
-        if task in paths:
-            raise UserError(
-                f"{path}: {task} has predictions in {paths[task]} too; name the folder of one model"
-            )
-        paths[task] = path
+    paths = _candidates(folder, ignored)
     if not paths:
         raise UserError(
             f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
         )
-    return {task: _task_result(file_format, task, path) for task, path in paths.items()}
+    left_out: list[str] = []
+    scored: list[tuple[TaskFiles, TaskResult]] = []
+    for files in _task_files(paths, folder, file_format, left_out):
+        try:
+            scored.append((files, _task_result(file_format, files)))
+        except UserError as error:
+            left_out.append(str(error))
+    if not scored:
+        raise UserError(left_out[0])
+    return FolderScores(_by_label(scored, folder), left_out)
 
 
-def _task_name(path: Path, folder: Path, tasks: Collection[str]) -> str:
-    """Return the task that a file, or else its nearest folder, is named after.
+def has_files(folder: Path, ignored: Collection[Path]) -> bool:
+    """Return whether a folder has files that may hold predictions, beside the ignored ones."""
+    return bool(_candidates(folder, ignored))
 
-    If no tasks are known, return the name of the file.
+
+def _candidates(folder: Path, ignored: Collection[Path]) -> list[Path]:
+    # OpenCompass writes tmp_ files while it runs.
+    paths = visible_files(folder, "*.jsonl")
+    return [path for path in paths if path not in ignored and not path.name.startswith("tmp_")]
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder and its subfolders by name, without those of hidden folders.
+
+    Args:
+        folder: the folder.
+        pattern: pattern of the names, such as "*.jsonl".
+    """
+    found = []
+    for path in sorted(folder.rglob(pattern)):
+        # Editors and archives leave copies in .ipynb_checkpoints and __MACOSX.
+        names = path.relative_to(folder).parts
+        is_hidden = any(name.startswith((".", "__MACOSX")) for name in names)
+        if path.is_file() and not is_hidden:
+            found.append(path)
+    return found
+
+
+def _task_files(
+    paths: Iterable[Path], folder: Path, file_format: PredictionFormat, left_out: list[str]
+) -> Iterator[TaskFiles]:
+    """Yield the files of each task and variant; name in `left_out` those of no task."""
+    parts: dict[tuple[str, Path], dict[int, Path]] = {}
+    whole: set[tuple[str, Path]] = set()
+    for path in paths:
+        named = _name_of(path, folder, file_format.tasks)
+        if named is None:
+            left_out.append(
+                f"{path}: neither file nor folder is named after a task; "
+                f"tasks are: {', '.join(file_format.tasks)}"
+            )
+            continue
+        task, variant = named
+        if variant.isdigit() and file_format is FORMATS["ruler"]:
+            parts.setdefault((task, path.parent), {})[int(variant)] = path
+            continue
+        if not variant:
+            whole.add((task, path.parent))
+        yield TaskFiles(task, variant, (path,))
+    for (task, parent), numbered in parts.items():
+        if (task, parent) in whole:
+            left_out += [f"{path}: is a part of {task}.jsonl" for path in numbered.values()]
+        elif sorted(numbered) == list(range(len(numbered))):
+            yield TaskFiles(task, "", tuple(numbered[number] for number in sorted(numbered)))
+        else:
+            for number in sorted(numbered):
+                yield TaskFiles(task, str(number), (numbered[number],))
+
+
+def _name_of(path: Path, folder: Path, tasks: Collection[str]) -> tuple[str, str] | None:
+    """Return the task and the variant that a file, or else its nearest folder, is named after.
+
+    If no tasks are known, return the name of the file. None if the name is that of no task.
     """
     if not tasks:
-        return path.stem
+        return path.stem, ""
+    name = path.name.split(".")[0].removeprefix("preds_")
+    if name in tasks:
+        return name, ""
+    if name.removesuffix("_e") in tasks:
+        return name.removesuffix("_e"), ""
+    for task in sorted(tasks, key=len, reverse=True):
+        if name.startswith(f"{task}-"):
+            stem = path.name.removesuffix(".jsonl").removesuffix(".pred").removeprefix("preds_")
+            return task, stem.removeprefix(f"{task}-")
     # From the parent, since the searched folder itself may be named after the task.
-    relative = path.relative_to(folder.parent)
-    file_name = path.name.split(".")[0].removeprefix("preds_")
-    for name in (file_name, *reversed(relative.parts[:-1])):
-        if name in tasks:
-            return name
-    raise UserError(
-        f"{path}: neither file nor folder is named after a task; tasks are: {', '.join(tasks)}"
+    parts = path.relative_to(folder.parent).parts
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] in tasks:
+            return parts[index], "/".join(parts[index + 1 :]).removesuffix(".jsonl")
+    return None
+
+
+def _by_label(scored: list[tuple[TaskFiles, TaskResult]], folder: Path) -> dict[str, TaskResult]:
+    """Return results by the name of their task, and of their length or variant if there are more.
+
+    Raises:
+        UserError: if two files of one task differ in nothing but their folder.
+    """
+    counts: dict[str, int] = {}
+    for files, _ in scored:
+        counts[files.task] = counts.get(files.task, 0) + 1
+    results: dict[str, TaskResult] = {}
+    paths: dict[str, Path] = {}
+    for files, result in scored:
+        path = files.paths[0]
+        label = files.task
+        if counts[files.task] > 1:
+            label = _long_label(files, folder)
+        if label in results:
+            raise UserError(
+                f"{path}: {label} has predictions in {paths[label]} too; "
+                "name the folder of one model"
+            )
+        results[label] = result
+        paths[label] = path
+    return results
+
+
+def _long_label(files: TaskFiles, folder: Path) -> str:
+    """Return a label with the length, which RULER's folders name, and the variant."""
+    folders = files.paths[0].relative_to(folder).parts[:-1]
+    lengths = [name for name in folders if re.fullmatch(r"\d{3,}", name)]
+    label = "/".join([*lengths, files.task])
+    return f"{label} ({files.variant})" if files.variant else label
+
+
+def _task_result(file_format: PredictionFormat, files: TaskFiles) -> TaskResult:
+    """Score the predictions of a task.
+
+    Raises:
+        UserError: if a file cannot be read, or none of its lines can be used.
+    """
+    predictions: list[Prediction] = []
+    whole = PredictionFile(files.paths[0])
+    for path in files.paths:
+        file = PredictionFile(path)
+        predictions += file_format.read(file, files.task)
+        _add_counts(whole, file)
+    if not predictions:
+        raise UserError(whole.broken[0] if whole.broken else no_predictions(files.paths[0]))
+    size = _data_size(file_format, files.task)
+    return task_result(file_format.total(files.task, predictions), predictions, whole, size)
+
+
+def no_predictions(path: Path) -> str:
+    """Return the message for a file without a prediction."""
+    return f"{path}: holds no predictions to score"
+
+
+def _add_counts(whole: PredictionFile, part: PredictionFile) -> None:
+    """Add the counts of a part to those of all parts."""
+    whole.broken += part.broken
+    whole.other_lines += part.other_lines
+    whole.text_references += part.text_references
+    whole.records += part.records
+    whole.samples += part.samples
+    whole.expected = max(whole.expected, part.expected)
+
+
+def task_result(
+    scores: Mapping[str, float],
+    predictions: Collection[Prediction],
+    file: PredictionFile,
+    size: int = 0,
+) -> TaskResult:
+    """Return the result of a task with the counts of what its scores do not say.
+
+    Args:
+        scores: numbers of the task.
+        predictions: the scored predictions.
+        file: the file they are from, or the sum of its parts.
+        size: number of samples of the task's data, 0 if any number is complete.
+    """
+    repeated = len(file.samples) - len(set(file.samples))
+    if repeated <= OWN_REPEATS and size:
+        repeated = 0
+    size = size or file.expected
+    if size:
+        repeated = max(repeated, file.records - size)
+    missing = max(0, size - (file.records - repeated))
+    empty = [item for item in predictions if item.references != [] and not item.prediction.strip()]
+    return TaskResult(
+        scores=scores,
+        n=len(predictions),
+        skipped=len(file.broken),
+        nulls=len(empty),
+        repeated=repeated,
+        missing=missing,
+        notes=tuple(_notes(file, repeated, missing)),
     )
 
 
-def _task_result(file_format: PredictionFormat, task: str, path: Path) -> TaskResult:
-    predictions = list(file_format.read(path))
-    usable = [prediction for prediction in predictions if prediction]
-    if not usable:
-        raise UserError(f"{path}: holds no predictions to score")
-    return TaskResult(file_format.total(task, usable), len(usable), len(predictions) - len(usable))
+def _notes(file: PredictionFile, repeated: int, missing: int) -> Iterator[str]:
+    """Yield a line on everything that makes the number of a file another than it seems."""
+    if file.broken:
+        yield f"{_count(file.broken, 'broken line')} left out, the first: {file.broken[0]}"
+    if repeated:
+        yield (
+            f"{file.path}: {repeated} of {file.records} predictions are of samples that stand "
+            "there already; upstream scores them too, and so does this number"
+        )
+    if missing:
+        yield (
+            f"{file.path}: {missing} samples of the task's data are missing; upstream averages "
+            "over those that are there, and so does this number"
+        )
+    if file.text_references:
+        yield (
+            f"{file.path}: the references of {file.text_references} predictions are a text, not a "
+            "list; upstream takes each character for a reference, and so does this number"
+        )
+    if file.other_lines:
+        yield f"{file.path}: {file.other_lines} lines that are no predictions left out"
 
 
-@dataclass(frozen=True)
-class JsonLine:
-    """JSON object on a line of a file.
-
-    Attributes:
-        path: the file.
-        number: number of the line, from 1.
-        record: the object.
-    """
-
-    path: Path
-    number: int
-    record: Mapping[str, Any]
-
-    def get(self, *keys: str) -> Any:
-        """Return the value of the first of the keys that exists.
-
-        Raises:
-            UserError: if none exists.
-        """
-        for key in keys:
-            if key in self.record:
-                return self.record[key]
-        raise UserError(f"{self.path}:{self.number}: has no {' or '.join(map(repr, keys))}")
-
-    def text(self, *keys: str) -> str:
-        """Return the text under the first of the keys that exists.
-
-        Raises:
-            UserError: if none exists, or its value is not a text.
-        """
-        value = self.get(*keys)
-        if not isinstance(value, str):
-            raise UserError(
-                f"{self.path}:{self.number}: {' or '.join(map(repr, keys))} is not a text"
-            )
-        return value
+def _count(items: Collection[object], name: str) -> str:
+    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"
 
 
-def read_longbench(path: Path, *, lengths: bool = False) -> Iterator[Prediction]:
-    """Yield predictions of LongBench.
-
-    Args:
-        path: the file.
-        lengths: whether each line must have its `length`, as LongBench-E needs.
-    """
-    lines = list(_json_lines(path))
-    for line in lines:
-        # eval.py keeps the classes of the last line it read and scores all lines with them.
-        extras = {"all_classes": lines[-1].get("all_classes")}
-        if lengths:
-            extras["length"] = line.get("length")
-        yield Prediction(line.text("pred"), line.get("answers"), extras)
-
-
-def read_longbench_v2(path: Path) -> Iterator[Prediction | None]:
-    """Yield predictions of LongBench v2, None for a line with an `error`.
-
-    A line without a `response` has upstream's own judgement, `judge`.
-    """
-    for line in _json_lines(path):
-        if "error" in line.record:
-            yield None
-            continue
-        extras = {key: line.get(key) for key in ("difficulty", "length")}
-        if "response" in line.record:
-            yield Prediction(line.text("response"), [line.text("answer")], extras)
-        else:
-            yield Prediction("", [], {**extras, "judge": line.get("judge")})
-
-
-def read_leval(path: Path) -> Iterator[Prediction]:
-    """Yield predictions of L-Eval that need no judge."""
-    lines = list(_json_lines(path))
-    # The first key of the first line that contains `_pred` is the key of all predictions.
-    first_keys = lines[0].record if lines else ()
-    pred_key = next((key for key in first_keys if "_pred" in key), "<model>_pred")
-    for row, line in enumerate(lines):
-        if line.get("evaluation") in leval_metrics.SCORED:
-            yield Prediction(line.text(pred_key), [line.text("gt")], {"row": row})
-
-
-def read_ruler(path: Path) -> Iterator[Prediction]:
-    """Yield predictions of RULER."""
-    # STRING's files have lines of progress in between: only lines that begin with `{` are read.
-    for line in _json_lines(path, start="{"):
-        yield Prediction(line.text("pred"), line.get("outputs", "needle"), {})
-
-
-def read_infinitebench(path: Path) -> Iterator[Prediction | None]:
-    """Yield predictions of InfiniteBench, None for a broken one.
-
-    Some published files have two predictions on a line.
-    """
-    for number, text in _text_lines(path):
-        for record in _json_objects(text):
-            if record is None:
-                yield None
-                continue
-            line = JsonLine(path, number, record)
-            prediction = line.text("prediction", "pred")
-            label = line.get("ground_truth", "label")
-            # Upstream's folders are named after the model, which decides how math_calc is scored.
-            yield Prediction(prediction, label, {"model": path.parent.name})
-
-
-def _json_objects(text: str) -> Iterator[dict[str, Any] | None]:
-    """Yield the JSON objects of a line; None in place of a broken one and all that follow it."""
-    decoder = json.JSONDecoder()
-    rest = text.lstrip()
-    while rest:
-        try:
-            record, end = decoder.raw_decode(rest)
-        except ValueError:
-            yield None
-            return
-        yield record if isinstance(record, dict) else None
-        # Some published files of InfiniteBench have two predictions on one line.
-        rest = rest[end:].lstrip()
-
-
-def _json_lines(path: Path, start: str = "") -> Iterator[JsonLine]:
-    for number, text in _text_lines(path):
-        if not text.startswith(start):
-            continue
-        try:
-            record = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: is no JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}:{number}: is no JSON object")
-        yield JsonLine(path, number, record)
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, text in enumerate(lines, 1):
-                if text.strip():
-                    yield number, text
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _longbench(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
-    return {"score": percent(scores)}
-
-
-def _longbench_e(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
-    lengths = [prediction.extras["length"] for prediction in predictions]
-    return {"score": percent(scores), **longbench_metrics.by_length(scores, lengths)}
-
-
-def _longbench_v2(_: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return longbench_metrics.accuracies([_judged_answer(item) for item in predictions])
-
-
-def _judged_answer(prediction: Prediction) -> longbench_metrics.JudgedAnswer:
-    """Judge a prediction by its response, or take upstream's judgement if the file has none."""
-    extras = prediction.extras
-    if prediction.references:
-        (answer,) = prediction.references
-        score = longbench_metrics.choice_score(prediction.prediction, answer)
-    else:
-        score = float(extras["judge"])
-    return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
-
-
-def _leval(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return leval_metrics.total([leval_metrics.parts(task, *item) for item in predictions])
-
-
-def _ruler(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return {"score": percent([ruler_metrics.score(task, *item) for item in predictions])}
-
-
-def _infinitebench(
-    task: str,
-    predictions: Sequence[Prediction],
-    scorer: infinitebench_metrics.Scorer = "official",
-) -> dict[str, float]:
-    scores = [infinitebench_metrics.score(task, *item, scorer=scorer) for item in predictions]
-    return {"score": percent(scores)}
-
-
-FORMATS: dict[str, PredictionFormat] = {
-    "longbench": PredictionFormat(longbench_metrics.METRICS, read_longbench, _longbench),
-    "longbench-e": PredictionFormat(
-        longbench_metrics.METRICS, partial(read_longbench, lengths=True), _longbench_e
-    ),
-    "longbench-v2": PredictionFormat((), read_longbench_v2, _longbench_v2),
-    "leval": PredictionFormat(leval_metrics.METRICS, read_leval, _leval),
-    "ruler": PredictionFormat(ruler_metrics.METRICS, read_ruler, _ruler),
-    "infinitebench": PredictionFormat(
-        infinitebench_metrics.METRICS["official"], read_infinitebench, _infinitebench
-    ),
-    "infinitebench-lampe": PredictionFormat(
-        infinitebench_metrics.METRICS["lampe"],
-        read_infinitebench,
-        partial(_infinitebench, scorer="lampe"),
-    ),
-}
+def _data_size(file_format: PredictionFormat, task: str) -> int:
+    """Return the number of samples that the data of a task have, 0 if that is not fixed."""
+    if not file_format.cards:
+        return 0
+    path = shipped_folder("tasks") / file_format.cards / "tasks.yaml"
+    cards = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # Files that are named after a model hold all questions of the benchmark.
+    card = cards.get(task) if file_format.tasks else next(iter(cards.values()))
+    return int(card["samples"]) if card else 0

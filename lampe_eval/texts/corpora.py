@@ -60,7 +60,7 @@ def table_texts(path: Path) -> Iterator[str]:
         return
     for number, row in enumerate(_stream(path, "text"), 1):
         line = row["text"]
-        if line.strip():
+        if line.strip("\ufeff \t\r\n"):
             yield _text(parse_line(line, f"{path}:{number}"), f"{path}:{number}")
 
 

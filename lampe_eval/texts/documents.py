@@ -1,5 +1,10 @@
-"""Texts for benchmarks: a known corpus, the user's files, or texts of the pocket language."""
+"""Texts for benchmarks: a known corpus, the user's files, or texts of the pocket language.
 
+Files of structured data never become a prompt as they are: JSON and Parquet are read for their
+texts, and other formats are refused.
+"""
+
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +13,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_files
 from lampe_eval.texts import pocket_language
 from lampe_eval.texts.corpora import (
+    COLUMN,
     CORPORA,
     TABLE_SUFFIXES,
     corpus_files,
@@ -15,7 +21,16 @@ from lampe_eval.texts.corpora import (
     table_texts,
 )
 
-SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
+JSON_SUFFIX = ".json"
+SUFFIXES = (JSON_SUFFIX, ".txt", ".md", *TABLE_SUFFIXES)
+OTHER_FORMATS = frozenset(
+    ".7z .arrow .avro .bin .bz2 .csv .db .doc .docx .epub .feather .gz .h5 .htm .html .ipynb .jpg "
+    ".npy .npz .odt .orc .pdf .pickle .pkl .png .pptx .pt .rar .rtf .safetensors .sqlite "
+    ".tar .tgz .toml .tsv .xlsx .xml .xz .yaml .yml .zip .zst".split()
+)
+"""Suffixes of files that hold no plain text, or text between the marks of a format."""
+OTHER_BEGINNINGS = ("%pdf-", "{\\rtf", "<?xml", "<!doctype html", "<html")
+"""Beginnings of such files under any other name, in lower case."""
 POCKET_TEXTS = 1_000_000
 """Number of pocket texts per seed; the seeds' texts do not overlap."""
 
@@ -43,13 +58,84 @@ def documents(
         return
     empty = True
     for path in text_files(source, data_dir):
-        is_table = path.name.endswith(TABLE_SUFFIXES)
-        for text in table_texts(path) if is_table else [read_text(path)]:
+        for text in _file_texts(path):
             if text.strip():
                 empty = False
                 yield text
     if empty:
         raise UserError(f"{source}: no text in it")
+
+
+def _file_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a file: the only one of a text file, all of a table or of JSON.
+
+    Raises:
+        UserError: if the file cannot be read, or is in a format that holds no plain text.
+    """
+    name = path.name.lower()
+    if name.endswith(TABLE_SUFFIXES):
+        yield from table_texts(path)
+    elif name.endswith(JSON_SUFFIX):
+        yield from _json_texts(path, read_text(path))
+    elif path.suffix.lower() in OTHER_FORMATS:
+        raise UserError(
+            f"{path}: cannot be read as text: it is a {path.suffix.lower()} file; "
+            f"convert it to one of: {', '.join(SUFFIXES)}"
+        )
+    else:
+        text = read_text(path)
+        structured = _structured_texts(path, text)
+        yield from [text] if structured is None else structured
+
+
+def _structured_texts(path: Path, text: str) -> Iterator[str] | None:
+    """Return the texts of what is JSON or JSON lines whatever its name says, None for plain text.
+
+    Raises:
+        UserError: for another format.
+    """
+    beginning = text.lstrip()[:20].lower()
+    if beginning.startswith(OTHER_BEGINNINGS):
+        raise UserError(
+            f"{path}: cannot be read as text: it begins like {beginning.split()[0]!r}, which is "
+            f"another format; convert it to one of: {', '.join(SUFFIXES)}"
+        )
+    if not beginning.startswith(("{", "[")):
+        return None
+    if _is_json(text):
+        return _json_texts(path, text)
+    first, *others = (line for line in text.splitlines() if line.strip())
+    if others and first.startswith("{") and _is_json(first):
+        return table_texts(path)
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_texts(path: Path, content: str) -> Iterator[str]:
+    """Yield the texts of a JSON file: of an object with a text, or of an array of such or of texts.
+
+    Raises:
+        UserError: if the file is not JSON, or one of its parts has no text.
+    """
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read: it is not JSON ({error})") from None
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read: its JSON is nested too deeply") from None
+    for number, part in enumerate(value if isinstance(value, list) else [value], 1):
+        text = part.get(COLUMN) if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            place = f"{path}: part {number}" if isinstance(value, list) else f"{path}"
+            raise UserError(f"{place}: has no key {COLUMN!r} with text, so it is no haystack")
+        yield text
 
 
 def required_files(source: Path | None) -> list[str]:
@@ -105,16 +191,19 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file, without a byte order mark.
 
     Raises:
-        UserError: if it cannot be read as UTF-8.
+        UserError: if it cannot be read as UTF-8, or holds what no text does.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from None
+    if "\0" in text:
+        raise UserError(f"{path}: cannot be read: it holds zero bytes, so it is no text")
+    return text
 
 
 def _suffixes() -> str:

@@ -20,7 +20,7 @@ def read_rows(path: Path, schema: RowSchema) -> Iterator[dict[str, Any]]:
     """
     empty = True
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     empty = False
@@ -43,9 +43,12 @@ def parse_line(line: str, location: str) -> Any:
         UserError: if the line is not JSON.
     """
     try:
-        return json.loads(line)
+        # A byte order mark is left where another reader opened the file.
+        return json.loads(line.removeprefix("\ufeff"))
     except ValueError:
         raise UserError(f"{location}: is not JSON; is the file whole?") from None
+    except RecursionError:
+        raise UserError(f"{location}: is nested too deeply to be read") from None
 
 
 def _checked(row: Any, schema: RowSchema, location: str) -> dict[str, Any]:

@@ -359,3 +359,18 @@ def test_without_arguments_only_the_help_is_printed(cli: Cli) -> None:
 def test_a_hub_id_without_a_network_is_an_error(cli: Cli) -> None:
     message = _refused(cli("run", "--model", "nobody/nothing"))
     assert "nobody/nothing: not in the local cache" in message
+
+
+def test_scores_of_predictions_are_written_as_csv_and_json(cli: Cli, tmp_path: Path) -> None:
+    row = {"pred": "7", "outputs": ["7"], "index": 1}
+    (tmp_path / "vt.jsonl").write_text(f"{json.dumps(row)}\nx\n{{\n", encoding="utf-8")
+    output = tmp_path / "scores.csv"
+    done = cli("score", "--preds", str(tmp_path), "--bench", "ruler", "--output", str(output))
+    assert done.code == 0
+    header, line, _ = output.read_text().splitlines()
+    assert header == "task,score,n,nulls,broken,duplicates,missing"
+    # The broken line stands for the sample that no other line has.
+    assert line == "vt,100,1,0,1,0,0"
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["tasks"][0]["scores"] == {"score": 100}
+    assert written["average"]["score"] == 100

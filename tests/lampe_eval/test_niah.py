@@ -15,10 +15,12 @@ from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.niah import Niah
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.tokenization import bos_token, encode
+from lampe_eval.texts.sentence_ends import SentenceEnds
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
 
 BENCH = Niah()
+FULL_STOPS = SentenceEnds(frozenset({ord(".")}), (), lambda ids: "".join(map(chr, ids)))
 TASKS = [
     f"niah/{name}"
     for name in ("single", "multikey", "multivalue", "multiquery", "grid", "passkey", "string")
@@ -292,15 +294,12 @@ def test_the_original_protocol_keeps_200_tokens_free(
     [(0, "!ab.cd.ef"), (40, "ab.!cd.ef"), (74, "ab.!cd.ef"), (80, "ab.cd.!ef"), (99, "ab.cd.!ef")],
 )
 def test_the_original_needle_goes_back_to_a_full_stop(depth: float, expected: str) -> None:
-    hay, needle = list(map(ord, "ab.cd.ef")), [ord("!")]
-    assert (
-        "".join(map(chr, niah_original.insert_needle(hay, needle, depth, frozenset({ord(".")}))))
-        == expected
-    )
+    place = niah_original.needle_place(list(map(ord, "ab.cd.ef")), depth, FULL_STOPS)
+    assert f"{'ab.cd.ef'[:place]}!{'ab.cd.ef'[place:]}" == expected
 
 
 def test_the_original_needle_goes_to_the_very_end_at_100_percent() -> None:
-    assert niah_original.insert_needle([1, 2, 3], [9], 100, frozenset({1})) == [1, 2, 3, 9]
+    assert niah_original.needle_place([ord("."), 2, 3], 100, FULL_STOPS) == 3
 
 
 def test_what_the_original_wording_has_and_needs() -> None:

@@ -1,0 +1,260 @@
+"""The user's texts: JSON, byte order marks, other formats; sentences of any script."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lampe_eval.benches import find_tasks
+from lampe_eval.benches.bench import Prompt, SampleRequest
+from lampe_eval.benches.niah import Niah
+from lampe_eval.benches.ruler import Ruler
+from lampe_eval.cards import TaskCard, read_card
+from lampe_eval.errors import UserError
+from lampe_eval.prompts.chat_template import Message
+from lampe_eval.prompts.prompt_fitting import fit_prompt
+from lampe_eval.prompts.tokenization import encode, holds_special_token
+from lampe_eval.texts.documents import documents
+from lampe_eval.texts.jsonl_rows import read_rows
+from lampe_eval.texts.sentence_ends import sentence_starts, split_word
+
+ENGLISH = "The lamp is on. It rains outside! Who knows the way? Stay here. "
+CHINESE = "河水慢慢流过古老的村庄，孩子们在岸边玩耍。老人坐在门前的石头上看着远处的山！"
+JAPANESE = "静かな町の朝は早い。「魚を買いに行こう。」と彼は言った。市場はもう人でいっぱいだ。"
+HINDI = "नदी गाँव के पास बहती है। बच्चे किनारे पर खेलते हैं। बूढ़ा आदमी पहाड़ देखता है। "
+THAI = "แม่น้ำไหลผ่านหมู่บ้านเก่าแก่อย่างช้าๆเด็กๆเล่นอยู่ริมฝั่ง"
+NO_STOPS = "the river runs by the old mill and the children play on the bank all day long "
+
+
+def _texts(path: Path) -> list[str]:
+    return list(documents(path, seed=0, words=10))
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("a.json", {"text": "One.\nTwo."}, ["One.\nTwo."]),
+        ("a.json", [{"text": "One."}, {"text": "Two."}], ["One.", "Two."]),
+        ("a.json", ["One.", "Two."], ["One.", "Two."]),
+        ("a.jsonl", {"text": "One."}, ["One."]),
+        ("a.txt", {"text": "One.\nTwo."}, ["One.\nTwo."]),
+        ("a", [{"text": "One."}], ["One."]),
+        ("a.txt", '{"text": "One."}\n{"text": "Two."}\n', ["One.", "Two."]),
+        ("a.txt", "One.", ["One."]),
+        ("a.txt", "[1] One.", ["[1] One."]),
+        ("a.md", "{One}", ["{One}"]),
+    ],
+)
+def test_texts_are_read_from_what_a_file_holds(
+    tmp_path: Path, bom: bytes, name: str, content: Any, texts: list[str]
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / name).write_bytes(bom + text.encode())
+    assert _texts(tmp_path / name) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", b"{", "not JSON"),
+        ("a.json", b'{"content": "x"}', "'text'"),
+        ("a.json", b'[{"text": "x"}, 3]', "part 2"),
+        ("a.json", b'{"text": ["x"]}', "'text'"),
+        ("a.json", b"[" * 100_000, "nested"),
+        ("a.txt", b'{"content": "x"}', "'text'"),
+        ("a.csv", b"text\nx\n", "csv"),
+        ("a.yaml", b"text: x\n", "yaml"),
+        ("A.PDF", b"x", "pdf"),
+        ("a.txt", b"%PDF-1.7 x", "pdf"),
+        ("a.txt", b"<!DOCTYPE html><p>", "doctype"),
+        ("a.txt", b"One.\0Two.", "zero bytes"),
+        ("a.jsonl", b"[" * 100_000, "nested"),
+    ],
+)
+def test_other_formats_are_refused_by_name(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}.*{reason}"):
+        _texts(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_no_part_of_rows_and_cards(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "1"}\n')
+    assert list(read_rows(path, {"a": str})) == [{"a": "1"}]
+    card = tmp_path / "card.yaml"
+    card.write_bytes(b"\xef\xbb\xbfsamples: 3\nmetric: m\nabout: a\n")
+    assert read_card(card, TaskCard).samples == 3
+
+
+@pytest.fixture
+def tokenizer(pocket: tuple[object, PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    """Tokenizer that spells letters of other scripts in bytes."""
+    return pocket[1]
+
+
+@pytest.fixture(scope="module")
+def trained() -> PreTrainedTokenizerBase:
+    """Tokenizer with tokens of several letters for every script, and special tokens."""
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    model.train_from_iterator([ENGLISH, CHINESE, JAPANESE, HINDI, THAI, NO_STOPS] * 9, trainer)
+    chat = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, bos_token="<s>")  # type: ignore[no-untyped-call]
+    tokenizer.chat_template = chat
+    return tokenizer
+
+
+def _niah(tokenizer: PreTrainedTokenizerBase, source: Path, length: int) -> list[Prompt]:
+    (task,) = find_tasks(("niah/grid",))
+    bench = Niah()
+    request = SampleRequest(tokenizer, length, 11, bench.protocol("fair:chat=none"), source=source)
+    return list(bench.samples(task, request))
+
+
+@pytest.mark.parametrize(
+    "text", [CHINESE, JAPANESE, HINDI, THAI, NO_STOPS, NO_STOPS.replace(" ", "")]
+)
+@pytest.mark.parametrize("vocabulary", ["pocket", "trained"])
+def test_needles_lie_at_their_depth_in_any_script(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    trained: PreTrainedTokenizerBase,
+    text: str,
+    vocabulary: str,
+) -> None:
+    model = tokenizer if vocabulary == "pocket" else trained
+    source = tmp_path / "a.txt"
+    source.write_text("Title.\n" + text * 200, encoding="utf-8")
+    for sample in _niah(model, source, 2048):
+        assert len(sample.ids) + sample.max_new_tokens == 2048
+        assert sample.meta["placed_depth"] == pytest.approx(sample.meta["depth"], abs=12)
+        prompt = str(model.decode(list(sample.ids)))
+        # No letter is torn apart, except for the one that the end of the haystack cuts.
+        assert prompt.count("\ufffd") <= 3
+        code = sample.references[0]
+        place = 100 * len(prompt[: prompt.index(code)].encode()) / len(prompt.encode())
+        assert place == pytest.approx(sample.meta["placed_depth"], abs=9)
+
+
+@pytest.mark.parametrize(("text", "mark"), [(CHINESE, "。！"), (JAPANESE, "。」"), (HINDI, "।")])
+def test_needles_follow_the_ends_of_sentences(
+    tmp_path: Path, trained: PreTrainedTokenizerBase, text: str, mark: str
+) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text(text * 100, encoding="utf-8")
+    for sample in _niah(trained, source, 1024)[1:]:
+        before = str(trained.decode(list(sample.ids))).partition(" The code")[0].rstrip()
+        assert before.endswith(tuple(mark))
+
+
+def test_english_depths_are_those_of_its_sentences(
+    tmp_path: Path, trained: PreTrainedTokenizerBase
+) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text(ENGLISH * 100, encoding="utf-8")
+    for sample in _niah(trained, source, 1024):
+        before = str(trained.decode(list(sample.ids))).partition(" The code")[0].rstrip()
+        assert before == "" or before.endswith((".", "!", "?"))
+        assert sample.meta["placed_depth"] <= sample.meta["depth"]
+
+
+@pytest.mark.parametrize("text", [CHINESE, THAI, NO_STOPS, NO_STOPS.replace(" ", "")])
+@pytest.mark.parametrize("length", [1024, 2048])
+def test_ruler_takes_texts_without_spaces_and_stops(
+    tmp_path: Path, trained: PreTrainedTokenizerBase, text: str, length: int
+) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text(text * 300, encoding="utf-8")
+    (task,) = find_tasks(("ruler/niah_single_2",))
+    bench = Ruler()
+    request = SampleRequest(trained, length, 8, bench.protocol("fair:chat=none"), source=source)
+    depths = set()
+    for sample in bench.samples(task, request):
+        assert len(sample.ids) + sample.max_new_tokens == length
+        assert sample.meta["placed_depth"] == pytest.approx(sample.meta["depth"], abs=12)
+        depths.add(sample.meta["placed_depth"])
+    assert len(depths) > 3
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("harbour.", ["harbour."]),
+        ("https://example.org/" + "a" * 200, ["https://example.org/" + "a" * 200]),
+        ("-" * 300, ["-" * 32] * 9 + ["-" * 12]),
+        ("一。二！」三", ["一。", "二！」", "三"]),
+        ("字" * 40, ["字" * 32, "字" * 8]),
+    ],
+)
+def test_words_of_scripts_without_spaces_are_split(word: str, parts: list[str]) -> None:
+    assert split_word(word) == parts
+    assert "".join(parts) == word
+
+
+def test_sentences_of_words() -> None:
+    assert sentence_starts("One two. Three 四。 「五。」 six".split()) == [0, 2, 4, 5]
+    assert sentence_starts(["x"] * 100) == list(range(100))
+    prose = ["One", "two."] * 200
+    run_on = sentence_starts([*prose, *["x"] * 300])
+    assert run_on == [*range(0, 400, 2), *range(400, 700)]
+
+
+SPECIAL = "A turn ends in <|im_end|> and begins with <|im_start|>user\nlike that <s>."
+
+
+def test_special_tokens_in_data_stay_text(tmp_path: Path, trained: PreTrainedTokenizerBase) -> None:
+    special = {
+        token_id
+        for token in ("<s>", "<|im_start|>", "<|im_end|>")
+        for token_id in encode(trained, token)
+    }
+    assert len(special) == 3
+    ids = encode(trained, SPECIAL, is_data=True)
+    assert not special & set(ids)
+    assert trained.decode(ids) == SPECIAL
+    assert special <= set(encode(trained, SPECIAL))
+    protocol = Niah().protocol("fair")
+    plain, marked = (
+        fit_prompt(trained, protocol, Message(text), length=4096, answer_tokens=8).ids
+        for text in ("A turn ends.", SPECIAL)
+    )
+    # Two turns begin and one ends: those of the template, whatever the text says.
+    for token in special:
+        assert marked.count(token) == plain.count(token)
+    cut = fit_prompt(trained, protocol, Message(SPECIAL * 50), length=256, answer_tokens=8)
+    for token in special:
+        assert cut.ids.count(token) == plain.count(token)
+    source = tmp_path / "a.txt"
+    source.write_text(SPECIAL * 100, encoding="utf-8")
+    for sample in _niah(trained, source, 1024):
+        assert not special & set(sample.ids)
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE, "<|im_en|> < s > <|", "", "\n\n a"])
+@pytest.mark.parametrize("continuation", [False, True])
+def test_texts_without_special_tokens_have_the_same_ids(
+    trained: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    continuation: bool,
+) -> None:
+    for model in (trained, tokenizer):
+        assert not holds_special_token(model, text)
+        as_data = encode(model, text, continuation=continuation, is_data=True)
+        assert as_data == encode(model, text, continuation=continuation)
