@@ -105,7 +105,7 @@ def test_commands_in_sentences_exist(page: Path) -> None:
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         assert not words or words[0].startswith(("-", "FOLDER", "results/", "RUN")), text
-        options: list[str] = []
+        options = ["--help"]
         for parameter in command.params:
             options += parameter.opts
         for word in words:

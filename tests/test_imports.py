@@ -12,7 +12,7 @@ LIBRARY = (
 ).split()
 HARNESS = (
     "__main__ cli commands calibration speed running report engine results models plugins pocket "
-    "benches ruler texts assets store method_specs suite prompts user_cache cards scoring "
+    "benches ruler texts assets store method_specs suite prompts user_cache scoring cards "
     "file_io records errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""

@@ -21,7 +21,7 @@ from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.suite import Suite
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 METHOD = """
