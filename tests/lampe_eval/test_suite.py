@@ -12,7 +12,7 @@ from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.prepared_run import prepare_run
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.suite import Suite, parse_length
-from tests.lampe_eval.stored import configuration
+from tests.lampe_eval.stored_runs import configuration
 
 
 @pytest.mark.parametrize(
