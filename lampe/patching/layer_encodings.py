@@ -12,7 +12,7 @@ from lampe.errors import BadSetting, PositionWarning
 from lampe.geometry import Geometry
 from lampe.methods import Method
 from lampe.patching.layer_probe import LayerPositions, ProbedLayers, fits_window
-from lampe.positions import LocalWindow
+from lampe.positions import LocalWindow, PositionPlan
 from lampe.rope import Rope
 
 
@@ -160,8 +160,7 @@ class LayerEncodings:
         self, geometry: Geometry, local: LocalWindow | None, length: int
     ) -> Encoding:
         encoding = self._method.encode(geometry, length)
-        if fault := encoding.plan.coverage_fault():
-            raise BadSetting(f"{self._method.label}: pairs not covered exactly once: {fault}")
+        require_coverage(self._method, encoding.plan)
         encoding = _restricted(encoding, local)
         self._warn_beyond_window(encoding, geometry, length, length)
         return encoding
@@ -183,6 +182,12 @@ class LayerEncodings:
             PositionWarning,
             stacklevel=2,
         )
+
+
+def require_coverage(method: Method, plan: PositionPlan) -> None:
+    """Raise BadSetting unless a plan of a method covers every causal pair exactly once."""
+    if fault := plan.coverage_fault():
+        raise BadSetting(f"{method.label}: pairs not covered exactly once: {fault}")
 
 
 def _restricted(encoding: Encoding, local: LocalWindow | None) -> Encoding:

@@ -25,7 +25,7 @@ from lampe.geometry import geometry_of
 from lampe.methods import Method, method_of
 from lampe.patching.handle import Handle, outermost_handle
 from lampe.patching.layer_probe import ProbedLayers, probe_layers
-from lampe.patching.patch_checks import check_causal, check_exact, check_geometry
+from lampe.patching.patch_checks import check_causal, check_exact, check_method
 
 
 def patch(
@@ -35,6 +35,7 @@ def patch(
     window: int | None = None,
     attention: str = AUTO,
     check: bool = True,
+    stack: bool = False,
     **settings: Any,
 ) -> Handle:
     """Give a model's attention the positions of a method, in place.
@@ -52,6 +53,8 @@ def patch(
         window: tokens that the model was pretrained on; read from its configuration by default.
         attention: the backend, one of ``lampe.BACKENDS``; "auto" takes the fastest that can run.
         check: whether to prove on a few tokens that the patch is exact and causal.
+        stack: whether to patch a model on top of a patch that it has. The new patch alone answers;
+            taking it off brings the earlier one back.
         settings: hyper-parameters of a method given by name.
 
     Returns:
@@ -60,11 +63,12 @@ def patch(
     Raises:
         UnknownName: for a method, setting or backend that does not exist.
         BadSetting: for a hyper-parameter that the method cannot take.
-        UnsupportedModel: for a model that cannot be patched exactly.
+        UnsupportedModel: for a model that cannot be patched exactly, or one that is patched already
+            where ``stack`` is not set.
 
     Warns:
         PositionWarning: where the method changes nothing, because no layer attends beyond the
-            window.
+            window, and where the configuration leaves the window open.
     """
     dispatcher = BackendDispatcher(attention)
     if isinstance(method, str):
@@ -75,7 +79,15 @@ def patch(
             "already"
         )
     below = outermost_handle(model)
+    if below and not stack:
+        raise UnsupportedModel(
+            f"cannot patch {type(model).__name__} with {method.label}: it is patched with "
+            f"{below.method.label} already; call lampe.unpatch(model) first, or give stack=True "
+            "to come back to that patch afterwards"
+        )
     geometry = geometry_of(model.config, window)
+    if geometry.window_note:
+        warnings.warn(geometry.window_note, PositionWarning, stacklevel=2)
     layers = below.layers if below else probe_layers(model, geometry)
     if check:
         _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
@@ -106,11 +118,11 @@ def _check(
             model, layers.by_module, lambda: Handle(model, original, layers, window, dispatcher)
         )
     geometry = dataclasses.replace(layers.geometries[layers.main_geometry(window)], window=window)
-    small, tokens = check_geometry(method, geometry)
+    narrowed, tokens = check_method(method, geometry)
     check_causal(
         model,
         layers.by_module,
-        lambda: Handle(model, method, layers, small.window, dispatcher),
+        lambda: Handle(model, narrowed, layers, window, dispatcher),
         tokens,
     )
 

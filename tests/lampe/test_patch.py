@@ -195,7 +195,7 @@ def test_patches_nest_and_come_off_in_order(model: LlamaForCausalLM) -> None:
     plain = model(ids).logits
     with lampe.patch(model, "pi", factor=4) as outer:
         pi = model(ids).logits
-        with lampe.patch(model, "lampe"):
+        with lampe.patch(model, "lampe", stack=True):
             assert not torch.equal(model(ids).logits, pi)
             with pytest.raises(lampe.UnsupportedModel, match="not the outermost"):
                 outer.unpatch()
