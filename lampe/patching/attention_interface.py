@@ -7,7 +7,6 @@ them. Of several patches the outermost one answers.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -18,8 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lampe.attention.logit_options import LogitOptions
 from lampe.errors import UnsupportedModel
-from lampe.patching.forward_layout import read_layout
-from lampe.patching.prompt_boundary import PromptTracker
+from lampe.patching.forward_layout import ForwardLayout, read_layout
 
 ATTENTION_NAME = "lampe"
 UNSUPPORTED_OPTIONS = {
@@ -34,13 +32,16 @@ UNSUPPORTED_OPTIONS = {
 
 
 class AttentionHandler(Protocol):
-    """Object that answers the mask and attention calls of a model.
+    """Object that answers the mask and attention calls of a model."""
 
-    Attributes:
-        prompts: owner of the prompt's end, which every layout must carry.
-    """
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        """Return a layout with the prompt's end, and with rows that no mask describes.
 
-    prompts: PromptTracker
+        Args:
+            layout: layout without a fault.
+            unmasked_rows: rows of a batch without a mask; 0 where there is one.
+        """
+        ...
 
     def attend(
         self,
@@ -256,7 +257,9 @@ def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: An
     model = _model_with(config)
     handler = None if model is None else handler_of(model)
     if handler is not None and not layout.fault:
-        layout = replace(layout, prompt_end=handler.prompts.prompt_end(layout))
+        batch_size = arguments[0] if arguments else options["batch_size"]
+        is_masked = options.get("attention_mask") is not None
+        layout = handler.complete_layout(layout, 0 if is_masked else batch_size)
     return layout.to_mask()
 
 

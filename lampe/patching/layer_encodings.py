@@ -66,6 +66,7 @@ class LayerEncodings:
             dataclasses.replace(geometry, window=window) for geometry in layers.geometries
         ]
         self.geometry = self._geometries[layers.main_geometry(window)]
+        self._kinds = set(layers.by_module.values())
         self._thread = _ThreadEncodings()
         self._warned_lengths: set[int] = set()
 
@@ -76,6 +77,29 @@ class LayerEncodings:
             BadSetting: where the plan does not cover every causal pair exactly once.
         """
         return self._extended_encoding(self.geometry, None, length)
+
+    def depend_on_length(self, lengths: Sequence[int]) -> bool:
+        """Return whether prompts of these lengths in tokens differ in rope, plan or factor."""
+        distinct = list(dict.fromkeys(max(1, length) for length in lengths))
+        if len(distinct) == 1:
+            return False
+        first = self._encodings_of_all_kinds(distinct[0])
+        return any(self._encodings_of_all_kinds(length) != first for length in distinct[1:])
+
+    def _encodings_of_all_kinds(self, length: int) -> list[Encoding | Rope | str]:
+        """Return what each kind of rotated layer does with a prompt; an error for one it refuses."""
+        encodings: list[Encoding | Rope | str] = []
+        for layer in self._kinds:
+            geometry = self._changed_geometry(layer)
+            if geometry is None:
+                if layer.rope is not None:
+                    encodings.append(self._geometries[layer.rope].rope(length))
+                continue
+            try:
+                encodings.append(self._method.encode(geometry, length))
+            except BadSetting as error:
+                encodings.append(str(error))
+        return encodings
 
     def for_layer(
         self, layer: LayerPositions, lengths: Sequence[int], generated: int

@@ -25,7 +25,6 @@ from lampe.errors import LampeError, UnsupportedModel
 from lampe.geometry import Geometry, ropes_of
 from lampe.patching.attention_interface import attached_to
 from lampe.patching.forward_layout import ForwardLayout
-from lampe.patching.prompt_boundary import PromptTracker
 from lampe.patching.rotary_modules import (
     RotaryCall,
     disable_rotary,
@@ -113,8 +112,10 @@ class RecordedAttention:
 class _AttentionRecorder:
     """Attention handler that records its inputs and returns zeros."""
 
-    prompts: PromptTracker = field(default_factory=PromptTracker)
     calls: list[RecordedAttention] = field(default_factory=list)
+
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        return layout
 
     def attend(
         self,

@@ -13,6 +13,7 @@ from lampe.patching.forward_layout import ForwardLayout
 from lampe.patching.layer_encodings import LayerEncoding, LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.prompt_boundary import PromptTracker
+from lampe.patching.unmasked_batch import RowEnd, row_ends, sampled_lengths
 
 
 class MethodAttention:
@@ -37,6 +38,53 @@ class MethodAttention:
         self.encodings = encodings
         self.rotated_keys = RotatedKeyCache()
         self.dispatcher = dispatcher
+
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        """Return a layout with the prompt's end, and with rows that no mask describes.
+
+        Raises:
+            UnsupportedModel: where a row's plan depends on its length, and that cannot be told.
+        """
+        prompts = self.prompts
+        layout = dataclasses.replace(layout, prompt_end=prompts.prompt_end(layout))
+        tokens = layout.stop - layout.start
+        inputs = prompts.inputs
+        is_masked = not unmasked_rows or (inputs is not None and inputs.masked)
+        if layout.start == 0:
+            prompts.has_ended_rows = False
+        # A row alone has no padding, and one new token is no prompt that could be padded.
+        if is_masked or unmasked_rows == 1 or prompts.stated_length is not None:
+            return layout
+        if tokens == 1 and not prompts.has_ended_rows:
+            return layout
+        rows = None
+        if not prompts.has_ended_rows:
+            rows = self._unmasked_rows(layout, row_ends(inputs, unmasked_rows, tokens))
+        if layout.start and rows != layout.rows:
+            raise UnsupportedModel(
+                "a row of this batch ends before others, and there is no attention mask: to go on "
+                "after such a prompt, pad rows on the left and give a mask"
+            )
+        if rows is None or rows == layout.rows:
+            return layout
+        prompts.has_ended_rows = True
+        return dataclasses.replace(layout, rows=rows)
+
+    def _unmasked_rows(self, layout: ForwardLayout, ends: list[RowEnd]) -> tuple[range, ...]:
+        """Return the columns of each row's tokens; one range where lengths make no difference."""
+        for end in dict.fromkeys(ends):
+            lengths = sampled_lengths(layout.start + end.least, layout.start + end.most)
+            if self.encodings.depend_on_length(lengths):
+                raise UnsupportedModel(
+                    f"cannot tell where row {ends.index(end)} of a batch of {len(ends)} ends: there "
+                    f"is no attention mask, and it may have {lengths[-1]} to {lengths[0]} tokens, "
+                    "on which positions depend; give an attention mask, score one row at a time, "
+                    "or state one length for all rows with handle.prompt(length)"
+                )
+        stops = [layout.start + end.most for end in ends]
+        if not self.encodings.depend_on_length([layout.stop, *stops]):
+            return layout.rows
+        return tuple(range(stop) for stop in stops)
 
     def attend(
         self,

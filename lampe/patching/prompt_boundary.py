@@ -7,17 +7,20 @@ may then feed the prompt in chunks, verify several guessed tokens at a time, or 
 cache.
 """
 
-import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.model_methods import unwrap_method, wrap_method
+from lampe.patching.unmasked_batch import ForwardInputs
 
 
 class _ThreadState(threading.local):
@@ -26,11 +29,15 @@ class _ThreadState(threading.local):
     Attributes:
         stated_length: length that a ``with`` block or ``generate`` states; None outside of one.
         last_end: end of the latest prompt; 0 before the first.
+        has_ended_rows: whether rows of the latest prompt end before others, without a mask.
+        inputs: arguments of the model's forward call that is running; None outside of one.
     """
 
     def __init__(self) -> None:
         self.stated_length: int | None = None
         self.last_end = 0
+        self.has_ended_rows = False
+        self.inputs: ForwardInputs | None = None
 
 
 class PromptTracker:
@@ -47,6 +54,29 @@ class PromptTracker:
     def stated_length(self) -> int | None:
         """Length of the prompt that the calling thread states; None where it states none."""
         return self._thread.stated_length
+
+    @property
+    def inputs(self) -> ForwardInputs | None:
+        """Arguments of the forward call that the calling thread runs; None where not known."""
+        return self._thread.inputs
+
+    @property
+    def has_ended_rows(self) -> bool:
+        """True where rows of this thread's latest prompt end before others, without a mask."""
+        return self._thread.has_ended_rows
+
+    @has_ended_rows.setter
+    def has_ended_rows(self, value: bool) -> None:
+        self._thread.has_ended_rows = value
+
+    def watch_inputs(self, model: nn.Module) -> list[RemovableHandle]:
+        """Register hooks that tell with which arguments a model, or its body, is called.
+
+        A mask function gets neither token ids nor labels.
+        """
+        # The body is hooked too, because it may be called without the head.
+        modules = {model, getattr(model, "base_model", model)}
+        return [hook for module in modules for hook in _watch(module, self._thread)]
 
     @contextmanager
     def state_length(self, length: int) -> Iterator[None]:
@@ -99,25 +129,13 @@ class PromptTracker:
 
     def wrap_generate(self, model: nn.Module) -> None:
         """Make ``model.generate`` state its prompt's length; a model without it is left alone."""
-        # The function, not the bound method: that would keep the model alive, and a copy of the
-        # model would go on calling the original.
-        generate = getattr(vars(model).get("generate"), "__func__", None)
-        generate = generate or getattr(type(model), "generate", None)
-        if generate is not None:
-            vars(model)["generate"] = MethodType(self._stating(generate), model)
+        wrap_method(model, "generate", self._stating)
 
     def unwrap_generate(self, model: nn.Module) -> None:
         """Restore the ``generate`` that ``wrap_generate`` replaced."""
-        wrapper = getattr(vars(model).get("generate"), "__func__", None)
-        generate = getattr(wrapper, "__wrapped__", None)
-        if generate is None:
-            return  # replaced by somebody since: theirs to restore
-        del vars(model)["generate"]
-        if generate is not getattr(type(model), "generate", None):
-            vars(model)["generate"] = MethodType(generate, model)
+        unwrap_method(model, "generate")
 
     def _stating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(generate)
         def generate_with_stated_length(model: nn.Module, *inputs: Any, **options: Any) -> Any:
             with self._state_unless_stated(generate_prompt_end(*inputs, **options)):
                 return generate(model, *inputs, **options)
@@ -129,6 +147,31 @@ class PromptTracker:
         if not length or self.stated_length is not None:
             return nullcontext()
         return self.state_length(length)
+
+
+def _watch(module: nn.Module, thread: _ThreadState) -> list[RemovableHandle]:
+    """Register hooks on a module that keep its arguments in a thread's state during a call."""
+    # Names are read once: reading a signature takes longer than the rest of the hook.
+    names = list(inspect.signature(module.forward).parameters)
+
+    # Closures, not methods: copy.deepcopy of a model copies the owners of bound methods, and
+    # thread-local state cannot be copied.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def before_forward(called: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if thread.inputs is None:
+            arguments = dict(zip(names, inputs, strict=False)) | options
+            thread.inputs = ForwardInputs.of(called, arguments)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def after_forward(called: nn.Module, inputs: Any, output: Any) -> None:
+        if thread.inputs is not None and thread.inputs.model is called:
+            thread.inputs = None
+
+    return [
+        module.register_forward_pre_hook(before_forward, with_kwargs=True),
+        # Also after an error: the next call must not find these arguments.
+        module.register_forward_hook(after_forward, always_call=True),
+    ]
 
 
 def generate_prompt_end(inputs: Tensor | None = None, *_: Any, **options: Any) -> int | None:

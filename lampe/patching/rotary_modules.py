@@ -94,7 +94,9 @@ class RecordedRotary:
         self.modules.add(module)
         cos, sin = _tables(module, output)
         # Modules that share frequencies give the same tables; each is matched once.
-        if not any(torch.equal(cos, call.cos) and torch.equal(sin, call.sin) for call in self.calls):
+        if not any(
+            torch.equal(cos, call.cos) and torch.equal(sin, call.sin) for call in self.calls
+        ):
             self.calls.append(RotaryCall(module, inputs, options, cos, sin))
 
 
@@ -103,8 +105,7 @@ def record_rotary(rotary_modules: Iterable[nn.Module]) -> Iterator[RecordedRotar
     """Record the outputs of rotary modules for the duration of a block."""
     recorded = RecordedRotary()
     hooks = [
-        module.register_forward_hook(recorded.record, with_kwargs=True)
-        for module in rotary_modules
+        module.register_forward_hook(recorded.record, with_kwargs=True) for module in rotary_modules
     ]
     try:
         yield recorded

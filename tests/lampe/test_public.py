@@ -5,7 +5,7 @@ import lampe
 
 def test_public_names() -> None:
     assert set(lampe.__all__) == {
-        "AUTO", "AttentionFactor", "BACKENDS", "BadSetting", "Composed", "Encoding", "Geometry",
+        "AUTO", "AttentionFactor", "BACKENDS", "BadSetting", "CheckpointWarning", "Composed", "Encoding", "Geometry",
         "Handle", "IDENTITY_PLAN", "IndexMethod", "LampeError", "METHODS", "Method",
         "PUBLISHED_CURVES", "PositionMap", "PositionPlan", "PositionWarning", "Region", "Rope",
         "Sigmoid", "UnknownName", "UnsupportedModel", "explain", "geometry_of", "growing_cache",
