@@ -192,6 +192,7 @@ def _token_ids(configs: Iterable[Any], name: str) -> frozenset[int]:
     """Return the tokens that configurations name; each may name one, several or none."""
     ids: set[int] = set()
     for config in configs:
-        value = getattr(config, name, None)
-        ids.update(value if isinstance(value, list | tuple) else [value])
-    return frozenset(token for token in ids if isinstance(token, int))
+        value: Any = getattr(config, name, None)
+        several = value if isinstance(value, list | tuple) else [value]
+        ids.update(token for token in several if isinstance(token, int))
+    return frozenset(ids)
