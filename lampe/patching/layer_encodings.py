@@ -87,7 +87,7 @@ class LayerEncodings:
         return any(self._encodings_of_all_kinds(length) != first for length in distinct[1:])
 
     def _encodings_of_all_kinds(self, length: int) -> list[Encoding | Rope | str]:
-        """Return what each kind of rotated layer does with a prompt; an error for one it refuses."""
+        """Return what each kind of layer does with a prompt: an encoding, or why it has none."""
         encodings: list[Encoding | Rope | str] = []
         for layer in self._kinds:
             geometry = self._changed_geometry(layer)

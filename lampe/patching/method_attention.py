@@ -76,9 +76,9 @@ class MethodAttention:
             lengths = sampled_lengths(layout.start + end.least, layout.start + end.most)
             if self.encodings.depend_on_length(lengths):
                 raise UnsupportedModel(
-                    f"cannot tell where row {ends.index(end)} of a batch of {len(ends)} ends: there "
-                    f"is no attention mask, and it may have {lengths[-1]} to {lengths[0]} tokens, "
-                    "on which positions depend; give an attention mask, score one row at a time, "
+                    f"cannot tell where row {ends.index(end)} of a batch of {len(ends)} ends: "
+                    "there is no attention mask, and the row may have "
+                    f"{lengths[-1]} to {lengths[0]} tokens, on which positions depend; give an attention mask, score one row at a time, "
                     "or state one length for all rows with handle.prompt(length)"
                 )
         stops = [layout.start + end.most for end in ends]

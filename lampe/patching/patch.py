@@ -71,20 +71,10 @@ def patch(
             window, and where the configuration leaves the window open.
     """
     dispatcher = BackendDispatcher(attention)
-    if isinstance(method, str):
-        method = method_of(method, **settings)
-    elif settings:
-        raise BadSetting(
-            f"settings ({', '.join(settings)}) go with a method's name; this method has its own "
-            "already"
-        )
+    method = _method_from(method, settings)
     below = outermost_handle(model)
     if below and not stack:
-        raise UnsupportedModel(
-            f"cannot patch {type(model).__name__} with {method.label}: it is patched with "
-            f"{below.method.label} already; call lampe.unpatch(model) first, or give stack=True "
-            "to come back to that patch afterwards"
-        )
+        raise _already_patched(model, method, below)
     geometry = geometry_of(model.config, window)
     if geometry.window_note:
         warnings.warn(geometry.window_note, PositionWarning, stacklevel=2)
@@ -100,6 +90,26 @@ def patch(
             stacklevel=2,
         )
     return Handle(model, method, layers, geometry.window, dispatcher)
+
+
+def _method_from(method: str | Method, settings: dict[str, Any]) -> Method:
+    """Return the method that is meant by a name with settings, or by itself."""
+    if isinstance(method, str):
+        return method_of(method, **settings)
+    if settings:
+        raise BadSetting(
+            f"settings ({', '.join(settings)}) go with a method's name; this method has its own "
+            "already"
+        )
+    return method
+
+
+def _already_patched(model: PreTrainedModel, method: Method, below: Handle) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"cannot patch {type(model).__name__} with {method.label}: it is patched with "
+        f"{below.method.label} already; call lampe.unpatch(model) first, or give stack=True to "
+        "come back to that patch afterwards"
+    )
 
 
 def _check(

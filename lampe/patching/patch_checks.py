@@ -31,7 +31,7 @@ TOKENS = 24
 MAX_TOKENS = 64
 """Tokens of a check at most."""
 PROMPT_WINDOWS = (4, 2, 1, 8, 16, 32, 64)
-"""Lengths in windows of the prompts to try: the plan of the first with several regions is checked."""
+"""Lengths in windows of the prompts to try; the first with several regions is checked."""
 LONGEST_PROMPT = 1 << 22
 """Tokens of the longest prompt to try where settings forbid all shorter ones."""
 REGION_TOKENS = 3

@@ -75,8 +75,9 @@ class PromptTracker:
         A mask function gets neither token ids nor labels.
         """
         # The body is hooked too, because it may be called without the head.
-        modules = {model, getattr(model, "base_model", model)}
-        return [hook for module in modules for hook in _watch(module, self._thread)]
+        body = getattr(model, "base_model", model)
+        hooks = _watch(model, self._thread)
+        return hooks if body is model else hooks + _watch(body, self._thread)
 
     @contextmanager
     def state_length(self, length: int) -> Iterator[None]:
