@@ -78,8 +78,9 @@ class MethodAttention:
                 raise UnsupportedModel(
                     f"cannot tell where row {ends.index(end)} of a batch of {len(ends)} ends: "
                     "there is no attention mask, and the row may have "
-                    f"{lengths[-1]} to {lengths[0]} tokens, on which positions depend; give an attention mask, score one row at a time, "
-                    "or state one length for all rows with handle.prompt(length)"
+                    f"{lengths[-1]} to {lengths[0]} tokens, on which positions depend; give an "
+                    "attention mask, score one row at a time, or state one length for all rows "
+                    "with handle.prompt(length)"
                 )
         stops = [layout.start + end.most for end in ends]
         if not self.encodings.depend_on_length([layout.stop, *stops]):

@@ -53,8 +53,7 @@ def patch(
         window: tokens that the model was pretrained on; read from its configuration by default.
         attention: the backend, one of ``lampe.BACKENDS``; "auto" takes the fastest that can run.
         check: whether to prove on a few tokens that the patch is exact and causal.
-        stack: whether to patch a model on top of a patch that it has. The new patch alone answers;
-            taking it off brings the earlier one back.
+        stack: whether to patch a patched model; taking the new patch off restores the earlier one.
         settings: hyper-parameters of a method given by name.
 
     Returns:
