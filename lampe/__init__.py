@@ -9,7 +9,14 @@ from lampe.attention import AUTO, BACKENDS
 from lampe.attention_factor import AttentionFactor
 from lampe.caches.growing_cache import growing_cache
 from lampe.encoding import Encoding
-from lampe.errors import BadSetting, LampeError, PositionWarning, UnknownName, UnsupportedModel
+from lampe.errors import (
+    BadSetting,
+    CheckpointWarning,
+    LampeError,
+    PositionWarning,
+    UnknownName,
+    UnsupportedModel,
+)
 from lampe.geometry import Geometry, geometry_of
 from lampe.mapping_length import PUBLISHED_CURVES, Sigmoid
 from lampe.methods import (
@@ -34,6 +41,7 @@ __all__ = [
     "PUBLISHED_CURVES",
     "AttentionFactor",
     "BadSetting",
+    "CheckpointWarning",
     "Composed",
     "Encoding",
     "Geometry",

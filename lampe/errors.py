@@ -5,7 +5,9 @@ LampeError              base of all errors below; says what, got, allowed, next 
 ├── BadSetting          a hyper-parameter outside of what its method can do
 └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
 
-PositionWarning         a position beyond what the model was trained on, or a method without effect
+PositionWarning         a position beyond what the model was trained on, a method without effect,
+                        or a window that a configuration leaves open
+CheckpointWarning       a checkpoint that is written without the patch of its model
 """
 
 import difflib
@@ -53,4 +55,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 class PositionWarning(UserWarning):
-    """Warning for a relative position beyond the window, or a method that moves no position."""
+    """Warning for a position beyond the window, a method without effect, or an uncertain window."""
+
+
+class CheckpointWarning(UserWarning):
+    """Warning for a checkpoint that is written without the patch of its model."""

@@ -1,5 +1,6 @@
 """Geometry of a model: the window and the rope, which is all that a method has to know of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -8,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from lampe.errors import BadSetting, UnsupportedModel
-from lampe.rope import Layout, Rope, rope_from
+from lampe.rope import LENGTH_DEPENDENT_TYPES, Layout, Rope, rope_from
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,17 @@ class Geometry:
     """Window and rope of a model.
 
     Attributes:
-        window: tokens the model was pretrained on, before any extension.
+        window: tokens the model was pretrained on, before any extension; methods extend from it.
         head_dim: dimensions of an attention head.
         rotary_dim: how many of them are rotated; all by default.
         rope_parameters: the model's own, as in transformers.
         layout: how rotated dimensions are paired.
         begin: first rotated dimension of a head.
         sense: 1, or -1 for a model that rotates in the opposite direction.
+        max_position_embeddings: reference length in tokens of the model's own rope, as in its
+            configuration; the window by default. It is a number of its own, because another
+            window must not change the frequencies of the unpatched model.
+        window_note: sentence on a window that the configuration leaves open; empty otherwise.
     """
 
     window: int
@@ -34,6 +39,8 @@ class Geometry:
     layout: Layout = "half"
     begin: int = 0
     sense: int = 1
+    max_position_embeddings: int | None = None
+    window_note: str = field(default="", compare=False)
 
     @property
     def dim(self) -> int:
@@ -44,6 +51,11 @@ class Geometry:
     def theta(self) -> float:
         """Base of the model's own frequencies."""
         return float(self.rope_parameters["rope_theta"])
+
+    @property
+    def rope_depends_on_length(self) -> bool:
+        """True where the model's own frequencies depend on the prompt's length."""
+        return self.rope_parameters.get("rope_type") in LENGTH_DEPENDENT_TYPES
 
     def rope(self, length: int, **changes: Any) -> Rope:
         """Return the model's own rope, or one of another type on the model's base.
@@ -57,14 +69,14 @@ class Geometry:
             BadSetting: for changes of a proportional rope.
         """
         if not changes:
-            return self._rope(self.rope_parameters, length)
+            return self._own_rope(self.rope_parameters, length)
         if self.rope_parameters.get("rope_type") == "proportional":
             raise BadSetting(
                 "this model's rope is proportional: it rotates a share of its pairs, "
                 "where that of yarn or dynamic-ntk would rotate all; "
                 "use pi, or a method of positions such as lampe"
             )
-        return self._rope({"rope_theta": self.theta, **changes}, length)
+        return self._rope({"rope_theta": self.theta, **changes}, length, self.window)
 
     def rope_with_base(self, length: int, theta: float) -> Rope:
         """Return the model's own rope with another base; a scaling that it has (llama3's) stays.
@@ -73,11 +85,18 @@ class Geometry:
             length: tokens of the prompt.
             theta: base of the frequencies.
         """
-        return self._rope({**self.rope_parameters, "rope_theta": theta}, length)
+        return self._own_rope({**self.rope_parameters, "rope_theta": theta}, length)
 
-    def _rope(self, parameters: Mapping[str, Any], length: int) -> Rope:
+    def _own_rope(self, parameters: Mapping[str, Any], length: int) -> Rope:
+        return self._rope(parameters, length, self.max_position_embeddings or self.window)
+
+    def _rope(self, parameters: Mapping[str, Any], length: int, reference: int) -> Rope:
         rope = rope_from(
-            parameters, dim=self.dim, window=self.window, length=length, layout=self.layout
+            parameters,
+            dim=self.dim,
+            max_position_embeddings=reference,
+            length=length,
+            layout=self.layout,
         )
         inv_freq = tuple(self.sense * frequency for frequency in rope.inv_freq)
         return replace(rope, begin=self.begin, inv_freq=inv_freq)
@@ -91,17 +110,44 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
         window: tokens of pretraining; read from the configuration where not given.
 
     Raises:
-        UnsupportedModel: where the configuration describes no rotary positions.
+        BadSetting: for a window below 1.
+        UnsupportedModel: where the configuration describes no rotary positions, or impossible ones.
     """
+    if window is not None and window < 1:
+        raise BadSetting(f"window={window}: a window has at least one token")
     text = config.get_text_config(decoder=True)
     parameters = ropes_of(config)[0]
     head_dim = _head_dim(text)
+    reference = getattr(text, "max_position_embeddings", None)
+    if reference is not None:
+        reference = int(_positive(text, "max_position_embeddings", reference))
+    note = ""
+    if window is None:
+        window, note = _trained_window(text, parameters)
+    share = _positive(text, "partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
     return Geometry(
-        window=window or _trained_window(text, parameters),
+        window=window,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * parameters.get("partial_rotary_factor", 1.0)),
+        rotary_dim=int(head_dim * share),
         rope_parameters=MappingProxyType(parameters),
+        max_position_embeddings=reference,
+        window_note=note,
     )
+
+
+def _positive(config: PreTrainedConfig, name: str, value: Any) -> float:
+    """Return a number of a configuration.
+
+    Raises:
+        UnsupportedModel: unless it is positive and finite.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise UnsupportedModel(
+            f"the configuration of {config.model_type!r} has {name}={value!r}; it must be a "
+            "positive number"
+        )
+    return float(value)
 
 
 def _head_dim(config: PreTrainedConfig) -> int:
@@ -110,15 +156,18 @@ def _head_dim(config: PreTrainedConfig) -> int:
     stated = None
     if not getattr(config, "per_layer_config", None):
         stated = getattr(config, "head_dim", None)
+    if stated:
+        return int(_positive(config, "head_dim", stated))
     described = config.to_dict()
-    return int(stated or described.get("hidden_size", 0) // described.get("num_attention_heads", 1))
+    heads = _positive(config, "num_attention_heads", described.get("num_attention_heads", 1))
+    return int(described.get("hidden_size", 0) // heads)
 
 
 def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """Return the parameters of every rope that a configuration describes, full attention first.
 
     Raises:
-        UnsupportedModel: where the configuration describes none.
+        UnsupportedModel: where the configuration describes none, or an impossible one.
     """
     text = config.get_text_config(decoder=True)
     parameters = getattr(text, "rope_parameters", None) or {}
@@ -133,6 +182,8 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
         raise UnsupportedModel(
             f"the configuration of {text.model_type!r} describes no rope: {_why_no_rope(text)}"
         )
+    for rope in ropes.values():
+        _positive(text, "rope_theta", rope["rope_theta"])
     # Full attention first: ``geometry_of`` takes the first rope, and methods change the layers that
     # see far.
     return [ropes[kind] for kind in sorted(ropes, key=lambda kind: kind != "full_attention")]
@@ -150,15 +201,36 @@ def _why_no_rope(config: PreTrainedConfig) -> str:
     )
 
 
-def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> int:
-    """Return the tokens of pretraining."""
+def _trained_window(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the tokens of pretraining, and a note where the configuration leaves them open."""
+    kind = parameters.get("rope_type")
+    original = parameters.get("original_max_position_embeddings")
     # A YaRN configuration is an extension: ``max_position_embeddings`` is the extended window, and
-    # the one before it has a name. Models with other types were trained as they are described.
-    if parameters.get("rope_type") == "yarn":
-        return int(parameters["original_max_position_embeddings"])
+    # the one before it has a name.
+    if kind == "yarn":
+        return int(_positive(config, "original_max_position_embeddings", original)), ""
     window = getattr(config, "max_position_embeddings", None)
     if not window:
         raise UnsupportedModel(
             f"{config.model_type!r} does not say on how many tokens it was trained: give its window"
         )
-    return int(window)
+    described = int(_positive(config, "max_position_embeddings", window))
+    one_rope = "rope_theta" in (getattr(config, "rope_parameters", None) or {})
+    # Models with other types were trained as they are described, and so are those with one rope for
+    # each kind of layer.
+    if kind != "linear" or not one_rope:
+        return described, ""
+    # A checkpoint of linear scaling was trained with it (LongLoRA, Vicuna-16k), and by the
+    # convention of transformers such a configuration keeps ``max_position_embeddings`` from before.
+    # Not every checkpoint follows it (DeepSeek Coder's names the larger number), hence the note.
+    factor = _positive(config, "factor", parameters.get("factor"))
+    if original is not None:
+        extended = factor * _positive(config, "original_max_position_embeddings", original)
+        return max(described, round(extended)), ""
+    window = max(described, round(factor * described))
+    note = (
+        f"{config.model_type!r} is scaled linearly by a factor of {factor:g}: its window is taken "
+        f"to be {window} tokens, that factor times its max_position_embeddings of {described}; "
+        f"give window={described} if that number counts the factor already"
+    )
+    return window, note if window != described else ""

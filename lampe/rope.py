@@ -20,6 +20,9 @@ from lampe.errors import UnknownName
 
 Layout = Literal["half", "interleaved"]
 
+LENGTH_DEPENDENT_TYPES = ("dynamic", "longrope")
+"""Types of transformers whose frequencies depend on the number of tokens."""
+
 
 @dataclass(frozen=True)
 class Rope:
@@ -103,14 +106,20 @@ class PerTokenRope(Rope):
 
 
 def rope_from(
-    parameters: Mapping[str, Any], *, dim: int, window: int, length: int, layout: Layout = "half"
+    parameters: Mapping[str, Any],
+    *,
+    dim: int,
+    max_position_embeddings: int,
+    length: int,
+    layout: Layout = "half",
 ) -> Rope:
     """Return the rope that ``rope_parameters`` describe.
 
     Args:
         parameters: transformers' rope parameters; all lengths in tokens.
         dim: rotated dimensions per head.
-        window: tokens the model was trained on; the reference length of "dynamic".
+        max_position_embeddings: reference length in tokens, as in a configuration: "dynamic" grows
+            from it, and "longrope" takes its attention factor from it.
         length: tokens of the prompt; only "dynamic" and "longrope" depend on it.
         layout: how dimensions are paired.
 
@@ -130,7 +139,7 @@ def rope_from(
         # ``dim`` already is the rotated part of a head, and transformers would take the share
         # twice. In "proportional" the factor means something else: which share of ``dim`` rotates.
         flat.pop("partial_rotary_factor", None)
-    described = {"rope_parameters": flat, "max_position_embeddings": window}
+    described = {"rope_parameters": flat, "max_position_embeddings": max_position_embeddings}
     config = PreTrainedConfig.from_dict(
         {**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1}
     )

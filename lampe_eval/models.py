@@ -1,5 +1,6 @@
 """Models by card, folder or hub id: first described from their configuration, then loaded."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import lampe
 from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import sha256_of_pieces
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.records import ModelRecord
@@ -123,8 +124,12 @@ def describe_model(
     config = _load_config(path, card.revision)
     try:
         geometry = lampe.geometry_of(config, window or card.window)
-    except lampe.UnsupportedModel as error:
+    except lampe.LampeError as error:
         raise UserError(f"model {label!r}: {error}") from None
+    if not (window or card.window):
+        note = geometry.window_note or _default_window_note(path, card.revision, config, geometry)
+        if note:
+            _warn_once(f"model {label!r}: {note.replace('window=', '--window ')}")
     dtype = dtype or card.dtype
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(
@@ -229,6 +234,32 @@ def _load_config(path: str, revision: str) -> PreTrainedConfig:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{path}: a {config.model_type!r} model is no causal language model")
     return config
+
+
+def _default_window_note(
+    path: str, revision: str, config: PreTrainedConfig, geometry: lampe.Geometry
+) -> str:
+    """Return a sentence where the window is a default of transformers, not of the checkpoint."""
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "max_position_embeddings", None) != geometry.window:
+        return ""
+    written, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    # Some types have a name of their own for it, such as n_positions.
+    name = text.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    parts = [written, *(part for part in written.values() if isinstance(part, Mapping))]
+    if any(known in part for part in parts for known in (name, "max_position_embeddings")):
+        return ""
+    return (
+        f"its configuration has no max_position_embeddings; the window is taken to be "
+        f"{geometry.window} tokens, the default of {text.model_type!r}; give window=TOKENS if it "
+        "is another"
+    )
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Write a warning, once in a process: a command may describe the same model several times."""
+    report_warning(text)
 
 
 def _fingerprint(path: str, config: PreTrainedConfig) -> str:

@@ -60,8 +60,15 @@ class LayerCall:
 class AttentionHandler(Protocol):
     """Object that answers the mask and attention calls of a model."""
 
-    def prompt_end(self, layout: ForwardLayout) -> int:
-        """Return the ``prompt_end`` of a layout, as far as it is known before the layers run."""
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        """Return a layout with the prompt's end, and with rows that no mask describes.
+
+        Both are filled in as far as they are known before the layers run.
+
+        Args:
+            layout: layout without a fault.
+            unmasked_rows: rows of a batch without a mask; 0 where there is one.
+        """
         ...
 
     def attend(self, call: LayerCall) -> Tensor:
@@ -278,7 +285,9 @@ def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: An
     if handler is None:
         layout = replace(layout, fault=layout.fault or FOREIGN_CONFIGURATION)
     elif not layout.fault:
-        layout = replace(layout, prompt_end=handler.prompt_end(layout))
+        batch_size = arguments[0] if arguments else options["batch_size"]
+        is_masked = options.get("attention_mask") is not None
+        layout = handler.complete_layout(layout, 0 if is_masked else batch_size)
     return layout.to_mask()
 
 

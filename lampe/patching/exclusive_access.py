@@ -76,12 +76,25 @@ def _wait_for_change(module: nn.Module, inputs: Any) -> None:
 
 def _refuse_running_calls(model: PreTrainedModel, modules: Set[nn.Module]) -> None:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for thread, frame in sys._current_frames().items():
-        if thread != threading.get_ident() and _is_inside(frame, modules, _WAITING.get(thread)):
+    for thread in sys._current_frames():
+        if thread != threading.get_ident() and _is_running(thread, modules):
             raise UnsupportedModel(
                 f"cannot change the attention of this {type(model).__name__}: thread "
                 f"{names.get(thread, thread)!r} is running it; wait until its calls have ended"
             )
+
+
+def _is_running(thread: int, modules: Set[nn.Module]) -> bool:
+    """Return whether a thread is running one of the modules."""
+    frame = sys._current_frames().get(thread)
+    while not _is_inside(frame, modules, _WAITING.get(thread)):
+        # A thread may run on while its stack is read, and a frame that has returned names no
+        # caller. The stack was read as a whole only if its innermost frame is still the same.
+        latest = sys._current_frames().get(thread)
+        if latest is frame:
+            return False
+        frame = latest
+    return True
 
 
 def _is_inside(frame: FrameType | None, modules: Set[nn.Module], entered: nn.Module | None) -> bool:

@@ -17,8 +17,8 @@ from transformers.masking_utils import causal_mask_function
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 
-# Numbers per row of the tensor: seven that all rows share, and the row's own two columns.
-FIELDS = 9
+# Numbers per row of the tensor: eight that all rows share, and the row's own two columns.
+FIELDS = 10
 HOLES = 1
 NOT_CAUSAL = 2
 FOREIGN_CONFIGURATION = 3
@@ -54,6 +54,8 @@ class ForwardLayout:
             model may make masks that no layer uses.
         prompt_end: column after the last token of the prompt; 0 for a call that continues the
             answer of its KV cache, which knows its prompt.
+        unmasked: True for several rows without a mask and without a stated length. Such rows of a
+            prompt may end before others, which later calls must not go on from.
     """
 
     start: int
@@ -63,6 +65,7 @@ class ForwardLayout:
     local: LocalWindow | None = None
     fault: int = 0
     prompt_end: int = 0
+    unmasked: bool = False
 
     @property
     def padded(self) -> bool:
@@ -73,7 +76,8 @@ class ForwardLayout:
         """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64."""
         local = (self.local.size, int(self.local.chunked)) if self.local else (0, 0)
         shared = (self.start, self.stop, self.prompt_end, self.offset, self.fault, *local)
-        fields = [[*shared, row.start, row.stop] for row in self.rows]
+        unmasked = int(self.unmasked)
+        fields = [[*shared, unmasked, row.start, row.stop] for row in self.rows]
         # On the CPU, so that reading it never waits for a device.
         return torch.tensor(fields)[:, :, None, None]
 
@@ -91,14 +95,14 @@ class ForwardLayout:
             )
         # One flat list: this runs in every layer, and slicing a tensor costs more than reading it.
         fields = mask.flatten().tolist()
-        start, stop, prompt_end, offset, fault, size, chunked = fields[: FIELDS - 2]
+        start, stop, prompt_end, offset, fault, size, chunked, unmasked = fields[: FIELDS - 2]
         if fault:
             raise UnsupportedModel(FAULTS[fault])
         first_columns = fields[FIELDS - 2 :: FIELDS]
         last_columns = fields[FIELDS - 1 :: FIELDS]
         rows = tuple(map(range, first_columns, last_columns))
         local = LocalWindow(size, bool(chunked)) if size else None
-        return cls(start, stop, rows, offset, local, prompt_end=prompt_end)
+        return cls(start, stop, rows, offset, local, 0, prompt_end, bool(unmasked))
 
 
 def read_layout(

@@ -31,6 +31,7 @@ from lampe.patching.exclusive_access import exclusive_access, require_transforme
 from lampe.patching.layer_encodings import LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.method_attention import MethodAttention
+from lampe.patching.model_methods import unwrap_method, warning_of_checkpoint, wrap_method
 from lampe.patching.rotary_modules import disable_rotary
 
 
@@ -64,7 +65,9 @@ class Handle:
             # A later patch finds the rotary modules disabled already.
             if not patches:
                 self._hooks += disable_rotary(layers.rotary_modules)
+                wrap_method(model, "save_pretrained", warning_of_checkpoint)
             patches.append(self)
+            self._hooks += self._attention.prompts.watch_inputs(model)
             self._attention.prompts.wrap_generate(model)
 
     @property
@@ -133,6 +136,8 @@ class Handle:
             while self._hooks:
                 self._hooks.pop().remove()
             self._attention.prompts.unwrap_generate(model)
+            if not patches:
+                unwrap_method(model, "save_pretrained")
             detach(model, patches[-1]._attention if patches else None)
             self._attention.release()
 

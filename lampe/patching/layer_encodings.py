@@ -12,7 +12,7 @@ from lampe.errors import BadSetting, PositionWarning
 from lampe.geometry import Geometry
 from lampe.methods import Method
 from lampe.patching.layer_probe import LayerPositions, ProbedLayers, fits_window
-from lampe.positions import LocalWindow
+from lampe.positions import LocalWindow, PositionPlan
 from lampe.rope import Rope
 
 
@@ -66,6 +66,7 @@ class LayerEncodings:
             dataclasses.replace(geometry, window=window) for geometry in layers.geometries
         ]
         self.geometry = self._geometries[layers.main_geometry(window)]
+        self._kinds = set(layers.by_module.values())
         self._thread = _ThreadEncodings()
         self._warned_lengths: set[int] = set()
         self._warning_lock = threading.Lock()
@@ -81,6 +82,29 @@ class LayerEncodings:
             BadSetting: where the plan does not cover every causal pair exactly once.
         """
         return self._extended_encoding(self.geometry, None, length)
+
+    def depend_on_length(self, lengths: Sequence[int]) -> bool:
+        """Return whether prompts of these lengths in tokens differ in rope, plan or factor."""
+        distinct = list(dict.fromkeys(max(1, length) for length in lengths))
+        if len(distinct) == 1:
+            return False
+        first = self._encodings_of_all_kinds(distinct[0])
+        return any(self._encodings_of_all_kinds(length) != first for length in distinct[1:])
+
+    def _encodings_of_all_kinds(self, length: int) -> list[Encoding | Rope | str]:
+        """Return what each kind of layer does with a prompt: an encoding, or why it has none."""
+        encodings: list[Encoding | Rope | str] = []
+        for layer in self._kinds:
+            geometry = self._changed_geometry(layer)
+            if geometry is None:
+                if layer.rope is not None:
+                    encodings.append(self._geometries[layer.rope].rope(length))
+                continue
+            try:
+                encodings.append(self._method.encode(geometry, length))
+            except BadSetting as error:
+                encodings.append(str(error))
+        return encodings
 
     def for_layer(
         self, layer: LayerPositions, lengths: Sequence[int], generated: int
@@ -164,8 +188,7 @@ class LayerEncodings:
         self, geometry: Geometry, local: LocalWindow | None, length: int
     ) -> Encoding:
         encoding = self._method.encode(geometry, length)
-        if fault := encoding.plan.coverage_fault():
-            raise BadSetting(f"{self._method.label}: pairs not covered exactly once: {fault}")
+        require_coverage(self._method, encoding.plan)
         encoding = _restricted(encoding, local)
         self._warn_beyond_window(encoding, geometry, length, length)
         return encoding
@@ -191,6 +214,12 @@ class LayerEncodings:
             PositionWarning,
             stacklevel=2,
         )
+
+
+def require_coverage(method: Method, plan: PositionPlan) -> None:
+    """Raise BadSetting unless a plan of a method covers every causal pair exactly once."""
+    if fault := plan.coverage_fault():
+        raise BadSetting(f"{method.label}: pairs not covered exactly once: {fault}")
 
 
 def _restricted(encoding: Encoding, local: LocalWindow | None) -> Encoding:

@@ -24,7 +24,12 @@ from lampe.errors import LampeError, UnsupportedModel
 from lampe.geometry import Geometry, ropes_of
 from lampe.patching.attention_interface import LayerCall, attached_to
 from lampe.patching.forward_layout import ForwardLayout
-from lampe.patching.rotary_modules import disable_rotary, find_rotary_modules, record_rotary
+from lampe.patching.rotary_modules import (
+    RotaryCall,
+    disable_rotary,
+    find_rotary_modules,
+    record_rotary,
+)
 from lampe.positions import LocalWindow
 from lampe.rope import Layout
 
@@ -108,8 +113,8 @@ class _AttentionRecorder:
 
     calls: list[RecordedAttention] = field(default_factory=list)
 
-    def prompt_end(self, layout: ForwardLayout) -> int:
-        return layout.stop
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        return layout
 
     def attend(self, call: LayerCall) -> Tensor:
         local = ForwardLayout.from_mask(call.mask).local
@@ -133,6 +138,8 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
     ids = _probe_ids(model)
     with record_rotary(find_rotary_modules(model)) as recorded:
         rotated_calls, rotated_logits = _run(model, ids)
+    inputs = [tensor for call in rotated_calls for tensor in (call.query, call.key)]
+    require_finite(model, *inputs, rotated_logits)
     hooks = disable_rotary(recorded.modules)
     try:
         plain_calls, plain_logits = _run(model, ids)
@@ -149,7 +156,7 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
         raise UnsupportedModel(
             f"{name}: rotary positions reach more of it than the queries and keys of its attention"
         )
-    matcher = _RopeMatcher(geometry, recorded.outputs, list(ropes_of(model.config)), model.dtype)
+    matcher = _RopeMatcher(geometry, recorded.calls, list(ropes_of(model.config)), model.dtype)
     by_module: WeakKeyDictionary[nn.Module, LayerPositions] = WeakKeyDictionary()
     for plain, rotated in zip(plain_calls, rotated_calls, strict=True):
         layer = LayerPositions(matcher.rope_of(plain, rotated), rotated.local)
@@ -162,6 +169,7 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
         raise UnsupportedModel(
             f"{name}: no layer rotates its queries and keys by the rotary modules' outputs"
         )
+    matcher.check_other_lengths()
     return ProbedLayers(tuple(matcher.geometries), by_module, WeakSet(recorded.modules))
 
 
@@ -180,14 +188,14 @@ class _RopeMatcher:
 
     Attributes:
         geometry: geometry that the configuration describes.
-        outputs: cos and sin ``[L, P]`` of each distinct output of the rotary modules.
+        calls: one call of a rotary module for each distinct output.
         described: rope parameters of each rope in the configuration.
         dtype: data type of the weights, which sets the tolerance.
         geometries: one geometry for each rope found.
     """
 
     geometry: Geometry
-    outputs: list[tuple[Tensor, Tensor]]
+    calls: list[RotaryCall]
     described: list[dict[str, Any]]
     dtype: torch.dtype
     geometries: list[Geometry] = field(default_factory=list)
@@ -210,7 +218,7 @@ class _RopeMatcher:
             if error < least_error:
                 best, best_sense, least_error = candidate, sense, error
         # Not ``>=``: a NaN has to be refused as well.
-        if not least_error < _tolerance(self.dtype):
+        if not least_error < tolerance_of(self.dtype):
             raise UnsupportedModel(
                 f"{type(rotated.module).__name__}: rotation does to its queries and keys what no "
                 f"known layout does (off by {least_error:.1e}); a norm with weights after the "
@@ -223,7 +231,8 @@ class _RopeMatcher:
     def _candidates(self, head_dim: int) -> Iterator[tuple[_Rotation, int]]:
         """Yield every rotation to try, with its sense: 1, or -1 for the inverse rotation."""
         layouts: tuple[Layout, ...] = ("half", "interleaved")
-        for cos, sin in self.outputs:
+        for call in self.calls:
+            cos, sin = call.cos, call.sin
             unrotated = head_dim - 2 * cos.shape[-1]
             if unrotated < 0:
                 continue
@@ -252,25 +261,90 @@ class _RopeMatcher:
                     self.geometries.append(geometry)
                 return self.geometries.index(geometry)
         raise UnsupportedModel(
-            "the model's rotary positions are not those that its configuration describes (casting "
-            "a loaded model, as with model.half(), rounds its inverse frequencies: load it with "
-            "dtype=... instead)"
+            "the model's rotary positions are not those that its configuration describes "
+            f"({_why_other_rope(self.calls)})"
         )
+
+    def check_other_lengths(self) -> None:
+        """Check ropes that depend on the number of tokens at lengths that no probe could run.
+
+        A rotary module alone takes positions of any size, so a few of them are enough.
+
+        Raises:
+            UnsupportedModel: where a module has other frequencies there than its geometry.
+        """
+        for geometry in self.geometries:
+            if not geometry.rope_depends_on_length:
+                continue
+            index = torch.arange(TOKENS)
+            calls = [
+                call
+                for call in self.calls
+                if _describes(geometry, call.cos, call.sin, self.dtype, index)
+            ]
+            for length in _lengths_around_limits(geometry):
+                positions = torch.cat((index[:-1], torch.tensor([length - 1])))
+                for call in calls:
+                    tables = call.tables_at(positions)
+                    if tables and not _describes(geometry, *tables, self.dtype, positions):
+                        raise UnsupportedModel(
+                            f"cannot patch the model at {length} tokens: there its rotary "
+                            "positions are not those that its configuration describes "
+                            f"({_why_other_rope(calls)})"
+                        )
+
+
+def _lengths_around_limits(geometry: Geometry) -> list[int]:
+    """Return lengths below and above those at which frequencies change."""
+    original = geometry.rope_parameters.get("original_max_position_embeddings")
+    limits = {geometry.max_position_embeddings or geometry.window, int(original or TOKENS)}
+    lengths = {length for limit in limits for length in (limit, limit + 1)}
+    lengths.add(2 * max(limits) + 1)
+    return sorted(length for length in lengths if length > TOKENS)
+
+
+def _why_other_rope(calls: list[RotaryCall]) -> str:
+    """Say why the rotary modules of a model may disagree with its configuration."""
+    buffers = [buffer for call in calls for buffer in call.module.buffers(recurse=False)]
+    rounded = any(
+        torch.equal(buffer.float(), buffer.to(half).float())
+        for buffer in buffers
+        if buffer.is_floating_point()
+        for half in (torch.bfloat16, torch.float16)
+    )
+    if rounded:
+        return (
+            "casting a loaded model, as with model.half(), rounds its inverse frequencies: load it "
+            "with dtype=... instead"
+        )
+    return (
+        "rope_parameters or max_position_embeddings may have been changed after loading, or the "
+        "model computes its frequencies in another way"
+    )
 
 
 def _rotate(x: Tensor, rotation: _Rotation) -> Tensor:
     return rotate(x, rotation.cos, rotation.sin, rotation.layout, rotation.begin)
 
 
-def _describes(geometry: Geometry, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether a geometry's rope has these cos and sin ``[L, P]`` at the first positions."""
+def _describes(
+    geometry: Geometry,
+    cos: Tensor,
+    sin: Tensor,
+    dtype: torch.dtype,
+    positions: Tensor | None = None,
+) -> bool:
+    """Return whether a geometry's rope has these cos and sin ``[L, P]`` at positions ``[L]``.
+
+    They are the first ones by default, and the last of them ends the prompt.
+    """
+    index = torch.arange(len(cos)) if positions is None else positions
     try:
-        rope = geometry.rope(TOKENS)
+        rope = geometry.rope(int(index[-1]) + 1)
     except (LampeError, KeyError, TypeError, ValueError):
         return False  # These parameters belong to a rope of another kind or width.
     if 2 * len(rope.inv_freq) != geometry.rotary_dim:
         return False
-    index = torch.arange(len(cos))
     # Float64 angles, rounded once: see ``lampe.attention.rotation``.
     angle = rope.angles(index.double(), index).float()
     # Rotary modules multiply YaRN's factor into their tables.
@@ -288,13 +362,28 @@ def _relative_error(expected: Tensor, actual: Tensor) -> float:
 
 
 def _is_near(expected: Tensor, actual: Tensor, dtype: torch.dtype) -> bool:
-    return _relative_error(expected.float(), actual.float()) < _tolerance(dtype)
+    return _relative_error(expected.float(), actual.float()) < tolerance_of(dtype)
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    """Return half the digits of a data type."""
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Return half the digits of a data type, at most those of float32.
+
+    Models compute cos, sin and norms in float32, and so does a patch, whatever their own type.
+    """
     # float32: 3.5e-4, float16: 0.03, bfloat16: 0.09.
-    return float(torch.finfo(dtype).eps ** 0.5)
+    return float(max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5)
+
+
+def require_finite(model: PreTrainedModel, *tensors: Tensor) -> None:
+    """Raise UnsupportedModel where a tensor that an unpatched model computed is not finite."""
+    if all(bool(tensor.isfinite().all()) for tensor in tensors):
+        return
+    weights = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    where = f"its weight {weights[0]} is not" if weights else f"in {model.dtype} a value overflows"
+    raise UnsupportedModel(
+        f"cannot patch {type(model).__name__}: unpatched, its logits or attention inputs are not "
+        f"finite numbers ({where}); give it other weights or another dtype"
+    )
 
 
 def _probe_ids(model: PreTrainedModel) -> Tensor:

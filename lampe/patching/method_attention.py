@@ -16,7 +16,8 @@ from lampe.patching.batch_rows import BatchRow, batch_rows
 from lampe.patching.forward_layout import ForwardLayout
 from lampe.patching.layer_encodings import LayerEncoding, LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
-from lampe.patching.prompt_boundary import PromptTracker
+from lampe.patching.prompt_boundary import PromptTracker, ended_rows_without_mask
+from lampe.patching.unmasked_batch import RowEnd, row_ends, sampled_lengths
 
 
 class _ThreadDispatcher(threading.local):
@@ -65,9 +66,45 @@ class MethodAttention:
         finally:
             self._thread.dispatcher = outer
 
-    def prompt_end(self, layout: ForwardLayout) -> int:
-        """Return the prompt's end as the call tells it; 0 where its KV cache has to tell."""
-        return self.prompts.end_without_cache(layout)
+    def complete_layout(self, layout: ForwardLayout, unmasked_rows: int) -> ForwardLayout:
+        """Return a layout with the prompt's end, and with rows that no mask describes.
+
+        Raises:
+            UnsupportedModel: where a row's plan depends on its length, and that cannot be told.
+        """
+        prompt_end = self.prompts.end_without_cache(layout)
+        layout = dataclasses.replace(layout, prompt_end=prompt_end)
+        inputs = self.prompts.inputs
+        is_masked = not unmasked_rows or (inputs is not None and inputs.masked)
+        # A row alone has no padding.
+        if is_masked or unmasked_rows == 1 or self.prompts.stated_length is not None:
+            return layout
+        layout = dataclasses.replace(layout, unmasked=True)
+        tokens = layout.stop - layout.start
+        # One new token is no prompt that could be padded.
+        if tokens == 1:
+            return layout
+        rows = self._unmasked_rows(layout, row_ends(inputs, unmasked_rows, tokens))
+        if layout.start and rows != layout.rows:
+            raise ended_rows_without_mask()
+        return dataclasses.replace(layout, rows=rows)
+
+    def _unmasked_rows(self, layout: ForwardLayout, ends: list[RowEnd]) -> tuple[range, ...]:
+        """Return the columns of each row's tokens; one range where lengths make no difference."""
+        for end in dict.fromkeys(ends):
+            lengths = sampled_lengths(layout.start + end.least, layout.start + end.most)
+            if self.encodings.depend_on_length(lengths):
+                raise UnsupportedModel(
+                    f"cannot tell where row {ends.index(end)} of a batch of {len(ends)} ends: "
+                    "there is no attention mask, and the row may have "
+                    f"{lengths[-1]} to {lengths[0]} tokens, on which positions depend; give an "
+                    "attention mask, score one row at a time, or state one length for all rows "
+                    "with handle.prompt(length)"
+                )
+        stops = [layout.start + end.most for end in ends]
+        if not self.encodings.depend_on_length([layout.stop, *stops]):
+            return layout.rows
+        return tuple(range(stop) for stop in stops)
 
     def attend(self, call: LayerCall) -> Tensor:
         """Return the attention of one layer, ``[B, H, Q, D]``; padded rows are run one by one.

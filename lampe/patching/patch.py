@@ -25,7 +25,7 @@ from lampe.methods import Method, method_of
 from lampe.patching.exclusive_access import exclusive_access
 from lampe.patching.handle import Handle, outermost_handle
 from lampe.patching.layer_probe import ProbedLayers, probe_layers
-from lampe.patching.patch_checks import check_causal, check_exact, check_geometry
+from lampe.patching.patch_checks import check_causal, check_exact, check_method
 
 
 def patch(
@@ -35,6 +35,7 @@ def patch(
     window: int | None = None,
     attention: str = AUTO,
     check: bool = True,
+    stack: bool = False,
     **settings: Any,
 ) -> Handle:
     """Give a model's attention the positions of a method, in place.
@@ -54,6 +55,7 @@ def patch(
         window: tokens that the model was pretrained on; read from its configuration by default.
         attention: the backend, one of ``lampe.BACKENDS``; "auto" takes the fastest that can run.
         check: whether to prove on a few tokens that the patch is exact and causal.
+        stack: whether to patch a patched model; taking the new patch off restores the earlier one.
         settings: hyper-parameters of a method given by name.
 
     Returns:
@@ -62,23 +64,22 @@ def patch(
     Raises:
         UnknownName: for a method, setting or backend that does not exist.
         BadSetting: for a hyper-parameter that the method cannot take.
-        UnsupportedModel: for a model that cannot be patched exactly, or that another thread is
-            running.
+        UnsupportedModel: for a model that cannot be patched exactly, one that is patched already
+            where ``stack`` is not set, or one that another thread is running.
 
     Warns:
-        PositionWarning: where the method changes nothing: no layer attends beyond the window.
+        PositionWarning: where the method changes nothing, because no layer attends beyond the
+            window, and where the configuration leaves the window open.
     """
     dispatcher = BackendDispatcher(attention)
-    if isinstance(method, str):
-        method = method_of(method, **settings)
-    elif settings:
-        raise BadSetting(
-            f"settings ({', '.join(settings)}) go with a method's name; this method has its own "
-            "already"
-        )
+    method = _method_from(method, settings)
     with exclusive_access(model):
         below = outermost_handle(model)
+        if below and not stack:
+            raise _already_patched(model, method, below)
         geometry = geometry_of(model.config, window)
+        if geometry.window_note:
+            warnings.warn(geometry.window_note, PositionWarning, stacklevel=2)
         layers = below.layers if below else probe_layers(model, geometry)
         if check:
             _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
@@ -95,6 +96,26 @@ def _warn_without_effect(model: PreTrainedModel, method: Method, window: int) ->
         "if it is to be extended",
         PositionWarning,
         stacklevel=3,
+    )
+
+
+def _method_from(method: str | Method, settings: dict[str, Any]) -> Method:
+    """Return the method that is meant by a name with settings, or by itself."""
+    if isinstance(method, str):
+        return method_of(method, **settings)
+    if settings:
+        raise BadSetting(
+            f"settings ({', '.join(settings)}) go with a method's name; this method has its own "
+            "already"
+        )
+    return method
+
+
+def _already_patched(model: PreTrainedModel, method: Method, below: Handle) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"cannot patch {type(model).__name__} with {method.label}: it is patched with "
+        f"{below.method.label} already; call lampe.unpatch(model) first, or give stack=True to "
+        "come back to that patch afterwards"
     )
 
 
@@ -115,11 +136,11 @@ def _check(
             model, layers.by_module, lambda: Handle(model, original, layers, window, dispatcher)
         )
     geometry = dataclasses.replace(layers.geometries[layers.main_geometry(window)], window=window)
-    small, tokens = check_geometry(method, geometry)
+    narrowed, tokens = check_method(method, geometry)
     check_causal(
         model,
         layers.by_module,
-        lambda: Handle(model, method, layers, small.window, dispatcher),
+        lambda: Handle(model, narrowed, layers, window, dispatcher),
         tokens,
     )
 

@@ -2,7 +2,9 @@
 
 Exactness: patched with the original positions, the model returns the logits that it returned
 unpatched. This finds models whose attention does something that the patch does not know of.
-Causality: under the method itself, a later token never changes an earlier logit.
+Causality: under the method itself, a later token never changes an earlier logit. It is proven on
+the plan of a long prompt with its regions made narrow, so a few tokens reach every region whatever
+the method's settings are.
 """
 
 import dataclasses
@@ -16,12 +18,28 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lampe.encoding import Encoding
 from lampe.errors import BadSetting, PositionWarning, UnsupportedModel
 from lampe.geometry import Geometry
 from lampe.methods import Method
+from lampe.patching.layer_encodings import require_coverage
+from lampe.patching.layer_probe import require_finite, tolerance_of
+from lampe.positions import PositionPlan, Region
 
 TOKENS = 24
-"""Tokens of a check, where the method's settings allow so short a prompt."""
+"""Tokens of a check, where they reach every region of the plan."""
+MAX_TOKENS = 64
+"""Tokens of a check at most."""
+PROMPT_WINDOWS = (4, 2, 1, 8, 16, 32, 64)
+"""Lengths in windows of the prompts to try; the first with several regions is checked."""
+LONGEST_PROMPT = 1 << 22
+"""Tokens of the longest prompt to try where settings forbid all shorter ones."""
+REGION_TOKENS = 3
+"""Block distances of a region in a check."""
+MAX_BOUNDARIES = 9
+"""Distances between regions in a check; those of a plan with more regions are thinned out."""
+BLOCK_TOKENS = 4
+"""Tokens of a block in a check, for plans by block distance; half as many where blocks are many."""
 
 PatchContext = Callable[[], AbstractContextManager[Any]]
 """Function that patches the model for the duration of a block."""
@@ -54,11 +72,13 @@ def check_exact(
         UnsupportedModel: where it returns others.
     """
     ids = _check_ids(model)
+    # The probe left attention out, so values that are not finite may still come from there.
+    require_finite(model, _logits(model, _Run(nullcontext, ids)))
     difference = _difference_between(
         model, attention_modules, _Run(nullcontext, ids), _Run(original, ids), TOKENS
     )
     # Not ``>=``: logits that are NaN have to be refused as well.
-    if not difference < _tolerance(model):
+    if not difference < tolerance_of(model.dtype):
         raise UnsupportedModel(
             f"{type(model).__name__}: with original positions the patched logits differ by "
             f"{difference:.1e} of their size; its attention does something this patch does not "
@@ -90,35 +110,114 @@ def check_causal(
     difference = _difference_between(
         model, attention_modules, _Run(patched, ids), _Run(patched, changed), tokens - 1
     )
-    if not difference < _tolerance(model):
+    if not difference < tolerance_of(model.dtype):
         raise UnsupportedModel(
             f"{type(model).__name__}: a later token moves earlier logits by {difference:.1e}: not "
             "causal"
         )
 
 
-def check_geometry(method: Method, geometry: Geometry) -> tuple[Geometry, int]:
-    """Return the geometry and the number of tokens for a check of causality.
+@dataclass(frozen=True, kw_only=True)
+class NarrowedMethod(Method):
+    """Method under check, with the plan of one long prompt and its regions made narrow.
+
+    Rope, position maps and attention factor are those of the long prompt.
+
+    Attributes:
+        checked: the method.
+        prompt: tokens of the long prompt.
+        known: encodings so far; a plan with a region for each position takes seconds to make.
+    """
+
+    checked: Method
+    prompt: int
+    known: list[tuple[Geometry, Encoding]] = field(default_factory=list, compare=False)
+
+    @property
+    def label(self) -> str:
+        return self.checked.label
+
+    def encode(self, geometry: Geometry, length: int) -> Encoding:
+        """Return the encoding of the long prompt, narrowed, whatever the length."""
+        for known_geometry, known_encoding in self.known:
+            if known_geometry == geometry:
+                return known_encoding
+        encoding = self.checked.encode(geometry, self.prompt)
+        require_coverage(self.checked, encoding.plan)
+        narrowed = dataclasses.replace(encoding, plan=narrowed_plan(encoding.plan))
+        self.known.append((geometry, narrowed))
+        return narrowed
+
+
+def check_method(method: Method, geometry: Geometry) -> tuple[Method, int]:
+    """Return the method for a check of causality, and the number of tokens that it takes.
 
     Raises:
-        BadSetting: where the settings allow no such prompt.
+        BadSetting: where the settings allow no prompt that could be tried, or the plan does not
+            cover every causal pair exactly once.
     """
-    # A window of half the tokens makes them reach every region of the plan. Settings may forbid so
-    # small a window, or so short a prompt; then longer prompts in the model's own window follow.
-    candidates = [(dataclasses.replace(geometry, window=TOKENS // 2), TOKENS)]
-    length = TOKENS
-    while length <= max(geometry.window, 4 * TOKENS):
-        candidates.append((geometry, length))
-        length *= 2
-    for candidate, tokens in candidates[:-1]:
+    fault: BadSetting | None = None
+    narrowed: list[NarrowedMethod] = []
+    for prompt in _prompts_to_try(geometry.window):
+        if narrowed and prompt > PROMPT_WINDOWS[-1] * geometry.window:
+            break
+        candidate = NarrowedMethod(checked=method, prompt=prompt)
         try:
-            method.encode(candidate, tokens)
-        except BadSetting:
+            plan = candidate.encode(geometry, prompt).plan
+        except BadSetting as error:
+            fault = fault or error
             continue
-        return candidate, tokens
-    # Outside of the loop, so that the error of the last candidate reaches the user.
-    method.encode(*candidates[-1])
-    return candidates[-1]
+        narrowed.append(candidate)
+        if len(plan.regions) > 1:
+            return candidate, _tokens_reaching_all(plan)
+    if not narrowed:
+        assert fault is not None
+        raise fault
+    return narrowed[0], TOKENS
+
+
+def _prompts_to_try(window: int) -> Iterator[int]:
+    """Yield lengths of prompts in tokens, those that methods are made for first."""
+    for windows in PROMPT_WINDOWS:
+        # Derived settings have a least size, for which a very small window has too few tokens.
+        yield max(TOKENS, windows * window)
+    prompt = 2 * PROMPT_WINDOWS[-1] * window
+    while prompt <= LONGEST_PROMPT:
+        yield prompt
+        prompt *= 2
+
+
+def narrowed_plan(plan: PositionPlan) -> PositionPlan:
+    """Return a plan with the same regions in the same order, each of a few tokens.
+
+    Position maps stay as they are: which pairs a region owns depends on distances alone. Regions
+    that share pairs, or leave a gap, still do. Of a plan with very many regions some are left out,
+    and their neighbours take their pairs.
+    """
+    boundaries = sorted({region.near for region in plan} | {region.far or 0 for region in plan})
+    step = -(-len(boundaries) // MAX_BOUNDARIES)
+    narrow: dict[int, int] = {}
+    distance = 0
+    for index, boundary in enumerate(boundaries):
+        if index and (index % step == 0 or index == len(boundaries) - 1):
+            distance += min(boundary - boundaries[index - 1], REGION_TOKENS) if step == 1 else 1
+        narrow[boundary] = distance
+    block = BLOCK_TOKENS if (distance + 2) * BLOCK_TOKENS <= MAX_TOKENS else BLOCK_TOKENS // 2
+    regions = [_narrowed_region(region, narrow, block) for region in plan]
+    kept = [region for region in regions if region.far is None or region.near < region.far]
+    return dataclasses.replace(plan, regions=tuple(kept))
+
+
+def _narrowed_region(region: Region, narrow: dict[int, int], block: int) -> Region:
+    far = None if region.far is None else narrow[region.far]
+    block = min(region.block, block)
+    return dataclasses.replace(region, near=narrow[region.near], far=far, block=block)
+
+
+def _tokens_reaching_all(plan: PositionPlan) -> int:
+    """Return a number of tokens whose last one has keys in every region of a plan."""
+    last = max(max(region.near, region.far or 0) for region in plan)
+    return max(TOKENS, max((last + 2) * region.block for region in plan))
 
 
 def _difference_between(
@@ -131,7 +230,7 @@ def _difference_between(
     """Return how far two runs of a model are apart over the first ``tokens`` tokens."""
     before = _logits(model, first)[:tokens]
     difference = _relative_difference(before, _logits(model, second)[:tokens])
-    if difference < _tolerance(model):
+    if difference < tolerance_of(model.dtype):
         return difference
     # Rounding alone may change a router's choice of experts, which changes logits a lot. So the
     # runs are compared again while every attention module of the second passes on its output of the
@@ -194,12 +293,6 @@ def _check_ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
     vocabulary = model.config.get_text_config().vocab_size
     # A generator of its own, so that patching leaves the caller's random numbers alone.
     return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
-
-
-def _tolerance(model: PreTrainedModel) -> float:
-    """Return half the digits of the model's data type."""
-    # float32: 3.5e-4, float16: 0.03, bfloat16: 0.09.
-    return float(torch.finfo(model.dtype).eps ** 0.5)
 
 
 @torch.no_grad()

@@ -10,33 +10,39 @@ The prompt's end is noted on the KV cache. So an answer goes on from its cache i
 answers with several caches may alternate.
 """
 
-import functools
+import inspect
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.patching.forward_layout import ForwardLayout
+from lampe.patching.model_methods import unwrap_method, wrap_method
+from lampe.patching.unmasked_batch import ForwardInputs
 
 PROMPT_ATTRIBUTE = "_lampe_prompt"
-"""Attribute of a KV cache: the patch that read its prompt, and the prompt's end."""
+"""Attribute of a KV cache: the patch that read its prompt, the prompt's end, and whether rows of it
+end before others without a mask."""
 
 
 class _ThreadState(threading.local):
-    """Prompt length that the calling thread states.
+    """Prompt length that the calling thread states, and the arguments of its forward call.
 
     Attributes:
         stated_length: length that a ``with`` block or ``generate`` states; None outside of one.
+        inputs: arguments of the model's forward call that is running; None outside of one.
     """
 
     def __init__(self) -> None:
         self.stated_length: int | None = None
+        self.inputs: ForwardInputs | None = None
 
 
 class PromptTracker:
@@ -56,6 +62,21 @@ class PromptTracker:
     def stated_length(self) -> int | None:
         """Length of the prompt that the calling thread states; None where it states none."""
         return self._thread.stated_length
+
+    @property
+    def inputs(self) -> ForwardInputs | None:
+        """Arguments of the forward call that the calling thread runs; None where not known."""
+        return self._thread.inputs
+
+    def watch_inputs(self, model: nn.Module) -> list[RemovableHandle]:
+        """Register hooks that tell with which arguments a model, or its body, is called.
+
+        A mask function gets neither token ids nor labels.
+        """
+        # The body is hooked too, because it may be called without the head.
+        body = getattr(model, "base_model", model)
+        hooks = _watch(model, self._thread)
+        return hooks if body is model else hooks + _watch(body, self._thread)
 
     @contextmanager
     def state_length(self, length: int) -> Iterator[None]:
@@ -104,18 +125,25 @@ class PromptTracker:
             cache: KV cache that the layer was called with; None where it was called with none.
 
         Raises:
-            UnsupportedModel: for a token that does not continue a prompt of this patch.
+            UnsupportedModel: for a token that does not continue a prompt of this patch, or tokens
+                without a mask after a prompt whose rows ended.
         """
+        nothing = (self._patch_id, 0, False)
+        patch_id, end, has_ended_rows = getattr(cache, PROMPT_ATTRIBUTE, nothing)
+        # Every cache belongs to the patch under which it was filled, and an empty one has no prompt
+        # yet: it may have been reset.
+        if patch_id != self._patch_id or layout.start == 0:
+            end, has_ended_rows = 0, False
+        if has_ended_rows and layout.unmasked:
+            raise ended_rows_without_mask()
         if layout.prompt_end:
             if cache is not None:
+                has_ended_rows = has_ended_rows or (layout.unmasked and layout.padded)
                 # On the cache itself: its copies must know the prompt too, and it may be cropped,
                 # reset and reordered.
-                setattr(cache, PROMPT_ATTRIBUTE, (self._patch_id, layout.prompt_end))
+                note = (self._patch_id, layout.prompt_end, has_ended_rows)
+                setattr(cache, PROMPT_ATTRIBUTE, note)
             return layout.prompt_end
-        patch_id, end = getattr(cache, PROMPT_ATTRIBUTE, (self._patch_id, 0))
-        # Every cache belongs to the patch under which it was filled.
-        if patch_id != self._patch_id:
-            end = 0
         if not 0 < end < layout.stop:
             raise UnsupportedModel(
                 f"token {layout.stop} does not continue the prompt of its KV cache, which has "
@@ -126,25 +154,13 @@ class PromptTracker:
 
     def wrap_generate(self, model: nn.Module) -> None:
         """Make ``model.generate`` state its prompt's length; a model without it is left alone."""
-        # The function, not the bound method: that would keep the model alive, and a copy of the
-        # model would go on calling the original.
-        generate = getattr(vars(model).get("generate"), "__func__", None)
-        generate = generate or getattr(type(model), "generate", None)
-        if generate is not None:
-            vars(model)["generate"] = MethodType(self._stating(generate), model)
+        wrap_method(model, "generate", self._stating)
 
     def unwrap_generate(self, model: nn.Module) -> None:
         """Restore the ``generate`` that ``wrap_generate`` replaced."""
-        wrapper = getattr(vars(model).get("generate"), "__func__", None)
-        generate = getattr(wrapper, "__wrapped__", None)
-        if generate is None:
-            return  # replaced by somebody since: theirs to restore
-        del vars(model)["generate"]
-        if generate is not getattr(type(model), "generate", None):
-            vars(model)["generate"] = MethodType(generate, model)
+        unwrap_method(model, "generate")
 
     def _stating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(generate)
         def generate_with_stated_length(model: nn.Module, *inputs: Any, **options: Any) -> Any:
             with self._state_unless_stated(generate_prompt_end(*inputs, **options)):
                 return generate(model, *inputs, **options)
@@ -156,6 +172,42 @@ class PromptTracker:
         if not length or self.stated_length is not None:
             return nullcontext()
         return self.state_length(length)
+
+
+def ended_rows_without_mask() -> UnsupportedModel:
+    """Return the error for tokens after a prompt of rows of unequal length without a mask."""
+    return UnsupportedModel(
+        "a row of this batch ends before others, and there is no attention mask: to go on after "
+        "such a prompt, pad rows on the left and give a mask"
+    )
+
+
+def _watch(module: nn.Module, thread: _ThreadState) -> list[RemovableHandle]:
+    """Register hooks on a module that keep its arguments in a thread's state during a call."""
+    # Names are read once: reading a signature takes longer than the rest of the hook.
+    names = list(inspect.signature(module.forward).parameters)
+
+    # Closures, not methods: copy.deepcopy of a model copies the owners of bound methods, and
+    # thread-local state cannot be copied.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def before_forward(
+        called: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any] | None = None
+    ) -> None:
+        # PyTorch passes no options to a hook that was removed while the call waited at its gate.
+        if options is not None and thread.inputs is None:
+            arguments = dict(zip(names, inputs, strict=False)) | options
+            thread.inputs = ForwardInputs.of(called, arguments)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def after_forward(called: nn.Module, inputs: Any, output: Any) -> None:
+        if thread.inputs is not None and thread.inputs.model is called:
+            thread.inputs = None
+
+    return [
+        module.register_forward_pre_hook(before_forward, with_kwargs=True),
+        # Also after an error: the next call must not find these arguments.
+        module.register_forward_hook(after_forward, always_call=True),
+    ]
 
 
 def generate_prompt_end(inputs: Tensor | None = None, *_: Any, **options: Any) -> int | None:

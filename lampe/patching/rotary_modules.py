@@ -3,7 +3,8 @@
 A rotary module holds inverse frequencies and returns cos and sin, or both as one complex tensor.
 """
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,39 +43,90 @@ def disable_rotary(rotary_modules: Iterable[nn.Module]) -> list[RemovableHandle]
     return [module.register_forward_hook(_identity_rotation) for module in rotary_modules]
 
 
+@dataclass(frozen=True)
+class RotaryCall:
+    """Call of a rotary module, and what it returned.
+
+    Attributes:
+        module: the module.
+        inputs: its positional arguments.
+        options: its other arguments.
+        cos: ``[L, P]`` float32.
+        sin: ``[L, P]`` float32.
+    """
+
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    options: Mapping[str, Any]
+    cos: Tensor
+    sin: Tensor
+
+    def tables_at(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the cos and sin ``[L, P]`` that the module returns at other positions ``[L]``.
+
+        None where it takes no positions. A copy is run, because a module may keep the largest
+        length that it has met.
+        """
+        inputs = [_with_positions(value, positions) for value in self.inputs]
+        options = {name: _with_positions(value, positions) for name, value in self.options.items()}
+        given = [*self.inputs, *self.options.values()]
+        replaced = [*inputs, *options.values()]
+        if all(new is old for new, old in zip(replaced, given, strict=True)):
+            return None
+        return _tables(self.module, copy.deepcopy(self.module)(*inputs, **options))
+
+
 @dataclass
 class RecordedRotary:
-    """Outputs of rotary modules in a forward call.
+    """Calls of rotary modules in a forward call.
 
     Attributes:
         modules: the modules that were called.
-        outputs: cos and sin ``[L, P]`` float32, one pair for each distinct output.
+        calls: one call for each distinct output.
     """
 
     modules: set[nn.Module] = field(default_factory=set)
-    outputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    calls: list[RotaryCall] = field(default_factory=list)
 
-    def record(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Record an output; a forward hook."""
-        cos, sin = _cos_sin(module, output)
+    def record(
+        self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any
+    ) -> None:
+        """Record a call; a forward hook."""
         self.modules.add(module)
-        columns = _pair_columns(cos)
-        tables = cos[0, :, columns].float().cpu(), sin[0, :, columns].float().cpu()
+        cos, sin = _tables(module, output)
         # Modules that share frequencies give the same tables; each is matched once.
-        if not any(_equal(tables, known) for known in self.outputs):
-            self.outputs.append(tables)
+        if not any(
+            torch.equal(cos, call.cos) and torch.equal(sin, call.sin) for call in self.calls
+        ):
+            self.calls.append(RotaryCall(module, inputs, options, cos, sin))
 
 
 @contextmanager
 def record_rotary(rotary_modules: Iterable[nn.Module]) -> Iterator[RecordedRotary]:
     """Record the outputs of rotary modules for the duration of a block."""
     recorded = RecordedRotary()
-    hooks = [module.register_forward_hook(recorded.record) for module in rotary_modules]
+    hooks = [
+        module.register_forward_hook(recorded.record, with_kwargs=True) for module in rotary_modules
+    ]
     try:
         yield recorded
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _with_positions(value: Any, positions: Tensor) -> Any:
+    """Return an argument of a rotary module with other positions, if it holds positions."""
+    if not isinstance(value, Tensor) or value.is_floating_point() or not value.ndim:
+        return value
+    return positions.to(value).expand(*value.shape[:-1], len(positions))
+
+
+def _tables(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
+    """Return the cos and sin ``[L, P]`` float32 of a rotary module's output, each pair once."""
+    cos, sin = _cos_sin(module, output)
+    columns = _pair_columns(cos)
+    return cos[0, :, columns].float().cpu(), sin[0, :, columns].float().cpu()
 
 
 def _cos_sin(module: nn.Module, output: Any) -> tuple[Tensor, Tensor]:
@@ -110,7 +162,3 @@ def _pair_columns(cos: Tensor) -> slice:
     if width % 2 == 0 and torch.equal(cos[..., 0::2], cos[..., 1::2]):
         return slice(0, width, 2)
     return slice(0, width)
-
-
-def _equal(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
-    return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

@@ -5,6 +5,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,7 +202,7 @@ def test_patches_nest_and_come_off_in_order(model: LlamaForCausalLM) -> None:
     plain = model(ids).logits
     with lampe.patch(model, "pi", factor=4) as outer:
         pi = model(ids).logits
-        with lampe.patch(model, "lampe"):
+        with lampe.patch(model, "lampe", stack=True):
             assert not torch.equal(model(ids).logits, pi)
             with pytest.raises(lampe.UnsupportedModel, match="not the outermost"):
                 outer.unpatch()
@@ -209,6 +210,31 @@ def test_patches_nest_and_come_off_in_order(model: LlamaForCausalLM) -> None:
     assert torch.equal(model(ids).logits, plain)
     with pytest.raises(lampe.UnsupportedModel, match="is not patched"):
         lampe.unpatch(model)
+
+
+def test_a_second_patch_is_refused_unless_it_is_to_be_stacked(model: LlamaForCausalLM) -> None:
+    ids = random_ids(200)
+    with lampe.patch(model, "pi", factor=4):
+        pi = model(ids).logits
+        for method in ("lampe", "pi"):
+            with pytest.raises(lampe.UnsupportedModel, match=f"{method}: .* pi .* stack=True"):
+                lampe.patch(model, method)
+        assert torch.equal(model(ids).logits, pi)
+
+
+def test_saving_a_patched_model_warns_that_the_checkpoint_is_not_patched(
+    model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    ids = random_ids(200)
+    before = model(ids).logits
+    with lampe.patch(model, "pi", factor=4), lampe.patch(model, "lampe", stack=True):
+        with pytest.warns(lampe.CheckpointWarning, match="without lampe's patch") as caught:
+            model.save_pretrained(tmp_path)
+        assert len(caught) == 1
+    assert "save_pretrained" not in vars(model)
+    model.save_pretrained(tmp_path / "unpatched")
+    loaded = LlamaForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(ids).logits, before)
 
 
 def test_two_models_in_one_process_keep_their_own_method(model: LlamaForCausalLM) -> None:

@@ -154,7 +154,7 @@ def test_a_method_after_another_rotates_the_same_cache_again(model: LlamaForCaus
     with lampe.patch(model, "lampe") as handle:
         _step(model, random_ids(PROMPT), cache)
         _step(model, tokens[:, :1], cache)
-        with lampe.patch(model, "dca") as inner, inner.prompt(PROMPT):
+        with lampe.patch(model, "dca", stack=True) as inner, inner.prompt(PROMPT):
             ours = _step(model, tokens[:, 1:], cache)
             cache.crop(-1)
             inner._attention.rotated_keys = RotatedKeyCache()

@@ -190,7 +190,7 @@ def test_a_length_stated_around_generate_holds(model: LlamaForCausalLM) -> None:
 
 
 def test_generate_is_the_models_own_again_after_the_patch(model: LlamaForCausalLM) -> None:
-    with lampe.patch(model, "pi"), lampe.patch(model, "lampe"):
+    with lampe.patch(model, "pi"), lampe.patch(model, "lampe", stack=True):
         assert "generate" in vars(model)
         assert vars(copy.deepcopy(model))["generate"].__self__ is not model
     assert "generate" not in vars(model)
@@ -201,7 +201,7 @@ def test_models_and_patches_in_one_process_answer_as_each_alone(model: LlamaForC
     other, ids = llama(), random_ids(150)
     with lampe.patch(model, "pi"):
         outer = _answer(model, ids)
-        with lampe.patch(model, "lampe"):
+        with lampe.patch(model, "lampe", stack=True):
             inner = _answer(model, ids)
             with lampe.patch(other, "selfextend"):
                 others = _answer(other, ids)

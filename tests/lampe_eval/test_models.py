@@ -1,5 +1,6 @@
 """Models by card, folder or hub ID, and the errors where one cannot be loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,48 @@ def test_a_change_anywhere_in_the_weights_is_another_model(tmp_path: Path) -> No
 def test_a_type_that_torch_does_not_have() -> None:
     with pytest.raises(UserError, match="--dtype: 'flot32'"):
         models.find_model("pocket", dtype="flot32")
+
+
+def _changed_config(folder: Path, **changes: object) -> Path:
+    """Return a copy of the built-in model with another configuration; None takes an entry out."""
+    path = _copied(folder) / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "window", "words"),
+    [
+        ({}, 256, ()),
+        ({"rope_parameters": LINEAR}, 1024, ("scaled linearly", "4", "1024", "--window 256")),
+        ({"rope_parameters": LINEAR | {"original_max_position_embeddings": 64}}, 256, ()),
+        ({"max_position_embeddings": None}, 2048, ("no max_position_embeddings", "2048", "llama")),
+    ],
+    ids=["plain", "linear", "linear with its original window", "no window"],
+)
+def test_a_window_that_the_configuration_leaves_open_is_said_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    window: int,
+    words: tuple[str, ...],
+) -> None:
+    folder = _changed_config(tmp_path, **changes)
+    for _ in range(2):
+        assert models.find_model(str(folder)).geometry.window == window
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(words)
+    assert all(word in lines[0] for word in words)
+    assert models.find_model(str(folder), window=512).geometry.window == 512
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("theta", [0, -1.0])
+def test_an_impossible_rope_is_said(tmp_path: Path, theta: float) -> None:
+    rope = {"rope_type": "default", "rope_theta": theta}
+    with pytest.raises(UserError, match=f"rope_theta={theta}"):
+        models.find_model(str(_changed_config(tmp_path, rope_parameters=rope)))
