@@ -1,13 +1,15 @@
 """Exceptions and warnings of the library, each with one line that a person can act on.
 
-LampeError              base of all errors below; says what, got, allowed, next step
-├── UnknownName         a method, setting or backend that does not exist; names the nearest one
-├── BadSetting          a hyper-parameter outside of what its method can do
-└── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
+.. code-block:: text
 
-PositionWarning         a position beyond what the model was trained on, a method without effect,
-                        or a window that a configuration leaves open
-CheckpointWarning       a checkpoint that is written without the patch of its model
+    LampeError              base of all errors below; says what, got, allowed, next step
+    ├── UnknownName         a method, setting or backend that does not exist; names the nearest one
+    ├── BadSetting          a hyper-parameter outside of what its method can do
+    └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
+
+    PositionWarning         a position beyond what the model was trained on, a method without effect,
+                            or a window that a configuration leaves open
+    CheckpointWarning       a checkpoint that is written without the patch of its model
 """
 
 import difflib
