@@ -7,8 +7,8 @@
     ├── BadSetting          a hyper-parameter outside of what its method can do
     └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
 
-    PositionWarning         a position beyond what the model was trained on, a method without effect,
-                            or a window that a configuration leaves open
+    PositionWarning         a position beyond what the model was trained on, a method without
+                            effect, or a window that a configuration leaves open
     CheckpointWarning       a checkpoint that is written without the patch of its model
 """
 
