@@ -247,7 +247,7 @@ def _default_window_note(
     # Some types have a name of their own for it, such as n_positions.
     name = text.attribute_map.get("max_position_embeddings", "max_position_embeddings")
     parts = [written, *(part for part in written.values() if isinstance(part, Mapping))]
-    if any(known in part for part in parts for known in (name, "max_position_embeddings")):
+    if any({name, "max_position_embeddings"} & part.keys() for part in parts):
         return ""
     return (
         f"its configuration has no max_position_embeddings; the window is taken to be "

@@ -150,7 +150,7 @@ class Store:
                 record = records.CELL.validate_python(line)
             except ValidationError:
                 raise UserError(
-                    f"{path}:{number}: damaged; remove the file and run again, which writes it anew"
+                    f"{path}:{number}: damaged; remove the file and run again, which rewrites it"
                 ) from None
             cell = Cell(
                 record["model"],

@@ -303,16 +303,20 @@ def _lengths_around_limits(geometry: Geometry) -> list[int]:
     return sorted(length for length in lengths if length > TOKENS)
 
 
-def _why_other_rope(calls: list[RotaryCall]) -> str:
-    """Say why the rotary modules of a model may disagree with its configuration."""
-    buffers = [buffer for call in calls for buffer in call.module.buffers(recurse=False)]
-    rounded = any(
+def _is_rounded_to_half(buffer: torch.Tensor) -> bool:
+    """Say whether every value of a buffer is one that a 16-bit type can hold."""
+    return any(
         torch.equal(buffer.float(), buffer.to(half).float())
-        for buffer in buffers
-        if buffer.is_floating_point()
         for half in (torch.bfloat16, torch.float16)
     )
-    if rounded:
+
+
+def _why_other_rope(calls: list[RotaryCall]) -> str:
+    """Say why the rotary modules of a model may disagree with its configuration."""
+    buffers: list[torch.Tensor] = []
+    for call in calls:
+        buffers += call.module.buffers(recurse=False)
+    if any(_is_rounded_to_half(buffer) for buffer in buffers if buffer.is_floating_point()):
         return (
             "casting a loaded model, as with model.half(), rounds its inverse frequencies: load it "
             "with dtype=... instead"

@@ -75,7 +75,7 @@ MODELS = {"dynamic": lambda: _scaled(DYNAMIC), "longrope": _phi3}
 def test_a_window_of_ones_own_leaves_the_models_rope_as_it_is(
     kind: str, window: int | None
 ) -> None:
-    """The lengths are around those at which the frequencies of the models change."""
+    """Check lengths around those at which the frequencies of the models change."""
     model = MODELS[kind]()
     prompts = [random_ids(length) for length in (24, 63, 64, 65, 66, 200, 256, 257, 300)]
     expected = [model(prompt).logits for prompt in prompts]
@@ -112,7 +112,7 @@ def test_a_methods_own_rope_is_scaled_from_the_window(method: str) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_probe_finds_another_rope_beyond_the_tokens_of_its_calls(kind: str) -> None:
-    """The first positions agree, so no short call could show it."""
+    """Compare far positions: the first ones agree, so no short call could show it."""
     model = MODELS[kind]()
     module = model.model.rotary_emb
     module.config = copy.deepcopy(module.config)

@@ -97,7 +97,7 @@ def test_a_check_reaches_every_region_with_few_tokens(
 
 
 def test_positions_by_chunk_are_checked_within_few_tokens() -> None:
-    """A plan with many regions by block distance, as none of the package's methods has."""
+    """Use a plan with many regions by block distance, as none of the package's methods has."""
     regions = [lampe.Region(near, near + 1, block=512) for near in range(40)]
     plan = narrowed_plan(lampe.PositionPlan((*regions, lampe.Region(40, None, block=512))))
     assert not plan.coverage_fault()
