@@ -53,6 +53,11 @@ def _config(path: str, **_: object) -> PreTrainedConfig:
     return config
 
 
+def _written_config(path: str, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+    """Return a hub model's configuration as its file would hold it."""
+    return _config(path).to_dict(), {}
+
+
 SUITES = [
     name for name in shipped_names("suites") if name not in ("demo", "pocket", "pocket-ruler")
 ]
@@ -61,6 +66,7 @@ SUITES = [
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.AutoConfig, "from_pretrained", _config)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", _written_config)
     prepared = prepare_run(resolve_suite(shipped_card("suites", name, Suite)))
     assert prepared.resolved.tasks
     assert prepared.max_batch_tokens is None
