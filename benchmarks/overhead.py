@@ -70,7 +70,7 @@ class ComparingEngine(LocalEngine):
         type(self).plain = []
 
     def answer(self, prompts: Sequence[Prompt], **options: Any) -> list[GeneratedAnswer]:
-        """GeneratedAnswer as the harness does, and run plain ``generate`` before or after that."""
+        """Answer as the harness does, and run plain ``generate`` before or after that."""
         plain_first = len(self.plain) % 2 == 0
         if plain_first:
             self._run_plain(prompts[0])

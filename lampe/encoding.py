@@ -31,6 +31,14 @@ class Encoding:
         factor = self.attention_factor.factor * self.rope.scaling
         return replace(self.attention_factor, factor=factor)
 
+    @property
+    def logit_factor(self) -> float:
+        """Factor on rotated logits: that of queries times that of keys.
+
+        Rotated queries carry it whole, so that keys need no multiplication.
+        """
+        return (self.attention_factor.factor * self.rope.scaling) ** 2
+
     def position_scale(self, model_rope: Rope) -> float:
         """Return the factor by which this encoding's rope slows positions of the model's rope.
 

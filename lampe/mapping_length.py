@@ -39,7 +39,10 @@ class Sigmoid:
     short: int = 0
 
     def __call__(self, length: int) -> int:
-        """Return the mapped index of the last token of a prompt of ``length`` tokens."""
+        """Return the mapping length for ``length`` tokens.
+
+        In published curves it is the mapped index of the last token of the prompt.
+        """
         if length < self.short_below:
             return self.short
         exponent = min(-(self.slope * length + self.intercept), 700.0)  # exp(710) is no float

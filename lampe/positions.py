@@ -2,7 +2,8 @@
 
 A plan is a tuple of regions. A region owns the causal pairs (query ``i``, key ``j <= i``) whose
 block distance ``i // block - j // block`` lies in ``[near, far)``, and gives them the relative
-position ``query(i) - key(j)``. The regions of a plan are disjoint and cover every causal pair once.
+position ``query(i) - key(j)``. The regions of a plan cover every causal pair,
+each once unless the plan is ``overlapping``.
 
 The keys that one query owns in one region are always a contiguous run, its *span*. Every reader of
 a plan (dense oracle, blockwise attention, pictures) is therefore a short loop over regions.
@@ -220,7 +221,7 @@ class PositionPlan:
         return float(largest)
 
     def coverage_fault(self) -> str | None:
-        """Return which causal pairs are not covered exactly once, or None where all are."""
+        """Return which causal pairs are not covered as they must be, or None where all are."""
         # Regions of one plan share a block, so they cover every pair once, at any length, if their
         # distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
         if len({region.block for region in self.regions}) != 1:

@@ -222,7 +222,8 @@ def run(
     if dry_run:
         from lampe_eval.commands.dry_run import dry_run_suite
 
-        raise typer.Exit(dry_run_suite(suite))
+        dry_run_suite(suite)
+        return
     from lampe_eval.commands.run import run_suite
 
     raise typer.Exit(run_suite(suite))

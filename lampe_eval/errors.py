@@ -38,6 +38,12 @@ def describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0]
+
+
 def report_warning(text: str) -> None:
     """Write a warning to the log and, as one line, to the error stream."""
     LOG.warning("%s", text)

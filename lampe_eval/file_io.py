@@ -57,6 +57,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def save_file(path: Path, content: str | bytes, advice: str = "") -> None:
+    """Write a file as `write_atomically` does, with one error that the user can read.
+
+    Args:
+        path: the file to write or to replace.
+        content: text, written as UTF-8, or bytes.
+        advice: what the user can do where it cannot be written.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise unwritable(path, error, advice) from None
+
+
 def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
     """Return the error for a path that cannot be written.
 
@@ -67,6 +84,18 @@ def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
     """
     reason = error.strerror or str(error)
     return UserError(f"cannot write {path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        UserError: if it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from lampe_eval.cards import MethodCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError, unknown_name
+from lampe_eval.suite import split_names
 
 if TYPE_CHECKING:
     import lampe
@@ -141,11 +142,8 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
     Raises:
         UserError: for a setting without a method or a value, or a method given twice.
     """
-    parts: list[str] = []
-    for text in texts:
-        parts += [part.strip() for part in text.split(",")]
     specs: list[MethodSpec] = []
-    for part in filter(None, parts):
+    for part in split_names(list(texts)):
         name, colon, setting = part.partition(":")
         # Commas separate methods as well as settings, so `lampe:a=1,b=2,dca` has two methods.
         if colon or "=" not in part:

@@ -20,8 +20,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import lampe
-from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.errors import UserError, report_warning
+from lampe_eval.cards import ModelCard
+from lampe_eval.errors import UserError, first_line, report_warning
 from lampe_eval.file_io import sha256_of_pieces
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.records import ModelRecord
@@ -88,21 +88,6 @@ class ModelCost:
     parameter_bytes: int
     cache_bytes: int
     attention_operations: int
-
-
-def find_model(name: str, *, window: int | None = None, dtype: str | None = None) -> ModelSource:
-    """Find a model by name and describe it.
-
-    Args:
-        name: a card, a card's file, a folder or a hub id.
-        window: tokens of pretraining; overrides the card and the configuration.
-        dtype: data type of the weights; overrides the card.
-
-    Raises:
-        UserError: if the name is none of these, or the model cannot be used.
-    """
-    card, label = find_model_card(name)
-    return describe_model(card, label, window=window, dtype=dtype)
 
 
 def describe_model(
@@ -172,7 +157,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     except Exception as error:
         # Every backend of torch has its own errors for a device that is missing or full.
         raise UserError(
-            f"model {source.name!r} on device {device!r}: {_first_line(error)}"
+            f"model {source.name!r} on device {device!r}: {first_line(error)}"
         ) from None
     return placed.eval(), tokenizer
 
@@ -278,7 +263,7 @@ def _loading_error(path: str, error: Exception) -> UserError:
     # chain of errors decide; by name, because they come from optional libraries.
     kinds = _class_names_in_chain(error)
     if Path(path).is_dir():
-        return UserError(f"{path}: not a checkpoint of transformers: {_first_line(error)}")
+        return UserError(f"{path}: not a checkpoint of transformers: {first_line(error)}")
     if "GatedRepoError" in kinds:
         return UserError(
             f"{path}: gated on the hub: accept its licence there, "
@@ -293,7 +278,7 @@ def _loading_error(path: str, error: Exception) -> UserError:
             f"{path}: not in the local cache, and the hub cannot be reached; "
             "check the network, or give a folder"
         )
-    return UserError(f"{path}: cannot be loaded: {_first_line(error)}")
+    return UserError(f"{path}: cannot be loaded: {first_line(error)}")
 
 
 def _class_names_in_chain(error: BaseException) -> set[str]:
@@ -304,8 +289,3 @@ def _class_names_in_chain(error: BaseException) -> set[str]:
         names.update(kind.__name__ for kind in type(current).__mro__)
         current = current.__cause__ or current.__context__
     return names
-
-
-def _first_line(error: BaseException) -> str:
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0]

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.file_io import save_file, unwritable, write_atomically
 from lampe_eval.records import RunConfiguration, RunRecord, SampleRecord
 
 MAX_LISTED = 5
@@ -168,11 +168,7 @@ class Store:
         Raises:
             UserError: if the disk refuses.
         """
-        path = self.folder / name
-        try:
-            write_atomically(path, text)
-        except OSError as error:
-            raise unwritable(path, error) from None
+        save_file(self.folder / name, text)
 
     def append(self, cell: Cell, sample: SampleRecord) -> None:
         """Store a finished sample; it is on disk when this returns.
@@ -216,7 +212,10 @@ class Store:
             for line in _parse_lines(path):
                 if _is_sample(line) and line["length"] in cell_of_length:
                     samples[cell_of_length[line["length"]]][line["id"]] = line
-        return {cell: [rows[key] for key in sorted(rows)] for cell, rows in samples.items()}
+        sorted_samples: dict[Cell, list[SampleRecord]] = {}
+        for cell, rows in samples.items():
+            sorted_samples[cell] = [rows[key] for key in sorted(rows)]
+        return sorted_samples
 
     def _samples_file(self, cell: Cell) -> Path:
         folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)
@@ -344,11 +343,16 @@ def _version_that_wrote(description: Mapping[str, Any]) -> str:
     return "of unknown version"
 
 
+def is_calibration(folder: Path) -> bool:
+    """Return whether the runs in a folder are the steps of a calibration."""
+    return any(folder.glob("*-calibrated.yaml"))
+
+
 def _no_run(folder: Path) -> UserError:
     """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
     runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
     if runs and not (folder / "run.yaml").exists():
-        kind = "a calibration" if any(folder.glob("*-calibrated.yaml")) else "a folder of runs"
+        kind = "a calibration" if is_calibration(folder) else "a folder of runs"
         names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
         return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
     if folder.is_dir():

@@ -186,6 +186,16 @@ class Suite(Card):
         return validate_options(cls, options)
 
     @property
+    def uses_ray(self) -> bool:
+        """Whether replicas on Ray run the samples, rather than this process."""
+        return self.engine == "ray" or bool(self.devices)
+
+    @property
+    def runs_on_cpus(self) -> bool:
+        """Whether replicas on Ray run on CPUs."""
+        return self.devices[:1] == ("cpu",)
+
+    @property
     def protocol_label(self) -> str:
         """Protocol with the wording of prompts, as tables show it."""
         if self.prompts is None:

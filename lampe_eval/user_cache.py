@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.file_io import save_file, unwritable
 
 ADVICE = "set LAMPE_EVAL_CACHE to another folder"
 """What the user can do where the cache cannot be written."""
@@ -47,7 +47,4 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         UserError: if the cache cannot be written.
     """
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise unwritable(path, error, ADVICE) from None
+    save_file(path, content, ADVICE)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lampe_eval import models
+from tests.model_sources import find_model
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores; more threads than cores would slow all of them down.
@@ -46,4 +47,4 @@ def seeded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pocket() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the built-in model and its tokenizer."""
-    return models.load_model(models.find_model("pocket"), "cpu")
+    return models.load_model(find_model("pocket"), "cpu")

@@ -37,7 +37,7 @@ class Blockwise(Backend):
     uses_rotated_keys: ClassVar[bool] = True
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
-        step = inputs.decode_step()
+        step = inputs.decode_step
         if step is not None:
             # A decode step brings its own rows of cos and sin: free those of the prompt.
             inputs.tables.clear()

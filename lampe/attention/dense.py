@@ -59,14 +59,12 @@ def _pair_factor(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:
 
     It may have size 1 along either dimension, where all tokens have the same factor.
     """
-    # Query and key are both multiplied by the factor, so a logit has its square.
-    factor = encoding.effective_attention_factor.factor**2
     query_factor = encoding.attention_factor.per_token_factor(i)
     key_factor = encoding.attention_factor.per_token_factor(j)
     ones = torch.ones(1, device=i.device)
     query_factor = ones if query_factor is None else query_factor
     key_factor = ones if key_factor is None else key_factor
-    return factor * query_factor.double()[:, None] * key_factor.double()
+    return encoding.logit_factor * query_factor.double()[:, None] * key_factor.double()
 
 
 def _logits(q: Tensor, k: Tensor, angle: Tensor, pair_factor: Tensor, rope: Rope) -> Tensor:

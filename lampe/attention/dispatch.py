@@ -74,7 +74,7 @@ class BackendDispatcher:
         choice = self._choose(inputs)
         self._record(choice)
         backend = BACKENDS[choice.backend]
-        reads_rotated = backend.uses_rotated_keys and inputs.decode_step() is not None
+        reads_rotated = backend.uses_rotated_keys and inputs.decode_step is not None
         if inputs.rotated_keys is not None and not reads_rotated:
             # An earlier step may have rotated the cache's own keys in place. A backend that does
             # not know would rotate them a second time.

@@ -5,6 +5,7 @@ D head dimensions.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,8 +59,9 @@ class AttentionInputs:
         """Return whether earlier decode steps rotated any of ``key`` in place."""
         return self.rotated_keys is not None and self.rotated_keys.rotated_in_place
 
+    @cached_property
     def decode_step(self) -> DecodeStep | None:
-        """Return the decode step that can run over stored rotated keys, or None.
+        """Decode step that can run over stored rotated keys, or None.
 
         Such a step has one query that sees all keys from the first token on, each key in one
         rotation.
@@ -78,9 +80,10 @@ class AttentionInputs:
         The product is rounded to the dtype of the queries.
         """
         query = torch.unflatten(self.query, 1, (self.key.shape[1], -1))
+        if self.encoding.attention_factor.logn_base is None:
+            return query
         index = torch.arange(self.start, self.stop, device=query.device)
         query_scale = self.encoding.attention_factor.query_scale(index)
-        if query_scale is None:
-            return query
+        assert query_scale is not None
         # The scale is float32 and would promote queries of half precision.
         return (query * query_scale[:, None]).to(query.dtype)

@@ -134,8 +134,7 @@ class DecodeStep:
             RotatedRun(keys.start, keys.stop, keys.region.key) for keys in self.key_ranges
         )
         index = torch.tensor([query_token], device=device)
-        # Squared: queries carry the keys' factor too, so stored keys need no multiplication.
-        factor = encoding.effective_attention_factor.factor**2
+        factor = encoding.logit_factor
         tables = [cos_sin(keys.region.query, encoding, index, factor) for keys in self.key_ranges]
         self.cos = torch.stack([cos for cos, _ in tables])[:, None, None, None]
         self.sin = torch.stack([sin for _, sin in tables])[:, None, None, None]
@@ -225,7 +224,7 @@ class RotatedKeys:
 
     def restore(self, key: Tensor) -> None:
         """Undo the rotation of a cache's own keys ``[B, G, K, D]``; a copy is freed instead."""
-        if self.in_place and self._runs:
+        if self.rotated_in_place:
             assert self._encoding is not None
             changes = []
             for run in self._runs:

@@ -65,9 +65,7 @@ class RotaryTables:
         self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int
     ) -> Tensor:
         """Return queries ``x[..., L, D]`` of the tokens from ``start`` on, rotated."""
-        # Queries carry the attention factor of keys too, so that keys need no multiplication.
-        factor = encoding.effective_attention_factor.factor**2
-        return self._rotated(x, positions, encoding, start, factor)
+        return self._rotated(x, positions, encoding, start, encoding.logit_factor)
 
     def rotate_keys(
         self, x: Tensor, positions: PositionMap, encoding: Encoding, start: int

@@ -69,6 +69,17 @@ def prefill_tile(dim: int, dtype: torch.dtype) -> KernelTile:
 DECODE_TILE = KernelTile(queries=1, keys=32, warps=4, stages=2)
 
 
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    """Return whether the package triton is installed; asked in every layer, looked up once."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def runs_kernels_on(device: torch.device) -> bool:
+    """Return whether Triton runs kernels on a device: a GPU, or any under its interpreter."""
+    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
 class Triton(Backend):
     """Attention by this project's Triton kernels.
 
@@ -80,9 +91,9 @@ class Triton(Backend):
     def refuses(self, inputs: AttentionInputs) -> str | None:
         key_dim, value_dim = inputs.query.shape[-1], inputs.value.shape[-1]
         regions = len(inputs.encoding.plan.regions)
-        if importlib.util.find_spec("triton") is None:
+        if not has_triton():
             return "the package triton is not installed"
-        if inputs.query.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        if not runs_kernels_on(inputs.query.device):
             return f"it needs a GPU, and the model is on {inputs.query.device.type}"
         if inputs.query.requires_grad:
             return "it computes no gradients"
@@ -116,9 +127,9 @@ def _prefill(inputs: AttentionInputs) -> Tensor:
     # [B, Q, H, E] in memory, so that joining the heads of a token afterwards needs no copy.
     out = query.new_empty(batch, queries, heads, value_dim).transpose(1, 2)
     query_maps = tuple(region.query for region in encoding.plan)
-    # Squared: queries carry the keys' factor too, and keys are rotated by plain tables.
-    factor = encoding.effective_attention_factor.factor**2
-    cos, sin = inputs.tables.stacked(query_maps, encoding, factor, inputs.stop, device)
+    cos, sin = inputs.tables.stacked(
+        query_maps, encoding, encoding.logit_factor, inputs.stop, device
+    )
     sinks = inputs.logits.sinks
     tile = prefill_tile(dim, query.dtype)
     grid = -(-queries // tile.queries), batch * heads
@@ -255,6 +266,6 @@ def _key_maps(plan: PositionPlan, device: torch.device) -> tuple[tuple[PositionM
 def _query_tables(encoding: Encoding, token: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return cos and sin ``[S, P]`` of one query in each region."""
     index = torch.tensor([token], device=device)
-    factor = encoding.effective_attention_factor.factor**2
+    factor = encoding.logit_factor
     tables = [cos_sin(region.query, encoding, index, factor) for region in encoding.plan]
     return torch.cat([cos for cos, _ in tables]), torch.cat([sin for _, sin in tables])

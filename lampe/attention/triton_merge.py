@@ -3,8 +3,6 @@
 One launch replaces the four of ``lampe.attention.partial_attention``, and makes no copy between.
 """
 
-import importlib.util
-import os
 from collections.abc import Iterable
 
 import torch
@@ -12,7 +10,13 @@ from torch import Tensor
 
 from lampe.attention import partial_attention
 from lampe.attention.partial_attention import PartialAttention
-from lampe.attention.triton_backend import contiguous_rows, kernels_module, next_power_of_two
+from lampe.attention.triton_backend import (
+    contiguous_rows,
+    has_triton,
+    kernels_module,
+    next_power_of_two,
+    runs_kernels_on,
+)
 
 BLOCK_QUERIES = 64
 """Queries per program."""
@@ -24,7 +28,7 @@ def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
     It has the shapes, the dtype and the meaning of ``partial_attention.merge_partials``.
     """
     parts = list(parts)
-    if len(parts) == 1 or not _supports(parts[0].out):
+    if len(parts) == 1 or not (has_triton() and runs_kernels_on(parts[0].out.device)):
         return partial_attention.merge_partials(parts)
     out_dtype = parts[0].out.dtype
     merged = parts[0]
@@ -32,13 +36,6 @@ def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
         # Kept in float32, so that half precision rounds the output once and not at every merge.
         merged = _merge_two(merged, part, torch.float32)
     return _merge_two(merged, parts[-1], out_dtype).out
-
-
-def _supports(out: Tensor) -> bool:
-    """Return whether Triton can run on the device of ``out``."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    return out.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _merge_two(a: PartialAttention, b: PartialAttention, dtype: torch.dtype) -> PartialAttention:

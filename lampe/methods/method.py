@@ -257,7 +257,12 @@ def _check_type(method: str, name: str, value: Any, hint: Any) -> None:
     raise BadSetting(f"{method}: {name} must be of type {' or '.join(kinds)}, got {value!r}")
 
 
-def extension_factor(geometry: Geometry, length: int) -> float:
+def quarter_of_the_window(method: Method, geometry: Geometry, length: int) -> int:
+    """Return a quarter of the window, in tokens."""
+    return geometry.window // 4
+
+
+def extension_factor(method: Method, geometry: Geometry, length: int) -> float:
     """Return the length of a prompt in windows of the model, and 1 for a prompt that fits."""
     return max(1.0, length / geometry.window)
 

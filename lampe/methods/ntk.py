@@ -22,7 +22,7 @@ class NTK(Method):
 
     name: ClassVar[str] = "ntk"
     factor: float | int | None = setting(
-        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        derive=extension_factor,
         rule="prompt length over window",
     )
 

@@ -19,7 +19,7 @@ class PI(Method):
 
     name: ClassVar[str] = "pi"
     factor: float | int | None = setting(
-        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        derive=extension_factor,
         rule="prompt length over window, as the paper scales",
     )
 

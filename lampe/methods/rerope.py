@@ -9,17 +9,18 @@ The log-n scale of queries is part of both as released (bojone/rerope).
 import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lampe.attention_factor import AttentionFactor
 from lampe.geometry import Geometry
-from lampe.methods.method import IndexMethod, require_positive, setting, smallest_compression
+from lampe.methods.method import (
+    IndexMethod,
+    quarter_of_the_window,
+    require_positive,
+    setting,
+    smallest_compression,
+)
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, constant
-
-
-def quarter_of_the_window(method: Any, geometry: Geometry, length: int) -> int:
-    """Return a quarter of the window, in tokens."""
-    return geometry.window // 4
 
 
 @dataclass(frozen=True, kw_only=True)

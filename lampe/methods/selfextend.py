@@ -25,7 +25,13 @@ from typing import ClassVar
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
-from lampe.methods.method import IndexMethod, require_positive, setting, smallest_compression
+from lampe.methods.method import (
+    IndexMethod,
+    quarter_of_the_window,
+    require_positive,
+    setting,
+    smallest_compression,
+)
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
 
@@ -42,7 +48,7 @@ class SelfExtend(IndexMethod):
 
     name: ClassVar[str] = "selfextend"
     window_size: int | None = setting(
-        derive=lambda method, geometry, length: geometry.window // 4,
+        derive=quarter_of_the_window,
         rule="a quarter of the window; the authors run 1024 of 4096",
     )
     group_size: int | None = setting(

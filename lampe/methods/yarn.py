@@ -28,7 +28,7 @@ class YaRN(Method):
 
     name: ClassVar[str] = "yarn"
     factor: float | int | None = setting(
-        derive=lambda method, geometry, length: extension_factor(geometry, length),
+        derive=extension_factor,
         rule="prompt length over window",
     )
     beta_fast: float | int = setting(32.0, rule="32 turns, the paper's for Llama")

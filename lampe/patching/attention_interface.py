@@ -279,7 +279,6 @@ def _mask(*arguments: Any, config: PreTrainedConfig | None = None, **options: An
     with a static KV cache makes masks before the forward call, so a hook on it would come too late.
     """
     layout = read_layout(*arguments, **options)
-    # The configuration is all that transformers passes which tells models apart.
     model = _model_with(config)
     handler = None if model is None else handler_of(model)
     if handler is None:

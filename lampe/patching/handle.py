@@ -135,7 +135,7 @@ class Handle:
             patches.pop()
             while self._hooks:
                 self._hooks.pop().remove()
-            self._attention.prompts.unwrap_generate(model)
+            unwrap_method(model, "generate")
             if not patches:
                 unwrap_method(model, "save_pretrained")
             detach(model, patches[-1]._attention if patches else None)
@@ -173,7 +173,7 @@ class Handle:
         """Return the encoding of a prompt of ``length`` tokens in the layers the method changes.
 
         Raises:
-            BadSetting: where the plan does not cover every causal pair exactly once.
+            BadSetting: where the plan does not cover every causal pair.
 
         Warns:
             PositionWarning: where a relative position leaves the window.

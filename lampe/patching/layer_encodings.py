@@ -79,7 +79,7 @@ class LayerEncodings:
         """Return the encoding of a prompt of ``length`` tokens in the layers the method changes.
 
         Raises:
-            BadSetting: where the plan does not cover every causal pair exactly once.
+            BadSetting: where the plan does not cover every causal pair.
         """
         return self._extended_encoding(self.geometry, None, length)
 
@@ -217,7 +217,7 @@ class LayerEncodings:
 
 
 def require_coverage(method: Method, plan: PositionPlan) -> None:
-    """Raise BadSetting unless a plan of a method covers every causal pair exactly once."""
+    """Raise BadSetting unless a plan covers every causal pair, once unless it is overlapping."""
     if fault := plan.coverage_fault():
         raise BadSetting(f"{method.label}: pairs not covered exactly once: {fault}")
 

@@ -135,11 +135,12 @@ def probe_layers(model: PreTrainedModel, geometry: Geometry) -> ProbedLayers:
         UnsupportedModel: where a layer does something that no plan can express.
     """
     name = type(model).__name__
-    ids = _probe_ids(model)
+    ids = random_ids(model, TOKENS, seed=1)
     with record_rotary(find_rotary_modules(model)) as recorded:
         rotated_calls, rotated_logits = _run(model, ids)
-    inputs = [tensor for call in rotated_calls for tensor in (call.query, call.key)]
-    require_finite(model, *inputs, rotated_logits)
+    for call in rotated_calls:
+        require_finite(model, call.query, call.key)
+    require_finite(model, rotated_logits)
     hooks = disable_rotary(recorded.modules)
     try:
         plain_calls, plain_logits = _run(model, ids)
@@ -298,8 +299,7 @@ def _lengths_around_limits(geometry: Geometry) -> list[int]:
     """Return lengths below and above those at which frequencies change."""
     original = geometry.rope_parameters.get("original_max_position_embeddings")
     limits = {geometry.max_position_embeddings or geometry.window, int(original or TOKENS)}
-    lengths = {length for limit in limits for length in (limit, limit + 1)}
-    lengths.add(2 * max(limits) + 1)
+    lengths = {*limits, *(limit + 1 for limit in limits), 2 * max(limits) + 1}
     return sorted(length for length in lengths if length > TOKENS)
 
 
@@ -358,15 +358,16 @@ def _describes(
 
 def _error(rotated: RecordedAttention, query: Tensor, key: Tensor) -> float:
     """Return how far queries and keys are from the rotated ones, relative to the size of those."""
-    return max(_relative_error(rotated.query, query), _relative_error(rotated.key, key))
+    return max(relative_error(rotated.query, query), relative_error(rotated.key, key))
 
 
-def _relative_error(expected: Tensor, actual: Tensor) -> float:
+def relative_error(expected: Tensor, actual: Tensor) -> float:
+    """Return the root mean square difference, relative to the size of ``expected``."""
     return float((expected - actual).norm() / expected.norm().clamp(min=1e-12))
 
 
 def _is_near(expected: Tensor, actual: Tensor, dtype: torch.dtype) -> bool:
-    return _relative_error(expected.float(), actual.float()) < tolerance_of(dtype)
+    return relative_error(expected.float(), actual.float()) < tolerance_of(dtype)
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -390,12 +391,12 @@ def require_finite(model: PreTrainedModel, *tensors: Tensor) -> None:
     )
 
 
-def _probe_ids(model: PreTrainedModel) -> Tensor:
-    """Return random token ids ``[1, TOKENS]``, the same for every model of a vocabulary size."""
+def random_ids(model: PreTrainedModel, tokens: int, seed: int) -> Tensor:
+    """Return random token ids ``[1, tokens]``, the same for every model of a vocabulary size."""
     vocabulary = model.config.get_text_config().vocab_size
     # A generator of its own, so that patching leaves the caller's random numbers alone.
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(vocabulary, (1, TOKENS), generator=generator).to(model.device)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocabulary, (1, tokens), generator=generator).to(model.device)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from lampe.errors import BadSetting, PositionWarning, UnsupportedModel
 from lampe.geometry import Geometry
 from lampe.methods import Method
 from lampe.patching.layer_encodings import require_coverage
-from lampe.patching.layer_probe import require_finite, tolerance_of
+from lampe.patching.layer_probe import random_ids, relative_error, require_finite, tolerance_of
 from lampe.positions import PositionPlan, Region
 
 TOKENS = 24
@@ -71,7 +71,7 @@ def check_exact(
     Raises:
         UnsupportedModel: where it returns others.
     """
-    ids = _check_ids(model)
+    ids = random_ids(model, TOKENS, seed=0)
     # The probe left attention out, so values that are not finite may still come from there.
     require_finite(model, _logits(model, _Run(nullcontext, ids)))
     difference = _difference_between(
@@ -103,7 +103,7 @@ def check_causal(
     Raises:
         UnsupportedModel: where it changes one.
     """
-    ids = _check_ids(model, tokens)
+    ids = random_ids(model, tokens, seed=0)
     changed = ids.clone()
     # The last token: all logits before it have to stay.
     changed[0, -1] = (ids[0, -1] + 1) % model.config.get_text_config().vocab_size
@@ -229,7 +229,7 @@ def _difference_between(
 ) -> float:
     """Return how far two runs of a model are apart over the first ``tokens`` tokens."""
     before = _logits(model, first)[:tokens]
-    difference = _relative_difference(before, _logits(model, second)[:tokens])
+    difference = relative_error(before, _logits(model, second)[:tokens])
     if difference < tolerance_of(model.dtype):
         return difference
     # Rounding alone may change a router's choice of experts, which changes logits a lot. So the
@@ -241,7 +241,7 @@ def _difference_between(
         before = _logits(model, first)[:tokens]
     with _hooked(attention_modules, replay.compare):
         after = _logits(model, second)[:tokens]
-    return min(difference, max(replay.difference, _relative_difference(before, after)))
+    return min(difference, max(replay.difference, relative_error(before, after)))
 
 
 @dataclass
@@ -268,7 +268,7 @@ class _AttentionReplay:
         hidden, *others = (output,) if isinstance(output, Tensor) else output
         before = self.outputs[module].pop(0)[:, : self.tokens]
         after = hidden[:, : self.tokens]
-        difference = _relative_difference(before.float(), after.float())
+        difference = relative_error(before.float(), after.float())
         self.difference = max(self.difference, difference)
         # The last token of a causality check differs on purpose and keeps its own output.
         replayed = torch.cat((before, hidden[:, self.tokens :]), dim=1)
@@ -288,23 +288,11 @@ def _hooked(
             handle.remove()
 
 
-def _check_ids(model: PreTrainedModel, tokens: int = TOKENS) -> Tensor:
-    """Return random token ids ``[1, tokens]``, the same for every model of a vocabulary size."""
-    vocabulary = model.config.get_text_config().vocab_size
-    # A generator of its own, so that patching leaves the caller's random numbers alone.
-    return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
-
-
 @torch.no_grad()
 def _logits(model: PreTrainedModel, run: _Run) -> Tensor:
     """Return the logits ``[tokens, vocabulary]`` float32 of a run without a KV cache."""
     with run.patched(), warnings.catch_warnings():
         # Checks shrink the window, so leaving it says nothing about the user's prompts.
         warnings.simplefilter("ignore", PositionWarning)
-        logits: Tensor = model(run.ids.to(model.device), use_cache=False).logits[0]
+        logits: Tensor = model(run.ids, use_cache=False).logits[0]
     return logits.float()
-
-
-def _relative_difference(expected: Tensor, actual: Tensor) -> float:
-    """Return the root mean square difference, relative to the size of ``expected``."""
-    return float((expected - actual).norm() / expected.norm().clamp(min=1e-12))

@@ -24,7 +24,7 @@ from transformers import Cache
 
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.patching.forward_layout import ForwardLayout
-from lampe.patching.model_methods import unwrap_method, wrap_method
+from lampe.patching.model_methods import wrap_method
 from lampe.patching.unmasked_batch import ForwardInputs
 
 PROMPT_ATTRIBUTE = "_lampe_prompt"
@@ -155,10 +155,6 @@ class PromptTracker:
     def wrap_generate(self, model: nn.Module) -> None:
         """Make ``model.generate`` state its prompt's length; a model without it is left alone."""
         wrap_method(model, "generate", self._stating)
-
-    def unwrap_generate(self, model: nn.Module) -> None:
-        """Restore the ``generate`` that ``wrap_generate`` replaced."""
-        unwrap_method(model, "generate")
 
     def _stating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         def generate_with_stated_length(model: nn.Module, *inputs: Any, **options: Any) -> Any:

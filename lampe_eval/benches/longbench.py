@@ -4,7 +4,6 @@ Sources: arXiv 2308.14508 with `pred.py` and `config/` of THUDM/LongBench at 2e0
 `lampe` follows `longbench_eval/LongBench-main/pred.py` of scar-on/LaMPE at 4e3c91f.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_json
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt, truncate_middle_as_text
 from lampe_eval.prompts.protocol import Protocol
@@ -137,7 +137,8 @@ class LongBenchE(LongBench):
 def _task_entry(file: str, task: str, kind: type[T], data_dir: Path | None) -> T:
     """Return a task's entry in one of upstream's two configuration files."""
     path = assets.path_of(file, data_dir)
-    value = json.loads(path.read_text(encoding="utf-8-sig")).get(task)
+    entries = read_json(path)
+    value = entries.get(task) if isinstance(entries, dict) else None
     if not isinstance(value, kind):
         raise UserError(f"{path}: has no {task!r}; is it the official file?")
     return value

@@ -27,9 +27,12 @@ from lampe_eval.ruler import (
     SampleSpec,
     SharedCorpora,
     build_sample,
+    common_words,
+    document_questions,
     ruler_files,
     ruler_wording,
     sample_cache,
+    shared_corpora,
 )
 from lampe_eval.ruler.ruler_cards import CweParameters, NiahParameters, QaParameters
 from lampe_eval.scoring import ruler_metrics
@@ -112,14 +115,12 @@ def _wording_name(protocol: Protocol) -> ruler_wording.WordingName:
 def _corpus_files(card: RulerCard, protocol: Protocol) -> list[str]:
     """Return the names of the files with the texts that a task's prompts are made of."""
     match card.parameters:
-        case QaParameters(dataset="squad"):
-            return ["ruler/dev-v2.0.json"]
-        case QaParameters():
-            return ["ruler/hotpot_dev_distractor_v1.json"]
+        case QaParameters(dataset=dataset):
+            return [document_questions.ASSETS[dataset]]
         case CweParameters() if protocol.prompts != "own":
-            return ["ruler/english_words.json"]
+            return [common_words.ENGLISH_WORDS]
         case NiahParameters(haystack="essay") if protocol.prompts != "own":
-            return ["ruler/PaulGrahamEssays.json", "ruler/punkt_tab.zip"]
+            return [shared_corpora.ESSAYS, shared_corpora.PUNKT]
     return []
 
 

@@ -9,7 +9,7 @@ from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
 from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.file_io import save_file
 
 
 def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
@@ -24,11 +24,8 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
         folder / "calibration.csv": _table_text(fitted),
         **_plots(calibration, fitted),
     }
-    try:
-        for path, content in files.items():
-            write_atomically(path, content)
-    except OSError as error:
-        raise unwritable(path, error, "choose another --output") from None
+    for path, content in files.items():
+        save_file(path, content, "choose another --output")
     return list(files)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lampe_eval.benches import BENCHES
 from lampe_eval.calibration import curve_fitting
 from lampe_eval.calibration.calibration_config import SweptSetting
 from lampe_eval.calibration.resolved_calibration import HELD_OUT_SEED_OFFSET, ResolvedCalibration
-from lampe_eval.calibration.setting_sweep import SettingSweep
+from lampe_eval.calibration.setting_sweep import SettingSweep, best_values
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.results.cell_scores import score_run
+from lampe_eval.results.ranking import UNSCORED, higher_is_better
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
@@ -61,9 +61,8 @@ class FittedSettings:
     def loss(self, spec: MethodSpec) -> float:
         """Return a method's mean score over the held-out lengths, negated if higher is better."""
         rows = self.held_out[self.held_out["method"] == spec.label]
-        higher_is_better = BENCHES[str(rows["bench"].iloc[0])].higher_is_better
         mean = float(rows["score"].mean())
-        return -mean if higher_is_better else mean
+        return -mean if higher_is_better(rows) else mean
 
     def best_stage(self, stages: Sequence[MethodSpec]) -> MethodSpec:
         """Return the stage of a method with the lowest loss, which the card gets.
@@ -93,7 +92,9 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
         sweeps = [calibration.sweep_of(own[-1], setting) for own in fitted]
         scores = _run_sweeps(calibration, setting, sweeps, open_progress)
         for own, sweep in zip(fitted, sweeps, strict=True):
-            result = SweepResult(sweep, sweep.table(scores), sweep.best_values(scores))
+            table = sweep.table(scores)
+            best = best_values(table, higher_is_better=higher_is_better(scores))
+            result = SweepResult(sweep, table, best)
             results.append(result)
             own.append(own[-1].with_settings(**_fit(result, calibration.window)))
     rows: list[MethodSpec] = []
@@ -128,7 +129,7 @@ def _run_scores(prepared: PreparedRun, open_progress: OpenProgress) -> pd.DataFr
     with open_progress() as progress:
         store = run(prepared, run_configuration(prepared), progress)
     scores = score_run(store).scores
-    failed = int(scores[["missing", "errors", "skipped"]].to_numpy().sum())
+    failed = int(scores[UNSCORED].to_numpy().sum())
     if failed:
         raise UserError(
             f"{store.folder}: {failed} samples failed or were left out, see samples/; "

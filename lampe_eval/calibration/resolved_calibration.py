@@ -39,7 +39,7 @@ class ResolvedCalibration:
 
     Attributes:
         config: the options.
-        prepared: prepared of the methods as given.
+        prepared: the run of the methods as given.
         folder: folder of the calibration; each of its runs has a folder in it.
     """
 
@@ -95,7 +95,8 @@ class ResolvedCalibration:
             "seed": self.config.seed + seed,
         }
         config = self.config.model_copy(update=changes)
-        return prepare_run(replace(self.prepared.resolved, suite=config, specs=list(specs)))
+        resolved = replace(self.prepared.resolved, suite=config, specs=list(specs))
+        return prepare_run(resolved, self.prepared.sources)
 
     @property
     def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
@@ -147,7 +148,7 @@ def resolve_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> R
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )
     config = config.model_copy(update={"lengths": lengths, "held_out": held_out})
-    prepared = prepare_run(replace(resolved, suite=config))
+    prepared = prepare_run(replace(resolved, suite=config), prepared.sources)
     folder = config.output or _default_folder(config, prepared)
     calibration = ResolvedCalibration(config, prepared, folder)
     for spec in prepared.resolved.specs:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lampe_eval.benches import BENCHES
 from lampe_eval.calibration.calibration_config import SweptSetting
 from lampe_eval.calibration.curve_fitting import BestValue, best_value
 from lampe_eval.method_specs import MethodSpec
@@ -51,11 +50,11 @@ class SettingSweep:
         columns = ["method", "setting", "length", "value", "score", "stderr", "n"]
         return table.sort_values(["length", "value"], ignore_index=True)[columns]
 
-    def best_values(self, scores: pd.DataFrame) -> list[BestValue]:
-        """Return the best value at each length."""
-        higher_is_better = BENCHES[str(scores["bench"].iloc[0])].higher_is_better
-        best: list[BestValue] = []
-        for length, rows in self.table(scores).groupby("length"):
-            losses = -rows["score"] if higher_is_better else rows["score"]
-            best.append(best_value(int(str(length)), rows["value"], losses))
-        return best
+
+def best_values(table: pd.DataFrame, *, higher_is_better: bool) -> list[BestValue]:
+    """Return the best value at each length of a sweep's table."""
+    best: list[BestValue] = []
+    for length, rows in table.groupby("length"):
+        losses = -rows["score"] if higher_is_better else rows["score"]
+        best.append(best_value(int(str(length)), rows["value"], losses))
+    return best

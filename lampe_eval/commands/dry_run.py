@@ -10,12 +10,8 @@ from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
 
 
-def dry_run_suite(resolved: ResolvedSuite) -> int:
-    """Print what a suite would run and what it would cost, without loading weights.
-
-    Returns:
-        The exit code, 0.
-    """
+def dry_run_suite(resolved: ResolvedSuite) -> None:
+    """Print what a suite would run and what it would cost, without loading weights."""
     prepared = prepare_with_files(resolved)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
@@ -39,7 +35,6 @@ def dry_run_suite(resolved: ResolvedSuite) -> int:
         total = f"at least {duration(seconds)}, at {measured}"
     folder = run_folder(run_configuration(prepared), resolved.suite.output)
     console.print(f"in all    {total}; results in {folder}")
-    return 0
 
 
 def _print_preview(console: Console, preview: Preview) -> None:

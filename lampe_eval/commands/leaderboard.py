@@ -6,10 +6,11 @@ from urllib.parse import quote
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import save_file
 from lampe_eval.report import comparison_table, tables
 from lampe_eval.report.page.report_page import leaderboard_page
 from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
-from lampe_eval.store import Store
+from lampe_eval.store import Store, is_calibration
 
 
 def compare(run: Path, against: str) -> None:
@@ -46,7 +47,7 @@ def build(results: Path, output: Path | None) -> None:
     readable: list[Path] = []
     for folder in run_folders:
         # Each run of a calibration tries other settings, so they are no rows of a leaderboard.
-        if _is_calibration(folder.parent):
+        if is_calibration(folder.parent):
             calibrations[folder.parent] = None
         elif _can_be_read(folder):
             readable.append(folder)
@@ -58,7 +59,7 @@ def build(results: Path, output: Path | None) -> None:
     page = output or results / "index.html"
     gathered = gather_runs(readable)
     reports = _report_addresses(gathered, page)
-    tables.save_file(page, leaderboard_page(gathered, reports).encode())
+    save_file(page, leaderboard_page(gathered, reports))
     lines = [
         *gathered.left_out,
         *(f"left out: {folder}: the runs of a calibration" for folder in calibrations),
@@ -68,11 +69,6 @@ def build(results: Path, output: Path | None) -> None:
     console = tables.console()
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
-
-
-def _is_calibration(folder: Path) -> bool:
-    """Return whether the runs in a folder are the steps of a calibration."""
-    return any(folder.glob("*-calibrated.yaml"))
 
 
 def _can_be_read(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lampe_eval.file_io import save_file
 from lampe_eval.report import pictures, tables
 from lampe_eval.report.page.report_page import report_page
 from lampe_eval.results.gathered_runs import gather_runs
@@ -26,10 +27,8 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     console = tables.console()
     tables.print_and_write_tables(gathered, folder, console)
     figures = pictures.pictures(gathered)
-    pictures.write_pictures(figures, folder / "pictures")
-    svg_texts = {name: pictures.svg(figure) for name, figure in figures.items()}
-    page = report_page(gathered, svg_texts)
-    tables.save_file(folder / "report.html", page.encode())
+    svg_elements = pictures.write_pictures(figures, folder / "pictures")
+    save_file(folder / "report.html", report_page(gathered, svg_elements))
     line = f"written to {folder / 'report.html'}"
     if figures:
         line += f", {len(figures)} pictures in {folder / 'pictures'}"

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import save_file
 from lampe_eval.report import tables
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.scoring.harness_files import (
@@ -98,7 +99,9 @@ def _benchmark_scores(
     if not files:
         return score_folder(bench, folder)
     scores = score_harness_files(files, bench, left_out)
-    harness_files = {path for file in files for path in (file.path, *file.parts)}
+    harness_files: set[Path] = set()
+    for file in files:
+        harness_files.update((file.path, *file.parts))
     if not has_files(folder, harness_files):
         return _some(scores)
     try:
@@ -169,8 +172,10 @@ def _write(scores: FolderScores, path: Path) -> None:
         UserError: if a file cannot be written.
     """
     rows = [_row(task, result) for task, result in scores.items()]
-    total = {name: sum(row[name] for row in rows) for name in COUNTS}
-    rows.append({"task": AVERAGE, "score": average(scores), **total})
+    total: dict[str, Any] = {"task": AVERAGE, "score": average(scores)}
+    for name in COUNTS:
+        total[name] = sum(row[name] for row in rows)
+    rows.append(total)
     tasks = []
     for row, result in zip(rows, scores.values(), strict=False):
         tasks.append({**row, "scores": dict(result.scores), "notes": list(result.notes)})
@@ -180,8 +185,8 @@ def _write(scores: FolderScores, path: Path) -> None:
     text = json.dumps(_without_nan(content), indent=1) + "\n"
     csv_path = base.with_name(f"{base.name}.csv")
     json_path = base.with_name(f"{base.name}.json")
-    tables.save_file(csv_path, tables.to_csv(pd.DataFrame(rows)).encode())
-    tables.save_file(json_path, text.encode())
+    save_file(csv_path, tables.to_csv(pd.DataFrame(rows)))
+    save_file(json_path, text)
     line = f"written to {csv_path} and {json_path}"
     tables.console().print(line, soft_wrap=True, markup=False)
 

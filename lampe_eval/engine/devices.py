@@ -26,7 +26,7 @@ def device_of_run(suite: Suite) -> str:
     Raises:
         UserError: if torch knows no such device.
     """
-    if suite.devices:
-        return "cpu" if suite.devices[0] == "cpu" else "cuda"
     # Without --devices, Ray uses all GPUs of the cluster, and this machine need not have one.
-    return "cuda" if suite.engine == "ray" else resolve_device(suite.device)
+    if suite.uses_ray:
+        return "cpu" if suite.runs_on_cpus else "cuda"
+    return resolve_device(suite.device)

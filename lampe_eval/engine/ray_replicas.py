@@ -20,7 +20,7 @@ import torch
 
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.engine.local_worker import LocalWorker
-from lampe_eval.errors import LOG, UserError, describe_error, report_warning
+from lampe_eval.errors import LOG, UserError, describe_error, first_line, report_warning
 from lampe_eval.models import ALL_GPUS, ModelSource
 from lampe_eval.plugins import loaded_modules
 from lampe_eval.records import Outcome
@@ -251,7 +251,7 @@ def _connect(ray: Any, suite: Suite) -> int:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if suite.address is None:
         options |= {"address": "local", "include_dashboard": False}
-        if _runs_on_cpus(suite):
+        if suite.runs_on_cpus:
             options |= {"num_cpus": len(suite.devices), "num_gpus": 0}
         elif suite.devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_visible_gpus(suite.devices))
@@ -268,7 +268,7 @@ def _connect(ray: Any, suite: Suite) -> int:
             f"--engine ray: a replica takes {_gpus_per_replica(suite)} GPUs and 1 CPU of one "
             f"machine, and there are {resources}; --devices cpu,cpu runs two replicas on CPUs"
         )
-    requested = len(suite.devices) if _runs_on_cpus(suite) else fitting
+    requested = len(suite.devices) if suite.runs_on_cpus else fitting
     if fitting < requested:
         report_warning(
             f"--devices: {requested} replicas are asked for, and the cluster has room for {fitting}"
@@ -289,7 +289,7 @@ def _init_ray(ray: Any, address: str | None, options: Mapping[str, Any]) -> None
         hint = ""
         if may_need_token:
             hint = "; if it was started with a token, set RAY_AUTH_MODE=token here too"
-        raise UserError(f"{option}: {str(error).splitlines()[0]}{hint}") from None
+        raise UserError(f"{option}: {first_line(error)}{hint}") from None
 
 
 @contextmanager
@@ -328,11 +328,7 @@ def _visible_gpus(devices: tuple[str, ...]) -> list[str]:
 
 
 def _gpus_per_replica(suite: Suite) -> int:
-    return 0 if _runs_on_cpus(suite) else suite.gpus_per_replica
-
-
-def _runs_on_cpus(suite: Suite) -> bool:
-    return suite.devices[:1] == ("cpu",)
+    return 0 if suite.runs_on_cpus else suite.gpus_per_replica
 
 
 def _first_line(error: Exception) -> str:

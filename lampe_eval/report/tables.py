@@ -1,7 +1,7 @@
 """Tables in the terminal and in files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.file_io import save_file
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
@@ -28,13 +28,12 @@ UNLIMITED_WIDTH = 10_000
 """Characters that no table reaches."""
 
 
-def write_tables(gathered: GatheredRuns, folder: Path) -> list[str]:
-    """Write the tables of runs to a folder, and return the names of the files.
+def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: Path) -> list[str]:
+    """Write runs and the tables of their scores to a folder, and return the names of the files.
 
     Raises:
         UserError: if the folder cannot be written.
     """
-    tables = list(result_tables(gathered))
     frames = {
         "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]],
         "details.csv": gathered.details,
@@ -45,20 +44,8 @@ def write_tables(gathered: GatheredRuns, folder: Path) -> list[str]:
     texts["table.md"] = "\n".join(map(to_markdown, tables))
     texts["table.tex"] = to_latex(tables)
     for name, text in texts.items():
-        save_file(folder / name, text.encode())
+        save_file(folder / name, text)
     return list(texts)
-
-
-def save_file(path: Path, content: bytes) -> None:
-    """Write a file of a report, whole or not at all; its folder is made where it is missing.
-
-    Raises:
-        UserError: if the file cannot be written.
-    """
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise unwritable(path, error) from None
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -93,14 +80,15 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     Raises:
         UserError: if the folder cannot be written.
     """
-    print_tables(gathered, console)
-    names = ", ".join(write_tables(gathered, folder))
+    tables = list(result_tables(gathered))
+    print_tables(gathered, tables, console)
+    names = ", ".join(write_tables(gathered, tables, folder))
     console.print(f"written to {folder}: {names}", soft_wrap=True, markup=False)
 
 
-def print_tables(gathered: GatheredRuns, console: Console) -> None:
+def print_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], console: Console) -> None:
     """Print the tables of runs, and lines on what is not in them."""
-    for table in result_tables(gathered):
+    for table in tables:
         print_table(table, console)
     for line in (*_lines_on_small_tasks(gathered), *gathered.left_out):
         console.print(line, soft_wrap=True, markup=False)

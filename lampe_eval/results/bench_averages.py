@@ -42,7 +42,7 @@ def bench_averages(
             # the first average is the one that a benchmark reports over lengths
             main_averages[int(str(length))] = next(iter(averages.values()))
         for name, value in averages.items():
-            stderr = _stderr(bench, protocol, scores, name)
+            stderr = _stderr(bench, protocol, scores, name, value)
             yield {"length": length, "name": name, "value": value, "stderr": stderr}
     # an incomplete length would make an average over lengths incomparable
     if 1 < len(main_averages) == rows["length"].nunique():
@@ -58,12 +58,13 @@ def _scores_by_task(cells: pd.DataFrame) -> dict[str, Score]:
     return scores
 
 
-def _stderr(bench: Bench, protocol: Protocol, scores: Mapping[str, Score], name: str) -> float:
+def _stderr(
+    bench: Bench, protocol: Protocol, scores: Mapping[str, Score], name: str, average: float
+) -> float:
     """Return the standard error of an average of independent tasks.
 
     It is NaN for a number that is not computed from the tasks' scores, such as an effective length.
     """
-    average = bench.task_averages(scores, protocol)[name]
     weights: dict[str, float] = {}
     for task, score in scores.items():
         # Averages are linear, so that the change of one score shows its weight.

@@ -27,7 +27,7 @@ from lampe_eval.benches import bench_tasks
 from lampe_eval.cards import Card, read_card, shipped_card, shipped_folder
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import MethodSpec, parse_methods
-from lampe_eval.suite import parse_length
+from lampe_eval.suite import as_list, parse_length
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,6 @@ def _tokens(value: Any) -> Any:
     return parse_length(str(value)) if isinstance(value, str | int) else value
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _tasks_of_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tasks that patterns such as "ruler/niah_*" match, in the order of their bench."""
     tasks: list[str] = []
@@ -125,8 +121,8 @@ def _valid_method(text: str | None) -> str | None:
 
 
 Length = Annotated[int, BeforeValidator(_tokens)]
-Tasks = Annotated[tuple[str, ...], BeforeValidator(_as_list), AfterValidator(_tasks_of_patterns)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Tasks = Annotated[tuple[str, ...], BeforeValidator(as_list), AfterValidator(_tasks_of_patterns)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 MethodText = Annotated[str | None, AfterValidator(_valid_method)]
 
 

@@ -6,7 +6,6 @@ documents than there are, they repeat; unlike upstream's prompts, ours never los
 answer the question.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import numpy as np
 
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_json
 from lampe_eval.ruler.length_fitting import PromptLayout, ScalableSample
 from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
 from lampe_eval.ruler.ruler_cards import QaParameters
@@ -164,10 +164,7 @@ def read_corpus(dataset: str, path: Path) -> QuestionCorpus:
     Raises:
         UserError: if the file is not the dataset's; the message names file and entry.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    data = read_json(path)
     read = _read_squad if dataset == "squad" else _read_hotpotqa
     try:
         corpus = read(data)

@@ -1,6 +1,5 @@
 """Parts that the samples of all tasks share: encoded pieces, essays, pools of needles."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_json
 from lampe_eval.ruler.piecewise_tokenizer import PieceTable, PiecewiseTokenizer
 from lampe_eval.ruler.seeded_random import Indices
 from lampe_eval.texts.sentence_ends import sentence_starts, split_word
@@ -197,9 +197,9 @@ def read_essay_words(path: Path) -> list[str]:
         UserError: if the file has no ``text``.
     """
     try:
-        text = json.loads(path.read_text(encoding="utf-8-sig"))["text"]
+        text = read_json(path)["text"]
         words: list[str] = text.split()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: must be a JSON object with a text ({type(error).__name__}: {error})"
         ) from None

@@ -7,13 +7,13 @@ asset ``ruler/english_words.json``. Our own wording joins an adjective and a nou
 needs no download.
 """
 
-import json
 from functools import cache, lru_cache
 from importlib.metadata import distribution
 from pathlib import Path
 from random import Random
 
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_json
 
 
 @cache
@@ -58,10 +58,7 @@ def english_words(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: if the file is neither.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    data = read_json(path)
     words = list(data.values()) if isinstance(data, dict) else data
     if not isinstance(words, list) or not words or not all(map(_is_word, words)):
         raise UserError(

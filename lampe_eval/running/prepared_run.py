@@ -6,7 +6,7 @@ from typing import Literal
 
 import lampe
 from lampe_eval.benches.bench import Task
-from lampe_eval.engine.devices import device_of_run, resolve_device
+from lampe_eval.engine.devices import device_of_run
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource, describe_model
 from lampe_eval.running.resolve import ResolvedSuite
@@ -52,8 +52,13 @@ class PreparedRun:
                     yield task, Cell(source.name, spec.label, task.bench, task.name, length)
 
 
-def prepare_run(resolved: ResolvedSuite) -> PreparedRun:
+def prepare_run(resolved: ResolvedSuite, sources: list[ModelSource] | None = None) -> PreparedRun:
     """Describe the models of a suite, build its methods and try them at every length.
+
+    Args:
+        resolved: the suite with what its names mean.
+        sources: its models, where they are described already: that reads configurations from the
+            hub and hashes weights.
 
     Raises:
         UserError: for a model, a method, a backend or a device that cannot be used.
@@ -64,17 +69,17 @@ def prepare_run(resolved: ResolvedSuite) -> PreparedRun:
         raise UserError(
             f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
         )
-    # Only to raise for an unknown device, before any model is looked for.
-    resolve_device(suite.device)
-    sources = [
-        describe_model(card, label, window=suite.window, dtype=suite.dtype)
-        for label, card in resolved.model_cards.items()
-    ]
+    # Before any model is looked for, because it raises for an unknown device.
+    device = device_of_run(suite)
+    if sources is None:
+        sources = [
+            describe_model(card, label, window=suite.window, dtype=suite.dtype)
+            for label, card in resolved.model_cards.items()
+        ]
     methods: dict[tuple[str, str], lampe.Method] = {}
     for source in sources:
         for spec in resolved.specs:
             methods[source.name, spec.label] = spec.build(source.settings)
-    device = device_of_run(suite)
     prepared = PreparedRun(
         resolved=resolved,
         sources=sources,

@@ -9,7 +9,7 @@ from lampe_eval.benches.bench import Task
 from lampe_eval.cards import ModelCard, find_model_card, shipped_names
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import ENTRY_POINTS as METHOD_ENTRY_POINTS
-from lampe_eval.method_specs import MethodSpec, parse_methods
+from lampe_eval.method_specs import MethodSpec, method_card, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
@@ -74,7 +74,8 @@ def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
     """
     specs = parse_methods(texts)
     for spec in specs:
-        _ = spec.card  # raises for an unknown name
+        for name in spec.name.split("+"):
+            method_card(name)  # raises for an unknown name
     return specs
 
 
@@ -105,7 +106,6 @@ def _refuse_devices(suite: Suite) -> None:
     devices = suite.devices
     on_cpus = all(device == "cpu" for device in devices)
     on_gpus = all(device.isdecimal() for device in devices)
-    uses_ray = bool(devices) or suite.engine == "ray"
     if not (on_cpus or on_gpus):
         raise UserError(
             f"--devices: {','.join(devices)!r} is neither GPUs by number, as 0,1,2,3, nor cpu,cpu"
@@ -117,11 +117,11 @@ def _refuse_devices(suite: Suite) -> None:
         )
     if suite.address and suite.engine != "ray":
         raise UserError("--address is that of a Ray cluster; add --engine ray")
-    if suite.gpus_per_replica > 1 and (not uses_ray or devices[:1] == ("cpu",)):
+    if suite.gpus_per_replica > 1 and (not suite.uses_ray or suite.runs_on_cpus):
         raise UserError(
             "--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3"
         )
-    if uses_ray and suite.device != "auto":
+    if suite.uses_ray and suite.device != "auto":
         raise UserError("--device is for a single process; with Ray it is --devices")
 
 

@@ -186,8 +186,6 @@ class ModelRun:
         """
         self.session.watchdog.begin(job)
         self.pool.submit(job)
-        # The pool of this process has one worker, so this runs the batch and stores it. With Ray,
-        # batches of several cells and methods run at the same time.
         while self.pool.is_full:
             self._store_records(self.pool.collect())
 
@@ -239,7 +237,7 @@ class ModelRun:
 
 def _worker_pool(prepared: PreparedRun, source: ModelSource) -> WorkerPool:
     """Return the pool that the suite asks for."""
-    if prepared.resolved.suite.engine == "ray" or prepared.resolved.suite.devices:
+    if prepared.resolved.suite.uses_ray:
         # Imported here, because Ray is an optional dependency.
         from lampe_eval.engine.ray_replicas import RayPool
 

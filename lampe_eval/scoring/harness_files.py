@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_json
 from lampe_eval.scoring import longbench_metrics, ruler_metrics
 from lampe_eval.scoring.prediction_files import (
     FolderScores,
@@ -41,7 +42,6 @@ from lampe_eval.scoring.prediction_lines import (
     SomeReferences,
     Text,
     message_of,
-    read_json,
 )
 from lampe_eval.scoring.text_metrics import percent
 
@@ -602,16 +602,11 @@ def _opencompass_ruler(rows: Sequence[HarnessRow]) -> dict[str, float]:
     return {"score": percent(scores)}
 
 
-def _opencompass_longbench(rows: Sequence[HarnessRow]) -> dict[str, float]:
-    """Return OpenCompass' score of LongBench; it copied LongBench's metrics."""
-    scores = [longbench_metrics.score(row.bench_task, *row.prediction) for row in rows]
-    return {"score": percent(scores)}
-
-
 OWN_SCORERS: Mapping[tuple[Family, str], OwnScores] = {
     ("kvpress", "ruler"): _kvpress_ruler,
     ("kvpress", "longbench"): _kvpress_longbench,
     ("kvpress", "longbench-v2"): _kvpress_longbench_v2,
     ("opencompass", "ruler"): _opencompass_ruler,
-    ("opencompass", "longbench"): _opencompass_longbench,
+    # OpenCompass copied LongBench's metrics.
+    ("opencompass", "longbench"): partial(_bench_scores, "longbench"),
 }

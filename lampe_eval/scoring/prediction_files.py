@@ -14,10 +14,8 @@ import yaml
 
 from lampe_eval.cards import shipped_folder
 from lampe_eval.errors import UserError
-from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat, read_ruler
+from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat
 from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
-
-__all__ = ["FolderScores", "TaskResult", "read_ruler", "score_folder", "task_result"]
 
 OWN_REPEATS = 2
 """Samples that a task's own data hold twice at most, such as two of qasper in LongBench."""

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Len, MinLen
@@ -213,11 +212,6 @@ class RulerRecord(Record):
 
     pred: Text
     outputs: SomeReferences = Field(validation_alias=AliasChoices("outputs", "needle"))
-
-
-def read_ruler(path: Path) -> Iterator[Prediction]:
-    """Yield the usable predictions of a file of RULER."""
-    return _read_ruler(PredictionFile(path), "")
 
 
 def _read_ruler(file: PredictionFile, _: str) -> Iterator[Prediction]:

@@ -60,7 +60,6 @@ class PredictionFile:
         broken: messages on the lines that cannot be used, each with file and line.
         other_lines: lines that are no records, such as STRING's lines of progress.
         text_references: records whose references are a text instead of a list.
-        nulls: records whose prediction is empty.
         records: number of records, broken ones included.
         samples: what identifies the sample of each record, where the format says it.
         expected: number of records that the file itself says it should have; 0 if it says none.
@@ -70,7 +69,6 @@ class PredictionFile:
     broken: list[str] = field(default_factory=list)
     other_lines: int = 0
     text_references: int = 0
-    nulls: int = 0
     records: int = 0
     samples: list[Hashable] = field(default_factory=list)
     expected: int = 0
@@ -152,18 +150,6 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if stripped:
                     yield number, stripped
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def read_json(path: Path) -> Any:
-    """Return the value of a JSON file.
-
-    Raises:
-        UserError: if it cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 

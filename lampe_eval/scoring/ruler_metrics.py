@@ -80,6 +80,6 @@ def weighted_average(averages: Mapping[int, float], *, rising: bool) -> float:
     return fmean([averages[length] for length in lengths], weights=range(1, len(lengths) + 1))
 
 
-def effective_length(averages: Mapping[int, float], threshold: float = LLAMA2_AT_4K) -> int:
-    """Return the longest length whose average reaches the threshold, or 0."""
-    return max((length for length, value in averages.items() if value >= threshold), default=0)
+def effective_length(averages: Mapping[int, float]) -> int:
+    """Return the longest length whose average reaches `LLAMA2_AT_4K`, or 0."""
+    return max((length for length, value in averages.items() if value >= LLAMA2_AT_4K), default=0)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from lampe_eval import models
 from lampe_eval.cards import Card, shipped_card
 from lampe_eval.engine.devices import resolve_device
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, first_line
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 
 
@@ -60,7 +60,6 @@ def _build_shape(shape: str, config: SpeedConfig, device: str) -> PreTrainedMode
         with torch.device(device):
             model: Any = AutoModelForCausalLM.from_config(model_config, dtype=dtype)  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{config.name} on device {device!r}: {reason}") from None
+        raise UserError(f"{config.name} on device {device!r}: {first_line(error)}") from None
     measured: PreTrainedModel = model.eval()
     return measured

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.file_io import unwritable, write_atomically
+from lampe_eval.file_io import save_file
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue
 from lampe_eval.speed.speed_comparison import PLAIN_ATTENTION, time_growth
@@ -80,11 +80,8 @@ def write_speed(table: pd.DataFrame, folder: Path) -> list[str]:
     }
     if table["length"].nunique() > 1:
         files["speed.png"] = draw_speed(table)
-    try:
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-    except OSError as error:
-        raise unwritable(folder, error, "choose another --output") from None
+    for name, content in files.items():
+        save_file(folder / name, content, "choose another --output")
     return list(files)
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from lampe_eval import models
 from lampe_eval.calibration.resolved_calibration import resolve_calibration
 from lampe_eval.cli import main
 from lampe_eval.commands.validate import validate_calibration
@@ -16,6 +15,7 @@ from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.results.cell_scores import score_run
 from lampe_eval.store import Store
+from tests.model_sources import find_model
 
 SMALL = (
     *("--window", "64", "--lengths", "64,128,256", "--held-out", "96,192", "--limit", "2"),
@@ -75,7 +75,7 @@ def test_a_calibration_writes_a_card_that_a_run_takes(
     assert (folder / "dca-attention_factor.png").stat().st_size
 
     card = yaml.safe_load((folder / "pocket-calibrated.yaml").read_text())
-    source = models.find_model(str(folder / "pocket-calibrated.yaml"))
+    source = find_model(str(folder / "pocket-calibrated.yaml"))
     assert (source.name, source.geometry.window) == ("pocket-calibrated", 64)
 
     held_out = Store(folder / "held-out")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lampe_eval import models
 from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.engine.local_worker import LocalWorker
 from lampe_eval.method_specs import parse_methods
+from tests.model_sources import find_model
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -53,4 +53,4 @@ def test_a_gpu_without_memory_for_the_probe_runs_one_sample_at_a_time(
         "engine",
         SimpleNamespace(device=torch.device("cuda"), answer=run_out_of_memory),
     )
-    assert LocalWorker(models.find_model("pocket"), "cuda", "auto").measure_batch_tokens() == 1
+    assert LocalWorker(find_model("pocket"), "cuda", "auto").measure_batch_tokens() == 1

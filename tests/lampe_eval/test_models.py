@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from lampe_eval import models
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
+from tests.model_sources import find_model
 
 
 def _raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,15 +50,15 @@ def test_what_the_hub_refuses_is_one_line(
 ) -> None:
     _raising(error, monkeypatch)
     with pytest.raises(UserError) as caught:
-        models.find_model("org/name")
+        find_model("org/name")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_card_a_folder_and_the_users_own_window() -> None:
     card, folder = (
-        models.find_model("pocket"),
-        models.find_model(str(WEIGHTS), window=128, dtype="bfloat16"),
+        find_model("pocket"),
+        find_model(str(WEIGHTS), window=128, dtype="bfloat16"),
     )
     assert (card.name, card.geometry.window, card.dtype) == ("pocket", 256, "float32")
     assert (folder.name, folder.geometry.window, folder.dtype) == ("weights", 128, "bfloat16")
@@ -67,18 +68,18 @@ def test_a_card_a_folder_and_the_users_own_window() -> None:
 def test_changed_weights_are_another_model(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((WEIGHTS / name).read_bytes())
-    before = models.find_model(str(tmp_path)).fingerprint
+    before = find_model(str(tmp_path)).fingerprint
     weights = bytearray((tmp_path / "model.safetensors").read_bytes())
     weights[50_000] ^= 1
     (tmp_path / "model.safetensors").write_bytes(weights)
-    assert models.find_model(str(tmp_path)).fingerprint != before
+    assert find_model(str(tmp_path)).fingerprint != before
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((WEIGHTS / name).read_bytes())
     with pytest.raises(UserError, match="not a checkpoint"):
-        models.load_model(models.find_model(str(tmp_path)), "cpu")
+        models.load_model(find_model(str(tmp_path)), "cpu")
 
 
 def _copied(folder: Path) -> Path:
@@ -92,27 +93,27 @@ def test_broken_or_missing_weights_are_refused(tmp_path: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a checkpoint"):
-        models.load_model(models.find_model(str(tmp_path)), "cpu")
+        models.load_model(find_model(str(tmp_path)), "cpu")
     tensors = load(whole)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     weights.write_bytes(save(tensors, metadata={"format": "pt"}))
     with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
-        models.load_model(models.find_model(str(tmp_path)), "cpu")
+        models.load_model(find_model(str(tmp_path)), "cpu")
 
 
 def test_a_change_anywhere_in_the_weights_is_another_model(tmp_path: Path) -> None:
     weights = _copied(tmp_path) / "model.safetensors"
-    before = models.find_model(str(tmp_path)).fingerprint
+    before = find_model(str(tmp_path)).fingerprint
     for share in (0.2, 0.5, 0.999):
         changed = bytearray((WEIGHTS / "model.safetensors").read_bytes())
         changed[int(share * len(changed))] ^= 1
         weights.write_bytes(changed)
-        assert models.find_model(str(tmp_path)).fingerprint != before
+        assert find_model(str(tmp_path)).fingerprint != before
 
 
 def test_a_type_that_torch_does_not_have() -> None:
     with pytest.raises(UserError, match="--dtype: 'flot32'"):
-        models.find_model("pocket", dtype="flot32")
+        find_model("pocket", dtype="flot32")
 
 
 def _changed_config(folder: Path, **changes: object) -> Path:
@@ -145,11 +146,11 @@ def test_a_window_that_the_configuration_leaves_open_is_said_in_one_line(
 ) -> None:
     folder = _changed_config(tmp_path, **changes)
     for _ in range(2):
-        assert models.find_model(str(folder)).geometry.window == window
+        assert find_model(str(folder)).geometry.window == window
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == bool(words)
     assert all(word in lines[0] for word in words)
-    assert models.find_model(str(folder), window=512).geometry.window == 512
+    assert find_model(str(folder), window=512).geometry.window == 512
     assert not capsys.readouterr().err
 
 
@@ -157,4 +158,4 @@ def test_a_window_that_the_configuration_leaves_open_is_said_in_one_line(
 def test_an_impossible_rope_is_said(tmp_path: Path, theta: float) -> None:
     rope = {"rope_type": "default", "rope_theta": theta}
     with pytest.raises(UserError, match=f"rope_theta={theta}"):
-        models.find_model(str(_changed_config(tmp_path, rope_parameters=rope)))
+        find_model(str(_changed_config(tmp_path, rope_parameters=rope)))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import lampe
-from lampe_eval import models
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.bench import Prompt
 from lampe_eval.engine import ray_replicas
@@ -16,6 +15,7 @@ from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.errors import UserError
 from lampe_eval.store import Cell
 from lampe_eval.suite import Suite
+from tests.model_sources import find_model
 
 
 class Lost(Exception):
@@ -94,7 +94,7 @@ def _run_batches(
     cell = Cell("pocket", "lampe", "niah", "single", 512)
     method = lampe.method_of("lampe")
     finished: list[FinishedBatch] = []
-    with ray_replicas.RayPool(models.find_model("pocket"), Suite(devices="cpu,cpu")) as pool:
+    with ray_replicas.RayPool(find_model("pocket"), Suite(devices="cpu,cpu")) as pool:
         pool.start()
         for key in "abc":
             prompt = Prompt(key, [1], 1, ())
@@ -219,7 +219,7 @@ def test_a_replica_whose_memory_cannot_be_measured_runs_one_sample_at_a_time(
     ray = FakeRay(lambda name, what: what == "measure")
     monkeypatch.setattr(ray_replicas, "_import_ray", lambda address: ray)
     monkeypatch.setattr(ray_replicas, "_connect", lambda *_: 1)
-    with ray_replicas.RayPool(models.find_model("pocket"), Suite(devices="cpu")) as pool:
+    with ray_replicas.RayPool(find_model("pocket"), Suite(devices="cpu")) as pool:
         pool.start()
         assert pool.measure_batch_tokens() == 1
 

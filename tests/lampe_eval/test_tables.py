@@ -226,7 +226,7 @@ def test_long_labels_are_broken_after_punctuation(
     (table,) = result_tables(gathered)
     start, end = "lampe:mapping_length=128,head_tokens=32,", "attention_factor=1.12"
     assert f"| {start}<br>{end} | none |" in to_markdown(table)
-    print_tables(gathered, console())
+    print_tables(gathered, [table], console())
     first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
     assert first.startswith(f"│ {start} │")
     assert second.startswith(f"│ {end:{len(start)}} │")
@@ -316,9 +316,9 @@ def test_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         stored_runs.run(tmp_path / name, ANSWERS, seed)
     alone, both = gather_runs([tmp_path / "a"]), gather_runs([tmp_path / "a", tmp_path / "b"])
-    names = write_tables(alone, tmp_path / "one")
+    names = write_tables(alone, list(result_tables(alone)), tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
-    write_tables(both, tmp_path / "two")
+    write_tables(both, list(result_tables(both)), tmp_path / "two")
     by_method = pd.read_csv(tmp_path / "one" / "table.csv").set_index("method")
     columns = ["256 n", "256 unscored", "512 n", "512 unscored", "512 cut"]
     assert by_method.loc["yarn", columns].tolist() == [3, 0, 2, 1, 0]

@@ -219,11 +219,9 @@ SPECIAL = "A turn ends in <|im_end|> and begins with <|im_start|>user\nlike that
 
 
 def test_special_tokens_in_data_stay_text(tmp_path: Path, trained: PreTrainedTokenizerBase) -> None:
-    special = {
-        token_id
-        for token in ("<s>", "<|im_start|>", "<|im_end|>")
-        for token_id in encode(trained, token)
-    }
+    special: set[int] = set()
+    for token in ("<s>", "<|im_start|>", "<|im_end|>"):
+        special.update(encode(trained, token))
     assert len(special) == 3
     ids = encode(trained, SPECIAL, is_data=True)
     assert not special & set(ids)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lampe_eval.scoring import leval_metrics, longbench_metrics, ruler_metrics
-from lampe_eval.scoring.prediction_files import TaskResult, read_ruler, score_folder
+from lampe_eval.scoring.prediction_files import TaskResult, score_folder
+from lampe_eval.scoring.prediction_formats import FORMATS
+from lampe_eval.scoring.prediction_lines import PredictionFile
 from tests.parity.data import DATA, golden
 
 LONGBENCH = golden("longbench_official_scores")
@@ -102,7 +104,8 @@ def test_ruler_row_by_row_as_string_scored_it(row: str) -> None:
     path, task = DATA / "ruler" / row, row.split("/")[1]
     with path.open(encoding="utf-8") as lines:
         theirs = [json.loads(line)["score"] for line in lines if line.startswith("{")]
-    assert [ruler_metrics.score(task, *answer) for answer in read_ruler(path)] == theirs
+    answers = FORMATS["ruler"].read(PredictionFile(path), task)
+    assert [ruler_metrics.score(task, *answer) for answer in answers] == theirs
 
 
 INFINITEBENCH_ROWS: list[tuple[str, str]] = []

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from lampe_eval.file_io import save_file
 from lampe_eval.report.pictures import recall_by_depth, scores_by_length, scores_by_task
-from lampe_eval.report.tables import save_file
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import COMPARABLE, has_many_tasks_at_one_length
 
@@ -57,26 +57,25 @@ def _conditions(row: pd.Series, varying: list[str]) -> list[str]:
     return [*conditions, row["settings"]] if row["settings"] else conditions
 
 
-def svg(figure: Figure) -> str:
-    """Return a picture as an SVG element, without the XML declaration, as a page can hold it."""
-    text = _rendered(figure, "svg").decode()
-    return text[text.index("<svg") :]
+def write_pictures(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
+    """Write pictures in every format.
 
-
-def write_pictures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write pictures in every format, and return the files.
+    Returns:
+        Each picture as an SVG element, without the XML declaration, as a page can hold it.
 
     Raises:
         UserError: if the folder cannot be written.
     """
-    paths: list[Path] = []
+    svg_elements: dict[str, str] = {}
     for name, figure in figures.items():
         stem = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
         for file_format in FORMATS:
-            path = folder / f"{stem}.{file_format}"
-            save_file(path, _rendered(figure, file_format))
-            paths.append(path)
-    return paths
+            content = _rendered(figure, file_format)
+            save_file(folder / f"{stem}.{file_format}", content)
+            if file_format == "svg":
+                text = content.decode()
+                svg_elements[name] = text[text.index("<svg") :]
+    return svg_elements
 
 
 def _rendered(figure: Figure, file_format: str) -> bytes:
