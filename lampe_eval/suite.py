@@ -187,12 +187,12 @@ class Suite(Card):
 
     @property
     def uses_ray(self) -> bool:
-        """Whether replicas on Ray run the samples, rather than this process."""
+        """Return whether replicas on Ray run the samples, rather than this process."""
         return self.engine == "ray" or bool(self.devices)
 
     @property
     def runs_on_cpus(self) -> bool:
-        """Whether replicas on Ray run on CPUs."""
+        """Return whether replicas on Ray run on CPUs."""
         return self.devices[:1] == ("cpu",)
 
     @property
