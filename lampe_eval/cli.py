@@ -4,12 +4,11 @@ Commands import heavy libraries themselves, so that `--help` and bad options ans
 """
 
 import os
-import signal
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from lampe_eval.errors import Stopped, UserError
+from lampe_eval.running.interrupt import die_on_signals, stop_on_signals
 
 app = typer.Typer(
     name="lampe-eval",
@@ -543,8 +543,7 @@ def leaderboard_build(
 
 def main() -> None:
     """Run the command line; errors a person can fix are one line on stderr and exit code 2."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop_on_signals()
     try:
         # In standalone mode typer would print errors over several lines and choose exit codes
         # itself.
@@ -555,13 +554,13 @@ def main() -> None:
             print(f"lampe-eval: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
-        print(stop, file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        # After SIGHUP the terminal is gone.
+        with suppress(OSError):
+            print(stop, file=sys.stderr, flush=True)
+            sys.stdout.flush()
         # A thread may still be drawing samples, and sys.exit would wait for it.
         os._exit(stop.code)
+    finally:
+        # Everything is written, and what Python and Ray do at exit must not hold up a signal.
+        die_on_signals()
     sys.exit(code)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Turn a signal into an exception that ends the command in order."""
-    raise Stopped(number)

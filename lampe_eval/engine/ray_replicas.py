@@ -4,6 +4,7 @@ This process hands out batches and gets back outcomes. A replica is the worker o
 (`LocalWorker`) in a process of its own, so results are the same.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -30,6 +31,10 @@ MAX_LOSSES = 2
 """Workers that may be lost while they run a batch before its samples become errors."""
 PLACEMENT_SECONDS = 300
 """Time in which a replica has to get a process; a GPU that others use may become free by then."""
+POLL_SECONDS = 3.0
+"""Longest wait for Ray; in between signals are handled and the cluster is looked after."""
+HEAD_SECONDS = 30.0
+"""Time that the head of the cluster may be away; Ray ends the process itself after 60 seconds."""
 
 
 class RayPool:
@@ -37,6 +42,8 @@ class RayPool:
 
     A replica that is ready gets batches while others still start; one that gets no process within
     `PLACEMENT_SECONDS` is given up. A batch whose worker is lost is run again, by another worker.
+    Without the cluster's head, without this machine's node, and where no machine is left that could
+    hold a replica, the run ends.
     """
 
     def __init__(self, source: ModelSource, suite: Suite) -> None:
@@ -55,6 +62,8 @@ class RayPool:
         self._retries: deque[BatchJob] = deque()
         self._losses: Counter[BatchJob] = Counter()
         self._last_launch = 0.0
+        self._last_check = 0.0
+        self._head_seen = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +74,11 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ray.shutdown()
+        if isinstance(error, _ClusterLostError):
+            # It would wait for the lost node; now, and again at the end of the process.
+            atexit.unregister(self._ray.shutdown)
+        else:
+            self._ray.shutdown()
 
     @property
     def is_full(self) -> bool:
@@ -83,7 +96,9 @@ class RayPool:
         Raises:
             UserError: if none can be started.
         """
-        for _ in range(_connect(self._ray, self._suite)):
+        replicas = _connect(self._ray, self._suite)
+        self._head_seen = self._last_check = time.monotonic()
+        for _ in range(replicas):
             self._launch()
         while self.is_full:
             self._next_event()
@@ -94,8 +109,11 @@ class RayPool:
 
     def measure_batch_tokens(self) -> int:
         """Return how many tokens fit the free memory of one replica; 1 if unknown."""
+        reference = self._idle[0].measure_batch_tokens.remote()
+        while not self._wait([reference]):
+            pass
         try:
-            return int(self._result(self._idle[0].measure_batch_tokens.remote()))
+            return int(self._result(reference))
         except self._ray.exceptions.RayError as error:
             # The replica is lost; its first batch will find that out and be run by another one.
             report_warning(f"cannot measure the memory for a batch: {_first_line(error)}")
@@ -138,12 +156,10 @@ class RayPool:
 
     def _next_event(self) -> list[FinishedBatch]:
         """Wait until a replica has a process, has loaded the model, has run a batch, or is lost."""
-        timeout = None
-        if self._placing:
-            timeout = max(0.0, self._last_launch + PLACEMENT_SECONDS - time.monotonic())
-        ready, _ = self._ray.wait([*self._placing, *self._running], timeout=timeout)
+        ready = self._wait([*self._placing, *self._running])
         if not ready:
-            self._give_up_placing()
+            if self._placing and time.monotonic() >= self._last_launch + PLACEMENT_SECONDS:
+                self._give_up_placing()
             return []
         reference = ready[0]
         if reference in self._placing:
@@ -161,6 +177,42 @@ class RayPool:
             LOG.info("a replica is up")
             return []
         return [FinishedBatch(job, result)]
+
+    def _wait(self, references: list[Any]) -> list[Any]:
+        """Return the first result that is ready; nothing if none is after a short time.
+
+        Raises:
+            UserError: if the cluster is lost.
+        """
+        ready: list[Any]
+        ready, _ = self._ray.wait(references, timeout=POLL_SECONDS)
+        if time.monotonic() >= self._last_check + POLL_SECONDS:
+            self._check_cluster()
+            self._last_check = time.monotonic()
+        return ready
+
+    def _check_cluster(self) -> None:
+        """Check that the cluster can still run batches.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        context = self._ray.get_runtime_context()
+        try:
+            # Not by a call of Ray, which waits for a head that is away.
+            _check_listening(context.gcs_address)
+        except OSError:
+            away = time.monotonic() - self._head_seen
+            if away >= HEAD_SECONDS:
+                raise _ClusterLostError("the head of the Ray cluster") from None
+            report_warning(f"--engine ray: no answer from the cluster's head for {away:.0f} s")
+            return
+        self._head_seen = time.monotonic()
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        if context.get_node_id() not in [node["NodeID"] for node in alive]:
+            raise _ClusterLostError("this machine's Ray node")
+        if not (self._idle or self._running or _count_replicas(alive, self._suite)):
+            raise _ClusterLostError("every Ray node with room for a replica")
 
     def _placed(self, reference: Any, replica: Any) -> None:
         """Have a replica that got its process load the model."""
@@ -218,6 +270,15 @@ class _Replica(LocalWorker):
         super().__init__(*arguments)
 
 
+class _ClusterLostError(UserError):
+    """Loss of a part of the cluster without which a run cannot go on."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(
+            f"--engine ray: {part} is lost; finished samples are kept: run the same command again"
+        )
+
+
 def _all_lost() -> UserError:
     return UserError(
         "--engine ray: all workers are lost; finished samples are kept: run the same command again"
@@ -258,9 +319,10 @@ def _connect(ray: Any, suite: Suite) -> int:
     else:
         options["address"] = suite.address
     _init_ray(ray, suite.address, options)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(_replicas_that_fit(node, _gpus_per_replica(suite)) for node in nodes)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    fitting = _count_replicas(alive, suite)
     if fitting == 0:
+        nodes = [node["Resources"] for node in alive]
         resources = "; ".join(
             f"{node.get('GPU', 0):g} GPUs and {node.get('CPU', 0):g} CPUs" for node in nodes
         )
@@ -300,6 +362,12 @@ def _keep_sigterm_handler() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+def _count_replicas(nodes: list[dict[str, Any]], suite: Suite) -> int:
+    """Return how many replicas fit the machines of a cluster."""
+    gpus = _gpus_per_replica(suite)
+    return sum(_replicas_that_fit(node["Resources"], gpus) for node in nodes)
 
 
 def _replicas_that_fit(node: Mapping[str, float], gpus: int) -> int:
