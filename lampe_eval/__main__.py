@@ -1,5 +1,11 @@
 """``python -m lampe_eval`` is ``lampe-eval``."""
 
-from lampe_eval.cli import main
+import signal
 
-main()
+# Until `main` handles signals, Ctrl-C ends the imports below without a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from lampe_eval.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.torture import RUN, compare
+from tests.e2e.torture import RUN, compare, descendants
 
 pytestmark = [
     pytest.mark.skipif(
@@ -39,7 +39,7 @@ def test_a_lost_workers_samples_are_run_by_another(tmp_path: Path) -> None:
     ):
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[1]
         time.sleep(0.05)
-    busy = _replicas(driver.pid)
+    busy = descendants(driver.pid, "ray::_Replica")
     assert len(busy) == 2
     os.kill(busy[0], signal.SIGKILL)
     _, errors = driver.communicate(timeout=200)
@@ -49,35 +49,11 @@ def test_a_lost_workers_samples_are_run_by_another(tmp_path: Path) -> None:
         in (tmp_path / "two" / "run.log").read_text()
     )
     compare(tmp_path / "one", tmp_path / "two")
-    assert not _replicas(driver.pid)
+    assert not descendants(driver.pid, "ray::_Replica")
 
 
 def _stored(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.rglob("samples/**/*.jsonl"))
-
-
-def _replicas(driver: int) -> list[int]:
-    """Return the processes of a driver's replicas."""
-    parents, names = {}, {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(
-                line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
-            )
-            names[int(fields["Pid"])] = (status.parent / "cmdline").read_bytes()
-        except (OSError, KeyError):
-            continue  # it has ended
-        parents[int(fields["Pid"])] = int(fields["PPid"])
-    return [
-        pid for pid in parents if b"_Replica" in names[pid] and driver in _ancestors(pid, parents)
-    ]
-
-
-def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
-    found: set[int] = set()
-    while (pid := parents.get(pid, 0)) and pid not in found:
-        found.add(pid)
-    return found
 
 
 @pytest.fixture

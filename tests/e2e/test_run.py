@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lampe_eval.store import lock_for_writing
-from tests.e2e.torture import torture
+from tests.e2e.torture import HARMS, torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
 SMALL = [
@@ -101,6 +101,14 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_scores(
     """Kill at fixed moments; LAMPE_TORTURE_SEED=... in the environment chooses others."""
     folder, _ = finished
     assert torture(LIMITED, folder, tmp_path, kills=4, seconds=12, seed=20) >= 1
+
+
+@pytest.mark.parametrize(("case", "seconds"), [("sigterm", 12), ("samples removed", 12)])
+def test_a_run_that_is_harmed_ends_in_time_and_loses_nothing(
+    case: str, seconds: float, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    assert torture(LIMITED, folder, tmp_path, 1, seconds, seed=20, harm=HARMS[case]) >= 1
 
 
 def _table(path: Path) -> list[dict[str, str]]:

@@ -1,17 +1,20 @@
-"""Runs killed by SIGKILL at random moments and resumed; none may lose or double a sample.
+"""Runs that are harmed at random moments and resumed; none may hang, or lose or double a sample.
 
-python -m tests.e2e.torture [KILLS [SEED]]
+python -m tests.e2e.torture [ROUNDS [SEED [CASE ...]]]
 """
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 SEED_VARIABLE = "LAMPE_TORTURE_SEED"
@@ -26,6 +29,79 @@ SMALL = [
     "--limit",
     "8",
 ]
+RAY = ("--devices", "cpu,cpu")
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_CODES = {0, 2, *(128 + number for number in STOPS), *(-number for number in STOPS), -9}
+"""Exit codes of a run that was harmed (-9: by SIGKILL); 1 would be a traceback."""
+
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Harm that is done to a run.
+
+    Attributes:
+        act: function of the run's process and its folder.
+        arguments: further arguments of the run.
+        bound: seconds in which the run must end afterwards.
+    """
+
+    act: Callable[[Process, Path], None]
+    arguments: tuple[str, ...] = ()
+    bound: float = 120
+
+
+def _send(*numbers: signal.Signals) -> Callable[[Process, Path], None]:
+    """Return a function that sends signals to a run."""
+
+    def act(process: Process, folder: Path) -> None:
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.2)
+
+    return act
+
+
+def _remove(pattern: str) -> Callable[[Process, Path], None]:
+    """Return a function that removes files of a run's folder."""
+
+    def act(process: Process, folder: Path) -> None:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+    return act
+
+
+def _kill_descendant(name: str) -> Callable[[Process, Path], None]:
+    """Return a function that kills a process that a run has started, if there is one yet."""
+
+    def act(process: Process, folder: Path) -> None:
+        for pid in descendants(process.pid, name)[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    return act
+
+
+HARMS = {
+    "kill": Harm(_send(signal.SIGKILL), bound=10),
+    "sigint": Harm(_send(signal.SIGINT), bound=40),
+    "sigterm": Harm(_send(signal.SIGTERM), bound=40),
+    "sighup": Harm(_send(signal.SIGHUP), bound=40),
+    "sigint twice": Harm(_send(signal.SIGINT, signal.SIGINT), bound=10),
+    "sigterm, sigint": Harm(_send(signal.SIGTERM, signal.SIGINT), bound=10),
+    "samples removed": Harm(_remove("samples/**/*.jsonl")),
+    "cells.jsonl removed": Harm(_remove("cells.jsonl")),
+    # Needs a run that writes its run.yaml anew.
+    "run.yaml removed": Harm(_remove("run.yaml")),
+    "ray: kill": Harm(_send(signal.SIGKILL), RAY, bound=10),
+    "ray: sigterm twice": Harm(_send(signal.SIGTERM, signal.SIGTERM), RAY, bound=10),
+    "ray: worker lost": Harm(_kill_descendant("ray::_Replica"), RAY),
+    "ray: node lost": Harm(_kill_descendant("raylet/raylet"), RAY),
+    "ray: agent lost": Harm(_kill_descendant("ray::DashboardAgent"), RAY),
+    "ray: head lost": Harm(_kill_descendant("gcs/gcs_server"), RAY),
+}
 
 
 def torture(
@@ -35,19 +111,21 @@ def torture(
     kills: int,
     seconds: float,
     seed: int,
+    harm: Harm = HARMS["kill"],
 ) -> int:
-    """Kill runs at random moments after their start, and compare every run that finishes.
+    """Harm runs at random moments after their start, and compare every run that finishes.
 
     Args:
         arguments: arguments of the run.
-        whole: folder of the same run, never killed.
-        folder: where the killed runs go.
-        kills: how often a run is killed.
-        seconds: latest moment of a kill.
+        whole: folder of the same run, never harmed.
+        folder: where the harmed runs go.
+        kills: how often a run is harmed.
+        seconds: latest moment of a harm.
         seed: seed of the moments; `SEED_VARIABLE` in the environment overrides it.
+        harm: what is done to the runs.
 
     Returns:
-        Number of runs that finished; the last one is no longer killed.
+        Number of runs that finished; the last one is no longer harmed.
     """
     seed = int(os.environ.get(SEED_VARIABLE, seed))
     print(f"moments of the kills: {SEED_VARIABLE}={seed}", flush=True)
@@ -56,29 +134,50 @@ def torture(
     killed = 0
     while killed < kills:
         output = folder / str(finished)
-        if _finishes(arguments, output, moments.uniform(0, seconds)):
+        if _finishes(arguments, output, moments.uniform(0, seconds), harm):
             compare(whole, output)
             finished += 1
         else:
             killed += 1
     output = folder / str(finished)
-    assert _finishes(arguments, output, None)
+    assert _finishes(arguments, output)
     compare(whole, output)
     return finished + 1
 
 
-def _finishes(arguments: Sequence[str], output: Path, seconds: float | None) -> bool:
-    """Start or resume a run and return whether it finishes before it is killed."""
-    command = [*RUN, *arguments, "--output", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _finishes(
+    arguments: Sequence[str], output: Path, seconds: float | None = None, harm: Harm | None = None
+) -> bool:
+    """Start or resume a run and return whether it finishes before it is harmed."""
+    extra = harm.arguments if harm else ()
+    command = [*RUN, *arguments, *extra, "--output", str(output)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            assert harm is not None
+            _harm(process, output, harm)
+            code = process.returncode
+            finished = False
+        else:
+            finished = True
+        errors.seek(0)
+        text = errors.read().decode()
+    assert code == 0 if finished else code in END_CODES, f"exit code {code}: {command}\n{text}"
+    assert "Traceback" not in text, text
+    return finished
+
+
+def _harm(process: Process, output: Path, harm: Harm) -> None:
+    """Harm a run and check that it ends in time."""
+    harm.act(process, output)
     try:
-        code = process.wait(seconds)
+        process.wait(harm.bound)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        return False
-    assert code == 0, f"exit code {code}: {' '.join(command)}"
-    return True
+        raise AssertionError(f"hangs: nothing for {harm.bound} s") from None
 
 
 def compare(whole: Path, other: Path) -> None:
@@ -97,19 +196,53 @@ def _samples(folder: Path) -> "Counter[tuple[str, int, str]]":
     return counts
 
 
-def main(kills: int = 50, seed: int = 0) -> None:
+def descendants(ancestor: int, name: str) -> list[int]:
+    """Return the processes below a process whose command contains a name."""
+    parents: dict[int, int] = {}
+    commands: dict[int, bytes] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes()
+            parents[int(folder.name)] = int(fields[1])
+    return [
+        pid
+        for pid in parents
+        if name.encode() in commands[pid].split(b"\0")[0] and ancestor in _ancestors(pid, parents)
+    ]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    found: set[int] = set()
+    while (pid := parents.get(pid, 0)) and pid not in found:
+        found.add(pid)
+    return found
+
+
+def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.monotonic()
-        assert _finishes(SMALL, folder / "whole", None)
+        assert _finishes(SMALL, folder / "whole")
         seconds = time.monotonic() - started
-        finished = torture(SMALL, folder / "whole", folder, kills, seconds, seed)
         samples = len(_samples(folder / "whole"))
-    print(
-        f"{kills} kills, {finished} runs finished; each has {samples} samples, every one once, "
-        "and the same scores.csv byte for byte"
-    )
+        for case in names:
+            harm = HARMS[case]
+            # Ray takes a while to start.
+            latest = 2 * seconds if harm.arguments else seconds
+            try:
+                finished = torture(
+                    SMALL, folder / "whole", folder / case, rounds, latest, seed, harm
+                )
+            except AssertionError as error:
+                print(f"{case}: FAILED: {error}", flush=True)
+                continue
+            print(
+                f"{case}: {rounds} times, {finished} runs finished; each has {samples} samples, "
+                "every one once, and the same scores.csv byte for byte",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]), *([sys.argv[3:]] if sys.argv[3:] else []))

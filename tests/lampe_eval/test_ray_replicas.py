@@ -1,7 +1,9 @@
 """Pool of Ray replicas that loses workers, with a fake Ray that runs everything in this process."""
 
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +83,10 @@ class FakeRay:
         self.killed += 1
 
     def shutdown(self) -> None: ...
+
+    def get_runtime_context(self) -> Any: ...
+
+    def nodes(self) -> Any: ...
 
 
 def _run_batches(
@@ -287,3 +293,40 @@ def test_ray_does_not_keep_its_handler_of_sigterm() -> None:
     ray.init = lambda **_: signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ray_replicas._connect(ray, Suite(devices=("cpu",)))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("head", "nodes", "lost"),
+    [
+        (False, [("mine", True, 2)], "the head"),
+        (True, [("mine", False, 2), ("other", True, 2)], "this machine's Ray node"),
+        (True, [("mine", True, 0), ("other", False, 2)], "room for a replica"),
+        (True, [("mine", True, 0), ("other", True, 2)], None),
+    ],
+)
+def test_a_cluster_that_can_run_nothing_any_more_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+    head: bool,
+    nodes: list[tuple[str, bool, int]],
+    lost: str | None,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if not head:
+            server.close()
+        ray = FakeRay(lambda name, what: False, processes=0 if lost else 1)
+        ray.get_runtime_context = lambda: SimpleNamespace(
+            gcs_address=address, get_node_id=lambda: "mine"
+        )
+        ray.nodes = lambda: [
+            {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus}}
+            for name, alive, cpus in nodes
+        ]
+        ray.shutdown = lambda: pytest.fail("waits for a lost node") if lost else None
+        monkeypatch.setattr(ray_replicas, "_import_ray", lambda address: ray)
+        monkeypatch.setattr(ray_replicas, "_connect", lambda *_: 1)
+        monkeypatch.setattr(ray_replicas, "POLL_SECONDS", 0)
+        monkeypatch.setattr(ray_replicas, "HEAD_SECONDS", 0)
+        context = pytest.raises(UserError, match=lost) if lost else nullcontext()
+        with context, ray_replicas.RayPool(find_model("pocket"), Suite(devices="cpu")) as pool:
+            pool.start()
