@@ -47,7 +47,9 @@ def stop_on_signals() -> None:
 
 def die_on_signals() -> None:
     """Have the next signal end the process without Python; for its exit, when all is written."""
-    signal.set_wakeup_fd(-1)
+    writer = signal.set_wakeup_fd(-1)
+    if writer != -1:
+        os.close(writer)  # ends the thread that reads from the pipe
     for number in SIGNAL_NAMES:
         if signal.getsignal(number) is _raise_stopped:
             signal.signal(number, signal.SIG_DFL)
@@ -115,9 +117,13 @@ def _end_process(reader: int) -> None:
         timeout = None if received == 0 else max(0.0, deadline - now)
         if not select.select([reader], [], [], timeout)[0]:
             continue
-        (number,) = os.read(reader, 1)
-        if number not in SIGNAL_NAMES or received > 1:
+        byte = os.read(reader, 1)
+        if not byte:
+            os.close(reader)
+            return
+        if byte[0] not in SIGNAL_NAMES or received > 1:
             continue
+        number = byte[0]
         received += 1
         grace = SECONDS_AFTER_FIRST if received == 1 else SECONDS_AFTER_SECOND
         deadline = time.monotonic() + grace
