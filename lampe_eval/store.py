@@ -314,12 +314,11 @@ def _description(
     }
     if session:
         description.setdefault("date", session.date)
-        history = list(before.get("history", []))
         added = _additions(stored, config, session.cells)
         if added:
             now = datetime.now().astimezone().replace(microsecond=0)
-            history.append(ExtensionRecord(time=now, options=session.options, added=added))
-        description["history"] = history
+            entry = ExtensionRecord(time=now, options=session.options, added=added)
+            description["history"] = [*before.get("history", []), entry]
     # In the order of their declaration, in which people read them.
     keys = [key for key in RunRecord.__annotations__ if key in description]
     return cast(RunRecord, {key: description[key] for key in keys})
