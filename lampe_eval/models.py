@@ -22,14 +22,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 import lampe
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError, first_line, report_warning
-from lampe_eval.file_io import sha256_of_pieces
-from lampe_eval.pocket import WEIGHTS
+from lampe_eval.fingerprint import checkpoint_path, folder_fingerprint
 from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
-FINGERPRINT_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin")
-"""Files of a checkpoint that decide its answers: settings, chat templates, tokenizer, weights."""
 UNREACHABLE_ERRORS = {
     "LocalEntryNotFoundError",
     "OfflineModeIsEnabled",
@@ -105,7 +102,7 @@ def describe_model(
         UserError: if the model cannot be used.
     """
     _silence_libraries()
-    path = str(WEIGHTS) if card.path == "pocket" else card.path
+    path = checkpoint_path(card)
     config = _load_config(path, card.revision)
     try:
         geometry = lampe.geometry_of(config, window or card.window)
@@ -251,10 +248,7 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
     """Return the commit of a hub model, or a hash of a folder's files."""
     if not Path(path).is_dir():
         return f"{path}@{config._commit_hash}"
-    files: list[Path] = []
-    for pattern in FINGERPRINT_FILES:
-        files += sorted(Path(path).glob(pattern))
-    return f"sha256:{sha256_of_pieces(files)[:16]}"
+    return folder_fingerprint(Path(path))
 
 
 def _loading_error(path: str, error: Exception) -> UserError:

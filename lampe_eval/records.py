@@ -5,6 +5,7 @@ A run's folder has a `RunRecord` in `run.yaml`, one `CellRecord` a line in `cell
 name or its meaning; folders of another schema are refused.
 """
 
+import datetime
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
@@ -122,46 +123,71 @@ class ModelRecord(TypedDict):
 
 
 @with_config(EXACT_KEYS)
-class RunConfiguration(TypedDict):
-    """Everything that the scores of a run depend on.
+class SuiteConfiguration(TypedDict):
+    """Part of a run's configuration that is known before models are described.
 
     Attributes:
-        models: by name.
-        methods: settings by the method's label and the model's name.
         protocol: as the user wrote it.
         protocols: the protocol's fields by benchmark.
         tasks: the card of each task by "bench/task".
-        files: sha256 of the benchmark files by name.
         user_files: sha256 of the user's own sample files by "bench/task".
-        lengths: tokens of the cells, longest first, by model and benchmark.
         limit: most samples of a cell; None for as many as each task has.
         seed: seed of everything that is drawn at random.
         haystack: name and hash of the text for needles; None for the pocket language.
         text: name and hash of the text for perplexity; None for the pocket language.
         attention: backend that was asked for.
-        device: type of the device.
-        max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
-            samples run alone.
         plugins: sha256 of plug-in files by file name, and versions of packages whose methods or
             benchmarks the run uses by name; left out where there are none.
     """
 
-    models: Mapping[str, ModelRecord]
-    methods: Mapping[str, Mapping[str, Mapping[str, Any]]]
     protocol: str
     protocols: Mapping[str, Mapping[str, Any]]
     tasks: Mapping[str, Mapping[str, Any]]
-    files: Mapping[str, str]
     user_files: Mapping[str, str]
-    lengths: Mapping[str, Mapping[str, list[int]]]
     limit: int | None
     seed: int
     haystack: str | None
     text: str | None
     attention: str
+    plugins: NotRequired[Mapping[str, str]]
+
+
+@with_config(EXACT_KEYS)
+class RunConfiguration(SuiteConfiguration):
+    """Everything that the scores of a run depend on.
+
+    Attributes:
+        models: by name.
+        methods: settings by the method's label and the model's name.
+        files: sha256 of the benchmark files by name.
+        lengths: tokens of the cells, longest first, by model and benchmark.
+        device: type of the device.
+        max_batch_tokens: most tokens of a batch; "measured" where free memory sets it, None where
+            samples run alone.
+    """
+
+    models: Mapping[str, ModelRecord]
+    methods: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    files: Mapping[str, str]
+    lengths: Mapping[str, Mapping[str, list[int]]]
     device: str
     max_batch_tokens: int | Literal["measured"] | None
-    plugins: NotRequired[Mapping[str, str]]
+
+
+@with_config(EXACT_KEYS)
+class ExtensionRecord(TypedDict):
+    """Session that began a run, or added to it.
+
+    Attributes:
+        time: when it began, with the time zone.
+        options: options of its command by name; those that were not given are left out.
+        added: models, methods, tasks and lengths of the cells that it added, how many these are,
+            and the limit where it set another.
+    """
+
+    time: datetime.datetime
+    options: Mapping[str, Any]
+    added: Mapping[str, Any]
 
 
 @with_config(EXACT_KEYS)
@@ -170,12 +196,16 @@ class RunRecord(TypedDict):
 
     Attributes:
         schema: version of the records in this folder.
+        date: today's date to chat templates that write it; left out in older runs.
         config: what scores depend on.
+        history: sessions that began the run or added to it, oldest first; left out in older runs.
         environments: versions and hardware of every session that ran samples, oldest first.
     """
 
     schema: int
+    date: NotRequired[datetime.date]
     config: RunConfiguration
+    history: NotRequired[list[ExtensionRecord]]
     environments: list[Mapping[str, Any]]
 
 

@@ -16,9 +16,9 @@ import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -26,28 +26,14 @@ from pydantic import ValidationError
 
 from lampe_eval import records
 from lampe_eval.cards import plain_message
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import save_file, unwritable, write_atomically
-from lampe_eval.records import RunConfiguration, RunRecord, SampleRecord
+from lampe_eval.records import ExtensionRecord, RunConfiguration, RunRecord, SampleRecord
+
+T = TypeVar("T")
 
 MAX_LISTED = 5
 """Names that a message lists at most."""
-OPTIONS = {
-    "models": "--model",
-    "methods": "--method",
-    "tasks": "--bench",
-    "lengths": "--lengths",
-    "protocol": "--protocol",
-    "limit": "--limit",
-    "seed": "--seed",
-    "haystack": "--haystack",
-    "text": "--text",
-    "attention": "--attention",
-    "device": "--device",
-    "max_batch_tokens": "--max-batch-tokens",
-    "plugins": "--plugin",
-}
-"""Options of the command line that set a field of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,21 @@ class Cell:
     bench: str
     task: str
     length: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """Session that begins a run or goes on with it.
+
+    Attributes:
+        options: options of its command by name.
+        cells: cells that it runs.
+        date: date that chat templates write into its prompts.
+    """
+
+    options: Mapping[str, Any]
+    cells: Collection[Cell]
+    date: date
 
 
 class Store:
@@ -76,48 +77,79 @@ class Store:
         self.folder = folder
         self._description = _read_description(folder)
         self.config: RunConfiguration = self._description["config"]
-        self._saved_cells = ""
+        self._written: dict[str, str] = {}
+        self._appended_to: set[Path] = set()
+
+    @classmethod
+    def with_samples(cls, folder: Path) -> "Store | None":
+        """Return the run in a folder; None if it has no sample, so that any run may begin there.
+
+        Raises:
+            UserError: if the folder holds another thing, or samples that nothing describes.
+        """
+        has_samples = any(folder.glob("samples/**/*.jsonl"))
+        if has_samples and not (folder / "run.yaml").exists():
+            raise UserError(
+                f"{folder}: has samples, but no run.yaml that describes them; "
+                "choose another --output"
+            )
+        store = cls(folder) if (folder / "run.yaml").exists() else None
+        return store if has_samples else None
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfiguration, environment: Mapping[str, Any]
+        cls,
+        folder: Path,
+        config: RunConfiguration,
+        environment: Mapping[str, Any],
+        session: Session | None = None,
     ) -> "Store":
         """Open the folder of a run, new or to be resumed; the caller holds its lock.
 
         Args:
             folder: where the run is or will be.
-            config: what scores depend on.
+            config: what scores depend on; the caller has compared it with what is stored.
             environment: versions and hardware of this session.
+            session: what is recorded of this session, if anything.
 
         Raises:
-            UserError: if the folder cannot be written, or holds a run of another configuration.
+            UserError: if the folder cannot be written, or holds another thing.
         """
-        path = folder / "run.yaml"
-        # A folder without samples takes another configuration: a first attempt may be corrected.
-        description = RunRecord(schema=records.SCHEMA, config=config, environments=[])
-        has_samples = any(folder.glob("samples/**/*.jsonl"))
-        if path.exists():
-            store = cls(folder)
-            if has_samples:
-                store._refuse_other(config)
-                description = store._description
-        elif has_samples:
-            raise UserError(
-                f"{folder}: has samples, but no run.yaml that describes them; "
-                "choose another --output"
-            )
-        # Environments are recorded and not compared: a run may be resumed on another machine.
-        if environment not in description["environments"]:
-            description["environments"].append(environment)
-            text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
-            try:
-                write_atomically(path, text)
-            except OSError as error:
-                raise unwritable(folder, error, "choose another --output") from None
-        return cls(folder)
+        stored = cls.with_samples(folder)
+        description = _description(stored, config, environment, session)
+        text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
+        try:
+            if stored is None:
+                # Of a first attempt, whose cells may be others.
+                (folder / "cells.jsonl").unlink(missing_ok=True)
+            else:
+                stored._raise_counts(config)
+            if stored is None or description != stored._description:
+                write_atomically(folder / "run.yaml", text)
+        except OSError as error:
+            raise unwritable(folder, error, "choose another --output") from None
+        store = cls(folder)
+        store._written["run.yaml"] = text
+        return store
+
+    def restore(self) -> None:
+        """Write run.yaml and cells.jsonl anew where somebody removed them while this run writes.
+
+        Removed samples are reported; the next session runs them again.
+
+        Raises:
+            UserError: if the disk refuses.
+        """
+        for name, text in self._written.items():
+            if not (self.folder / name).exists():
+                report_warning(f"{self.folder / name}: was removed; it is written anew")
+                self.write(name, text)
+        for path in [path for path in self._appended_to if not path.exists()]:
+            self._appended_to.remove(path)
+            report_warning(f"{path}: was removed; the same command again runs its samples")
 
     def save_cells(self, cells: Mapping[Cell, int]) -> bool:
-        """Write how many samples each cell of the run has, in the order of the tables.
+        """Write how many samples each cell of the run has, in the order of the configuration.
 
         Returns:
             Whether this differs from what was saved before.
@@ -125,16 +157,17 @@ class Store:
         Raises:
             UserError: if the disk refuses.
         """
+        order = {cell: place for place, cell in enumerate(self._possible_cells())}
         lines = [
-            json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False)
-            for cell, samples in cells.items()
+            json.dumps({**asdict(cell), "samples": cells[cell]}, ensure_ascii=False)
+            for cell in sorted(cells, key=lambda cell: order.get(cell, len(order)))
         ]
         text = "".join(f"{line}\n" for line in lines)
         # Called for each group of samples, of which most change nothing.
-        if text == self._saved_cells:
+        if text == self._written.get("cells.jsonl"):
             return False
         self.write("cells.jsonl", text)
-        self._saved_cells = text
+        self._written["cells.jsonl"] = text
         return True
 
     def cells(self) -> dict[Cell, int]:
@@ -176,6 +209,7 @@ class Store:
         Raises:
             UserError: if the disk refuses, such as a full one; what was stored before stays whole.
         """
+        self.restore()
         path = self._samples_file(cell)
         line = json.dumps(sample, ensure_ascii=False) + "\n"
         try:
@@ -188,6 +222,7 @@ class Store:
                 file.flush()
                 # Without fsync a power failure could lose samples that were reported as finished.
                 os.fsync(file.fileno())
+            self._appended_to.add(path)
         except OSError as error:
             raise unwritable(path, error, "finished samples are kept, run again") from None
 
@@ -217,51 +252,184 @@ class Store:
             sorted_samples[cell] = [rows[key] for key in sorted(rows)]
         return sorted_samples
 
+    def known_cells(self) -> dict[Cell, int]:
+        """Return `cells`; where cells.jsonl is lost, all cells that have samples, as planned."""
+        if (self.folder / "cells.jsonl").exists():
+            return self.cells()
+        rows_by_cell = self.rows_by_cell(self._possible_cells())
+        return {
+            cell: _planned_samples(self.config, cell) for cell, rows in rows_by_cell.items() if rows
+        }
+
+    def _possible_cells(self) -> Iterator[Cell]:
+        """Yield every cell that this configuration may have, in the order of tables."""
+        for model, lengths_by_bench in self.config["lengths"].items():
+            for task in self.config["tasks"]:
+                bench, _, name = task.partition("/")
+                for length in lengths_by_bench.get(bench, []):
+                    for method in self.config["methods"]:
+                        yield Cell(model, method, bench, name, length)
+
+    def _raise_counts(self, config: RunConfiguration) -> None:
+        """Plan more samples for the cells that only the limit has kept from having more.
+
+        Until such a cell runs under the new limit, its new samples count as missing.
+        """
+        if config["limit"] == self.config["limit"]:
+            return
+        counts: dict[Cell, int] = {}
+        for cell, samples in self.known_cells().items():
+            has_more = samples >= _planned_samples(self.config, cell)
+            counts[cell] = _planned_samples(config, cell) if has_more else samples
+        self.save_cells(counts)
+
     def _samples_file(self, cell: Cell) -> Path:
         folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)
         return folder / cell.bench / f"{cell.task}.jsonl"
 
-    def _refuse_other(self, config: RunConfiguration) -> None:
-        """Refuse another configuration, naming the first field that differs, options first."""
-        stored: dict[str, Any] = dict(self.config)
-        current: dict[str, Any] = dict(config)
-        # Options come first, because they are what a user can change on the command line.
-        for key in dict.fromkeys([*OPTIONS, *stored, *current]):
-            name = OPTIONS.get(key, key)
-            for path, before, now in _differences(stored.get(key), current.get(key), name):
-                raise UserError(
-                    f"{self.folder}: made with another configuration: {path} was {before}, "
-                    f"now {now}; choose another --output"
-                )
+
+def _planned_samples(config: RunConfiguration, cell: Cell) -> int:
+    """Return the most samples that a cell may have."""
+    return config["limit"] or int(config["tasks"][f"{cell.bench}/{cell.task}"]["samples"])
+
+
+def _description(
+    stored: Store | None,
+    config: RunConfiguration,
+    environment: Mapping[str, Any],
+    session: Session | None,
+) -> RunRecord:
+    """Return the description of a run to which a session adds something, or which it begins."""
+    # A folder without samples takes another configuration: a first attempt may be corrected.
+    before: Mapping[str, Any] = stored._description if stored else {}
+    environments = list(before.get("environments", []))
+    # Environments are recorded and not compared: a run may be resumed on another machine.
+    if environment not in environments:
+        environments.append(environment)
+    description: dict[str, Any] = {
+        **before,
+        "schema": records.SCHEMA,
+        "config": config,
+        "environments": environments,
+    }
+    if session:
+        description.setdefault("date", session.date)
+        added = _additions(stored, config, session.cells)
+        if added:
+            now = datetime.now().astimezone().replace(microsecond=0)
+            entry = ExtensionRecord(time=now, options=session.options, added=added)
+            description["history"] = [*before.get("history", []), entry]
+    # In the order of their declaration, in which people read them.
+    keys = [key for key in RunRecord.__annotations__ if key in description]
+    return cast(RunRecord, {key: description[key] for key in keys})
+
+
+def _additions(
+    stored: Store | None, config: RunConfiguration, cells: Iterable[Cell]
+) -> dict[str, Any]:
+    """Return what a session adds to a run, by the names of `records.ExtensionRecord`."""
+    known = stored.known_cells() if stored else {}
+    new = [cell for cell in cells if cell not in known]
+    added: dict[str, Any] = {}
+    if new:
+        added["models"] = _unique(cell.model for cell in new)
+        added["methods"] = _unique(cell.method for cell in new)
+        added["tasks"] = _unique(f"{cell.bench}/{cell.task}" for cell in new)
+        added["lengths"] = _unique(cell.length for cell in new)
+        added["cells"] = len(new)
+    if stored is None or stored.config["limit"] != config["limit"]:
+        added["limit"] = config["limit"]
+    return added
+
+
+def _unique(values: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(values))
+
+
+def run_date(folder: Path) -> date:
+    """Return the date that chat templates write into the prompts of a folder's run.
+
+    It is that of the run's first session: a prompt that changed at midnight would be another one.
+
+    Raises:
+        UserError: if run.yaml is damaged.
+    """
+    today = datetime.now().astimezone().date()
+    if not (folder / "run.yaml").exists():
+        return today
+    return _read_description(folder).get("date", today)
+
+
+class FolderLock:
+    """Lock of a run's folder, which need not exist yet, for the process that writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / ".lock"
+        self._holder = folder / ".holder"
+        self._lock = FileLock(self._path)
+        self._since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            UserError: if another run holds it, with its process, or the folder cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._file = self._path.stat()
+            process = f"process {os.getpid()} on {platform.node()} since {self._since}"
+            write_atomically(self._holder, process)
+        except Timeout:
+            raise self._is_taken() from None
+        except OSError as error:
+            self._lock.release()
+            raise unwritable(self._folder, error, "choose another --output") from None
+
+    def renew(self) -> None:
+        """Take the lock again where somebody removed its file.
+
+        Raises:
+            UserError: if another run has taken it since.
+        """
+        if not self._path.exists():
+            self._lock.release()
+            self.acquire()
+        elif not self._is_ours():
+            raise self._is_taken()
+
+    def release(self) -> None:
+        """Leave the folder to others."""
+        # Before the lock is released: afterwards the file may be that of the next run.
+        if self._is_ours():
+            self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _is_ours(self) -> bool:
+        """Return whether the lock's file is still the one that this process has locked."""
+        return self._path.exists() and os.path.samestat(self._file, self._path.stat())
+
+    def _is_taken(self) -> UserError:
+        return UserError(
+            f"{self._folder}: another run is writing here{_held_by(self._holder)}; "
+            "wait for it, or choose another --output"
+        )
 
 
 @contextmanager
-def lock_for_writing(folder: Path) -> Iterator[None]:
-    """Keep every other run from writing to a folder, which need not exist yet.
+def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
+    """Keep every other run from writing to a folder.
 
     Raises:
-        UserError: if another run holds the lock, with its process, or the folder cannot be written.
+        UserError: as `FolderLock.acquire`.
     """
-    lock = FileLock(folder / ".lock")
-    holder = folder / ".holder"
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    lock = FolderLock(folder)
+    lock.acquire()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        write_atomically(holder, f"process {os.getpid()} on {platform.node()} since {since}")
-    except Timeout:
-        raise UserError(
-            f"{folder}: another run is writing here{_held_by(holder)}; "
-            "wait for it, or choose another --output"
-        ) from None
-    except OSError as error:
-        lock.release()
-        raise unwritable(folder, error, "choose another --output") from None
-    try:
-        yield
+        yield lock
     finally:
-        # Before the lock is released: afterwards the file may be that of the next run.
-        holder.unlink(missing_ok=True)
         lock.release()
 
 
@@ -363,18 +531,6 @@ def _no_run(folder: Path) -> UserError:
     return UserError(f"{folder}: {problem}; give a run's folder")
 
 
-def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the innermost fields that differ with both values, or both lists of keys."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        if before != now:
-            yield path, _shown(before), _shown(now)
-    elif before.keys() != now.keys():
-        yield path, _listed(before, now), _listed(now, before)
-    else:
-        for key in before:
-            yield from _differences(before[key], now[key], f"{path} {key}")
-
-
 def _parse_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line; None for a damaged line, nothing for a torn last one."""
     if not path.exists():
@@ -416,17 +572,3 @@ def _drop_torn_line(path: Path) -> None:
 def _safe(name: str) -> str:
     """Return a name as a folder's: characters that file systems dislike are written as %XX."""
     return "".join(c if c.isalnum() or c in "-_.+=," else f"%{ord(c):02X}" for c in name)
-
-
-def _shown(value: Any) -> str:
-    """Return a value of the configuration as a message shows it."""
-    if value is None:
-        return "not given"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _listed(names: Collection[str], others: Collection[str]) -> str:
-    """Return names as a message lists them; of many, only those that are not among the others."""
-    if len(names) <= MAX_LISTED:
-        return ", ".join(names) or "nothing"
-    return ", ".join(["...", *(name for name in names if name not in others)])

@@ -186,6 +186,11 @@ class Suite(Card):
         return validate_options(cls, options)
 
     @property
+    def given_options(self) -> dict[str, Any]:
+        """Return the options that were given, as a run records them; its folder may be moved."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"output"})
+
+    @property
     def uses_ray(self) -> bool:
         """Return whether replicas on Ray run the samples, rather than this process."""
         return self.engine == "ray" or bool(self.devices)

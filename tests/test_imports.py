@@ -11,9 +11,9 @@ LIBRARY = (
     "positions geometry rope errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands calibration speed running report engine results models plugins pocket "
-    "benches ruler texts assets store method_specs suite prompts user_cache scoring cards "
-    "file_io records errors __init__"
+    "__main__ cli commands calibration speed running report engine results models fingerprint "
+    "plugins pocket benches ruler texts assets store method_specs suite prompts user_cache "
+    "scoring cards file_io records errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
 

@@ -18,11 +18,12 @@ from lampe_eval.calibration.resolved_calibration import HELD_OUT_SEED_OFFSET, Re
 from lampe_eval.calibration.setting_sweep import SettingSweep, best_values
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.results.cell_scores import score_run
+from lampe_eval.results.cell_scores import score_run, scored_cells
 from lampe_eval.results.ranking import UNSCORED, higher_is_better
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
+from lampe_eval.running.remaining import planned_cells
 from lampe_eval.running.runner import run
 
 OpenProgress = Callable[[], AbstractContextManager[Progress]]
@@ -129,6 +130,9 @@ def _run_scores(prepared: PreparedRun, open_progress: OpenProgress) -> pd.DataFr
     with open_progress() as progress:
         store = run(prepared, run_configuration(prepared), progress)
     scores = score_run(store).scores
+    # An earlier calibration in the same folder may have had further methods or lengths.
+    cells = planned_cells(prepared)
+    scores = scores[[cell in cells for cell in scored_cells(scores)]]
     failed = int(scores[UNSCORED].to_numpy().sum())
     if failed:
         raise UserError(

@@ -6,17 +6,22 @@ from rich.filesize import decimal
 from lampe_eval.commands.progress_display import duration, print_line
 from lampe_eval.commands.run import prepare_with_files
 from lampe_eval.running.configuration import run_configuration, run_folder
+from lampe_eval.running.extension import extended
 from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
+from lampe_eval.store import run_date
 
 
 def dry_run_suite(resolved: ResolvedSuite) -> None:
     """Print what a suite would run and what it would cost, without loading weights."""
     prepared = prepare_with_files(resolved)
+    configuration = run_configuration(prepared)
+    folder = run_folder(configuration, resolved.suite.output)
+    extended(folder, configuration)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
     shown: set[tuple[str, tuple[str, ...]]] = set()
-    for preview in previews(prepared, print_line):
+    for preview in previews(prepared, run_date(folder), print_line):
         _print_preview(console, preview)
         key = (preview.task.full_name, preview.methods)
         if key not in shown:
@@ -33,7 +38,6 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
     else:
         measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {prepared.device}"
         total = f"at least {duration(seconds)}, at {measured}"
-    folder = run_folder(run_configuration(prepared), resolved.suite.output)
     console.print(f"in all    {total}; results in {folder}")
 
 

@@ -7,11 +7,12 @@ from lampe_eval.commands.data import fetch_missing
 from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import Stopped
 from lampe_eval.report import tables
-from lampe_eval.results.cell_scores import count_empty_answers
+from lampe_eval.results.cell_scores import count_empty_answers, scored_cells
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
 from lampe_eval.running.configuration import required_files, run_configuration, run_folder
 from lampe_eval.running.prepared_run import PreparedRun, prepare_run
+from lampe_eval.running.remaining import planned_cells
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.store import Store
 from lampe_eval.suite import exceeds_threshold
@@ -22,7 +23,7 @@ def run_suite(resolved: ResolvedSuite) -> int:
 
     Returns:
         Exit code: 1 if ``--fail-on-error`` says that so many failed samples fail the run, else 0.
-        Samples that could not be drawn count as failed.
+        Samples that could not be drawn count as failed. Cells of other sessions do not count.
 
     Raises:
         Stopped: after Ctrl-C or SIGTERM; the message says how to resume.
@@ -42,18 +43,25 @@ def run_suite(resolved: ResolvedSuite) -> int:
         raise Stopped(stop.number, message) from None
     gathered = gather_runs([store.folder])
     tables.print_and_write_tables(gathered, store.folder, console)
-    failed = int(gathered.scores["errors"].sum())
-    missing = int(gathered.scores["missing"].sum())
-    empty = sum(count_empty_answers(rows) for rows in gathered.rows.values())
+    cells = planned_cells(prepared)
+    scores = gathered.scores[[cell in cells for cell in scored_cells(gathered.scores)]]
+    failed = int(scores["errors"].sum())
+    missing = int(scores["missing"].sum())
+    rows = [rows for (_, cell), rows in gathered.rows.items() if cell in cells]
+    empty = sum(map(count_empty_answers, rows))
     if failed:
         console.print(
             f"{failed} samples failed; their errors are in samples/ and in run.log", soft_wrap=True
         )
     if missing:
-        console.print(f"{missing} samples could not be drawn; run.log says why", soft_wrap=True)
+        console.print(
+            f"{missing} samples could not be drawn or were removed; run.log says why",
+            soft_wrap=True,
+        )
     if empty:
         console.print(f"{empty} answers are empty; they are scored as such", soft_wrap=True)
-    total = sum(store.cells().values())
+    stored = store.cells()
+    total = sum(stored[cell] for cell in cells)
     return int(exceeds_threshold(resolved.suite.fail_on_error, failed + missing, total))
 
 
@@ -73,7 +81,8 @@ def _announce(prepared: PreparedRun, store: Store) -> None:
         f"{models} x {methods} x {tasks}, protocol {prepared.resolved.suite.protocol_label}; "
         f"results in {store.folder}"
     )
-    cells = store.cells()
+    known = store.known_cells()
+    cells = {cell: known.get(cell, limit) for cell, limit in planned_cells(prepared).items()}
     total = sum(cells.values())
     stored = 0
     for rows in store.rows_by_cell(cells).values():

@@ -16,6 +16,7 @@ from lampe_eval.cards import (
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.plugins import load_plugins
+from lampe_eval.running.extension import refuse_changes
 from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 from lampe_eval.suite import Suite
@@ -29,12 +30,15 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
         options: options of the command line by name; those that are None keep their defaults.
 
     Raises:
-        UserError: for a file, an option or a name that is wrong.
+        UserError: for a file, an option or a name that is wrong, and for what would change the run
+            that is stored in ``--output``.
     """
     given = {key: value for key, value in options.items() if value is not None}
     if config:
         given = {**_read_suite(config), **given}
-    return resolve_suite(Suite.from_options(given))
+    resolved = resolve_suite(Suite.from_options(given))
+    refuse_changes(resolved)
+    return resolved
 
 
 def validate_calibration(options: Mapping[str, Any]) -> tuple[CalibrationConfig, ResolvedSuite]:

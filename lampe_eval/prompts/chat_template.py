@@ -1,5 +1,6 @@
 """Chat templates: the text around a user's message, by the tokenizer's template or without one."""
 
+import datetime
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,12 @@ from lampe_eval.prompts.protocol import Protocol
 
 PLACEHOLDER = "what-the-user-says"
 """Text that is rendered in place of the user's message, to find where a template puts it."""
+
+DATE_DIRECTIVES = tuple(
+    "%-d %-m %-y %-j %-H %-I %-M %-S %a %A %b %B %c %d %D %e %f %F %G %h %H %I %j %m %M %p %P %R "
+    "%S %T %u %U %V %w %W %x %X %y %Y %z %Z %%".split()
+)
+"""Directives of `strftime`; the last one is that of a percent sign."""
 
 ChatFamily = Literal["llama2", "llama3", "mistral", "other", "none"]
 
@@ -77,6 +84,33 @@ def template_affixes(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[s
         )
     before, _, after = text.partition(PLACEHOLDER)
     return before, after
+
+
+def freeze_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
+    """Make a tokenizer's chat templates write this date for today's; its time is midnight.
+
+    transformers gives templates the function `strftime_now`. A macro of that name in front of the
+    template takes its place; other templates stay as they are.
+    """
+    templates = getattr(tokenizer, "chat_template", None)
+    if isinstance(templates, dict):
+        frozen = {name: _with_date(text, date) for name, text in templates.items()}
+        tokenizer.chat_template = frozen
+    elif templates:
+        tokenizer.chat_template = _with_date(str(templates), date)
+
+
+def _with_date(template: str, date: datetime.date) -> str:
+    """Return a template in which `strftime_now` writes a date."""
+    if "strftime_now" not in template:
+        return template
+    midnight = datetime.datetime.combine(date, datetime.time())
+    written = "format"
+    for directive in DATE_DIRECTIVES:
+        written += f"|replace({directive!r}, {midnight.strftime(directive)!r})"
+    # transformers' templates drop the line break after a block, so that this line leaves no trace.
+    macro = "{%- macro strftime_now(format) -%}{{ " + written + " }}{%- endmacro %}"
+    return f"{macro}\n{template}"
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str | None:

@@ -5,7 +5,7 @@ standard error, the details, and the parts of each sample by which methods are c
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -105,6 +105,12 @@ def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:
         tasks.setdefault((cell.model, cell.bench, cell.task), len(tasks))
     order = sorted(cells, key=lambda cell: (tasks[cell.model, cell.bench, cell.task], cell.length))
     return {cell: cells[cell] for cell in order}
+
+
+def scored_cells(scores: pd.DataFrame) -> list[Cell]:
+    """Return the cell of each row of scores."""
+    names = [field.name for field in fields(Cell)]
+    return [Cell(*values) for values in scores[names].itertuples(index=False, name=None)]
 
 
 def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:

@@ -5,12 +5,12 @@ from typing import Any
 
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES
-from lampe_eval.cards import Card
 from lampe_eval.file_io import short_sha256_of_json
 from lampe_eval.models import ModelSource
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.sampling import user_text
+from lampe_eval.running.suite_configuration import suite_configuration
 from lampe_eval.texts import documents
 
 
@@ -26,7 +26,7 @@ def required_files(prepared: PreparedRun) -> list[str]:
 
 
 def run_configuration(prepared: PreparedRun) -> RunConfiguration:
-    """Return the configuration that a run's folder records and that a resumed run must match.
+    """Return the configuration that a run's folder records and that later sessions extend.
 
     It hashes files, so it is computed once per session: the folder is named after the same hashes
     that it records.
@@ -35,33 +35,20 @@ def run_configuration(prepared: PreparedRun) -> RunConfiguration:
         UserError: if a benchmark file is missing or a text cannot be read.
     """
     resolved = prepared.resolved
-    suite = resolved.suite
-    data_dir = suite.data_dir
-    configuration: RunConfiguration = {
+    return {
         "models": {source.name: source.described for source in prepared.sources},
         "methods": {
             spec.label: _settings_by_model(prepared, spec.label) for spec in resolved.specs
         },
-        "protocol": suite.protocol_label,
-        "protocols": {bench: _fields(protocol) for bench, protocol in resolved.protocols.items()},
-        "tasks": {task.full_name: _fields(task.card) for task in resolved.tasks},
+        **suite_configuration(resolved),
         "files": _benchmark_files(prepared),
-        "user_files": _user_files(prepared),
         "lengths": {
             source.name: _lengths_by_bench(prepared, source) for source in prepared.sources
         },
-        "limit": suite.limit,
-        "seed": suite.seed,
-        "haystack": documents.digest(suite.haystack, data_dir) if suite.haystack else None,
-        "text": documents.digest(suite.text, data_dir) if suite.text else None,
-        "attention": suite.attention,
         # Scores do not depend on which of several GPUs runs a model.
         "device": prepared.device.partition(":")[0],
         "max_batch_tokens": prepared.max_batch_tokens,
     }
-    if resolved.plugins:
-        configuration["plugins"] = dict(resolved.plugins)
-    return configuration
 
 
 def run_folder(configuration: RunConfiguration, output: Path | None) -> Path:
@@ -75,14 +62,6 @@ def run_folder(configuration: RunConfiguration, output: Path | None) -> Path:
         return output
     names = "+".join(name.replace("/", "--") for name in configuration["models"])
     return Path("results") / f"{names}-{short_sha256_of_json(configuration)}"
-
-
-def _fields(card: Card) -> dict[str, Any]:
-    """Return the fields of a card that scores depend on: a better description is no new run.
-
-    Whether samples may share a batch is recorded by its effect, `max_batch_tokens`.
-    """
-    return card.model_dump(mode="json", exclude={"about", "changes", "batches"})
 
 
 def _settings_by_model(prepared: PreparedRun, label: str) -> dict[str, dict[str, Any]]:
@@ -99,14 +78,3 @@ def _lengths_by_bench(prepared: PreparedRun, source: ModelSource) -> dict[str, l
 def _benchmark_files(prepared: PreparedRun) -> dict[str, str]:
     data_dir = prepared.resolved.suite.data_dir
     return {name: f"sha256:{assets.digest(name, data_dir)}" for name in required_files(prepared)}
-
-
-def _user_files(prepared: PreparedRun) -> dict[str, str]:
-    """Return the sha256 of the user's own sample files by task, for tasks that read any."""
-    hashes: dict[str, str] = {}
-    for task in prepared.resolved.tasks:
-        protocol = prepared.resolved.protocols[task.bench]
-        files = BENCHES[task.bench].user_files(task, protocol, prepared.resolved.suite.data_dir)
-        if files:
-            hashes[task.full_name] = documents.digest_of(files)
-    return hashes

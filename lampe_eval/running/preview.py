@@ -1,5 +1,6 @@
 """Preview of a run without weights: prompts, their lengths, and the least time and memory."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ from lampe_eval.benches.bench import Prompt, Sample, Task
 from lampe_eval.models import ModelCost, ModelSource
 from lampe_eval.running.batching import tokens_with_answer
 from lampe_eval.running.prepared_run import PreparedRun
-from lampe_eval.running.sampling import check_samples, draw_samples, uses_release_prompts
+from lampe_eval.running.sampling import (
+    check_samples,
+    draw_samples,
+    load_tokenizer,
+    uses_release_prompts,
+)
 
 HISTOGRAM_BINS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Upper ends of the bins in units of 1024 tokens; longer samples count in the last one."""
@@ -56,18 +62,21 @@ class Preview:
 
 
 def previews(
-    prepared: PreparedRun, announce: Callable[[str], None] = lambda text: None
+    prepared: PreparedRun,
+    date: datetime.date,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Preview]:
     """Yield a preview of every task and length of every model.
 
     Args:
         prepared: the run.
+        date: date that chat templates write into prompts.
         announce: called with a text before samples are drawn.
 
     Raises:
         UserError: as running it would.
     """
-    tokenizers = {source.name: models.load_tokenizer(source) for source in prepared.sources}
+    tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
     for source in prepared.sources:
         check_samples(prepared, source, tokenizers[source.name], announce)
     for source in prepared.sources:
@@ -100,7 +109,7 @@ def least_seconds(prepared: PreparedRun) -> float | None:
         UserError: as `previews`.
     """
     total = 0.0
-    for preview in previews(prepared):
+    for preview in previews(prepared, datetime.date.today()):
         if preview.seconds is None:
             return None
         total += preview.seconds * len(preview.methods)

@@ -71,8 +71,16 @@ def missing_samples(
 
     Raises:
         UserError: for a sample whose prompt differs from the one that was answered: a chat
-            template that changed under a run would otherwise give one score to two prompts.
+            template that changed under a run would otherwise give one score to two prompts. Also
+            for a stored sample that is none of the cell's, as where a larger limit has others.
     """
+    others = hashes.keys() - {sample.id for sample in samples}
+    if others:
+        raise UserError(
+            f"{folder}: {cell.bench}/{cell.task} at {cell.length}: sample {min(others)} is stored, "
+            f"but is none of the {len(samples)} samples that this command has; "
+            "choose another --output"
+        )
     changed = [
         sample.id
         for sample in samples
@@ -87,19 +95,19 @@ def missing_samples(
 
 
 class CellCounts:
-    """Number of samples of every cell of a run, for the store and the progress display.
+    """Number of samples of every cell of a session, for the store and the progress display.
 
-    Until a cell's samples are drawn, it is the number that the task's card says.
+    Until a cell's samples are drawn, it is the number that the task's card says. Cells that other
+    sessions have stored keep their numbers.
     """
 
     def __init__(self, prepared: PreparedRun, store: Store, progress: Progress) -> None:
         self._store = store
         self._progress = progress
-        stored = store.cells()
+        self._stored = store.known_cells()
         self._counts: dict[Cell, int] = {}
-        for source in prepared.sources:
-            for task, cell in prepared.cells(source):
-                self._counts[cell] = stored.get(cell, prepared.limit(task))
+        for cell, samples in planned_cells(prepared).items():
+            self._counts[cell] = self._stored.get(cell, samples)
         self._publish()
 
     def update(self, group: SampleGroup, samples: int) -> None:
@@ -108,5 +116,14 @@ class CellCounts:
         self._publish()
 
     def _publish(self) -> None:
-        if self._store.save_cells(self._counts):
+        if self._store.save_cells({**self._stored, **self._counts}):
             self._progress.total(sum(self._counts.values()))
+
+
+def planned_cells(prepared: PreparedRun) -> dict[Cell, int]:
+    """Return the cells of a session with the most samples that each may have."""
+    planned: dict[Cell, int] = {}
+    for source in prepared.sources:
+        for task, cell in prepared.cells(source):
+            planned[cell] = prepared.limit(task)
+    return planned

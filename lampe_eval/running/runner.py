@@ -9,7 +9,6 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval import models
 from lampe_eval.benches.bench import Sample
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
 from lampe_eval.engine.local_worker import LocalPool
@@ -19,6 +18,7 @@ from lampe_eval.records import RunConfiguration
 from lampe_eval.running.batching import make_batches
 from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.environment import environment
+from lampe_eval.running.extension import extended
 from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.prepared_run import PreparedRun
@@ -27,13 +27,14 @@ from lampe_eval.running.remaining import (
     CellCounts,
     SampleGroup,
     missing_samples,
+    planned_cells,
     sample_groups,
     stored_prompts,
 )
 from lampe_eval.running.sample_records import SampleRecorder
-from lampe_eval.running.sampling import check_samples, draw_samples
+from lampe_eval.running.sampling import check_samples, draw_samples, load_tokenizer
 from lampe_eval.running.watchdog import Watchdog
-from lampe_eval.store import Store, lock_for_writing
+from lampe_eval.store import Session, Store, lock_for_writing, run_date
 
 
 def run(
@@ -55,20 +56,29 @@ def run(
         Stopped: after Ctrl-C or SIGTERM, once the running batches are stored; at once if none is
             running or after a second signal.
     """
-    folder = run_folder(configuration, prepared.resolved.suite.output)
+    suite = prepared.resolved.suite
+    folder = run_folder(configuration, suite.output)
     # Everything that can be refused is refused here, before the folder is created.
-    tokenizers = {source.name: models.load_tokenizer(source) for source in prepared.sources}
+    date = run_date(folder)
+    extended(folder, configuration)
+    tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
     for source in prepared.sources:
         check_samples(prepared, source, tokenizers[source.name], progress.now)
     with (
-        lock_for_writing(folder),
+        lock_for_writing(folder) as lock,
         Watchdog(folder) as watchdog,
         Interrupt(lambda: watchdog.has_running_batches) as interrupt,
     ):
-        store = Store.create(folder, configuration, environment())
+        store = Store.create(
+            folder,
+            # Compared again, because another session may have written since.
+            extended(folder, configuration),
+            environment(),
+            Session(suite.given_options, planned_cells(prepared), date),
+        )
         announce(store)
         counts = CellCounts(prepared, store, progress)
-        session = RunSession(prepared, store, counts, progress, watchdog, interrupt)
+        session = RunSession(prepared, store, counts, progress, watchdog, interrupt, lock.renew)
         for source in prepared.sources:
             with _worker_pool(prepared, source) as pool:
                 model_run = ModelRun(session, source, tokenizers[source.name], pool)
@@ -77,6 +87,8 @@ def run(
             # Raised here, so that running batches are stored and the workers released first.
             if interrupt.signal_number is not None:
                 raise Stopped(interrupt.signal_number)
+        lock.renew()
+        store.restore()
     return store
 
 
@@ -91,6 +103,7 @@ class RunSession:
         progress: receives what runs now, and what has finished.
         watchdog: log of the run, and warnings about batches that may hang.
         interrupt: whether a signal asks the run to stop.
+        renew_lock: takes the folder's lock again where its file was removed.
     """
 
     prepared: PreparedRun
@@ -99,6 +112,7 @@ class RunSession:
     progress: Progress
     watchdog: Watchdog
     interrupt: Interrupt
+    renew_lock: Callable[[], None]
 
 
 class ModelRun:
@@ -221,6 +235,7 @@ class ModelRun:
 
     def _store_records(self, finished: list[FinishedBatch]) -> None:
         """Store a record of each missing sample of finished batches."""
+        self.session.renew_lock()
         for batch in finished:
             job = batch.job
             errors: list[str] = []

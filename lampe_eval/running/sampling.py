@@ -1,5 +1,6 @@
 """Drawing the samples of a task for a run."""
 
+import datetime
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,11 +8,28 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from lampe_eval import models
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Sample, SampleRequest, Task
 from lampe_eval.errors import UserError, describe_error
 from lampe_eval.models import ModelSource
+from lampe_eval.prompts.chat_template import freeze_date
 from lampe_eval.running.prepared_run import PreparedRun
+
+
+def load_tokenizer(source: ModelSource, date: datetime.date) -> PreTrainedTokenizerBase:
+    """Load the tokenizer by which a run makes its prompts.
+
+    Args:
+        source: the model.
+        date: date that its chat template writes, if it writes one.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    tokenizer = models.load_tokenizer(source)
+    freeze_date(tokenizer, date)
+    return tokenizer
 
 
 def draw_samples(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -124,8 +125,11 @@ class _OneLineFormatter(logging.Formatter):
         return one_line(super().format(record))
 
 
-class _LogFile(logging.FileHandler):
-    """Log file, created with its first line; a disk that refuses it does not stop the run."""
+class _LogFile(WatchedFileHandler):
+    """Log file, created with its first line, and anew where somebody removed it.
+
+    A disk that refuses it does not stop the run.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +70,6 @@ def test_names_of_any_kind_stay_inside_the_folder(tmp_path: Path) -> None:
     cell = Cell("../../etc", "a/b:c=1", "niah", "single", 1)
     store.append(cell, _record("a", cell))
     assert all(tmp_path / "run" in path.parents for path in tmp_path.rglob("*.jsonl"))
-
-
-def test_another_configuration_is_refused_by_field(tmp_path: Path) -> None:
-    _store(tmp_path).append(CELL, _record("a"))
-    with pytest.raises(UserError, match=r"--seed .*\b0\b.*\b1\b.*--output"):
-        Store.create(tmp_path, {**CONFIG, "seed": 1}, {})
-    with pytest.raises(UserError, match=r"--method lampe org/model head_tokens .*\b3\b.*\b4\b"):
-        Store.create(
-            tmp_path, configuration(methods={"lampe": {"org/model": {"head_tokens": 4}}}), {}
-        )
-    with pytest.raises(UserError, match=r"--method .*\blampe\b.*\blampe, pi;"):
-        Store.create(tmp_path, configuration(methods={**METHODS, "pi": {}}), {})
-    many = {f"m{i}": {} for i in range(9)}
-    with pytest.raises(UserError, match=r"--method .*\blampe\b.* \.\.\., m0, m1, "):
-        Store.create(tmp_path, configuration(methods={**METHODS, **many}), {})
-    with pytest.raises(UserError, match=r"--max-batch-tokens .*not given.*\b7\b"):
-        Store.create(tmp_path, {**CONFIG, "max_batch_tokens": 7}, {})
-    Store.create(tmp_path, CONFIG, {"torch": "y"})
 
 
 def test_every_environment_of_a_run_is_recorded_once(tmp_path: Path) -> None:
@@ -185,6 +168,49 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
         store.append(CELL, _record("b"))
     monkeypatch.undo()
     assert store.rows(CELL)[0]["id"] == "a"
+
+
+def test_a_removed_lock_is_taken_again_unless_another_run_has_it(tmp_path: Path) -> None:
+    with lock_for_writing(tmp_path / "run") as lock:
+        lock.renew()
+        shutil.rmtree(tmp_path / "run")
+        lock.renew()
+        with pytest.raises(UserError, match="another run"), lock_for_writing(tmp_path / "run"):
+            pytest.fail("two runs write")
+        (tmp_path / "run" / ".lock").unlink()
+        with lock_for_writing(tmp_path / "run"), pytest.raises(UserError, match="another run"):
+            lock.renew()
+    assert not (tmp_path / "run" / ".holder").exists()
+
+
+@pytest.mark.parametrize("removed", ["run.yaml", "cells.jsonl", "samples", ""])
+def test_what_is_removed_while_a_run_writes_is_written_anew(
+    tmp_path: Path, removed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = _store(tmp_path / "run")
+    store.save_cells({CELL: 2})
+    store.append(CELL, _record("a"))
+    path = tmp_path / "run" / removed
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    store.append(CELL, _record("b"))
+    again = Store(tmp_path / "run")
+    assert (again.config, again.cells()) == (CONFIG, {CELL: 2})
+    lost = removed in ("samples", "")
+    assert [row["id"] for row in again.rows(CELL)] == (["b"] if lost else ["a", "b"])
+    assert f"{removed or 'run.yaml'}" in capsys.readouterr().err
+
+
+def test_lost_cells_are_those_that_have_samples(tmp_path: Path) -> None:
+    card = {"samples": 9}
+    config = configuration(
+        models={"org/model": CONFIG["models"]["pocket"]},
+        methods={**METHODS, "lampe:head_tokens=3": {}},
+        tasks={"niah/single": card, "niah/grid": card},
+        lengths={"org/model": {"niah": [512, 256]}},
+    )
+    store = Store.create(tmp_path, config, {})
+    store.append(CELL, _record("a"))
+    assert store.known_cells() == {CELL: 9}
 
 
 def test_the_holder_of_the_lock_is_named_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def _submitted(
         progress,
         watchdog or Watchdog(store.folder),
         Interrupt(lambda: False),
+        lambda: None,
     )
     ModelRun(session, prepared.sources[0], pocket[1], pool).run_batches()
     return pool.jobs
