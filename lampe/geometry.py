@@ -160,7 +160,13 @@ def _head_dim(config: PreTrainedConfig) -> int:
         return int(_positive(config, "head_dim", stated))
     described = config.to_dict()
     heads = _positive(config, "num_attention_heads", described.get("num_attention_heads", 1))
-    return int(described.get("hidden_size", 0) // heads)
+    size = _positive(config, "hidden_size", described.get("hidden_size"))
+    if size % heads:
+        raise UnsupportedModel(
+            f"the configuration of {config.model_type!r} has hidden_size={size:g}, which "
+            f"num_attention_heads={heads:g} does not divide"
+        )
+    return int(size // heads)
 
 
 def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
@@ -171,6 +177,11 @@ def ropes_of(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """
     text = config.get_text_config(decoder=True)
     parameters = getattr(text, "rope_parameters", None) or {}
+    if not isinstance(parameters, Mapping):
+        raise UnsupportedModel(
+            f"the configuration of {text.model_type!r} has rope_parameters={parameters!r}; it must "
+            "be a mapping"
+        )
     # One rope for all layers, or one for each kind of layer (full and sliding attention).
     by_kind = {"": parameters} if "rope_theta" in parameters else parameters
     ropes = {

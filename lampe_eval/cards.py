@@ -124,6 +124,8 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     Raises:
         UserError: for a name that is none of these.
     """
+    if not name.strip():
+        raise UserError("--model: is empty; give a name, a folder, a card's file or a hub id")
     if name in shipped_names("models"):
         return shipped_card("models", name, ModelCard), name
     path = Path(name)

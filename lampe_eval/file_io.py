@@ -11,9 +11,6 @@ from typing import Any
 from lampe_eval.errors import UserError
 
 CHUNK_BYTES = 1 << 20
-PIECES = 1024
-"""Pieces that are read of a large file whose hash need not cover all of it."""
-PIECE_BYTES = 2**14
 SHORT_HASH_DIGITS = 8
 """Hexadecimal digits of a hash in the name of a folder."""
 
@@ -113,27 +110,6 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
         except OSError as error:
             error.filename = str(path)  # an error while reading does not say of which file
             raise
-    return digest.hexdigest()
-
-
-def sha256_of_pieces(paths: Iterable[Path]) -> str:
-    """Return a sha256 of the files' names, sizes and pieces spread over each, in hexadecimal.
-
-    At most `PIECES` x `PIECE_BYTES` (16 MB) of a file are read, so that this is fast for weights of
-    any size; training changes weights everywhere, so pieces are enough to notice it.
-
-    Raises:
-        OSError: if a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        step = max(PIECE_BYTES, size // PIECES)
-        with path.open("rb") as file:
-            for start in range(0, size, step):
-                file.seek(start)
-                digest.update(file.read(PIECE_BYTES))
     return digest.hexdigest()
 
 

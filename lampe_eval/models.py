@@ -1,7 +1,8 @@
 """Models by card, folder or hub id: first described from their configuration, then loaded."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,19 @@ from transformers import (
     logging,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 import lampe
+from lampe_eval import checkpoint_files
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError, first_line, report_warning
-from lampe_eval.fingerprint import checkpoint_path, folder_fingerprint
 from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+"""Data types in which weights can be loaded."""
+TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken")
 UNREACHABLE_ERRORS = {
     "LocalEntryNotFoundError",
     "OfflineModeIsEnabled",
@@ -48,7 +53,7 @@ class ModelSource:
         dtype: data type of the weights as torch names it, or "auto" for the checkpoint's own.
         geometry: window and rope.
         settings: settings of methods by method name, from the model's card.
-        fingerprint: the hub's commit, or a hash of a folder's files.
+        commit: commit of the hub repository; None for a folder.
     """
 
     name: str
@@ -57,7 +62,19 @@ class ModelSource:
     dtype: str
     geometry: lampe.Geometry
     settings: Mapping[str, Mapping[str, Any]]
-    fingerprint: str
+    commit: str | None
+
+    # Only runs need it, and large weights take a while to read.
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Commit of the hub, or a hash of a folder's files.
+
+        Raises:
+            UserError: if a file cannot be read.
+        """
+        if not Path(self.path).is_dir():
+            return f"{self.path}@{self.commit}"
+        return checkpoint_files.fingerprint(Path(self.path))
 
     @property
     def described(self) -> ModelRecord:
@@ -102,23 +119,23 @@ def describe_model(
         UserError: if the model cannot be used.
     """
     _silence_libraries()
-    path = checkpoint_path(card)
+    path = checkpoint_files.checkpoint_path(card)
+    dtype = dtype or card.dtype
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype: {dtype!r}: weights are loaded as one of {', '.join(DTYPES)}")
     config = _load_config(path, card.revision)
-    try:
-        geometry = lampe.geometry_of(config, window or card.window)
-    except lampe.LampeError as error:
-        raise UserError(f"model {label!r}: {error}") from None
+    with _reading(path, "config.json"):
+        try:
+            geometry = lampe.geometry_of(config, window or card.window)
+            geometry.rope(geometry.window)
+        except lampe.LampeError as error:
+            raise UserError(f"model {label!r}: {error}") from None
     if not (window or card.window):
         note = geometry.window_note or _default_window_note(path, card.revision, config, geometry)
         if note:
             _warn_once(f"model {label!r}: {note.replace('window=', '--window ')}")
-    dtype = dtype or card.dtype
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise UserError(
-            f"--dtype: {dtype!r} is no type of torch's; use auto, float32, bfloat16 or float16"
-        )
-    fingerprint = _fingerprint(path, config)
-    return ModelSource(label, path, card.revision, dtype, geometry, card.settings, fingerprint)
+    commit = getattr(config, "_commit_hash", None)  # configurations of folders have none
+    return ModelSource(label, path, card.revision, dtype, geometry, card.settings, commit)
 
 
 def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -132,7 +149,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
         UserError: if weights or tokenizer cannot be loaded, or the device refuses the model.
     """
     tokenizer = load_tokenizer(source)
-    try:
+    with _reading(source.path, "weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
             revision=source.revision,
@@ -140,15 +157,17 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
             device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
         )
-    except Exception as error:
-        # A checkpoint can be broken in the ways of every library that reads it.
-        raise _loading_error(source.path, error) from None
     model, report = loaded
     # transformers initializes missing weights at random and only logs it.
     missing = sorted(report["missing_keys"]) or sorted(report["mismatched_keys"])
     if missing:
-        names = ", ".join(map(str, missing[:3]))
-        raise UserError(f"{source.path}: the checkpoint lacks weights: {names}")
+        raise UserError(f"{source.path}: the checkpoint lacks weights: {_first_names(missing)}")
+    unexpected = sorted(report["unexpected_keys"])
+    if unexpected:
+        _warn_once(
+            f"{source.path}: {len(unexpected)} weights are not used, the model has no such ones: "
+            f"{_first_names(unexpected)}"
+        )
     try:
         placed: Any = model if device == ALL_GPUS else model.to(device)
     except Exception as error:
@@ -165,13 +184,15 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises:
         UserError: if it cannot be loaded.
     """
-    try:
+    folder = Path(source.path)
+    if folder.is_dir() and not any(any(folder.glob(name)) for name in TOKENIZER_FILES):
+        raise UserError(f"{folder}: has no tokenizer (such as tokenizer.json); copy it there")
+    with _reading(source.path, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.path, revision=source.revision
         )
-    except Exception as error:
-        # As for weights: every library that reads a tokenizer has its own errors.
-        raise _loading_error(source.path, error) from None
+        # Some settings of a wrong type are noticed only here.
+        tokenizer("text")
     return tokenizer
 
 
@@ -179,7 +200,7 @@ def cost_of(source: ModelSource) -> ModelCost:
     """Return the sizes of a model, from its configuration alone."""
     config = _load_config(source.path, source.revision)
     # On the meta device parameters have shapes and take no memory.
-    with torch.device("meta"):
+    with _reading(source.path, "config.json"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     text = config.get_text_config()
     layers = text.num_hidden_layers
@@ -208,14 +229,46 @@ def _silence_libraries() -> None:
     huggingface_hub.logging.set_verbosity(critical)
 
 
-def _load_config(path: str, revision: str) -> PreTrainedConfig:
+@contextmanager
+def _reading(path: str, part: str) -> Iterator[None]:
+    """Turn whatever a library raises on a part of a checkpoint into one line.
+
+    A checkpoint can be broken in the ways of every library that reads it, and their errors have no
+    common class.
+    """
     try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise _loading_error(path, part, error) from None
+
+
+def _first_names(names: list[Any]) -> str:
+    return ", ".join(map(str, names[:3]))
+
+
+def _load_config(path: str, revision: str) -> PreTrainedConfig:
+    if Path(path).is_dir():
+        checkpoint_files.check_files(Path(path))
+    with _reading(path, "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise _loading_error(path, error) from None
+        _check_config(path, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{path}: a {config.model_type!r} model is no causal language model")
     return config
+
+
+def _check_config(path: str, config: PreTrainedConfig) -> None:
+    """Refuse settings that transformers ignores or notices late."""
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is not None and not isinstance(quantization, Mapping):
+        raise UserError(f"{path}/config.json: quantization_config={quantization!r} is no mapping")
+    method = (quantization or {}).get("quant_method")
+    if method is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        raise UserError(f"{path}/config.json: transformers knows no quant_method {method!r}")
+    if config.dtype is not None and not isinstance(config.dtype, torch.dtype):
+        raise UserError(f"{path}/config.json: dtype={config.dtype!r} is no data type of torch")
 
 
 def _default_window_note(
@@ -244,20 +297,20 @@ def _warn_once(text: str) -> None:
     report_warning(text)
 
 
-def _fingerprint(path: str, config: PreTrainedConfig) -> str:
-    """Return the commit of a hub model, or a hash of a folder's files."""
-    if not Path(path).is_dir():
-        return f"{path}@{config._commit_hash}"
-    return folder_fingerprint(Path(path))
-
-
-def _loading_error(path: str, error: Exception) -> UserError:
+def _loading_error(path: str, part: str, error: Exception) -> UserError:
     """Return one line about a checkpoint that cannot be loaded."""
     # transformers wraps what the hub raised, sometimes several times, so the classes of the whole
     # chain of errors decide; by name, because they come from optional libraries.
     kinds = _class_names_in_chain(error)
+    if "UnpicklingError" in kinds:
+        return UserError(
+            f"{path}: its weights are pickles with more than tensors in them, which may run code; "
+            "they are not loaded: use a checkpoint in safetensors"
+        )
     if Path(path).is_dir():
-        return UserError(f"{path}: not a checkpoint of transformers: {first_line(error)}")
+        return UserError(
+            f"{path}: not a checkpoint of transformers ({part}): {_first_words(error)}"
+        )
     if "GatedRepoError" in kinds:
         return UserError(
             f"{path}: gated on the hub: accept its licence there, "
@@ -273,6 +326,16 @@ def _loading_error(path: str, error: Exception) -> UserError:
             "check the network, or give a folder"
         )
     return UserError(f"{path}: cannot be loaded: {first_line(error)}")
+
+
+def _first_words(error: Exception) -> str:
+    """Return a message up to its second line, which in some libraries says what is wrong."""
+    lines = str(error).strip().splitlines()[:2]
+    if not lines:
+        return type(error).__name__
+    # Messages of these classes are a bare name or value.
+    kind = f"{type(error).__name__}: " if isinstance(error, LookupError) else ""
+    return kind + " ".join(line.strip() for line in lines)
 
 
 def _class_names_in_chain(error: BaseException) -> set[str]:

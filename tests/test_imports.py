@@ -11,7 +11,7 @@ LIBRARY = (
     "positions geometry rope errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands calibration speed running report engine results models fingerprint "
+    "__main__ cli commands calibration speed running report engine results models checkpoint_files "
     "plugins pocket benches ruler texts assets store method_specs suite prompts user_cache "
     "scoring cards file_io records errors __init__"
 ).split()

@@ -392,10 +392,10 @@ def wrap_message(
             f"{user}\n\n{message.user}<|eot_id|>{assistant}{prefix}"
         )
     if protocol.chat == "none":
-        before, after = f"{message.system}\n\n", ""
+        before, after = f"{message.system}\n\n", prefix
     else:
-        before, after = template_affixes(tokenizer, message.system)
-    return f"{before}{message.user}{after}{prefix.lstrip() if after else prefix}"
+        before, after = template_affixes(tokenizer, message.system, prefix)
+    return f"{before}{message.user}{after}"
 
 
 def _format_again(text: str, document: str, question: str) -> str:

@@ -37,7 +37,7 @@ from lampe_eval.benches.bench import Bench, Passage, SampleRequest, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import bos_token, encode
+from lampe_eval.prompts.tokenization import encode, first_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.documents import documents
@@ -74,7 +74,7 @@ class Ppl(Bench):
             request.source, seed=request.seed, words=2 * length, data_dir=request.data_dir
         )
         encoded = (encode(request.tokenizer, text, is_data=True) for text in texts)
-        windows = _windows(task.card, length, encoded, bos_token(request.tokenizer))
+        windows = _windows(task.card, length, encoded, first_tokens(request.tokenizer))
         passages = [
             Passage(f"{length}/{number}", ids, scored_tokens, {"document": document})
             for number, (ids, scored_tokens, document) in enumerate(islice(windows, request.limit))
@@ -137,42 +137,41 @@ Window = tuple[list[int], int, int]
 
 
 def _windows(
-    card: PplCard, length: int, texts: Iterator[list[int]], bos: int | None
+    card: PplCard, length: int, texts: Iterator[list[int]], start: list[int]
 ) -> Iterator[Window]:
     if card.windows == "dense":
         yield from _dense(texts, length, card.stride)
         return
     for document, text in enumerate(texts):
         if card.windows == "exact":
-            windows = _exact(text, length, bos)
+            windows = _exact(text, length, start)
         else:
-            windows = _stride(text, length, card.stride, bos)
+            windows = _stride(text, length, card.stride, start)
         for ids, scored_tokens in windows:
             yield ids, scored_tokens, document
 
 
-def _exact(text: list[int], length: int, bos: int | None) -> Iterator[tuple[list[int], int]]:
+def _exact(text: list[int], length: int, start: list[int]) -> Iterator[tuple[list[int], int]]:
     """Yield windows that follow each other; an incomplete last one is left out."""
-    start = [] if bos is None else [bos]
     step = length - len(start)
     for begin in range(0, len(text) - step + 1, step):
-        yield start + text[begin : begin + step], length - 1
+        yield start + text[begin : begin + step], length - max(1, len(start))
 
 
 def _stride(
-    text: list[int], length: int, stride: int, bos: int | None
+    text: list[int], length: int, stride: int, start: list[int]
 ) -> Iterator[tuple[list[int], int]]:
     """Yield overlapping windows of which only the new tokens count."""
-    start = [] if bos is None else [bos]
     # Texts that do not fill a window are left out; YaRN's script has a minimum length instead.
-    if len(text) < length - 1:
+    unscored = max(1, len(start))
+    if len(text) < length - unscored:
         return
     reached = 0
     for begin in range(0, len(text), stride):
-        end = min(begin + length - 1, len(text))
+        end = min(begin + length - unscored, len(text))
         ids = start + text[begin:end]
         # Without a BOS token nothing predicts the first token of the text, so it does not count.
-        yield ids, min(end - reached, len(ids) - 1)
+        yield ids, min(end - reached, len(ids) - unscored)
         reached = end
         if end == len(text):
             return

@@ -4,7 +4,6 @@ import datetime
 from dataclasses import dataclass
 from typing import Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.errors import UserError
@@ -18,6 +17,9 @@ DATE_DIRECTIVES = tuple(
     "%S %T %u %U %V %w %W %x %X %y %Y %z %Z %%".split()
 )
 """Directives of `strftime`; the last one is that of a percent sign."""
+
+ANSWER_PLACEHOLDER = "what-the-assistant-says"
+"""Text that is rendered in place of an answer, to find where a template puts it."""
 
 ChatFamily = Literal["llama2", "llama3", "mistral", "other", "none"]
 
@@ -53,14 +55,17 @@ def message_affixes(
         UserError: for a chat template that cannot be used.
     """
     if chat and protocol.chat == "template":
-        before, after = template_affixes(tokenizer, message.system)
-    else:
-        before, after = f"{message.system}\n\n" if message.system else "", ""
-    return before, after + (message.answer_prefix.lstrip() if after else message.answer_prefix)
+        return template_affixes(tokenizer, message.system, message.answer_prefix)
+    return f"{message.system}\n\n" if message.system else "", message.answer_prefix
 
 
-def template_affixes(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[str, str]:
+def template_affixes(
+    tokenizer: PreTrainedTokenizerBase, system: str, answer_prefix: str = ""
+) -> tuple[str, str]:
     """Return the text that a chat template puts before and after the user's message.
+
+    An answer prefix follows as the template begins an assistant's turn, so without the white space
+    that would separate it from the user's text.
 
     Without a chat template this is the system prompt and nothing. A template that refuses or
     drops the system role gets the system prompt at the beginning of the user's message.
@@ -71,19 +76,23 @@ def template_affixes(tokenizer: PreTrainedTokenizerBase, system: str) -> tuple[s
     user = f"{system}\n\n{PLACEHOLDER}" if system else PLACEHOLDER
     if not getattr(tokenizer, "chat_template", None):
         before, _, after = user.partition(PLACEHOLDER)
-        return before, after
+        return before, after + answer_prefix
     system_message = [{"role": "system", "content": system}] if system else []
-    text = _render(tokenizer, [*system_message, {"role": "user", "content": PLACEHOLDER}])
+    messages = [*system_message, {"role": "user", "content": PLACEHOLDER}]
+    text = _render(tokenizer, messages)
     # Some templates raise for a system role, others leave it out silently.
     if text is None or (system and system.strip() not in text):
-        text = _render(tokenizer, [{"role": "user", "content": user}])
+        messages = [{"role": "user", "content": user}]
+        text = _render(tokenizer, messages)
     if text is None or text.count(PLACEHOLDER) != 1:
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} cannot be used; "
             "try --protocol fair:chat=none"
         )
     before, _, after = text.partition(PLACEHOLDER)
-    return before, after
+    if not answer_prefix.strip():
+        return before, after
+    return before, _answer_beginning(tokenizer, messages, after) + answer_prefix.lstrip()
 
 
 def freeze_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
@@ -113,13 +122,35 @@ def _with_date(template: str, date: datetime.date) -> str:
     return f"{macro}\n{template}"
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str | None:
-    """Render messages with the generation prompt; return None if the template refuses them."""
+def _answer_beginning(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generation_prompt: str
+) -> str:
+    """Return the text between the user's message and an answer, as the template renders both.
+
+    The generation prompt may lack what follows it: Llama-2's ends with `[/INST]`, and the answer
+    begins with a space. It is returned only where the template refuses or changes an answer.
+    """
+    answer = {"role": "assistant", "content": ANSWER_PLACEHOLDER}
+    text = _render(tokenizer, [*messages, answer], add_generation_prompt=False) or ""
+    between, found, _ = text.partition(PLACEHOLDER)[2].partition(ANSWER_PLACEHOLDER)
+    return between if found else generation_prompt
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    *,
+    add_generation_prompt: bool = True,
+) -> str | None:
+    """Render messages; return None if the template refuses them."""
     try:
         return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
         )
-    except (TemplateError, ValueError):
+    # A template is a program of the model's folder, which can fail in any way.
+    except Exception:
         return None
 
 

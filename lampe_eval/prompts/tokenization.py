@@ -66,19 +66,32 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 def encode_with_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text with the special tokens that the tokenizer adds."""
-    return list(tokenizer(text, verbose=False)["input_ids"])
+    """Return the ids of a text after the special tokens that the tokenizer puts first."""
+    ids = list(tokenizer(text, verbose=False)["input_ids"])
+    # What it puts last, such as an EOS token, would end the prompt before its answer.
+    return ids[: len(ids) - len(_added_tokens(tokenizer)[1])]
 
 
 def with_bos(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Return the ids with exactly one BOS token at the start, if the tokenizer adds one at all."""
-    bos = bos_token(tokenizer)
-    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+    """Return the ids with exactly once what the tokenizer puts first, if it puts anything."""
+    first = first_tokens(tokenizer)
+    return ids if ids[: len(first)] == first else [*first, *ids]
 
 
-def bos_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the BOS token that the tokenizer adds to a text, or None if it adds none."""
-    # Many tokenizers define a BOS token that they never add, so an empty text is encoded to see.
-    ids_of_empty_text: list[int] = tokenizer("", verbose=False)["input_ids"]
-    token = tokenizer.bos_token_id
-    return token if isinstance(token, int) and ids_of_empty_text[:1] == [token] else None
+def first_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the special tokens that a tokenizer puts before a text: a BOS token, several, or none.
+
+    Many tokenizers define a BOS token that they never add, and GLM's puts `[gMASK]<sop>` first.
+    """
+    return list(_added_tokens(tokenizer)[0])
+
+
+@lru_cache(maxsize=4)
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the special tokens that a tokenizer adds before and after a text."""
+    # A letter, because in an empty text the two would not be told apart.
+    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
+    ids = list(tokenizer("a", verbose=False)["input_ids"])
+    starts = range(len(ids) - len(bare) + 1)
+    start = next((start for start in starts if ids[start : start + len(bare)] == bare), 0)
+    return tuple(ids[:start]), tuple(ids[start + len(bare) :])

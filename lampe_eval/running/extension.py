@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from lampe_eval import checkpoint_files
 from lampe_eval.benches import BENCHES
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
-from lampe_eval.fingerprint import checkpoint_path, folder_fingerprint
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.running.suite_configuration import suite_configuration
@@ -113,9 +113,9 @@ def _model_options(card: ModelCard, suite: Suite) -> dict[str, Any]:
     window = suite.window or card.window
     if window:
         options["window"] = window
-    path = Path(checkpoint_path(card))
+    path = Path(checkpoint_files.checkpoint_path(card))
     if path.is_dir():
-        options["fingerprint"] = folder_fingerprint(path)
+        options["fingerprint"] = checkpoint_files.fingerprint(path)
     return options
 
 

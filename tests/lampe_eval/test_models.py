@@ -12,7 +12,7 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load, save
 
-from lampe_eval import models
+from lampe_eval import checkpoint_files, models
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 from tests.model_sources import find_model
@@ -159,3 +159,88 @@ def test_an_impossible_rope_is_said(tmp_path: Path, theta: float) -> None:
     rope = {"rope_type": "default", "rope_theta": theta}
     with pytest.raises(UserError, match=f"rope_theta={theta}"):
         find_model(str(_changed_config(tmp_path, rope_parameters=rope)))
+
+
+def _write(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", "3", "config.json"),
+        ("config.json", "[" * 100_000, "config.json"),
+        ("config.json", '{"vocab_size": ' + "9" * 6000 + "}", "config.json"),
+        ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id"),
+        ("generation_config.json", "3", "generation_config.json"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json"),
+        ("tokenizer.json", "{", "tokenizer"),
+        ("model.safetensors.index.json", '{"weight_map": {}}', "names no weights"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../b.safetensors"}}', "outside"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "/b.safetensors"}}', "outside"),
+    ],
+)
+def test_a_broken_file_of_a_model_is_one_line(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    _write(_copied(tmp_path), name, content)
+    with pytest.raises(UserError, match=words) as caught:
+        models.load_tokenizer(find_model(str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 0, "head_dim": 0},
+        {"hidden_size": 7, "head_dim": 0},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": "x"}},
+        {"rope_parameters": [1]},
+        {"model_type": ["llama"]},
+        {"quantization_config": "x"},
+        {"quantization_config": {"quant_method": "pwn"}},
+        {"dtype": "nonsense"},
+        {"max_position_embeddings": "x"},
+    ],
+    ids=str,
+)
+def test_an_impossible_configuration_is_one_line(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        find_model(str(_changed_config(tmp_path, **changes)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_large_file_is_hashed_wholly_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_files, "SMALL_BYTES", 1000)
+    weights = _copied(tmp_path) / "model.safetensors"
+    before = find_model(str(tmp_path)).fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "sha256_of_files", None)
+        assert find_model(str(tmp_path)).fingerprint == before
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    assert find_model(str(tmp_path)).fingerprint != before
+
+
+def test_the_fingerprint_of_the_committed_runs_holds() -> None:
+    assert find_model("pocket").fingerprint == "sha256:85fdadd77d2bb07a"
+
+
+def test_the_hubs_cache_may_link_to_its_blobs_and_nothing_else(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "2").write_bytes(b"weights")
+    (snapshot / "a.safetensors").symlink_to("../../blobs/2")
+    _write(snapshot, "model.safetensors.index.json", '{"weight_map": {"w": "a.safetensors"}}')
+    assert checkpoint_files.fingerprint(snapshot)
+    (snapshot / "a.safetensors").unlink()
+    (tmp_path / "other").write_bytes(b"weights")
+    (snapshot / "a.safetensors").symlink_to("../../other")
+    with pytest.raises(UserError, match="outside"):
+        checkpoint_files.fingerprint(snapshot)

@@ -14,7 +14,7 @@ from lampe_eval.benches import find_tasks, niah_original
 from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.niah import Niah
 from lampe_eval.errors import UserError
-from lampe_eval.prompts.tokenization import bos_token, encode
+from lampe_eval.prompts.tokenization import encode, first_tokens
 from lampe_eval.texts.sentence_ends import SentenceEnds
 from tests.fixtures import package, pin
 from tests.parity.data import DATA
@@ -285,7 +285,7 @@ def test_the_original_protocol_keeps_200_tokens_free(
     samples = _samples("niah/single", 640, tokenizer, upstream, protocol="official")
     assert len(samples) == 5
     for sample in samples:
-        assert len(sample.ids) == 440 + around + (bos_token(tokenizer) is not None)
+        assert len(sample.ids) == 440 + around + len(first_tokens(tokenizer))
         assert len(sample.ids) + sample.max_new_tokens <= 640
 
 

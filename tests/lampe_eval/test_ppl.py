@@ -40,11 +40,11 @@ class LettersWithBos:
     def __init__(self, bos: int | None) -> None:
         self.bos_token_id = bos
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {
-            "input_ids": [ord(c) for c in text]
-            or [i for i in (self.bos_token_id,) if i is not None]
-        }
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[int]]:
+        first = [] if self.bos_token_id is None or not add_special_tokens else [self.bos_token_id]
+        return {"input_ids": first + [ord(c) for c in text]}
 
 
 def _task(name: str, stride: int) -> Task:

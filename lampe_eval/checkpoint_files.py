@@ -1,0 +1,154 @@
+"""Files of a checkpoint in a folder: which decide its answers, what they hash to, which are broken.
+
+A hub model is known by its commit, so nothing of this concerns it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from lampe_eval import user_cache
+from lampe_eval.cards import ModelCard
+from lampe_eval.errors import UserError
+from lampe_eval.file_io import CHUNK_BYTES, read_json, sha256_of_files, sha256_of_text
+from lampe_eval.pocket import WEIGHTS
+
+SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin")
+"""Suffixes of settings, chat templates, tokenizers and weights, in the order of the fingerprint."""
+SMALL_BYTES = 2**24
+"""Size up to which a file's content is hashed each time, without the cache."""
+MAPPING_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "adapter_config.json",
+)
+TOKEN_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def checkpoint_path(card: ModelCard) -> str:
+    """Return the folder or the hub id of a card's checkpoint."""
+    return str(WEIGHTS) if card.path == "pocket" else card.path
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash of all files that transformers may load from a folder and its subfolders.
+
+    Args:
+        folder: the checkpoint.
+
+    Raises:
+        UserError: for a file that is broken, leaves the folder, or cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        try:
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()} {size}".encode())
+            if size > SMALL_BYTES:
+                digest.update(_cached_sha256(path).encode())
+                continue
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder whose settings or index of weights are broken or leave the folder.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for name in MAPPING_FILES:
+        if (folder / name).exists() or (folder / name).is_symlink():
+            _read_mapping(folder / name)
+    if (folder / "generation_config.json").exists():
+        _check_token_ids(folder / "generation_config.json")
+    _indexed_files(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that decide a checkpoint's answers, in a fixed order."""
+    found = {path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.is_dir()}
+    # Folders of other programs, such as the hub's .cache, hold nothing that is loaded.
+    shown = {path for path in found if not path.relative_to(folder).parts[0].startswith(".")}
+    return sorted(
+        shown | set(_indexed_files(folder)), key=lambda path: (SUFFIXES.index(path.suffix), path)
+    )
+
+
+def _indexed_files(folder: Path) -> list[Path]:
+    """Return the files that the folder's indexes of weights name."""
+    indexes = sorted(folder.glob("*.index.json"))
+    return [path for index in indexes for path in _files_of_index(folder, index)]
+
+
+def _files_of_index(folder: Path, index: Path) -> list[Path]:
+    """Return the files that an index names, once each.
+
+    Raises:
+        UserError: for an index without files, and for a file outside the folder.
+    """
+    weight_map = _read_mapping(index).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise UserError(f"{index}: its 'weight_map' names no weights")
+    names = dict.fromkeys(weight_map.values())
+    for name in names:
+        if not isinstance(name, str) or Path(name).suffix not in (".safetensors", ".bin"):
+            raise UserError(f"{index}: {name!r} is no file of weights")
+        if not _is_inside(folder, name):
+            raise UserError(f"{index}: {name!r} lies outside the model's folder")
+    return [folder / name for name in names]
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Return whether a file that an index names lies in the folder, or in the hub's cache of it."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    try:
+        target, home = (folder / path).resolve(strict=True), folder.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder / path}: cannot be read ({error})") from None
+    # The hub's cache has models--*/snapshots/COMMIT/FILE -> ../../blobs/HASH.
+    in_hub_cache = home.parent.name == "snapshots" and target.parent == home.parents[1] / "blobs"
+    return target.is_relative_to(home) or in_hub_cache
+
+
+def _read_mapping(path: Path) -> Mapping[str, object]:
+    value = read_json(path)
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}: must be a mapping of keys to values, got {str(value)[:40]!r}")
+    return value
+
+
+def _check_token_ids(path: Path) -> None:
+    """Refuse settings of generation whose special tokens are no token ids."""
+    settings = _read_mapping(path)
+    for key in TOKEN_ID_KEYS:
+        value = settings.get(key)
+        ids = value if isinstance(value, list) else [value]
+        # type(), because True is an int too.
+        if value is not None and any(type(each) is not int for each in ids):
+            raise UserError(f"{path}: {key}={str(value)[:40]!r} is no token id")
+
+
+def _cached_sha256(path: Path) -> str:
+    """Return the sha256 of a large file, computed once for a path, size and time of change."""
+    state = path.stat()
+    # ctime too: nobody can set it back, as `cp -p` and `touch -r` do with mtime.
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
+    entry = user_cache.root() / "weights" / f"{sha256_of_text(key)}.sha256"
+    with suppress(OSError, UnicodeDecodeError):
+        stored = entry.read_text()
+        if len(stored) == hashlib.sha256().digest_size * 2:
+            return stored
+    digest = sha256_of_files([path])
+    with suppress(UserError):  # a cache that cannot be written only costs time
+        user_cache.write(entry, digest)
+    return digest
