@@ -222,6 +222,19 @@ def random_question(rng: Random, spec: NeedleSpec, depth: float, split: Split) -
     )
 
 
+def spread_order(count: int) -> list[int]:
+    """Return the numbers below `count` in an order of which every beginning is spread out.
+
+    The first number comes first, and then always the one that is farthest from all before it.
+    """
+    order: list[int] = []
+    left = list(range(count))
+    while left:
+        distances = [min((abs(number - other) for other in order), default=0) for number in left]
+        order.append(left.pop(distances.index(max(distances))))
+    return order
+
+
 def shortest_length(
     question: NeedleQuestion,
     encode: Encode,

@@ -1,10 +1,11 @@
 """Needle in a haystack: facts hidden at known depths of a long text and asked for at its end.
 
 The prompt and the tokens of its answer together have exactly the length of the cell, as in RULER.
-Samples cycle through all depths before the first depth comes again, so that any limit covers them
-evenly. The wording is our own or, with `prompts: official`, that of the original test
-(`niah_original.py`). The original has a single needle, so it gives one sample for each depth,
-whatever the seed.
+Samples cycle through all depths before the first depth comes again. Within a cycle the depths come
+in an order of which every beginning is spread out (`needles.spread_order`), so that any limit
+covers them evenly and a larger limit adds samples to those of a smaller one. The wording is our own
+or, with `prompts: official`, that of the original test (`niah_original.py`). The original has a
+single needle, so it gives one sample for each depth, whatever the seed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode
+from lampe_eval.prompts.tokenization import encode, encode_start
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.documents import documents
@@ -127,8 +128,12 @@ def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]
 
 
 def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
-    for index in range(request.limit):
-        depth = card.depths[index % len(card.depths)]
+    count = len(card.depths)
+    order = needles.spread_order(count)
+    for number in range(request.limit):
+        # The index, not the order, decides what is drawn: it is part of the id.
+        index = number - number % count + order[number % count]
+        depth = card.depths[index % count]
         question = needles.draw_question(card.spec, request.seed, index, depth)
         if card.stratified_depths:
             # The seed string is part of the samples: do not change it.
@@ -161,7 +166,8 @@ def _original_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt
     wording = niah_original.original_wording(request.data_dir)
     answer_tokens = card.original_max_new_tokens
     assert answer_tokens, "only tasks with the original wording get here"
-    for depth in card.depths[: request.limit]:
+    for place in needles.spread_order(len(card.depths))[: request.limit]:
+        depth = card.depths[place]
         placed = niah_original.original_prompt(request, wording, depth, answer_tokens)
         yield Prompt(
             id=f"{request.length}/{depth:g}",
@@ -216,7 +222,7 @@ def _haystack(card: NiahCard, request: SampleRequest, index: int) -> list[int]:
         )
     ids: list[int] = []
     for text in texts:
-        ids += encode(request.tokenizer, text + "\n", is_data=True)
+        ids += encode_start(request.tokenizer, text + "\n", request.length)
         if len(ids) >= request.length:
             return ids
     return ids * (request.length // len(ids) + 1)

@@ -37,7 +37,7 @@ from lampe_eval.benches.bench import Bench, Passage, SampleRequest, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode, first_tokens
+from lampe_eval.prompts.tokenization import encode_start, first_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.documents import documents
@@ -73,7 +73,10 @@ class Ppl(Bench):
         texts = documents(
             request.source, seed=request.seed, words=2 * length, data_dir=request.data_dir
         )
-        encoded = (encode(request.tokenizer, text, is_data=True) for text in texts)
+        # The last window that is asked for ends before as many tokens of any one text.
+        step = length if task.card.windows == "exact" else task.card.stride
+        tokens = request.limit * step + length + 1
+        encoded = (encode_start(request.tokenizer, text, tokens) for text in texts)
         windows = _windows(task.card, length, encoded, first_tokens(request.tokenizer))
         passages = [
             Passage(f"{length}/{number}", ids, scored_tokens, {"document": document})

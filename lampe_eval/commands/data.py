@@ -69,11 +69,17 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
         UserError: if a source cannot be reached, or a file is not as pinned.
     """
     unpinned = []
+    unreachable: UserError | None = None
+    missing: list[str] = []
     for name in names:
         asset = find(name)
         download = asset.archive or asset
         local = locate(asset, data_dir)
         if local.state == "missing":
+            # Without a network every further file would wait as long as the first.
+            if unreachable:
+                missing.append(name)
+                continue
             size = _describe_size(download)
             print(
                 f"fetching {download.name} ({size}) from {download.source.place}", file=sys.stderr
@@ -82,13 +88,17 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
                 _fetch_with_progress(download)
             except UnreachableSource as error:
                 alone = f"; its {asset.path_in_archive} alone is enough" if asset.archive else ""
-                raise UserError(f"{error}{alone}") from None
+                unreachable = UserError(f"{error}{alone}")
+                continue
             local = locate(asset, data_dir)
         path = local.open_path()
         # A user's own copy of an archive's file has no hash to compare, even if the archive has.
         is_own_copy = asset.archive is not None and not path.is_relative_to(user_cache.root())
         if download.file.sha256 is None or is_own_copy:
             unpinned.append(name)
+    if unreachable:
+        more = f"; also missing: {', '.join(missing)}" if missing else ""
+        raise UserError(f"{unreachable}{more}")
     if unpinned:
         print(f"not pinned by a hash: {', '.join(unpinned)}", file=sys.stderr)
 

@@ -10,6 +10,12 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+LETTERS_PER_TOKEN = 8
+"""More letters than a token of most texts has on average."""
+EXTRA_LETTERS = 4096
+EXTRA_TOKENS = 64
+"""Tokens at the end of a part of a text that may differ from those of the whole text."""
+
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
@@ -38,6 +44,21 @@ def encode(
     if ids[: len(before_ids)] != before_ids:
         return list(_encode(tokenizer, text, is_data))
     return list(ids[len(before_ids) :])
+
+
+def encode_start(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> list[int]:
+    """Return at least the first `tokens` ids of a text of data, or all that it has.
+
+    Only the part of a long text that is needed is encoded. It is longer than needed, because the
+    ids where it is cut may differ from those of the whole text.
+    """
+    letters = LETTERS_PER_TOKEN * tokens + EXTRA_LETTERS
+    while letters < len(text):
+        ids = encode(tokenizer, text[:letters], is_data=True)
+        if len(ids) >= tokens + EXTRA_TOKENS:
+            return ids
+        letters *= 4
+    return encode(tokenizer, text, is_data=True)
 
 
 # Every sample encodes the user's text of megabytes again, and every question its document.

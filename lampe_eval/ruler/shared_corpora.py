@@ -1,5 +1,6 @@
 """Parts that the samples of all tasks share: encoded pieces, essays, pools of needles."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -150,9 +151,10 @@ def _repeated_words(documents: Callable[[int], Iterable[str]], count: int) -> It
     while True:
         empty = True
         for text in documents(count):
-            for word in text.split():
+            # One after another: a text may have megabytes more than a prompt needs.
+            for word in re.finditer(r"\S+", text):
                 empty = False
-                yield from split_word(f" {word}")
+                yield from split_word(f" {word[0]}")
         if empty:
             raise UserError("ruler: the texts for the haystack have no words")
 

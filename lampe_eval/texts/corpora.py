@@ -7,6 +7,7 @@ have several.
 """
 
 import glob
+import gzip
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ PARQUET_SUFFIXES = (".parquet",)
 JSON_LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 TABLE_SUFFIXES = (*PARQUET_SUFFIXES, *JSON_LINES_SUFFIXES)
 COLUMN = "text"
+MAX_LINE_LETTERS = 1 << 26
+"""Letters of a line of a table; a book has a few million."""
 
 
 def find_corpus(source: Path | None) -> str | None:
@@ -58,10 +61,32 @@ def table_texts(path: Path) -> Iterator[str]:
         for number, row in enumerate(_stream(path, "parquet", columns=[COLUMN]), 1):
             yield _text(row, f"{path}: row {number}")
         return
-    for number, row in enumerate(_stream(path, "text"), 1):
-        line = row["text"]
+    for number, line in enumerate(_lines(path), 1):
         if line.strip("\ufeff \t\r\n"):
             yield _text(parse_line(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, unpacked on the way where its name ends in `.gz`.
+
+    Raises:
+        UserError: if the file is broken, or has a line that is too long: a few bytes of an archive
+            can become gigabytes.
+    """
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_LETTERS + 1):
+                number += 1
+                if len(line) > MAX_LINE_LETTERS:
+                    raise UserError(
+                        f"{path}:{number}: has a line of more than {MAX_LINE_LETTERS >> 20} "
+                        "million letters; is it the right file?"
+                    )
+                yield line
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason[:200]})") from None
 
 
 def _stream(path: Path, builder: str, **settings: Any) -> Iterator[Mapping[str, Any]]:

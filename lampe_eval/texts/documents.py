@@ -5,6 +5,8 @@ texts, and other formats are refused.
 """
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,10 @@ OTHER_FORMATS = frozenset(
 """Suffixes of files that hold no plain text, or text between the marks of a format."""
 OTHER_BEGINNINGS = ("%pdf-", "{\\rtf", "<?xml", "<!doctype html", "<html")
 """Beginnings of such files under any other name, in lower case."""
+MAX_FILES = 20_000
+"""Files that a folder may have."""
+MAX_TEXT_BYTES = 1 << 30
+"""Bytes of a file that is read as a whole."""
 POCKET_TEXTS = 1_000_000
 """Number of pocket texts per seed; the seeds' texts do not overlap."""
 
@@ -176,18 +182,50 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
     asset = find_corpus(source)
     if asset:
         return corpus_files(asset, data_dir)
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
+    # An empty option arrives as the current folder, so that one needs its full path.
+    if source == Path():
+        raise UserError("no text is named; name a file or folder, the current one by its full path")
+    if source.is_dir():
+        return _folder_files(source)
+    if not source.exists():
         raise UserError(
             f"{source}: no such file or folder; give a text file, a folder of {_suffixes()} files, "
             f"or one of: {', '.join(CORPORA)}"
         )
-    # Sorted, because file systems list files in orders of their own.
-    files = sorted(file for file in source.rglob("*") if file.name.endswith(SUFFIXES))
+    return [_plain_file(source)]
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    """Return the text files of a folder and its subfolders; links to folders are not followed."""
+    files = []
+    count = 0
+    for parent, _, names in os.walk(folder):
+        count += len(names)
+        if count > MAX_FILES:
+            raise UserError(f"{folder}: has more than {MAX_FILES} files; name a smaller folder")
+        files += [_plain_file(Path(parent, name)) for name in names if name.endswith(SUFFIXES)]
     if not files:
-        raise UserError(f"{source}: no text in this folder; it needs {_suffixes()} files")
-    return files
+        raise UserError(f"{folder}: no text in this folder; it needs {_suffixes()} files")
+    # Sorted, because file systems list files in orders of their own.
+    return sorted(files)
+
+
+def _plain_file(path: Path) -> Path:
+    """Return a path after checking that it is a file of a size that can be read.
+
+    Raises:
+        UserError: for anything else: opening a pipe waits for a writer, and a device has no end.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: cannot be read: it is no plain file; remove or replace it")
+    # Tables are read row by row.
+    if status.st_size > MAX_TEXT_BYTES and not path.name.lower().endswith(TABLE_SUFFIXES):
+        raise UserError(f"{path}: has more than {MAX_TEXT_BYTES >> 20} MiB; split it")
+    return path
 
 
 def read_text(path: Path) -> str:

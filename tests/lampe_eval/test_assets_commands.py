@@ -15,6 +15,7 @@ from tests.lampe_eval.assets_server import CONTENT, Server, asset, serving, sha2
 
 PINNED = asset("pinned.bin")
 UNPINNED = asset("loose.bin", content=None, approximate_bytes=2_000_000)
+ASSETS = (PINNED, UNPINNED)
 
 
 @pytest.fixture
@@ -86,6 +87,15 @@ def test_fetch_without_a_network_is_one_line(
     with pytest.raises(UserError, match=r"^tiny/pinned.bin: http://.*--data-dir \(1 more"):
         data.fetch_files([], None)
     assert capsys.readouterr() == ("", "")
+
+
+def test_all_files_that_a_run_lacks_are_named_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files.clear()
+    monkeypatch.setattr(data, "find", lambda name: {item.name: item for item in ASSETS}[name])
+    with pytest.raises(UserError, match=r"^tiny/pinned.bin: .*tiny/loose.bin"):
+        data.fetch_missing(["tiny/pinned.bin", "tiny/loose.bin"], None)
 
 
 def test_list_shows_states(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

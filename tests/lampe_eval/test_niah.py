@@ -78,6 +78,31 @@ def test_samples_do_not_depend_on_how_many_are_drawn(tokenizer: PreTrainedTokeni
     assert _samples("niah/multikey", 512, tokenizer, seed=1)[0].ids != few[0].ids
 
 
+@pytest.mark.parametrize(
+    ("task", "limit", "depths"),
+    [
+        ("niah/single", 1, {0}),
+        ("niah/single", 2, {0, 100}),
+        ("niah/grid", 3, {0, 50, 100}),
+        ("niah/grid", 5, {0, 20, 50, 70, 100}),
+        ("niah/single", 5, {0, 25, 50, 75, 100}),
+    ],
+)
+def test_any_limit_is_spread_over_the_depths(
+    tokenizer: PreTrainedTokenizerBase, task: str, limit: int, depths: set[float]
+) -> None:
+    assert {
+        sample.meta["depth"] for sample in _samples(task, 512, tokenizer, limit=limit)
+    } == depths
+
+
+def test_whole_cycles_have_the_samples_of_their_indices(tokenizer: PreTrainedTokenizerBase) -> None:
+    samples = _samples("niah/single", 512, tokenizer, limit=10)
+    depths = (0, 25, 50, 75, 100)
+    expected = {f"512/{depths[index % 5]}/{index}" for index in range(10)}
+    assert {sample.id for sample in samples} == expected
+
+
 def test_any_text_can_be_the_haystack(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     (tmp_path / "a.txt").write_text("Wölfe heulen. Es schneit! " * 20)
     (tmp_path / "b.md").write_text("Quartz vexes jumbo dwarfs? ")
@@ -271,7 +296,7 @@ def test_a_limit_holds_for_the_original_wording(
     upstream: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     samples = _samples("niah/grid", 512, tokenizer, upstream, limit=3, protocol="official")
-    assert [sample.meta["depth"] for sample in samples] == [0, 10, 20]
+    assert [sample.meta["depth"] for sample in samples] == [0, 100, 50]
 
 
 def test_the_original_protocol_keeps_200_tokens_free(

@@ -1,6 +1,10 @@
 """The user's texts: JSON, byte order marks, other formats; sentences of any script."""
 
+import gzip
 import json
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,9 @@ from lampe_eval.cards import TaskCard, read_card
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import fit_prompt
-from lampe_eval.prompts.tokenization import encode, holds_special_token
+from lampe_eval.prompts.tokenization import encode, encode_start, holds_special_token
+from lampe_eval.texts import corpora
+from lampe_eval.texts import documents as documents_module
 from lampe_eval.texts.documents import documents
 from lampe_eval.texts.jsonl_rows import read_rows
 from lampe_eval.texts.sentence_ends import sentence_starts, split_word
@@ -81,6 +87,77 @@ def test_other_formats_are_refused_by_name(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}.*{reason}"):
         _texts(tmp_path / name)
+
+
+def _link_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _socket(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "plain file"),
+        (_socket, "plain file"),
+        (_link_loop, "symbolic links"),
+        (lambda path: path.symlink_to("/dev/zero"), "plain file"),
+    ],
+)
+def test_what_is_no_plain_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], object], reason: str, inside: bool
+) -> None:
+    make(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=f"a.txt.*{reason}|a.txt: no such file"):
+        _texts(tmp_path if inside else tmp_path / "a.txt")
+
+
+def test_folders_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("One.")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert _texts(tmp_path) == ["One."]
+    (tmp_path / "b.txt").symlink_to(tmp_path / "none")
+    with pytest.raises(UserError, match=r"b\.txt"):
+        _texts(tmp_path)
+    monkeypatch.setattr(documents_module, "MAX_FILES", 1)
+    with pytest.raises(UserError, match="more than 1 files"):
+        _texts(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["", "."])
+def test_an_empty_path_is_no_text(source: str) -> None:
+    with pytest.raises(UserError, match="name a file or folder"):
+        _texts(Path(source))
+
+
+def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as file:
+        file.write(b'{"text": "' + b"0" * 100_000)
+    monkeypatch.setattr(corpora, "MAX_LINE_LETTERS", 1000)
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz:1: .*line"):
+        _texts(tmp_path / "a.jsonl.gz")
+    (tmp_path / "b.txt").write_text("One two.")
+    monkeypatch.setattr(documents_module, "MAX_TEXT_BYTES", 4)
+    with pytest.raises(UserError, match=r"b\.txt.*MiB"):
+        _texts(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize("tokens", [1, 10, 300])
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE, THAI, NO_STOPS, " " * 64 + "a"])
+def test_the_start_of_a_long_text_has_the_ids_of_the_whole(
+    trained: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    tokens: int,
+) -> None:
+    for model in (trained, tokenizer):
+        whole = encode(model, text * 400, is_data=True)
+        assert encode_start(model, text * 400, tokens)[:tokens] == whole[:tokens]
+    short = encode_start(tokenizer, "One two.", tokens)
+    assert short == encode(tokenizer, "One two.", is_data=True)
 
 
 def test_a_byte_order_mark_is_no_part_of_rows_and_cards(tmp_path: Path) -> None:
