@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lampe_eval.errors import UserError, suggestion, unknown_name
+from lampe_eval.errors import UserError, first_line, suggestion, unknown_name
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -189,6 +189,9 @@ def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read ({reason})") from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # Raised by PyYAML for a date, a number or nesting that it cannot build.
+        raise UserError(f"{path}: not valid YAML: {first_line(error)}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

@@ -147,6 +147,9 @@ def every_command(
     _: Annotated[
         bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
+    traceback: Annotated[
+        bool, Option("--traceback", help="Show the traceback of an unexpected error.")
+    ] = False,
 ) -> None:
     """Evaluate language models on long contexts, with training-free context extension."""
 
@@ -543,15 +546,18 @@ def leaderboard_build(
 
 def main() -> None:
     """Run the command line; errors a person can fix are one line on stderr and exit code 2."""
+    from lampe_eval.terminal import visible, visible_streams
+
     stop_on_signals()
     try:
         # In standalone mode typer would print errors over several lines and choose exit codes
         # itself.
-        code = app(standalone_mode=False)
+        with visible_streams():
+            code = app(standalone_mode=False)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         if message:  # empty where typer printed the help instead
-            print(f"lampe-eval: {' '.join(message.split())}", file=sys.stderr)
+            print(f"lampe-eval: {visible(' '.join(message.split()))}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
         # After SIGHUP the terminal is gone.
@@ -560,6 +566,13 @@ def main() -> None:
             sys.stdout.flush()
         # A thread may still be drawing samples, and sys.exit would wait for it.
         os._exit(stop.code)
+    except Exception as error:
+        if "--traceback" in sys.argv[1:2]:
+            raise
+        kind = " ".join(f"{type(error).__name__}: {error}".split())
+        advice = "please report it with the output of lampe-eval --traceback ..."
+        print(f"lampe-eval: unexpected {visible(kind)}; {advice}", file=sys.stderr)
+        sys.exit(1)
     finally:
         # Everything is written, and what Python and Ray do at exit must not hold up a signal.
         die_on_signals()

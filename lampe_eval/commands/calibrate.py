@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lampe_eval import terminal
 from lampe_eval.calibration.calibration_config import CalibrationConfig
 from lampe_eval.calibration.calibration_files import write_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings, calibrate
@@ -33,7 +34,7 @@ def calibrate_model(config: CalibrationConfig, resolved: ResolvedSuite, dry_run:
         UserError: if something cannot be calibrated.
         Stopped: if a signal stops it; the message says how to continue.
     """
-    console = tables.console()
+    console = terminal.console()
     calibration = resolve_calibration(config, resolved)
     fetch_missing(required_files(calibration.prepared), calibration.config.data_dir)
     _print_line(console, _estimate(calibration))

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -21,6 +20,7 @@ from lampe_eval.assets import (
     select,
 )
 from lampe_eval.errors import UserError
+from lampe_eval.terminal import TerminalConsole
 
 
 def list_files(names: Sequence[str], data_dir: Path | None) -> None:
@@ -137,7 +137,7 @@ def print_paths(names: Sequence[str], data_dir: Path | None) -> None:
 
 def _fetch_with_progress(asset: Asset) -> LocalAsset:
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    console = Console(stderr=True)
+    console = TerminalConsole(stderr=True)
     # huggingface_hub shows a progress bar of its own.
     disable = bool(asset.source.hub) or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
@@ -165,7 +165,7 @@ def _print_table(rows: Iterable[LocalAsset]) -> None:
             local.state,
             f"{source.place} {source.revision[:7]}".strip(),
         )
-    Console().print(table)
+    TerminalConsole().print(table)
 
 
 def _describe_size(asset: Asset) -> str:

@@ -10,6 +10,7 @@ from lampe_eval.running.extension import extended
 from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.store import run_date
+from lampe_eval.terminal import TerminalConsole
 
 
 def dry_run_suite(resolved: ResolvedSuite) -> None:
@@ -18,7 +19,7 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
     configuration = run_configuration(prepared)
     folder = run_folder(configuration, resolved.suite.output)
     extended(folder, configuration)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = TerminalConsole(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for preview in previews(prepared, run_date(folder), print_line):

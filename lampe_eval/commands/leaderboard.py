@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from lampe_eval import terminal
 from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
-from lampe_eval.report import comparison_table, tables
+from lampe_eval.report import comparison_table
 from lampe_eval.report.page.report_page import leaderboard_page
 from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
 from lampe_eval.store import Store, is_calibration
@@ -27,7 +28,7 @@ def compare(run: Path, against: str) -> None:
     Store(run)  # a folder that is no run is reported before a missing option
     if not against:
         raise UserError("--against: name a published table; see: lampe-eval list published")
-    comparison_table.print_comparison(run, against, tables.console())
+    comparison_table.print_comparison(run, against, terminal.console())
 
 
 def build(results: Path, output: Path | None) -> None:
@@ -66,7 +67,7 @@ def build(results: Path, output: Path | None) -> None:
         f"written to {page}: {len(gathered.runs)} runs, {len(reports)} of them with a report"
         " (lampe-eval report RUN)",
     ]
-    console = tables.console()
+    console = terminal.console()
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
 

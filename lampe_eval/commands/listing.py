@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from lampe_eval import terminal
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import method_card, method_names
-from lampe_eval.report import tables
 
 if TYPE_CHECKING:
     import lampe
@@ -87,7 +87,7 @@ def all_published() -> None:
     from lampe_eval.report.comparison_table import table_source
     from lampe_eval.results import published_tables
 
-    console = tables.console()
+    console = terminal.console()
     for name in published_tables.table_names():
         table = published_tables.find_table(name)
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
@@ -117,4 +117,4 @@ def _print_table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None
         table.add_column(title, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    tables.console().print(table)
+    terminal.console().print(table)

@@ -3,7 +3,7 @@
 import sys
 from typing import Self
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,6 +12,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from lampe_eval.terminal import TerminalConsole, visible
 
 
 class ProgressBar:
@@ -23,7 +25,7 @@ class ProgressBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=TerminalConsole(stderr=True),
             transient=True,
         )
         self._task: TaskID = self._bar.add_task("planning", total=None)
@@ -41,7 +43,7 @@ class ProgressBar:
 
     def now(self, text: str) -> None:
         """Show what runs now."""
-        self._bar.update(self._task, description=text)
+        self._bar.update(self._task, description=escape(visible(text)))
 
     def finished(self, samples: int = 1) -> None:
         """Count finished samples."""
@@ -77,7 +79,7 @@ class ProgressLines:
 
 def progress_display() -> ProgressBar | ProgressLines:
     """Return a bar on a terminal, else lines."""
-    return ProgressBar() if Console(stderr=True).is_terminal else ProgressLines()
+    return ProgressBar() if TerminalConsole(stderr=True).is_terminal else ProgressLines()
 
 
 def print_line(text: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lampe_eval import terminal
 from lampe_eval.file_io import save_file
 from lampe_eval.report import pictures, tables
 from lampe_eval.report.page.report_page import report_page
@@ -24,7 +25,7 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     """
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
     gathered = gather_runs(runs)
-    console = tables.console()
+    console = terminal.console()
     tables.print_and_write_tables(gathered, folder, console)
     figures = pictures.pictures(gathered)
     svg_elements = pictures.write_pictures(figures, folder / "pictures")

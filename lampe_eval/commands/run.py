@@ -3,6 +3,7 @@
 import shlex
 import sys
 
+from lampe_eval import terminal
 from lampe_eval.commands.data import fetch_missing
 from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import Stopped
@@ -28,7 +29,7 @@ def run_suite(resolved: ResolvedSuite) -> int:
     Raises:
         Stopped: after Ctrl-C or SIGTERM; the message says how to resume.
     """
-    console = tables.console()
+    console = terminal.console()
     prepared = prepare_with_files(resolved)
     configuration = run_configuration(prepared)
     try:

@@ -11,6 +11,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from lampe_eval import terminal
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
 from lampe_eval.report import tables
@@ -50,7 +51,7 @@ def score(run: Path | None, preds: Path | None, bench: str | None, output: Path 
             read.
     """
     if run is not None and preds is None and output is None:
-        tables.print_and_write_tables(gather_runs([run]), run, tables.console())
+        tables.print_and_write_tables(gather_runs([run]), run, terminal.console())
     elif preds is not None and run is None:
         scores = score_predictions(preds, bench)
         scorer = "its own code" if bench else "the harness that wrote them"
@@ -141,7 +142,7 @@ def _row(task: str, result: TaskResult) -> dict[str, Any]:
 
 def _print(scores: FolderScores, title: str) -> None:
     """Print the table of scores, and a line on everything that they do not say."""
-    console = tables.console()
+    console = terminal.console()
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("task", justify="left")
     for name in ("score", *COUNTS):
@@ -188,7 +189,7 @@ def _write(scores: FolderScores, path: Path) -> None:
     save_file(csv_path, tables.to_csv(pd.DataFrame(rows)))
     save_file(json_path, text)
     line = f"written to {csv_path} and {json_path}"
-    tables.console().print(line, soft_wrap=True, markup=False)
+    terminal.console().print(line, soft_wrap=True, markup=False)
 
 
 def _without_nan(value: Any) -> Any:

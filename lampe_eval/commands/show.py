@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import lampe
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import plan_picture
+from lampe_eval.terminal import TerminalConsole
 
 MAX_SHOWN_REGIONS = 8
 """Regions that are listed in full; of more, the first and the last are listed."""
@@ -33,11 +34,12 @@ def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
         encoding = resolved.encode(geometry, tokens)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
-    console = Console()
+    console = TerminalConsole()
     settings = ", ".join(
         f"{key}={'auto' if value is None else value}" for key, value in resolved.settings.items()
     )
-    heading = f"[bold]{spec.label}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
+    label = escape(spec.label)
+    heading = f"[bold]{label}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
     console.print(heading, highlight=False)
     console.print(_region_table(encoding.plan))
     factor = factor_text(built, encoding)

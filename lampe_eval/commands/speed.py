@@ -1,5 +1,6 @@
 """Command ``lampe-eval speed``."""
 
+from lampe_eval import terminal
 from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import unwritable
@@ -43,7 +44,7 @@ def _create_folder(config: SpeedConfig) -> None:
 
 def _publish(comparison: SpeedComparison, config: SpeedConfig) -> None:
     """Print and write the tables."""
-    table, console = comparison.table, tables.console()
+    table, console = comparison.table, terminal.console()
     for block in speed_tables(table):
         tables.print_table(block, console)
     for line in speed_notes(table):

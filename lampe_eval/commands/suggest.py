@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import lampe
-from lampe_eval import models
+from lampe_eval import models, terminal
 from lampe_eval.cards import ModelCard
 from lampe_eval.commands.show import factor_text
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.models import ModelSource
-from lampe_eval.report import tables
 
 
 def suggest(card: ModelCard, name: str, length: int, answer: int, window: int | None) -> None:
@@ -25,7 +24,7 @@ def suggest(card: ModelCard, name: str, length: int, answer: int, window: int | 
         UserError: if the model cannot be used.
     """
     source = models.describe_model(card, name, window=window)
-    console = tables.console()
+    console = terminal.console()
     console.print(
         f"{source.name}, window {source.geometry.window}, prompt of {length} tokens, answer of "
         f"{answer}; settings as --method takes them, each with its rule"

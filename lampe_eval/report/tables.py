@@ -1,6 +1,5 @@
 """Tables in the terminal and in files."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +21,6 @@ from lampe_eval.results.gathered_runs import GatheredRuns
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 """Characters with which a text begins that a spreadsheet takes for a formula."""
-PIPE_WIDTH = 200
-"""Characters of a line where nothing limits the width."""
 UNLIMITED_WIDTH = 10_000
 """Characters that no table reaches."""
 
@@ -64,14 +61,6 @@ def _decimal(value: Any) -> str:
     """Return a number with at most six decimals, without trailing zeros: 495, not 495.000000."""
     # z: a value that rounds to zero from below is 0, not -0.
     return f"{value:z.6f}".rstrip("0").rstrip(".")
-
-
-def console() -> Console:
-    """Return the terminal, or a wide console where output goes to a pipe or a file."""
-    terminal = Console()
-    if terminal.is_terminal or "COLUMNS" in os.environ:
-        return terminal
-    return Console(width=PIPE_WIDTH)
 
 
 def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Console) -> None:

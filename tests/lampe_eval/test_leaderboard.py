@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from lampe_eval.report.comparison_table import print_comparison
-from lampe_eval.report.tables import console
 from lampe_eval.results.cell_scores import score_run
 from lampe_eval.results.published_comparison import MatchedNumber, compare_with_published
 from lampe_eval.results.published_tables import (
@@ -22,6 +21,7 @@ from lampe_eval.results.published_tables import (
     table_names,
 )
 from lampe_eval.store import Cell
+from lampe_eval.terminal import console
 from tests.lampe_eval import synthetic_runs
 
 load = cache(find_table)

@@ -13,9 +13,10 @@ import pytest
 from lampe_eval.report.latex import escaped, to_latex
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
-from lampe_eval.report.tables import console, print_tables, to_csv, write_tables
+from lampe_eval.report.tables import print_tables, to_csv, write_tables
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
+from lampe_eval.terminal import console
 from tests.lampe_eval import stored_runs, synthetic_runs
 
 ANSWERS = {
