@@ -28,7 +28,13 @@ from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file, unwritable, write_atomically
-from lampe_eval.records import RunConfiguration, RunRecord, SampleRecord
+from lampe_eval.records import (
+    CellRecord,
+    ResolvedSettings,
+    RunConfiguration,
+    RunRecord,
+    SampleRecord,
+)
 
 MAX_LISTED = 5
 """Names that a message lists at most."""
@@ -116,8 +122,14 @@ class Store:
                 raise unwritable(folder, error, "choose another --output") from None
         return cls(folder)
 
-    def save_cells(self, cells: Mapping[Cell, int]) -> bool:
+    def save_cells(
+        self, cells: Mapping[Cell, int], resolved: Mapping[Cell, ResolvedSettings] | None = None
+    ) -> bool:
         """Write how many samples each cell of the run has, in the order of the tables.
+
+        Args:
+            cells: number of samples of each cell.
+            resolved: settings of each cell's method at its length.
 
         Returns:
             Whether this differs from what was saved before.
@@ -125,10 +137,12 @@ class Store:
         Raises:
             UserError: if the disk refuses.
         """
-        lines = [
-            json.dumps({**asdict(cell), "samples": samples}, ensure_ascii=False)
-            for cell, samples in cells.items()
-        ]
+        lines: list[str] = []
+        for cell, samples in cells.items():
+            record = {**asdict(cell), "samples": samples}
+            if resolved:
+                record["resolved"] = resolved[cell]
+            lines.append(json.dumps(record, ensure_ascii=False))
         text = "".join(f"{line}\n" for line in lines)
         # Called for each group of samples, of which most change nothing.
         if text == self._saved_cells:
@@ -143,8 +157,24 @@ class Store:
         Raises:
             UserError: if a line is damaged.
         """
+        return {cell: record["samples"] for cell, record in self._cell_records().items()}
+
+    def resolved_settings(self) -> dict[Cell, ResolvedSettings]:
+        """Return the settings of each cell's method at its length; older runs have none.
+
+        Raises:
+            UserError: if a line is damaged.
+        """
+        settings: dict[Cell, ResolvedSettings] = {}
+        for cell, record in self._cell_records().items():
+            if "resolved" in record:
+                settings[cell] = record["resolved"]
+        return settings
+
+    def _cell_records(self) -> dict[Cell, CellRecord]:
+        """Return the record of every cell of the run."""
         path = self.folder / "cells.jsonl"
-        cells: dict[Cell, int] = {}
+        cells: dict[Cell, CellRecord] = {}
         for number, line in enumerate(_parse_lines(path), start=1):
             try:
                 record = records.CELL.validate_python(line)
@@ -159,7 +189,7 @@ class Store:
                 record["task"],
                 record["length"],
             )
-            cells[cell] = record["samples"]
+            cells[cell] = record
         return cells
 
     def write(self, name: str, text: str) -> None:

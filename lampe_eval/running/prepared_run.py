@@ -112,8 +112,9 @@ def _try_methods(prepared: PreparedRun) -> None:
             lengths.update(prepared.lengths(source, bench))
         for spec in prepared.resolved.specs:
             for length in sorted(lengths):
+                method = prepared.methods[source.name, spec.label]
                 try:
-                    prepared.methods[source.name, spec.label].encode(source.geometry, length)
+                    lampe.require_coverage(method, method.encode(source.geometry, length).plan)
                 except lampe.LampeError as error:
                     raise UserError(
                         f"method {spec.label!r} at length {length} on {source.name}: {error}"

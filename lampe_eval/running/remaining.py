@@ -7,8 +7,10 @@ from pathlib import Path
 from lampe_eval.benches.bench import Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
+from lampe_eval.records import ResolvedSettings
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
+from lampe_eval.running.resolved_settings import settings_of_cells
 from lampe_eval.running.sample_records import prompt_sha256
 from lampe_eval.running.sampling import uses_release_prompts
 from lampe_eval.store import Cell, Store
@@ -97,7 +99,9 @@ class CellCounts:
         self._progress = progress
         stored = store.cells()
         self._counts: dict[Cell, int] = {}
+        self._resolved: dict[Cell, ResolvedSettings] = {}
         for source in prepared.sources:
+            self._resolved |= settings_of_cells(prepared, source)
             for task, cell in prepared.cells(source):
                 self._counts[cell] = stored.get(cell, prepared.limit(task))
         self._publish()
@@ -108,5 +112,5 @@ class CellCounts:
         self._publish()
 
     def _publish(self) -> None:
-        if self._store.save_cells(self._counts):
+        if self._store.save_cells(self._counts, self._resolved):
             self._progress.total(sum(self._counts.values()))

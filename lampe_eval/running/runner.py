@@ -30,6 +30,7 @@ from lampe_eval.running.remaining import (
     sample_groups,
     stored_prompts,
 )
+from lampe_eval.running.resolved_settings import positions_beyond_window
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples
 from lampe_eval.running.watchdog import Watchdog
@@ -67,6 +68,9 @@ def run(
     ):
         store = Store.create(folder, configuration, environment())
         announce(store)
+        for source in prepared.sources:
+            if line := positions_beyond_window(prepared, source):
+                report_warning(line)
         counts = CellCounts(prepared, store, progress)
         session = RunSession(prepared, store, counts, progress, watchdog, interrupt)
         for source in prepared.sources:
