@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 import lampe
+from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.cards import ModelCard
-from lampe_eval.errors import UserError, report_warning
+from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import plan_picture
 
@@ -64,7 +65,7 @@ def _print_plan(
         built = spec.build(settings_of_model)
         resolved = built.resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)
-        lampe.require_coverage(built, encoding.plan)
+        require_coverage(built, encoding.plan)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
     console = Console()
@@ -84,7 +85,7 @@ def _print_plan(
         console.print(f"written to {png}")
     largest = encoding.largest_position(tokens, geometry.rope(tokens))
     if largest >= window:
-        report_warning(f"{spec.label}: {largest:g} at {tokens} tokens leaves the window of {window}")
+        console.print(f"{spec.label}: {largest:g} at {tokens} tokens leaves the window of {window}")
 
 
 def _scaled_window(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> int:

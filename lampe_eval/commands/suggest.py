@@ -6,7 +6,6 @@ import lampe
 from lampe_eval import models
 from lampe_eval.cards import ModelCard
 from lampe_eval.commands.show import factor_text
-from lampe_eval.errors import report_warning
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
 from lampe_eval.report import tables
@@ -49,15 +48,16 @@ def suggest(
         if leaves_window:
             beyond.append(spec.label)
     if beyond:
-        report_warning(
-            f"beyond the window of {source.geometry.window} at {length + answer} tokens, answer "
-            f"included: {', '.join(beyond)}; take another method, or settings that reach less far"
+        console.print(
+            f"\nbeyond the window of {source.geometry.window} at {length + answer} tokens, answer "
+            f"included: {', '.join(beyond)}; take another method, or settings that reach less far",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
         )
 
 
-def _method_lines(
-    spec: MethodSpec, source: ModelSource, tokens: int
-) -> tuple[list[str], bool]:
+def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[list[str], bool]:
     """Return the lines about a method, and whether its positions leave the window.
 
     Lines are its settings, its largest position, and the rule of each setting.
@@ -71,9 +71,7 @@ def _method_lines(
     model_settings = source.settings.get(spec.name, {})
     keys = dict.fromkeys((*method.default_rules(), *model_settings))
     suggested = {
-        key: settings[key]
-        for key in keys
-        if settings[key] is not None and key not in spec.settings
+        key: settings[key] for key in keys if settings[key] is not None and key not in spec.settings
     }
     label = spec.with_settings(**suggested).label if suggested else spec.label
     largest = encoding.largest_position(tokens, source.geometry.rope(tokens))

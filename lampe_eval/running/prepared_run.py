@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import lampe
+from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.benches.bench import Task
 from lampe_eval.engine.devices import device_of_run
 from lampe_eval.errors import UserError
@@ -114,7 +115,7 @@ def _try_methods(prepared: PreparedRun) -> None:
             for length in sorted(lengths):
                 method = prepared.methods[source.name, spec.label]
                 try:
-                    lampe.require_coverage(method, method.encode(source.geometry, length).plan)
+                    require_coverage(method, method.encode(source.geometry, length).plan)
                 except lampe.LampeError as error:
                     raise UserError(
                         f"method {spec.label!r} at length {length} on {source.name}: {error}"
