@@ -68,6 +68,11 @@ def _tokens(value: str | int) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def _tokens_or_none(value: str | int) -> int:
+    """Parse a length, which may also be 0."""
+    return 0 if str(value) == "0" else _tokens(value)
+
+
 Many = list[str] | None
 Assets = Annotated[
     Many, Argument(help="Benches, or single files such as longbench/data.zip. Default: all.")
@@ -293,20 +298,26 @@ def suggest(
     model: Annotated[
         str, Option(help="Model card, card file, checkpoint folder or hub id.")
     ] = "pocket",
+    method: Annotated[Many, Option(help="Methods, as for run. Default: all.")] = None,
     length: Length = 32768,
     answer: Annotated[
-        int, Option(help="Length of the answer in tokens; it follows the prompt.", min=0)
+        int,
+        Option(
+            help="Length of the answer in tokens; it follows the prompt.",
+            parser=_tokens_or_none,
+            metavar="TOKENS",
+        ),
     ] = 0,
     window: Window = None,
     plugin: Plugins = None,
 ) -> None:
-    """Suggest settings of every method for a model and a length, with the rule behind each."""
-    from lampe_eval.commands.validate import validate_model
+    """Suggest settings of methods for a model and a length, with the rule behind each."""
+    from lampe_eval.commands.validate import validate_suggestion
 
-    card, name = validate_model(model, plugin or ())
+    card, name, specs = validate_suggestion(model, method or (), plugin or ())
     from lampe_eval.commands.suggest import suggest as suggest_settings
 
-    suggest_settings(card, name, length, answer, window)
+    suggest_settings(card, name, specs, length, answer, window)
 
 
 @app.command()
@@ -465,21 +476,32 @@ def list_published() -> None:
 
 @showing.command("plan")
 def show_plan(
-    method: Annotated[str, Option(help="Method, as for run.")] = "lampe",
+    method: Annotated[Many, Option(help="Methods, as for run. Default: lampe.")] = None,
+    model: Annotated[
+        str | None,
+        Option(help="Model whose window, rope and settings hold: as for run. Default: none."),
+    ] = None,
     window: Annotated[
-        int, Option(help="Tokens of pretraining, such as 4096 or 8k.", parser=_tokens)
-    ] = 8192,
+        int | None,
+        Option(
+            help="Tokens of pretraining, such as 4096 or 8k. Default: the model's, or 8192.",
+            parser=_tokens,
+            metavar="TOKENS",
+        ),
+    ] = None,
     length: Length = 32768,
-    png: Annotated[Path | None, Option(help="Write a picture of the plan to this file.")] = None,
+    png: Annotated[
+        Path | None, Option(help="Write a picture of the plan of one method to this file.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show a method's regions, its largest relative position, and a picture of its positions."""
-    from lampe_eval.commands.validate import validate_method
+    """Show regions of methods, their largest relative positions, and pictures of positions."""
+    from lampe_eval.commands.validate import validate_plans
 
-    spec = validate_method(method, plugin or ())
-    from lampe_eval.commands.show import plan
+    specs, card = validate_plans(method or ["lampe"], model, png, plugin or ())
+    from lampe_eval.commands.show import plans
 
-    plan(spec, window, length, png)
+    plans(specs, card, window, length, png)
 
 
 @data.command("list")

@@ -75,7 +75,8 @@ class SampleRecord(Outcome):
         references: what the answer is scored against.
         extras: what else the scorer needs.
         cut_tokens: tokens removed from the prompt to make it fit.
-        largest_position: largest relative position, in positions of the model's own rope.
+        largest_position: largest relative position of prompt and answer, in positions of the
+            model's own rope. Runs whose protocol has no `plan_length` counted the prompt alone.
         attention_factor: the factor on attention, as text.
         score: from 0 to 1.
     """
@@ -96,8 +97,28 @@ class SampleRecord(Outcome):
 
 
 @with_config(EXACT_KEYS)
+class ResolvedSettings(TypedDict):
+    """Settings of a method for as many tokens as its cell is long; other prompts may have others.
+
+    Attributes:
+        settings: hyper-parameters by name, derived ones included; those that stay unset, and those
+            of the attention factor, are left out.
+        attention_factor: the factor on attention, as text.
+        largest_position: largest relative position, in positions of the model's own rope.
+    """
+
+    settings: Mapping[str, int | float | str | bool]
+    attention_factor: str
+    largest_position: float
+
+
+@with_config(EXACT_KEYS)
 class CellRecord(TypedDict):
-    """Cell (model x method x task x length) and its number of samples."""
+    """Cell (model x method x task x length) and its number of samples.
+
+    Attributes:
+        resolved: the method's settings at this length; older runs have none.
+    """
 
     model: str
     method: str
@@ -105,6 +126,7 @@ class CellRecord(TypedDict):
     task: str
     length: int
     samples: int
+    resolved: NotRequired[ResolvedSettings]
 
 
 @with_config(EXACT_KEYS)

@@ -28,7 +28,14 @@ from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import save_file, unwritable, write_atomically
-from lampe_eval.records import ExtensionRecord, RunConfiguration, RunRecord, SampleRecord
+from lampe_eval.records import (
+    CellRecord,
+    ExtensionRecord,
+    ResolvedSettings,
+    RunConfiguration,
+    RunRecord,
+    SampleRecord,
+)
 
 T = TypeVar("T")
 
@@ -148,8 +155,14 @@ class Store:
             self._appended_to.remove(path)
             report_warning(f"{path}: was removed; the same command again runs its samples")
 
-    def save_cells(self, cells: Mapping[Cell, int]) -> bool:
+    def save_cells(
+        self, cells: Mapping[Cell, int], resolved: Mapping[Cell, ResolvedSettings] | None = None
+    ) -> bool:
         """Write how many samples each cell of the run has, in the order of the configuration.
+
+        Args:
+            cells: number of samples of each cell.
+            resolved: settings of each cell's method at its length, for the cells that have them.
 
         Returns:
             Whether this differs from what was saved before.
@@ -158,10 +171,12 @@ class Store:
             UserError: if the disk refuses.
         """
         order = {cell: place for place, cell in enumerate(self._possible_cells())}
-        lines = [
-            json.dumps({**asdict(cell), "samples": cells[cell]}, ensure_ascii=False)
-            for cell in sorted(cells, key=lambda cell: order.get(cell, len(order)))
-        ]
+        lines: list[str] = []
+        for cell in sorted(cells, key=lambda cell: order.get(cell, len(order))):
+            record = {**asdict(cell), "samples": cells[cell]}
+            if resolved and cell in resolved:
+                record["resolved"] = resolved[cell]
+            lines.append(json.dumps(record, ensure_ascii=False))
         text = "".join(f"{line}\n" for line in lines)
         # Called for each group of samples, of which most change nothing.
         if text == self._written.get("cells.jsonl"):
@@ -176,8 +191,24 @@ class Store:
         Raises:
             UserError: if a line is damaged.
         """
+        return {cell: record["samples"] for cell, record in self._cell_records().items()}
+
+    def resolved_settings(self) -> dict[Cell, ResolvedSettings]:
+        """Return the settings of each cell's method at its length; older runs have none.
+
+        Raises:
+            UserError: if a line is damaged.
+        """
+        settings: dict[Cell, ResolvedSettings] = {}
+        for cell, record in self._cell_records().items():
+            if "resolved" in record:
+                settings[cell] = record["resolved"]
+        return settings
+
+    def _cell_records(self) -> dict[Cell, CellRecord]:
+        """Return the record of every cell of the run."""
         path = self.folder / "cells.jsonl"
-        cells: dict[Cell, int] = {}
+        cells: dict[Cell, CellRecord] = {}
         for number, line in enumerate(_parse_lines(path), start=1):
             try:
                 record = records.CELL.validate_python(line)
@@ -192,7 +223,7 @@ class Store:
                 record["task"],
                 record["length"],
             )
-            cells[cell] = record["samples"]
+            cells[cell] = record
         return cells
 
     def write(self, name: str, text: str) -> None:
@@ -281,7 +312,7 @@ class Store:
         for cell, samples in self.known_cells().items():
             has_more = samples >= _planned_samples(self.config, cell)
             counts[cell] = _planned_samples(config, cell) if has_more else samples
-        self.save_cells(counts)
+        self.save_cells(counts, self.resolved_settings())
 
     def _samples_file(self, cell: Cell) -> Path:
         folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)

@@ -30,7 +30,7 @@ def _lengths(value: Any) -> list[int]:
 
 
 def _length(value: Any) -> Any:
-    return parse_length(value) if isinstance(value, str) else value
+    return parse_length(str(value))
 
 
 def parse_length(text: str) -> int:

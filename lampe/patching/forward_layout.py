@@ -17,8 +17,8 @@ from transformers.masking_utils import causal_mask_function
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 
-# Numbers per row of the tensor: eight that all rows share, and the row's own two columns.
-FIELDS = 10
+# Numbers per row of the tensor: nine that all rows share, and the row's own two columns.
+FIELDS = 11
 HOLES = 1
 NOT_CAUSAL = 2
 FOREIGN_CONFIGURATION = 3
@@ -54,6 +54,7 @@ class ForwardLayout:
             model may make masks that no layer uses.
         prompt_end: column after the last token of the prompt; 0 for a call that continues the
             answer of its KV cache, which knows its prompt.
+        reserved_tokens: tokens after the prompt's end for which its plan is made as well.
         unmasked: True for several rows without a mask and without a stated length. Such rows of a
             prompt may end before others, which later calls must not go on from.
     """
@@ -65,6 +66,7 @@ class ForwardLayout:
     local: LocalWindow | None = None
     fault: int = 0
     prompt_end: int = 0
+    reserved_tokens: int = 0
     unmasked: bool = False
 
     @property
@@ -76,8 +78,8 @@ class ForwardLayout:
         """Return the layout as a tensor ``[rows, FIELDS, 1, 1]`` int64."""
         local = (self.local.size, int(self.local.chunked)) if self.local else (0, 0)
         shared = (self.start, self.stop, self.prompt_end, self.offset, self.fault, *local)
-        unmasked = int(self.unmasked)
-        fields = [[*shared, unmasked, row.start, row.stop] for row in self.rows]
+        prompt = self.reserved_tokens, int(self.unmasked)
+        fields = [[*shared, *prompt, row.start, row.stop] for row in self.rows]
         # On the CPU, so that reading it never waits for a device.
         return torch.tensor(fields)[:, :, None, None]
 
@@ -95,14 +97,15 @@ class ForwardLayout:
             )
         # One flat list: this runs in every layer, and slicing a tensor costs more than reading it.
         fields = mask.flatten().tolist()
-        start, stop, prompt_end, offset, fault, size, chunked, unmasked = fields[: FIELDS - 2]
+        shared = fields[: FIELDS - 2]
+        start, stop, prompt_end, offset, fault, size, chunked, reserved, unmasked = shared
         if fault:
             raise UnsupportedModel(FAULTS[fault])
         first_columns = fields[FIELDS - 2 :: FIELDS]
         last_columns = fields[FIELDS - 1 :: FIELDS]
         rows = tuple(map(range, first_columns, last_columns))
         local = LocalWindow(size, bool(chunked)) if size else None
-        return cls(start, stop, rows, offset, local, 0, prompt_end, bool(unmasked))
+        return cls(start, stop, rows, offset, local, 0, prompt_end, reserved, bool(unmasked))
 
 
 def read_layout(

@@ -141,19 +141,25 @@ class Handle:
             detach(model, patches[-1]._attention if patches else None)
             self._attention.release()
 
-    def prompt(self, length: int) -> AbstractContextManager[None]:
+    def prompt(self, length: int, reserved_tokens: int = 0) -> AbstractContextManager[None]:
         """State the prompt's length for the calls within a ``with`` block, which may then chunk it.
 
         The statement holds for the calling thread. Tokens beyond the length are the answer, however
         many a call has. Rows are padded on the left where a prompt comes in chunks.
 
+        By default a method plans for the prompt, and its plan goes on in the answer, whose
+        positions may leave the window. With reserved tokens it plans for prompt and answer
+        together, and both have that one plan. Also a variant whose release makes other plans for
+        generated tokens does so only beyond the reserved ones.
+
         Args:
             length: tokens from the start of the KV cache; of a batch, those of its longest row.
+            reserved_tokens: tokens of the answer that the plan counts.
 
         Raises:
-            BadSetting: for a length below 1.
+            BadSetting: for a length below 1, or a negative number of reserved tokens.
         """
-        return self._attention.prompts.state_length(length)
+        return self._attention.prompts.state_length(length, reserved_tokens)
 
     @torch.no_grad()
     def measure_backends(self) -> tuple[BackendChoice, ...]:

@@ -113,8 +113,8 @@ class LayerEncodings:
 
         Args:
             layer: kind of the layer.
-            lengths: tokens of each row's prompt.
-            generated: tokens of the answer so far; 0 or less within the prompt.
+            lengths: tokens of each row's prompt, with those reserved for its answer.
+            generated: tokens of the answer beyond these; 0 or less before.
         """
         prompts = self._thread.prompts
         if any((layer, length) not in prompts for length in lengths):

@@ -73,7 +73,9 @@ class MethodAttention:
             UnsupportedModel: where a row's plan depends on its length, and that cannot be told.
         """
         prompt_end = self.prompts.end_without_cache(layout)
-        layout = dataclasses.replace(layout, prompt_end=prompt_end)
+        layout = dataclasses.replace(
+            layout, prompt_end=prompt_end, reserved_tokens=self.prompts.reserved_tokens
+        )
         inputs = self.prompts.inputs
         is_masked = not unmasked_rows or (inputs is not None and inputs.masked)
         # A row alone has no padding.
@@ -118,13 +120,15 @@ class MethodAttention:
                 f"{type(call.module).__name__} attends to more than the tokens of a text"
             )
         layout = ForwardLayout.from_mask(call.mask)
-        cache = self.rotated_keys.current_cache()
-        prompt_end = self.prompts.end_with_cache(layout, cache)
-        layout = dataclasses.replace(layout, prompt_end=prompt_end)
+        layout = self.prompts.layout_with_end(layout, self.rotated_keys.current_cache())
         layer = dataclasses.replace(self._layers.by_module[call.module], local=layout.local)
         rows = batch_rows(layout)
+        # The reserved tokens of the answer are planned with the prompt, so they share its plan.
+        reserved = layout.reserved_tokens
         encodings = self.encodings.for_layer(
-            layer, [row.prompt_length for row in rows], layout.stop - prompt_end
+            layer,
+            [row.prompt_length + reserved for row in rows],
+            layout.stop - layout.prompt_end - reserved,
         )
         rotated = self.rotated_keys.rows_of(call.key)
         if not layout.padded:

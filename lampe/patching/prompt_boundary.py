@@ -10,12 +10,13 @@ The prompt's end is noted on the KV cache. So an answer goes on from its cache i
 answers with several caches may alternate.
 """
 
+import dataclasses
 import inspect
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,23 @@ from lampe.patching.model_methods import wrap_method
 from lampe.patching.unmasked_batch import ForwardInputs
 
 PROMPT_ATTRIBUTE = "_lampe_prompt"
-"""Attribute of a KV cache: the patch that read its prompt, the prompt's end, and whether rows of it
-end before others without a mask."""
+"""Attribute of a KV cache that holds a ``PromptNote``."""
+
+
+class PromptNote(NamedTuple):
+    """Note on a KV cache about its prompt.
+
+    Attributes:
+        patch_id: the patch that read the prompt.
+        end: the prompt's end; 0 where there is no prompt yet.
+        reserved_tokens: tokens after the end for which the prompt's plan was made as well.
+        has_ended_rows: whether rows of it end before others without a mask.
+    """
+
+    patch_id: str
+    end: int = 0
+    reserved_tokens: int = 0
+    has_ended_rows: bool = False
 
 
 class _ThreadState(threading.local):
@@ -37,11 +53,13 @@ class _ThreadState(threading.local):
 
     Attributes:
         stated_length: length that a ``with`` block or ``generate`` states; None outside of one.
+        reserved_tokens: tokens of the answer that the block states the plan must count.
         inputs: arguments of the model's forward call that is running; None outside of one.
     """
 
     def __init__(self) -> None:
         self.stated_length: int | None = None
+        self.reserved_tokens = 0
         self.inputs: ForwardInputs | None = None
 
 
@@ -64,6 +82,11 @@ class PromptTracker:
         return self._thread.stated_length
 
     @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the answer that the calling thread states the plan must count."""
+        return self._thread.reserved_tokens
+
+    @property
     def inputs(self) -> ForwardInputs | None:
         """Arguments of the forward call that the calling thread runs; None where not known."""
         return self._thread.inputs
@@ -79,20 +102,29 @@ class PromptTracker:
         return hooks if body is model else hooks + _watch(body, self._thread)
 
     @contextmanager
-    def state_length(self, length: int) -> Iterator[None]:
+    def state_length(self, length: int, reserved_tokens: int = 0) -> Iterator[None]:
         """State the prompt's length for the forward calls of this thread within the block.
 
+        Args:
+            length: tokens of the prompt.
+            reserved_tokens: tokens of the answer that the plan counts as well.
+
         Raises:
-            BadSetting: for a length below 1.
+            BadSetting: for a length below 1, or a negative number of reserved tokens.
         """
         if length < 1:
             raise BadSetting(f"a prompt has at least one token, not {length}")
-        outer = self._thread.stated_length
-        self._thread.stated_length = length
+        if reserved_tokens < 0:
+            raise BadSetting(
+                f"an answer has no negative number of tokens such as {reserved_tokens}"
+            )
+        thread = self._thread
+        outer = thread.stated_length, thread.reserved_tokens
+        thread.stated_length, thread.reserved_tokens = length, reserved_tokens
         try:
             yield
         finally:
-            self._thread.stated_length = outer
+            thread.stated_length, thread.reserved_tokens = outer
 
     def end_without_cache(self, layout: ForwardLayout) -> int:
         """Return where the prompt of a forward call ends, as far as its KV cache is not needed.
@@ -117,8 +149,8 @@ class PromptTracker:
             return layout.stop
         return 0
 
-    def end_with_cache(self, layout: ForwardLayout, cache: Cache | None) -> int:
-        """Return where the prompt of a forward call ends, and note it on the call's KV cache.
+    def layout_with_end(self, layout: ForwardLayout, cache: Cache | None) -> ForwardLayout:
+        """Return a call's layout with the prompt's end, and note that on the call's KV cache.
 
         Args:
             layout: layout of the call, with the end that ``end_without_cache`` returned.
@@ -128,29 +160,32 @@ class PromptTracker:
             UnsupportedModel: for a token that does not continue a prompt of this patch, or tokens
                 without a mask after a prompt whose rows ended.
         """
-        nothing = (self._patch_id, 0, False)
-        patch_id, end, has_ended_rows = getattr(cache, PROMPT_ATTRIBUTE, nothing)
+        note: PromptNote = getattr(cache, PROMPT_ATTRIBUTE, PromptNote(self._patch_id))
         # Every cache belongs to the patch under which it was filled, and an empty one has no prompt
         # yet: it may have been reset.
-        if patch_id != self._patch_id or layout.start == 0:
-            end, has_ended_rows = 0, False
-        if has_ended_rows and layout.unmasked:
+        if note.patch_id != self._patch_id or layout.start == 0:
+            note = PromptNote(self._patch_id)
+        if note.has_ended_rows and layout.unmasked:
             raise ended_rows_without_mask()
         if layout.prompt_end:
             if cache is not None:
-                has_ended_rows = has_ended_rows or (layout.unmasked and layout.padded)
+                has_ended_rows = note.has_ended_rows or (layout.unmasked and layout.padded)
                 # On the cache itself: its copies must know the prompt too, and it may be cropped,
                 # reset and reordered.
-                note = (self._patch_id, layout.prompt_end, has_ended_rows)
+                note = PromptNote(
+                    self._patch_id, layout.prompt_end, layout.reserved_tokens, has_ended_rows
+                )
                 setattr(cache, PROMPT_ATTRIBUTE, note)
-            return layout.prompt_end
-        if not 0 < end < layout.stop:
+            return layout
+        if not 0 < note.end < layout.stop:
             raise UnsupportedModel(
                 f"token {layout.stop} does not continue the prompt of its KV cache, which has "
-                f"{end} tokens under this patch: read the prompt under this patch, or state its "
-                "length with handle.prompt(length)"
+                f"{note.end} tokens under this patch: read the prompt under this patch, or state "
+                "its length with handle.prompt(length)"
             )
-        return int(end)
+        return dataclasses.replace(
+            layout, prompt_end=note.end, reserved_tokens=note.reserved_tokens
+        )
 
     def wrap_generate(self, model: nn.Module) -> None:
         """Make ``model.generate`` state its prompt's length; a model without it is left alone."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard, shipped_folder
-from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
+from lampe_eval.prompts.protocol import Decoding, PlanLength, Protocol, parse_protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
 
@@ -53,6 +53,7 @@ class Prompt:
         stop_token_ids: tokens that end the answer in addition to the model's own EOS tokens. The
             answer has at least one token before them.
         decoding: how the answer's tokens become text; see `Protocol.decoding`.
+        plan_length: see `Protocol.plan_length`; the harness sets it.
         follow_up: the second prompt, if the benchmark asks twice.
     """
 
@@ -66,7 +67,13 @@ class Prompt:
     skip: bool = False
     stop_token_ids: tuple[int, ...] = ()
     decoding: Decoding = "text"
+    plan_length: PlanLength = "prompt"
     follow_up: FollowUp | None = None
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the answer for which a method plans together with the prompt."""
+        return self.max_new_tokens if self.plan_length == "prompt+answer" else 0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,14 @@ from rich.filesize import decimal
 
 from lampe_eval.commands.progress_display import duration, print_line
 from lampe_eval.commands.run import prepare_with_files
+from lampe_eval.models import ModelSource
+from lampe_eval.report.settings_table import settings_text
 from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.extension import extended
+from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
+from lampe_eval.running.resolved_settings import positions_beyond_window, settings_of_cells
 from lampe_eval.store import run_date
 from lampe_eval.terminal import TerminalConsole
 
@@ -30,6 +34,8 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
             shown.add(key)
         if preview.seconds is not None:
             seconds += preview.seconds * len(preview.methods)
+    for source in prepared.sources:
+        _print_settings(console, prepared, source)
     speed = operations_per_second(prepared.device)
     methods = ", ".join(spec.label for spec in resolved.specs)
     console.rule(align="left")
@@ -40,6 +46,23 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
         measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {prepared.device}"
         total = f"at least {duration(seconds)}, at {measured}"
     console.print(f"in all    {total}; results in {folder}")
+
+
+def _print_settings(console: Console, prepared: PreparedRun, source: ModelSource) -> None:
+    """Print the settings of each method at each length of a model."""
+    console.rule(f"settings at each length, answer included · {source.name}", align="left")
+    cells = settings_of_cells(prepared, source)
+    # Tasks share them.
+    by_length = {(cell.method, cell.length): settings for cell, settings in cells.items()}
+    for (method, length), resolved in sorted(by_length.items(), key=lambda item: item[0][1]):
+        settings = settings_text(resolved)
+        console.print(
+            f"{length:<9} {method}: {settings + '; ' if settings else ''}"
+            f"attention factor {resolved['attention_factor']}, "
+            f"largest position {resolved['largest_position']:g}"
+        )
+    if line := positions_beyond_window(prepared, source):
+        console.print(line)
 
 
 def _print_preview(console: Console, preview: Preview) -> None:

@@ -1,37 +1,72 @@
 """Command `lampe-eval show`: one position plan in detail."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 import lampe
+from lampe.patching.layer_encodings import require_coverage
+from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import plan_picture
 from lampe_eval.terminal import TerminalConsole
 
+DEFAULT_WINDOW = 8192
+"""Tokens of pretraining where neither a model nor a window is given."""
 MAX_SHOWN_REGIONS = 8
 """Regions that are listed in full; of more, the first and the last are listed."""
 
 
-def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
-    """Print regions, largest relative position and picture of a method's plan.
+def plans(
+    specs: Sequence[MethodSpec],
+    model: tuple[ModelCard, str] | None,
+    window: int | None,
+    tokens: int,
+    png: Path | None,
+) -> None:
+    """Print regions, largest relative position and picture of the plans of methods.
 
     Args:
-        spec: the method.
-        window: tokens of pretraining.
+        specs: the methods.
+        model: card and name of the model whose window, rope and settings hold.
+        window: tokens of pretraining; the model's by default, or `DEFAULT_WINDOW` without one.
         tokens: tokens of the prompt.
         png: also draw the picture into this file.
 
     Raises:
-        UserError: if the method has no plan for this prompt, or if the file cannot be written.
+        UserError: if the model cannot be used, a method has no plan for this prompt, or the file
+            cannot be written.
     """
+    geometry = lampe.Geometry(window=window or DEFAULT_WINDOW)
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    if model is not None:
+        # Imported here, because it imports the hub's library.
+        from lampe_eval.models import describe_model
+
+        source = describe_model(*model, window=window)
+        geometry, settings = source.geometry, source.settings
+    for spec in specs:
+        _print_plan(spec, geometry, settings, tokens, png)
+
+
+def _print_plan(
+    spec: MethodSpec,
+    geometry: lampe.Geometry,
+    settings_of_model: Mapping[str, Mapping[str, Any]],
+    tokens: int,
+    png: Path | None,
+) -> None:
+    """Print the plan of a method."""
+    window = geometry.window
     try:
-        geometry = lampe.Geometry(window=window)
-        built = spec.build({})
+        built = spec.build(settings_of_model)
         resolved = built.resolved(geometry, tokens)
         encoding = resolved.encode(geometry, tokens)
+        require_coverage(built, encoding.plan)
     except ValueError as error:
         raise UserError(f"show plan: {error}") from None
     console = TerminalConsole()
@@ -50,6 +85,9 @@ def plan(spec: MethodSpec, window: int, tokens: int, png: Path | None) -> None:
         title = f"{spec.label}\n{tokens} tokens, window {window}"
         plan_picture.save_png(encoding.plan, tokens, scaled_window, title, png)
         console.print(f"written to {png}")
+    largest = encoding.largest_position(tokens, geometry.rope(tokens))
+    if largest >= window:
+        console.print(f"{spec.label}: {largest:g} at {tokens} tokens leaves the window of {window}")
 
 
 def _scaled_window(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> int:

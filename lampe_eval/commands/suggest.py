@@ -1,21 +1,31 @@
 """Command `lampe-eval suggest`: settings of every method for a model and a length."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import lampe
 from lampe_eval import models, terminal
 from lampe_eval.cards import ModelCard
 from lampe_eval.commands.show import factor_text
-from lampe_eval.method_specs import MethodSpec, method_names
+from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
 
 
-def suggest(card: ModelCard, name: str, length: int, answer: int, window: int | None) -> None:
-    """Print the settings of every method for a model and a length, and where each comes from.
+def suggest(
+    card: ModelCard,
+    name: str,
+    specs: Iterable[MethodSpec],
+    length: int,
+    answer: int,
+    window: int | None,
+) -> None:
+    """Print the settings of methods for a model and a length, and where each comes from.
+
+    Methods plan for prompt and answer together, as protocol `fair` does.
 
     Args:
         card: the model's card.
         name: the model's name in tables.
+        specs: the methods.
         length: tokens of the prompt.
         answer: tokens of the answer, whose positions follow those of the prompt.
         window: tokens of pretraining, where the model's configuration is wrong.
@@ -29,35 +39,52 @@ def suggest(card: ModelCard, name: str, length: int, answer: int, window: int | 
         f"{source.name}, window {source.geometry.window}, prompt of {length} tokens, answer of "
         f"{answer}; settings as --method takes them, each with its rule"
     )
-    for method in method_names():
-        for line in _method_lines(method, source, length, answer):
+    beyond: list[str] = []
+    for spec in specs:
+        lines, leaves_window = _method_lines(spec, source, length + answer)
+        for line in lines:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
+        if leaves_window:
+            beyond.append(spec.label)
+    if beyond:
+        console.print(
+            f"\nbeyond the window of {source.geometry.window} at {length + answer} tokens, answer "
+            f"included: {', '.join(beyond)}; take another method, or settings that reach less far",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
-def _method_lines(name: str, source: ModelSource, length: int, answer: int) -> Iterator[str]:
-    """Yield a method with its settings and its largest position, then a line per setting's rule."""
-    model_settings = source.settings.get(name, {})
-    spec = MethodSpec(name, name, {})
+def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[list[str], bool]:
+    """Return the lines about a method, and whether its positions leave the window.
+
+    Lines are its settings, its largest position, and the rule of each setting.
+    """
     method = spec.build(source.settings)
     try:
-        settings = method.resolved(source.geometry, length).settings
-        encoding = method.encode(source.geometry, length)
+        settings = method.resolved(source.geometry, tokens).settings
+        encoding = method.encode(source.geometry, tokens)
     except lampe.LampeError as error:
-        yield f"\n{name}: cannot be used for this model and length: {error}"
-        return
+        return [f"\n{spec.label}: cannot be used for this model and length: {error}"], False
+    model_settings = source.settings.get(spec.name, {})
     keys = dict.fromkeys((*method.default_rules(), *model_settings))
-    suggested = {key: settings[key] for key in keys if settings[key] is not None}
-    if suggested:
-        spec = spec.with_settings(**suggested)
-    largest = encoding.largest_position(length + answer, source.geometry.rope(length))
+    suggested = {
+        key: settings[key] for key in keys if settings[key] is not None and key not in spec.settings
+    }
+    label = spec.with_settings(**suggested).label if suggested else spec.label
+    largest = encoding.largest_position(tokens, source.geometry.rope(tokens))
     window = source.geometry.window
     place = "inside" if largest < window else "BEYOND"
     factor = factor_text(method, encoding)
-    yield f"\n{spec.label}"
-    yield f"    largest position {largest:.6g}, {place} the window of {window}; {factor}"
+    lines = [
+        f"\n{label}",
+        f"    largest position {largest:.6g}, {place} the window of {window}; {factor}",
+    ]
     for key in suggested:
         if key in model_settings:
             rule = "from the card of the model"
         else:
-            rule = method.default_rule(key, model_settings)
-        yield f"    {key:18}  {rule}"
+            rule = method.default_rule(key, {*model_settings, *spec.settings})
+        lines.append(f"    {key:18}  {rule}")
+    return lines, largest >= window

@@ -1,6 +1,6 @@
 """Validation of options and names before torch is imported, which takes seconds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lampe_eval.cards import (
     shipped_names,
 )
 from lampe_eval.errors import UserError, unknown_name
-from lampe_eval.method_specs import MethodSpec
+from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.extension import refuse_changes
 from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
@@ -67,27 +67,38 @@ def validate_speed(options: Mapping[str, Any]) -> ResolvedSpeed:
     )
 
 
-def validate_method(method: str, plugins: Iterable[Path]) -> MethodSpec:
-    """Look up the one method of ``lampe-eval show plan``.
+def validate_plans(
+    methods: Sequence[str], model: str | None, png: Path | None, plugins: Iterable[Path]
+) -> tuple[list[MethodSpec], tuple[ModelCard, str] | None]:
+    """Look up the methods of ``lampe-eval show plan``, and the model's card and name, if any.
 
     Raises:
-        UserError: for a plug-in that cannot be loaded, and for none or several methods.
+        UserError: for a plug-in that cannot be loaded, a name that does not exist, no method, or a
+            picture of several methods.
     """
     load_plugins(plugins)
-    specs = resolve_methods([method])
-    if len(specs) != 1:
-        raise UserError(f"--method: show plan takes one method, got {method!r}")
-    return specs[0]
+    specs = resolve_methods(methods)
+    if not specs:
+        raise UserError("--method: no method given; see: lampe-eval list methods")
+    if png and len(specs) > 1:
+        raise UserError(f"--png: {png} holds the picture of one method; give one --method")
+    return specs, None if model is None else find_model_card(model)
 
 
-def validate_model(model: str, plugins: Iterable[Path]) -> tuple[ModelCard, str]:
-    """Look up the model of ``lampe-eval suggest``; return its card and its name in tables.
+def validate_suggestion(
+    model: str, methods: Sequence[str], plugins: Iterable[Path]
+) -> tuple[ModelCard, str, list[MethodSpec]]:
+    """Look up the names of ``lampe-eval suggest``.
+
+    Returns:
+        The model's card and its name in tables, and the methods; all where none is given.
 
     Raises:
-        UserError: for a plug-in that cannot be loaded, or a model that does not exist.
+        UserError: for a plug-in that cannot be loaded, or a name that does not exist.
     """
     load_plugins(plugins)
-    return find_model_card(model)
+    specs = resolve_methods(methods or method_names())
+    return *find_model_card(model), specs
 
 
 def _read_suite(config: str) -> dict[str, Any]:

@@ -104,21 +104,20 @@ class LocalEngine:
         """Generate greedy answers to prompts as one batch.
 
         Args:
-            prompts: prompts with the same `max_new_tokens`, `stop_token_ids` and `decoding`.
+            prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `decoding` and
+                `plan_length`.
             low_memory: whether to read a prompt in small chunks; a batch is always read whole.
         """
         ids, mask = self._padded([prompt.ids for prompt in prompts])
         chunk = LOW_MEMORY_PROMPT_CHUNK if low_memory else PROMPT_CHUNK
         watch = _LogitsWatch()
         started = time.perf_counter()
-        prefilled: AbstractContextManager[Any]
-        if ids.shape[1] <= chunk or len(ids) > 1:
+        with self._stated_prompt(ids.shape[1], prompts[0].reserved_tokens):
             # transformers' own cache is copied for each token, and rotated keys would be a second
             # copy.
-            prefilled = nullcontext(lampe.growing_cache(self.model))
-        else:
-            prefilled = self._prefilled(ids, chunk)
-        with prefilled as cache:
+            cache = lampe.growing_cache(self.model)
+            if ids.shape[1] > chunk and len(ids) == 1:
+                cache = self._prefilled(ids, chunk)
             output = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
@@ -163,21 +162,21 @@ class LocalEngine:
                 total += float(losses.double().sum())
         return total
 
-    @contextmanager
-    def _prefilled(self, ids: Tensor, chunk: int) -> Iterator[Any]:
-        """Read a prompt ``ids[1, L]`` except its last token in chunks and give its cache.
+    def _stated_prompt(self, length: int, reserved_tokens: int) -> AbstractContextManager[None]:
+        """State to the patch, if there is one, where the prompt ends and what its plan counts."""
+        if self._handle is None:
+            return nullcontext()
+        return self._handle.prompt(length, reserved_tokens)
 
-        Within the context the patch knows the prompt's length, which one chunk does not show.
-        """
-        assert self._handle is not None
+    def _prefilled(self, ids: Tensor, chunk: int) -> Any:
+        """Read a prompt ``ids[1, L]`` except its last token in chunks and return its cache."""
         cache = None
-        with self._handle.prompt(ids.shape[1]):
-            # Logits of a whole chunk can take more memory than the model; one token's are enough.
-            supported = self.model._supports_logits_to_keep()  # type: ignore[operator]
-            options = {"logits_to_keep": 1} if supported else {}
-            for _, _, output in self._read(ids, chunk, **options):
-                cache = output.past_key_values
-            yield cache
+        # Logits of a whole chunk can take more memory than the model; one token's are enough.
+        supported = self.model._supports_logits_to_keep()  # type: ignore[operator]
+        options = {"logits_to_keep": 1} if supported else {}
+        for _, _, output in self._read(ids, chunk, **options):
+            cache = output.past_key_values
+        return cache
 
     def _read(self, ids: Tensor, chunk: int, **options: Any) -> Iterator[tuple[int, int, Any]]:
         """Read ``ids[1, L]`` except the last token; yield begin, end and output of each chunk."""

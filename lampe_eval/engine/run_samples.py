@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lampe_eval.benches.bench import Passage, Prompt, Sample
 from lampe_eval.engine.device_memory import PeakMemory, free_unused, is_out_of_memory
@@ -84,7 +85,8 @@ def _answer_outcome(
     """Return the outcome of a prompt, after its follow-up question where it has one."""
     if prompt.follow_up is None or answer.has_nan:
         return _outcome([answer], answer.text)
-    (second,) = engine.answer([prompt.follow_up.make_prompt(answer.text)], low_memory=low_memory)
+    next_prompt = replace(prompt.follow_up.make_prompt(answer.text), plan_length=prompt.plan_length)
+    (second,) = engine.answer([next_prompt], low_memory=low_memory)
     outcome = _outcome([answer, second], prompt.follow_up.join_answers(answer.text, second.text))
     if "error" not in outcome:
         outcome["answers"] = [answer.text, second.text]

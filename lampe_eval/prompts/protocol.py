@@ -17,6 +17,7 @@ from lampe_eval.errors import UserError, unknown_name
 TOKENS_PER_K: Final = 1024
 
 Decoding = Literal["text", "special_tokens", "single_line"]
+PlanLength = Literal["prompt", "prompt+answer"]
 
 
 class Protocol(Card):
@@ -41,6 +42,9 @@ class Protocol(Card):
             that write "16k" as 16000.
         reserved_tokens: tokens of that which are kept free; "answer" for as many as the answer
             may have.
+        plan_length: tokens that a method plans its positions for: "prompt" as the releases do,
+            where an answer may leave the window, or "prompt+answer" for as many as the answer may
+            have as well. Runs that were stored without this field planned for the prompt.
         decoding: "text" decodes answers without special tokens, "special_tokens" with them, and
             "single_line" with them and with all white space collapsed to single spaces.
         scorer: whose scorer is used, for benches with two.
@@ -63,6 +67,7 @@ class Protocol(Card):
     truncate_as: Literal["ids", "text", "words"] = "ids"
     tokens_per_k: Literal[1000, 1024] = TOKENS_PER_K
     reserved_tokens: int | Literal["answer"] = "answer"
+    plan_length: PlanLength = "prompt"
     decoding: Decoding = "text"
     scorer: Literal["official", "lampe"] = "official"
     average: Literal["categories", "tasks"] = "tasks"

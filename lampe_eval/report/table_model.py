@@ -223,7 +223,19 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         if len(counts) > 1 and counts.nunique() == 1:
             places = [f"{counts.iloc[0]} at each {place}"]
         notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
-    return [*notes, *_batch_notes(scores)]
+    return [*notes, *_window_notes(scores), *_batch_notes(scores)]
+
+
+def _window_notes(scores: pd.DataFrame) -> list[str]:
+    """Return a note on answers whose positions left the window, by method."""
+    counts = scores.groupby("label", sort=False)["beyond_window"].sum()
+    if not counts.any():
+        return []
+    methods = ", ".join(f"{count} of {label}" for label, count in counts.items() if count)
+    return [
+        f"{counts.sum()} of {scores['n'].sum()} answers passed the window of "
+        f"{scores.iloc[0]['window']} (largest position of prompt and answer): {methods}"
+    ]
 
 
 def _error_units(scores: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ from lampe_eval.file_io import save_file
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
+from lampe_eval.report.settings_table import settings_columns, settings_tables
 from lampe_eval.report.table_model import ResultTable, result_tables
 from lampe_eval.results.cell_scores import SCORE_COLUMNS, scores_by_length, tasks_below_card_size
 from lampe_eval.results.gathered_runs import GatheredRuns
@@ -32,7 +33,9 @@ def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: 
         UserError: if the folder cannot be written.
     """
     frames = {
-        "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]],
+        "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]].join(
+            settings_columns(gathered.scores)
+        ),
         "details.csv": gathered.details,
         "pairs.csv": gathered.pairs,
         "table.csv": scores_by_length(gathered.scores),
@@ -40,6 +43,10 @@ def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: 
     texts = {name: to_csv(gathered.tidy(frame)) for name, frame in frames.items()}
     texts["table.md"] = "\n".join(map(to_markdown, tables))
     texts["table.tex"] = to_latex(tables)
+    of_settings = list(settings_tables(gathered))
+    if of_settings:
+        texts["settings.md"] = "\n".join(map(to_markdown, of_settings))
+        texts["settings.tex"] = to_latex(of_settings)
     for name, text in texts.items():
         save_file(folder / name, text)
     return list(texts)

@@ -40,11 +40,14 @@ SCORE_COLUMNS = (
     "batch_size",
     "largest_position",
     "window",
+    "beyond_window",
 )
-"""Columns of scores.csv, a row per cell.
+"""Columns of scores.csv, a row per cell; `settings_table.settings_columns` has further ones.
 
 `stderr` is computed over `independent_units`, each a `unit`, such as "document"; `cut` counts
-prompts from which tokens were removed; `batch_size` is the most prompts that ran together.
+prompts from which tokens were removed; `batch_size` is the most prompts that ran together;
+`beyond_window` counts samples whose `largest_position`, which counts the answer, is the window or
+more.
 """
 DETAIL_KEYS = ["model", "method", "protocol", "bench"]
 DETAIL_COLUMNS = (*DETAIL_KEYS, "task", "length", "name", "value", "stderr", "n")
@@ -56,8 +59,9 @@ class ScoredRun:
     """Scores of a run.
 
     Attributes:
-        scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name) and
-            `counts` (samples of a detail that is not computed from all of them).
+        scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name), `counts`
+            (samples of a detail that is not computed from all of them) and `resolved` (settings of
+            the method at the cell's length; None in older runs).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
     """
@@ -73,6 +77,7 @@ def score_run(store: Store) -> ScoredRun:
     cell_samples: dict[Cell, CellSamples] = {}
     cells = by_ascending_length(store.cells())
     rows_by_cell = store.rows_by_cell(cells)
+    resolved = store.resolved_settings()
     for cell, planned_samples in cells.items():
         rows = _rescored(store, cell, rows_by_cell[cell])
         rows_by_cell[cell] = rows
@@ -80,7 +85,8 @@ def score_run(store: Store) -> ScoredRun:
         record = {
             **_description(store, cell),
             **_counts(rows, scored_rows, planned_samples),
-            **_measured(scored_rows),
+            **_measured(store, cell, scored_rows),
+            "resolved": resolved.get(cell),
             # a cell without a scored sample keeps these
             "independent_units": 0,
             "unit": "sample",
@@ -94,7 +100,7 @@ def score_run(store: Store) -> ScoredRun:
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
         records.append(record)
-    columns = [*SCORE_COLUMNS, "details", "counts"]
+    columns = [*SCORE_COLUMNS, "details", "counts", "resolved"]
     return ScoredRun(pd.DataFrame(records).reindex(columns=columns), cell_samples, rows_by_cell)
 
 
@@ -214,13 +220,15 @@ def _counts(
     }
 
 
-def _measured(scored_rows: Sequence[SampleRecord]) -> dict[str, Any]:
+def _measured(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -> dict[str, Any]:
     """Return how the samples of a cell ran."""
+    window = store.config["models"][cell.model]["window"]
     positions = [row["largest_position"] for row in scored_rows]
     return {
         "attention_factor": _range(row["attention_factor"] for row in scored_rows),
         "batch_size": max((row.get("batch_size", 1) for row in scored_rows), default=1),
         "largest_position": max(positions, default=float("nan")),
+        "beyond_window": sum(position >= window for position in positions),
     }
 
 

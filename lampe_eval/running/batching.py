@@ -44,4 +44,5 @@ def _can_share_batch(one: Sample, other: Sample) -> bool:
         one.max_new_tokens == other.max_new_tokens
         and one.stop_token_ids == other.stop_token_ids
         and one.decoding == other.decoding
+        and one.plan_length == other.plan_length
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import lampe
+from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.benches.bench import Task
 from lampe_eval.engine.devices import device_of_run
 from lampe_eval.errors import UserError
@@ -112,8 +113,9 @@ def _try_methods(prepared: PreparedRun) -> None:
             lengths.update(prepared.lengths(source, bench))
         for spec in prepared.resolved.specs:
             for length in sorted(lengths):
+                method = prepared.methods[source.name, spec.label]
                 try:
-                    prepared.methods[source.name, spec.label].encode(source.geometry, length)
+                    require_coverage(method, method.encode(source.geometry, length).plan)
                 except lampe.LampeError as error:
                     raise UserError(
                         f"method {spec.label!r} at length {length} on {source.name}: {error}"

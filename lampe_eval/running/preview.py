@@ -116,6 +116,11 @@ def least_seconds(prepared: PreparedRun) -> float | None:
     return total
 
 
+def least_batch_seconds(samples: Sequence[Sample], device: str, cost: ModelCost) -> float:
+    """Return the least time of a batch; 0 if the device is not on this machine."""
+    return _least_seconds(samples, device, cost) or 0.0
+
+
 @lru_cache
 def operations_per_second(device: str, size: int = 1024, seconds: float = 0.3) -> float | None:
     """Measure the multiplications and additions per second of a matrix product.

@@ -9,6 +9,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
+from lampe_eval.running.resolved_settings import settings_of_cells
 from lampe_eval.running.sample_records import prompt_sha256
 from lampe_eval.running.sampling import uses_release_prompts
 from lampe_eval.store import Cell, Store
@@ -108,6 +109,9 @@ class CellCounts:
         self._counts: dict[Cell, int] = {}
         for cell, samples in planned_cells(prepared).items():
             self._counts[cell] = self._stored.get(cell, samples)
+        self._resolved = store.resolved_settings()
+        for source in prepared.sources:
+            self._resolved |= settings_of_cells(prepared, source)
         self._publish()
 
     def update(self, group: SampleGroup, samples: int) -> None:
@@ -116,7 +120,7 @@ class CellCounts:
         self._publish()
 
     def _publish(self) -> None:
-        if self._store.save_cells({**self._stored, **self._counts}):
+        if self._store.save_cells({**self._stored, **self._counts}, self._resolved):
             self._progress.total(sum(self._counts.values()))
 
 

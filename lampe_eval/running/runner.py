@@ -13,7 +13,7 @@ from lampe_eval.benches.bench import Sample
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
 from lampe_eval.engine.local_worker import LocalPool
 from lampe_eval.errors import Stopped, describe_error, report_warning
-from lampe_eval.models import ModelSource
+from lampe_eval.models import ModelCost, ModelSource, cost_of
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.batching import make_batches
 from lampe_eval.running.configuration import run_folder
@@ -22,6 +22,7 @@ from lampe_eval.running.extension import extended
 from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.prefetch import prefetch
 from lampe_eval.running.prepared_run import PreparedRun
+from lampe_eval.running.preview import least_batch_seconds
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.remaining import (
     CellCounts,
@@ -31,6 +32,7 @@ from lampe_eval.running.remaining import (
     sample_groups,
     stored_prompts,
 )
+from lampe_eval.running.resolved_settings import positions_beyond_window
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples, load_tokenizer
 from lampe_eval.running.watchdog import Watchdog
@@ -77,6 +79,9 @@ def run(
             Session(suite.given_options, planned_cells(prepared), date),
         )
         announce(store)
+        for source in prepared.sources:
+            if line := positions_beyond_window(prepared, source):
+                report_warning(line)
         counts = CellCounts(prepared, store, progress)
         session = RunSession(prepared, store, counts, progress, watchdog, interrupt, lock.renew)
         for source in prepared.sources:
@@ -149,6 +154,14 @@ class ModelRun:
         # With 1 token no two samples fit a batch.
         return max(1, limit or 1)
 
+    @cached_property
+    def _cost(self) -> ModelCost | None:
+        try:
+            return cost_of(self.source)
+        # An estimate that cannot be made must not end a run.
+        except Exception:
+            return None
+
     def run_batches(self) -> None:
         """Run every batch that has samples without a record, until a signal asks to stop.
 
@@ -198,10 +211,18 @@ class ModelRun:
         The pool of this process has one worker, so this runs the batch and stores it. With Ray,
         batches of several cells and methods run at the same time.
         """
-        self.session.watchdog.begin(job)
+        self.session.watchdog.begin(job, self._least_seconds(job))
         self.pool.submit(job)
         while self.pool.is_full:
             self._store_records(self.pool.collect())
+
+    def _least_seconds(self, job: BatchJob) -> float:
+        """Return the least time of a batch, as a dry run estimates it; 0 if unknown."""
+        suite = self.session.prepared.resolved.suite
+        # The GPUs belong to the replicas: measuring one here would take memory from them.
+        if self._cost is None or (suite.uses_ray and not suite.runs_on_cpus):
+            return 0.0
+        return least_batch_seconds(job.samples, self.session.prepared.device, self._cost)
 
     def _draw(self, group: SampleGroup) -> tuple[SampleGroup, list[Sample] | None]:
         """Draw a group's samples, longest first; None, with a warning, if that fails.

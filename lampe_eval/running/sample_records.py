@@ -44,7 +44,7 @@ class SampleRecorder:
             # Keys are in the order in which people read a line.
             record = named.copy()
             _add_prompt(record, sample, self._tokenizer)
-            _add_positions(record, job.method, self._geometry)
+            _add_positions(record, sample, outcome, job.method, self._geometry)
             record = {**record, **outcome}
             _add_score(record, job, self._protocols[job.cell.bench])
             # The store reads back only what is JSON of the declared types.
@@ -76,11 +76,20 @@ def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedToken
             record["cut_tokens"] = sample.cut_tokens
 
 
-def _add_positions(record: SampleRecord, method: lampe.Method, geometry: lampe.Geometry) -> None:
-    """Add how far the prompt's positions reach under a method, and its factor on attention."""
-    length = record["prompt_tokens"]
-    encoding = method.encode(geometry, length)
-    record["largest_position"] = round(encoding.largest_position(length, geometry.rope(length)), 6)
+def _add_positions(
+    record: SampleRecord,
+    sample: Sample,
+    outcome: Outcome,
+    method: lampe.Method,
+    geometry: lampe.Geometry,
+) -> None:
+    """Add how far positions of prompt and answer reach under a method, and its factor."""
+    prompt_tokens = record["prompt_tokens"]
+    planned = prompt_tokens + (sample.reserved_tokens if isinstance(sample, Prompt) else 0)
+    encoding = method.encode(geometry, planned)
+    tokens = prompt_tokens + outcome.get("answer_tokens", 0)
+    position = encoding.largest_position(tokens, geometry.rope(planned))
+    record["largest_position"] = round(position, 6)
     record["attention_factor"] = str(encoding.effective_attention_factor)
 
 

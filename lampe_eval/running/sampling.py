@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import models
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.bench import Sample, SampleRequest, Task
+from lampe_eval.benches.bench import Prompt, Sample, SampleRequest, Task
 from lampe_eval.errors import UserError, describe_error
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
@@ -54,19 +54,25 @@ def draw_samples(
     Raises:
         UserError: if the task cannot have samples of this length, or a file cannot be read.
     """
+    protocol = prepared.resolved.protocols[task.bench]
     request = SampleRequest(
         tokenizer,
         length,
         limit or prepared.limit(task),
-        prepared.resolved.protocols[task.bench],
+        protocol,
         prepared.resolved.suite.seed,
         user_text(prepared, task),
         prepared.resolved.suite.data_dir,
         release_prompts,
     )
-    samples = BENCHES[task.bench].samples(task, request)
-    # An array of 4-byte ids: a list of Python integers takes many times the memory.
-    return [replace(sample, ids=array("i", sample.ids)) for sample in samples]
+    samples: list[Sample] = []
+    for sample in BENCHES[task.bench].samples(task, request):
+        # An array of 4-byte ids: a list of Python integers takes many times the memory.
+        compact = replace(sample, ids=array("i", sample.ids))
+        if isinstance(compact, Prompt):
+            compact = replace(compact, plan_length=protocol.plan_length)
+        samples.append(compact)
+    return samples
 
 
 def uses_release_prompts(prepared: PreparedRun, task: Task, model: str, method: str) -> bool:

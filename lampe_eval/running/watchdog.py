@@ -16,6 +16,11 @@ from typing import Self
 from lampe_eval.engine.batch_job import BatchJob
 from lampe_eval.errors import LOG, one_line, report_warning
 
+MEASURED_MARGIN = 3
+"""Patience with a batch in units of the slowest batch of its model and length: answers differ."""
+ESTIMATE_MARGIN = 10
+"""Patience in units of a dry run's estimate, which is what the device takes at best."""
+
 
 class Watchdog:
     """Thread that watches running batches, and other activities such as loading.
@@ -25,7 +30,8 @@ class Watchdog:
     Args:
         folder: the run's folder.
         heartbeat: seconds between two lines about the state.
-        patience: seconds after which a batch or an activity may hang.
+        patience: seconds after which a batch or an activity may hang; a batch that is expected to
+            take long gets more, see `begin`.
     """
 
     def __init__(self, folder: Path, heartbeat: float = 60, patience: float = 600) -> None:
@@ -33,6 +39,8 @@ class Watchdog:
         self._heartbeat = heartbeat
         self._patience = patience
         self._started_at: dict[BatchJob | str, float] = {}
+        self._least_seconds: dict[BatchJob, float] = {}
+        self._slowest: dict[tuple[str, int], float] = {}
         self._finished_samples = 0
         self._failed_samples = 0
         self._stop = threading.Event()
@@ -72,8 +80,15 @@ class Watchdog:
         finally:
             del self._started_at[activity]
 
-    def begin(self, job: BatchJob) -> None:
-        """Watch a batch until `finish` is called for it."""
+    def begin(self, job: BatchJob, least_seconds: float = 0) -> None:
+        """Watch a batch until `finish` is called for it.
+
+        Args:
+            job: the batch.
+            least_seconds: the least time that it takes, as a dry run estimates it; the slowest
+                batch of its length in this run tells more, once there is one.
+        """
+        self._least_seconds[job] = least_seconds
         self._started_at[job] = time.monotonic()
 
     def finish(self, job: BatchJob, errors: list[str]) -> None:
@@ -83,7 +98,10 @@ class Watchdog:
             job: the batch.
             errors: errors of its samples.
         """
-        del self._started_at[job]
+        seconds = time.monotonic() - self._started_at.pop(job)
+        del self._least_seconds[job]
+        key = _model_and_length(job)
+        self._slowest[key] = max(seconds, self._slowest.get(key, 0))
         self._finished_samples += len(job.missing)
         self._failed_samples += len(errors)
         for error in errors:
@@ -102,9 +120,19 @@ class Watchdog:
             started_at = dict(self._started_at)
             warned &= started_at.keys()
             for running, start in started_at.items():
-                if now - start >= self._patience and running not in warned:
+                if now - start >= self._patience_with(running) and running not in warned:
                     warned.add(running)
                     report_warning(f"may hang: {running}: running for {now - start:.0f} s")
+
+    def _patience_with(self, running: BatchJob | str) -> float:
+        """Return the seconds after which a batch or an activity may hang."""
+        if isinstance(running, str):
+            return self._patience
+        expected = MEASURED_MARGIN * self._slowest.get(_model_and_length(running), 0)
+        if not expected:
+            # The batch may finish at this moment, in another thread.
+            expected = ESTIMATE_MARGIN * self._least_seconds.get(running, 0)
+        return max(self._patience, expected)
 
     def _state(self) -> str:
         now = time.monotonic()
@@ -116,6 +144,10 @@ class Watchdog:
             f"{self._finished_samples} samples finished, {self._failed_samples} of them failed; "
             f"running: {'; '.join(running) or 'nothing'}"
         )
+
+
+def _model_and_length(job: BatchJob) -> tuple[str, int]:
+    return job.cell.model, job.cell.length
 
 
 class _OneLineFormatter(logging.Formatter):

@@ -218,13 +218,16 @@ def test_a_suggestion_names_each_setting_and_its_rule(
         == 0
     )
     paragraphs = capsys.readouterr().out.strip().split("\n\n")[1:]
+    flagged = paragraphs.pop()
+    assert "beyond the window of 256 at 1224" in flagged and "original" in flagged
+    assert "lampe" not in flagged
     blocks = dict(paragraph.split("\n", 1) for paragraph in paragraphs)
-    assert "selfextend:window_size=64,group_size=10" in blocks
-    assert "two thirds of the window" in blocks["selfextend:window_size=64,group_size=10"]
+    assert "selfextend:window_size=64,group_size=11" in blocks
+    assert "two thirds of the window" in blocks["selfextend:window_size=64,group_size=11"]
     assert "BEYOND the window of 256" in blocks["original"]
     assert (
-        "largest position 180, inside the window of 256"
-        in blocks["selfextend:window_size=64,group_size=10"]
+        "largest position 170, inside the window of 256"
+        in blocks["selfextend:window_size=64,group_size=11"]
     )
     (lampe,) = (block for label, block in blocks.items() if label.startswith("lampe:"))
     assert "mapping_length      Llama 3's published curve" in lampe

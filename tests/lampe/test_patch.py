@@ -81,6 +81,48 @@ def test_cached_decoding_equals_one_forward_of_the_frozen_plan(
     torch.testing.assert_close(torch.stack(steps, 1), whole[:, prompt - 1 :], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_prompt_with_reserved_tokens_has_one_plan_with_its_answer(
+    model: LlamaForCausalLM, name: str
+) -> None:
+    """Prefill, decoding, and decoding after the statement equal one forward call of all tokens."""
+    ids, prompt = random_ids(230), 210
+    with lampe.patch(model, name) as handle:
+        whole = model(ids).logits
+        steps = []
+        with handle.prompt(prompt, reserved_tokens=20):
+            out = model(ids[:, :prompt], use_cache=True)
+            for at in range(prompt, 220):
+                steps.append(out.logits[:, -1])
+                token = ids[:, at : at + 1]
+                out = model(token, past_key_values=out.past_key_values, use_cache=True)
+        for at in range(220, 230):
+            steps.append(out.logits[:, -1])
+            token = ids[:, at : at + 1]
+            out = model(token, past_key_values=out.past_key_values, use_cache=True)
+    torch.testing.assert_close(torch.stack(steps, 1), whole[:, prompt - 1 : -1], atol=1e-4, rtol=0)
+
+
+def test_rows_with_reserved_tokens_answer_as_each_alone(model: LlamaForCausalLM) -> None:
+    ids, mask = random_ids(200, 2), torch.ones(2, 200, dtype=torch.long)
+    mask[1, :70] = 0
+    with lampe.patch(model, "yarn") as handle:
+        with handle.prompt(200, reserved_tokens=12):
+            together = _generate(model, ids, attention_mask=mask)[:, 200:]
+        with handle.prompt(130, reserved_tokens=12):
+            alone = _generate(model, ids[1:, 70:])[:, 130:]
+    assert torch.equal(together[1:], alone)
+
+
+def test_reserved_tokens_are_counted_from_zero_on(model: LlamaForCausalLM) -> None:
+    with (
+        lampe.patch(model) as handle,
+        pytest.raises(lampe.BadSetting, match="-1"),
+        handle.prompt(9, reserved_tokens=-1),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("name", ["lampe", "dca", "selfextend", "yarn"])
 def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, name: str) -> None:
     ids = random_ids(200)

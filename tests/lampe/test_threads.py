@@ -210,7 +210,7 @@ def test_a_token_whose_cache_is_not_known_is_refused_until_its_length_is_stated(
     tracker, layout = PromptTracker(), ForwardLayout(90, 91, (range(91),))
     assert tracker.end_without_cache(layout) == 0
     with pytest.raises(lampe.UnsupportedModel, match=r"token 91 .* 0 tokens"):
-        tracker.end_with_cache(layout, None)
+        tracker.layout_with_end(layout, None)
     with tracker.state_length(90):
         assert tracker.end_without_cache(layout) == 90
 

@@ -19,6 +19,7 @@ from typing import Any, NotRequired, TypedDict
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.report.settings_table import settings_text
 from lampe_eval.results.ranking import ranked
 
 MARKS = {"missing": "missing", "errors": "failed", "skipped": "left out", "cut": "cut"}
@@ -56,7 +57,12 @@ def scores(frame: pd.DataFrame) -> Table:
     for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False):
         # A perplexity has no scale from 0 to 100.
         shares.append([score, error] if BENCHES[bench].higher_is_better else None)
-    values = {**_values(frame), "share": shares, "marks": _marks(frame)}
+    values = {
+        **_values(frame),
+        "share": shares,
+        "marks": _marks(frame),
+        "resolved": list(map(settings_text, frame["resolved"])),
+    }
     columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
@@ -73,6 +79,8 @@ def scores(frame: pd.DataFrame) -> Table:
         number("batch_size", "Batch size"),
         number("largest_position", "Largest position"),
         number("window", "Window"),
+        number("beyond_window", "Beyond the window"),
+        text("resolved", "Settings at this length", choose=False),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
         text("run", "Run"),

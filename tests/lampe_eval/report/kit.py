@@ -115,6 +115,8 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
         "batch_size": 1,
         "largest_position": 255.0,
+        "beyond_window": 0,
+        "resolved": None,
         "window": 256,
         **fields,
     }

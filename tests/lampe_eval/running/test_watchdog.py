@@ -79,6 +79,22 @@ def test_a_batch_that_may_hang_is_named_once(
     assert capsys.readouterr().err.count("may hang: pocket · lampe · niah/single · 512 · slow") == 1
 
 
+@pytest.mark.parametrize("known", ["estimate", "measured"])
+def test_a_batch_that_is_expected_to_take_long_raises_no_alarm(tmp_path: Path, known: str) -> None:
+    with Watchdog(tmp_path, heartbeat=0.02, patience=0.05) as watchdog:
+        first, second = _job("first"), _job("second")
+        watchdog.begin(first, 100)
+        if known == "measured":
+            _until(lambda: _log(tmp_path).count("INFO") > 10)
+            watchdog.finish(first, [])
+            watchdog._slowest = dict.fromkeys(watchdog._slowest, 100.0)
+            watchdog.begin(second)
+        beats = _log(tmp_path).count("INFO")
+        _until(lambda: _log(tmp_path).count("INFO") > beats + 8)
+        watchdog.finish(second if known == "measured" else first, [])
+    assert "may hang" not in _log(tmp_path)
+
+
 def test_a_clock_that_jumps_raises_no_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
