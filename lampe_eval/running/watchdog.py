@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lampe_eval.engine.batch_job import BatchJob
 from lampe_eval.errors import LOG, one_line, report_warning
+from lampe_eval.file_io import open_unlinked
 
 
 class Watchdog:
@@ -130,6 +132,10 @@ class _LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
         self.setFormatter(_OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> TextIOWrapper:
+        # A folder from somebody else may hold a link of this name.
+        return open(self.baseFilename, "a", encoding="utf-8", opener=open_unlinked)
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
