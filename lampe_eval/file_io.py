@@ -102,7 +102,8 @@ def refuse_links(folder: Path, path: Path) -> None:
     for part in (path, *path.parents):
         if part == folder:
             return
-        if part.is_symlink():
+        # Unlike Path.is_symlink, it takes a name that is too long for a file.
+        if os.path.islink(part):
             raise UserError(
                 f"{part}: a link, which could lead out of the folder of the results; "
                 "replace it by what it stands for, or choose another --output"

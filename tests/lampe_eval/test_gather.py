@@ -60,7 +60,7 @@ def test_a_file_of_samples_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     read: list[str] = []
     parse_lines = store_module._parse_lines
 
-    def parse(path: Path) -> Iterator[Any]:
+    def parse(path: Path, **options: Any) -> Iterator[Any]:
         read.append(path.name)
         return parse_lines(path)
 
