@@ -323,7 +323,8 @@ def lock_for_writing(folder: Path) -> Iterator[None]:
 def current_writer(folder: Path) -> str:
     """Return which process writes to a folder now, or an empty text if none does."""
     holder = folder / ".holder"
-    if not holder.exists():
+    # Some versions of filelock empty the file that a link of the lock's name leads to.
+    if not holder.exists() or (folder / ".lock").is_symlink():
         return ""
     try:
         with FileLock(folder / ".lock").acquire(timeout=0):

@@ -62,7 +62,7 @@ def test_a_file_of_samples_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
 
     def parse(path: Path, **options: Any) -> Iterator[Any]:
         read.append(path.name)
-        return parse_lines(path)
+        return parse_lines(path, **options)
 
     monkeypatch.setattr(store_module, "_parse_lines", parse)
     gather_runs([tmp_path])
