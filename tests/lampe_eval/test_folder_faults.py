@@ -107,7 +107,7 @@ RUN_FILES = [
     b"schema: 2020-13-45",
     b"config: {}\nschema: " + DIGITS.encode(),
     b"? [a]\n: {}",
-    b"[" * 3000,
+    b"[" * 1000,
     b"config: 3\nschema: 3\nenvironments: []",
     b"\0",
 ]
