@@ -162,6 +162,10 @@ def every_command(
 @app.command()
 def run(
     model: Models = None,
+    label: Annotated[
+        Many,
+        Option(help="Names of the models in tables and folders, one for each. Default: their own."),
+    ] = None,
     method: Annotated[
         Many,
         Option(help="Methods, such as lampe or lampe:mapping_length=128. Default: original,lampe."),

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from lampe_eval.errors import UserError
 CHUNK_BYTES = 1 << 20
 SHORT_HASH_DIGITS = 8
 """Hexadecimal digits of a hash in the name of a folder."""
+MAX_NAME_BYTES = 200
+"""Bytes of a file's name; file systems allow 255, and drafts and suffixes need some of them."""
+DRAFT_SECONDS = 3600
+"""Age after which a draft is that of a killed process: any other is renamed in a moment."""
 
 
 def _read_umask() -> int:
@@ -38,9 +44,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_old_drafts(path)
     # The draft lies beside the target under a name nobody can predict and is opened exclusively, so
     # that a link which somebody left in the folder is never followed.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_draft_prefix(path), suffix=".part", dir=path.parent)
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -52,6 +59,73 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _draft_prefix(path: Path) -> str:
+    return f".{shorten_name(path.name)}."
+
+
+def _remove_old_drafts(path: Path) -> None:
+    """Remove the drafts of a file that killed processes left."""
+    prefix = _draft_prefix(path)
+    with os.scandir(path.parent) as entries:
+        drafts = [e for e in entries if e.name.startswith(prefix) and e.name.endswith(".part")]
+    for draft in drafts:
+        # Another process may have removed or renamed it meanwhile.
+        with suppress(FileNotFoundError):
+            if time.time() - draft.stat(follow_symlinks=False).st_mtime > DRAFT_SECONDS:
+                os.unlink(draft)
+
+
+def open_unlinked(path: str, flags: int) -> int:
+    """Open a file but no link to one, as the opener of `open`; a pipe does not block.
+
+    Raises:
+        OSError: if the path is a link, or cannot be opened.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, flags, 0o666)
+
+
+def refuse_links(folder: Path, path: Path) -> None:
+    """Refuse a path below a folder that is a link, or leads through one.
+
+    The folder itself may be a link: its user chose it, whereas what lies in it may be from
+    somebody else, and would let them write to any file of the user.
+
+    Raises:
+        UserError: for a link, with its path.
+    """
+    for part in (path, *path.parents):
+        if part == folder:
+            return
+        # Unlike Path.is_symlink, it takes a name that is too long for a file.
+        if os.path.islink(part):
+            raise UserError(
+                f"{part}: a link, which could lead out of the folder of the results; "
+                "replace it by what it stands for, or choose another --output"
+            )
+
+
+def safe_name(name: str) -> str:
+    """Return a name as that of a file or folder; names that need no change keep their letters.
+
+    Characters that file systems dislike are written as %XX, and so are names of dots alone.
+    """
+    safe = "".join(c if c.isalnum() or c in "-_.+=," else f"%{ord(c):02X}" for c in name)
+    if not safe.strip("."):
+        safe = safe.replace(".", "%2E")
+    return shorten_name(safe)
+
+
+def shorten_name(name: str) -> str:
+    """Return a name of a file; of one that is too long the start and a hash of the whole."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= MAX_NAME_BYTES:
+        return name
+    digest = sha256_of_bytes(encoded)[:SHORT_HASH_DIGITS]
+    start = encoded[: MAX_NAME_BYTES - SHORT_HASH_DIGITS - 1].decode("utf-8", "ignore")
+    return f"{start}-{digest}"
 
 
 def save_file(path: Path, content: str | bytes, advice: str = "") -> None:

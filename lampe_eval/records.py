@@ -7,9 +7,9 @@ name or its meaning; folders of another schema are refused.
 
 import datetime
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 # pydantic reads typing's own TypedDict only from Python 3.12 on
 from typing_extensions import TypedDict
@@ -19,6 +19,10 @@ SCHEMA = 3
 # Strict: a number that stands in a file as text is damage, not a number to be converted. An unknown
 # key is refused: scores may depend on what it says, and pydantic would drop it without a word.
 EXACT_KEYS = ConfigDict(strict=True, extra="forbid")
+
+# Tables hold them as 64-bit numbers and compute means of them as floats.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Length = Annotated[int, Field(ge=1, le=2**31)]
 
 
 @with_config(EXACT_KEYS)
@@ -45,18 +49,18 @@ class Outcome(TypedDict, total=False):
 
     prediction: str
     answers: list[str]
-    answer_tokens: int
+    answer_tokens: Count
     stop_reason: str
     loss: float
-    scored_tokens: int
+    scored_tokens: Count
     skipped: str
     error: str
     backend: str
-    batch_size: int
+    batch_size: Count
     seconds: float
     prefill_seconds: float
     decode_seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     low_memory: bool
 
 
@@ -84,13 +88,13 @@ class SampleRecord(Outcome):
     id: str
     length: int
     prompt_sha256: str
-    prompt_tokens: int
+    prompt_tokens: Count
     prompt_start: NotRequired[str]
     prompt_end: NotRequired[str]
     meta: NotRequired[Mapping[str, float]]
     references: NotRequired[Any]
     extras: NotRequired[Mapping[str, Any]]
-    cut_tokens: NotRequired[int]
+    cut_tokens: NotRequired[Count]
     largest_position: NotRequired[float]
     attention_factor: NotRequired[str]
     score: NotRequired[float]
@@ -124,8 +128,8 @@ class CellRecord(TypedDict):
     method: str
     bench: str
     task: str
-    length: int
-    samples: int
+    length: Length
+    samples: Count
     resolved: NotRequired[ResolvedSettings]
 
 
@@ -141,7 +145,7 @@ class ModelRecord(TypedDict):
 
     fingerprint: str
     dtype: str
-    window: int
+    window: Length
 
 
 @with_config(EXACT_KEYS)

@@ -13,6 +13,7 @@ against those types here and nowhere else.
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,7 +28,14 @@ from pydantic import ValidationError
 from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError, report_warning
-from lampe_eval.file_io import save_file, unwritable, write_atomically
+from lampe_eval.file_io import (
+    open_unlinked,
+    refuse_links,
+    safe_name,
+    save_file,
+    unwritable,
+    write_atomically,
+)
 from lampe_eval.records import (
     CellRecord,
     ExtensionRecord,
@@ -209,7 +217,7 @@ class Store:
         """Return the record of every cell of the run."""
         path = self.folder / "cells.jsonl"
         cells: dict[Cell, CellRecord] = {}
-        for number, line in enumerate(_parse_lines(path), start=1):
+        for number, line in enumerate(_parse_lines(path, torn_counts=True), start=1):
             try:
                 record = records.CELL.validate_python(line)
             except ValidationError:
@@ -248,7 +256,9 @@ class Store:
             _drop_torn_line(path)
             # UTF-8 cannot encode half a surrogate pair, which a model may generate; the error
             # handler writes it with the backslash escape that JSON reads back.
-            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with open(
+                path, "a", encoding="utf-8", errors="backslashreplace", opener=open_unlinked
+            ) as file:
                 file.write(line)
                 file.flush()
                 # Without fsync a power failure could lose samples that were reported as finished.
@@ -267,6 +277,49 @@ class Store:
         A line that is torn, damaged or not of the declared types does not count: its sample is
         missing until it is run again. Of two lines with one id the later one counts.
         """
+        sorted_samples: dict[Cell, list[SampleRecord]] = {}
+        for cell, rows in self._rows_in_file_order(cells).items():
+            sorted_samples[cell] = [rows[key] for key in sorted(rows)]
+        return sorted_samples
+
+    def planned_rows(
+        self, cells: Mapping[Cell, int]
+    ) -> tuple[dict[Cell, list[SampleRecord]], list[str]]:
+        """Return at most as many finished samples of each cell as it has, and what is left out.
+
+        Methods get the same samples of a task at a length. Of samples in excess those count that
+        most methods have, then those that were stored first: what is none of the run's was added
+        to a file later.
+
+        Args:
+            cells: cells with their numbers of samples.
+
+        Returns:
+            The samples in the order of their ids, and a line for each cell with others.
+        """
+        rows_by_cell = self._rows_in_file_order(cells)
+        methods = Counter[tuple[str, str, str, int, str]]()
+        for cell, rows in rows_by_cell.items():
+            methods.update((cell.model, cell.bench, cell.task, cell.length, key) for key in rows)
+        planned: dict[Cell, list[SampleRecord]] = {}
+        left_out: list[str] = []
+        for cell, rows in rows_by_cell.items():
+            group = (cell.model, cell.bench, cell.task, cell.length)
+            # sorted() is stable: equal ones stay in the order of the file.
+            ids = sorted(rows, key=lambda key: -methods[*group, key])
+            planned[cell] = [rows[key] for key in sorted(ids[: cells[cell]])]
+            others = ids[cells[cell] :]
+            if others:
+                names = ", ".join(others[:MAX_LISTED]) + (
+                    ", ..." if len(others) > MAX_LISTED else ""
+                )
+                left_out.append(
+                    f"{self._samples_file(cell)}: {len(others)} more samples of length "
+                    f"{cell.length} than the {cells[cell]} of the cell: {names}"
+                )
+        return planned, left_out
+
+    def _rows_in_file_order(self, cells: Iterable[Cell]) -> dict[Cell, dict[str, SampleRecord]]:
         samples: dict[Cell, dict[str, SampleRecord]] = {}
         cells_by_file: dict[Path, dict[int, Cell]] = {}
         for cell in cells:
@@ -278,10 +331,7 @@ class Store:
             for line in _parse_lines(path):
                 if _is_sample(line) and line["length"] in cell_of_length:
                     samples[cell_of_length[line["length"]]][line["id"]] = line
-        sorted_samples: dict[Cell, list[SampleRecord]] = {}
-        for cell, rows in samples.items():
-            sorted_samples[cell] = [rows[key] for key in sorted(rows)]
-        return sorted_samples
+        return samples
 
     def known_cells(self) -> dict[Cell, int]:
         """Return `cells`; where cells.jsonl is lost, all cells that have samples, as planned."""
@@ -315,8 +365,15 @@ class Store:
         self.save_cells(counts, self.resolved_settings())
 
     def _samples_file(self, cell: Cell) -> Path:
-        folder = self.folder / "samples" / _safe(cell.model) / _safe(cell.method)
-        return folder / cell.bench / f"{cell.task}.jsonl"
+        """Return the file of a cell's samples.
+
+        Raises:
+            UserError: if it is a link, or leads through one.
+        """
+        names = map(safe_name, (cell.model, cell.method, cell.bench))
+        path = self.folder.joinpath("samples", *names, safe_name(f"{cell.task}.jsonl"))
+        refuse_links(self.folder, path)
+        return path
 
 
 def _planned_samples(config: RunConfiguration, cell: Cell) -> int:
@@ -405,8 +462,10 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            UserError: if another run holds it, with its process, or the folder cannot be written.
+            UserError: if another run holds it, with its process, the folder cannot be written, or
+                the lock is a link.
         """
+        refuse_links(self._folder, self._path)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -467,7 +526,8 @@ def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
 def current_writer(folder: Path) -> str:
     """Return which process writes to a folder now, or an empty text if none does."""
     holder = folder / ".holder"
-    if not holder.exists():
+    # Some versions of filelock empty the file that a link of the lock's name leads to.
+    if not holder.exists() or (folder / ".lock").is_symlink():
         return ""
     try:
         with FileLock(folder / ".lock").acquire(timeout=0):
@@ -480,7 +540,7 @@ def _held_by(holder: Path) -> str:
     """Return ": " and the process that holds the lock; an empty text if it cannot be read."""
     try:
         return f": {holder.read_text(encoding='utf-8')}"
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
@@ -492,14 +552,18 @@ def _read_description(folder: Path) -> RunRecord:
     """
     path = folder / "run.yaml"
     try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        text = _read_file(path)
+        description = yaml.safe_load(text.decode("utf-8"))
+    except UserError:
+        raise
+    # PyYAML lets pass what its constructors raise: for dates, numbers, keys and deep nesting.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: damaged ({reason}); restore it, or run again with another --output"
         ) from None
-    except (OSError, UnicodeDecodeError):
-        raise _no_run(folder) from None
+    if not text:
+        raise _no_run(folder)
     if not isinstance(description, dict) or "config" not in description:
         raise _no_run(folder)
     _refuse_other_schema(path, description)
@@ -549,28 +613,52 @@ def is_calibration(folder: Path) -> bool:
 
 def _no_run(folder: Path) -> UserError:
     """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
+    if not os.path.isdir(folder):
+        # Unlike those of Path, these functions take names that are too long for a file.
+        problem = "a file" if os.path.exists(folder) else "no such folder"
+        return UserError(f"{folder}: {problem}; give a run's folder")
     runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
     if runs and not (folder / "run.yaml").exists():
         kind = "a calibration" if is_calibration(folder) else "a folder of runs"
         names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
         return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
-    if folder.is_dir():
-        return UserError(
-            f"{folder / 'run.yaml'}: not the description of a run; give a run's folder"
-        )
-    problem = "a file" if folder.exists() else "no such folder"
-    return UserError(f"{folder}: {problem}; give a run's folder")
+    return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
 
 
-def _parse_lines(path: Path) -> Iterator[Any]:
-    """Yield the JSON value of each line; None for a damaged line, nothing for a torn last one."""
-    if not path.exists():
-        return
-    # A whole file ends with a newline; what follows the last one was torn by a kill.
-    for line in path.read_bytes().split(b"\n")[:-1]:
+def _read_file(path: Path) -> bytes:
+    """Return the content of a file, empty where there is none.
+
+    Raises:
+        UserError: if it is no file, or cannot be read.
+    """
+    if not os.path.lexists(path):
+        return b""
+    # A pipe in its place would never end.
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: not a file; restore it, or run again with another --output")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse_lines(path: Path, *, torn_counts: bool = False) -> Iterator[Any]:
+    """Yield the JSON value of each line; None for a damaged line.
+
+    Args:
+        path: the file.
+        torn_counts: whether what follows the last newline is a line. A file that is appended to
+            ends with a newline, and what follows was torn by a kill; one that is written as a
+            whole is damaged there.
+    """
+    *lines, last = _read_file(path).split(b"\n")
+    if torn_counts and last:
+        lines.append(last)
+    for line in lines:
         try:
             value = json.loads(line)
-        except ValueError:
+        # ValueError: also numbers of thousands of digits, and what is not UTF-8.
+        except (ValueError, RecursionError):
             value = None
         yield value
 
@@ -589,7 +677,7 @@ def _drop_torn_line(path: Path) -> None:
     """Cut off the unfinished last line that a killed run left."""
     if not path.exists():
         return
-    with path.open("r+b") as file:
+    with open(path, "r+b", opener=open_unlinked) as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
             return
@@ -598,8 +686,3 @@ def _drop_torn_line(path: Path) -> None:
             return
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _safe(name: str) -> str:
-    """Return a name as a folder's: characters that file systems dislike are written as %XX."""
-    return "".join(c if c.isalnum() or c in "-_.+=," else f"%{ord(c):02X}" for c in name)

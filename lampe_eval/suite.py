@@ -12,6 +12,8 @@ from lampe_eval.errors import UserError
 
 C = TypeVar("C", bound=Card)
 
+MAX_LABEL = 100
+"""Characters of the longest label of a model; a longer one fits no table."""
 MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
 
@@ -105,6 +107,28 @@ def validate_options(schema: type[C], options: Mapping[str, Any]) -> C:
         raise UserError(f"{option}{plain_message(fault)}") from None
 
 
+def _labels(value: Any) -> list[str]:
+    """Return the labels of models in one or several items, separated by commas.
+
+    Raises:
+        ValueError: for a text that no table could show, or that names no folder.
+    """
+    items = value if isinstance(value, list | tuple) else [value]
+    labels: list[str] = []
+    for item in items:
+        labels += [part.strip() for part in str(item).split(",")]
+    for label in labels:
+        fits = len(label) <= MAX_LABEL and label.isprintable() and "\\" not in label
+        if not fits or not label.strip("."):
+            raise ValueError(
+                f"{label[:MAX_LABEL]!r} cannot name a model; give 1 to {MAX_LABEL} printable "
+                "characters that are no backslash and not only dots"
+            )
+        if labels.count(label) > 1:
+            raise ValueError(f"{label!r} names two models; give each a name of its own")
+    return labels
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 Length = Annotated[int, BeforeValidator(_length)]
 Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
@@ -115,6 +139,8 @@ class Suite(Card):
 
     Attributes:
         model: cards, card files, folders or hub ids.
+        label: names of the models in tables and folders, one for each; by default those of their
+            cards, folders or hub ids.
         method: methods, each with settings behind a colon.
         bench: benchmarks (their default tasks) or single tasks such as "niah/single".
         lengths: tokens of prompt and answer together; by default multiples of the model's window
@@ -144,6 +170,7 @@ class Suite(Card):
     """
 
     model: Names = ("pocket",)
+    label: Annotated[tuple[str, ...], BeforeValidator(_labels)] = ()
     method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("original", "lampe")
     bench: Names = ("niah", "ppl")
     lengths: Lengths = ()

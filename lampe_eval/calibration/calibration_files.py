@@ -9,7 +9,8 @@ from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
 from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import save_file, shorten_name
+from lampe_eval.report.tables import to_csv
 
 
 def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
@@ -20,7 +21,9 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
     """
     folder, name = calibration.folder, calibration.prepared.sources[0].name
     files: dict[Path, str | bytes] = {
-        folder / f"{name.replace('/', '--')}-calibrated.yaml": _card_text(calibration, fitted),
+        folder / f"{shorten_name(name.replace('/', '--'))}-calibrated.yaml": _card_text(
+            calibration, fitted
+        ),
         folder / "calibration.csv": _table_text(fitted),
         **_plots(calibration, fitted),
     }
@@ -62,7 +65,7 @@ def _table_text(fitted: FittedSettings) -> str:
     for result in fitted.sweeps:
         best = {each.length: each.value for each in result.best}
         tables.append(result.table.assign(best=result.table["length"].map(best)))
-    return pd.concat(tables).to_csv(index=False, float_format="%.6f")
+    return to_csv(pd.concat(tables, ignore_index=True), "%.6f")
 
 
 def _plots(calibration: ResolvedCalibration, fitted: FittedSettings) -> dict[Path, bytes]:

@@ -14,7 +14,7 @@ from lampe_eval.calibration.calibration_config import (
 from lampe_eval.calibration.curve_fitting import log_extension
 from lampe_eval.calibration.setting_sweep import SettingSweep
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import short_sha256_of_json
+from lampe_eval.file_io import refuse_links, short_sha256_of_json, shorten_name
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import ResolvedSuite
@@ -88,6 +88,7 @@ class ResolvedCalibration:
             name: folder of the run within that of the calibration.
             seed: added to the calibration's seed; any other than 0 gives other samples.
         """
+        refuse_links(self.folder, self.folder / name)
         changes = {
             "method": tuple(spec.label for spec in specs),
             "lengths": lengths,
@@ -164,8 +165,10 @@ def _default_folder(config: CalibrationConfig, prepared: PreparedRun) -> Path:
     Files are not hashed, because those that have to be fetched are not there yet.
     """
     source = prepared.sources[0]
-    digest = short_sha256_of_json([source.described, config.model_dump(mode="json")])
-    return Path("results") / f"calibration-{source.name.replace('/', '--')}-{digest}"
+    digest = short_sha256_of_json(
+        [source.described, config.model_dump(mode="json", exclude={"label"})]
+    )
+    return Path("results") / f"calibration-{shorten_name(source.name.replace('/', '--'))}-{digest}"
 
 
 def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None:

@@ -86,7 +86,8 @@ def _announce(prepared: PreparedRun, store: Store) -> None:
     cells = {cell: known.get(cell, limit) for cell, limit in planned_cells(prepared).items()}
     total = sum(cells.values())
     stored = 0
-    for rows in store.rows_by_cell(cells).values():
+    rows_by_cell, _ = store.planned_rows(cells)
+    for rows in rows_by_cell.values():
         stored += sum("error" not in row for row in rows)
     if stored == total > 0:
         text = f"nothing is left to run, {stored} of {total} samples are stored: {what}"

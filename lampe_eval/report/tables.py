@@ -20,7 +20,7 @@ from lampe_eval.report.table_model import ResultTable, result_tables
 from lampe_eval.results.cell_scores import SCORE_COLUMNS, scores_by_length, tasks_below_card_size
 from lampe_eval.results.gathered_runs import GatheredRuns
 
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters with which a text begins that a spreadsheet takes for a formula."""
 UNLIMITED_WIDTH = 10_000
 """Characters that no table reaches."""
@@ -52,16 +52,23 @@ def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: 
     return list(texts)
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV, with an apostrophe before what a spreadsheet takes for a formula."""
+def to_csv(frame: pd.DataFrame, number_format: str | None = None) -> str:
+    """Return a frame as CSV, with an apostrophe before what a spreadsheet takes for a formula.
+
+    Args:
+        frame: the frame.
+        number_format: format of numbers such as "%.6g"; by default at most six decimals.
+    """
     text_columns = [name for name in frame if not is_numeric_dtype(frame[name])]
     texts = frame[text_columns].map(_without_formula)
-    return frame.assign(**texts).to_csv(index=False, float_format=_decimal)
+    return frame.assign(**texts).to_csv(index=False, float_format=number_format or _decimal)
 
 
 def _without_formula(value: Any) -> Any:
     # A label or a prediction that begins with = would be run by the spreadsheet that opens it.
-    return f"'{value}" if str(value).startswith(FORMULA_SIGNS) else value
+    # Only texts: a column may hold numbers and texts, and a number below zero is no formula.
+    is_formula = isinstance(value, str) and value.startswith(FORMULA_SIGNS)
+    return f"'{value}" if is_formula else value
 
 
 def _decimal(value: Any) -> str:

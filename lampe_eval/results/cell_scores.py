@@ -4,20 +4,25 @@ The rows of a cell are scored again, and one estimate of them gives everything: 
 standard error, the details, and the parts of each sample by which methods are compared.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+from pydantic import ValidationError
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import CellScore, Task
+from lampe_eval.cards import Card, plain_message
+from lampe_eval.errors import UserError, describe_error
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.bench_averages import bench_averages
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.ranking import UNSCORED
 from lampe_eval.store import Cell, Store
+
+C = TypeVar("C", bound=Card)
 
 SCORE_COLUMNS = (
     "model",
@@ -64,11 +69,13 @@ class ScoredRun:
             the method at the cell's length; None in older runs).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
+        left_out: a line for each cell with stored samples that are none of its own.
     """
 
     scores: pd.DataFrame
     cell_samples: Mapping[Cell, CellSamples]
     rows: Mapping[Cell, Sequence[SampleRecord]]
+    left_out: Sequence[str] = ()
 
 
 def score_run(store: Store) -> ScoredRun:
@@ -76,32 +83,29 @@ def score_run(store: Store) -> ScoredRun:
     records: list[dict[str, Any]] = []
     cell_samples: dict[Cell, CellSamples] = {}
     cells = by_ascending_length(store.cells())
-    rows_by_cell = store.rows_by_cell(cells)
+    _refuse_unknown(store)
+    rows_by_cell, left_out = store.planned_rows(cells)
     resolved = store.resolved_settings()
     for cell, planned_samples in cells.items():
         rows = _rescored(store, cell, rows_by_cell[cell])
+        try:
+            evaluated, score = _evaluated(store, cell, _scored(rows))
+        # A stored sample may be another task's, or lack what this task's scorer reads.
+        except Exception:
+            rows = [_with_own_error(store, cell, row) for row in rows]
+            evaluated, score = _evaluated(store, cell, _scored(rows))
         rows_by_cell[cell] = rows
-        scored_rows = [row for row in rows if "error" not in row and "skipped" not in row]
-        record = {
-            **_description(store, cell),
-            **_counts(rows, scored_rows, planned_samples),
-            **_measured(store, cell, scored_rows),
-            "resolved": resolved.get(cell),
-            # a cell without a scored sample keeps these
-            "independent_units": 0,
-            "unit": "sample",
-            "details": {},
-            "counts": BENCHES[cell.bench].detail_counts(scored_rows),
-        }
-        if scored_rows:
-            score = _cell_score(store, cell, scored_rows)
-            record |= _score_columns(score)
+        scored_rows = _scored(rows)
+        counts = _counts(rows, scored_rows, planned_samples)
+        described = {**_description(store, cell), **counts, **evaluated}
+        records.append({**described, "resolved": resolved.get(cell)})
+        if score is not None:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
-        records.append(record)
     columns = [*SCORE_COLUMNS, "details", "counts", "resolved"]
-    return ScoredRun(pd.DataFrame(records).reindex(columns=columns), cell_samples, rows_by_cell)
+    scores = pd.DataFrame(records).reindex(columns=columns)
+    return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
 
 
 def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:
@@ -220,6 +224,58 @@ def _counts(
     }
 
 
+def _scored(rows: Sequence[SampleRecord]) -> list[SampleRecord]:
+    return [row for row in rows if "error" not in row and "skipped" not in row]
+
+
+def _evaluated(
+    store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]
+) -> tuple[dict[str, Any], CellScore | None]:
+    """Return the columns that are computed from a cell's scored samples, and their score."""
+    columns = {
+        **_measured(store, cell, scored_rows),
+        # a cell without a scored sample keeps these
+        "independent_units": 0,
+        "unit": "sample",
+        "details": {},
+        "counts": BENCHES[cell.bench].detail_counts(scored_rows),
+    }
+    if not scored_rows:
+        return columns, None
+    score = _cell_score(store, cell, scored_rows)
+    return {**columns, **_score_columns(score)}, score
+
+
+def _with_own_error(store: Store, cell: Cell, row: SampleRecord) -> SampleRecord:
+    """Return a sample; as a failed one if nothing can be computed from it alone."""
+    try:
+        _evaluated(store, cell, _scored([row]))
+    except Exception as error:
+        return {**row, "error": f"cannot be scored: {describe_error(error)}"}
+    return row
+
+
+def _refuse_unknown(store: Store) -> None:
+    """Refuse cells of models, methods and tasks that run.yaml does not describe."""
+    config, path = store.config, store.folder / "cells.jsonl"
+    for number, cell in enumerate(store.cells(), start=1):
+        task = f"{cell.bench}/{cell.task}"
+        described: dict[str, tuple[str, Collection[str]]] = {
+            "model": (cell.model, config["models"]),
+            "method": (cell.method, config["methods"]),
+            "bench": (cell.bench, config["protocols"]),
+            "task": (task, config["tasks"]),
+        }
+        for key, (name, known) in described.items():
+            if name not in known:
+                raise UserError(
+                    f"{path}:{number}: {key} {name!r} is not in run.yaml; remove the file and run "
+                    "again, which rewrites it"
+                )
+        _task(store, cell)
+        _protocol(store, cell.bench)
+
+
 def _measured(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -> dict[str, Any]:
     """Return how the samples of a cell ran."""
     window = store.config["models"][cell.model]["window"]
@@ -249,7 +305,11 @@ def _rescored(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list[Sa
     for row in rows:
         # A passage has a loss and no prediction; its loss is its score.
         if "prediction" in row and "error" not in row and "skipped" not in row:
-            row = {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
+            try:
+                row = {**row, "score": BENCHES[cell.bench].score(cell.task, row, protocol)}
+            # Counted as failed: the scorer met what a run of this task does not store.
+            except Exception as error:
+                row = {**row, "error": f"cannot be scored: {describe_error(error)}"}
         rescored.append(row)
     return rescored
 
@@ -261,13 +321,31 @@ def _cell_score(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -
 
 def _protocol(store: Store, bench: str) -> Protocol:
     # As it was when the run was made; the shipped protocol may have changed since.
-    return Protocol.model_validate(store.config["protocols"][bench])
+    return _valid(Protocol, store.config["protocols"][bench], store, f"protocols.{bench}")
 
 
 def _task(store: Store, cell: Cell) -> Task:
     stored_card = store.config["tasks"][f"{cell.bench}/{cell.task}"]
-    card = BENCHES[cell.bench].card.model_validate(stored_card)
+    key = f"tasks.{cell.bench}/{cell.task}"
+    card = _valid(BENCHES[cell.bench].card, stored_card, store, key)
     return Task(cell.bench, cell.task, card)
+
+
+def _valid(card: type[C], stored: Mapping[str, Any], store: Store, key: str) -> C:
+    """Return a card that run.yaml holds.
+
+    Raises:
+        UserError: if it is not of the declared types.
+    """
+    try:
+        return card.model_validate(stored)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join([key, *map(str, fault["loc"])])
+        raise UserError(
+            f"{store.folder / 'run.yaml'}: damaged (key {where!r} {plain_message(fault)}); "
+            "restore it, or run again with another --output"
+        ) from None
 
 
 def _range(values: Iterable[str]) -> str:

@@ -30,7 +30,8 @@ class GatheredRuns:
         cell_samples: by run and cell, what the samples contribute to its score.
         rows: by run and cell, its stored samples, scored again.
         writing: by run, a line that says who is still writing it.
-        left_out: a line for each folder that has nothing to show.
+        left_out: a line for each folder that has nothing to show, and for samples that are none of
+            their cell.
     """
 
     runs: Mapping[str, Store]
@@ -78,7 +79,9 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
     # a run that has just begun must not hide the results of the others
     with_samples: list[tuple[Store, ScoredRun]] = []
     empty: list[str] = []
+    foreign: list[str] = []
     for store, scored_run in zip(stores, scored_runs, strict=True):
+        foreign += scored_run.left_out
         if any(scored_run.rows.values()):
             with_samples.append((store, scored_run))
         else:
@@ -110,7 +113,7 @@ def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
         cell_samples,
         rows,
         _writing(runs),
-        [f"left out: {line}" for line in empty],
+        [f"left out: {line}" for line in (*empty, *foreign)],
     )
 
 

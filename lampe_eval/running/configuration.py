@@ -5,7 +5,7 @@ from typing import Any
 
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES
-from lampe_eval.file_io import short_sha256_of_json
+from lampe_eval.file_io import short_sha256_of_json, shorten_name
 from lampe_eval.models import ModelSource
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.prepared_run import PreparedRun
@@ -61,7 +61,7 @@ def run_folder(configuration: RunConfiguration, output: Path | None) -> Path:
     if output:
         return output
     names = "+".join(name.replace("/", "--") for name in configuration["models"])
-    return Path("results") / f"{names}-{short_sha256_of_json(configuration)}"
+    return Path("results") / f"{shorten_name(names)}-{short_sha256_of_json(configuration)}"
 
 
 def _settings_by_model(prepared: PreparedRun, label: str) -> dict[str, dict[str, Any]]:

@@ -51,12 +51,18 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     tasks = find_tasks(suite.bench)
     protocols = {task.bench: BENCHES[task.bench].protocol(suite.protocol_label) for task in tasks}
     model_cards: dict[str, ModelCard] = {}
-    for name in suite.model:
+    if suite.label and len(suite.label) != len(suite.model):
+        raise UserError(
+            f"--label: {len(suite.label)} labels for {len(suite.model)} models; give one for each"
+        )
+    for index, name in enumerate(suite.model):
         card, label = find_model_card(name)
+        if suite.label:
+            label = suite.label[index]
         # Tables and folders know a model by its label alone.
         if label in model_cards:
             raise UserError(
-                f"--model: two models are called {label!r}; give each folder a name of its own"
+                f"--model: two models are called {label!r}; give each a --label of its own"
             )
         model_cards[label] = card
     _refuse_unused_texts(suite, tasks)

@@ -79,9 +79,6 @@ def run(
             Session(suite.given_options, planned_cells(prepared), date),
         )
         announce(store)
-        for source in prepared.sources:
-            if line := positions_beyond_window(prepared, source):
-                report_warning(line)
         counts = CellCounts(prepared, store, progress)
         session = RunSession(prepared, store, counts, progress, watchdog, interrupt, lock.renew)
         for source in prepared.sources:
@@ -248,6 +245,8 @@ class ModelRun:
 
     def _load_model(self) -> None:
         """Load the model into the workers of the pool."""
+        if line := positions_beyond_window(self.session.prepared, self.source):
+            report_warning(line)
         activity = f"loading {self.source.name}"
         self.session.progress.now(activity)
         with self.session.watchdog.watching(activity):

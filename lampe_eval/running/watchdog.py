@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Self
 
 from lampe_eval.engine.batch_job import BatchJob
 from lampe_eval.errors import LOG, one_line, report_warning
+from lampe_eval.file_io import open_unlinked
 
 MEASURED_MARGIN = 3
 """Patience with a batch in units of the slowest batch of its model and length: answers differ."""
@@ -166,6 +168,10 @@ class _LogFile(WatchedFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
         self.setFormatter(_OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def _open(self) -> TextIOWrapper:
+        # A folder from somebody else may hold a link of this name.
+        return open(self.baseFilename, "a", encoding="utf-8", opener=open_unlinked)
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):

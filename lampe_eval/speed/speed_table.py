@@ -10,6 +10,7 @@ import pandas as pd
 from lampe_eval.file_io import save_file
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue
+from lampe_eval.report.tables import to_csv
 from lampe_eval.speed.speed_comparison import PLAIN_ATTENTION, time_growth
 from lampe_eval.speed.speed_plot import draw_speed
 
@@ -75,7 +76,7 @@ def write_speed(table: pd.DataFrame, folder: Path) -> list[str]:
     paragraphs = [*map(to_markdown, speed_tables(table))]
     paragraphs += [f"{line}\n" for line in speed_notes(table)]
     files: dict[str, str | bytes] = {
-        "speed.csv": table.to_csv(index=False, float_format="%.6g"),
+        "speed.csv": to_csv(table, "%.6g"),
         "speed.md": "\n".join(paragraphs),
     }
     if table["length"].nunique() > 1:

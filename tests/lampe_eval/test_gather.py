@@ -26,7 +26,7 @@ ANSWERS = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, F
 def test_a_run(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "a", ANSWERS)
     runs = gather_runs([tmp_path / "a"])
-    assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts"]
+    assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts", "resolved"]
     assert list(runs.details) == ["run", *DETAIL_COLUMNS]
     assert list(runs.pairs) == [*PAIR_COLUMNS]
     assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
@@ -60,9 +60,9 @@ def test_a_file_of_samples_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     read: list[str] = []
     parse_lines = store_module._parse_lines
 
-    def parse(path: Path) -> Iterator[Any]:
+    def parse(path: Path, **options: Any) -> Iterator[Any]:
         read.append(path.name)
-        return parse_lines(path)
+        return parse_lines(path, **options)
 
     monkeypatch.setattr(store_module, "_parse_lines", parse)
     gather_runs([tmp_path])

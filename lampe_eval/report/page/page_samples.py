@@ -115,6 +115,8 @@ def _row(row: SampleRecord, texts: _Numbering, fields: _Numbering) -> list[Any]:
 
     score = row.get("score")
     loss = row.get("loss")
+    # A damaged record may lack it.
+    scored_tokens = row.get("scored_tokens")
     prediction = text_number(row.get("prediction"))
     prompt_start = text_number(row.get("prompt_start"))
     prompt_end = text_number(row.get("prompt_end"))
@@ -130,7 +132,7 @@ def _row(row: SampleRecord, texts: _Numbering, fields: _Numbering) -> list[Any]:
     return [
         _clipped(row["id"]),
         None if score is None else plain(100 * score),
-        None if loss is None else plain(loss / row["scored_tokens"]),
+        None if loss is None or not scored_tokens else plain(loss / scored_tokens),
         [[None, word] for key, word in MARKS.items() if key in row],
         prediction,
         [text_number(reference) for reference in references],

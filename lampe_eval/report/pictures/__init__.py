@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import refuse_links, save_file, shorten_name
 from lampe_eval.report.pictures import recall_by_depth, scores_by_length, scores_by_task
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import COMPARABLE, has_many_tasks_at_one_length
@@ -66,9 +66,10 @@ def write_pictures(figures: Mapping[str, Figure], folder: Path) -> dict[str, str
     Raises:
         UserError: if the folder cannot be written.
     """
+    refuse_links(folder.parent, folder)
     svg_elements: dict[str, str] = {}
     for name, figure in figures.items():
-        stem = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+        stem = shorten_name(re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-"))
         for file_format in FORMATS:
             content = _rendered(figure, file_format)
             save_file(folder / f"{stem}.{file_format}", content)
