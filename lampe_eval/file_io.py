@@ -203,3 +203,20 @@ def short_sha256_of_json(value: Any) -> str:
     The order of keys counts: tables have the order of a configuration.
     """
     return sha256_of_text(json.dumps(value, ensure_ascii=False))[:SHORT_HASH_DIGITS]
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file, empty where there is none.
+
+    Raises:
+        UserError: if it is no file, or cannot be read.
+    """
+    if not os.path.lexists(path):
+        return b""
+    # A pipe in its place would never end.
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: not a file; restore it, or run again with another --output")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -12,24 +12,21 @@ against those types here and nowhere else.
 
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lampe_eval import records
-from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import (
     open_unlinked,
+    read_bytes,
     refuse_links,
     safe_name,
     save_file,
@@ -44,6 +41,7 @@ from lampe_eval.records import (
     RunRecord,
     SampleRecord,
 )
+from lampe_eval.run_description import read_description
 
 T = TypeVar("T")
 
@@ -90,7 +88,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._description = _read_description(folder)
+        self._description = read_description(folder)
         self.config: RunConfiguration = self._description["config"]
         self._written: dict[str, str] = {}
         self._appended_to: set[Path] = set()
@@ -434,214 +432,6 @@ def _unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
-def run_date(folder: Path) -> date:
-    """Return the date that chat templates write into the prompts of a folder's run.
-
-    It is that of the run's first session: a prompt that changed at midnight would be another one.
-
-    Raises:
-        UserError: if run.yaml is damaged.
-    """
-    today = datetime.now().astimezone().date()
-    if not (folder / "run.yaml").exists():
-        return today
-    return _read_description(folder).get("date", today)
-
-
-class FolderLock:
-    """Lock of a run's folder, which need not exist yet, for the process that writes to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / ".lock"
-        self._holder = folder / ".holder"
-        self._lock = FileLock(self._path)
-        self._since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            UserError: if another run holds it, with its process, the folder cannot be written, or
-                the lock is a link.
-        """
-        refuse_links(self._folder, self._path)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            self._file = self._path.stat()
-            process = f"process {os.getpid()} on {platform.node()} since {self._since}"
-            write_atomically(self._holder, process)
-        except Timeout:
-            raise self._is_taken() from None
-        except OSError as error:
-            self._lock.release()
-            raise unwritable(self._folder, error, "choose another --output") from None
-
-    def renew(self) -> None:
-        """Take the lock again where somebody removed its file.
-
-        Raises:
-            UserError: if another run has taken it since.
-        """
-        if not self._path.exists():
-            self._lock.release()
-            self.acquire()
-        elif not self._is_ours():
-            raise self._is_taken()
-
-    def release(self) -> None:
-        """Leave the folder to others."""
-        # Before the lock is released: afterwards the file may be that of the next run.
-        if self._is_ours():
-            self._holder.unlink(missing_ok=True)
-        self._lock.release()
-
-    def _is_ours(self) -> bool:
-        """Return whether the lock's file is still the one that this process has locked."""
-        return self._path.exists() and os.path.samestat(self._file, self._path.stat())
-
-    def _is_taken(self) -> UserError:
-        return UserError(
-            f"{self._folder}: another run is writing here{_held_by(self._holder)}; "
-            "wait for it, or choose another --output"
-        )
-
-
-@contextmanager
-def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
-    """Keep every other run from writing to a folder.
-
-    Raises:
-        UserError: as `FolderLock.acquire`.
-    """
-    lock = FolderLock(folder)
-    lock.acquire()
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
-def current_writer(folder: Path) -> str:
-    """Return which process writes to a folder now, or an empty text if none does."""
-    holder = folder / ".holder"
-    # Some versions of filelock empty the file that a link of the lock's name leads to.
-    if not holder.exists() or (folder / ".lock").is_symlink():
-        return ""
-    try:
-        with FileLock(folder / ".lock").acquire(timeout=0):
-            return ""  # the file is left over from a run that was killed
-    except OSError:  # another process holds the lock, or we may not open it
-        return _held_by(holder).removeprefix(": ") or "another process"
-
-
-def _held_by(holder: Path) -> str:
-    """Return ": " and the process that holds the lock; an empty text if it cannot be read."""
-    try:
-        return f": {holder.read_text(encoding='utf-8')}"
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _read_description(folder: Path) -> RunRecord:
-    """Read run.yaml.
-
-    Raises:
-        UserError: if there is none, or it is damaged, of another schema or of other types.
-    """
-    path = folder / "run.yaml"
-    try:
-        text = _read_file(path)
-        description = yaml.safe_load(text.decode("utf-8"))
-    except UserError:
-        raise
-    # PyYAML lets pass what its constructors raise: for dates, numbers, keys and deep nesting.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: damaged ({reason}); restore it, or run again with another --output"
-        ) from None
-    if not text:
-        raise _no_run(folder)
-    if not isinstance(description, dict) or "config" not in description:
-        raise _no_run(folder)
-    _refuse_other_schema(path, description)
-    try:
-        checked: RunRecord = records.RUN.validate_python(description)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            raise UserError(
-                f"{path}: key {key!r} is unknown to this version of lampe-eval; take the version "
-                "that wrote it, or run again with another --output"
-            ) from None
-        raise UserError(
-            f"{path}: damaged (key {key!r} {plain_message(fault)}); "
-            "restore it, or run again with another --output"
-        ) from None
-    return checked
-
-
-def _refuse_other_schema(path: Path, description: Mapping[str, Any]) -> None:
-    """Refuse a run of another schema: the meaning of its keys may differ without a trace."""
-    schema = description.get("schema")
-    if schema == records.SCHEMA:
-        return
-    raise UserError(
-        f"{path}: written in {'no schema' if schema is None else f'schema {schema}'} by lampe-eval "
-        f"{_version_that_wrote(description)}; this version reads schema {records.SCHEMA}; "
-        "run again with another --output, or take the version that wrote it"
-    )
-
-
-def _version_that_wrote(description: Mapping[str, Any]) -> str:
-    """Return the version of the first session; schemas below 3 could hold a single environment."""
-    environments = description.get("environments")
-    first = environments[0] if isinstance(environments, list) and environments else None
-    environment = first or description.get("environment")
-    if isinstance(environment, dict):
-        return str(environment.get("lampe-eval", "of unknown version"))
-    return "of unknown version"
-
-
-def is_calibration(folder: Path) -> bool:
-    """Return whether the runs in a folder are the steps of a calibration."""
-    return any(folder.glob("*-calibrated.yaml"))
-
-
-def _no_run(folder: Path) -> UserError:
-    """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
-    if not os.path.isdir(folder):
-        # Unlike those of Path, these functions take names that are too long for a file.
-        problem = "a file" if os.path.exists(folder) else "no such folder"
-        return UserError(f"{folder}: {problem}; give a run's folder")
-    runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
-    if runs and not (folder / "run.yaml").exists():
-        kind = "a calibration" if is_calibration(folder) else "a folder of runs"
-        names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
-        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
-    return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
-
-
-def _read_file(path: Path) -> bytes:
-    """Return the content of a file, empty where there is none.
-
-    Raises:
-        UserError: if it is no file, or cannot be read.
-    """
-    if not os.path.lexists(path):
-        return b""
-    # A pipe in its place would never end.
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: not a file; restore it, or run again with another --output")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _parse_lines(path: Path, *, torn_counts: bool = False) -> Iterator[Any]:
     """Yield the JSON value of each line; None for a damaged line.
 
@@ -651,7 +441,7 @@ def _parse_lines(path: Path, *, torn_counts: bool = False) -> Iterator[Any]:
             ends with a newline, and what follows was torn by a kill; one that is written as a
             whole is damaged there.
     """
-    *lines, last = _read_file(path).split(b"\n")
+    *lines, last = read_bytes(path).split(b"\n")
     if torn_counts and last:
         lines.append(last)
     for line in lines:

@@ -7,13 +7,13 @@ from lampe_eval.commands.progress_display import duration, print_line
 from lampe_eval.commands.run import prepare_with_files
 from lampe_eval.models import ModelSource
 from lampe_eval.report.settings_table import settings_text
+from lampe_eval.run_description import run_date
 from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.extension import extended
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.preview import Preview, operations_per_second, previews
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.running.resolved_settings import positions_beyond_window, settings_of_cells
-from lampe_eval.store import run_date
 from lampe_eval.terminal import TerminalConsole
 
 

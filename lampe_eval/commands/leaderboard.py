@@ -11,7 +11,8 @@ from lampe_eval.file_io import save_file
 from lampe_eval.report import comparison_table
 from lampe_eval.report.page.report_page import leaderboard_page
 from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
-from lampe_eval.store import Store, is_calibration
+from lampe_eval.run_description import is_calibration
+from lampe_eval.store import Store
 
 
 def compare(run: Path, against: str) -> None:

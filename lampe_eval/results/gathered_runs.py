@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from lampe_eval.errors import UserError
+from lampe_eval.folder_lock import current_writer
 from lampe_eval.plugins import warn_of_changed_plugins
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.cell_scores import ScoredRun, score_details, score_run
 from lampe_eval.results.method_differences import method_differences
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.setting_differences import setting_differences
-from lampe_eval.store import Cell, Store, current_writer
+from lampe_eval.store import Cell, Store
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from lampe_eval.benches.bench import Sample
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
 from lampe_eval.engine.local_worker import LocalPool
 from lampe_eval.errors import Stopped, describe_error, report_warning
+from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.models import ModelCost, ModelSource, cost_of
 from lampe_eval.records import RunConfiguration
+from lampe_eval.run_description import run_date
 from lampe_eval.running.batching import make_batches
 from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.environment import environment
@@ -36,7 +38,7 @@ from lampe_eval.running.resolved_settings import positions_beyond_window
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples, load_tokenizer
 from lampe_eval.running.watchdog import Watchdog
-from lampe_eval.store import Session, Store, lock_for_writing, run_date
+from lampe_eval.store import Session, Store
 
 
 def run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lampe_eval.store import lock_for_writing
+from lampe_eval.folder_lock import lock_for_writing
 from tests.e2e.torture import HARMS, torture
 
 RUN = [sys.executable, "-m", "lampe_eval", "run"]

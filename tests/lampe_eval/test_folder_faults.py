@@ -12,11 +12,12 @@ import yaml
 
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import DRAFT_SECONDS, MAX_NAME_BYTES, safe_name, write_atomically
+from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.report.tables import to_csv
 from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.running.watchdog import Watchdog
-from lampe_eval.store import Cell, Store, lock_for_writing
+from lampe_eval.store import Cell, Store
 from lampe_eval.suite import Suite
 from tests.lampe_eval.stored_runs import losses, run
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from lampe_eval.errors import UserError
+from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.records import SCHEMA, SampleRecord
-from lampe_eval.store import Cell, Store, lock_for_writing
+from lampe_eval.store import Cell, Store
 from tests.lampe_eval.stored_runs import configuration
 
 CELL = Cell("org/model", "lampe:head_tokens=3", "niah", "single", 256)

@@ -22,8 +22,9 @@ from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.results.cell_scores import score_run
+from lampe_eval.run_description import run_date
 from lampe_eval.running.extension import extended
-from lampe_eval.store import Cell, Store, run_date
+from lampe_eval.store import Cell, Store
 from tests.lampe_eval.stored_runs import configuration
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]

@@ -22,12 +22,13 @@ from lampe_eval.commands.progress_display import ProgressLines
 from lampe_eval.commands.run import run_suite
 from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import Stopped, UserError, describe_error
+from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.results.cell_scores import score_run
 from lampe_eval.running import runner, sampling
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.store import Store, lock_for_writing
+from lampe_eval.store import Store
 from lampe_eval.suite import Suite, exceeds_threshold
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]

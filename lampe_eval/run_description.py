@@ -1,0 +1,114 @@
+"""Description of a run, run.yaml: read, checked against its declared types, or refused."""
+
+import os
+from collections.abc import Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lampe_eval import records
+from lampe_eval.cards import plain_message
+from lampe_eval.errors import UserError
+from lampe_eval.file_io import read_bytes
+from lampe_eval.records import RunRecord
+
+MAX_LISTED = 5
+"""Runs that a message lists at most."""
+
+
+def read_description(folder: Path) -> RunRecord:
+    """Read run.yaml.
+
+    Raises:
+        UserError: if there is none, or it is damaged, of another schema or of other types.
+    """
+    path = folder / "run.yaml"
+    try:
+        text = read_bytes(path)
+        description = yaml.safe_load(text.decode("utf-8"))
+    except UserError:
+        raise
+    # PyYAML lets pass what its constructors raise: for dates, numbers, keys and deep nesting.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: damaged ({reason}); restore it, or run again with another --output"
+        ) from None
+    if not text:
+        raise _no_run(folder)
+    if not isinstance(description, dict) or "config" not in description:
+        raise _no_run(folder)
+    _refuse_other_schema(path, description)
+    try:
+        checked: RunRecord = records.RUN.validate_python(description)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            raise UserError(
+                f"{path}: key {key!r} is unknown to this version of lampe-eval; take the version "
+                "that wrote it, or run again with another --output"
+            ) from None
+        raise UserError(
+            f"{path}: damaged (key {key!r} {plain_message(fault)}); "
+            "restore it, or run again with another --output"
+        ) from None
+    return checked
+
+
+def _refuse_other_schema(path: Path, description: Mapping[str, Any]) -> None:
+    """Refuse a run of another schema: the meaning of its keys may differ without a trace."""
+    schema = description.get("schema")
+    if schema == records.SCHEMA:
+        return
+    raise UserError(
+        f"{path}: written in {'no schema' if schema is None else f'schema {schema}'} by lampe-eval "
+        f"{_version_that_wrote(description)}; this version reads schema {records.SCHEMA}; "
+        "run again with another --output, or take the version that wrote it"
+    )
+
+
+def _version_that_wrote(description: Mapping[str, Any]) -> str:
+    """Return the version of the first session; schemas below 3 could hold a single environment."""
+    environments = description.get("environments")
+    first = environments[0] if isinstance(environments, list) and environments else None
+    environment = first or description.get("environment")
+    if isinstance(environment, dict):
+        return str(environment.get("lampe-eval", "of unknown version"))
+    return "of unknown version"
+
+
+def is_calibration(folder: Path) -> bool:
+    """Return whether the runs in a folder are the steps of a calibration."""
+    return any(folder.glob("*-calibrated.yaml"))
+
+
+def _no_run(folder: Path) -> UserError:
+    """Return why a folder is not a run's; it lists the runs in one such as a calibration's."""
+    if not os.path.isdir(folder):
+        # Unlike those of Path, these functions take names that are too long for a file.
+        problem = "a file" if os.path.exists(folder) else "no such folder"
+        return UserError(f"{folder}: {problem}; give a run's folder")
+    runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
+    if runs and not (folder / "run.yaml").exists():
+        kind = "a calibration" if is_calibration(folder) else "a folder of runs"
+        names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
+        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
+    return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
+
+
+def run_date(folder: Path) -> date:
+    """Return the date that chat templates write into the prompts of a folder's run.
+
+    It is that of the run's first session: a prompt that changed at midnight would be another one.
+
+    Raises:
+        UserError: if run.yaml is damaged.
+    """
+    today = datetime.now().astimezone().date()
+    if not (folder / "run.yaml").exists():
+        return today
+    return read_description(folder).get("date", today)
