@@ -8,6 +8,9 @@ from difflib import get_close_matches
 LOG = logging.getLogger("lampe_eval")
 """Logger of a run; while a run goes on, its records are written to ``run.log``."""
 
+# Without a handler, logging writes warnings to the error stream itself, where they would be twice.
+LOG.addHandler(logging.NullHandler())
+
 
 class UserError(Exception):
     """Error in what the user controls: a name, a file, an option, a network."""

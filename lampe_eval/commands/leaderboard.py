@@ -1,11 +1,9 @@
 """Command `lampe-eval leaderboard`: a run beside published scores, and all runs on one page."""
 
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
 from lampe_eval import terminal
-from lampe_eval.benches import BENCHES
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
 from lampe_eval.report import comparison_table
@@ -35,7 +33,7 @@ def compare(run: Path, against: str) -> None:
 def build(results: Path, output: Path | None) -> None:
     """Write the page of all runs below a folder, with links to their reports.
 
-    A run that cannot be read is named on the error stream, and left out.
+    A run that cannot be read is named, and left out.
 
     Args:
         results: folder that runs were written to.
@@ -46,20 +44,20 @@ def build(results: Path, output: Path | None) -> None:
     """
     run_folders = sorted(path.parent for path in results.rglob("run.yaml"))
     calibrations: dict[Path, None] = {}
-    readable: list[Path] = []
+    runs: list[Path] = []
     for folder in run_folders:
         # Each run of a calibration tries other settings, so they are no rows of a leaderboard.
         if is_calibration(folder.parent):
             calibrations[folder.parent] = None
-        elif _can_be_read(folder):
-            readable.append(folder)
-    if not readable:
+        else:
+            runs.append(folder)
+    if not runs:
         raise UserError(
             f"{results}: no run in this folder; give the one that runs are written to, "
             "such as results"
         )
     page = output or results / "index.html"
-    gathered = gather_runs(readable)
+    gathered = gather_runs(runs, skip_damaged=True)
     reports = _report_addresses(gathered, page)
     save_file(page, leaderboard_page(gathered, reports))
     lines = [
@@ -71,22 +69,6 @@ def build(results: Path, output: Path | None) -> None:
     console = terminal.console()
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
-
-
-def _can_be_read(folder: Path) -> bool:
-    """Return whether a run can be read, and print why if it cannot."""
-    try:
-        cells = Store(folder).cells()
-    except UserError as error:
-        print(f"lampe-eval: left out: {error}", file=sys.stderr)
-        return False
-    try:
-        for cell in cells:
-            _ = BENCHES[cell.bench]  # raises for a bench of a plug-in that was not given
-    except UserError as error:
-        print(f"lampe-eval: left out: {folder}: {error}", file=sys.stderr)
-        return False
-    return True
 
 
 def _report_addresses(gathered: GatheredRuns, page: Path) -> dict[str, str]:

@@ -66,22 +66,30 @@ class GatheredRuns:
         return frame.drop(columns=["run", "settings"], errors="ignore")
 
 
-def gather_runs(folders: Sequence[Path]) -> GatheredRuns:
+def gather_runs(folders: Sequence[Path], *, skip_damaged: bool = False) -> GatheredRuns:
     """Read runs, and score their stored samples again.
 
     Args:
         folders: folders of runs.
+        skip_damaged: whether a run that cannot be read is left out, rather than an error.
 
     Raises:
         UserError: if a folder is no run or is damaged, or if none of them has a stored sample.
     """
-    stores = [Store(folder) for folder in folders]
-    scored_runs = [_score(store) for store in stores]
     # a run that has just begun must not hide the results of the others
     with_samples: list[tuple[Store, ScoredRun]] = []
     empty: list[str] = []
     foreign: list[str] = []
-    for store, scored_run in zip(stores, scored_runs, strict=True):
+    for folder in folders:
+        try:
+            store = Store(folder)
+            scored_run = _score(store)
+        except UserError as error:
+            if not skip_damaged:
+                raise
+            # Its message names a file of the run, but an unknown benchmark stands in several.
+            empty.append(str(error) if str(folder) in str(error) else f"{folder}: {error}")
+            continue
         foreign += scored_run.left_out
         if any(scored_run.rows.values()):
             with_samples.append((store, scored_run))
