@@ -96,13 +96,11 @@ def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) 
     folder = _offline_folder(data_dir)
     local = search.in_folder(asset, folder) if folder else None
     local = local or search.in_cache(asset)
-    unused = (*search.ready, *search.other)
-    if local:
-        return replace(local, unused=unused)
-    if search.corrupt:
-        return LocalAsset(asset, "corrupt", problem=search.corrupt[0], unused=unused)
     # Of an archive's file only the archive can be fetched.
-    return LocalAsset(asset.archive or asset, "missing", unused=unused)
+    local = local or LocalAsset(asset.archive or asset, "missing")
+    if local.state == "missing" and search.corrupt:
+        local = LocalAsset(asset, "corrupt", problem=search.corrupt[0])
+    return replace(local, ready=tuple(search.ready), unused=tuple(search.unused))
 
 
 def cache_folder(source: AssetSource) -> Path:
@@ -123,13 +121,13 @@ class _Search:
         rehash: whether hashes are taken even if nothing changed.
         corrupt: what is wrong with copies that lie where the asset belongs, and what to do.
         ready: files with ready prompts instead of the asset's rows.
-        other: what else has the asset's name but cannot be used, and why.
+        unused: what else has the asset's name but cannot be used, and why.
     """
 
     rehash: bool
     corrupt: list[str] = field(default_factory=list)
     ready: list[str] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def in_folder(self, asset: Asset, folder: Path) -> LocalAsset | None:
         """Return the copy in an offline folder, loose or in an archive."""
@@ -170,8 +168,9 @@ class _Search:
                 except ReadyPrompts as error:
                     self.ready.append(str(error))
                     continue
-                except UserError as error:
-                    self.other.append(str(error))
+                except (UserError, OSError) as error:
+                    # An OSError where the file was removed since it was listed.
+                    self.unused.append(str(error))
                     continue
                 if local:
                     return local

@@ -10,7 +10,7 @@ gigabyte, and a run looks at them several times.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,8 +48,8 @@ class LocalAsset:
         problem: what is wrong with a corrupt file, and what to do about it.
         found: where it was found; the container that holds it, if it is in one.
         layout: how it lies there, such as "parquet in zip"; empty for a file as the official one.
-        unused: what has its name in the offline folder and cannot be used, and why; the most
-            telling first.
+        ready: files of the offline folder that hold ready prompts instead of its rows; a line each.
+        unused: what else has its name there and cannot be used, and why; a line each.
     """
 
     asset: Asset
@@ -59,6 +59,7 @@ class LocalAsset:
     problem: str = ""
     found: str = ""
     layout: str = ""
+    ready: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
     def open_path(self) -> Path:
@@ -76,18 +77,22 @@ class LocalAsset:
                 f"{self.asset.name}: is not on this machine; "
                 f"get it with: lampe-eval data fetch {self.asset.name}, "
                 f"or name a folder that has {file} with --data-dir"
-                f"{describe_unused(self.unused)}"
+                f"{describe_unused([self])}"
             )
         return self.path
 
 
-def describe_unused(unused: Sequence[str]) -> str:
-    """Return the end of a message about a missing file: what was found instead, if anything."""
+def describe_unused(assets: Iterable[LocalAsset]) -> str:
+    """Return the end of a message: a file that has an asset's name and cannot be used, if any."""
+    ready: list[str] = []
+    other: list[str] = []
+    for local in assets:
+        ready += local.ready
+        other += local.unused
+    unused = [*ready, *other]
     if not unused:
         return ""
-    more = ""
-    if len(unused) > 1:
-        more = f" ({len(unused) - 1} more files are not used; see: lampe-eval data where)"
+    more = f" ({len(unused) - 1} more: lampe-eval data where)" if len(unused) > 1 else ""
     return f"; not used: {unused[0]}{more}"
 
 

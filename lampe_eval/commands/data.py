@@ -79,7 +79,7 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
         UserError: if a source cannot be reached, or a file is not as pinned.
     """
     unpinned: list[str] = []
-    unused: list[str] = []
+    not_here: list[LocalAsset] = []
     unreachable: UserError | None = None
     missing: list[str] = []
     for name in names:
@@ -87,7 +87,7 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
         download = asset.archive or asset
         local = locate(asset, data_dir)
         if local.state == "missing":
-            unused += local.unused
+            not_here.append(local)
             # Without a network every further file would wait as long as the first.
             if unreachable:
                 missing.append(name)
@@ -108,9 +108,10 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
             unpinned.append(name)
     if unreachable:
         more = f"; also missing: {', '.join(missing)}" if missing else ""
-        raise UserError(f"{unreachable}{more}{describe_unused(unused)}")
+        raise UserError(f"{unreachable}{more}{describe_unused(not_here)}")
+    unused = describe_unused(not_here).removeprefix("; ")
     if unused:
-        print(describe_unused(unused).removeprefix("; "), file=sys.stderr)
+        print(unused, file=sys.stderr)
     if unpinned:
         print(f"not pinned by a hash: {', '.join(unpinned)}", file=sys.stderr)
 
@@ -188,12 +189,12 @@ def print_places(names: Sequence[str], protocol: str, data_dir: Path | None) -> 
 
 def _describe_place(local: LocalAsset) -> str:
     """Return where a file was found and in which layout, or what is wrong."""
-    place = local.state
+    place: str = local.state
     if local.found:
         place += f", {local.layout or 'official file'}, {local.found}"
     if local.problem:
         place += f", {local.problem}"
-    return "".join([place, *(f"\n    not used: {text}" for text in local.unused)])
+    return "".join([place, *(f"\n    not used: {text}" for text in (*local.ready, *local.unused))])
 
 
 def _fetch_with_progress(asset: Asset) -> LocalAsset:

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from lampe_eval import assets
@@ -19,40 +18,51 @@ def leave_out_missing(resolved: ResolvedSuite) -> ResolvedSuite:
     Raises:
         UserError: if no task is left, or a file is corrupt.
     """
-    missing = {task.full_name: _missing_files(task, resolved) for task in resolved.tasks}
-    tasks = [task for task in resolved.tasks if not missing[task.full_name]]
-    left_out = ", ".join(name for name, files in missing.items() if files)
-    files = ", ".join(dict.fromkeys(chain.from_iterable(missing.values())))
+    tasks: list[Task] = []
+    left_out: list[str] = []
+    missing: dict[str, assets.LocalAsset] = {}
+    for task in resolved.tasks:
+        of_task = _missing_files(task, resolved)
+        missing.update(of_task)
+        if of_task or _lacks_ready_samples(task, resolved):
+            left_out.append(task.full_name)
+        else:
+            tasks.append(task)
+    line = f"left out, their files are not on this machine: {', '.join(left_out)}"
+    if missing:
+        line += f"; missing: {', '.join(missing)}{assets.describe_unused(missing.values())}"
     if not tasks:
-        raise UserError(
-            f"--available: no task has its files on this machine: {left_out}; missing: {files}"
-        )
+        raise UserError(f"--available: no task is left to run; {line}")
     if left_out:
-        print(f"left out: {left_out}; missing: {files}", file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
     benches = {task.bench for task in tasks}
     protocols = {name: value for name, value in resolved.protocols.items() if name in benches}
     return replace(resolved, tasks=tasks, protocols=protocols)
 
 
-def _missing_files(task: Task, resolved: ResolvedSuite) -> list[str]:
-    """Return the names of the files that a task needs and that are not on this machine.
+def _missing_files(task: Task, resolved: ResolvedSuite) -> dict[str, assets.LocalAsset]:
+    """Return the files that a task needs and that are not on this machine, by name.
 
     Raises:
-        UserError: if one is corrupt.
+        UserError: if a file is corrupt.
     """
     suite = resolved.suite
     bench = BENCHES[task.bench]
-    protocol = resolved.protocols[task.bench]
-    option = bench.source_option
-    source: Path | None = getattr(suite, option) if option else None
-    names = [*bench.required_files(task, protocol, source), *documents.required_files(source)]
-    missing: list[str] = []
-    for name in names:
+    source: Path | None = getattr(suite, bench.source_option) if bench.source_option else None
+    files = bench.required_files(task, resolved.protocols[task.bench], source)
+    missing: dict[str, assets.LocalAsset] = {}
+    for name in (*files, *documents.required_files(source)):
         local = assets.locate(assets.find(name), suite.data_dir)
         if local.state == "missing":
-            missing.append(f"{name}{assets.describe_unused(local.unused)}")
+            missing[name] = local
         else:
             local.open_path()  # raises for a corrupt file
-    if protocol.prompts == "ready" and not bench.user_files(task, protocol, suite.data_dir):
-        missing.append(f"ready samples of {task.name}")
     return missing
+
+
+def _lacks_ready_samples(task: Task, resolved: ResolvedSuite) -> bool:
+    """Return whether a task reads ready-made samples of the user, and there are none."""
+    protocol = resolved.protocols[task.bench]
+    if protocol.prompts != "ready":
+        return False
+    return not BENCHES[task.bench].user_files(task, protocol, resolved.suite.data_dir)
