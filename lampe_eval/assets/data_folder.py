@@ -137,7 +137,7 @@ class Listing:
         for (folder, base, _), paths in shards.items():
             file = FoundFile(self.root, tuple(paths), self.in_archive, _is_whole(paths))
             above = [parent.name for parent in (folder / "_").parents][:PARENTS]
-            for name in {*above, self.root.name} if base in SPLITS else {base}:
+            for name in {base, *above, self.root.name} if base in SPLITS else {base}:
                 by_name.setdefault(name, []).append(file)
         return by_name
 
