@@ -16,6 +16,9 @@ from lampe_eval.json_arrays import array_items, starts_array
 
 Container = Literal["JSON lines", "JSON array", "parquet"]
 
+READY_FIELDS = frozenset({"context", "question", "answer_prefix"})
+"""Columns of the parquet mirrors that hold prompts with their instructions."""
+
 PARQUET_ROWS = 16
 """Rows that are read at a time; a row has up to several megabytes of text."""
 
@@ -41,7 +44,7 @@ def first_fields(path: Path) -> frozenset[str]:
     Raises:
         UserError: if the file cannot be read, or has no rows that are objects.
     """
-    row = next(_rows(path), None)
+    row = next(container_rows(path), None)
     if not isinstance(row, dict):
         raise UserError(f"{path}: has no rows that are JSON objects")
     return frozenset(row)
@@ -60,7 +63,7 @@ def write_rows(files: Sequence[Path], target: Path) -> None:
         with draft.open("w", encoding="utf-8") as output:
             following = "[\n" if is_array else ""
             for path in files:
-                for row in _rows(path):
+                for row in container_rows(path):
                     # In ASCII, because a row may hold half a surrogate pair.
                     output.write(following + json.dumps(row))
                     following = separator
@@ -72,7 +75,12 @@ def write_rows(files: Sequence[Path], target: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def container_rows(path: Path) -> Iterator[Any]:
+    """Yield the rows of a file in any container.
+
+    Raises:
+        UserError: if the file cannot be read; the message names the row, where it is known.
+    """
     readers = {"parquet": _parquet_rows, "JSON array": array_items, "JSON lines": _json_lines}
     try:
         yield from readers[container_of(path)](path)

@@ -21,13 +21,15 @@ from pathlib import Path, PurePosixPath
 from lampe_eval import user_cache
 from lampe_eval.assets.archive import unpack
 from lampe_eval.assets.asset_cards import Asset, AssetSource, find
-from lampe_eval.assets.containers import container_of, first_fields, write_rows
+from lampe_eval.assets.containers import (
+    READY_FIELDS,
+    container_of,
+    first_fields,
+    write_rows,
+)
 from lampe_eval.assets.data_folder import FoundFile, Listing, derived_folder, list_folder
 from lampe_eval.assets.verify import CorruptAsset, LocalAsset, read_manifest, verify
 from lampe_eval.errors import UserError
-
-READY_FIELDS = frozenset({"context", "question", "answer_prefix"})
-"""Columns of the parquet mirrors that hold prompts with their instructions."""
 
 REPLACE = "replace or remove it"
 """What to do about a wrong file of an offline folder."""

@@ -267,6 +267,14 @@ def test_available_leaves_out_tasks_without_files(
         validate_suite(None, options)
 
 
+def test_a_nested_copy_with_another_hash_is_named(folder: Path) -> None:
+    path = folder / "a/b/tpo.jsonl"
+    put(path, lines([{"instructions": [], "outputs": [], "input": "x", "evaluation": "exam"}]))
+    local = locate(find("leval/tpo.jsonl"), folder)
+    assert local.state == "corrupt"
+    assert str(path) in local.problem
+
+
 def same_bytes(local: LocalAsset, path: Path) -> bool:
     return local.state == "present" and local.open_path().read_bytes() == path.read_bytes()
 
