@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from lampe_eval import user_cache
@@ -231,7 +231,7 @@ def _walk(root: Path) -> DataFolder:
     return DataFolder(Listing(root, tuple(paths)), tuple(notes), stamps)
 
 
-@lru_cache
+@cache
 def _list_archive(path: Path, stamp: str) -> Listing:
     """Return the listing of an archive as it is at a stamp."""
     if path.stat().st_size > MAX_ARCHIVE_BYTES:

@@ -23,6 +23,7 @@ from lampe_eval.assets.archive import unpack
 from lampe_eval.assets.asset_cards import Asset, AssetSource, find
 from lampe_eval.assets.containers import (
     READY_FIELDS,
+    Container,
     container_of,
     first_fields,
     write_rows,
@@ -102,6 +103,8 @@ def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) 
     local = local or LocalAsset(asset.archive or asset, "missing")
     if local.state == "missing" and search.corrupt:
         local = LocalAsset(asset, "corrupt", problem=search.corrupt[0])
+    if local.state == "missing" and folder:
+        search.unused += list_folder(folder).notes
     return replace(local, ready=tuple(search.ready), unused=tuple(search.unused))
 
 
@@ -155,7 +158,7 @@ class _Search:
         """Return the copy that is a file of an offline folder: where it belongs, or anywhere."""
         # Several files of an offline folder may have this name; only contents tell them apart.
         for path in _usual_paths(asset, folder):
-            if not self._is_ready(asset, path):
+            if self._is_official(asset, path):
                 local = self._verified(asset, path, REPLACE)
                 if local:
                     return local
@@ -200,10 +203,9 @@ class _Search:
         if not file.is_whole:
             raise UserError(f"{file}: not all shards are there")
         paths = file.open()
-        official = "JSON array" if asset.file.path.endswith(".json") else "JSON lines"
         container = container_of(paths[0])
         layout = " in ".join(filter(None, (container, file.layout)))
-        if container == official and len(paths) == 1:
+        if container == _official_container(asset) and len(paths) == 1:
             _check_fields(asset, paths[0], str(file))
             local = self._verified(asset, paths[0], REPLACE)
             return replace(local, found=str(file), layout=layout) if local else None
@@ -248,19 +250,23 @@ class _Search:
             self.corrupt.append(f"{error}; {advice}")
             return None
 
-    def _is_ready(self, asset: Asset, path: Path) -> bool:
-        """Return whether a file where the asset belongs holds ready prompts instead."""
+    def _is_official(self, asset: Asset, path: Path) -> bool:
+        """Return whether a file where the asset belongs may be it, by the container of its rows."""
         if not asset.row_fields or asset.file.sha256:
-            return False
+            return True
         try:
             _check_fields(asset, path, str(path))
-        except ReadyPrompts as error:
-            self.ready.append(str(error))
-            return True
+        except ReadyPrompts:
+            # It is found again by its name, which is where it is noted.
+            return False
         except UserError:
             # Whoever reads the rows says which line is wrong.
-            return False
-        return False
+            return True
+        return container_of(path) == _official_container(asset)
+
+
+def _official_container(asset: Asset) -> Container:
+    return "JSON array" if asset.file.path.endswith(".json") else "JSON lines"
 
 
 def _check_fields(asset: Asset, path: Path, name: str) -> None:

@@ -83,13 +83,13 @@ class LocalAsset:
 
 
 def describe_unused(assets: Iterable[LocalAsset]) -> str:
-    """Return the end of a message: a file that has an asset's name and cannot be used, if any."""
-    ready: list[str] = []
-    other: list[str] = []
-    for local in assets:
-        ready += local.ready
-        other += local.unused
-    unused = [*ready, *other]
+    """Return the end of a message: what has an asset's name but cannot be used, if any."""
+    found = list(assets)
+    unused = [local.problem for local in found if local.problem]
+    for local in found:
+        unused += local.ready
+    for local in found:
+        unused += local.unused
     if not unused:
         return ""
     more = f" ({len(unused) - 1} more: lampe-eval data where)" if len(unused) > 1 else ""

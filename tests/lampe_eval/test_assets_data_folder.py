@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lampe_eval.assets import LocalAsset, data_folder, find, locate, path_of, unsearched
-from lampe_eval.benches.longbench import SCHEMA
+from lampe_eval.benches.longbench import SCHEMA, LongBench
 from lampe_eval.benches.longbench_v2 import questions
 from lampe_eval.commands import data
 from lampe_eval.commands.validate import validate_suite
@@ -93,6 +93,7 @@ LOOSE: dict[str, dict[str, Callable[[Sequence[Row]], bytes]]] = {
     "lines called json": {"x/trec.json": lines},
     "array": {"LongBench/trec.json": array},
     "array called jsonl": {"deep/er/trec.jsonl": array},
+    "flat array called jsonl": {"trec.jsonl": array},
     "parquet": {"trec.parquet": parquet},
     "split folder": {"LongBench/trec/test.parquet": parquet},
     "shard": {"LongBench/trec/test-00000-of-00001.parquet": parquet},
@@ -273,6 +274,20 @@ def test_a_nested_copy_with_another_hash_is_named(folder: Path) -> None:
     local = locate(find("leval/tpo.jsonl"), folder)
     assert local.state == "corrupt"
     assert str(path) in local.problem
+
+
+def test_an_archive_with_some_tasks_is_enough_for_these(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        LongBench, "required_files", lambda *args: [LongBench()._data_file(args[1])]
+    )
+    zipped(folder / "data.zip", {"data/trec.jsonl": lines(ROWS)})
+    resolved = validate_suite(None, {"bench": ["longbench"], "available": True, "data_dir": folder})
+    assert [task.full_name for task in resolved.tasks] == ["longbench/trec"]
+    assert "longbench/qasper" in capsys.readouterr().err
+    data.fetch_missing([TREC], folder)
+    assert TREC in capsys.readouterr().err  # as not pinned
 
 
 def same_bytes(local: LocalAsset, path: Path) -> bool:
