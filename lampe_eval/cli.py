@@ -192,6 +192,10 @@ def run(
     protocol: ProtocolName = None,
     prompts: Wording = None,
     data_dir: DataDir = None,
+    available: Annotated[
+        bool | None,
+        Option("--available", help="Leave out the tasks whose files are not on this machine."),
+    ] = None,
     window: Window = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -530,6 +534,18 @@ def data_verify(names: Assets = None, data_dir: DataDir = None) -> None:
     from lampe_eval.commands.data import verify_files
 
     verify_files(names or (), data_dir)
+
+
+@data.command("where")
+def data_where(
+    names: Annotated[Many, Argument(help="Benches or tasks. Default: all.")] = None,
+    data_dir: DataDir = None,
+    protocol: ProtocolName = None,
+) -> None:
+    """Print where the files of every task were found and in which layout, or what is missing."""
+    from lampe_eval.commands.data import print_places
+
+    print_places(names or (), protocol or "fair", data_dir)
 
 
 @data.command("path")

@@ -155,6 +155,7 @@ class Suite(Card):
             language.
         text: text file, folder or corpus for perplexity; by default the pocket language.
         data_dir: folder with benchmark files, searched before the cache.
+        available: whether to leave out the tasks whose files are not on this machine.
         window: tokens of pretraining, for models whose configuration states a wrong number.
         dtype: data type of the weights as torch names it.
         device: device as torch names it; "auto" is a GPU if there is one.
@@ -183,6 +184,7 @@ class Suite(Card):
     haystack: Path | None = None
     text: Path | None = None
     data_dir: Path | None = None
+    available: bool = False
     window: Length | None = Field(default=None, ge=1)
     dtype: str | None = None
     device: str = "auto"

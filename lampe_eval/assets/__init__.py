@@ -5,15 +5,21 @@ rows = path_of("longbench/data.zip!/data/hotpotqa.jsonl", data_dir)
 tasks = literal(path_of("ruler/constants.py", data_dir), "TASKS")
 
 A file is found on its card (``find``), downloaded (``fetch``), verified (``locate``) and opened
-(``path_of``). Imports run one way: asset_cards, pins, verify, local_assets, fetch; each of these
-modules imports earlier ones only.
+(``path_of``). Imports run one way: asset_cards, archive, pins, verify, data_folder, containers,
+local_assets, fetch; each of these modules imports earlier ones only.
 """
 
 from lampe_eval.assets.asset_cards import Asset, find, select
 from lampe_eval.assets.fetch import UnreachableSource, fetch
 from lampe_eval.assets.literals import literal, literals, strings
-from lampe_eval.assets.local_assets import digest, locate, path_of
-from lampe_eval.assets.verify import AssetState, CorruptAsset, LocalAsset, MissingAsset
+from lampe_eval.assets.local_assets import digest, locate, path_of, unsearched
+from lampe_eval.assets.verify import (
+    AssetState,
+    CorruptAsset,
+    LocalAsset,
+    MissingAsset,
+    describe_unused,
+)
 
 __all__ = [
     "Asset",
@@ -22,6 +28,7 @@ __all__ = [
     "LocalAsset",
     "MissingAsset",
     "UnreachableSource",
+    "describe_unused",
     "digest",
     "fetch",
     "find",
@@ -31,4 +38,5 @@ __all__ = [
     "path_of",
     "select",
     "strings",
+    "unsearched",
 ]

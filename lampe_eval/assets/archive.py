@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -100,6 +101,23 @@ def unpack(archive: Path, target: Path, limits: ArchiveLimits = ArchiveLimits())
         raise unwritable(target, error, f"it is unpacked from {archive}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def list_files(archive: Path, limits: ArchiveLimits = ArchiveLimits()) -> list[str]:
+    """Return the paths of the plain files in an archive, as far as the limits allow.
+
+    Raises:
+        UserError: if the archive cannot be read.
+    """
+    try:
+        with _open_entries(archive) as entries:
+            plain = (entry.path for entry in entries if entry.is_plain_file)
+            return list(islice(plain, limits.files))
+    except READ_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive}: is a broken archive ({reason})") from None
+    except OSError as error:
+        raise UserError(f"{archive}: cannot be read ({error.strerror})") from None
 
 
 def _write_entries(entries: Iterator[ArchiveEntry], folder: Path, limits: ArchiveLimits) -> None:

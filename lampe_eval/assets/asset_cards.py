@@ -81,6 +81,8 @@ class AssetSource(Card):
         revision: commit or revision of the repository.
         lfs: whether GitHub keeps the files in its large file storage.
         mirrors: folders on the web with the same paths, tried in turn if the source fails.
+        row_fields: fields of each row in its data files (JSON and JSON lines), by which rows are
+            recognised in another container.
         files: files of the source that the benchmark needs.
     """
 
@@ -90,6 +92,7 @@ class AssetSource(Card):
     revision: str = ""
     lfs: bool = False
     mirrors: tuple[WebFolder, ...] = ()
+    row_fields: tuple[str, ...] = ()
     files: tuple[AssetFile, ...]
 
     @property
@@ -166,6 +169,12 @@ class Asset:
     def path_in_archive(self) -> str:
         """Path below the root of the archive that holds the file."""
         return self.file.path.rpartition(MEMBER)[2]
+
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """Fields of each of its rows; empty for a file that holds no rows."""
+        is_data = self.file.path.endswith((".json", ".jsonl"))
+        return self.source.row_fields if is_data else ()
 
     def files_at(self, path: Path) -> list[Path]:
         """Return its files, in the order in which they are hashed, if it lies at a path."""

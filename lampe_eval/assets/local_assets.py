@@ -8,18 +8,36 @@ Downloads lie in the cache, laid out as the sources are:
 An offline folder (``--data-dir``, ``LAMPE_EVAL_DATA``) comes before the cache and is never written.
 It may be a clone of the source, a mirror of several sources, or a flat folder as upstream's scripts
 leave it: a file is looked for by its path in the source or any tail of that path, in the folder
-itself and in its folders named after the repository or the benchmark.
+itself and in its folders named after the repository or the benchmark. A file that is not there is
+looked for by its name at any depth and in archives (data_folder.py), and rows in another container
+are converted (containers.py).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from lampe_eval import user_cache
 from lampe_eval.assets.archive import unpack
 from lampe_eval.assets.asset_cards import Asset, AssetSource, find
+from lampe_eval.assets.containers import (
+    READY_FIELDS,
+    Container,
+    container_of,
+    first_fields,
+    write_rows,
+)
+from lampe_eval.assets.data_folder import FoundFile, Listing, derived_folder, list_folder
 from lampe_eval.assets.verify import CorruptAsset, LocalAsset, read_manifest, verify
 from lampe_eval.errors import UserError
+
+REPLACE = "replace or remove it"
+"""What to do about a wrong file of an offline folder."""
+
+
+class ReadyPrompts(UserError):
+    """File with ready prompts where rows of a benchmark are expected."""
 
 
 def path_of(name: str, data_dir: Path | None = None) -> Path:
@@ -51,8 +69,18 @@ def digest(name: str, data_dir: Path | None = None) -> str:
     return local.sha256
 
 
+def unsearched(data_dir: Path | None = None) -> list[str]:
+    """Return what of an offline folder is not looked through, and why; one line each.
+
+    Raises:
+        UserError: if the folder does not exist.
+    """
+    folder = _offline_folder(data_dir)
+    return list_folder(folder).unsearched() if folder else []
+
+
 def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) -> LocalAsset:
-    """Find an asset on this machine and verify it; unpack the archive that holds it, if needed.
+    """Find an asset on this machine and verify it; unpack or convert what holds it, if needed.
 
     Args:
         asset: what to look for.
@@ -67,18 +95,17 @@ def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) 
         UserError: if the offline folder does not exist, a file cannot be read, or an archive cannot
             be unpacked or lacks the file.
     """
-    problem = ""
-    for path, advice in _copies(asset, data_dir):
-        # Several files of an offline folder may have this name; only contents tell them apart.
-        try:
-            return verify(asset, path, rehash=rehash)
-        except CorruptAsset as error:
-            problem = problem or f"{error}; {advice}"
-    if problem:
-        return LocalAsset(asset, "corrupt", problem=problem)
-    if asset.archive:
-        return _locate_unpacked(asset, asset.archive, data_dir)
-    return LocalAsset(asset, "missing")
+    search = _Search(rehash)
+    folder = _offline_folder(data_dir)
+    local = search.in_folder(asset, folder) if folder else None
+    local = local or search.in_cache(asset)
+    # Of an archive's file only the archive can be fetched.
+    local = local or LocalAsset(asset.archive or asset, "missing")
+    if local.state == "missing" and search.corrupt:
+        local = LocalAsset(asset, "corrupt", problem=search.corrupt[0])
+    if local.state == "missing" and folder:
+        search.unused += list_folder(folder).notes
+    return replace(local, ready=tuple(search.ready), unused=tuple(search.unused))
 
 
 def cache_folder(source: AssetSource) -> Path:
@@ -91,16 +118,172 @@ def cache_path(asset: Asset) -> Path:
     return cache_folder(asset.source) / asset.file.path
 
 
-def _copies(asset: Asset, data_dir: Path | None) -> Iterator[tuple[Path, str]]:
-    """Yield paths at which an asset exists, each with what to do if the file there is wrong."""
-    folder = _offline_folder(data_dir)
-    if folder:
-        for path in _offline_paths(asset, folder):
-            yield path, "replace or remove it"
-    path = cache_path(asset)
-    # A download is complete only when its manifest, written last, exists.
-    if read_manifest(path) and path.exists():
-        yield path, f"get it again with: lampe-eval data fetch {asset.name}"
+@dataclass
+class _Search:
+    """Search for the copy of an asset that is right.
+
+    Attributes:
+        rehash: whether hashes are taken even if nothing changed.
+        corrupt: what is wrong with copies that lie where the asset belongs, and what to do.
+        ready: files with ready prompts instead of the asset's rows.
+        unused: what else has the asset's name but cannot be used, and why.
+    """
+
+    rehash: bool
+    corrupt: list[str] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def in_folder(self, asset: Asset, folder: Path) -> LocalAsset | None:
+        """Return the copy in an offline folder, loose or in an archive."""
+        local = self._loose(asset, folder)
+        if local:
+            return local
+        archive = self._loose(asset.archive, folder) if asset.archive else None
+        if archive:
+            return self._member(asset, archive)
+        return self._first(asset, list_folder(folder).archives())
+
+    def in_cache(self, asset: Asset) -> LocalAsset | None:
+        """Return the copy that was downloaded."""
+        path = cache_path(asset)
+        # A download is complete only when its manifest, written last, exists.
+        if read_manifest(path) and path.exists():
+            advice = f"get it again with: lampe-eval data fetch {asset.name}"
+            return self._verified(asset, path, advice)
+        archive = self.in_cache(asset.archive) if asset.archive else None
+        return self._member(asset, archive) if archive else None
+
+    def _loose(self, asset: Asset, folder: Path) -> LocalAsset | None:
+        """Return the copy that is a file of an offline folder: where it belongs, or anywhere."""
+        # Several files of an offline folder may have this name; only contents tell them apart.
+        for path in _usual_paths(asset, folder):
+            if self._is_official(asset, path):
+                local = self._verified(asset, path, REPLACE)
+                if local:
+                    return local
+        return self._first(asset, [list_folder(folder).files])
+
+    def _first(self, asset: Asset, listings: Iterable[Listing]) -> LocalAsset | None:
+        """Return the first file of listings that has the asset's name and its contents."""
+        for listing in listings:
+            for file in listing.find(asset):
+                try:
+                    local = self._rows(asset, file) if asset.row_fields else self._file(asset, file)
+                except ReadyPrompts as error:
+                    self.ready.append(str(error))
+                    continue
+                except (UserError, OSError) as error:
+                    # An OSError where the file was removed since it was listed.
+                    self.unused.append(str(error))
+                    continue
+                if local:
+                    return local
+        return None
+
+    def _file(self, asset: Asset, file: FoundFile) -> LocalAsset | None:
+        """Return a file that was found by its name, if its contents are the asset's."""
+        steps = PurePosixPath(asset.path_in_archive).parts[-2:]
+        # Without a hash a name alone proves nothing; with its folder it is upstream's file.
+        if asset.file.sha256 is None and file.paths[0].parts[-2:] != steps:
+            return None
+        try:
+            local = verify(asset, file.open()[0], rehash=self.rehash)
+        except CorruptAsset:
+            # Another file with this name, which need not lie here.
+            return None
+        return replace(local, found=str(file), layout=file.layout)
+
+    def _rows(self, asset: Asset, file: FoundFile) -> LocalAsset | None:
+        """Return a file with the asset's rows in any container, converted if it is another one.
+
+        Raises:
+            UserError: if it cannot be read, or has other rows.
+        """
+        if not file.is_whole:
+            raise UserError(f"{file}: not all shards are there")
+        paths = file.open()
+        container = container_of(paths[0])
+        layout = " in ".join(filter(None, (container, file.layout)))
+        if container == _official_container(asset) and len(paths) == 1:
+            _check_fields(asset, paths[0], str(file))
+            local = self._verified(asset, paths[0], REPLACE)
+            return replace(local, found=str(file), layout=layout) if local else None
+        folder = derived_folder(paths)
+        target = folder / PurePosixPath(asset.path_in_archive).name
+        with user_cache.lock(folder):
+            if not target.exists():
+                _check_fields(asset, paths[0], str(file))
+                folder.mkdir(exist_ok=True)
+                write_rows(paths, target)
+        # Other bytes than the official file's, so that no hash of it applies.
+        local = verify(asset.member(folder.name), target, rehash=self.rehash)
+        return replace(local, asset=asset, found=str(file), layout=layout)
+
+    def _member(self, asset: Asset, archive: LocalAsset) -> LocalAsset | None:
+        """Return a file of an official archive, which is unpacked into the cache under its hash.
+
+        Raises:
+            UserError: if the archive cannot be unpacked, or lacks the file.
+        """
+        # Under the hash, so that files of two versions of an archive never mix.
+        folder = user_cache.root() / "unpacked" / archive.sha256
+        with user_cache.lock(folder):
+            if not folder.is_dir():
+                unpack(archive.open_path(), folder)
+        path = _path_unpacked(folder, asset.path_in_archive)
+        name = archive.asset.name
+        if path is None:
+            raise UserError(f"{name}: has no {asset.path_in_archive}; is it the official file?")
+        # Recorded under the hash of the archive: another archive's file may be another one.
+        member = archive.asset.member(f"{archive.sha256}/{asset.path_in_archive}")
+        local = self._verified(member, path, f"remove {folder} to unpack {name} again")
+        if local is None:
+            return None
+        return replace(local, asset=asset, state=archive.state, found=archive.found)
+
+    def _verified(self, asset: Asset, path: Path, advice: str) -> LocalAsset | None:
+        """Return what is at a path where the asset belongs, if it is right."""
+        try:
+            return replace(verify(asset, path, rehash=self.rehash), found=str(path))
+        except CorruptAsset as error:
+            self.corrupt.append(f"{error}; {advice}")
+            return None
+
+    def _is_official(self, asset: Asset, path: Path) -> bool:
+        """Return whether a file where the asset belongs may be it, by the container of its rows."""
+        if not asset.row_fields or asset.file.sha256:
+            return True
+        try:
+            _check_fields(asset, path, str(path))
+        except ReadyPrompts:
+            # It is found again by its name, which is where it is noted.
+            return False
+        except UserError:
+            # Whoever reads the rows says which line is wrong.
+            return True
+        return container_of(path) == _official_container(asset)
+
+
+def _official_container(asset: Asset) -> Container:
+    return "JSON array" if asset.file.path.endswith(".json") else "JSON lines"
+
+
+def _check_fields(asset: Asset, path: Path, name: str) -> None:
+    """Refuse a file whose first row is no row of an asset.
+
+    Raises:
+        UserError: if a field is missing, or the rows are ready prompts.
+    """
+    fields = first_fields(path)
+    if fields >= READY_FIELDS:
+        raise ReadyPrompts(
+            f"{name}: holds ready prompts ({', '.join(sorted(READY_FIELDS))}), which need "
+            "prompts=ready; no other wording can be made from them"
+        )
+    missing = [field for field in asset.row_fields if field not in fields]
+    if missing:
+        raise UserError(f"{name}: is not {asset.name}: its rows have no {', '.join(missing)}")
 
 
 def _offline_folder(data_dir: Path | None) -> Path | None:
@@ -116,7 +299,7 @@ def _offline_folder(data_dir: Path | None) -> Path | None:
     return folder
 
 
-def _offline_paths(asset: Asset, folder: Path) -> Iterator[Path]:
+def _usual_paths(asset: Asset, folder: Path) -> Iterator[Path]:
     """Yield paths in an offline folder at which an asset exists, the most specific first."""
     repository = asset.source.place
     parents = [
@@ -132,28 +315,6 @@ def _offline_paths(asset: Asset, folder: Path) -> Iterator[Path]:
             # An asset of several parts counts as there only with all of them.
             if all(file.is_file() for file in asset.files_at(parent / tail)):
                 yield parent / tail
-
-
-def _locate_unpacked(asset: Asset, archive: Asset, data_dir: Path | None) -> LocalAsset:
-    """Return a file of an archive, which is unpacked into the cache under its hash."""
-    local = locate(archive, data_dir)
-    if local.path is None:
-        return local
-    # Under the hash, so that files of two versions of an archive never mix.
-    folder = user_cache.root() / "unpacked" / local.sha256
-    with user_cache.lock(folder):
-        if not folder.is_dir():
-            unpack(local.path, folder)
-    path = _path_unpacked(folder, asset.path_in_archive)
-    if path is None:
-        raise UserError(f"{archive.name}: has no {asset.path_in_archive}; is it the official file?")
-    # The hash is recorded under that of the archive: another archive's file may be another one.
-    unpacked = archive.member(f"{local.sha256}/{asset.path_in_archive}")
-    try:
-        return verify(unpacked, path)
-    except CorruptAsset as error:
-        advice = f"remove {folder} to unpack {archive.name} again"
-        return LocalAsset(unpacked, "corrupt", problem=f"{error}; {advice}")
 
 
 def _path_unpacked(folder: Path, member: str) -> Path | None:

@@ -6,9 +6,11 @@ gigabyte, and a run looks at them several times.
 
 <cache>/assets/.../<path>.manifest.json          manifest of a downloaded file, written last
 <cache>/offline/<absolute path>.manifest.json    manifest of a file in an offline folder
+<cache>/derived/<hash>/...                       files unpacked and converted from an offline folder
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +20,9 @@ from lampe_eval.assets import pins
 from lampe_eval.assets.asset_cards import Asset
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_files
+
+DERIVED = "derived"
+"""Folder of the cache for what is unpacked and converted from files of an offline folder."""
 
 AssetState = Literal["present", "unpinned", "missing", "corrupt"]
 
@@ -41,6 +46,10 @@ class LocalAsset:
         path: verified file, or folder for an asset of several parts; None unless there is one.
         sha256: hash of the contents; empty without a path.
         problem: what is wrong with a corrupt file, and what to do about it.
+        found: where it was found; the container that holds it, if it is in one.
+        layout: how it lies there, such as "parquet in zip"; empty for a file as the official one.
+        ready: files of the offline folder that hold ready prompts instead of its rows; a line each.
+        unused: what else has its name there and cannot be used, and why; a line each.
     """
 
     asset: Asset
@@ -48,6 +57,10 @@ class LocalAsset:
     path: Path | None = None
     sha256: str = ""
     problem: str = ""
+    found: str = ""
+    layout: str = ""
+    ready: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def open_path(self) -> Path:
         """Return the verified path.
@@ -64,8 +77,23 @@ class LocalAsset:
                 f"{self.asset.name}: is not on this machine; "
                 f"get it with: lampe-eval data fetch {self.asset.name}, "
                 f"or name a folder that has {file} with --data-dir"
+                f"{describe_unused([self])}"
             )
         return self.path
+
+
+def describe_unused(assets: Iterable[LocalAsset]) -> str:
+    """Return the end of a message: what has an asset's name but cannot be used, if any."""
+    found = list(assets)
+    unused = [local.problem for local in found if local.problem]
+    for local in found:
+        unused += local.ready
+    for local in found:
+        unused += local.unused
+    if not unused:
+        return ""
+    more = f" ({len(unused) - 1} more: lampe-eval data where)" if len(unused) > 1 else ""
+    return f"; not used: {unused[0]}{more}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +166,12 @@ def _stamp(file: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def _is_official(path: Path) -> bool:
+    """Return whether a file was downloaded, or unpacked from a download."""
+    cache = user_cache.root()
+    return path.is_relative_to(cache) and not path.is_relative_to(cache / DERIVED)
+
+
 def _check_size(asset: Asset, path: Path, size: int) -> None:
     if asset.file.bytes not in (None, size):
         raise CorruptAsset(
@@ -150,7 +184,7 @@ def _check_sha256(asset: Asset, path: Path, sha256: str, size: int) -> None:
     origin = ""
     if expected is None:
         expected = pins.recorded_sha256(asset.url)
-        if expected is None and not path.absolute().is_relative_to(user_cache.root()):
+        if expected is None and not _is_official(path.absolute()):
             # A user's local file is never recorded: it would then be the reference for the
             # official file, should that be downloaded later.
             return

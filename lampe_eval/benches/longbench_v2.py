@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import ijson  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +19,7 @@ from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
+from lampe_eval.json_arrays import array_items
 from lampe_eval.prompts.chat_template import Message, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
@@ -34,12 +34,6 @@ CONCLUSION_TEMPLATE = "0shot_cot_ans.txt"
 """Template that asks for the letter after the reasoning; it leaves the text out."""
 
 EXTRAS = {"id", "domain", "difficulty", "length"}
-BUFFER_BYTES = 1 << 20
-"""Bytes of the data file that are read at a time.
-
-Rows have up to several megabytes of text: with the 64 KiB that ijson reads by default, 520 MB took
-30 seconds instead of 6.
-"""
 
 
 class ChoiceQuestion(BaseModel):
@@ -143,7 +137,7 @@ def questions(path: Path) -> Iterator[ChoiceQuestion]:
             message names file, row and field.
     """
     try:
-        for number, row in enumerate(_array_items(path), 1):
+        for number, row in enumerate(array_items(path), 1):
             yield _question(row, f"{path}: row {number}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
@@ -156,22 +150,6 @@ def _question(row: Any, where: str) -> ChoiceQuestion:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "(whole row)"
         raise UserError(f"{where}: {field!r}: {fault['msg']}") from None
-
-
-def _array_items(path: Path) -> Iterator[Any]:
-    """Yield the elements of a JSON array one after another: the file has half a gigabyte."""
-    count = 0
-    with path.open("rb") as file:
-        # ijson yields nothing for a file that holds no array, and does not say so.
-        if not file.read(BUFFER_BYTES).lstrip().startswith(b"["):
-            raise UserError(f"{path}: is not a JSON array; is it the official file?")
-        file.seek(0)
-        try:
-            for item in ijson.items(file, "item", buf_size=BUFFER_BYTES, use_float=True):
-                count += 1
-                yield item
-        except (ijson.JSONError, UnicodeDecodeError):
-            raise UserError(f"{path}: row {count + 1}: is not JSON; is the file whole?") from None
 
 
 def _read_template(name: str, data_dir: Path | None) -> str:

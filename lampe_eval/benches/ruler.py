@@ -61,10 +61,7 @@ class Ruler(Bench):
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         if protocol.prompts != "ready":
             return []
-        folder = _ready_folder(data_dir)
-        return sorted(
-            path for path in folder.rglob("*.jsonl") if task.name in str(path.relative_to(folder))
-        )
+        return ruler_files.sample_files(_ready_folder(data_dir), task.name)
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         read = _read_parts if request.protocol.prompts == "ready" else _generate_parts

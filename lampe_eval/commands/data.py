@@ -13,14 +13,24 @@ from lampe_eval.assets import (
     Asset,
     LocalAsset,
     UnreachableSource,
+    describe_unused,
     fetch,
     find,
     locate,
     pins,
     select,
+    unsearched,
 )
 from lampe_eval.errors import UserError
 from lampe_eval.terminal import TerminalConsole
+
+LAYOUTS = """\
+A file is looked for in --data-dir (or LAMPE_EVAL_DATA), then in the cache of downloads:
+  by its path in the source, or any end of that path; else by its name at any depth
+  rows also as JSON lines, as a JSON array or as parquet, whole or in shards,
+  named after the task, or test, validation or train in a folder named after it
+  all of this also in zip and tar archives; links to folders and hidden folders are not followed
+"""
 
 
 def list_files(names: Sequence[str], data_dir: Path | None) -> None:
@@ -68,7 +78,8 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
     Raises:
         UserError: if a source cannot be reached, or a file is not as pinned.
     """
-    unpinned = []
+    unpinned: list[str] = []
+    not_here: list[LocalAsset] = []
     unreachable: UserError | None = None
     missing: list[str] = []
     for name in names:
@@ -76,6 +87,7 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
         download = asset.archive or asset
         local = locate(asset, data_dir)
         if local.state == "missing":
+            not_here.append(local)
             # Without a network every further file would wait as long as the first.
             if unreachable:
                 missing.append(name)
@@ -91,14 +103,15 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
                 unreachable = UserError(f"{error}{alone}")
                 continue
             local = locate(asset, data_dir)
-        path = local.open_path()
-        # A user's own copy of an archive's file has no hash to compare, even if the archive has.
-        is_own_copy = asset.archive is not None and not path.is_relative_to(user_cache.root())
-        if download.file.sha256 is None or is_own_copy:
+        local.open_path()
+        if local.state == "unpinned":
             unpinned.append(name)
     if unreachable:
         more = f"; also missing: {', '.join(missing)}" if missing else ""
-        raise UserError(f"{unreachable}{more}")
+        raise UserError(f"{unreachable}{more}{describe_unused(not_here)}")
+    unused = describe_unused(not_here).removeprefix("; ")
+    if unused:
+        print(unused, file=sys.stderr)
     if unpinned:
         print(f"not pinned by a hash: {', '.join(unpinned)}", file=sys.stderr)
 
@@ -130,9 +143,58 @@ def print_paths(names: Sequence[str], data_dir: Path | None) -> None:
     if not names:
         print(user_cache.root())
         return
+    paths: list[Path] = []
+    failures: dict[str, UserError] = {}
+    for asset in select(names):
+        try:
+            paths.append(locate(asset, data_dir).open_path())
+        except UserError as error:
+            failures[asset.name] = error
     # All are located before the first is printed, so that an error leaves stdout empty.
-    for path in [locate(asset, data_dir).open_path() for asset in select(names)]:
+    if failures:
+        (_, first), *others = failures.items()
+        more = f"; also missing or corrupt: {', '.join(name for name, _ in others)}"
+        raise type(first)(f"{first}{more if others else ''}")
+    for path in paths:
         print(path)
+
+
+def print_places(names: Sequence[str], protocol: str, data_dir: Path | None) -> None:
+    """Print for each file of tasks where it was found and in which layout, or that it is missing.
+
+    Args:
+        names: benchmarks or tasks; all if there is none.
+        protocol: protocol as users write it, such as "official"; tasks need other files in each.
+        data_dir: offline folder, looked at before the cache.
+
+    Raises:
+        UserError: for a name or a protocol that does not exist, and for a file that is unreadable.
+    """
+    # Here, because benches import transformers.
+    from lampe_eval.benches import BENCHES, find_tasks
+
+    print(LAYOUTS)
+    places: dict[str, str] = {}
+    for task in find_tasks(tuple(names) or tuple(BENCHES)):
+        bench = BENCHES[task.bench]
+        files = bench.required_files(task, bench.protocol(protocol))
+        print(task.full_name + ("" if files else "  needs no file"))
+        for name in files:
+            if name not in places:
+                places[name] = _describe_place(locate(find(name), data_dir))
+            print(f"  {name}: {places[name]}")
+    for note in unsearched(data_dir):
+        print(note)
+
+
+def _describe_place(local: LocalAsset) -> str:
+    """Return where a file was found and in which layout, or what is wrong."""
+    place: str = local.state
+    if local.found:
+        place += f", {local.layout or 'official file'}, {local.found}"
+    if local.problem:
+        place += f", {local.problem}"
+    return "".join([place, *(f"\n    not used: {text}" for text in (*local.ready, *local.unused))])
 
 
 def _fetch_with_progress(asset: Asset) -> LocalAsset:

@@ -16,6 +16,7 @@ from lampe_eval.cards import (
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
+from lampe_eval.running.available import leave_out_missing
 from lampe_eval.running.extension import refuse_changes
 from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
@@ -37,6 +38,8 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
     if config:
         given = {**_read_suite(config), **given}
     resolved = resolve_suite(Suite.from_options(given))
+    if resolved.suite.available:
+        resolved = leave_out_missing(resolved)
     refuse_changes(resolved)
     return resolved
 

@@ -2,7 +2,8 @@
 
 A row has ``input`` and ``outputs``. In files of the main branch the start of the answer is
 ``answer_prefix``; in those of 2024 it is the end of ``input``. The field ``index`` is ignored,
-because upstream overwrites it in some tasks.
+because upstream overwrites it in some tasks. Parquet mirrors hold all tasks of a length; their rows
+have the prompt as ``context``, ``question`` and ``answer_prefix``, and the outputs as ``answer``.
 """
 
 import re
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lampe_eval.assets.containers import READY_FIELDS, container_rows, first_fields
+from lampe_eval.assets.data_folder import list_folder
 from lampe_eval.errors import UserError
 from lampe_eval.texts.jsonl_rows import read_rows
 
@@ -41,7 +44,7 @@ def read_samples(folder: Path, task: str, length: int) -> Iterator[FileSample]:
     """
     count = 0
     for path in find_files(folder, task, length):
-        for number, row in enumerate(read_rows(path, {"input": str, "outputs": list}), 1):
+        for number, row in enumerate(_rows(path, task), 1):
             _check_row(row, f"{path}: row {number}", length)
             prefix = row.get("answer_prefix", "")
             yield FileSample(count, row["input"], prefix, tuple(row["outputs"]))
@@ -53,10 +56,11 @@ def find_files(folder: Path, task: str, length: int) -> list[Path]:
 
     They are in ``<length>``, ``<length>/data``, ``data`` or the folder itself, named
     ``<task>/*.jsonl``, ``<task>.jsonl`` or ``<task>_*.jsonl``. A file whose name ends in another
-    length, such as ``llama3-131072``, is left out.
+    length, such as ``llama3-131072``, is left out. Without any, they are looked for in folders
+    further down, where folders named after another length are left out, and at last in mirrors.
 
     Raises:
-        UserError: if the folder has no such file.
+        UserError: if the folder has no such file, or has them in several folders.
     """
     if not folder.is_dir():
         raise UserError(
@@ -68,10 +72,71 @@ def find_files(folder: Path, task: str, length: int) -> list[Path]:
             matching = [path for path in paths if _length_in_name(path) in (None, length)]
             if matching:
                 return matching
+    nested = [path for path in sample_files(folder, task) if _is_for_length(path, folder, length)]
+    of_rows = [path for path in nested if path.suffix == ".jsonl"]
+    if of_rows or nested:
+        return _of_one_folder(of_rows or nested, task)
     raise UserError(
         f"{folder}: no file of {task} for {length} tokens; "
         f"expected {task}/*.jsonl, {task}.jsonl or {task}_*.jsonl"
     )
+
+
+def sample_files(folder: Path, task: str) -> list[Path]:
+    """Return the files at any depth of a folder that may hold samples of a task, at any length."""
+    found: list[Path] = []
+    for path in list_folder(folder).files.paths:
+        is_called_so = task == path.parent.name or re.fullmatch(
+            rf"{re.escape(task)}(_.*)?", path.stem
+        )
+        is_task = path.suffix == ".jsonl" and is_called_so
+        if is_task or (path.suffix == ".parquet" and _is_mirror(folder / path)):
+            found.append(folder / path)
+    return sorted(found)
+
+
+def _is_mirror(path: Path) -> bool:
+    try:
+        return first_fields(path) >= READY_FIELDS | {"answer", "task"}
+    except UserError:
+        return False
+
+
+def _is_for_length(path: Path, folder: Path, length: int) -> bool:
+    """Return whether neither the name of a file nor that of a folder is another length."""
+    lengths = {int(step) for step in path.relative_to(folder).parts[:-1] if step.isdecimal()}
+    # A mirror's name ends in the number of its shards.
+    of_name = None if path.suffix == ".parquet" else _length_in_name(path)
+    return (not lengths or length in lengths) and of_name in (None, length)
+
+
+def _of_one_folder(paths: list[Path], task: str) -> list[Path]:
+    """Return files, or refuse them if they are not all in one folder: whose are the samples?"""
+    folders = sorted({path.parent for path in paths})
+    if len(folders) > 1:
+        raise UserError(
+            f"{task}: samples are in {folders[0]} and in {folders[1]}; name one with --data-dir"
+        )
+    return paths
+
+
+def _rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a task in a file, in the form that RULER itself writes."""
+    if path.suffix == ".jsonl":
+        yield from read_rows(path, {"input": str, "outputs": list})
+        return
+    for number, row in enumerate(container_rows(path), 1):
+        if row["task"] != task:
+            continue
+        if not isinstance(row["context"], str) or not isinstance(row["question"], str):
+            raise UserError(f"{path}: row {number}: 'context' or 'question' is no text")
+        if not isinstance(row["answer"], list):
+            raise UserError(f"{path}: row {number}: 'answer' is no list")
+        yield {
+            "input": row["context"] + row["question"],
+            "answer_prefix": row["answer_prefix"],
+            "outputs": row["answer"],
+        }
 
 
 def _check_row(row: Mapping[str, Any], where: str, length: int) -> None:

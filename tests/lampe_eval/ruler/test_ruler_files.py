@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lampe_eval.errors import UserError
@@ -176,3 +178,38 @@ def test_every_tokenizer_has_a_digest_of_its_own() -> None:
     assert len(set(digests.values())) == 4
     rebuilt = ruler_examples.TOKENIZERS["pocket"]()
     assert sample_cache.tokenizer_digest(rebuilt) == digests["pocket"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b/vt/validation.jsonl", "a/4096/x/vt.jsonl", "a/vt_4096.jsonl"]
+)
+def test_files_are_found_at_any_depth(tmp_path: Path, name: str) -> None:
+    write_rows(tmp_path / name, ROW)
+    write_rows(tmp_path / "a/1024/vt.jsonl", {**ROW, "input": "of another length"})
+    assert [row.input for row in ruler_files.read_samples(tmp_path, "vt", 4096)] == [ROW["input"]]
+    assert tmp_path / name in ruler_files.sample_files(tmp_path, "vt")
+    write_rows(tmp_path / "other/model/vt.jsonl", ROW)
+    with pytest.raises(UserError, match=r"vt: .*a.*other/model"):
+        list(ruler_files.read_samples(tmp_path, "vt", 4096))
+
+
+@pytest.mark.parametrize("name", ["4096/test-00000-of-00001.parquet", "x/4096/test/0000.parquet"])
+def test_samples_of_a_mirror(tmp_path: Path, name: str) -> None:
+    rows = [
+        {
+            "context": f"{length} Text. ",
+            "question": "Question?",
+            "answer_prefix": " So:",
+            "answer": ["a", "b"],
+            "task": task,
+            "max_new_tokens": 30,
+        }
+        for length, task in ((4096, "vt"), (4096, "cwe"), (1024, "vt"))
+    ]
+    for path, of_length in ((name, rows[:2]), (name.replace("4096", "1024"), rows[2:])):
+        (tmp_path / path).parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(of_length), tmp_path / path)
+    assert list(ruler_files.read_samples(tmp_path, "vt", 4096)) == [
+        ruler_files.FileSample(0, "4096 Text. Question?", " So:", ("a", "b"))
+    ]
+    assert tmp_path / name in ruler_files.sample_files(tmp_path, "vt")
