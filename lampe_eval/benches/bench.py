@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +21,7 @@ from lampe_eval.cards import TaskCard, shipped_folder
 from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Prompt:
             answer has at least one token before them.
         decoding: how the answer's tokens become text; see `Protocol.decoding`.
         follow_up: the second prompt, if the benchmark asks twice.
+        error: what is wrong with the data of a sample that cannot be run; it has no ids.
     """
 
     id: str
@@ -67,6 +69,12 @@ class Prompt:
     stop_token_ids: tuple[int, ...] = ()
     decoding: Decoding = "text"
     follow_up: FollowUp | None = None
+    error: str = ""
+
+    @classmethod
+    def of_faulty_row(cls, sample_id: str, row: FaultyRow) -> Self:
+        """Return the sample that stands for a faulty row, so that its cell counts an error."""
+        return cls(sample_id, (), 0, None, error=str(row))
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,14 @@ class Bench(ABC):
         The harness records their hashes.
         """
         return []
+
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[Any]:
+        """Yield the rows of data files that samples are made of, a `FaultyRow` for a bad one.
+
+        The harness reads them before a run, so that it begins with a warning about bad rows.
+        By default there are none.
+        """
+        return iter(())
 
     @abstractmethod
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Sample]:

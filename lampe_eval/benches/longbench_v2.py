@@ -7,13 +7,13 @@ out.
 Source: arXiv 2412.15204 with `pred.py`, `result.py` and `prompts/` of THUDM/LongBench at 2e00731.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import ijson  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
@@ -21,11 +21,18 @@ from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, Sco
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, template_affixes
-from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.prompts.tokenization import encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
+from lampe_eval.texts.jsonl_rows import (
+    NO_TEXT,
+    FaultyRow,
+    is_text,
+    parse_value,
+    with_one_good_row,
+)
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
 """Template files by task."""
@@ -33,13 +40,10 @@ TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot
 CONCLUSION_TEMPLATE = "0shot_cot_ans.txt"
 """Template that asks for the letter after the reasoning; it leaves the text out."""
 
+JSON = json.JSONDecoder()
 EXTRAS = {"id", "domain", "difficulty", "length"}
-BUFFER_BYTES = 1 << 20
-"""Bytes of the data file that are read at a time.
-
-Rows have up to several megabytes of text: with the 64 KiB that ijson reads by default, 520 MB took
-30 seconds instead of 6.
-"""
+CHUNK_LETTERS = 1 << 20
+"""Letters of the data file that are read at a time: rows have up to several megabytes of text."""
 
 
 class ChoiceQuestion(BaseModel):
@@ -85,6 +89,10 @@ class LongBenchV2(Bench):
         conclusion = [CONCLUSION_TEMPLATE] if task.card.reasoning else []
         return [f"{self.name}/{file}" for file in (TEMPLATES[task.name], *conclusion, "data.json")]
 
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[ChoiceQuestion | FaultyRow]:
+        path = assets.path_of("longbench-v2/data.json", request.data_dir)
+        return islice(questions(path), request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: LongBenchV2Card = task.card
         template = _read_template(TEMPLATES[task.name], request.data_dir)
@@ -93,8 +101,10 @@ class LongBenchV2(Bench):
             conclusion = _read_template(CONCLUSION_TEMPLATE, request.data_dir)
         # The first answer is the reasoning where there is one; the second has the letter.
         answer_tokens = card.reasoning or card.max_new_tokens
-        path = assets.path_of("longbench-v2/data.json", request.data_dir)
-        for index, row in enumerate(islice(questions(path), request.limit)):
+        for index, row in enumerate(self.rows(task, request)):
+            if isinstance(row, FaultyRow):
+                yield Prompt.of_faulty_row(f"{index:04d}", row)
+                continue
             prompt = _fitted_prompt(fill_template(template, row), answer_tokens, request)
             follow_up = None
             if conclusion:
@@ -135,43 +145,59 @@ def _judged_answer(score: float, extras: Mapping[str, Any]) -> longbench_metrics
     return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
 
 
-def questions(path: Path) -> Iterator[ChoiceQuestion]:
+def questions(path: Path) -> Iterator[ChoiceQuestion | FaultyRow]:
     """Yield the rows of the data file.
 
     Raises:
-        UserError: if the file cannot be read or is no JSON array, or a row does not fit; the
-            message names file, row and field.
+        UserError: if the file cannot be read or is no JSON array, or no row is without fault.
     """
+    return with_one_good_row(_parsed_items(path), path)
+
+
+def _parsed_items(path: Path) -> Iterator[ChoiceQuestion | FaultyRow]:
     try:
-        for number, row in enumerate(_array_items(path), 1):
-            yield _question(row, f"{path}: row {number}")
+        for number, (source, value) in enumerate(_array_items(path), 1):
+            location = f"{path}: row {number}"
+            if is_text(source, value):
+                yield parse_value(value, location, ChoiceQuestion.model_validate)
+            else:
+                yield FaultyRow(location, NO_TEXT)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _question(row: Any, where: str) -> ChoiceQuestion:
-    try:
-        return ChoiceQuestion.model_validate(row)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(map(str, fault["loc"])) or "(whole row)"
-        raise UserError(f"{where}: {field!r}: {fault['msg']}") from None
-
-
-def _array_items(path: Path) -> Iterator[Any]:
-    """Yield the elements of a JSON array one after another: the file has half a gigabyte."""
-    count = 0
-    with path.open("rb") as file:
-        # ijson yields nothing for a file that holds no array, and does not say so.
-        if not file.read(BUFFER_BYTES).lstrip().startswith(b"["):
+def _array_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield source and value of each element of a JSON array: the file has half a gigabyte."""
+    # Bytes that are not UTF-8 become surrogates, by which the row that holds them is found.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        rest = file.read(CHUNK_LETTERS).lstrip()
+        if not rest.startswith("["):
             raise UserError(f"{path}: is not a JSON array; is it the official file?")
-        file.seek(0)
-        try:
-            for item in ijson.items(file, "item", buf_size=BUFFER_BYTES, use_float=True):
-                count += 1
-                yield item
-        except (ijson.JSONError, UnicodeDecodeError):
-            raise UserError(f"{path}: row {count + 1}: is not JSON; is the file whole?") from None
+        rest = rest[1:].lstrip()
+        for number in count(1):
+            while (element := _first_element(rest)) is None:
+                # As many letters again, so that a long row is not parsed over and over.
+                more = file.read(max(CHUNK_LETTERS, len(rest)))
+                if not more:
+                    raise UserError(f"{path}: row {number}: is not JSON; is the file whole?")
+                rest = (rest + more).lstrip()
+            value, size, tail = element
+            yield rest[:size], value
+            rest = tail[1:].lstrip()
+            if tail.startswith("]"):
+                if rest or file.read().strip():
+                    raise UserError(f"{path}: has more behind its array; is the file whole?")
+                return
+
+
+def _first_element(text: str) -> tuple[Any, int, str] | None:
+    """Return the value, the letters and what follows of an array's next element, if it is whole."""
+    try:
+        value, size = JSON.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    tail = text[size:].lstrip()
+    return (value, size, tail) if tail.startswith((",", "]")) else None
 
 
 def _read_template(name: str, data_dir: Path | None) -> str:
@@ -209,10 +235,8 @@ def _fitted_prompt(text: str, answer_tokens: int, request: SampleRequest) -> Fit
         )
     limit = protocol.prompt_limit(request.length, answer_tokens)
     text, cut_tokens = truncate_as_text(tokenizer, text, limit)
-    if protocol.chat != "none":
-        before, after = template_affixes(tokenizer, "")
-        text = f"{before}{text}{after}"
-    return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)), cut_tokens)
+    before, after = template_affixes(tokenizer, "") if protocol.chat != "none" else ("", "")
+    return FittedPrompt(encode_prompt(tokenizer, protocol, before, text, after), cut_tokens)
 
 
 def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
@@ -221,7 +245,7 @@ def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) 
     Both parts are decoded at once, and a text that fits is left as it is (pred.py). Of an odd
     limit the last part has one token more.
     """
-    ids = encode_with_special_tokens(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text, is_data=True)
     if len(ids) <= limit:
         return text, 0
     # -limit // 2 rounds down, away from zero, exactly as in upstream's slice.

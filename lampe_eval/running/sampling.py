@@ -2,8 +2,9 @@
 
 import datetime
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,10 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Sample, SampleRequest, Task
-from lampe_eval.errors import UserError, describe_error
+from lampe_eval.errors import UserError, describe_error, report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
 from lampe_eval.running.prepared_run import PreparedRun
+from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
 def load_tokenizer(source: ModelSource, date: datetime.date) -> PreTrainedTokenizerBase:
@@ -54,7 +56,24 @@ def draw_samples(
     Raises:
         UserError: if the task cannot have samples of this length, or a file cannot be read.
     """
-    request = SampleRequest(
+    request = _request(
+        prepared, task, length, tokenizer, limit=limit, release_prompts=release_prompts
+    )
+    samples = BENCHES[task.bench].samples(task, request)
+    # An array of 4-byte ids: a list of Python integers takes many times the memory.
+    return [replace(sample, ids=array("i", sample.ids)) for sample in samples]
+
+
+def _request(
+    prepared: PreparedRun,
+    task: Task,
+    length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None = None,
+    release_prompts: bool = False,
+) -> SampleRequest:
+    return SampleRequest(
         tokenizer,
         length,
         limit or prepared.limit(task),
@@ -64,9 +83,6 @@ def draw_samples(
         prepared.resolved.suite.data_dir,
         release_prompts,
     )
-    samples = BENCHES[task.bench].samples(task, request)
-    # An array of 4-byte ids: a list of Python integers takes many times the memory.
-    return [replace(sample, ids=array("i", sample.ids)) for sample in samples]
 
 
 def uses_release_prompts(prepared: PreparedRun, task: Task, model: str, method: str) -> bool:
@@ -90,6 +106,9 @@ def check_samples(
 ) -> None:
     """Draw one sample of every task at every length, to find out before a run what is impossible.
 
+    All rows of data that the run needs are read before that. Bad ones are named in a warning; the
+    sample that is drawn is the first good one.
+
     Args:
         prepared: the run.
         source: the model.
@@ -100,12 +119,28 @@ def check_samples(
         UserError: for all tasks that have no sample, in one line.
     """
     errors: dict[str, str] = {}
+    faulty_rows: dict[str, list[FaultyRow]] = {}
     for task in prepared.resolved.tasks:
         for length in prepared.lengths(source, task.bench):
             announce(f"trying {task.full_name} · {length}")
             try:
-                draw_samples(prepared, task, length, tokenizer, limit=1)
+                request = _request(prepared, task, length, tokenizer)
+                rows = BENCHES[task.bench].rows(task, request)
+                faults = {n: row for n, row in enumerate(rows) if isinstance(row, FaultyRow)}
+                first_good = next(n for n in count() if n not in faults)
+                draw_samples(prepared, task, length, tokenizer, limit=first_good + 1)
             except Exception as error:
                 errors[task.full_name] = describe_error(error)
+            else:
+                faulty_rows[task.full_name] = list(faults.values())
     if errors:
         raise UserError("; ".join(f"{task}: {error}" for task, error in errors.items()))
+    for name, rows in faulty_rows.items():
+        if rows:
+            report_warning(f"{name}: {_describe_faults(rows)}")
+
+
+def _describe_faults(rows: Sequence[FaultyRow]) -> str:
+    """Return what is wrong with rows of a task: with the first one, and how many more there are."""
+    more = f", and {len(rows) - 1} more rows like it" if len(rows) > 1 else ""
+    return f"{rows[0]}{more}; no score counts it, each is stored as an error"

@@ -173,7 +173,7 @@ def test_a_task_needs_its_templates_and_the_data() -> None:
 def test_data_is_read_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
 ) -> None:
-    monkeypatch.setattr(bench_module, "BUFFER_BYTES", chunk)
+    monkeypatch.setattr(bench_module, "CHUNK_LETTERS", chunk)
     rows = [v2_row(index, context=f'A "[tale], {index}\\ 雨 😀]') for index in range(3)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=indent is None), encoding="utf-8")
@@ -181,7 +181,7 @@ def test_data_is_read_row_by_row(
 
 
 def test_only_as_many_rows_are_read_as_needed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "BUFFER_BYTES", 10)
+    monkeypatch.setattr(bench_module, "CHUNK_LETTERS", 10)
     _data(files, v2_row(0), v2_row(1), {"broken": True})
     assert [prompt.extras["_id"] for prompt in _prompts("direct", "fair", limit=2)] == ["q0", "q1"]
     with pytest.raises(UserError, match="row 3"):
