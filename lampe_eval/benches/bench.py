@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard, shipped_folder
+from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
@@ -266,6 +267,28 @@ class Bench(ABC):
         By default there are none.
         """
         return iter(())
+
+    def least_length(self, task: Task, request: SampleRequest) -> int:
+        """Return a length that all samples fit into: the request's own, or the least longer one.
+
+        By default any length will do.
+        """
+        return request.length
+
+    def check_length(self, task: Task, request: SampleRequest) -> None:
+        """Refuse a length that one of the samples does not fit into.
+
+        The harness does so before a run, since in it the other samples would have run in vain.
+
+        Raises:
+            UserError: with a length that all of them fit into.
+        """
+        least = self.least_length(task, request)
+        if least > request.length:
+            raise UserError(
+                f"a length of {request.length} is too short, it takes at least {least} tokens; "
+                "use longer --lengths"
+            )
 
     @abstractmethod
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Sample]:

@@ -30,6 +30,7 @@ from lampe_eval.ruler import (
     common_words,
     document_questions,
     ruler_files,
+    ruler_samples,
     ruler_wording,
     sample_cache,
     shared_corpora,
@@ -75,7 +76,14 @@ class Ruler(Bench):
         folder = _ready_folder(request.data_dir)
         return islice(ruler_files.read_samples(folder, task.name, request.length), request.limit)
 
+    def least_length(self, task: Task, request: SampleRequest) -> int:
+        if request.protocol.prompts == "ready":
+            return request.length
+        spec = _sample_spec(request)
+        return ruler_samples.least_length(task.name, task.card, spec, request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        self.check_length(task, request)
         if request.protocol.prompts == "ready":
             samples = _read_parts(self.rows(task, request), request)
         else:

@@ -124,20 +124,21 @@ def check_samples(
         for length in prepared.lengths(source, task.bench):
             announce(f"trying {task.full_name} · {length}")
             try:
-                request = _request(prepared, task, length, tokenizer)
-                rows = BENCHES[task.bench].rows(task, request)
+                bench, request = BENCHES[task.bench], _request(prepared, task, length, tokenizer)
+                bench.check_length(task, request)
+                rows = bench.rows(task, request)
                 faults = {n: row for n, row in enumerate(rows) if isinstance(row, FaultyRow)}
                 first_good = next(n for n in count() if n not in faults)
                 draw_samples(prepared, task, length, tokenizer, limit=first_good + 1)
             except Exception as error:
                 errors[task.full_name] = describe_error(error)
-            else:
+                continue
+            if faults:
                 faulty_rows[task.full_name] = list(faults.values())
     if errors:
         raise UserError("; ".join(f"{task}: {error}" for task, error in errors.items()))
-    for name, rows in faulty_rows.items():
-        if rows:
-            report_warning(f"{name}: {_describe_faults(rows)}")
+    for name, faulty in faulty_rows.items():
+        report_warning(f"{name}: {_describe_faults(faulty)}")
 
 
 def _describe_faults(rows: Sequence[FaultyRow]) -> str:

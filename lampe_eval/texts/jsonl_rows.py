@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
@@ -92,12 +93,18 @@ def parse_value(value: Any, location: str, parse: Callable[[Any], Row]) -> Row |
     try:
         return parse(value)
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(map(str, fault["loc"]))
-        reason = f"{field!r}: {plain_message(fault)}" if field else plain_message(fault)
+        reason = _reason(error.errors()[0])
     except ValueError as error:
         reason = str(error)
     return FaultyRow(location, reason[:MAX_REASON_LETTERS], value)
+
+
+def _reason(fault: ErrorDetails) -> str:
+    """Return which field of a row is wrong, and why; faults between fields name them."""
+    field = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "missing":
+        return f"has no {field!r}"
+    return f"{field!r}: {plain_message(fault)}" if field else plain_message(fault)
 
 
 def parse_line(line: str, location: str) -> Any:
