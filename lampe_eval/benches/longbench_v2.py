@@ -29,7 +29,7 @@ from lampe_eval.scoring import longbench_metrics
 from lampe_eval.texts.jsonl_rows import (
     NO_TEXT,
     FaultyRow,
-    is_text,
+    is_json_text,
     parse_value,
     with_one_good_row,
 )
@@ -158,7 +158,7 @@ def _parsed_items(path: Path) -> Iterator[ChoiceQuestion | FaultyRow]:
     try:
         for number, (source, value) in enumerate(_array_items(path), 1):
             location = f"{path}: row {number}"
-            if is_text(source, value):
+            if is_json_text(source, value):
                 yield parse_value(value, location, ChoiceQuestion.model_validate)
             else:
                 yield FaultyRow(location, NO_TEXT)

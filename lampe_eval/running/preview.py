@@ -77,8 +77,7 @@ def previews(
         UserError: as running it would.
     """
     tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
-    for source in prepared.sources:
-        check_samples(prepared, source, tokenizers[source.name], announce)
+    check_samples(prepared, tokenizers, announce)
     for source in prepared.sources:
         tokenizer = tokenizers[source.name]
         cost = models.cost_of(source)

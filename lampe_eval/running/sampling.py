@@ -2,7 +2,7 @@
 
 import datetime
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ from lampe_eval.errors import UserError, describe_error, report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
 from lampe_eval.running.prepared_run import PreparedRun
+from lampe_eval.texts import documents
 from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
@@ -100,48 +101,55 @@ def user_text(prepared: PreparedRun, task: Task) -> Path | None:
 
 def check_samples(
     prepared: PreparedRun,
-    source: ModelSource,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
     announce: Callable[[str], None],
 ) -> None:
-    """Draw one sample of every task at every length, to find out before a run what is impossible.
+    """Find out before a run what is impossible in it, and warn about bad rows of its data.
 
-    All rows of data that the run needs are read before that. Bad ones are named in a warning; the
-    sample that is drawn is the first good one.
+    Of every task at every length, the first sample of a good row is drawn for each model.
 
     Args:
         prepared: the run.
-        source: the model.
-        tokenizer: the model's tokenizer.
+        tokenizers: the tokenizer of each model by its name.
         announce: called with a text for each task and length.
 
     Raises:
-        UserError: for all tasks that have no sample, in one line.
+        UserError: for all tasks that lack a sample, in one line; for a bad text of the user's.
     """
     errors: dict[str, str] = {}
-    faulty_rows: dict[str, list[FaultyRow]] = {}
-    for task in prepared.resolved.tasks:
-        for length in prepared.lengths(source, task.bench):
-            announce(f"trying {task.full_name} · {length}")
-            try:
-                bench, request = BENCHES[task.bench], _request(prepared, task, length, tokenizer)
-                bench.check_length(task, request)
-                rows = bench.rows(task, request)
-                faults = {n: row for n, row in enumerate(rows) if isinstance(row, FaultyRow)}
-                first_good = next(n for n in count() if n not in faults)
-                draw_samples(prepared, task, length, tokenizer, limit=first_good + 1)
-            except Exception as error:
-                errors[task.full_name] = describe_error(error)
-                continue
-            if faults:
-                faulty_rows[task.full_name] = list(faults.values())
+    for text in dict.fromkeys(user_text(prepared, task) for task in prepared.resolved.tasks):
+        documents.check_texts(text, prepared.resolved.suite.data_dir)
+    # A dictionary for its order: lengths and models mostly have the same rows.
+    faults: dict[str, dict[str, None]] = {}
+    for source in prepared.sources:
+        tokenizer = tokenizers[source.name]
+        for task in prepared.resolved.tasks:
+            for length in prepared.lengths(source, task.bench):
+                announce(f"trying {task.full_name} · {length}")
+                try:
+                    found = _check_cell(prepared, task, length, tokenizer)
+                except Exception as error:
+                    errors[task.full_name] = describe_error(error)
+                else:
+                    faults[task.full_name] = faults.get(task.full_name, {}) | dict.fromkeys(found)
     if errors:
         raise UserError("; ".join(f"{task}: {error}" for task, error in errors.items()))
-    for name, faulty in faulty_rows.items():
-        report_warning(f"{name}: {_describe_faults(faulty)}")
+    for name, in_task in faults.items():
+        if not in_task:
+            continue
+        first, *others = in_task
+        more = f" (and {len(others)} more rows)" if others else ""
+        report_warning(f"{name}: {first}{more}; what is faulty is stored as an error, not scored")
 
 
-def _describe_faults(rows: Sequence[FaultyRow]) -> str:
-    """Return what is wrong with rows of a task: with the first one, and how many more there are."""
-    more = f", and {len(rows) - 1} more rows like it" if len(rows) > 1 else ""
-    return f"{rows[0]}{more}; no score counts it, each is stored as an error"
+def _check_cell(
+    prepared: PreparedRun, task: Task, length: int, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """Draw the first sample of a good row, and return what is wrong with the rows that are bad."""
+    bench, request = BENCHES[task.bench], _request(prepared, task, length, tokenizer)
+    bench.check_length(task, request)
+    rows = enumerate(bench.rows(task, request))
+    faults = {number: str(row) for number, row in rows if isinstance(row, FaultyRow)}
+    first_good = next(number for number in count() if number not in faults)
+    draw_samples(prepared, task, length, tokenizer, limit=first_good + 1)
+    return list(faults.values())

@@ -16,6 +16,7 @@ Row = TypeVar("Row")
 
 MAX_REASON_LETTERS = 300
 """Letters of a fault that are shown: a value of the wrong type can be a whole book."""
+NO_TEXT = "holds half of a surrogate pair, or bytes that are not UTF-8, which no tokenizer reads"
 
 
 @dataclass(frozen=True)
@@ -124,27 +125,25 @@ def parse_line(line: str, location: str) -> Any:
         raise UserError(f"{location}: is not JSON; is the file whole?") from None
     except RecursionError:
         raise UserError(f"{location}: is nested too deeply to be read") from None
-    if not is_text(line, value):
+    if not is_json_text(line, value):
         raise UserError(f"{location}: {NO_TEXT}")
     return value
 
 
-NO_TEXT = "holds half of a surrogate pair, or bytes that are not UTF-8, which no tokenizer reads"
-
-
-def is_text(source: str, value: Any) -> bool:
-    r"""Return whether all strings of a JSON value are Unicode text.
+def is_json_text(source: str, value: Any) -> bool:
+    r"""Return whether a JSON value and the text that it was read from hold no lone surrogate.
 
     JSON can spell half of a surrogate pair, as `\ud83d`, which Python reads and UTF-8 cannot hold.
-
-    Args:
-        source: the text that the value was read from.
-        value: the value.
     """
+    if not is_text(source):
+        return False
+    return "\\ud" not in source.lower() or is_text(json.dumps(value, ensure_ascii=False))
+
+
+def is_text(text: str) -> bool:
+    """Return whether a string is Unicode text, which a tokenizer reads: without lone surrogates."""
     try:
-        source.encode()
-        if "\\ud" in source or "\\uD" in source:
-            json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True
