@@ -286,7 +286,7 @@ class Bench(ABC):
         least = self.least_length(task, request)
         if least > request.length:
             raise UserError(
-                f"a length of {request.length} is too short, it takes at least {least} tokens; "
+                f"at length {request.length}: too short, it takes at least {least} tokens; "
                 "use longer --lengths"
             )
 
