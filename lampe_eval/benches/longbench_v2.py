@@ -175,6 +175,8 @@ def _array_items(path: Path) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{path}: is not a JSON array; is it the official file?")
         rest = rest[1:].lstrip()
         for number in count(1):
+            if number == 1 and rest.startswith("]"):
+                return
             while (element := _first_element(rest)) is None:
                 # As many letters again, so that a long row is not parsed over and over.
                 more = file.read(max(CHUNK_LETTERS, len(rest)))

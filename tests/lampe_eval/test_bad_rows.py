@@ -175,7 +175,7 @@ def test_a_file_without_a_good_row_is_refused(folder: Path, name: str) -> None:
     ],
 )
 def test_questions_of_a_bad_row_are_counted(folder: Path, bad: Row, number: int) -> None:
-    """The number of a question is its id, and decides which topic is asked for."""
+    """Count them because a question's number is its id, and decides which topic is asked for."""
     row = FORMATS["leval/quality"][2]
     two = row | {"instructions": ["B?", "C?"], "outputs": ["D", "E"]}
     three = row | {"instructions": ["B?"] * 3, "outputs": ["D"] * 3}
