@@ -1,19 +1,16 @@
 """Elements of a JSON array, read one after another: data files have up to a gigabyte."""
 
+import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import ijson  # type: ignore[import-untyped]
-
 from lampe_eval.errors import UserError
 
-BUFFER_BYTES = 1 << 20
-"""Bytes of the file that are read at a time.
-
-Rows have up to several megabytes of text: with the 64 KiB that ijson reads by default, 520 MB took
-30 seconds instead of 6.
-"""
+CHUNK_LETTERS = 1 << 20
+"""Letters of a file that are read at a time: rows have up to several megabytes of text."""
+JSON = json.JSONDecoder()
 
 
 def starts_array(path: Path) -> bool:
@@ -22,27 +19,46 @@ def starts_array(path: Path) -> bool:
     Raises:
         OSError: if the file cannot be read.
     """
-    with path.open("rb") as file:
-        return file.read(BUFFER_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        return file.read(CHUNK_LETTERS).lstrip().startswith("[")
 
 
-def array_items(path: Path) -> Iterator[Any]:
-    """Yield the elements of the JSON array in a file.
+def array_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield source and value of each element of the JSON array in a file.
 
     Raises:
         UserError: if the file holds no array, or its text is no JSON.
         OSError: if the file cannot be read.
     """
-    # ijson yields nothing for a file that holds no array, and does not say so.
-    if not starts_array(path):
-        raise UserError(f"{path}: is not a JSON array; is it the official file?")
-    count = 0
-    with path.open("rb") as file:
-        if file.read(3) != b"\xef\xbb\xbf":
-            file.seek(0)
-        try:
-            for item in ijson.items(file, "item", buf_size=BUFFER_BYTES, use_float=True):
-                count += 1
-                yield item
-        except (ijson.JSONError, UnicodeDecodeError):
-            raise UserError(f"{path}: row {count + 1}: is not JSON; is the file whole?") from None
+    # Bytes that are not UTF-8 become surrogates, by which the row that holds them is found.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        rest = file.read(CHUNK_LETTERS).lstrip()
+        if not rest.startswith("["):
+            raise UserError(f"{path}: is not a JSON array; is it the official file?")
+        rest = rest[1:].lstrip()
+        for number in count(1):
+            if number == 1 and rest.startswith("]"):
+                return
+            while (element := _first_element(rest)) is None:
+                # As many letters again, so that a long row is not parsed over and over.
+                more = file.read(max(CHUNK_LETTERS, len(rest)))
+                if not more:
+                    raise UserError(f"{path}: row {number}: is not JSON; is the file whole?")
+                rest = (rest + more).lstrip()
+            value, size, tail = element
+            yield rest[:size], value
+            rest = tail[1:].lstrip()
+            if tail.startswith("]"):
+                if rest or file.read().strip():
+                    raise UserError(f"{path}: has more behind its array; is the file whole?")
+                return
+
+
+def _first_element(text: str) -> tuple[Any, int, str] | None:
+    """Return the value, the letters and what follows of an array's next element, if it is whole."""
+    try:
+        value, size = JSON.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    tail = text[size:].lstrip()
+    return (value, size, tail) if tail.startswith((",", "]")) else None

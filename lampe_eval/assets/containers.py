@@ -81,11 +81,16 @@ def container_rows(path: Path) -> Iterator[Any]:
     Raises:
         UserError: if the file cannot be read; the message names the row, where it is known.
     """
-    readers = {"parquet": _parquet_rows, "JSON array": array_items, "JSON lines": _json_lines}
+    readers = {"parquet": _parquet_rows, "JSON array": _array_rows, "JSON lines": _json_lines}
     try:
         yield from readers[container_of(path)](path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _array_rows(path: Path) -> Iterator[Any]:
+    for _, value in array_items(path):
+        yield value
 
 
 def _json_lines(path: Path) -> Iterator[Any]:

@@ -13,14 +13,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.cards import TaskCard, shipped_folder
+from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Decoding, PlanLength, Protocol, parse_protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Prompt:
         decoding: how the answer's tokens become text; see `Protocol.decoding`.
         plan_length: see `Protocol.plan_length`; the harness sets it.
         follow_up: the second prompt, if the benchmark asks twice.
+        error: what is wrong with the data of a sample that cannot be run; it has no ids.
     """
 
     id: str
@@ -69,6 +72,12 @@ class Prompt:
     decoding: Decoding = "text"
     plan_length: PlanLength = "prompt"
     follow_up: FollowUp | None = None
+    error: str = ""
+
+    @classmethod
+    def of_faulty_row(cls, sample_id: str, row: FaultyRow) -> Self:
+        """Return the sample that stands for a faulty row, so that its cell counts an error."""
+        return cls(sample_id, (), 0, None, error=str(row))
 
     @property
     def reserved_tokens(self) -> int:
@@ -257,6 +266,36 @@ class Bench(ABC):
         The harness records their hashes.
         """
         return []
+
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[Any]:
+        """Yield the rows of data files that samples are made of, a `FaultyRow` for a bad one.
+
+        The harness reads them before a run, so that it begins with a warning about bad rows.
+        By default there are none.
+        """
+        return iter(())
+
+    def least_length(self, task: Task, request: SampleRequest) -> int:
+        """Return a length that all samples fit into: the request's own, or the least longer one.
+
+        By default any length will do.
+        """
+        return request.length
+
+    def check_length(self, task: Task, request: SampleRequest) -> None:
+        """Refuse a length that one of the samples does not fit into.
+
+        The harness does so before a run, since in it the other samples would have run in vain.
+
+        Raises:
+            UserError: with a length that all of them fit into.
+        """
+        least = self.least_length(task, request)
+        if least > request.length:
+            raise UserError(
+                f"at length {request.length}: too short, it takes at least {least} tokens; "
+                "use longer --lengths"
+            )
 
     @abstractmethod
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Sample]:

@@ -19,11 +19,14 @@ price is that scores under `fair` cannot be compared with published ones, which 
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
@@ -31,20 +34,13 @@ from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
-from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import infinitebench_metrics
-from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
+from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
 
-SCHEMA: RowSchema = {
-    "id": (int, str),
-    "context": str,
-    "input": str,
-    "answer": (list, str, int, float),
-}
-CHOICE_SCHEMA: RowSchema = {**SCHEMA, "options": list}
 LETTERS = "ABCD"
 
 # Tasks whose label is the text of an option and its letter.
@@ -56,6 +52,41 @@ NUMBER_TO_FIND = re.compile(r"The .+ of")
 
 # The last line or sentence of a template, unless it ends in a placeholder.
 ANSWER_PREFIX = re.compile(r"(?:\n+|(?<=\.) )(?:(?!\. )[^\n])*[^\n}]$")
+
+
+Answer = str | int | float
+
+
+class InfiniteBenchRow(BaseModel):
+    """Row of the data: a question on a text; those that are a choice have options."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: int | str
+    context: str
+    input: str
+    answer: Answer | list[Answer]
+
+
+class ChoiceRow(InfiniteBenchRow):
+    """Row of a choice between four options."""
+
+    options: list[str] = Field(min_length=len(LETTERS), max_length=len(LETTERS))
+
+
+@dataclass(frozen=True)
+class InfiniteBenchQuestion:
+    """Question that a row asks.
+
+    Attributes:
+        id: the row's own number.
+        fields: values of the template's placeholders.
+        label: what the answer is scored against.
+    """
+
+    id: int | str
+    fields: Mapping[str, str]
+    label: Any
 
 
 class InfiniteBenchCard(TaskCard):
@@ -81,26 +112,27 @@ class InfiniteBench(Bench):
         code = ["infinitebench/eval_utils.py"] if task.name == "math_find" else []
         return ["infinitebench/prompt.py", *code, f"infinitebench/{task.name}.jsonl"]
 
+    def rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[InfiniteBenchQuestion | FaultyRow]:
+        path = assets.path_of(f"infinitebench/{task.name}.jsonl", request.data_dir)
+        parse = partial(_parse_question, task.name, request.data_dir)
+        return islice(read_rows(path, parse), request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: InfiniteBenchCard = task.card
         template = _template(task.name, request.data_dir)
-        path = assets.path_of(f"infinitebench/{task.name}.jsonl", request.data_dir)
-        schema = CHOICE_SCHEMA if task.name in CHOICE_TASKS else SCHEMA
-        for index, row in enumerate(islice(read_rows(path, schema), request.limit)):
-            try:
-                fields = _template_fields(task.name, row, request.data_dir)
-                label = _label(task.name, row)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}: row {index + 1}: {error}; is it the official file?"
-                ) from None
-            prompt = _fitted_prompt(template, fields, card.max_new_tokens, request)
+        for index, question in enumerate(self.rows(task, request)):
+            if isinstance(question, FaultyRow):
+                yield Prompt.of_faulty_row(f"{index:04d}", question)
+                continue
+            prompt = _fitted_prompt(template, question.fields, card.max_new_tokens, request)
             yield Prompt(
                 id=f"{index:04d}",
                 ids=prompt.ids,
                 max_new_tokens=card.max_new_tokens,
-                references=label,
-                extras={"id": row["id"]},
+                references=question.label,
+                extras={"id": question.id},
                 cut_tokens=prompt.cut_tokens,
                 skip=prompt.skip,
                 decoding=request.protocol.decoding,
@@ -125,24 +157,32 @@ def _template(task: str, data_dir: Path | None) -> str:
     return template
 
 
-def _template_fields(task: str, row: Mapping[str, Any], data_dir: Path | None) -> dict[str, str]:
+def _parse_question(task: str, data_dir: Path | None, value: Any) -> InfiniteBenchQuestion:
+    """Return the question of a row.
+
+    Raises:
+        ValueError: for a row that lacks what its task needs.
+    """
+    schema = ChoiceRow if task in CHOICE_TASKS else InfiniteBenchRow
+    row = schema.model_validate(value)
+    return InfiniteBenchQuestion(row.id, _template_fields(task, row, data_dir), _label(row))
+
+
+def _template_fields(task: str, row: InfiniteBenchRow, data_dir: Path | None) -> dict[str, str]:
     """Return the values of a template's placeholders, as create_prompt of eval_utils.py does.
 
     Raises:
         ValueError: for a row that lacks what its task's template needs.
     """
-    fields = {"context": row["context"], "input": row["input"], "question": row["input"]}
-    if task in CHOICE_TASKS:
-        options = row["options"]
-        if len(options) != len(LETTERS):
-            raise ValueError(f"{len(options)} options, expected {len(LETTERS)}")
-        for letter, option in zip(LETTERS, options, strict=True):
+    fields = {"context": row.context, "input": row.input, "question": row.input}
+    if isinstance(row, ChoiceRow):
+        for letter, option in zip(LETTERS, row.options, strict=True):
             fields[f"OPTION_{letter}"] = option
     elif task == "code_run":
-        call = _first_match(FUNCTION_CALL, row["input"], "a call")
+        call = _first_match(FUNCTION_CALL, row.input, "a call")
         fields |= {"func": call.partition("(")[0], "func_call": call}
     elif task == "math_find":
-        match = _first_match(NUMBER_TO_FIND, row["input"], "what to find")
+        match = _first_match(NUMBER_TO_FIND, row.input, "what to find")
         before, after = _math_find_question(data_dir)
         # Upstream drops the last three characters of the match, which are " of".
         fields["prefix"] = f"{before}{match.lower().removesuffix(' of')}{after}"
@@ -172,22 +212,22 @@ def _math_find_question(data_dir: Path | None) -> tuple[str, str]:
     return texts[end - 1], texts[end]
 
 
-def _label(task: str, row: Mapping[str, Any]) -> Any:
+def _label(row: InfiniteBenchRow) -> Any:
     """Return the answer as the data has it; for a choice, the option's text and its letter.
 
     Raises:
         ValueError: for a choice that is none of the options.
     """
-    answer = row["answer"]
-    if task not in CHOICE_TASKS:
+    answer = row.answer
+    if not isinstance(row, ChoiceRow):
         return answer
     # The data has the text of an option, alone or in a list, or text and letter.
     parts = answer if isinstance(answer, list) else [answer]
-    if len(parts) == 2 and parts[1] in LETTERS:
+    if len(parts) == 2 and parts[1] in list(LETTERS):
         return parts
-    if len(parts) != 1 or parts[0] not in row["options"]:
+    if len(parts) != 1 or parts[0] not in row.options:
         raise ValueError(f"the answer {answer!r} is none of the options")
-    return [parts[0], LETTERS[row["options"].index(parts[0])]]
+    return [parts[0], LETTERS[row.options.index(str(parts[0]))]]
 
 
 def _fitted_prompt(
@@ -202,7 +242,7 @@ def _fitted_prompt(
         )
     limit = protocol.prompt_limit(request.length, answer_tokens)
     text, cut_tokens = truncate_as_text(tokenizer, template.format(**fields), limit)
-    return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
+    return FittedPrompt(encode_prompt(tokenizer, protocol, "", text, ""), cut_tokens)
 
 
 def split_template(template: str) -> tuple[str, str]:
@@ -217,9 +257,9 @@ def split_template(template: str) -> tuple[str, str]:
 
 def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
     """Return a text without its middle, and how many tokens were removed."""
-    ids = encode_with_special_tokens(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text, is_data=True)
     half = limit // 2
     # Unlike LongBench's script, those of InfiniteBench and LaMPE decode both halves at once, and
-    # decode a text that fits as well; so the text always loses its special tokens.
+    # decode a text that fits as well; so the text always loses its BOS token.
     kept = ids if len(ids) <= limit else ids[:half] + ids[len(ids) - half :]
     return str(tokenizer.decode(kept, skip_special_tokens=True)), len(ids) - len(kept)

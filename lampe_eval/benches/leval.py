@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
@@ -37,15 +38,13 @@ from lampe_eval.prompts.chat_template import (
     chat_family,
     template_affixes,
 )
-from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
 from lampe_eval.prompts.protocol import Decoding, Protocol
-from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import leval_metrics
 from lampe_eval.scoring.estimates import Array, Estimate
-from lampe_eval.texts.jsonl_rows import read_rows
-
-SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
+from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
 
 # Upstream shortens a document by 250 more words as long as it has too many tokens.
 WORDS_PER_STEP = 250
@@ -61,6 +60,24 @@ SYSTEM_PROMPT_TASKS = ("gsm100", TOPICS, "coursera", CODE, FICTION)
 OPEN_TURN_TASKS = frozenset({"gsm100", CODE})
 
 EXAM_ANSWER_PREFIX = "\nAnswer:"
+
+
+class LEvalRow(BaseModel):
+    """Row of the data: questions on a document, and their answers."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    instructions: list[str]
+    outputs: list[str]
+    input: str
+    evaluation: str
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if len(self.instructions) != len(self.outputs):
+            raise ValueError("'instructions' and 'outputs' are not of the same number")
+        return self
+
 
 Style = Literal["plain", "exam", "open"]
 """Form of a question: document and question alone, an exam's template, or the open-ended one."""
@@ -109,6 +126,9 @@ class LEval(Bench):
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
         return ["leval/LEval_config.py", "leval/llama2-chat-test.py", f"leval/{task.name}.jsonl"]
+
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[LEvalRow | FaultyRow]:
+        return (row for _, row in _numbered_rows(task.name, request))
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         if not self.has_task(task, request.protocol):
@@ -226,42 +246,60 @@ def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
     """Yield a prompt for each question of the rows that are scored."""
     wording = read_wording(task, request.data_dir)
     decoding = _decoding(request)
+    for first, row in _numbered_rows(task, request):
+        if isinstance(row, FaultyRow):
+            yield Prompt.of_faulty_row(f"{first:04d}", row)
+            continue
+        document, cut_tokens = _shortened_document(task, row.input, request)
+        pairs = zip(row.instructions, row.outputs, strict=True)
+        for number, (question, answer) in enumerate(pairs, first):
+            prompt = _fitted_prompt(task, wording, document, question, answer, request)
+            follow_up = None
+            if task == FICTION:
+                follow_up = _real_world_question(wording, question, request, decoding)
+            yield Prompt(
+                id=f"{number:04d}",
+                ids=prompt.ids,
+                max_new_tokens=_answer_tokens(request),
+                references=[answer],
+                extras={"row": number},
+                cut_tokens=cut_tokens + prompt.cut_tokens,
+                skip=prompt.skip,
+                decoding=decoding,
+                follow_up=follow_up,
+            )
+
+
+def _numbered_rows(task: str, request: SampleRequest) -> Iterator[tuple[int, LEvalRow | FaultyRow]]:
+    """Yield the rows that have samples, as many as needed, each with its first question's number.
+
+    Questions of all rows are counted, as in upstream's prediction files: the number of a question
+    decides which topic it asks for. A faulty row is one sample.
+    """
     path = assets.path_of(f"leval/{task}.jsonl", request.data_dir)
-    number = 0
-    for row in read_rows(path, SCHEMA):
-        pairs = _questions_and_answers(row, path)
-        if row["evaluation"] in leval_metrics.SCORED:
-            document, cut_tokens = _shortened_document(task, row["input"], request)
-            for offset, (question, answer) in enumerate(pairs):
-                prompt = _fitted_prompt(task, wording, document, question, answer, request)
-                follow_up = None
-                if task == FICTION:
-                    follow_up = _real_world_question(wording, question, request, decoding)
-                yield Prompt(
-                    id=f"{number + offset:04d}",
-                    ids=prompt.ids,
-                    max_new_tokens=_answer_tokens(request),
-                    references=[answer],
-                    extras={"row": number + offset},
-                    cut_tokens=cut_tokens + prompt.cut_tokens,
-                    skip=prompt.skip,
-                    decoding=decoding,
-                    follow_up=follow_up,
-                )
-        # Questions of all rows are counted, as in upstream's prediction files: the number of a
-        # question decides which topic it asks for.
-        number += len(pairs)
+    number = samples = 0
+    for row in read_rows(path, LEvalRow.model_validate):
+        if samples >= request.limit:
+            return
+        if isinstance(row, FaultyRow):
+            yield number, row
+            samples += 1
+            number += _questions_of_faulty_row(task, row.value)
+            continue
+        if row.evaluation in leval_metrics.SCORED:
+            yield number, row
+            samples += len(row.instructions)
+        number += len(row.instructions)
 
 
-def _questions_and_answers(row: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
-    questions, answers = row["instructions"], row["outputs"]
-    are_texts = all(isinstance(text, str) for text in questions + answers)
-    if len(questions) != len(answers) or not are_texts:
-        raise UserError(
-            f"{path}: 'instructions' and 'outputs' of a row are not texts in pairs; "
-            "is the file whole?"
-        )
-    return list(zip(questions, answers, strict=True))
+def _questions_of_faulty_row(task: str, value: Any) -> int:
+    """Return how many questions a faulty row was to have, so that later ones keep their numbers."""
+    if isinstance(value, dict):
+        for key in ("instructions", "outputs"):
+            if isinstance(value.get(key), list):
+                return len(value[key])
+    # Nothing says so in a row that is no JSON, but each row of that task asks for every topic.
+    return len(leval_metrics.TOPICS) if task == TOPICS else 1
 
 
 def _answer_tokens(request: SampleRequest) -> int:
@@ -304,7 +342,7 @@ def shorten_by_words(
     # A text that is too long keeps as many words as it may have tokens, then 250 fewer each time
     # until its tokens fit (llama2-chat-test.py).
     word_limit = limit
-    while len(encode_with_special_tokens(tokenizer, text)) > limit:
+    while len(encode_with_special_tokens(tokenizer, text, is_data=True)) > limit:
         words = text.split(" ")
         # A negative limit drops that many words from the other end, as upstream's slices do.
         text = " ".join(words[-word_limit:] if keep_end else words[:word_limit])
@@ -332,13 +370,12 @@ def _fitted_prompt(
             answer_tokens=_answer_tokens(request),
         )
     close_turn = style != "plain" or task not in OPEN_TURN_TASKS
-    text = wrap_message(tokenizer, protocol, message, close_turn=close_turn)
+    before, after = script_affixes(tokenizer, protocol, message, close_turn=close_turn)
+    parts = [before, message.user, after]
     if style == "plain":
-        text = _format_again(text, document, question)
+        parts = _format_again(parts, document, question)
     # LaMPE's text begins with a BOS token already, and its tokenizer adds another.
-    if protocol.bos == "added":
-        return FittedPrompt(encode_with_special_tokens(tokenizer, text))
-    return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)))
+    return FittedPrompt(encode_prompt(tokenizer, protocol, *parts))
 
 
 def _style(task: str, protocol: Protocol) -> Style:
@@ -364,10 +401,10 @@ def make_message(
     return Message(f"{user}{before}{len(answer.split())}{after}", wording.system)
 
 
-def wrap_message(
+def script_affixes(
     tokenizer: PreTrainedTokenizerBase, protocol: Protocol, message: Message, *, close_turn: bool
-) -> str:
-    """Return a message in chat markers: those that the script types, else the chat template's.
+) -> tuple[str, str]:
+    """Return the text around the user's part: markers that the script types, or the template's.
 
     Args:
         tokenizer: the tokenizer of the model under test.
@@ -379,8 +416,8 @@ def wrap_message(
     family = chat_family(tokenizer)
     typed = protocol.chat == "upstream" and family in SCRIPTS[protocol.prompts].typed_families
     if typed and family == "llama2":
-        text = f"[INST]<<SYS>>\n{message.system}\n<</SYS>>\n\n{message.user}"
-        return f"{text}[/INST]{prefix}" if close_turn else text
+        before = f"[INST]<<SYS>>\n{message.system}\n<</SYS>>\n\n"
+        return before, f"[/INST]{prefix}" if close_turn else ""
     if typed and family == "llama3":
         system, user, assistant = (
             f"<|start_header_id|>{role}<|end_header_id|>"
@@ -388,26 +425,26 @@ def wrap_message(
         )
         # The answer prefix itself begins with the newline; LaMPE's script types no other one.
         return (
-            f"<|begin_of_text|>{system}\n\n{message.system}<|eot_id|>"
-            f"{user}\n\n{message.user}<|eot_id|>{assistant}{prefix}"
+            f"<|begin_of_text|>{system}\n\n{message.system}<|eot_id|>{user}\n\n",
+            f"<|eot_id|>{assistant}{prefix}",
         )
     if protocol.chat == "none":
-        before, after = f"{message.system}\n\n", prefix
-    else:
-        before, after = template_affixes(tokenizer, message.system, prefix)
-    return f"{before}{message.user}{after}"
+        return f"{message.system}\n\n", prefix
+    return template_affixes(tokenizer, message.system, prefix)
 
 
-def _format_again(text: str, document: str, question: str) -> str:
-    """Return a text with the placeholders in its document filled in; unchanged if that fails.
+def _format_again(parts: list[str], document: str, question: str) -> list[str]:
+    """Return the parts of a prompt with the placeholders in its document filled in.
+
+    They are unchanged if that fails.
 
     Upstream formats the prompts of these tasks although they hold their document already, so that
     braces in a document count as placeholders.
     """
     try:
-        return text.format(document=document, inst=question)
+        return [part.format(document=document, inst=question) for part in parts]
     except (LookupError, ValueError, AttributeError, TypeError):
-        return text
+        return parts
 
 
 def _real_world_question(
@@ -418,7 +455,8 @@ def _real_world_question(
     It has neither document nor chat markers. The answers are joined as `<first> [fact: <second>]`.
     """
     old, new, end = wording.real_world
-    ids = encode_with_special_tokens(request.tokenizer, question.replace(old, new) + end)
+    text = question.replace(old, new) + end
+    ids = encode_with_special_tokens(request.tokenizer, text, is_data=True)
     prompt = Prompt("fact", ids, _answer_tokens(request), [], decoding=decoding)
     return FollowUp(
         make_prompt=lambda first_answer: prompt,

@@ -9,34 +9,51 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
+from pydantic import ConfigDict, TypeAdapter, with_config
 from transformers import PreTrainedTokenizerBase
+
+# pydantic reads typing's own TypedDict only from Python 3.12 on
+from typing_extensions import TypedDict
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import read_json
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
-from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt, truncate_middle_as_text
+from lampe_eval.prompts.prompt_fitting import (
+    FittedPrompt,
+    encode_prompt,
+    fit_prompt,
+    truncate_middle_as_text,
+)
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
-from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
+from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
 
 T = TypeVar("T")
 
 TEMPLATES_FILE = "longbench/dataset2prompt.json"
 ANSWER_LIMITS_FILE = "longbench/dataset2maxlen.json"
-SCHEMA: RowSchema = {
-    "input": str,
-    "context": str,
-    "answers": list,
-    "length": int,
-    "all_classes": (list, type(None)),
-    "_id": str,
-}
+
+
+@with_config(ConfigDict(strict=True))
+class LongBenchRow(TypedDict):
+    """Row of the data: a question on a text."""
+
+    input: str
+    context: str
+    answers: list[str]
+    length: int
+    all_classes: list[str] | None
+    _id: str
+
+
+ROW = TypeAdapter(LongBenchRow)
+EXTRAS: tuple[Literal["_id", "all_classes", "length"], ...] = ("_id", "all_classes", "length")
 
 CODE_TASKS = frozenset(longbench_metrics.CATEGORIES["code"])
 # pred.py has the same list: these prompts are texts to continue, not questions to a chat model.
@@ -60,20 +77,26 @@ class LongBench(Bench):
     ) -> list[str]:
         return [TEMPLATES_FILE, ANSWER_LIMITS_FILE, self._data_file(task)]
 
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[LongBenchRow | FaultyRow]:
+        path = assets.path_of(self._data_file(task), request.data_dir)
+        return islice(read_rows(path, ROW.validate_python), request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         template = _task_entry(TEMPLATES_FILE, task.name, str, request.data_dir)
         answer_tokens = _task_entry(ANSWER_LIMITS_FILE, task.name, int, request.data_dir)
-        path = assets.path_of(self._data_file(task), request.data_dir)
         stop_at_newline = task.name in request.protocol.stop_at_newline
         stop_token_ids = (_newline_token(request.tokenizer),) if stop_at_newline else ()
-        for index, row in enumerate(islice(read_rows(path, SCHEMA), request.limit)):
+        for index, row in enumerate(self.rows(task, request)):
+            if isinstance(row, FaultyRow):
+                yield Prompt.of_faulty_row(f"{index:04d}", row)
+                continue
             prompt = _fitted_prompt(task.name, template, row, answer_tokens, request)
             yield Prompt(
                 id=f"{index:04d}",
                 ids=prompt.ids,
                 max_new_tokens=answer_tokens,
                 references=row["answers"],
-                extras={key: row[key] for key in ("_id", "all_classes", "length")},
+                extras={key: row[key] for key in EXTRAS},
                 cut_tokens=prompt.cut_tokens,
                 skip=prompt.skip,
                 stop_token_ids=stop_token_ids,
@@ -164,26 +187,28 @@ def _fitted_prompt(
     limit = protocol.prompt_limit(request.length, answer_tokens)
     # pred.py cuts the prompt before it is wrapped, so the chat markers come on top of the limit.
     text, cut_tokens = truncate_middle_as_text(tokenizer, template.format(**row), limit)
-    if chat:
-        text = wrap_official(tokenizer, text)
+    before, after = official_affixes(tokenizer) if chat else ("", "")
     # The tokenizer adds its BOS token as in pred.py, also to a chat template that has one.
-    return FittedPrompt(encode_with_special_tokens(tokenizer, text), cut_tokens)
+    return FittedPrompt(encode_prompt(tokenizer, protocol, before, text, after), cut_tokens)
 
 
-def wrap_official(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return a prompt in the chat markers that the authors use."""
+def official_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Return the chat markers that the authors put before and after a prompt."""
     # `build_chat` in pred.py types Llama-2's markers without spaces; other models get their chat
     # template.
     if chat_family(tokenizer) == "llama2":
-        return f"[INST]{text}[/INST]"
-    before, after = template_affixes(tokenizer, "")
-    return f"{before}{text}{after}"
+        return "[INST]", "[/INST]"
+    return template_affixes(tokenizer, "")
 
 
 def _lampe_prompt(
     task: str, template: str, row: Mapping[str, Any], request: SampleRequest
 ) -> FittedPrompt:
-    """Return the prompt of LaMPE's pred.py, which treats its own method differently from others."""
+    """Return the prompt of LaMPE's pred.py, which treats its own method differently from others.
+
+    Markers are typed into the text, so all of it is encoded with special tokens, data included: the
+    published numbers are of these ids.
+    """
     family = chat_family(request.tokenizer)
     if family == "llama3":
         template = llama3_template(task, template)
@@ -197,6 +222,7 @@ def _lampe_prompt(
             request.tokenizer,
             text,
             request.protocol.prompt_limit(request.length, 0),
+            is_data=False,
             keep_special_tokens=request.release_prompts,
         )
     if task not in NO_CHAT_TASKS:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
@@ -21,11 +21,18 @@ from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.json_arrays import array_items
 from lampe_eval.prompts.chat_template import Message, template_affixes
-from lampe_eval.prompts.prompt_fitting import FittedPrompt, fit_prompt
+from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens, with_bos
+from lampe_eval.prompts.tokenization import encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
+from lampe_eval.texts.jsonl_rows import (
+    NO_TEXT,
+    FaultyRow,
+    is_json_text,
+    parse_value,
+    with_one_good_row,
+)
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
 """Template files by task."""
@@ -79,6 +86,10 @@ class LongBenchV2(Bench):
         conclusion = [CONCLUSION_TEMPLATE] if task.card.reasoning else []
         return [f"{self.name}/{file}" for file in (TEMPLATES[task.name], *conclusion, "data.json")]
 
+    def rows(self, task: Task, request: SampleRequest) -> Iterator[ChoiceQuestion | FaultyRow]:
+        path = assets.path_of("longbench-v2/data.json", request.data_dir)
+        return islice(questions(path), request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: LongBenchV2Card = task.card
         template = _read_template(TEMPLATES[task.name], request.data_dir)
@@ -87,8 +98,10 @@ class LongBenchV2(Bench):
             conclusion = _read_template(CONCLUSION_TEMPLATE, request.data_dir)
         # The first answer is the reasoning where there is one; the second has the letter.
         answer_tokens = card.reasoning or card.max_new_tokens
-        path = assets.path_of("longbench-v2/data.json", request.data_dir)
-        for index, row in enumerate(islice(questions(path), request.limit)):
+        for index, row in enumerate(self.rows(task, request)):
+            if isinstance(row, FaultyRow):
+                yield Prompt.of_faulty_row(f"{index:04d}", row)
+                continue
             prompt = _fitted_prompt(fill_template(template, row), answer_tokens, request)
             follow_up = None
             if conclusion:
@@ -129,27 +142,25 @@ def _judged_answer(score: float, extras: Mapping[str, Any]) -> longbench_metrics
     return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
 
 
-def questions(path: Path) -> Iterator[ChoiceQuestion]:
+def questions(path: Path) -> Iterator[ChoiceQuestion | FaultyRow]:
     """Yield the rows of the data file.
 
     Raises:
-        UserError: if the file cannot be read or is no JSON array, or a row does not fit; the
-            message names file, row and field.
+        UserError: if the file cannot be read or is no JSON array, or no row is without fault.
     """
+    return with_one_good_row(_parsed_items(path), path)
+
+
+def _parsed_items(path: Path) -> Iterator[ChoiceQuestion | FaultyRow]:
     try:
-        for number, row in enumerate(array_items(path), 1):
-            yield _question(row, f"{path}: row {number}")
+        for number, (source, value) in enumerate(array_items(path), 1):
+            location = f"{path}: row {number}"
+            if is_json_text(source, value):
+                yield parse_value(value, location, ChoiceQuestion.model_validate)
+            else:
+                yield FaultyRow(location, NO_TEXT)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _question(row: Any, where: str) -> ChoiceQuestion:
-    try:
-        return ChoiceQuestion.model_validate(row)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(map(str, fault["loc"])) or "(whole row)"
-        raise UserError(f"{where}: {field!r}: {fault['msg']}") from None
 
 
 def _read_template(name: str, data_dir: Path | None) -> str:
@@ -187,10 +198,8 @@ def _fitted_prompt(text: str, answer_tokens: int, request: SampleRequest) -> Fit
         )
     limit = protocol.prompt_limit(request.length, answer_tokens)
     text, cut_tokens = truncate_as_text(tokenizer, text, limit)
-    if protocol.chat != "none":
-        before, after = template_affixes(tokenizer, "")
-        text = f"{before}{text}{after}"
-    return FittedPrompt(with_bos(tokenizer, encode(tokenizer, text)), cut_tokens)
+    before, after = template_affixes(tokenizer, "") if protocol.chat != "none" else ("", "")
+    return FittedPrompt(encode_prompt(tokenizer, protocol, before, text, after), cut_tokens)
 
 
 def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> tuple[str, int]:
@@ -199,7 +208,7 @@ def truncate_as_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) 
     Both parts are decoded at once, and a text that fits is left as it is (pred.py). Of an odd
     limit the last part has one token more.
     """
-    ids = encode_with_special_tokens(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text, is_data=True)
     if len(ids) <= limit:
         return text, 0
     # -limit // 2 rounds down, away from zero, exactly as in upstream's slice.

@@ -20,7 +20,6 @@ from typing import ClassVar
 from lampe_eval.benches import needles, niah_original
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
 from lampe_eval.cards import TaskCard
-from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
@@ -90,7 +89,22 @@ class Niah(Bench):
         essays = [] if source else [niah_original.ESSAYS_FILE]
         return [*niah_original.WORDING_FILES, *essays]
 
+    def least_length(self, task: Task, request: SampleRequest) -> int:
+        card: NiahCard = task.card
+        least = request.length
+        # The original's samples have one needle and question, so that each refuses the same length.
+        if request.protocol.prompts != "own":
+            return least
+        for *_, question in _questions(card, request):
+            tokens = _least_length(card, request, question)
+            # Keys and values differ by some tokens: most lengths are far longer than any needs.
+            if 2 * tokens <= request.length:
+                break
+            least = max(least, tokens)
+        return least
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        self.check_length(task, request)
         if request.protocol.prompts == "own":
             return _own_samples(task.card, request)
         return _original_samples(task.card, request)
@@ -128,16 +142,7 @@ def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]
 
 
 def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
-    count = len(card.depths)
-    order = needles.spread_order(count)
-    for number in range(request.limit):
-        # The index, not the order, decides what is drawn: it is part of the id.
-        index = number - number % count + order[number % count]
-        depth = card.depths[index % count]
-        question = needles.draw_question(card.spec, request.seed, index, depth)
-        if card.stratified_depths:
-            # The seed string is part of the samples: do not change it.
-            question = _stratify(question, Random(f"spread {request.seed} {index}"))
+    for index, depth, question in _questions(card, request):
         placed = _placed_prompt(card, request, question, _haystack(card, request, index))
         yield Prompt(
             id=f"{request.length}/{depth:g}/{index}",
@@ -148,6 +153,23 @@ def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
             # With a needle in each part of the haystack, no depth stands for the sample.
             meta={} if card.stratified_depths else _depths(depth, placed.depths[0]),
         )
+
+
+def _questions(
+    card: NiahCard, request: SampleRequest
+) -> Iterator[tuple[int, float, needles.NeedleQuestion]]:
+    """Yield index, depth and question of each sample."""
+    count = len(card.depths)
+    order = needles.spread_order(count)
+    for number in range(request.limit):
+        # The index, not the order, decides what is drawn: it is part of the id.
+        index = number - number % count + order[number % count]
+        depth = card.depths[index % count]
+        question = needles.draw_question(card.spec, request.seed, index, depth)
+        if card.stratified_depths:
+            # The seed string is part of the samples: do not change it.
+            question = _stratify(question, Random(f"spread {request.seed} {index}"))
+        yield index, depth, question
 
 
 def _depths(wanted: float, placed: float) -> dict[str, float]:
@@ -178,31 +200,41 @@ def _original_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt
         )
 
 
+def _least_length(card: NiahCard, request: SampleRequest, question: needles.NeedleQuestion) -> int:
+    """Return the tokens that a sample has without any haystack, those of its answer included."""
+    prefix, suffix = _affixes(request, question)
+    return needles.shortest_length(question, _encode(request), prefix, suffix) + card.max_new_tokens
+
+
 def _placed_prompt(
     card: NiahCard,
     request: SampleRequest,
     question: needles.NeedleQuestion,
     haystack: list[int],
 ) -> needles.PlacedPrompt:
+    prefix, suffix = _affixes(request, question)
+    return needles.place_needles(
+        question,
+        haystack,
+        _encode(request),
+        # Prompt plus answer make the length, as in RULER: a prompt as long as the window would
+        # push the answer past it, and every method would be blamed for that.
+        request.length - card.max_new_tokens,
+        sentence_ends(request.tokenizer).places,
+        prefix,
+        suffix,
+    )
+
+
+def _affixes(
+    request: SampleRequest, question: needles.NeedleQuestion
+) -> tuple[list[int], list[int]]:
     message = Message(question.question_text, answer_prefix=question.answer_prefix)
-    prefix, suffix = prompt_affixes(request.tokenizer, request.protocol, message)
-    try:
-        return needles.place_needles(
-            question,
-            haystack,
-            partial(encode, request.tokenizer, continuation=True, is_data=True),
-            # Prompt plus answer make the length, as in RULER: a prompt as long as the window would
-            # push the answer past it, and every method would be blamed for that.
-            request.length - card.max_new_tokens,
-            sentence_ends(request.tokenizer).places,
-            prefix,
-            suffix,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"niah at length {request.length}: {error} (the answer takes {card.max_new_tokens} "
-            "more); use longer --lengths"
-        ) from None
+    return prompt_affixes(request.tokenizer, request.protocol, message)
+
+
+def _encode(request: SampleRequest) -> needles.Encode:
+    return partial(encode, request.tokenizer, continuation=True, is_data=True)
 
 
 def _haystack(card: NiahCard, request: SampleRequest, index: int) -> list[int]:

@@ -17,7 +17,7 @@ from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
-from lampe_eval.prompts.prompt_fitting import prompt_affixes
+from lampe_eval.prompts.prompt_fitting import encode_prompt, prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
@@ -30,6 +30,7 @@ from lampe_eval.ruler import (
     common_words,
     document_questions,
     ruler_files,
+    ruler_samples,
     ruler_wording,
     sample_cache,
     shared_corpora,
@@ -37,6 +38,7 @@ from lampe_eval.ruler import (
 from lampe_eval.ruler.ruler_cards import CweParameters, NiahParameters, QaParameters
 from lampe_eval.scoring import ruler_metrics
 from lampe_eval.texts import documents
+from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
 class Ruler(Bench):
@@ -63,11 +65,34 @@ class Ruler(Bench):
             return []
         return ruler_files.sample_files(_ready_folder(data_dir), task.name)
 
+    def rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[ruler_files.FileSample | FaultyRow]:
+        if request.protocol.prompts != "ready":
+            return iter(())
+        folder = _ready_folder(request.data_dir)
+        return islice(ruler_files.read_samples(folder, task.name, request.length), request.limit)
+
+    def least_length(self, task: Task, request: SampleRequest) -> int:
+        if request.protocol.prompts == "ready":
+            return request.length
+        spec = _sample_spec(request)
+        return ruler_samples.least_length(task.name, task.card, spec, request.limit)
+
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
-        read = _read_parts if request.protocol.prompts == "ready" else _generate_parts
-        for index, (ids, references, meta) in enumerate(read(task, request)):
+        self.check_length(task, request)
+        if request.protocol.prompts == "ready":
+            samples = _read_parts(self.rows(task, request), request)
+        else:
+            samples = _generate_parts(task, request)
+        for index, parts in enumerate(samples):
+            sample_id = f"{request.length}/{index:04d}"
+            if isinstance(parts, FaultyRow):
+                yield Prompt.of_faulty_row(sample_id, parts)
+                continue
+            ids, references, meta = parts
             yield Prompt(
-                id=f"{request.length}/{index:04d}",
+                id=sample_id,
                 ids=ids,
                 max_new_tokens=task.card.max_new_tokens,
                 references=list(references),
@@ -195,16 +220,21 @@ def _prompt_ids(request: SampleRequest, sample: RulerSample) -> Sequence[int]:
     if sample.ids is not None:
         return [*sample.before, *sample.ids.tolist(), *sample.after]
     before, after = _text_affixes(request)
-    text = f"{before}{sample.text}{after}{sample.answer_prefix}"
-    return encode_with_special_tokens(request.tokenizer, text)
+    assert sample.text is not None, "a sample without ids has a text"
+    after += sample.answer_prefix
+    return encode_prompt(request.tokenizer, request.protocol, before, sample.text, after)
 
 
-def _read_parts(task: Task, request: SampleRequest) -> Iterator[PromptParts]:
-    """Yield samples from files as they are: they contain their own chat markers."""
-    samples = ruler_files.read_samples(_ready_folder(request.data_dir), task.name, request.length)
-    for sample in islice(samples, request.limit):
-        text = sample.input + sample.answer_prefix
-        yield encode_with_special_tokens(request.tokenizer, text), sample.outputs, {}
+def _read_parts(
+    rows: Iterator[ruler_files.FileSample | FaultyRow], request: SampleRequest
+) -> Iterator[PromptParts | FaultyRow]:
+    """Yield samples from files as they are, with special tokens: they have their chat markers."""
+    for row in rows:
+        if isinstance(row, FaultyRow):
+            yield row
+            continue
+        text = row.input + row.answer_prefix
+        yield encode_with_special_tokens(request.tokenizer, text), row.outputs, {}
 
 
 def _ready_folder(data_dir: Path | None) -> Path:

@@ -63,6 +63,8 @@ def _run(engine: LocalEngine, samples: Sequence[Sample], low_memory: bool) -> li
     if passages:
         return [_passage_outcome(engine, passage, low_memory) for passage in passages]
     prompts = [sample for sample in samples if isinstance(sample, Prompt)]
+    if any(prompt.error for prompt in prompts):
+        return [{"error": prompt.error} for prompt in prompts]
     if any(prompt.skip for prompt in prompts):
         return [{"skipped": "longer than the protocol allows"} for _ in prompts]
     answers = engine.answer(prompts, low_memory=low_memory)

@@ -10,6 +10,7 @@ from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import (
     encode,
     encode_with_special_tokens,
+    first_tokens,
     holds_special_token,
     with_bos,
 )
@@ -58,7 +59,7 @@ def fit_prompt(
     limit = protocol.prompt_limit(length, answer_tokens)
     before, after = message_affixes(tokenizer, protocol, message, chat=chat)
     # Encoded as one text first: parts that are joined may have other tokens at their edges.
-    whole = _encode_whole(tokenizer, before, message.user, after)
+    whole = encode_prompt(tokenizer, protocol, before, message.user, after)
     if len(whole) <= limit or protocol.truncation == "none":
         return FittedPrompt(whole)
     if protocol.truncation == "skip":
@@ -79,18 +80,29 @@ def fit_prompt(
     return FittedPrompt(prefix + body + suffix, cut_tokens=excess)
 
 
-def _encode_whole(
-    tokenizer: PreTrainedTokenizerBase, before: str, user: str, after: str
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, protocol: Protocol, before: str, user: str, after: str
 ) -> list[int]:
-    """Return the ids of a prompt that is not truncated.
+    """Return the ids of a prompt that is not truncated, or was truncated as text.
 
-    It is encoded in one go, as a model's own chat template is. Only where the user's part spells a
-    special token, that part is encoded alone, so that the token stays text.
+    It is encoded in one go, as a model's own chat template is, and as the benchmarks' scripts do.
+    Only where the user's part spells a special token, that part is encoded alone, so that the token
+    stays text.
+
+    Args:
+        tokenizer: the tokenizer of the model under test.
+        protocol: says whether a BOS token is added to one that the prompt begins with.
+        before: text before the user's part, in which special tokens are such.
+        user: the user's part, which is data.
+        after: text after it, like that before it.
     """
-    if not holds_special_token(tokenizer, user):
-        return with_bos(tokenizer, encode(tokenizer, before + user + after))
-    prefix, suffix = _encode_affixes(tokenizer, before, after)
-    return prefix + encode(tokenizer, user, continuation=bool(before), is_data=True) + suffix
+    if holds_special_token(tokenizer, user):
+        ids = encode(tokenizer, before)
+        ids += encode(tokenizer, user, continuation=bool(before), is_data=True)
+        ids += encode(tokenizer, after, continuation=True)
+    else:
+        ids = encode(tokenizer, before + user + after)
+    return [*first_tokens(tokenizer), *ids] if protocol.bos == "added" else with_bos(tokenizer, ids)
 
 
 def prompt_affixes(
@@ -132,6 +144,7 @@ def truncate_middle_as_text(
     text: str,
     limit: int,
     *,
+    is_data: bool = True,
     keep_special_tokens: bool = False,
 ) -> tuple[str, int]:
     """Return a text without its middle, as LongBench's script truncates.
@@ -144,12 +157,13 @@ def truncate_middle_as_text(
         tokenizer: the tokenizer of the model under test.
         text: the text.
         limit: tokens that a text may have, special ones included, before it is truncated.
+        is_data: whether what spells a special token is text, as in `encode`.
         keep_special_tokens: whether special tokens are decoded too.
 
     Returns:
         The text, and how many tokens were removed.
     """
-    ids = encode_with_special_tokens(tokenizer, text)
+    ids = encode_with_special_tokens(tokenizer, text, is_data=is_data)
     if len(ids) <= limit:
         return text, 0
     half = limit // 2

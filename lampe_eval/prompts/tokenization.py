@@ -86,9 +86,17 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(token.content for token in added if token.special)
 
 
-def encode_with_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text after the special tokens that the tokenizer puts first."""
-    ids = list(tokenizer(text, verbose=False)["input_ids"])
+def encode_with_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, is_data: bool = False
+) -> list[int]:
+    """Return the ids of a text after the special tokens that the tokenizer puts first.
+
+    Args:
+        tokenizer: the tokenizer.
+        text: the text.
+        is_data: as for `encode`.
+    """
+    ids = list(tokenizer(text, verbose=False, split_special_tokens=is_data)["input_ids"])
     # What it puts last, such as an EOS token, would end the prompt before its answer.
     return ids[: len(ids) - len(_added_tokens(tokenizer)[1])]
 

@@ -7,48 +7,59 @@ have the prompt as ``context``, ``question`` and ``answer_prefix``, and the outp
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from lampe_eval.assets.containers import READY_FIELDS, container_rows, first_fields
 from lampe_eval.assets.data_folder import list_folder
 from lampe_eval.errors import UserError
-from lampe_eval.texts.jsonl_rows import read_rows
+from lampe_eval.texts.jsonl_rows import FaultyRow, parse_value, read_rows
 
 
-@dataclass(frozen=True)
-class FileSample:
+class FileSample(BaseModel):
     """Sample of a file.
 
     Attributes:
-        id: number of the row, counted through all files of the task.
         input: the prompt.
         answer_prefix: start of the answer, possibly empty.
         outputs: texts that the answer must contain.
+        length: tokens that it was generated with, if the file says so.
     """
 
-    id: int
+    model_config = ConfigDict(frozen=True, strict=True)
+
     input: str
+    answer_prefix: str = ""
+    outputs: list[str] = Field(min_length=1)
+    length: Any = None
+
+
+class MirrorRow(BaseModel):
+    """Row of a mirror, whose prompt stands in two columns."""
+
+    model_config = ConfigDict(strict=True)
+
+    context: str
+    question: str
     answer_prefix: str
-    outputs: tuple[str, ...]
+    answer: list[str]
 
 
-def read_samples(folder: Path, task: str, length: int) -> Iterator[FileSample]:
-    """Yield the samples of a task at a length in tokens.
+def read_samples(folder: Path, task: str, length: int) -> Iterator[FileSample | FaultyRow]:
+    """Yield the samples of a task at a length in tokens; one of another length is faulty.
 
     Raises:
-        UserError: if files are missing, a line is not a row, or a row lacks a field or was
-            generated for another length.
+        UserError: if files are missing, or one has no row without fault.
     """
-    count = 0
     for path in find_files(folder, task, length):
-        for number, row in enumerate(_rows(path, task), 1):
-            _check_row(row, f"{path}: row {number}", length)
-            prefix = row.get("answer_prefix", "")
-            yield FileSample(count, row["input"], prefix, tuple(row["outputs"]))
-            count += 1
+        if path.suffix == ".parquet":
+            yield from _mirror_samples(path, task, length)
+        else:
+            yield from read_rows(path, partial(_parse_sample, length))
 
 
 def find_files(folder: Path, task: str, length: int) -> list[Path]:
@@ -120,36 +131,42 @@ def _of_one_folder(paths: list[Path], task: str) -> list[Path]:
     return paths
 
 
-def _rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a task in a file, in the form that RULER itself writes."""
-    if path.suffix == ".jsonl":
-        yield from read_rows(path, {"input": str, "outputs": list})
-        return
+def _mirror_samples(path: Path, task: str, length: int) -> Iterator[FileSample | FaultyRow]:
+    """Yield the samples of a task in a mirror, which holds all tasks."""
     for number, row in enumerate(container_rows(path), 1):
-        if row["task"] != task:
-            continue
-        if not isinstance(row["context"], str) or not isinstance(row["question"], str):
-            raise UserError(f"{path}: row {number}: 'context' or 'question' is no text")
-        if not isinstance(row["answer"], list):
-            raise UserError(f"{path}: row {number}: 'answer' is no list")
-        yield {
-            "input": row["context"] + row["question"],
-            "answer_prefix": row["answer_prefix"],
-            "outputs": row["answer"],
-        }
+        if row["task"] == task:
+            yield parse_value(row, f"{path}: row {number}", partial(_parse_mirror_row, length))
 
 
-def _check_row(row: Mapping[str, Any], where: str, length: int) -> None:
-    """Refuse a row with a field of the wrong type, or of another length."""
-    prefix, outputs = row.get("answer_prefix", ""), row["outputs"]
-    if not isinstance(prefix, str):
-        raise UserError(f"{where}: 'answer_prefix' is {type(prefix).__name__}, expected str")
-    if not outputs or not all(isinstance(output, str) for output in outputs):
-        raise UserError(f"{where}: 'outputs' is not a list of one or more texts")
-    tokens = row.get("length")
+def _parse_mirror_row(length: int, value: Any) -> FileSample:
+    """Return a mirror's row as a sample of a length.
+
+    Raises:
+        ValueError: for a row with a field of the wrong type, or of another length.
+    """
+    row = MirrorRow.model_validate(value)
+    return _parse_sample(
+        length,
+        {
+            "input": row.context + row.question,
+            "answer_prefix": row.answer_prefix,
+            "outputs": row.answer,
+        },
+    )
+
+
+def _parse_sample(length: int, value: Any) -> FileSample:
+    """Return a row as a sample of a length.
+
+    Raises:
+        ValueError: for a row with a field of the wrong type, or of another length.
+    """
+    sample = FileSample.model_validate(value)
+    tokens = sample.length
     # Upstream stops at whole units, so its samples are a little shorter than their length.
     if isinstance(tokens, int) and not length / 2 < tokens <= length:
-        raise UserError(f"{where}: has {tokens} tokens, so it is not for a length of {length}")
+        raise ValueError(f"has {tokens} tokens, so it is not for a length of {length}")
+    return sample
 
 
 def _length_in_name(path: Path) -> int | None:

@@ -5,7 +5,7 @@ the text of the haystack, where it is essays), not of samples that were built be
 and answer are the same at every length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lampe_eval.errors import UserError
@@ -31,6 +31,12 @@ from lampe_eval.ruler.ruler_cards import (
 from lampe_eval.ruler.ruler_needles import needle_sample
 from lampe_eval.ruler.sample_spec import SampleDraw, SampleSpec
 from lampe_eval.ruler.variable_tracking import variable_tracking_sample
+
+MAX_LEAST_LENGTH_RATIO = 4
+"""Most that the least length of a task's samples can be, as a multiple of the first sample's.
+
+They differ by a tenth, and in question answering by the lengths of the documents that are needed.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,24 @@ def build_sample(name: str, card: RulerCard, spec: SampleSpec, index: int) -> Ru
     try:
         return _build(name, card, spec, index)
     except LengthTooShort:
-        shortest = _shortest_length(name, card, spec, index)
-    raise UserError(f"a length of {spec.length} is too short, it takes at least {shortest} tokens")
+        least = _least_length(name, card, spec, [index])
+    raise UserError(f"a length of {spec.length} is too short, it takes at least {least} tokens")
+
+
+def least_length(name: str, card: RulerCard, spec: SampleSpec, samples: int) -> int:
+    """Return a length that a task's first samples fit into: the spec's own or a longer one.
+
+    Args:
+        name: name of the task.
+        card: card of the task.
+        spec: settings of the cell.
+        samples: number of samples.
+    """
+    # Most lengths are so long that not all samples must be built to know that they fit.
+    shorter = replace(spec, length=spec.length // MAX_LEAST_LENGTH_RATIO)
+    if not _missing_tokens(name, card, shorter, 0):
+        return spec.length
+    return _least_length(name, card, spec, range(samples))
 
 
 def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSample:
@@ -98,18 +120,29 @@ def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSam
     )
 
 
-def _shortest_length(name: str, card: RulerCard, spec: SampleSpec, index: int) -> int:
-    """Return the shortest length that a sample fits into."""
-    length = max(spec.length, card.max_new_tokens + spec.overhead)
+def _least_length(name: str, card: RulerCard, spec: SampleSpec, indices: Sequence[int]) -> int:
+    """Return the least length, that of the spec or a longer one, which samples all fit into."""
+    length = spec.length
     # The smallest sample of a longer length may be larger (its example has more lines, for
-    # instance), so the missing tokens are added repeatedly until it fits.
+    # instance), so the missing tokens are added repeatedly until all samples fit.
     for _ in range(MAX_CORRECTIONS):
-        try:
-            _build(name, card, replace(spec, length=length), index)
+        before = length
+        for index in indices:
+            missing = _missing_tokens(name, card, replace(spec, length=length), index)
+            if missing:
+                length = max(length, card.max_new_tokens + spec.overhead) + missing
+        if length == before:
             break
-        except LengthTooShort as error:
-            length += error.missing_tokens
     return length
+
+
+def _missing_tokens(name: str, card: RulerCard, spec: SampleSpec, index: int) -> int:
+    """Return how many tokens a sample lacks at the length of the spec, 0 if it fits."""
+    try:
+        _build(name, card, spec, index)
+    except LengthTooShort as error:
+        return error.missing_tokens
+    return 0
 
 
 def _scalable_sample(card: RulerCard, draw: SampleDraw) -> ScalableSample:

@@ -38,7 +38,7 @@ def _can_share_batch(one: Sample, other: Sample) -> bool:
         return False
     for prompt in (one, other):
         # A follow-up question depends on the answer, so each prompt has its own second call.
-        if prompt.skip or prompt.follow_up:
+        if prompt.skip or prompt.error or prompt.follow_up:
             return False
     return (
         one.max_new_tokens == other.max_new_tokens

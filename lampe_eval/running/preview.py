@@ -77,8 +77,7 @@ def previews(
         UserError: as running it would.
     """
     tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
-    for source in prepared.sources:
-        check_samples(prepared, source, tokenizers[source.name], announce)
+    check_samples(prepared, tokenizers, announce)
     for source in prepared.sources:
         tokenizer = tokenizers[source.name]
         cost = models.cost_of(source)
@@ -187,17 +186,19 @@ def _methods(
 
 
 def _first_prompt(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> str:
-    return str(tokenizer.decode(list(samples[0].ids))) if samples else ""
+    return next((str(tokenizer.decode(list(sample.ids))) for sample in samples if sample.ids), "")
 
 
 def _estimates(samples: Sequence[Sample], device: str, cost: ModelCost) -> dict[str, Any]:
     """Return the fields of a preview that count tokens, time and memory."""
-    run = [sample for sample in samples if not (isinstance(sample, Prompt) and sample.skip)]
+    # The sample of a faulty row has no ids.
+    whole = [sample for sample in samples if sample.ids]
+    run = [sample for sample in whole if not (isinstance(sample, Prompt) and sample.skip)]
     longest = max((tokens_with_answer(sample) for sample in run), default=0)
     return {
         "samples": len(run),
         "cut": sum(isinstance(sample, Prompt) and sample.cut_tokens > 0 for sample in run),
-        "skipped": len(samples) - len(run),
+        "skipped": len(whole) - len(run),
         "histogram": _histogram(run),
         "longest": longest,
         "seconds": _least_seconds(run, device, cost),

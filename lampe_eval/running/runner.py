@@ -66,8 +66,7 @@ def run(
     date = run_date(folder)
     extended(folder, configuration)
     tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
-    for source in prepared.sources:
-        check_samples(prepared, source, tokenizers[source.name], progress.now)
+    check_samples(prepared, tokenizers, progress.now)
     with (
         lock_for_writing(folder) as lock,
         Watchdog(folder) as watchdog,

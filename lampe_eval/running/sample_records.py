@@ -44,7 +44,8 @@ class SampleRecorder:
             # Keys are in the order in which people read a line.
             record = named.copy()
             _add_prompt(record, sample, self._tokenizer)
-            _add_positions(record, sample, outcome, job.method, self._geometry)
+            if sample.ids:  # the sample of a faulty row has none
+                _add_positions(record, sample, outcome, job.method, self._geometry)
             record = {**record, **outcome}
             _add_score(record, job, self._protocols[job.cell.bench])
             # The store reads back only what is JSON of the declared types.

@@ -2,8 +2,9 @@
 
 import datetime
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Prompt, Sample, SampleRequest, Task
-from lampe_eval.errors import UserError, describe_error
+from lampe_eval.errors import UserError, describe_error, report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
 from lampe_eval.running.prepared_run import PreparedRun
+from lampe_eval.texts import documents
+from lampe_eval.texts.jsonl_rows import FaultyRow
 
 
 def load_tokenizer(source: ModelSource, date: datetime.date) -> PreTrainedTokenizerBase:
@@ -54,17 +57,10 @@ def draw_samples(
     Raises:
         UserError: if the task cannot have samples of this length, or a file cannot be read.
     """
-    protocol = prepared.resolved.protocols[task.bench]
-    request = SampleRequest(
-        tokenizer,
-        length,
-        limit or prepared.limit(task),
-        protocol,
-        prepared.resolved.suite.seed,
-        user_text(prepared, task),
-        prepared.resolved.suite.data_dir,
-        release_prompts,
+    request = _request(
+        prepared, task, length, tokenizer, limit=limit, release_prompts=release_prompts
     )
+    protocol = prepared.resolved.protocols[task.bench]
     samples: list[Sample] = []
     for sample in BENCHES[task.bench].samples(task, request):
         # An array of 4-byte ids: a list of Python integers takes many times the memory.
@@ -73,6 +69,27 @@ def draw_samples(
             compact = replace(compact, plan_length=protocol.plan_length)
         samples.append(compact)
     return samples
+
+
+def _request(
+    prepared: PreparedRun,
+    task: Task,
+    length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None = None,
+    release_prompts: bool = False,
+) -> SampleRequest:
+    return SampleRequest(
+        tokenizer,
+        length,
+        limit or prepared.limit(task),
+        prepared.resolved.protocols[task.bench],
+        prepared.resolved.suite.seed,
+        user_text(prepared, task),
+        prepared.resolved.suite.data_dir,
+        release_prompts,
+    )
 
 
 def uses_release_prompts(prepared: PreparedRun, task: Task, model: str, method: str) -> bool:
@@ -90,28 +107,55 @@ def user_text(prepared: PreparedRun, task: Task) -> Path | None:
 
 def check_samples(
     prepared: PreparedRun,
-    source: ModelSource,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
     announce: Callable[[str], None],
 ) -> None:
-    """Draw one sample of every task at every length, to find out before a run what is impossible.
+    """Find out before a run what is impossible in it, and warn about bad rows of its data.
+
+    Of every task at every length, the first sample of a good row is drawn for each model.
 
     Args:
         prepared: the run.
-        source: the model.
-        tokenizer: the model's tokenizer.
+        tokenizers: the tokenizer of each model by its name.
         announce: called with a text for each task and length.
 
     Raises:
-        UserError: for all tasks that have no sample, in one line.
+        UserError: for all tasks that lack a sample, in one line; for a bad text of the user's.
     """
     errors: dict[str, str] = {}
-    for task in prepared.resolved.tasks:
-        for length in prepared.lengths(source, task.bench):
-            announce(f"trying {task.full_name} · {length}")
-            try:
-                draw_samples(prepared, task, length, tokenizer, limit=1)
-            except Exception as error:
-                errors[task.full_name] = describe_error(error)
+    for text in dict.fromkeys(user_text(prepared, task) for task in prepared.resolved.tasks):
+        documents.check_texts(text, prepared.resolved.suite.data_dir)
+    # A dictionary for its order: lengths and models mostly have the same rows.
+    faults: dict[str, dict[str, None]] = {}
+    for source in prepared.sources:
+        tokenizer = tokenizers[source.name]
+        for task in prepared.resolved.tasks:
+            for length in prepared.lengths(source, task.bench):
+                announce(f"trying {task.full_name} · {length}")
+                try:
+                    found = _check_cell(prepared, task, length, tokenizer)
+                except Exception as error:
+                    errors[task.full_name] = describe_error(error)
+                else:
+                    faults[task.full_name] = faults.get(task.full_name, {}) | dict.fromkeys(found)
     if errors:
         raise UserError("; ".join(f"{task}: {error}" for task, error in errors.items()))
+    for name, in_task in faults.items():
+        if not in_task:
+            continue
+        first, *others = in_task
+        more = f" (and {len(others)} more rows)" if others else ""
+        report_warning(f"{name}: {first}{more}; what is faulty is stored as an error, not scored")
+
+
+def _check_cell(
+    prepared: PreparedRun, task: Task, length: int, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """Draw the first sample of a good row, and return what is wrong with the rows that are bad."""
+    bench, request = BENCHES[task.bench], _request(prepared, task, length, tokenizer)
+    bench.check_length(task, request)
+    rows = enumerate(bench.rows(task, request))
+    faults = {number: str(row) for number, row in rows if isinstance(row, FaultyRow)}
+    first_good = next(number for number in count() if number not in faults)
+    draw_samples(prepared, task, length, tokenizer, limit=first_good + 1)
+    return list(faults.values())

@@ -22,6 +22,7 @@ from lampe_eval.texts.corpora import (
     find_corpus,
     table_texts,
 )
+from lampe_eval.texts.jsonl_rows import NO_TEXT, is_text
 
 JSON_SUFFIX = ".json"
 SUFFIXES = (JSON_SUFFIX, ".txt", ".md", *TABLE_SUFFIXES)
@@ -70,6 +71,19 @@ def documents(
                 yield text
     if empty:
         raise UserError(f"{source}: no text in it")
+
+
+def check_texts(source: Path | None, data_dir: Path | None = None) -> None:
+    """Read all texts of the user's own files, of which a sample may need any, before the first one.
+
+    Known corpora were compared with their hashes.
+
+    Raises:
+        UserError: if one cannot be read; the message names file and line.
+    """
+    if source is not None and not find_corpus(source):
+        for _ in documents(source, seed=0, words=0, data_dir=data_dir):
+            pass
 
 
 def _file_texts(path: Path) -> Iterator[str]:
@@ -138,9 +152,11 @@ def _json_texts(path: Path, content: str) -> Iterator[str]:
         raise UserError(f"{path}: cannot be read: its JSON is nested too deeply") from None
     for number, part in enumerate(value if isinstance(value, list) else [value], 1):
         text = part.get(COLUMN) if isinstance(part, dict) else part
+        place = f"{path}: part {number}" if isinstance(value, list) else f"{path}"
         if not isinstance(text, str):
-            place = f"{path}: part {number}" if isinstance(value, list) else f"{path}"
             raise UserError(f"{place}: has no key {COLUMN!r} with text, so it is no haystack")
+        if not is_text(text):
+            raise UserError(f"{place}: {NO_TEXT}")
         yield text
 
 

@@ -246,8 +246,8 @@ def test_tasks_and_protocols() -> None:
 def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     _put(files, "passkey", {}, {}, {"context": 5})
     assert [sample.id for sample in _samples("passkey", tokenizer, limit=2)] == ["0000", "0001"]
-    with pytest.raises(UserError, match=r"passkey.jsonl:3: 'context' is int"):
-        _samples("passkey", tokenizer)
+    (*_, faulty) = _samples("passkey", tokenizer)
+    assert "passkey.jsonl:3: 'context': " in faulty.error
 
 
 @pytest.mark.parametrize(
@@ -256,15 +256,15 @@ def test_a_limit_stops_the_reading(files: Path, tokenizer: PreTrainedTokenizerBa
         (
             "code_run",
             {"input": "nothing is called"},
-            r"code_run.jsonl: row 1: ",
+            r"code_run.jsonl:1: ",
         ),
-        ("math_find", {"input": "the smallest"}, r"row 1: the input does not say what to find"),
+        ("math_find", {"input": "the smallest"}, r"jsonl:1: the input does not say what to find"),
         (
             "code_debug",
             {"answer": "x", "options": list("abcd")},
             r"the answer 'x' is none of the options",
         ),
-        ("code_debug", {"answer": "a", "options": list("abc")}, r"row 1: 3 options, expected 4"),
+        ("code_debug", {"answer": "a", "options": list("abc")}, r"jsonl:1: 'options': .* 4 .* 3"),
         ("longbook_sum_eng", {}, r"prompt.py: has no prompt for 'longbook_sum_eng'"),
     ],
 )

@@ -294,11 +294,11 @@ def test_broken_files_are_named(files: Path) -> None:
     _data(files, "quality", _row() | {"outputs": []})
     with pytest.raises(
         UserError,
-        match=r"quality\.jsonl: 'instructions' and 'outputs'",
+        match=r"quality\.jsonl:1: .*'instructions' and 'outputs'",
     ):
         _prompts("quality", "fair")
     _data(files, "quality", _row() | {"outputs": [7]})
-    with pytest.raises(UserError, match="'instructions' and 'outputs'"):
+    with pytest.raises(UserError, match=r"quality\.jsonl:1: 'outputs\.0': .*7"):
         _prompts("quality", "fair")
     for name, content in (
         ("LEval_config.py", LEVAL_CONFIG.replace('"V"', "None or 1")),

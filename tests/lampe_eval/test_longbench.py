@@ -172,10 +172,10 @@ def test_longbench_e_has_the_scores_of_three_bands(files: Path) -> None:
         (b'{"input": "a"}\n', r"hotpotqa.jsonl:1: has no 'context'"),
         (
             json.dumps(longbench_row("x", 0) | {"answers": "a"}).encode(),
-            "'answers' is str, expected list",
+            "'answers': .*list",
         ),
         (b"\n", r"hotpotqa.jsonl: has no rows"),
-        (b"\xff\xfe", r"hotpotqa.jsonl: cannot be read"),
+        (b"\xff\xfe", r"hotpotqa.jsonl:1: is not JSON"),
     ],
 )
 def test_broken_data_is_reported(files: Path, line: bytes, message: str) -> None:

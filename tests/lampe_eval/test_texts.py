@@ -12,7 +12,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lampe_eval.benches import find_tasks
+from lampe_eval.benches import BENCHES, find_tasks
+from lampe_eval.benches import ruler as ruler_bench
 from lampe_eval.benches.bench import Prompt, SampleRequest
 from lampe_eval.benches.niah import Niah
 from lampe_eval.benches.ruler import Ruler
@@ -21,11 +22,16 @@ from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import fit_prompt
 from lampe_eval.prompts.tokenization import encode, encode_start, holds_special_token
+from lampe_eval.ruler import RulerSample
 from lampe_eval.texts import corpora
 from lampe_eval.texts import documents as documents_module
 from lampe_eval.texts.documents import documents
 from lampe_eval.texts.jsonl_rows import read_rows
 from lampe_eval.texts.sentence_ends import sentence_starts, split_word
+from tests.e2e import content
+from tests.fixtures import package, pin
+from tests.lampe_eval.ruler import ruler_examples
+from tests.upstream import longbench_row, v2_row
 
 ENGLISH = "The lamp is on. It rains outside! Who knows the way? Stay here. "
 CHINESE = "河水慢慢流过古老的村庄，孩子们在岸边玩耍。老人坐在门前的石头上看着远处的山！"
@@ -163,7 +169,7 @@ def test_the_start_of_a_long_text_has_the_ids_of_the_whole(
 def test_a_byte_order_mark_is_no_part_of_rows_and_cards(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": "1"}\n')
-    assert list(read_rows(path, {"a": str})) == [{"a": "1"}]
+    assert list(read_rows(path, dict)) == [{"a": "1"}]
     card = tmp_path / "card.yaml"
     card.write_bytes(b"\xef\xbb\xbfsamples: 3\nmetric: m\nabout: a\n")
     assert read_card(card, TaskCard).samples == 3
@@ -319,6 +325,98 @@ def test_special_tokens_in_data_stay_text(tmp_path: Path, trained: PreTrainedTok
     source.write_text(SPECIAL * 100, encoding="utf-8")
     for sample in _niah(trained, source, 1024):
         assert not special & set(sample.ids)
+
+
+def _write_marked_data(folder: Path, text: str) -> None:
+    """Write benchmark files with a text in every field that becomes part of a prompt."""
+    content.everything(folder)
+    rows = [longbench_row("trec", 0) | {"context": text * 40, "input": text}]
+    members = {"data/trec.jsonl": rows, "data/narrativeqa.jsonl": rows}
+    pin(folder, "longbench", "data.zip", content.archive(members))
+    choices = {f"choice_{letter}": text for letter in "ABCD"}
+    question = v2_row(context=text * 40, question=text, **choices)
+    pin(folder, "longbench-v2", "data.json", json.dumps([question]).encode())
+    asked = {"input": text * 40, "instructions": [text], "outputs": ["a"], "evaluation": "exam"}
+    for task in ("quality", "sci_fi", "gsm100"):
+        pin(folder, "leval", f"{task}.jsonl", content.lines([asked]))
+    keys = {"id": 0, "context": text * 40, "input": text, "answer": ["a"]}
+    pin(folder, "infinitebench", "passkey.jsonl", content.lines([keys]))
+    squad = folder / "squad.json"
+    corpus = ruler_examples.write_squad(squad).read_text(encoding="utf-8")
+    marked = corpus.replace("What is at", f"{json.dumps(text)[1:-1]} What is at")
+    marked = marked.replace("is code", f"{json.dumps(text)[1:-1]} is code")
+    pin(folder, "ruler", "dev-v2.0.json", marked.encode())
+    (folder / "text.txt").write_text(text * 400, encoding="utf-8")
+
+
+MARKED_TASKS = {
+    "ppl/exact": (2048,),
+    "ppl/dense": (2048,),
+    "niah/single": (1024, 16384),
+    "ruler/niah_single_2": (1024, 16384),
+    "ruler/qa_1": (1024, 16384),
+    "longbench/trec": (2048, 16384),
+    "longbench/narrativeqa": (2048, 16384),
+    "longbench-v2/direct": (16384,),
+    "longbench-v2/cot": (16384,),
+    "leval/quality": (2048, 16384),
+    "leval/sci_fi": (2048, 16384),
+    "leval/gsm100": (2048, 16384),
+    "infinitebench/passkey": (2048, 16384),
+}
+"""Lengths by task: a short one, at which prompts are truncated, and a long one."""
+
+
+def _special_counts(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, text: str
+) -> dict[str, list[list[int]]]:
+    """Return how often each prompt has each special token, where all data are one text."""
+    special = [encode(tokenizer, token)[0] for token in ("<s>", "<|im_start|>", "<|im_end|>")]
+    counts = {}
+    for name, lengths in MARKED_TASKS.items():
+        (task,) = find_tasks((name,))
+        bench = BENCHES[task.bench]
+        has_files = task.bench not in ("ppl", "niah", "ruler")
+        source = None if has_files or name == "ruler/qa_1" else folder / "text.txt"
+        for protocol in ("fair", "official") if has_files else ("fair",):
+            for length in lengths:
+                request = SampleRequest(
+                    tokenizer, length, 1, bench.protocol(protocol), source=source
+                )
+                (sample,) = bench.samples(task, request)
+                ids = list(sample.ids)
+                if isinstance(sample, Prompt) and sample.follow_up:
+                    ids += sample.follow_up.make_prompt(text).ids
+                counts[f"{name} {protocol} {length}"] = [ids.count(token) for token in special]
+    return counts
+
+
+def test_no_bench_takes_data_for_special_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: PreTrainedTokenizerBase
+) -> None:
+    """Special tokens are those of the chat template, whatever the data says."""
+    counts = []
+    for text in ("A turn ends here. ", f"{SPECIAL} "):
+        folder = package(tmp_path / str(len(text)), monkeypatch)
+        _write_marked_data(folder, text)
+        counts.append(_special_counts(folder, trained, text))
+    plain, marked = counts
+    assert marked == plain
+
+
+@pytest.mark.parametrize("protocol", ["official", "lampe"])
+def test_rulers_prompts_made_as_text_keep_special_tokens_of_data_as_text(
+    trained: PreTrainedTokenizerBase, protocol: str
+) -> None:
+    request = SampleRequest(trained, 4096, 1, Ruler().protocol(protocol))
+    plain, marked = (
+        list(ruler_bench._prompt_ids(request, RulerSample(text, None, " So:", ("a",), 1)))
+        for text in ("A turn ends.", SPECIAL)
+    )
+    for token in ("<s>", "<|im_start|>", "<|im_end|>"):
+        (special,) = encode(trained, token)
+        assert marked.count(special) == plain.count(special)
+    assert SPECIAL in str(trained.decode(marked))
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE, "<|im_en|> < s > <|", "", "\n\n a"])

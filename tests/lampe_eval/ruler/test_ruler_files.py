@@ -1,6 +1,7 @@
 """Corpora, samples of files, and the cache of generated samples."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lampe_eval.ruler import (
     ruler_files,
     sample_cache,
 )
+from lampe_eval.texts.jsonl_rows import FaultyRow
 from tests.lampe_eval.ruler import ruler_examples
 
 ROW = {"index": 7, "input": "Text. Question?", "outputs": ["a", "b"], "length": 4000}
@@ -37,21 +39,23 @@ def write_rows(path: Path, *rows: object) -> Path:
 def test_rows_of_both_formats_are_read(tmp_path: Path, name: str) -> None:
     write_rows(tmp_path / name, {**ROW, "answer_prefix": " So:"}, ROW)
     write_rows(tmp_path / "vtx.jsonl", "broken")
-    assert list(ruler_files.read_samples(tmp_path, "vt", 4096)) == [
-        ruler_files.FileSample(0, "Text. Question?", " So:", ("a", "b")),
-        ruler_files.FileSample(1, "Text. Question?", "", ("a", "b")),
+    samples = [good_row(row) for row in ruler_files.read_samples(tmp_path, "vt", 4096)]
+    assert [(row.input, row.answer_prefix, row.outputs) for row in samples] == [
+        ("Text. Question?", " So:", ["a", "b"]),
+        ("Text. Question?", "", ["a", "b"]),
     ]
 
 
-def test_rows_of_several_files_are_numbered_through(tmp_path: Path) -> None:
+def good_row(row: ruler_files.FileSample | FaultyRow) -> ruler_files.FileSample:
+    assert isinstance(row, ruler_files.FileSample)
+    return row
+
+
+def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("vt_b.jsonl", "vt_a.jsonl"):
         write_rows(tmp_path / name, {**ROW, "input": name}, ROW)
-    assert [(row.id, row.input[:4]) for row in ruler_files.read_samples(tmp_path, "vt", 4096)][
-        ::2
-    ] == [
-        (0, "vt_a"),
-        (2, "vt_b"),
-    ]
+    samples = ruler_files.read_samples(tmp_path, "vt", 4096)
+    assert [good_row(row).input[:4] for row in samples][::2] == ["vt_a", "vt_b"]
 
 
 @pytest.mark.parametrize(
@@ -59,17 +63,19 @@ def test_rows_of_several_files_are_numbered_through(tmp_path: Path) -> None:
     [
         ('{"input": "x", "outp', "vt.jsonl:2: .*JSON"),
         ({"prompt": "x", "outputs": ["a"]}, "vt.jsonl:2: .*'input'"),
-        ({"input": "x", "outputs": "a"}, "vt.jsonl:2: .*'outputs'.* str"),
+        ({"input": "x", "outputs": "a"}, "vt.jsonl:2: .*'outputs'.*list"),
         ([], "vt.jsonl:2: .*JSON object"),
-        ({"input": "x", "outputs": []}, "vt.jsonl: row 2: 'outputs'"),
-        ({"input": "x", "outputs": [3]}, "vt.jsonl: row 2: 'outputs'"),
-        ({**ROW, "answer_prefix": None}, "vt.jsonl: row 2: 'answer_prefix'.* NoneType"),
+        ({"input": "x", "outputs": []}, "vt.jsonl:2: 'outputs'"),
+        ({"input": "x", "outputs": [3]}, "vt.jsonl:2: 'outputs.0'"),
+        ({**ROW, "answer_prefix": None}, "vt.jsonl:2: 'answer_prefix'.* None"),
+        ({**ROW, "length": 10}, "vt.jsonl:2: .* 10 tokens.* 4096"),
     ],
 )
-def test_rows_that_are_not_samples_are_refused(tmp_path: Path, row: object, message: str) -> None:
+def test_rows_that_are_not_samples_are_faulty(tmp_path: Path, row: object, message: str) -> None:
     write_rows(tmp_path / "vt.jsonl", ROW, row)
-    with pytest.raises(UserError, match=message):
-        list(ruler_files.read_samples(tmp_path, "vt", 4096))
+    good, faulty = ruler_files.read_samples(tmp_path, "vt", 4096)
+    assert good_row(good).input == ROW["input"]
+    assert isinstance(faulty, FaultyRow) and re.search(message, str(faulty))
 
 
 @pytest.mark.parametrize(
@@ -81,15 +87,14 @@ def test_files_of_other_lengths_are_left_out(tmp_path: Path, layout: str) -> Non
             tmp_path / layout.format(length), {**ROW, "input": str(length), "length": length - 9}
         )
     for length in (1024, 4096):
-        assert [row.input for row in ruler_files.read_samples(tmp_path, "vt", length)] == [
-            str(length)
-        ]
+        (sample,) = ruler_files.read_samples(tmp_path, "vt", length)
+        assert good_row(sample).input == str(length)
 
 
 def test_rows_of_another_length_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "vt.jsonl", {**ROW, "length": 4000})
     for length in (2048, 8192):
-        with pytest.raises(UserError, match=f"vt.jsonl: row 1: .*4000 tokens.* {length}"):
+        with pytest.raises(UserError, match=f"vt.jsonl:1: .*4000 tokens.* {length}"):
             list(ruler_files.read_samples(tmp_path, "vt", length))
 
 
@@ -210,6 +215,8 @@ def test_samples_of_a_mirror(tmp_path: Path, name: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(of_length), tmp_path / path)
     assert list(ruler_files.read_samples(tmp_path, "vt", 4096)) == [
-        ruler_files.FileSample(0, "4096 Text. Question?", " So:", ("a", "b"))
+        ruler_files.FileSample(
+            input="4096 Text. Question?", answer_prefix=" So:", outputs=["a", "b"]
+        )
     ]
     assert tmp_path / name in ruler_files.sample_files(tmp_path, "vt")
