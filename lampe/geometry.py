@@ -11,6 +11,9 @@ from transformers import PreTrainedConfig
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.rope import LENGTH_DEPENDENT_TYPES, Layout, Rope, rope_from
 
+LARGEST_HEAD_DIM = 2**16
+"""More dimensions than a head has; a broken configuration must not take memory for its rope."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -125,10 +128,16 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
     if window is None:
         window, note = _trained_window(text, parameters)
     share = _positive(text, "partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
+    rotary_dim = int(head_dim * share)
+    if not 2 <= rotary_dim <= head_dim <= LARGEST_HEAD_DIM:
+        raise UnsupportedModel(
+            f"the configuration of {text.model_type!r} has heads of {head_dim} dimensions, of "
+            f"which {rotary_dim} rotate; it must be 2 at least, and {LARGEST_HEAD_DIM} at most"
+        )
     return Geometry(
         window=window,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * share),
+        rotary_dim=rotary_dim,
         rope_parameters=MappingProxyType(parameters),
         max_position_embeddings=reference,
         window_note=note,
