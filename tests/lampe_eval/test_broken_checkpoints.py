@@ -135,7 +135,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no layers": (_set_config(num_hidden_layers=0), "num_hidden_layers=0"),
     "layers below 0": (_set_config(num_hidden_layers=-1), "num_hidden_layers=-1"),
     "endless layers": (_set_config(num_hidden_layers=10**30), "num_hidden_layers=1000"),
-    "endless heads": (_set_config(hidden_size=10**30), "heads of"),
+    "endless heads": (_set_config(head_dim=10**30), "heads of"),
     "type of a rope": (
         _set_config(rope_parameters={"rope_type": ["x"], "rope_theta": 1e4}),
         "rope_type",
