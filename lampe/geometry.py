@@ -11,6 +11,9 @@ from transformers import PreTrainedConfig
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.rope import LENGTH_DEPENDENT_TYPES, Layout, Rope, rope_from
 
+LARGEST_HEAD_DIM = 2**16
+"""More dimensions than a head has; a broken configuration must not take memory for its rope."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -125,10 +128,16 @@ def geometry_of(config: PreTrainedConfig, window: int | None = None) -> Geometry
     if window is None:
         window, note = _trained_window(text, parameters)
     share = _positive(text, "partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0))
+    rotary_dim = int(head_dim * share)
+    if not 2 <= rotary_dim <= head_dim <= LARGEST_HEAD_DIM:
+        raise UnsupportedModel(
+            f"the configuration of {text.model_type!r} has heads of {head_dim} dimensions, of "
+            f"which {rotary_dim} rotate; it must be 2 at least, and {LARGEST_HEAD_DIM} at most"
+        )
     return Geometry(
         window=window,
         head_dim=head_dim,
-        rotary_dim=int(head_dim * share),
+        rotary_dim=rotary_dim,
         rope_parameters=MappingProxyType(parameters),
         max_position_embeddings=reference,
         window_note=note,
@@ -154,18 +163,14 @@ def _head_dim(config: PreTrainedConfig) -> int:
     """Return the dimensions of a head."""
     # Layers may differ in it. This is a guess then, which the probe of a live model corrects.
     stated = None
-    if not getattr(config, "per_layer_config", None):
+    if not getattr(config, "is_heterogeneous", False):
         stated = getattr(config, "head_dim", None)
     if stated:
         return int(_positive(config, "head_dim", stated))
     described = config.to_dict()
     heads = _positive(config, "num_attention_heads", described.get("num_attention_heads", 1))
     size = _positive(config, "hidden_size", described.get("hidden_size"))
-    if size % heads:
-        raise UnsupportedModel(
-            f"the configuration of {config.model_type!r} has hidden_size={size:g}, which "
-            f"num_attention_heads={heads:g} does not divide"
-        )
+    # Not a multiple in some types with latent attention: a guess as well.
     return int(size // heads)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lampe.errors import UnknownName
+from lampe.errors import BadSetting, UnknownName
 
 Layout = Literal["half", "interleaved"]
 
@@ -125,6 +125,7 @@ def rope_from(
 
     Raises:
         UnknownName: for a ``rope_type`` that transformers does not know.
+        BadSetting: for parameters that give no frequencies.
     """
     kind = parameters.get("rope_type", "default")
     theta = float(parameters["rope_theta"])
@@ -132,7 +133,7 @@ def rope_from(
         # In float32, as transformers computes them; only angles are float64.
         inv_freq = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
         return Rope(tuple(inv_freq.double().tolist()), layout=layout)
-    if kind not in ROPE_INIT_FUNCTIONS:
+    if not isinstance(kind, str) or kind not in ROPE_INIT_FUNCTIONS:
         raise UnknownName("rope_type", str(kind), ["default", *ROPE_INIT_FUNCTIONS])
     flat = dict(parameters)
     if kind != "proportional":
@@ -140,11 +141,19 @@ def rope_from(
         # twice. In "proportional" the factor means something else: which share of ``dim`` rotates.
         flat.pop("partial_rotary_factor", None)
     described = {"rope_parameters": flat, "max_position_embeddings": max_position_embeddings}
-    config = PreTrainedConfig.from_dict(
-        {**described, "head_dim": dim, "hidden_size": dim, "num_attention_heads": 1}
-    )
-    inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=length)
-    return Rope(tuple(inv_freq.double().tolist()), float(scaling), layout)
+    described |= {"head_dim": dim, "hidden_size": dim, "num_attention_heads": 1}
+    # transformers computes with the parameters as they are, so a wrong type or an impossible value
+    # can raise anything.
+    try:
+        config = PreTrainedConfig.from_dict(described)
+        inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=length)
+        rope = Rope(tuple(inv_freq.double().tolist()), float(scaling), layout)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BadSetting(f"no rope has rope_parameters={flat}: {reason}") from None
+    if not all(map(math.isfinite, (*rope.inv_freq, rope.scaling))):
+        raise BadSetting(f"no rope has rope_parameters={flat}: its frequencies are not finite")
+    return rope
 
 
 def ntk_theta(theta: float, factor: float, dim: int) -> float:

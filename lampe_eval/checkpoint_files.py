@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lampe_eval import user_cache
 from lampe_eval.cards import ModelCard
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import CHUNK_BYTES, read_json, sha256_of_files, sha256_of_text
 from lampe_eval.pocket import WEIGHTS
 
@@ -18,6 +18,8 @@ SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".
 """Suffixes of settings, chat templates, tokenizers and weights, in the order of the fingerprint."""
 SMALL_BYTES = 2**24
 """Size up to which a file's content is hashed each time, without the cache."""
+ANNOUNCED_BYTES = 2**30
+"""Size from which on hashing takes seconds, so that it is announced."""
 MAPPING_FILES = (
     "config.json",
     "generation_config.json",
@@ -43,7 +45,9 @@ def fingerprint(folder: Path) -> str:
         UserError: for a file that is broken, leaves the folder, or cannot be read.
     """
     digest = hashlib.sha256()
-    for path in _files(folder):
+    paths = _files(folder)
+    _announce_hashing(folder, paths)
+    for path in paths:
         try:
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()} {size}".encode())
@@ -59,17 +63,20 @@ def fingerprint(folder: Path) -> str:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder whose settings or index of weights are broken or leave the folder.
+    """Refuse a folder with broken settings, or whose files cannot be read or lie outside of it.
 
     Raises:
         UserError: naming the file.
     """
+    for path in _files(folder):
+        if not path.is_file():
+            # To open a pipe would wait for ever.
+            raise UserError(f"{path}: is no file that can be read: a pipe, or a link to nothing")
     for name in MAPPING_FILES:
-        if (folder / name).exists() or (folder / name).is_symlink():
+        if (folder / name).exists():
             _read_mapping(folder / name)
     if (folder / "generation_config.json").exists():
         _check_token_ids(folder / "generation_config.json")
-    _indexed_files(folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -138,12 +145,28 @@ def _check_token_ids(path: Path) -> None:
             raise UserError(f"{path}: {key}={str(value)[:40]!r} is no token id")
 
 
-def _cached_sha256(path: Path) -> str:
-    """Return the sha256 of a large file, computed once for a path, size and time of change."""
+def _announce_hashing(folder: Path, paths: list[Path]) -> None:
+    """Say in one line that large weights are hashed for the first time."""
+    size = 0
+    with suppress(OSError):  # of a file that cannot be read, whose reader says so
+        for path in paths:
+            if path.stat().st_size > SMALL_BYTES and not _hash_file(path).exists():
+                size += path.stat().st_size
+    if size > ANNOUNCED_BYTES:
+        report_warning(f"{folder}: hashing weights of {size / 2**30:.1f} GiB, this once")
+
+
+def _hash_file(path: Path) -> Path:
+    """Return the file of the cache that holds the hash of a large file as it now is."""
     state = path.stat()
     # ctime too: nobody can set it back, as `cp -p` and `touch -r` do with mtime.
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
-    entry = user_cache.root() / "weights" / f"{sha256_of_text(key)}.sha256"
+    return user_cache.root() / "weights" / f"{sha256_of_text(key)}.sha256"
+
+
+def _cached_sha256(path: Path) -> str:
+    """Return the sha256 of a large file, computed once for a path, size and time of change."""
+    entry = _hash_file(path)
     with suppress(OSError, UnicodeDecodeError):
         stored = entry.read_text()
         if len(stored) == hashlib.sha256().digest_size * 2:

@@ -1,6 +1,7 @@
 """Models by card, folder or hub id: first described from their configuration, then loaded."""
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 import lampe
 from lampe_eval import checkpoint_files
 from lampe_eval.cards import ModelCard
+from lampe_eval.device_memory import is_out_of_memory
 from lampe_eval.errors import UserError, first_line, report_warning
 from lampe_eval.records import ModelRecord
 
@@ -31,6 +33,8 @@ ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 """Data types in which weights can be loaded."""
+MOST_LAYERS = 10_000
+"""More layers than a model has; a broken configuration must not build them."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken")
 UNREACHABLE_ERRORS = {
     "LocalEntryNotFoundError",
@@ -124,12 +128,11 @@ def describe_model(
     if dtype not in DTYPES:
         raise UserError(f"--dtype: {dtype!r}: weights are loaded as one of {', '.join(DTYPES)}")
     config = _load_config(path, card.revision)
-    with _reading(path, "config.json"):
-        try:
-            geometry = lampe.geometry_of(config, window or card.window)
-            geometry.rope(geometry.window)
-        except lampe.LampeError as error:
-            raise UserError(f"model {label!r}: {error}") from None
+    try:
+        geometry = lampe.geometry_of(config, window or card.window)
+        geometry.rope(geometry.window)
+    except lampe.LampeError as error:
+        raise UserError(f"model {label!r}: {error}") from None
     if not (window or card.window):
         note = geometry.window_note or _default_window_note(path, card.revision, config, geometry)
         if note:
@@ -156,12 +159,21 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
             dtype=source.dtype,
             device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            trust_remote_code=False,
         )
     model, report = loaded
     # transformers initializes missing weights at random and only logs it.
-    missing = sorted(report["missing_keys"]) or sorted(report["mismatched_keys"])
+    missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(f"{source.path}: the checkpoint lacks weights: {_first_names(missing)}")
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, stored, described = mismatched[0]
+        raise UserError(
+            f"{source.path}: its weights and its config.json are of different models: {name} has "
+            f"shape {tuple(stored)} in the weights and {tuple(described)} by the configuration"
+        )
     unexpected = sorted(report["unexpected_keys"])
     if unexpected:
         _warn_once(
@@ -189,7 +201,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         raise UserError(f"{folder}: has no tokenizer (such as tokenizer.json); copy it there")
     with _reading(source.path, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.path, revision=source.revision
+            source.path, revision=source.revision, trust_remote_code=False
         )
         # Some settings of a wrong type are noticed only here.
         tokenizer("text")
@@ -227,6 +239,8 @@ def _silence_libraries() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     critical = 50
     huggingface_hub.logging.set_verbosity(critical)
+    # Of torch, on pickles that it then refuses to read.
+    warnings.filterwarnings("ignore", message="Detected pickle protocol")
 
 
 @contextmanager
@@ -234,7 +248,8 @@ def _reading(path: str, part: str) -> Iterator[None]:
     """Turn whatever a library raises on a part of a checkpoint into one line.
 
     A checkpoint can be broken in the ways of every library that reads it, and their errors have no
-    common class.
+    common class. Nothing but calls of such libraries belongs here: a bug of ours would be blamed on
+    the checkpoint.
     """
     try:
         yield
@@ -252,7 +267,9 @@ def _load_config(path: str, revision: str) -> PreTrainedConfig:
     if Path(path).is_dir():
         checkpoint_files.check_files(Path(path))
     with _reading(path, "config.json"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            path, revision=revision, trust_remote_code=False
+        )
         _check_config(path, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{path}: a {config.model_type!r} model is no causal language model")
@@ -269,6 +286,11 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
         raise UserError(f"{path}/config.json: transformers knows no quant_method {method!r}")
     if config.dtype is not None and not isinstance(config.dtype, torch.dtype):
         raise UserError(f"{path}/config.json: dtype={config.dtype!r} is no data type of torch")
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 1)
+    if not isinstance(layers, int) or not 0 < layers <= MOST_LAYERS:
+        raise UserError(
+            f"{path}/config.json: num_hidden_layers={layers!r}: must be from 1 to {MOST_LAYERS}"
+        )
 
 
 def _default_window_note(
@@ -299,13 +321,23 @@ def _warn_once(text: str) -> None:
 
 def _loading_error(path: str, part: str, error: Exception) -> UserError:
     """Return one line about a checkpoint that cannot be loaded."""
+    if is_out_of_memory(error):
+        return UserError(
+            f"{path}: too little memory to load its {part} ({first_line(error)}); "
+            "try a smaller --dtype, such as bfloat16, or a smaller model"
+        )
     # transformers wraps what the hub raised, sometimes several times, so the classes of the whole
     # chain of errors decide; by name, because they come from optional libraries.
     kinds = _class_names_in_chain(error)
     if "UnpicklingError" in kinds:
         return UserError(
-            f"{path}: its weights are pickles with more than tensors in them, which may run code; "
-            "they are not loaded: use a checkpoint in safetensors"
+            f"{path}: its weights are pickles that are damaged, or hold more than tensors and "
+            "could run code; they are not loaded: use a checkpoint in safetensors"
+        )
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"{path}: comes with code of its own, which is never run; use a checkpoint of a type "
+            "that transformers knows"
         )
     if Path(path).is_dir():
         return UserError(

@@ -12,8 +12,9 @@ LIBRARY = (
 ).split()
 HARNESS = (
     "__main__ cli commands calibration speed running report engine results models checkpoint_files "
-    "plugins pocket benches ruler texts assets store folder_lock run_description method_specs "
-    "suite prompts user_cache scoring cards terminal file_io json_arrays records errors __init__"
+    "plugins device_memory pocket benches ruler texts assets store folder_lock run_description "
+    "method_specs suite prompts user_cache scoring cards terminal file_io json_arrays records "
+    "errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
 

@@ -12,8 +12,8 @@ import torch
 import lampe
 from lampe_eval import models
 from lampe_eval.benches.bench import Prompt, Sample
+from lampe_eval.device_memory import PeakMemory
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
-from lampe_eval.engine.device_memory import PeakMemory
 from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.engine.run_samples import run_samples
 from lampe_eval.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lampe_eval.benches.bench import Passage, Prompt, Sample
-from lampe_eval.engine.device_memory import PeakMemory, free_unused, is_out_of_memory
+from lampe_eval.device_memory import PeakMemory, free_unused, is_out_of_memory
 from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import describe_error
 from lampe_eval.records import Outcome

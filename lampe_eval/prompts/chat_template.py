@@ -1,12 +1,13 @@
 """Chat templates: the text around a user's message, by the tokenizer's template or without one."""
 
 import datetime
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, first_line
 from lampe_eval.prompts.protocol import Protocol
 
 PLACEHOLDER = "what-the-user-says"
@@ -77,18 +78,9 @@ def template_affixes(
     if not getattr(tokenizer, "chat_template", None):
         before, _, after = user.partition(PLACEHOLDER)
         return before, after + answer_prefix
-    system_message = [{"role": "system", "content": system}] if system else []
-    messages = [*system_message, {"role": "user", "content": PLACEHOLDER}]
-    text = _render(tokenizer, messages)
-    # Some templates raise for a system role, others leave it out silently.
-    if text is None or (system and system.strip() not in text):
-        messages = [{"role": "user", "content": user}]
-        text = _render(tokenizer, messages)
-    if text is None or text.count(PLACEHOLDER) != 1:
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path} cannot be used; "
-            "try --protocol fair:chat=none"
-        )
+    messages, text = _render_message(tokenizer, system, user)
+    if text.count(PLACEHOLDER) != 1:
+        raise _unusable(tokenizer, "it does not write a user's message once and unchanged")
     before, _, after = text.partition(PLACEHOLDER)
     if not answer_prefix.strip():
         return before, after
@@ -122,6 +114,31 @@ def _with_date(template: str, date: datetime.date) -> str:
     return f"{macro}\n{template}"
 
 
+def _render_message(
+    tokenizer: PreTrainedTokenizerBase, system: str, user: str
+) -> tuple[list[dict[str, str]], str]:
+    """Return the messages of a system prompt and the placeholder, and their rendered text.
+
+    Args:
+        tokenizer: the tokenizer with the template.
+        system: the system prompt, or an empty text.
+        user: the user's message with the system prompt at its beginning, for templates that refuse
+            or drop the system role.
+
+    Raises:
+        UserError: for a template that fails.
+    """
+    if system:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": PLACEHOLDER}]
+        # Some templates raise for a system role, others leave it out silently.
+        with suppress(UserError):
+            text = _render(tokenizer, messages)
+            if system.strip() in text:
+                return messages, text
+    messages = [{"role": "user", "content": user}]
+    return messages, _render(tokenizer, messages)
+
+
 def _answer_beginning(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generation_prompt: str
 ) -> str:
@@ -131,7 +148,9 @@ def _answer_beginning(
     begins with a space. It is returned only where the template refuses or changes an answer.
     """
     answer = {"role": "assistant", "content": ANSWER_PLACEHOLDER}
-    text = _render(tokenizer, [*messages, answer], add_generation_prompt=False) or ""
+    text = ""
+    with suppress(UserError):
+        text = _render(tokenizer, [*messages, answer], add_generation_prompt=False)
     between, found, _ = text.partition(PLACEHOLDER)[2].partition(ANSWER_PLACEHOLDER)
     return between if found else generation_prompt
 
@@ -141,8 +160,12 @@ def _render(
     messages: list[dict[str, str]],
     *,
     add_generation_prompt: bool = True,
-) -> str | None:
-    """Render messages; return None if the template refuses them."""
+) -> str:
+    """Render messages.
+
+    Raises:
+        UserError: with the template's own words, if it fails or refuses the messages.
+    """
     try:
         return str(
             tokenizer.apply_chat_template(
@@ -150,8 +173,16 @@ def _render(
             )
         )
     # A template is a program of the model's folder, which can fail in any way.
-    except Exception:
-        return None
+    except Exception as error:
+        raise _unusable(tokenizer, first_line(error)) from None
+
+
+def _unusable(tokenizer: PreTrainedTokenizerBase, reason: str) -> UserError:
+    """Return the error for a chat template that cannot be used."""
+    return UserError(
+        f"the chat template of {tokenizer.name_or_path} cannot be used ({reason}); "
+        "try --protocol fair:chat=none"
+    )
 
 
 def chat_family(tokenizer: PreTrainedTokenizerBase) -> ChatFamily:

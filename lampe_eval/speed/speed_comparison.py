@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import lampe
-from lampe_eval.engine import device_memory
+from lampe_eval import device_memory
 from lampe_eval.errors import unknown_name
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 import lampe
-from lampe_eval.engine import device_memory
+from lampe_eval import device_memory
 
 DECODE_STEPS = 8
 """Decode steps that are timed after the first.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
@@ -219,3 +220,20 @@ def test_double_precision_is_patched(build: Any) -> None:
         torch.testing.assert_close(model(ids).logits, before, atol=1e-5, rtol=0)
     with lampe.patch(model, "lampe"):
         assert not torch.allclose(model(ids).logits, before, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("config", "head_dim"),
+    [
+        (transformers.GptOssConfig(), 64),  # 2880 over 64 heads is 45
+        (transformers.Qwen3Config(hidden_size=1024, num_attention_heads=16, head_dim=128), 128),
+        (transformers.LlamaConfig(hidden_size=256, num_attention_heads=4), 64),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_the_stated_dimensions_of_a_head_hold(
+    config: transformers.PreTrainedConfig, head_dim: int
+) -> None:
+    geometry = lampe.geometry_of(config)
+    assert geometry.head_dim == head_dim
+    assert len(geometry.rope(geometry.window).inv_freq) == head_dim // 2

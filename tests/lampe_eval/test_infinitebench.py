@@ -119,7 +119,7 @@ def test_the_first_words_of_the_answer_are_the_answers_in_a_chat(
     )
     before, _, after = _text(tokenizer, chat).partition("</>")
     assert before.startswith("<user>") and before.endswith("Work out func_7(-3).")
-    assert after == "<me>What func_7(-3) gives is"
+    assert after == "<assistant>What func_7(-3) gives is"
     assert _text(tokenizer, plain) == ROWS["code_run"][1]
 
 

@@ -1,5 +1,6 @@
 """Memory of a device: how much was in use at most, and freeing what is unused."""
 
+import errno
 import gc
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def free_unused() -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error means too little memory."""
+    if isinstance(error, OSError):  # a file that is mapped into memory
+        return error.errno == errno.ENOMEM
     # torch's allocator for CPU tensors raises a plain RuntimeError.
     is_memory_error = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_memory_error or "DefaultCPUAllocator" in str(error)
