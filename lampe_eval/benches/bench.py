@@ -9,18 +9,21 @@ A *cell* is one model, one method, one task and one length. For each cell the ha
 for all of them. Rows are samples as they are stored (`SampleRecord`).
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lampe_eval.cards import TaskCard, shipped_folder
 from lampe_eval.prompts.protocol import Decoding, Protocol, parse_protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class FollowUp:
         join_answers: returns the prediction to score, given the first and the second answer.
     """
 
-    make_prompt: Callable[[str], "Prompt"]
+    make_prompt: Callable[[str], Prompt]
     join_answers: Callable[[str, str], str]
 
 

@@ -10,15 +10,16 @@ OpenLMLab/LEval at cd34b05, from which all sentences are read. Protocol `lampe` 
 sentences in Llama-3's chat markers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import (
@@ -44,6 +45,9 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import leval_metrics
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.jsonl_rows import read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SCHEMA = {"instructions": list, "outputs": list, "input": str, "evaluation": str}
 

@@ -4,14 +4,14 @@ Sources: arXiv 2308.14508 with `pred.py` and `config/` of THUDM/LongBench at 2e0
 `lampe` follows `longbench_eval/LongBench-main/pred.py` of scar-on/LaMPE at 4e3c91f.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, TypeVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
@@ -24,6 +24,9 @@ from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
 from lampe_eval.texts.jsonl_rows import RowSchema, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 

@@ -1,13 +1,16 @@
 """Chat templates: the text around a user's message, by the tokenizer's template or without one."""
 
+from __future__ import annotations
+
 import datetime
 from dataclasses import dataclass
-from typing import Literal
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Literal
 
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLACEHOLDER = "what-the-user-says"
 """Text that is rendered in place of the user's message, to find where a template puts it."""
