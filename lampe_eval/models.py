@@ -29,8 +29,6 @@ from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-"""Data types in which weights can be loaded."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken")
 UNREACHABLE_ERRORS = {
     "LocalEntryNotFoundError",
@@ -120,9 +118,6 @@ def describe_model(
     """
     _silence_libraries()
     path = checkpoint_files.checkpoint_path(card)
-    dtype = dtype or card.dtype
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype: {dtype!r}: weights are loaded as one of {', '.join(DTYPES)}")
     config = _load_config(path, card.revision)
     with _reading(path, "config.json"):
         try:
@@ -135,6 +130,7 @@ def describe_model(
         if note:
             _warn_once(f"model {label!r}: {note.replace('window=', '--window ')}")
     commit = getattr(config, "_commit_hash", None)  # configurations of folders have none
+    dtype = dtype or card.dtype
     return ModelSource(label, path, card.revision, dtype, geometry, card.settings, commit)
 
 

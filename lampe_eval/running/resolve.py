@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
 from lampe_eval.cards import ModelCard, find_model_card, shipped_names
 from lampe_eval.errors import UserError
-from lampe_eval.method_specs import ENTRY_POINTS as METHOD_ENTRY_POINTS
-from lampe_eval.method_specs import MethodSpec, method_card, parse_methods
+from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
@@ -59,6 +59,8 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
                 f"--model: two models are called {label!r}; give each folder a name of its own"
             )
         model_cards[label] = card
+        for spec in specs:
+            spec.build(card.settings)  # raises for settings that the method does not have
     _refuse_unused_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)
@@ -67,15 +69,14 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
 
 
 def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
-    """Parse methods and look up their cards.
+    """Parse methods and look up their cards and settings.
 
     Raises:
-        UserError: for a method that does not exist.
+        UserError: for a method, a setting or a value that does not exist.
     """
     specs = parse_methods(texts)
     for spec in specs:
-        for name in spec.name.split("+"):
-            method_card(name)  # raises for an unknown name
+        spec.build({})  # raises for an unknown name
     return specs
 
 
