@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lampe_eval import user_cache
-from lampe_eval.cards import ModelCard
+from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import CHUNK_BYTES, read_json, sha256_of_files, sha256_of_text
 from lampe_eval.pocket import WEIGHTS
@@ -31,6 +31,20 @@ TOKEN_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def checkpoint_path(card: ModelCard) -> str:
     """Return the folder or the hub id of a card's checkpoint."""
     return str(WEIGHTS) if card.path == "pocket" else card.path
+
+
+def find_model(name: str) -> tuple[ModelCard, str]:
+    """Return the card and the label of a model, as `find_model_card` does.
+
+    Raises:
+        UserError: for a name that does not exist, or a folder that is no checkpoint, as far as can
+            be told without transformers, which takes seconds to import.
+    """
+    card, label = find_model_card(name)
+    folder = Path(checkpoint_path(card))
+    if folder.is_dir():
+        check_files(folder)
+    return card, label
 
 
 def fingerprint(folder: Path) -> str:
@@ -59,11 +73,13 @@ def fingerprint(folder: Path) -> str:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder whose settings or index of weights are broken or leave the folder.
+    """Refuse a folder without settings, or whose settings or index of weights are broken.
 
     Raises:
         UserError: naming the file.
     """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: not a checkpoint of transformers: it has no config.json")
     for name in MAPPING_FILES:
         if (folder / name).exists() or (folder / name).is_symlink():
             _read_mapping(folder / name)

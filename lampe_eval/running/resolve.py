@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
-from lampe_eval.cards import ModelCard, find_model_card, shipped_names
+from lampe_eval.cards import ModelCard, shipped_names
+from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
+from lampe_eval.texts import documents
+from lampe_eval.texts.corpora import find_corpus
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     protocols = {task.bench: BENCHES[task.bench].protocol(suite.protocol_label) for task in tasks}
     model_cards: dict[str, ModelCard] = {}
     for name in suite.model:
-        card, label = find_model_card(name)
+        card, label = find_model(name)
         # Tables and folders know a model by its label alone.
         if label in model_cards:
             raise UserError(
@@ -61,7 +65,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
         model_cards[label] = card
         for spec in specs:
             spec.build(card.settings)  # raises for settings that the method does not have
-    _refuse_unused_texts(suite, tasks)
+    _check_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)
     plugins = {**plugin_files, **_outside_packages(specs, tasks)}
@@ -92,14 +96,20 @@ def _outside_packages(specs: Iterable[MethodSpec], tasks: Iterable[Task]) -> dic
     }
 
 
-def _refuse_unused_texts(suite: Suite, tasks: list[Task]) -> None:
-    """Refuse a text that no benchmark of the suite reads."""
+def _check_texts(suite: Suite, tasks: list[Task]) -> None:
+    """Refuse a text that no benchmark of the suite reads, or that does not exist."""
     used = {BENCHES[task.bench].source_option for task in tasks}
     for option in ("haystack", "text"):
-        if getattr(suite, option) and option not in used:
+        source: Path | None = getattr(suite, option)
+        if source is None:
+            continue
+        if option not in used:
             raise UserError(
                 f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}"
             )
+        # Files of a corpus are fetched later.
+        if not find_corpus(source):
+            documents.text_files(source)
 
 
 def _refuse_devices(suite: Suite) -> None:

@@ -1,6 +1,7 @@
 """Command line: quick help, and errors in one line with exit code 2 and without a traceback."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ class Done(NamedTuple):
 
 
 Cli = Callable[..., Done]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -53,45 +55,89 @@ def _refused(done: Done) -> str:
     return line
 
 
-def test_help_imports_nothing_heavy() -> None:
-    script = """
-import sys
-import lampe_eval.cli
-print([name for name in ("torch", "transformers", "pandas") if name in sys.modules])
+LISTED = ("methods", "models", "benches", "tasks", "protocols", "published")
+REFUSED = """
+run --method lamp
+run --method lampe:foo=3
+run --method lampe:head_tokens=x
+run --method lampe+yarn:yarn.foo=3
+run --bench nih --dry-run
+run --bench niah/x
+run --model poket
+run --model .
+run --model ./none
+run --protocol far
+run --protocol fair:foo=1
+run --config nosuch
+run --config none.yaml
+run --config suite.yaml
+run --lengths 4q
+run --limit many
+run --device foo
+run --dtype int8
+run --attention blockwize
+run --engine rya
+run --plugin none.py
+run --haystack none.txt
+run --bench ppl --text none.txt
+calibrate --bench ppl/exat
+calibrate --method pi
+calibrate --sweep foo
+suggest --model poket
+suggest --length 3x
+speed --shape foo
+speed --attention foo
+speed --device foo
+speed --method lamp
+show plan --method lamp
+show plan --method lampe:foo=3
+score
+score none
+score .
+score --preds . --bench foo
+score --preds . --bench ruler
+report none
+report .
+leaderboard none
+leaderboard run --against lampe-tabel1
+leaderboard build none
+data path foo
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+"""Commands that are wrong by a name, a value or a file, in a folder with a suite and a run."""
 
 
-def test_names_are_looked_up_before_torch_is_imported() -> None:
+def test_what_needs_no_heavy_library_imports_none(tmp_path: Path) -> None:
+    """Torch takes seconds to import, and on a busy machine up to a minute."""
+    (tmp_path / "suite.yaml").write_text("metod: pi\n")
+    cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
+    synthetic_runs.store(tmp_path / "run", [cell], "lampe")
     script = """
+import os
 import sys
 from lampe_eval.cli import main
+heavy = {"torch", "transformers", "pandas", "scipy", "matplotlib", "datasets", "nltk", "ray"}
 for arguments in sys.argv[1:]:
     sys.argv = ["lampe-eval", *arguments.split()]
     try:
         main()
     except SystemExit as stopped:
-        assert stopped.code == 2
-assert "torch" not in sys.modules
+        print(stopped.code or 0, sorted(heavy & sys.modules.keys()), arguments, file=sys.stderr)
 """
-    commands = [
-        "run --method lamp",
-        "run --bench nih --dry-run",
-        "run --model poket",
-        "run --protocol far",
-        "run --config nosuch",
-        "run --lengths 4q",
-        "calibrate --bench ppl/exat",
-        "suggest --model poket",
-        "suggest --length 3x",
-        "show plan --method lamp",
-        "leaderboard . --against lampe-tabel1",
-    ]
-    done = subprocess.run([sys.executable, "-c", script, *commands], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (0, len(commands)), done.stderr
+    listed = [f"list {what}" for what in LISTED]
+    refused = REFUSED.split("\n")[1:-1]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--help", *listed, *refused],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("lampe-eval: ")]
+    assert lines == [
+        *(f"0 [] {arguments}" for arguments in ["--help", *listed]),
+        *(f"2 [] {arguments}" for arguments in refused),
+    ], done.stderr
+    assert done.stderr.count("\n") == len(lines) + len(refused)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
