@@ -1,5 +1,6 @@
 """Errors that the user can fix: one line says what is wrong, where, and what to do."""
 
+import errno
 import logging
 import sys
 from collections.abc import Iterable
@@ -7,6 +8,22 @@ from difflib import get_close_matches
 
 LOG = logging.getLogger("lampe_eval")
 """Logger of a run; while a run goes on, its records are written to ``run.log``."""
+
+MACHINE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
+}
+"""Numbers of errors by which a machine refuses: a full disk, too many open files, no permission."""
 
 
 class UserError(Exception):
@@ -30,6 +47,16 @@ class Stopped(BaseException):
     def code(self) -> int:
         """Exit code of a process that a signal ended, by the convention of shells."""
         return 128 + self.number
+
+
+def machine_refusal(error: Exception) -> UserError | None:
+    """Return the error for what the machine refused, or None for an error of another kind."""
+    if isinstance(error, MemoryError):
+        return UserError("this machine has not enough memory")
+    if not (isinstance(error, OSError) and error.errno in MACHINE_ERRORS):
+        return None
+    where = "" if error.filename is None else f"{error.filename}: "
+    return UserError(f"{where}{error.strerror}")
 
 
 def describe_error(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Command line: quick help, and errors in one line with exit code 2 and without a traceback."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ import pytest
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 
 from lampe_eval.cli import main
+from lampe_eval.commands import listing
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.store import Cell
 from tests.lampe_eval import synthetic_runs
@@ -420,3 +423,74 @@ def test_scores_of_predictions_are_written_as_csv_and_json(cli: Cli, tmp_path: P
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["tasks"][0]["scores"] == {"score": 100}
     assert written["average"]["score"] == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyError("a\x1b[2J\nb"), 1, "KeyError: 'a\\x1b[2J\\nb'"),
+        (RuntimeError("two\nlines \x1b[2J"), 1, "RuntimeError: two lines \\x1b[2J"),
+        (RecursionError(), 1, "RecursionError"),
+        (AssertionError(), 1, "AssertionError"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "FileNotFoundError"),
+        (MemoryError(), 2, "memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), 2, "x/y: No space left"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), 2, "x: Too many open files"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 2, "x: Read-only"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
+    ],
+)
+def test_whatever_a_command_raises_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, message: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(listing, "models", fail)
+    done = cli("list", "models")
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert done.err.startswith("lampe-eval: ")
+    assert message in done.err
+    assert ("--traceback" in done.err) is (code == 1)
+    shown = cli("--traceback", "list", "models")
+    assert shown.code == code
+    assert shown.err.startswith("Traceback (most recent call last):")
+    assert shown.err.endswith(done.err)
+    assert "\x1b" not in shown.err
+
+
+def _stream(kind: str) -> io.TextIOWrapper:
+    """Return a standard output as a process may have it."""
+    if kind == "full disk":
+        return open("/dev/full", "w", encoding="utf-8")
+    if kind == "closed pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        return os.fdopen(writing, "w", encoding="utf-8")
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+
+@pytest.mark.parametrize(("kind", "code"), [("full disk", 2), ("closed pipe", 0), ("ascii", 0)])
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_files_do_not_depend_on_who_reads_standard_output(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, kind: str, code: int
+) -> None:
+    run = tmp_path / "run"
+    if command == "report":
+        cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
+        synthetic_runs.store(run, [cell], "lampe")
+        arguments = ["report", str(run)]
+    else:
+        options = "--bench ppl/exact --lengths 256 --limit 1 --method original"
+        arguments = ["run", *options.split(), "--output", str(run)]
+    with _stream(kind) as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        done = cli(*arguments)
+    assert done.code == code, done.err
+    refusals = [line for line in done.err.splitlines() if line.startswith("lampe-eval: ")]
+    assert len(refusals) == (code == 2)
+    assert "Traceback" not in done.err
+    for name in ("scores.csv", "table.md", *(["report.html"] if command == "report" else [])):
+        assert (run / name).stat().st_size, name
