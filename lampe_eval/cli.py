@@ -591,8 +591,8 @@ def main() -> None:
         refusal = machine_refusal(error)
         kind = f"{type(error).__name__}: {error}".removesuffix(": ")
         advice = "please report it with the output of lampe-eval --traceback ..."
-        message = refusal or f"unexpected {kind}; {advice}"
-        print(f"lampe-eval: {visible(' '.join(str(message).split()))}", file=sys.stderr)
+        message = str(refusal or f"unexpected {kind}; {advice}")
+        print(f"lampe-eval: {visible(' '.join(message.split()))}", file=sys.stderr)
         sys.exit(2 if refusal else 1)
     finally:
         # Everything is written, and what Python and Ray do at exit must not hold up a signal.

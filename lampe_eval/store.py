@@ -27,7 +27,13 @@ from pydantic import ValidationError
 from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError, report_warning
-from lampe_eval.file_io import save_file, unwritable, write_atomically
+from lampe_eval.file_io import (
+    clean_if_refused,
+    existing_paths,
+    save_file,
+    unwritable,
+    write_atomically,
+)
 from lampe_eval.records import ExtensionRecord, RunConfiguration, RunRecord, SampleRecord
 
 T = TypeVar("T")
@@ -422,13 +428,18 @@ class FolderLock:
 def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
     """Keep every other run from writing to a folder.
 
+    A run that is refused before a sample is stored leaves nothing of itself behind.
+
     Raises:
         UserError: as `FolderLock.acquire`.
     """
+    existing = existing_paths(folder)
     lock = FolderLock(folder)
     lock.acquire()
     try:
-        yield lock
+        # Inside of the lock, so that it cannot be the folder of another run that has begun.
+        with clean_if_refused(folder, existing, "samples/**/*.jsonl"):
+            yield lock
     finally:
         lock.release()
 

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Card)
 
 MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
-DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|xla)(:\d+)?")
+DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta)(:\d+)?")
 """Devices of torch that models can run on, by number where there are several."""
 
 

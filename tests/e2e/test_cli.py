@@ -365,7 +365,9 @@ def test_folders_that_are_no_rotary_causal_model(cli: Cli, tmp_path: Path) -> No
     assert "describes no rope" in _refused(cli("run", "--model", str(tmp_path / "gpt2")))
 
 
-def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_patched_is_one_line(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "falcon"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         folder.mkdir(exist_ok=True)
@@ -378,10 +380,15 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
         max_position_embeddings=256,
     )
     FalconForCausalLM(config).save_pretrained(folder)
-    message = _refused(
-        cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out"))
-    )
-    assert "attention up by name" in message
+    capsys.readouterr()
+    output = tmp_path / "results" / "new"
+    arguments = ["run", "--model", str(folder), "--lengths", "256", "--output", str(output)]
+    assert "attention up by name" in _refused(cli(*arguments))
+    assert not output.parent.exists()
+    output.mkdir(parents=True)
+    (output / "notes.txt").write_text("mine")
+    assert "attention up by name" in _refused(cli(*arguments))
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
 
 
 def test_the_version_is_printed(cli: Cli) -> None:
@@ -494,3 +501,9 @@ def test_files_do_not_depend_on_who_reads_standard_output(
     assert "Traceback" not in done.err
     for name in ("scores.csv", "table.md", *(["report.html"] if command == "report" else [])):
         assert (run / name).stat().st_size, name
+
+
+def test_a_refused_measurement_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
+    arguments = ["speed", "--device", "cuda:9", "--output", str(tmp_path / "new" / "speed")]
+    assert "cuda:9" in _refused(cli(*arguments))
+    assert not (tmp_path / "new").exists()
