@@ -21,7 +21,9 @@ def measure_speed(resolved: ResolvedSpeed) -> None:
     folder = resolved.config.folder
     with clean_if_refused(folder, existing_paths(folder), "*"):
         _create_folder(resolved.config)
-        comparison = SpeedComparison(resolved)
+        with progress_display() as display:
+            display.now(f"loading {resolved.config.name}")
+            comparison = SpeedComparison(resolved)
         try:
             with progress_display() as display:
                 comparison.run(display)
