@@ -5,9 +5,11 @@
 >>> handle.unpatch()  # doctest: +SKIP
 """
 
-from lampe.attention import AUTO, BACKENDS
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lampe.attention_factor import AttentionFactor
-from lampe.caches.growing_cache import growing_cache
+from lampe.backend_names import AUTO
 from lampe.encoding import Encoding
 from lampe.errors import (
     BadSetting,
@@ -28,10 +30,14 @@ from lampe.methods import (
     register_method,
     setting,
 )
-from lampe.patching.handle import Handle
-from lampe.patching.patch import explain, patch, unpatch
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 from lampe.rope import Rope
+
+if TYPE_CHECKING:
+    from lampe.attention import BACKENDS
+    from lampe.caches.growing_cache import growing_cache
+    from lampe.patching.handle import Handle
+    from lampe.patching.patch import explain, patch, unpatch
 
 __all__ = [
     "AUTO",
@@ -66,3 +72,21 @@ __all__ = [
     "setting",
     "unpatch",
 ]
+
+_MODULES_WITH_TORCH = {
+    "BACKENDS": "lampe.attention",
+    "Handle": "lampe.patching.handle",
+    "explain": "lampe.patching.patch",
+    "growing_cache": "lampe.caches.growing_cache",
+    "patch": "lampe.patching.patch",
+    "unpatch": "lampe.patching.patch",
+}
+"""Modules of the names that are imported when they are first used: torch takes seconds to import,
+and methods and their settings are looked up without it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name that needs torch."""
+    if name not in _MODULES_WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES_WITH_TORCH[name]), name)

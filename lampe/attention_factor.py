@@ -14,14 +14,18 @@ index method takes it as a setting.
 | yarn | c = 0.1 ln(length / window) + 1 beyond the window |
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lampe.errors import BadSetting
 from lampe.rope import yarn_factor
+
+# Settings are checked without torch, which takes seconds to import.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FactorSetting = str | float | int
 NAMED_FACTORS = ("none", "released", "logn", "yarn")
@@ -54,7 +58,7 @@ class AttentionFactor:
         if self.logn_base is None:
             return None
         # One factor per query, so it cannot be a part of the softmax scale.
-        return (torch.log(index.double() + 1) / math.log(self.logn_base)).clamp(min=1).float()
+        return ((index.double() + 1).log() / math.log(self.logn_base)).clamp(min=1).float()
 
     def per_token_factor(self, index: Tensor) -> Tensor | None:
         """Return a further factor on cos and sin for each token, or None where all are alike.
@@ -97,7 +101,7 @@ class PerTokenAttentionFactor(AttentionFactor):
         # All tokens of the prompt have the factor of its whole length, as they are read at once.
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
         # Relative to ``factor``, which is applied to every token already.
-        return ((1 + self.rate * torch.log(length / self.window)) / self.factor).float()
+        return ((1 + self.rate * (length / self.window).log()) / self.factor).float()
 
 
 def resolve_attention_factor(

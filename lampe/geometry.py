@@ -1,15 +1,19 @@
 """Geometry of a model: the window and the rope, which is all that a method has to know of it."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.rope import LENGTH_DEPENDENT_TYPES, Layout, Rope, rope_from
+
+# Settings are checked without transformers, which takes seconds to import.
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 LARGEST_HEAD_DIM = 2**16
 """More dimensions than a head has; a broken configuration must not take memory for its rope."""

@@ -9,13 +9,17 @@ The keys that one query owns in one region are always a contiguous run, its *spa
 a plan (dense oracle, blockwise attention, pictures) is therefore a short loop over regions.
 """
 
+# Names and settings of methods are checked without torch, which takes seconds to import: functions
+# that make tensors import it themselves.
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Number = int | float | Fraction
 
@@ -77,7 +81,7 @@ class PositionMap:
         # Positions grow within a chunk, so the lowest is at the start of the run, or where the run
         # enters a new chunk.
         next_chunk = first + (-(first + self.shift)).remainder(self.modulo)
-        return self(torch.where(next_chunk <= last, next_chunk, first))
+        return self(next_chunk.where(next_chunk <= last, first))
 
 
 def _number(value: Number) -> str:
@@ -146,13 +150,13 @@ class Region:
         """
         block_index = query.div(self.block, rounding_mode="floor")
         # Causality cuts the query's own block; every earlier block ends before the query.
-        last = torch.minimum(query, (block_index - self.near + 1) * self.block - 1)
+        last = query.minimum((block_index - self.near + 1) * self.block - 1)
         if self.far is None:
-            first = torch.zeros_like(query)
+            first = query.new_zeros(query.shape)
         else:
             first = ((block_index - self.far + 1) * self.block).clamp(min=0)
         if self.local is not None:
-            first = torch.maximum(first, self.local.first(query))
+            first = first.maximum(self.local.first(query))
         return first, last
 
     def owns(self, query: Tensor, key: Tensor) -> Tensor:
@@ -194,6 +198,8 @@ class PositionPlan:
         A pair that no region owns (a key after its query) gets NaN, and a pair in two regions the
         position in the last one.
         """
+        import torch
+
         out = torch.full((query + key).shape, torch.nan, dtype=torch.float64)
         for region in self.regions:
             out = torch.where(region.owns(query, key), region.relative(query, key), out)
@@ -201,11 +207,15 @@ class PositionPlan:
 
     def matrix(self, length: int) -> Tensor:
         """Return all relative positions, ``[length, length]`` float64, NaN above the diagonal."""
+        import torch
+
         index = torch.arange(length)
         return self.relative(index[:, None], index[None, :])
 
     def largest(self, length: int) -> float:
         """Return the largest relative position in a prompt of ``length`` tokens."""
+        import torch
+
         # Positions only grow along the prompt, except for the phase within a block, so one of the
         # queries of the last block has it.
         longest_block = max(region.block for region in self.regions)

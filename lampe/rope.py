@@ -5,18 +5,21 @@ A model's rope is described as in transformers, by a ``rope_parameters`` mapping
 all other methods keep the model's own.
 """
 
+# Names and settings of methods are checked without torch, which takes seconds to import: functions
+# that make tensors import it themselves.
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from typing import TYPE_CHECKING, Any, Literal
 
 from lampe.errors import BadSetting, UnknownName
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Layout = Literal["half", "interleaved"]
 
@@ -68,6 +71,8 @@ def _inv_freq_on(inv_freq: tuple[float, ...], device: torch.device) -> Tensor:
 
     Cached, because a copy from the host makes the GPU wait in every call.
     """
+    import torch
+
     # A tensor made inside inference_mode could not be used by a later call that needs gradients.
     with torch.inference_mode(False):
         return torch.tensor(inv_freq, dtype=torch.float64, device=device)
@@ -93,6 +98,8 @@ class PerTokenRope(Rope):
     factor: float = 1.0
 
     def angles(self, positions: Tensor, index: Tensor) -> Tensor:
+        import torch
+
         dim = 2 * len(self.inv_freq)
         # All tokens of the prompt have the base of its whole length, as they are read at once.
         length = (index + 1).clamp(min=max(self.prompt, self.window)).double()
@@ -127,6 +134,10 @@ def rope_from(
         UnknownName: for a ``rope_type`` that transformers does not know.
         BadSetting: for parameters that give no frequencies.
     """
+    import torch
+    from transformers import PreTrainedConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     kind = parameters.get("rope_type", "default")
     theta = float(parameters["rope_theta"])
     if kind == "default":

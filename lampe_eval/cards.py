@@ -6,10 +6,10 @@ Every error names the file, the line and the key.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from lampe_eval.errors import UserError, first_line, suggestion, unknown_name
@@ -27,6 +27,18 @@ PLAIN_MESSAGES = {
     "mapping_type": "must be a mapping of keys to values",
 }
 """Messages in plain words by pydantic's type of error."""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+"""Data types in which weights can be loaded, as torch names them, or that of the checkpoint."""
+
+
+def _dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise ValueError(f"{name!r}: weights are loaded as one of {', '.join(DTYPES)}")
+    return name
+
+
+Dtype = Annotated[str, AfterValidator(_dtype)]
 
 
 class Card(BaseModel):
@@ -55,7 +67,7 @@ class ModelCard(Card):
     path: str
     revision: str = "main"
     window: int | None = None
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     settings: Mapping[str, Mapping[str, Any]] = {}
 
 

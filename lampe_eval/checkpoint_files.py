@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lampe_eval import user_cache
-from lampe_eval.cards import ModelCard
+from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import CHUNK_BYTES, read_json, sha256_of_files, sha256_of_text
 from lampe_eval.pocket import WEIGHTS
@@ -33,6 +33,20 @@ TOKEN_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def checkpoint_path(card: ModelCard) -> str:
     """Return the folder or the hub id of a card's checkpoint."""
     return str(WEIGHTS) if card.path == "pocket" else card.path
+
+
+def find_model(name: str) -> tuple[ModelCard, str]:
+    """Return the card and the label of a model, as `find_model_card` does.
+
+    Raises:
+        UserError: for a name that does not exist, or a folder that is no checkpoint, as far as can
+            be told without transformers, which takes seconds to import.
+    """
+    card, label = find_model_card(name)
+    folder = Path(checkpoint_path(card))
+    if folder.is_dir():
+        check_files(folder)
+    return card, label
 
 
 def fingerprint(folder: Path) -> str:
@@ -63,11 +77,13 @@ def fingerprint(folder: Path) -> str:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder with broken settings, or whose files cannot be read or lie outside of it.
+    """Refuse a folder without settings, with broken ones, or with files that cannot be read.
 
     Raises:
         UserError: naming the file.
     """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: not a checkpoint of transformers: it has no config.json")
     for path in _files(folder):
         if not path.is_file():
             # To open a pipe would wait for ever.

@@ -5,7 +5,9 @@ Commands import heavy libraries themselves, so that `--help` and bad options ans
 
 import os
 import sys
+import traceback
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperGroup
 
-from lampe_eval.errors import Stopped, UserError
+from lampe_eval.errors import Stopped, UserError, machine_refusal
 from lampe_eval.running.interrupt import die_on_signals, stop_on_signals
 
 app = typer.Typer(
@@ -147,8 +149,20 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
+@dataclass
+class GlobalOptions:
+    """Options that stand before the command.
+
+    Attributes:
+        traceback: whether an unexpected error shows its traceback.
+    """
+
+    traceback: bool = False
+
+
 @app.callback()
 def every_command(
+    context: typer.Context,
     _: Annotated[
         bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
@@ -157,6 +171,7 @@ def every_command(
     ] = False,
 ) -> None:
     """Evaluate language models on long contexts, with training-free context extension."""
+    context.ensure_object(GlobalOptions).traceback = traceback
 
 
 @app.command()
@@ -587,15 +602,19 @@ def leaderboard_build(
 
 
 def main() -> None:
-    """Run the command line; errors a person can fix are one line on stderr and exit code 2."""
+    """Run the command line; errors a person can fix are one line on stderr and exit code 2.
+
+    An unexpected error is one line too, with exit code 1, and with ``--traceback`` its traceback.
+    """
     from lampe_eval.terminal import visible, visible_streams
 
     stop_on_signals()
+    options = GlobalOptions()
     try:
         # In standalone mode typer would print errors over several lines and choose exit codes
         # itself.
         with visible_streams():
-            code = app(standalone_mode=False)
+            code = app(standalone_mode=False, obj=options)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         if message:  # empty where typer printed the help instead
@@ -609,12 +628,14 @@ def main() -> None:
         # A thread may still be drawing samples, and sys.exit would wait for it.
         os._exit(stop.code)
     except Exception as error:
-        if "--traceback" in sys.argv[1:2]:
-            raise
-        kind = " ".join(f"{type(error).__name__}: {error}".split())
+        if options.traceback:
+            print(visible(traceback.format_exc()), file=sys.stderr, end="")
+        refusal = machine_refusal(error)
+        kind = f"{type(error).__name__}: {error}".removesuffix(": ")
         advice = "please report it with the output of lampe-eval --traceback ..."
-        print(f"lampe-eval: unexpected {visible(kind)}; {advice}", file=sys.stderr)
-        sys.exit(1)
+        message = str(refusal or f"unexpected {kind}; {advice}")
+        print(f"lampe-eval: {visible(' '.join(message.split()))}", file=sys.stderr)
+        sys.exit(2 if refusal else 1)
     finally:
         # Everything is written, and what Python and Ray do at exit must not hold up a signal.
         die_on_signals()

@@ -1,5 +1,6 @@
 """Errors that the user can fix: one line says what is wrong, where, and what to do."""
 
+import errno
 import logging
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,22 @@ LOG = logging.getLogger("lampe_eval")
 
 # Without a handler, logging writes warnings to the error stream itself, where they would be twice.
 LOG.addHandler(logging.NullHandler())
+
+MACHINE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
+}
+"""Numbers of errors by which a machine refuses: a full disk, too many open files, no permission."""
 
 
 class UserError(Exception):
@@ -33,6 +50,16 @@ class Stopped(BaseException):
     def code(self) -> int:
         """Exit code of a process that a signal ended, by the convention of shells."""
         return 128 + self.number
+
+
+def machine_refusal(error: Exception) -> UserError | None:
+    """Return the error for what the machine refused, or None for an error of another kind."""
+    if isinstance(error, MemoryError):
+        return UserError("this machine has not enough memory")
+    if not (isinstance(error, OSError) and error.errno in MACHINE_ERRORS):
+        return None
+    where = "" if error.filename is None else f"{error.filename}: "
+    return UserError(f"{where}{error.strerror}")
 
 
 def describe_error(error: Exception) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,37 @@ def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
     """
     reason = error.strerror or str(error)
     return UserError(f"cannot write {path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+def existing_paths(folder: Path) -> set[Path]:
+    """Return what exists of a folder's entries, of itself and of the folders above it."""
+    entries = set(folder.iterdir()) if folder.is_dir() else set()
+    return entries | {path for path in (folder, *folder.parents) if path.exists()}
+
+
+@contextmanager
+def clean_if_refused(folder: Path, existing: set[Path], results: str) -> Iterator[None]:
+    """Remove what is new in a folder, and the folder if it is, on a refusal before any result.
+
+    Args:
+        folder: the folder.
+        existing: what `existing_paths` returned before anything was written.
+        results: pattern of the results' files in the folder.
+    """
+    try:
+        yield
+    except UserError:
+        if folder.is_dir() and not any(folder.glob(results)):
+            for path in set(folder.iterdir()) - existing:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            for path in (folder, *folder.parents):
+                if path not in existing:
+                    with suppress(OSError):  # others may have put something there
+                        path.rmdir()
+        raise
 
 
 def read_json(path: Path) -> Any:

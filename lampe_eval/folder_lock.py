@@ -10,7 +10,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import refuse_links, unwritable, write_atomically
+from lampe_eval.file_io import (
+    clean_if_refused,
+    existing_paths,
+    refuse_links,
+    unwritable,
+    write_atomically,
+)
 
 
 class FolderLock:
@@ -77,13 +83,18 @@ class FolderLock:
 def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
     """Keep every other run from writing to a folder.
 
+    A run that is refused before a sample is stored leaves nothing of itself behind.
+
     Raises:
         UserError: as `FolderLock.acquire`.
     """
+    existing = existing_paths(folder)
     lock = FolderLock(folder)
     lock.acquire()
     try:
-        yield lock
+        # Inside of the lock, so that it cannot be the folder of another run that has begun.
+        with clean_if_refused(folder, existing, "samples/**/*.jsonl"):
+            yield lock
     finally:
         lock.release()
 

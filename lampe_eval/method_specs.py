@@ -5,29 +5,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
+import lampe
+from lampe.methods import ENTRY_POINTS, method_class
 from lampe_eval.cards import MethodCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.suite import split_names
-
-if TYPE_CHECKING:
-    import lampe
-
-ENTRY_POINTS = "lampe.methods"
-"""Group of the entry points by which other packages add methods, as in ``lampe.methods``.
-
-It is repeated here because names are looked up without importing ``lampe``, which imports torch.
-"""
 
 _outside_cards: dict[str, MethodCard] = {}
 """Cards of methods from outside of the package, by name."""
 
 
-def register_method_card(method: "type[lampe.Method]") -> None:
+def register_method_card(method: type[lampe.Method]) -> None:
     """Add the card of a method from outside: ``<name>.yaml`` beside its file, or its docstring.
 
     Raises:
@@ -62,10 +55,8 @@ def method_card(name: str) -> MethodCard:
     if name not in _outside_cards:
         if name not in entry_points(group=ENTRY_POINTS).names:
             raise unknown_name("method", name, method_names(), "lampe-eval list methods")
-        import lampe.methods
-
         try:
-            register_method_card(lampe.methods.method_class(name))
+            register_method_card(method_class(name))
         except lampe.LampeError as error:
             raise UserError(str(error)) from None
     return _outside_cards[name]
@@ -94,7 +85,7 @@ class MethodSpec:
         """
         return method_card(self.name.partition("+")[0])
 
-    def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> "lampe.Method":
+    def build(self, defaults: Mapping[str, Mapping[str, Any]]) -> lampe.Method:
         """Return the method with the settings of its card, then the model's, then the user's.
 
         Settings of a composed method's frequencies have their method's name in front:
@@ -106,8 +97,6 @@ class MethodSpec:
         Raises:
             UserError: for a method, setting or value that does not exist.
         """
-        import lampe  # here, because it imports torch, and names are looked up without it
-
         name, plus, frequencies = self.name.partition("+")
         card = method_card(name)
         full_name, settings = card.method, {**card.settings, **defaults.get(name, {})}
@@ -166,7 +155,7 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
     return specs
 
 
-def _first_line(method: "type[lampe.Method]") -> str:
+def _first_line(method: type[lampe.Method]) -> str:
     return (inspect.getdoc(method) or "").partition("\n")[0]
 
 

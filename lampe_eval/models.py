@@ -31,8 +31,6 @@ from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-"""Data types in which weights can be loaded."""
 MOST_LAYERS = 10_000
 """More layers than a model has; a broken configuration must not build them."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken")
@@ -124,9 +122,6 @@ def describe_model(
     """
     _silence_libraries()
     path = checkpoint_files.checkpoint_path(card)
-    dtype = dtype or card.dtype
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype: {dtype!r}: weights are loaded as one of {', '.join(DTYPES)}")
     config = _load_config(path, card.revision)
     try:
         geometry = lampe.geometry_of(config, window or card.window)
@@ -138,6 +133,7 @@ def describe_model(
         if note:
             _warn_once(f"model {label!r}: {note.replace('window=', '--window ')}")
     commit = getattr(config, "_commit_hash", None)  # configurations of folders have none
+    dtype = dtype or card.dtype
     return ModelSource(label, path, card.revision, dtype, geometry, card.settings, commit)
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from lampe_eval.cards import Card, plain_message
-from lampe_eval.errors import UserError
+from lampe.backend_names import AUTO, BACKEND_NAMES
+from lampe_eval.cards import Card, Dtype, plain_message
+from lampe_eval.errors import UserError, suggestion
 
 C = TypeVar("C", bound=Card)
 
@@ -16,6 +17,8 @@ MAX_LABEL = 100
 """Characters of the longest label of a model; a longer one fits no table."""
 MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
+DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta)(:\d+)?")
+"""Devices of torch that models can run on, by number where there are several."""
 
 
 def split_names(value: Any) -> list[str]:
@@ -57,6 +60,20 @@ def parse_length(text: str) -> int:
 def as_list(value: Any) -> Any:
     """Return one or several texts as a list; commas stay, as they also separate settings."""
     return [value] if isinstance(value, str) else value
+
+
+def _device(name: str) -> str:
+    if not DEVICE.fullmatch(name):
+        raise ValueError(f"{name!r} is no device; use auto, cpu, cuda or cuda:0")
+    return name
+
+
+def _attention(name: str) -> str:
+    known = (AUTO, *BACKEND_NAMES)
+    if name not in known:
+        hint = suggestion(name, known)
+        raise ValueError(f"unknown backend {name!r}{hint}; one of: {', '.join(known)}")
+    return name
 
 
 def _threshold(value: Any) -> str:
@@ -132,6 +149,8 @@ def _labels(value: Any) -> list[str]:
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 Length = Annotated[int, BeforeValidator(_length)]
 Lengths = Annotated[tuple[int, ...], BeforeValidator(_lengths)]
+Device = Annotated[str, AfterValidator(_device)]
+Attention = Annotated[str, AfterValidator(_attention)]
 
 
 class Suite(Card):
@@ -186,9 +205,9 @@ class Suite(Card):
     data_dir: Path | None = None
     available: bool = False
     window: Length | None = Field(default=None, ge=1)
-    dtype: str | None = None
-    device: str = "auto"
-    attention: str = "auto"
+    dtype: Dtype | None = None
+    device: Device = "auto"
+    attention: Attention = AUTO
     max_batch_tokens: int | None = Field(default=None, ge=1)
     fail_on_error: Annotated[str, BeforeValidator(_threshold)] = "yes"
     engine: Literal["local", "ray"] = "local"

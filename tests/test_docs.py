@@ -76,6 +76,7 @@ def test_commands_work(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "docs" / "pictures").mkdir(parents=True)
     (tmp_path / "predictions" / "llama2-7b-chat-4k").mkdir(parents=True)
     (tmp_path / "path" / "to" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "checkpoint" / "config.json").write_text("{}")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "docs" / "calibration").symlink_to(ROOT / "docs" / "calibration")
     (tmp_path / "results").mkdir()

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 LIBRARY = (
     "__init__ patching caches methods attention encoding attention_factor mapping_length "
-    "positions geometry rope errors"
+    "positions geometry rope backend_names errors"
 ).split()
 HARNESS = (
     "__main__ cli commands calibration speed running report engine results models checkpoint_files "

@@ -12,6 +12,7 @@ from lampe.attention.dense import Dense
 from lampe.attention.flash import Flash
 from lampe.attention.inputs import AttentionInputs
 from lampe.attention.triton_backend import Triton
+from lampe.backend_names import AUTO
 from lampe.errors import BadSetting, UnknownName
 
 # The order is that of counted work and memory traffic: nobody has timed the first two on a GPU.
@@ -19,8 +20,6 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend for backend in (Triton(), Flash(), Blockwise(), Dense())
 }
 """All backends by name, in the order in which "auto" tries them."""
-
-AUTO = "auto"
 
 log = logging.getLogger("lampe")
 

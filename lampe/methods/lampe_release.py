@@ -23,14 +23,19 @@ each variant below has of it:
 * f is taken in float32, which is not always the floor.
 """
 
+# Names and settings of methods are checked without torch, which takes seconds to import: functions
+# that make tensors import it themselves.
+from __future__ import annotations
+
 from dataclasses import dataclass
 from fractions import Fraction
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lampe.errors import BadSetting
 from lampe.positions import IDENTITY_PLAN, Number, PositionMap, PositionPlan, Region, constant
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Float32Floor(PositionMap):
     span: int = 1
 
     def __call__(self, index: Tensor) -> Tensor:
+        import torch
+
         # The release multiplies a reciprocal by ``last`` and then by ``x``, each step rounded to
         # float32, so the order of operations matters. At 16384 tokens with U = 1993 the last token
         # gets 1992, which moves the middle of every answer.
@@ -128,11 +135,15 @@ class Release:
 
     def id(self, index: int) -> int:
         """Return f of one token of the prompt."""
+        import torch
+
         return int(self.ids(self.length)(torch.tensor(index)))
 
     @property
     def run_end(self) -> int:
         """``re``, an index that the release also uses as the number of tokens in the tail."""
+        import torch
+
         # As a count it is one short, so the last token of the run stays in the middle. For the
         # published settings a tail of 200 becomes 200 to 212.
         ids = self.ids(self.length)(torch.arange(self.length))
@@ -255,6 +266,8 @@ class Release:
                 f"lampe: the release cannot answer a prompt of {self.length} tokens "
                 f"with head_tokens={self.head_tokens}"
             )
+        import torch
+
         # The map follows the answer, but b1 stays that of the prompt.
         key = self.ids(stop)
         query = constant(int(key(torch.tensor(stop - 1))) + self.head_offset)

@@ -9,13 +9,13 @@ A *cell* is one model, one method, one task and one length. For each cell the ha
 for all of them. Rows are samples as they are stored (`SampleRecord`).
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lampe_eval.cards import TaskCard, shipped_folder
 from lampe_eval.errors import UserError
@@ -23,6 +23,9 @@ from lampe_eval.prompts.protocol import Decoding, PlanLength, Protocol, parse_pr
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.texts.jsonl_rows import FaultyRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class FollowUp:
         join_answers: returns the prediction to score, given the first and the second answer.
     """
 
-    make_prompt: Callable[[str], "Prompt"]
+    make_prompt: Callable[[str], Prompt]
     join_answers: Callable[[str, str], str]
 
 

@@ -17,6 +17,8 @@ price is that scores under `fair` cannot be compared with published ones, which 
 128K tokens in any case. `official` keeps the official scorer, with its 0 for kv_retrieval.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,10 +26,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
@@ -40,6 +41,9 @@ from lampe_eval.prompts.tokenization import encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import infinitebench_metrics
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LETTERS = "ABCD"
 

@@ -10,16 +10,17 @@ OpenLMLab/LEval at cd34b05, from which all sentences are read. Protocol `lampe` 
 sentences in Llama-3's chat markers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import (
@@ -45,6 +46,9 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import leval_metrics
 from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Upstream shortens a document by 250 more words as long as it has too many tokens.
 WORDS_PER_STEP = 250

@@ -4,15 +4,16 @@ Sources: arXiv 2308.14508 with `pred.py` and `config/` of THUDM/LongBench at 2e0
 `lampe` follows `longbench_eval/LongBench-main/pred.py` of scar-on/LaMPE at 4e3c91f.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, with_config
-from transformers import PreTrainedTokenizerBase
 
 # pydantic reads typing's own TypedDict only from Python 3.12 on
 from typing_extensions import TypedDict
@@ -33,6 +34,9 @@ from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 

@@ -7,13 +7,14 @@ out.
 Source: arXiv 2412.15204 with `pred.py`, `result.py` and `prompts/` of THUDM/LongBench at 2e00731.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, Score, Task
@@ -33,6 +34,9 @@ from lampe_eval.texts.jsonl_rows import (
     parse_value,
     with_one_good_row,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATES = {"direct": "0shot.txt", "cot": "0shot_cot.txt", "no-context": "0shot_no_context.txt"}
 """Template files by task."""

@@ -4,13 +4,13 @@ Source: arXiv 2404.06654; the generators are in `lampe_eval.ruler`. With `prompt
 are read from files in `--data-dir` that RULER itself wrote (`lampe_eval.ruler.ruler_files`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, ClassVar
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
@@ -39,6 +39,9 @@ from lampe_eval.ruler.ruler_cards import CweParameters, NiahParameters, QaParame
 from lampe_eval.scoring import ruler_metrics
 from lampe_eval.texts import documents
 from lampe_eval.texts.jsonl_rows import FaultyRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Ruler(Bench):

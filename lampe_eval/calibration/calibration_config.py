@@ -5,6 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from lampe_eval.errors import UserError
+from lampe_eval.method_specs import MethodSpec
+from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
 
 SweptSetting = Literal["mapping_length", "attention_factor"]
@@ -57,3 +60,48 @@ class CalibrationConfig(Suite):
     @classmethod
     def _sort_and_deduplicate(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(sorted(set(values)))
+
+    def is_fitted(self, spec: MethodSpec, setting: SweptSetting) -> bool:
+        """Return whether this calibration fits a setting of a method."""
+        if setting not in self.sweep:
+            return False
+        return setting in spec.build({}).calibrated_settings
+
+
+def check_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> None:
+    """Refuse models, tasks and methods that cannot be calibrated together.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    if len(resolved.model_cards) != 1 or len(resolved.tasks) != 1:
+        raise UserError(
+            "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
+            "niah/multikey"
+        )
+    for spec in resolved.specs:
+        _check_method(config, spec)
+        if sum(other.name == spec.name for other in resolved.specs) > 1:
+            raise UserError(
+                f"--method: {spec.label}: {spec.name} is given twice; a card holds one fit of each "
+                "method"
+            )
+
+
+def _check_method(config: CalibrationConfig, spec: MethodSpec) -> None:
+    """Refuse a method that has nothing to fit, or sets it already."""
+    where = f"--method: {spec.label}"
+    if not spec.build({}).calibrated_settings:
+        raise UserError(
+            f"{where}: only a method of positions, alone, has something to fit, such as lampe or "
+            "dca"
+        )
+    settings = [setting for setting in FITTED_SETTINGS if config.is_fitted(spec, setting)]
+    if not settings:
+        raise UserError(f"{where} has no {' or '.join(config.sweep)} to fit; change --sweep")
+    for setting in settings:
+        for name in FITTED_SETTINGS[setting]:
+            if name in spec.settings:
+                raise UserError(
+                    f"{where}: {name} is what is to be fitted; leave it out, or narrow --sweep"
+                )

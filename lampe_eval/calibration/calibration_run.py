@@ -88,7 +88,7 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     stages: list[list[MethodSpec]] = [[spec] for spec in calibration.prepared.resolved.specs]
     results: list[SweepResult] = []
     for setting in calibration.settings:
-        fitted = [own for own in stages if calibration.is_fitted(own[0], setting)]
+        fitted = [own for own in stages if calibration.config.is_fitted(own[0], setting)]
         # each sweep starts from the settings that the previous one has fitted
         sweeps = [calibration.sweep_of(own[-1], setting) for own in fitted]
         scores = _run_sweeps(calibration, setting, sweeps, open_progress)

@@ -60,15 +60,9 @@ class ResolvedCalibration:
         """
         settings: list[SweptSetting] = []
         for setting in FITTED_SETTINGS:
-            if any(self.is_fitted(spec, setting) for spec in self.prepared.resolved.specs):
+            if any(self.config.is_fitted(spec, setting) for spec in self.prepared.resolved.specs):
                 settings.append(setting)
         return settings
-
-    def is_fitted(self, spec: MethodSpec, setting: SweptSetting) -> bool:
-        """Return whether this calibration fits a setting of a method."""
-        if setting not in self.config.sweep:
-            return False
-        return setting in spec.build({}).calibrated_settings
 
     def sweep_of(self, spec: MethodSpec, setting: SweptSetting) -> SettingSweep:
         """Return the sweep of a setting of a method."""
@@ -106,7 +100,7 @@ class ResolvedCalibration:
         values, sweeps = 0, 0
         for spec in specs:
             for setting in self.settings:
-                if self.is_fitted(spec, setting):
+                if self.config.is_fitted(spec, setting):
                     values += len(self.sweep_of(spec, setting).values)
                     sweeps += 1
         # held out are compared: each method as given, and after each of its fits
@@ -136,11 +130,6 @@ def resolve_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> R
     """
     # Prepared twice: default lengths depend on the window, which is known only then
     prepared = prepare_run(resolved)
-    if len(prepared.sources) != 1 or len(prepared.resolved.tasks) != 1:
-        raise UserError(
-            "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
-            "niah/multikey"
-        )
     window = prepared.sources[0].geometry.window
     lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
     if len(lengths) < 3:
@@ -152,8 +141,6 @@ def resolve_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> R
     prepared = prepare_run(replace(resolved, suite=config), prepared.sources)
     folder = config.output or _default_folder(config, prepared)
     calibration = ResolvedCalibration(config, prepared, folder)
-    for spec in prepared.resolved.specs:
-        _check_method(calibration, spec)
     for setting in calibration.settings:
         _check_grid(calibration, setting)
     return calibration
@@ -178,7 +165,7 @@ def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None
     rows: list[MethodSpec] = []
     values: set[float] = set()
     for spec in calibration.prepared.resolved.specs:
-        if calibration.is_fitted(spec, setting):
+        if calibration.config.is_fitted(spec, setting):
             sweep = calibration.sweep_of(spec, setting)
             rows += sweep.specs
             values.update(sweep.values)
@@ -196,26 +183,3 @@ def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None
             "give two lengths beyond it"
         )
     calibration.run(rows, lengths)  # refuses values that a method cannot take
-
-
-def _check_method(calibration: ResolvedCalibration, spec: MethodSpec) -> None:
-    """Refuse a method that has nothing to fit, sets it already, or would be twice on the card."""
-    where = f"--method: {spec.label}"
-    method = spec.build({})
-    if not method.calibrated_settings:
-        raise UserError(
-            f"{where}: only a method of positions, alone, has something to fit, such as lampe or "
-            "dca"
-        )
-    settings = [each for each in calibration.settings if calibration.is_fitted(spec, each)]
-    if not settings:
-        requested = " or ".join(calibration.config.sweep)
-        raise UserError(f"{where} has no {requested} to fit; change --sweep")
-    for setting in settings:
-        for name in FITTED_SETTINGS[setting]:
-            if name in spec.settings:
-                raise UserError(
-                    f"{where}: {name} is what is to be fitted; leave it out, or narrow --sweep"
-                )
-    if sum(other.name == spec.name for other in calibration.prepared.resolved.specs) > 1:
-        raise UserError(f"{where}: {spec.name} is given twice; a card holds one fit of each method")

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.filesize import decimal
 
-from lampe_eval.commands.progress_display import duration, print_line
+from lampe_eval.commands.progress_display import duration, print_line, progress_display
 from lampe_eval.commands.run import prepare_with_files
 from lampe_eval.models import ModelSource
 from lampe_eval.report.settings_table import settings_text
@@ -20,7 +20,9 @@ from lampe_eval.terminal import TerminalConsole
 def dry_run_suite(resolved: ResolvedSuite) -> None:
     """Print what a suite would run and what it would cost, without loading weights."""
     prepared = prepare_with_files(resolved)
-    configuration = run_configuration(prepared)
+    with progress_display() as progress:
+        progress.now("hashing models and texts")
+        configuration = run_configuration(prepared)
     folder = run_folder(configuration, resolved.suite.output)
     extended(folder, configuration)
     console = TerminalConsole(soft_wrap=True, highlight=False, markup=False)

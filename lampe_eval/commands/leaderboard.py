@@ -1,16 +1,21 @@
-"""Command `lampe-eval leaderboard`: a run beside published scores, and all runs on one page."""
+"""Command `lampe-eval leaderboard`: a run beside published scores, and all runs on one page.
+
+Folders and names are checked before pandas and matplotlib are imported, which takes seconds.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lampe_eval import terminal
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
-from lampe_eval.report import comparison_table
-from lampe_eval.report.page.report_page import leaderboard_page
-from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
+from lampe_eval.results.published_tables import find_table
 from lampe_eval.run_description import is_calibration
 from lampe_eval.store import Store
+
+if TYPE_CHECKING:
+    from lampe_eval.results.gathered_runs import GatheredRuns
 
 
 def compare(run: Path, against: str) -> None:
@@ -27,6 +32,9 @@ def compare(run: Path, against: str) -> None:
     Store(run)  # a folder that is no run is reported before a missing option
     if not against:
         raise UserError("--against: name a published table; see: lampe-eval list published")
+    find_table(against)  # raises for a table that does not exist
+    from lampe_eval.report import comparison_table
+
     comparison_table.print_comparison(run, against, terminal.console())
 
 
@@ -56,6 +64,9 @@ def build(results: Path, output: Path | None) -> None:
             f"{results}: no run in this folder; give the one that runs are written to, "
             "such as results"
         )
+    from lampe_eval.report.page.report_page import leaderboard_page
+    from lampe_eval.results.gathered_runs import gather_runs
+
     page = output or results / "index.html"
     gathered = gather_runs(runs, skip_damaged=True)
     reports = _report_addresses(gathered, page)
@@ -71,7 +82,7 @@ def build(results: Path, output: Path | None) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _report_addresses(gathered: GatheredRuns, page: Path) -> dict[str, str]:
+def _report_addresses(gathered: "GatheredRuns", page: Path) -> dict[str, str]:
     """Return by run the address of its report, relative to the page, if it lies below the page."""
     page_folder = page.resolve().parent
     addresses: dict[str, str] = {}

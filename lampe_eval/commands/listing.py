@@ -1,18 +1,16 @@
 """Command `lampe-eval list`: models, methods, benches, tasks, protocols and published tables."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+import lampe.methods
 from lampe_eval import terminal
 from lampe_eval.cards import ModelCard, shipped_card, shipped_names
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import method_card, method_names
-
-if TYPE_CHECKING:
-    import lampe
 
 
 def models() -> None:
@@ -26,17 +24,14 @@ def models() -> None:
 
 def methods() -> None:
     """Print every method with its settings; those left open with the rule of their default."""
-    import lampe
-    from lampe.methods import load_entry_points, method_class
-
     try:
-        load_entry_points()
+        lampe.methods.load_entry_points()
     except lampe.LampeError as error:
         raise UserError(str(error)) from None
     rows: list[tuple[str, ...]] = []
     for name in method_names():
         card = method_card(name)
-        kind = method_class(card.method)
+        kind = lampe.methods.method_class(card.method)
         defaults = {**kind.from_settings({}).settings, **card.settings}
         settings = [_described_setting(kind, key, value) for key, value in defaults.items()]
         rows.append((name, "\n".join(settings), card.about, card.paper))
@@ -84,7 +79,6 @@ def all_protocols() -> None:
 
 def all_published() -> None:
     """Print the published tables, each as a few lines, so that names and commits can be copied."""
-    from lampe_eval.report.comparison_table import table_source
     from lampe_eval.results import published_tables
 
     console = terminal.console()
@@ -92,14 +86,14 @@ def all_published() -> None:
         table = published_tables.find_table(name)
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
         count = sum(1 for _ in table.numbers())
-        lines = [f"{table.about}: {count} numbers", f"source: {table_source(table)}"]
+        lines = [f"{table.about}: {count} numbers", f"source: {table.source_line}"]
         if table.suites:
             lines.append(f"suites: {', '.join(table.suites)}")
         for line in lines:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _described_setting(kind: "type[lampe.Method]", key: str, value: Any) -> str:
+def _described_setting(kind: type[lampe.Method], key: str, value: Any) -> str:
     """Return ``key=value``, or for a derived default ``key=auto`` with its rule."""
     if value is not None:
         return f"{key}={value}"

@@ -1,6 +1,7 @@
 """Progress on the error stream: a bar on a terminal, lines in a file; and durations as text."""
 
 import sys
+import threading
 from typing import Self
 
 from rich.markup import escape
@@ -51,30 +52,56 @@ class ProgressBar:
 
 
 class ProgressLines:
-    """Plain lines for a file or a pipe, once the number of samples is known."""
+    """Plain lines for a file or a pipe: what runs now, again after each interval without a line.
 
-    def __init__(self) -> None:
+    Args:
+        interval: seconds of silence before the line that shows what runs still.
+    """
+
+    def __init__(self, interval: float = 30) -> None:
+        self._interval = interval
         self._finished = 0
         self._total = 0
+        self._text = ""
+        self._printed = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Do nothing; there is nothing to release."""
+        self._stopped = True
+        self._printed.set()
+        self._thread.join()
 
     def total(self, samples: int) -> None:
         """Set the number of all samples."""
         self._total = samples
 
     def now(self, text: str) -> None:
-        """Print what runs now."""
+        """Show what runs now; before the number of samples is known, only where it takes long."""
+        self._text = text
         if self._total:
-            print_line(f"[{self._finished}/{self._total}] {text}")
+            self._print()
+            self._printed.set()
 
     def finished(self, samples: int = 1) -> None:
         """Count finished samples."""
         self._finished += samples
+
+    def _repeat(self) -> None:
+        """Print what runs now after each interval in which nothing was printed."""
+        while not self._stopped:
+            if self._printed.wait(self._interval):
+                self._printed.clear()
+            elif self._text:
+                self._print()
+
+    def _print(self) -> None:
+        count = f"[{self._finished}/{self._total}] " if self._total else ""
+        print_line(f"{count}{self._text}")
 
 
 def progress_display() -> ProgressBar | ProgressLines:
@@ -84,7 +111,8 @@ def progress_display() -> ProgressBar | ProgressLines:
 
 def print_line(text: str) -> None:
     """Print a line on the error stream at once."""
-    print(text, file=sys.stderr, flush=True)
+    # In one piece, because several threads print.
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

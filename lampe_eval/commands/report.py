@@ -1,13 +1,14 @@
-"""Command `lampe-eval report`: tables, pictures and a page of runs."""
+"""Command `lampe-eval report`: tables, pictures and a page of runs.
+
+Folders are checked before pandas and matplotlib are imported, which takes seconds.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from lampe_eval import terminal
 from lampe_eval.file_io import save_file
-from lampe_eval.report import pictures, tables
-from lampe_eval.report.page.report_page import report_page
-from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.store import Store
 
 SEVERAL_RUNS_FOLDER = Path("results/report")
 """Folder of the report of several runs."""
@@ -23,6 +24,12 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     Raises:
         UserError: if a folder is no run, or if a file cannot be written.
     """
+    for run in runs:
+        Store(run)  # raises for a folder that is no run
+    from lampe_eval.report import pictures, tables
+    from lampe_eval.report.page.report_page import report_page
+    from lampe_eval.results.gathered_runs import gather_runs
+
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
     gathered = gather_runs(runs)
     console = terminal.console()

@@ -31,17 +31,18 @@ def run_suite(resolved: ResolvedSuite) -> int:
     """
     console = terminal.console()
     prepared = prepare_with_files(resolved)
-    configuration = run_configuration(prepared)
-    try:
-        with progress_display() as progress:
+    with progress_display() as progress:
+        progress.now("hashing models and texts")
+        configuration = run_configuration(prepared)
+        try:
             store = runner.run(
                 prepared, configuration, progress, lambda store: _announce(prepared, store)
             )
-    except Stopped as stop:
-        folder = run_folder(configuration, resolved.suite.output)
-        command = f"    lampe-eval {shlex.join(sys.argv[1:])}"
-        message = f"stopped; finished samples are kept in {folder}. To resume:\n{command}"
-        raise Stopped(stop.number, message) from None
+        except Stopped as stop:
+            folder = run_folder(configuration, resolved.suite.output)
+            command = f"    lampe-eval {shlex.join(sys.argv[1:])}"
+            message = f"stopped; finished samples are kept in {folder}. To resume:\n{command}"
+            raise Stopped(stop.number, message) from None
     gathered = gather_runs([store.folder])
     tables.print_and_write_tables(gathered, store.folder, console)
     cells = planned_cells(prepared)

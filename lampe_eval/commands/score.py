@@ -1,4 +1,7 @@
-"""Command `lampe-eval score`: scores stored predictions, or files of other programs, again."""
+"""Command `lampe-eval score`: scores stored predictions, or files of other programs, again.
+
+Options and folders are checked before pandas is imported, which takes a second.
+"""
 
 import json
 import math
@@ -7,15 +10,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval import terminal
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
-from lampe_eval.report import tables
-from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.scoring.harness_files import (
     FAMILIES,
     HarnessFile,
@@ -29,6 +29,7 @@ from lampe_eval.scoring.prediction_files import (
     score_folder,
 )
 from lampe_eval.scoring.prediction_formats import FORMATS
+from lampe_eval.store import Store
 
 COUNTS = ("n", "nulls", "broken", "duplicates", "missing")
 AVERAGE = "average"
@@ -51,7 +52,7 @@ def score(run: Path | None, preds: Path | None, bench: str | None, output: Path 
             read.
     """
     if run is not None and preds is None and output is None:
-        tables.print_and_write_tables(gather_runs([run]), run, terminal.console())
+        _score_run(run)
     elif preds is not None and run is None:
         scores = score_predictions(preds, bench)
         scorer = "its own code" if bench else "the harness that wrote them"
@@ -63,6 +64,14 @@ def score(run: Path | None, preds: Path | None, bench: str | None, output: Path 
             "score: give the folder of a run, or --preds FOLDER with --bench NAME; "
             "--output goes with --preds"
         )
+
+
+def _score_run(run: Path) -> None:
+    Store(run)  # raises for a folder that is no run
+    from lampe_eval.report import tables
+    from lampe_eval.results.gathered_runs import gather_runs
+
+    tables.print_and_write_tables(gather_runs([run]), run, terminal.console())
 
 
 def score_predictions(folder: Path, bench: str | None) -> FolderScores:
@@ -172,6 +181,10 @@ def _write(scores: FolderScores, path: Path) -> None:
     Raises:
         UserError: if a file cannot be written.
     """
+    import pandas as pd
+
+    from lampe_eval.report import tables
+
     rows = [_row(task, result) for task, result in scores.items()]
     total: dict[str, Any] = {"task": AVERAGE, "score": average(scores)}
     for name in COUNTS:

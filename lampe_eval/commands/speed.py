@@ -3,7 +3,7 @@
 from lampe_eval import terminal
 from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import unwritable
+from lampe_eval.file_io import clean_if_refused, existing_paths, unwritable
 from lampe_eval.report import tables
 from lampe_eval.speed.speed_comparison import SpeedComparison
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
@@ -18,16 +18,20 @@ def measure_speed(resolved: ResolvedSpeed) -> None:
     Raises:
         UserError: if nothing could be measured, or the folder cannot be written.
     """
-    _create_folder(resolved.config)
-    comparison = SpeedComparison(resolved)
-    try:
+    folder = resolved.config.folder
+    with clean_if_refused(folder, existing_paths(folder), "*"):
+        _create_folder(resolved.config)
         with progress_display() as display:
-            comparison.run(display)
-    finally:
-        if _has_times(comparison):
-            _publish(comparison, resolved.config)
-    if not _has_times(comparison):
-        raise UserError(f"nothing could be measured: {comparison.compared[0].note}")
+            display.now(f"loading {resolved.config.name}")
+            comparison = SpeedComparison(resolved)
+        try:
+            with progress_display() as display:
+                comparison.run(display)
+        finally:
+            if _has_times(comparison):
+                _publish(comparison, resolved.config)
+        if not _has_times(comparison):
+            raise UserError(f"nothing could be measured: {comparison.compared[0].note}")
 
 
 def _has_times(comparison: SpeedComparison) -> bool:

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lampe_eval.calibration.calibration_config import CalibrationConfig
+from lampe_eval.calibration.calibration_config import CalibrationConfig, check_calibration
 from lampe_eval.cards import (
     ModelCard,
-    find_model_card,
     read_card,
     shipped_card,
     shipped_folder,
     shipped_names,
 )
+from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
@@ -48,10 +48,12 @@ def validate_calibration(options: Mapping[str, Any]) -> tuple[CalibrationConfig,
     """Check the options of ``lampe-eval calibrate`` and look up their names.
 
     Raises:
-        UserError: for an option or a name that is wrong.
+        UserError: for an option or a name that is wrong, and for what cannot be calibrated.
     """
     config = CalibrationConfig.from_options(options)
-    return config, resolve_suite(config)
+    resolved = resolve_suite(config)
+    check_calibration(config, resolved)
+    return config, resolved
 
 
 def validate_speed(options: Mapping[str, Any]) -> ResolvedSpeed:
@@ -65,9 +67,7 @@ def validate_speed(options: Mapping[str, Any]) -> ResolvedSpeed:
     specs = resolve_methods(config.method)
     if not specs:
         raise UserError("--method: no method given; see: lampe-eval list methods")
-    return ResolvedSpeed(
-        config, specs, None if config.shape else find_model_card(config.checkpoint)
-    )
+    return ResolvedSpeed(config, specs, None if config.shape else find_model(config.checkpoint))
 
 
 def validate_plans(
@@ -85,7 +85,7 @@ def validate_plans(
         raise UserError("--method: no method given; see: lampe-eval list methods")
     if png and len(specs) > 1:
         raise UserError(f"--png: {png} holds the picture of one method; give one --method")
-    return specs, None if model is None else find_model_card(model)
+    return specs, None if model is None else find_model(model)
 
 
 def validate_suggestion(
@@ -101,7 +101,7 @@ def validate_suggestion(
     """
     load_plugins(plugins)
     specs = resolve_methods(methods or method_names())
-    return *find_model_card(model), specs
+    return *find_model(model), specs
 
 
 def _read_suite(config: str) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Chat templates: the text around a user's message, by the tokenizer's template or without one."""
 
+from __future__ import annotations
+
 import datetime
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Literal
 
 from lampe_eval.errors import UserError, first_line
 from lampe_eval.prompts.protocol import Protocol
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLACEHOLDER = "what-the-user-says"
 """Text that is rendered in place of the user's message, to find where a template puts it."""

@@ -1,8 +1,9 @@
 """Fitting prompts to a length: truncation of token ids, or of text as upstream's scripts do it."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lampe_eval.errors import UserError
 from lampe_eval.prompts.chat_template import Message, message_affixes
@@ -14,6 +15,9 @@ from lampe_eval.prompts.tokenization import (
     holds_special_token,
     with_bos,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

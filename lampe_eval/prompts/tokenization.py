@@ -5,10 +5,15 @@ template, but in a document it is text like any other. Data are therefore encode
 tokens off; for a text that holds none of them the ids are the same.
 """
 
+from __future__ import annotations
+
 from array import array
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 LETTERS_PER_TOKEN = 8
 """More letters than a token of most texts has on average."""
@@ -63,7 +68,7 @@ def encode_start(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> 
 
 # Every sample encodes the user's text of megabytes again, and every question its document.
 @lru_cache(maxsize=16)
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, is_data: bool) -> "array[int]":
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, is_data: bool) -> array[int]:
     """Return the ids of a text as a compact array, from the cache where possible."""
     encoding = tokenizer(
         text, add_special_tokens=False, verbose=False, split_special_tokens=is_data

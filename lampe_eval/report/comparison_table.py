@@ -88,15 +88,6 @@ def print_comparison(run: Path, against: str, console: Console) -> None:
     )
 
 
-def table_source(table: PublishedTable) -> str:
-    """Return the source of a table in a line."""
-    source = table.source
-    places = [f"arXiv {source.arxiv}"] if source.arxiv else []
-    if source.repository:
-        places.append(source.repository)
-    return f"{source.title} ({', '.join(places)}), {source.table}"
-
-
 def _comparison_table(
     name: str, table: PublishedTable, comparison: PublishedComparison
 ) -> ComparisonTable:
@@ -105,7 +96,7 @@ def _comparison_table(
     matched = len({id(match.published) for match in comparison.matches})
     total = matched + len(comparison.missing)
     return ComparisonTable(
-        title=f"{name}: {matched} of {total} published numbers · {table_source(table)}",
+        title=f"{name}: {matched} of {total} published numbers · {table.source_line}",
         lines=[_line(match, notes) for match in comparison.matches],
         notes=[f"{_letter(index)}: {note}" for index, note in enumerate(notes)],
         unmatched={

@@ -249,6 +249,15 @@ class PublishedTable(Card):
                 raise _error_at((index, "values"), text, len(row.values))
         return rows
 
+    @property
+    def source_line(self) -> str:
+        """Source of the table in a line."""
+        source = self.source
+        places = [f"arXiv {source.arxiv}"] if source.arxiv else []
+        if source.repository:
+            places.append(source.repository)
+        return f"{source.title} ({', '.join(places)}), {source.table}"
+
     def numbers(self) -> Iterator["PublishedNumber"]:
         """Yield every number of the table, row by row; shares become percent."""
         # LaMPE's and STRING's RULER scripts, for instance, print fractions; our scores are percent.

@@ -17,15 +17,20 @@ in context, and the ids of the context are removed again:
   split a newline at the end of a text differently from one before a letter.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.ruler.seeded_random import Indices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TokenIds = npt.NDArray[np.int32]
 

@@ -10,19 +10,23 @@ ids take milliseconds, less than reading them here, and are not cached.
 Samples are built again where the files differ from what the manifest says.
 """
 
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import user_cache
 from lampe_eval.file_io import sha256_of_bytes, sha256_of_text
 from lampe_eval.ruler.piecewise_tokenizer import TokenIds
 from lampe_eval.ruler.ruler_samples import RulerSample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORMAT = 1
 CacheKey = Mapping[str, str | int | bool]

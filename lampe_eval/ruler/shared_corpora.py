@@ -1,5 +1,7 @@
 """Parts that the samples of all tasks share: encoded pieces, essays, pools of needles."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
@@ -20,6 +21,7 @@ from lampe_eval.texts.sentence_ends import sentence_starts, split_word
 
 if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer  # type: ignore[import-untyped]
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 ESSAYS = "ruler/PaulGrahamEssays.json"
@@ -57,7 +59,7 @@ class SharedCorpora:
         """Return the table of the pieces that ``pieces()`` yields, built once for each key."""
         return self.cached(lambda: self.tokenizer.build_table(list(pieces())), "table", *key)
 
-    def essays(self, words: int, *, from_documents: bool, repeat: bool) -> "Essays":
+    def essays(self, words: int, *, from_documents: bool, repeat: bool) -> Essays:
         """Return the first ``words`` words of a haystack of essays.
 
         Args:
@@ -71,7 +73,7 @@ class SharedCorpora:
             *("essays", words, from_documents, repeat),
         )
 
-    def _read_essays(self, count: int, from_documents: bool, repeat: bool) -> "Essays":
+    def _read_essays(self, count: int, from_documents: bool, repeat: bool) -> Essays:
         if from_documents:
             if self.documents is None:
                 raise UserError("ruler: no texts for the haystack of essays were given")
@@ -109,7 +111,7 @@ class Essays:
     @classmethod
     def from_pieces(
         cls, tokenizer: PiecewiseTokenizer, words: list[str], sentence_starts: list[int]
-    ) -> "Essays":
+    ) -> Essays:
         """Return the essays with these words, each with the space before it, if it has any."""
         numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
         table = tokenizer.build_table(list(numbers))
@@ -122,7 +124,7 @@ class Essays:
     @classmethod
     def from_words(
         cls, tokenizer: PiecewiseTokenizer, words: list[str], sentences: list[str]
-    ) -> "Essays":
+    ) -> Essays:
         """Return the essays with these words, which the sentences split further where necessary."""
         pieces_of_sentences = [sentence.split() for sentence in sentences]
         pieces = list(chain.from_iterable(pieces_of_sentences))
@@ -160,7 +162,7 @@ def _repeated_words(documents: Callable[[int], Iterable[str]], count: int) -> It
 
 
 @lru_cache(maxsize=4)
-def punkt(data_dir: Path | None) -> "PunktSentenceTokenizer":
+def punkt(data_dir: Path | None) -> PunktSentenceTokenizer:
     """Return NLTK's Punkt for English, as ``nltk.sent_tokenize`` uses it."""
     from nltk.tokenize.punkt import PunktSentenceTokenizer  # imported here, as it takes seconds
 
@@ -173,7 +175,7 @@ def punkt(data_dir: Path | None) -> "PunktSentenceTokenizer":
     return tokenizer
 
 
-def punkt_parameters(lines: Callable[[str], list[str]]) -> "PunktParameters":
+def punkt_parameters(lines: Callable[[str], list[str]]) -> PunktParameters:
     """Return Punkt's parameters.
 
     Args:

@@ -62,14 +62,9 @@ def prepare_run(resolved: ResolvedSuite, sources: list[ModelSource] | None = Non
             hub and hashes weights.
 
     Raises:
-        UserError: for a model, a method, a backend or a device that cannot be used.
+        UserError: for a model, a method or a device that cannot be used.
     """
     suite = resolved.suite
-    backends = lampe.AUTO, *lampe.BACKENDS
-    if suite.attention not in backends:
-        raise UserError(
-            f"--attention: unknown backend {suite.attention!r}; one of: {', '.join(backends)}"
-        )
     # Before any model is looked for, because it raises for an unknown device.
     device = device_of_run(suite)
     if sources is None:

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
-from lampe_eval.cards import ModelCard, find_model_card, shipped_names
+from lampe_eval.cards import ModelCard, shipped_names
+from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError
-from lampe_eval.method_specs import ENTRY_POINTS as METHOD_ENTRY_POINTS
-from lampe_eval.method_specs import MethodSpec, method_card, parse_methods
+from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.suite import Suite
+from lampe_eval.texts import documents
+from lampe_eval.texts.corpora import find_corpus
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
             f"--label: {len(suite.label)} labels for {len(suite.model)} models; give one for each"
         )
     for index, name in enumerate(suite.model):
-        card, label = find_model_card(name)
+        card, label = find_model(name)
         if suite.label:
             label = suite.label[index]
         # Tables and folders know a model by its label alone.
@@ -65,7 +69,9 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
                 f"--model: two models are called {label!r}; give each a --label of its own"
             )
         model_cards[label] = card
-    _refuse_unused_texts(suite, tasks)
+        for spec in specs:
+            spec.build(card.settings)  # raises for settings that the method does not have
+    _check_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)
     plugins = {**plugin_files, **_outside_packages(specs, tasks)}
@@ -73,15 +79,14 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
 
 
 def resolve_methods(texts: Iterable[str]) -> list[MethodSpec]:
-    """Parse methods and look up their cards.
+    """Parse methods and look up their cards and settings.
 
     Raises:
-        UserError: for a method that does not exist.
+        UserError: for a method, a setting or a value that does not exist.
     """
     specs = parse_methods(texts)
     for spec in specs:
-        for name in spec.name.split("+"):
-            method_card(name)  # raises for an unknown name
+        spec.build({})  # raises for an unknown name
     return specs
 
 
@@ -97,14 +102,20 @@ def _outside_packages(specs: Iterable[MethodSpec], tasks: Iterable[Task]) -> dic
     }
 
 
-def _refuse_unused_texts(suite: Suite, tasks: list[Task]) -> None:
-    """Refuse a text that no benchmark of the suite reads."""
+def _check_texts(suite: Suite, tasks: list[Task]) -> None:
+    """Refuse a text that no benchmark of the suite reads, or that does not exist."""
     used = {BENCHES[task.bench].source_option for task in tasks}
     for option in ("haystack", "text"):
-        if getattr(suite, option) and option not in used:
+        source: Path | None = getattr(suite, option)
+        if source is None:
+            continue
+        if option not in used:
             raise UserError(
                 f"--{option}: no bench of this run reads it; benches are {', '.join(suite.bench)}"
             )
+        # Files of a corpus are fetched later.
+        if not find_corpus(source):
+            documents.text_files(source)
 
 
 def _refuse_devices(suite: Suite) -> None:

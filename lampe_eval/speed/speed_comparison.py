@@ -18,7 +18,6 @@ import pandas as pd
 
 import lampe
 from lampe_eval import device_memory
-from lampe_eval.errors import unknown_name
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
 from lampe_eval.speed.measured_model import load_measured_model
@@ -73,17 +72,11 @@ class SpeedComparison:
         compared: the methods with what was measured of them.
 
     Raises:
-        UserError: if the model cannot be loaded or a backend does not exist.
+        UserError: if the model cannot be loaded.
     """
 
     def __init__(self, resolved: ResolvedSpeed) -> None:
         config = resolved.config
-        backends = (lampe.AUTO, *lampe.BACKENDS)
-        for backend in config.attention:
-            if backend not in backends:
-                raise unknown_name(
-                    "attention backend", backend, backends, "lampe-eval speed --help"
-                )
         self._config = config
         self._model, settings = load_measured_model(resolved)
         self._plain = TimedModel(self._model, chunk=config.chunk)

@@ -7,10 +7,18 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lampe_eval.cards import Card, ModelCard, shipped_names
+from lampe_eval.cards import Card, Dtype, ModelCard, shipped_names
 from lampe_eval.errors import unknown_name
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.suite import Length, Lengths, Names, as_list, validate_options
+from lampe_eval.suite import (
+    Attention,
+    Device,
+    Length,
+    Lengths,
+    as_list,
+    split_names,
+    validate_options,
+)
 
 
 class SpeedConfig(Card):
@@ -45,12 +53,14 @@ class SpeedConfig(Card):
         "lampe",
     )
     lengths: Annotated[Lengths, Field(min_length=1)] = (4096, 16_384)
-    attention: Annotated[Names, Field(min_length=1)] = ("auto",)
+    attention: Annotated[
+        tuple[Attention, ...], BeforeValidator(split_names), Field(min_length=1)
+    ] = ("auto",)
     pairs: int = Field(default=3, ge=1)
     chunk: int | None = Field(default=None, ge=1)
     window: Length | None = Field(default=None, ge=1)
-    dtype: str | None = None
-    device: str = "auto"
+    dtype: Dtype | None = None
+    device: Device = "auto"
     output: Path | None = None
     plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
 

@@ -5,16 +5,20 @@ of their own, and some texts have none at all. A needle that finds no end of a s
 depth would lie far before it, so there any boundary between two tokens will do.
 """
 
+from __future__ import annotations
+
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from lampe_eval.prompts.tokenization import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ASCII_MARKS = (".", "?", "!")
 OTHER_MARKS = "。！？｡．؟۔।॥။።՜՞։"

@@ -197,7 +197,7 @@ def test_names_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a name was looked up again")
 
-    for name in ("parse_methods", "find_tasks", "find_model_card"):
+    for name in ("parse_methods", "find_tasks", "find_model"):
         monkeypatch.setattr(f"lampe_eval.running.resolve.{name}", refuse)
     calibration = resolve_calibration(*validated)
     (sweep, *_) = [

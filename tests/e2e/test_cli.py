@@ -1,6 +1,9 @@
 """Command line: quick help, and errors in one line with exit code 2 and without a traceback."""
 
+import errno
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 
 from lampe_eval.cli import main
+from lampe_eval.commands import listing
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.store import Cell
 from tests.lampe_eval import synthetic_runs
@@ -27,6 +31,7 @@ class Done(NamedTuple):
 
 
 Cli = Callable[..., Done]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -53,45 +58,89 @@ def _refused(done: Done) -> str:
     return line
 
 
-def test_help_imports_nothing_heavy() -> None:
-    script = """
-import sys
-import lampe_eval.cli
-print([name for name in ("torch", "transformers", "pandas") if name in sys.modules])
+LISTED = ("methods", "models", "benches", "tasks", "protocols", "published")
+REFUSED = """
+run --method lamp
+run --method lampe:foo=3
+run --method lampe:head_tokens=x
+run --method lampe+yarn:yarn.foo=3
+run --bench nih --dry-run
+run --bench niah/x
+run --model poket
+run --model .
+run --model ./none
+run --protocol far
+run --protocol fair:foo=1
+run --config nosuch
+run --config none.yaml
+run --config suite.yaml
+run --lengths 4q
+run --limit many
+run --device foo
+run --dtype int8
+run --attention blockwize
+run --engine rya
+run --plugin none.py
+run --haystack none.txt
+run --bench ppl --text none.txt
+calibrate --bench ppl/exat
+calibrate --method pi
+calibrate --sweep foo
+suggest --model poket
+suggest --length 3x
+speed --shape foo
+speed --attention foo
+speed --device foo
+speed --method lamp
+show plan --method lamp
+show plan --method lampe:foo=3
+score
+score none
+score .
+score --preds . --bench foo
+score --preds . --bench ruler
+report none
+report .
+leaderboard none
+leaderboard run --against lampe-tabel1
+leaderboard build none
+data path foo
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+"""Commands that are wrong by a name, a value or a file, in a folder with a suite and a run."""
 
 
-def test_names_are_looked_up_before_torch_is_imported() -> None:
+def test_what_needs_no_heavy_library_imports_none(tmp_path: Path) -> None:
+    """Torch takes seconds to import, and on a busy machine up to a minute."""
+    (tmp_path / "suite.yaml").write_text("metod: pi\n")
+    cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
+    synthetic_runs.store(tmp_path / "run", [cell], "lampe")
     script = """
+import os
 import sys
 from lampe_eval.cli import main
+heavy = {"torch", "transformers", "pandas", "scipy", "matplotlib", "datasets", "nltk", "ray"}
 for arguments in sys.argv[1:]:
     sys.argv = ["lampe-eval", *arguments.split()]
     try:
         main()
     except SystemExit as stopped:
-        assert stopped.code == 2
-assert "torch" not in sys.modules
+        print(stopped.code or 0, sorted(heavy & sys.modules.keys()), arguments, file=sys.stderr)
 """
-    commands = [
-        "run --method lamp",
-        "run --bench nih --dry-run",
-        "run --model poket",
-        "run --protocol far",
-        "run --config nosuch",
-        "run --lengths 4q",
-        "calibrate --bench ppl/exat",
-        "suggest --model poket",
-        "suggest --length 3x",
-        "show plan --method lamp",
-        "leaderboard . --against lampe-tabel1",
-    ]
-    done = subprocess.run([sys.executable, "-c", script, *commands], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (0, len(commands)), done.stderr
+    listed = [f"list {what}" for what in LISTED]
+    refused = REFUSED.split("\n")[1:-1]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--help", *listed, *refused],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("lampe-eval: ")]
+    assert lines == [
+        *(f"0 [] {arguments}" for arguments in ["--help", *listed]),
+        *(f"2 [] {arguments}" for arguments in refused),
+    ], done.stderr
+    assert done.stderr.count("\n") == len(lines) + len(refused)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -316,7 +365,9 @@ def test_folders_that_are_no_rotary_causal_model(cli: Cli, tmp_path: Path) -> No
     assert "describes no rope" in _refused(cli("run", "--model", str(tmp_path / "gpt2")))
 
 
-def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_patched_is_one_line(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "falcon"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         folder.mkdir(exist_ok=True)
@@ -329,10 +380,15 @@ def test_a_model_that_cannot_be_patched_is_one_line(cli: Cli, tmp_path: Path) ->
         max_position_embeddings=256,
     )
     FalconForCausalLM(config).save_pretrained(folder)
-    message = _refused(
-        cli("run", "--model", str(folder), "--lengths", "256", "--output", str(tmp_path / "out"))
-    )
-    assert "attention up by name" in message
+    capsys.readouterr()
+    output = tmp_path / "results" / "new"
+    arguments = ["run", "--model", str(folder), "--lengths", "256", "--output", str(output)]
+    assert "attention up by name" in _refused(cli(*arguments))
+    assert not output.parent.exists()
+    output.mkdir(parents=True)
+    (output / "notes.txt").write_text("mine")
+    assert "attention up by name" in _refused(cli(*arguments))
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
 
 
 def test_the_version_is_printed(cli: Cli) -> None:
@@ -374,3 +430,80 @@ def test_scores_of_predictions_are_written_as_csv_and_json(cli: Cli, tmp_path: P
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["tasks"][0]["scores"] == {"score": 100}
     assert written["average"]["score"] == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyError("a\x1b[2J\nb"), 1, "KeyError: 'a\\x1b[2J\\nb'"),
+        (RuntimeError("two\nlines \x1b[2J"), 1, "RuntimeError: two lines \\x1b[2J"),
+        (RecursionError(), 1, "RecursionError"),
+        (AssertionError(), 1, "AssertionError"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "FileNotFoundError"),
+        (MemoryError(), 2, "memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), 2, "x/y: No space left"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), 2, "x: Too many open files"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 2, "x: Read-only"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
+    ],
+)
+def test_whatever_a_command_raises_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, message: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(listing, "models", fail)
+    done = cli("list", "models")
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert done.err.startswith("lampe-eval: ")
+    assert message in done.err
+    assert ("--traceback" in done.err) is (code == 1)
+    shown = cli("--traceback", "list", "models")
+    assert shown.code == code
+    assert shown.err.startswith("Traceback (most recent call last):")
+    assert shown.err.endswith(done.err)
+    assert "\x1b" not in shown.err
+
+
+def _stream(kind: str) -> io.TextIOWrapper:
+    """Return a standard output as a process may have it."""
+    if kind == "full disk":
+        return open("/dev/full", "w", encoding="utf-8")
+    if kind == "closed pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        return os.fdopen(writing, "w", encoding="utf-8")
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+
+@pytest.mark.parametrize(("kind", "code"), [("full disk", 2), ("closed pipe", 0), ("ascii", 0)])
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_files_do_not_depend_on_who_reads_standard_output(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, kind: str, code: int
+) -> None:
+    run = tmp_path / "run"
+    if command == "report":
+        cell = Cell("llama3-8b-instruct", "lampe", "ruler", "vt", 8192)
+        synthetic_runs.store(run, [cell], "lampe")
+        arguments = ["report", str(run)]
+    else:
+        options = "--bench ppl/exact --lengths 256 --limit 1 --method original"
+        arguments = ["run", *options.split(), "--output", str(run)]
+    with _stream(kind) as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        done = cli(*arguments)
+    assert done.code == code, done.err
+    refusals = [line for line in done.err.splitlines() if line.startswith("lampe-eval: ")]
+    assert len(refusals) == (code == 2)
+    assert "Traceback" not in done.err
+    for name in ("scores.csv", "table.md", *(["report.html"] if command == "report" else [])):
+        assert (run / name).stat().st_size, name
+
+
+def test_a_refused_measurement_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
+    arguments = ["speed", "--device", "cuda:9", "--output", str(tmp_path / "new" / "speed")]
+    assert "cuda:9" in _refused(cli(*arguments))
+    assert not (tmp_path / "new").exists()

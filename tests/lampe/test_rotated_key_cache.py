@@ -283,7 +283,7 @@ def test_a_growing_cache_rotates_its_own_keys_and_copies_them_once_a_chunk(
         return out
 
     monkeypatch.setattr(RotatedKeys, "update", recording_update)
-    monkeypatch.setattr(lampe.caches.growing_cache, "GROWTH_TOKENS", 8)
+    monkeypatch.setattr("lampe.caches.growing_cache.GROWTH_TOKENS", 8)
     cache = lampe.growing_cache(model)
     with lampe.patch(model, "lampe", check=False):
         _step(model, random_ids(PROMPT), cache)

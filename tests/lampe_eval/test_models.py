@@ -13,8 +13,10 @@ from huggingface_hub.errors import (
 from safetensors.torch import load, save
 
 from lampe_eval import checkpoint_files, models
+from lampe_eval.cards import ModelCard, read_card
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
+from lampe_eval.suite import Suite
 from tests.model_sources import find_model
 
 
@@ -111,9 +113,13 @@ def test_a_change_anywhere_in_the_weights_is_another_model(tmp_path: Path) -> No
         assert find_model(str(tmp_path)).fingerprint != before
 
 
-def test_a_type_that_torch_does_not_have() -> None:
+def test_a_type_that_torch_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--dtype: 'flot32'"):
-        find_model("pocket", dtype="flot32")
+        Suite.from_options({"dtype": "flot32"})
+    card = tmp_path / "card.yaml"
+    card.write_text("path: pocket\ndtype: flot32\n")
+    with pytest.raises(UserError, match=r"card\.yaml:2: key 'dtype': 'flot32'"):
+        read_card(card, ModelCard)
 
 
 def _changed_config(folder: Path, **changes: object) -> Path:

@@ -43,7 +43,7 @@ def compare(**options: Any) -> pd.DataFrame:
     [
         ({"shape": "llama3-9b"}, "unknown shape 'llama3-9b'"),
         ({"layers": 2}, "--layers .*--shape"),
-        ({"attention": ["flush"]}, "unknown attention backend 'flush'"),
+        ({"attention": ["flush"]}, "unknown backend 'flush'"),
         ({"lengths": ["4q"]}, "--lengths: '4q'"),
         ({"pairs": 0}, "--pairs: "),
         ({"method": ["lamp"]}, "unknown method 'lamp'"),

@@ -9,6 +9,7 @@ import torch
 import lampe
 from lampe.attention import BACKENDS, AttentionInputs, BackendDispatcher
 from lampe.attention.rotated_keys import RotatedKeys
+from lampe.backend_names import BACKEND_NAMES
 from tests.lampe.tiny import llama
 
 
@@ -86,3 +87,7 @@ def test_only_a_backend_that_reads_rotated_keys_receives_keys_rotated_in_place()
         assert inputs.key_is_rotated is rotated
     BackendDispatcher("dense").attend(inputs)
     torch.testing.assert_close(inputs.key, plain.key)
+
+
+def test_names_of_backends_are_known_without_torch() -> None:
+    assert tuple(BACKENDS) == BACKEND_NAMES
