@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,16 @@ from lampe_eval.errors import UserError
 CHUNK_BYTES = 1 << 20
 SHORT_HASH_DIGITS = 8
 """Hexadecimal digits of a hash in the name of a folder."""
+
+
+NOT_A_FILE = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""Names of what a path may be instead of a file."""
 
 
 def _read_umask() -> int:
@@ -81,6 +92,24 @@ def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
     """
     reason = error.strerror or str(error)
     return UserError(f"cannot write {path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+def file_problem(path: Path) -> str:
+    """Return why a path is no file that can be read, such as "no such file" or "a pipe".
+
+    Opening a pipe would wait for a writer, and a device may have no end.
+
+    Returns:
+        An empty text for a file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:  # a name that is too long, a loop of links, no permission
+        return error.strerror or str(error)
+    kind = NOT_A_FILE.get(stat.S_IFMT(mode))
+    return f"{kind}, not a file" if kind else ""
 
 
 def read_json(path: Path) -> Any:

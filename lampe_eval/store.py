@@ -20,7 +20,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -29,6 +28,7 @@ from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import save_file, unwritable, write_atomically
 from lampe_eval.records import ExtensionRecord, RunConfiguration, RunRecord, SampleRecord
+from lampe_eval.yaml_files import read_yaml, write_yaml
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Store:
         """
         stored = cls.with_samples(folder)
         description = _description(stored, config, environment, session)
-        text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
+        text = write_yaml(description)
         try:
             if stored is None:
                 # Of a first attempt, whose cells may be others.
@@ -460,20 +460,18 @@ def _read_description(folder: Path) -> RunRecord:
         UserError: if there is none, or it is damaged, of another schema or of other types.
     """
     path = folder / "run.yaml"
+    if not path.is_file():
+        raise _no_run(folder)
     try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: damaged ({reason}); restore it, or run again with another --output"
-        ) from None
-    except (OSError, UnicodeDecodeError):
-        raise _no_run(folder) from None
+        description = read_yaml(path).value
+    except UserError as error:
+        raise UserError(f"{error}; restore it, or run again with another --output") from None
     if not isinstance(description, dict) or "config" not in description:
         raise _no_run(folder)
     _refuse_other_schema(path, description)
     try:
-        checked: RunRecord = records.RUN.validate_python(description)
+        # As JSON, in which a text is a date; YAML's core schema has no dates either.
+        checked: RunRecord = records.RUN.validate_json(json.dumps(description))
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))

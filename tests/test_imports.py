@@ -13,7 +13,7 @@ LIBRARY = (
 HARNESS = (
     "__main__ cli commands calibration speed running report engine results models checkpoint_files "
     "plugins pocket benches ruler texts assets store method_specs suite prompts user_cache "
-    "scoring cards terminal file_io records errors __init__"
+    "scoring cards yaml_files terminal file_io records errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
 from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.file_io import save_file
+from lampe_eval.yaml_files import write_yaml
 
 
 def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
@@ -31,7 +31,7 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
 
 def _card_text(calibration: ResolvedCalibration, fitted: FittedSettings) -> str:
     card = _card(calibration, fitted).model_dump(mode="json")
-    return yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(card)
 
 
 def _card(calibration: ResolvedCalibration, fitted: FittedSettings) -> ModelCard:

@@ -7,13 +7,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lampe_eval.cards import Card, ModelCard, shipped_names
+from lampe_eval.cards import ModelCard, shipped_names
 from lampe_eval.errors import unknown_name
 from lampe_eval.method_specs import MethodSpec
-from lampe_eval.suite import Length, Lengths, Names, as_list, validate_options
+from lampe_eval.suite import MAX_LENGTH, Length, Lengths, Names, Options, as_tuple, validate_options
+
+MAX_PAIRS = 1000
+"""Pairs of a measurement; the interval of its ratio has long stopped to shrink."""
 
 
-class SpeedConfig(Card):
+class SpeedConfig(Options):
     """Options of a speed measurement.
 
     Attributes:
@@ -38,7 +41,7 @@ class SpeedConfig(Card):
     model: str | None = None
     shape: str | None = None
     layers: int | None = Field(default=None, ge=1)
-    method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = (
+    method: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = (
         "original",
         "selfextend",
         "dca",
@@ -46,13 +49,13 @@ class SpeedConfig(Card):
     )
     lengths: Annotated[Lengths, Field(min_length=1)] = (4096, 16_384)
     attention: Annotated[Names, Field(min_length=1)] = ("auto",)
-    pairs: int = Field(default=3, ge=1)
-    chunk: int | None = Field(default=None, ge=1)
+    pairs: int = Field(default=3, ge=1, le=MAX_PAIRS)
+    chunk: int | None = Field(default=None, ge=1, le=MAX_LENGTH)
     window: Length | None = Field(default=None, ge=1)
     dtype: str | None = None
     device: str = "auto"
     output: Path | None = None
-    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
+    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] = ()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
