@@ -5,11 +5,12 @@ Commands import heavy libraries themselves, so that `--help` and bad options ans
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer import Argument, Option
@@ -18,6 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 from lampe_eval.errors import Stopped, UserError
 from lampe_eval.running.interrupt import die_on_signals, stop_on_signals
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 class CheckedCommand(TyperCommand):
     """Command that refuses empty values, and says in plain words what is no number."""
@@ -25,7 +28,8 @@ class CheckedCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the values as they were written, before they become paths and numbers."""
         written, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter in self.get_params(ctx):
+        parameters: list[Any] = self.get_params(ctx)
+        for parameter in parameters:
             value = written.get(parameter.name)
             values = value if isinstance(value, list | tuple) else [value]
             if any(isinstance(text, str) and not text.strip() for text in values):
@@ -34,15 +38,18 @@ class CheckedCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            if error.message.startswith("Input should be a valid integer") and error.param:
-                error.message = f"must be a whole number, got {written[error.param.name]!r}"
+            if error.message.startswith("Input should") and error.param:
+                # In the words of pydantic, which typer calls.
+                number = error.message.replace("a valid integer", "a whole number")
+                problem = number.replace("Input should", "must").partition(", unable to")[0]
+                error.message = f"{problem}, got {written[error.param.name]!r}"
             raise
 
 
 class CheckedTyper(typer.Typer):
     """Application of checked commands."""
 
-    def command(self, *args: Any, **settings: Any) -> Any:
+    def command(self, *args: Any, **settings: Any) -> Callable[[F], F]:
         """Add a function as a checked command."""
         return super().command(*args, cls=CheckedCommand, **settings)
 

@@ -61,7 +61,7 @@ class RefusedYaml(yaml.MarkedYAMLError):
     """Error for YAML that this package does not read, though it may be valid."""
 
 
-class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):  # type: ignore[misc]
+class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
     """Parser of one document into nodes, with bounds on their number and depth."""
 
     def __init__(self, text: str) -> None:
