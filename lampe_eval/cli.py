@@ -602,6 +602,14 @@ def main() -> None:
             sys.stdout.flush()
         # A thread may still be drawing samples, and sys.exit would wait for it.
         os._exit(stop.code)
+    except OSError as error:
+        # A path that the system refuses, such as a name that is too long, is the user's to change.
+        if "--traceback" in sys.argv[1:2]:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        problem = " ".join(f"{place}{error.strerror or error}".split())
+        print(f"lampe-eval: {visible(problem)}", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         if "--traceback" in sys.argv[1:2]:
             raise

@@ -82,6 +82,40 @@ def test_a_wrong_number_is_said_in_plain_words(
     assert "unable to parse" not in error
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["run", "--dry-run", option] for option in ("--model", "--config", "--plugin")),
+        *(["run", "--dry-run", option] for option in ("--method", "--bench", "--haystack")),
+        *(["run", "--dry-run", option] for option in ("--dtype", "--device", "--protocol")),
+        ["run", "--output"],
+        ["show", "plan", "--method"],
+        ["report"],
+        ["score"],
+        ["leaderboard", "compare"],
+        ["data", "path", "--data-dir"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["x" * 300, f"folder/{'x' * 300}"], ids=["name", "path"])
+def test_a_name_that_is_too_long_is_one_line(
+    arguments: list[str],
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if arguments[:2] == ["data", "path"]:
+        arguments = [*arguments, name, "longbench"]
+    else:
+        arguments = [*arguments, name]
+    monkeypatch.setattr(sys, "argv", ["lampe-eval", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capsys.readouterr()
+    assert (caught.value.code, captured.err.splitlines()[-1:]) == (2, [captured.err.strip()])
+    assert "unexpected" not in captured.err
+
+
 @pytest.mark.parametrize("schema", [Suite, CalibrationConfig, SpeedConfig])
 @pytest.mark.parametrize(
     ("name", "values"),
