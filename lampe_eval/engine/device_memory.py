@@ -1,6 +1,7 @@
 """Memory of a device: how much was in use at most, and freeing what is unused."""
 
 import gc
+import os
 from pathlib import Path
 
 import torch
@@ -32,6 +33,13 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return _process_bytes("VmHWM") if self._is_known else None
+
+
+def total_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def bytes_in_use(device: torch.device) -> int | None:

@@ -160,3 +160,11 @@ def test_settings_out_of_bounds_are_one_line(text: str) -> None:
     with pytest.raises((UserError, lampe.LampeError)) as caught:
         [spec.build({}) for spec in parse_methods([text])]
     assert "\n" not in str(caught.value)
+
+
+def test_a_length_beyond_the_memory_is_refused_before_sampling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lampe_eval.running.prepared_run.total_bytes", lambda device: 1 << 32)
+    error = _error(["run", "--lengths", "16m", "--limit", "1"], capsys, monkeypatch)
+    assert "--lengths: 16777216" in error
