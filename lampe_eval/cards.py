@@ -3,6 +3,7 @@
 Every error names the file, the line and the key.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lampe_eval.errors import UserError, first_line, suggestion, unknown_name
+from lampe_eval.errors import UserError, suggestion, unknown_name
+from lampe_eval.yaml_files import read_yaml, shortened
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -20,11 +22,25 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLAIN_MESSAGES = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
-    "string_type": "must be a text",
-    "mapping_type": "must be a mapping of keys to values",
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "must be a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a finite number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "must be a text"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(
+        ("mapping_type", "dict_type", "model_type", "model_attributes_type"),
+        "must be a mapping of keys to values",
+    ),
+    "none_required": "must be empty",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} of them",
+    "union_tag_invalid": "must have {discriminator} one of {expected_tags}",
+    "union_tag_not_found": "must have the key {discriminator}",
 }
 """Messages in plain words by pydantic's type of error."""
 
@@ -48,7 +64,7 @@ class Card(BaseModel):
         about: description for people.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     about: str = ""
 
@@ -169,9 +185,14 @@ def read_card(path: Path, schema: type[C]) -> C:
         UserError: if the file cannot be read, is not YAML, or does not fit the schema; the message
             names file, line and key.
     """
-    node, data = _load_yaml(path)
+    document = read_yaml(path)
+    node = document.node
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}:1: must be a mapping of keys to values")
     try:
-        return schema.model_validate(data)
+        # JSON has the values of YAML's core schema, and in its strict mode pydantic takes a list
+        # for a tuple and a text for a path, but neither a text nor a truth value for a number.
+        return schema.model_validate_json(json.dumps(document.value), strict=True)
     except ValidationError as error:
         raise _validation_error(path, node, schema, error.errors()[0]) from None
 
@@ -182,49 +203,12 @@ def plain_message(fault: ErrorDetails) -> str:
         return fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return "is missing"
-    message = PLAIN_MESSAGES.get(fault["type"], fault["msg"]).format_map(fault.get("ctx", {}))
-    return f"{message}, got {fault['input']!r}"
-
-
-def _load_yaml(path: Path) -> tuple[yaml.MappingNode, Any]:
-    """Return a YAML file both as nodes, which know their lines, and as plain values."""
-    try:
-        # PyYAML, as for run.yaml and the settings of --method: ruamel.yaml reads YAML 1.2, in which
-        # on and yes are texts and 1e-5 is a number.
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{path}:1: must be a mapping of keys to values")
-        # Before the values are built: that inserts merged keys (<<), which may be overridden.
-        _refuse_duplicate_keys(path, node)
-        return node, loader.construct_document(node)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot be read ({reason})") from None
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # Raised by PyYAML for a date, a number or nesting that it cannot build.
-        raise UserError(f"{path}: not valid YAML: {first_line(error)}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}:{line}: not valid YAML: {problem}") from None
-
-
-def _refuse_duplicate_keys(path: Path, node: yaml.Node) -> None:
-    """Refuse a mapping with a duplicate key; YAML would silently take the last value."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicate_keys(path, item)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise UserError(f"{path}:{line}: key {key.value!r} stands here a second time")
-                seen.add(key.value)
-            _refuse_duplicate_keys(path, value)
+    message = PLAIN_MESSAGES.get(fault["type"])
+    if message:
+        message = message.format_map(fault.get("ctx", {}))
+    else:
+        message = fault["msg"].replace("Input should", "must").partition(", unable to")[0]
+    return f"{message}, got {shortened(repr(fault['input']))}"
 
 
 def _validation_error(

@@ -6,21 +6,57 @@ Commands import heavy libraries themselves, so that `--help` and bad options ans
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from lampe_eval.errors import Stopped, UserError, machine_refusal
 from lampe_eval.running.interrupt import die_on_signals, stop_on_signals
 
-app = typer.Typer(
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class CheckedCommand(TyperCommand):
+    """Command that refuses empty values, and says in plain words what is no number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the values as they were written, before they become paths and numbers."""
+        written, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        parameters: list[Any] = self.get_params(ctx)
+        for parameter in parameters:
+            value = written.get(parameter.name)
+            values = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(text, str) and not text.strip() for text in values):
+                problem = "is empty; give a value, or leave it out"
+                raise typer.BadParameter(problem, ctx=ctx, param=parameter)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if error.message.startswith("Input should") and error.param:
+                # In the words of pydantic, which typer calls.
+                number = error.message.replace("a valid integer", "a whole number")
+                problem = number.replace("Input should", "must").partition(", unable to")[0]
+                error.message = f"{problem}, got {written[error.param.name]!r}"
+            raise
+
+
+class CheckedTyper(typer.Typer):
+    """Application of checked commands."""
+
+    def command(self, *args: Any, **settings: Any) -> Callable[[F], F]:
+        """Add a function as a checked command."""
+        return super().command(*args, cls=CheckedCommand, **settings)
+
+
+app = CheckedTyper(
     name="lampe-eval",
     help="Evaluate language models on long contexts, with training-free context extension.",
     no_args_is_help=True,
@@ -46,10 +82,10 @@ class LeaderboardGroup(TyperGroup):
         return Path(argument).exists() or not get_close_matches(argument, self.commands)
 
 
-listing = typer.Typer(help="List what is available.", no_args_is_help=True)
-showing = typer.Typer(help="Show details of one thing.", no_args_is_help=True)
-data = typer.Typer(help="List, download, verify and locate benchmark files.", no_args_is_help=True)
-leaderboard = typer.Typer(
+listing = CheckedTyper(help="List what is available.", no_args_is_help=True)
+showing = CheckedTyper(help="Show details of one thing.", no_args_is_help=True)
+data = CheckedTyper(help="List, download, verify and locate benchmark files.", no_args_is_help=True)
+leaderboard = CheckedTyper(
     cls=LeaderboardGroup,
     help="Compare runs with published tables, and build a page of all runs.",
     no_args_is_help=True,

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import os
 from pathlib import Path
 
 import torch
@@ -33,6 +34,13 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return _process_bytes("VmHWM") if self._is_known else None
+
+
+def total_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def bytes_in_use(device: torch.device) -> int | None:

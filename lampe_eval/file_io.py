@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,16 @@ MAX_NAME_BYTES = 200
 """Bytes of a file's name; file systems allow 255, and drafts and suffixes need some of them."""
 DRAFT_SECONDS = 3600
 """Age after which a draft is that of a killed process: any other is renamed in a moment."""
+
+
+NOT_A_FILE = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""Names of what a path may be instead of a file."""
 
 
 def _read_umask() -> int:
@@ -160,8 +171,9 @@ def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
 
 def existing_paths(folder: Path) -> set[Path]:
     """Return what exists of a folder's entries, of itself and of the folders above it."""
-    entries = set(folder.iterdir()) if folder.is_dir() else set()
-    return entries | {path for path in (folder, *folder.parents) if path.exists()}
+    # Unlike those of Path, these functions take names that are too long for a file.
+    entries = set(folder.iterdir()) if os.path.isdir(folder) else set()
+    return entries | {path for path in (folder, *folder.parents) if os.path.exists(path)}
 
 
 @contextmanager
@@ -176,7 +188,7 @@ def clean_if_refused(folder: Path, existing: set[Path], results: str) -> Iterato
     try:
         yield
     except UserError:
-        if folder.is_dir() and not any(folder.glob(results)):
+        if os.path.isdir(folder) and not any(folder.glob(results)):
             for path in set(folder.iterdir()) - existing:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -187,6 +199,24 @@ def clean_if_refused(folder: Path, existing: set[Path], results: str) -> Iterato
                     with suppress(OSError):  # others may have put something there
                         path.rmdir()
         raise
+
+
+def file_problem(path: Path) -> str:
+    """Return why a path is no file that can be read, such as "no such file" or "a pipe".
+
+    Opening a pipe would wait for a writer, and a device may have no end.
+
+    Returns:
+        An empty text for a file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:  # a name that is too long, a loop of links, no permission
+        return error.strerror or str(error)
+    kind = NOT_A_FILE.get(stat.S_IFMT(mode))
+    return f"{kind}, not a file" if kind else ""
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ from lampe.methods import ENTRY_POINTS, method_class
 from lampe_eval.cards import MethodCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.suite import split_names
+from lampe_eval.yaml_files import parse_yaml, shortened, yaml_problem
 
 _outside_cards: dict[str, MethodCard] = {}
 """Cards of methods from outside of the package, by name."""
@@ -132,7 +133,11 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
         UserError: for a setting without a method or a value, or a method given twice.
     """
     specs: list[MethodSpec] = []
-    for part in split_names(list(texts)):
+    try:
+        parts = split_names(list(texts))
+    except ValueError as error:
+        raise UserError(f"--method: {error}") from None
+    for part in parts:
         name, colon, setting = part.partition(":")
         # Commas separate methods as well as settings, so `lampe:a=1,b=2,dca` has two methods.
         if colon or "=" not in part:
@@ -165,19 +170,18 @@ def _setting(text: str) -> dict[str, Any]:
     if not (key and equals and value):
         raise UserError(f"--method: {text!r} is not of the form setting=value")
     key = key.strip()
-    problem = UserError(f"--method: {value!r} is not a value for {key}")
+    wrong = f"--method: {shortened(value)!r} is not a value for {key}"
     try:
-        setting = yaml.safe_load(value)
-    # YAML's constructors raise all of these, as for 6000 digits, !!int x, !!timestamp x or [[[[.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        raise problem from None
+        setting = parse_yaml(value).value
+    except yaml.YAMLError as error:
+        raise UserError(f"{wrong}: {yaml_problem(error)}") from None
     if not isinstance(setting, str | int | float | None):
-        raise problem
+        raise UserError(f"{wrong}: it must be a number or a text")
     return {key: setting}
 
 
 def _written(value: Any) -> str:
-    """Write a value as YAML reads it back: YAML may take a float with an exponent for text."""
+    """Write a value as it stands in labels: a float without an exponent."""
     if value is None:
         return "null"
     return np.format_float_positional(value, trim="0") if isinstance(value, float) else str(value)

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lampe_eval.errors import UserError, report_warning
-from lampe_eval.file_io import sha256_of_files
+from lampe_eval.file_io import file_problem, sha256_of_files
 from lampe_eval.records import RunConfiguration
 
 
@@ -127,8 +127,9 @@ def _load(given: Path) -> Plugin:
                 "rename one of them"
             )
         return plugin
-    if path.suffix != ".py" or not path.is_file():
-        problem = "not a Python file (.py)" if path.exists() else "no such file"
+    problem = file_problem(path)
+    if problem or path.suffix != ".py":
+        problem = problem or "not a Python file (.py)"
         raise UserError(f"--plugin {given}: {problem}")
     module = _execute(given, path)
     yaml_files = _register(given, module)

@@ -1,19 +1,19 @@
 """Description of a run, run.yaml: read, checked against its declared types, or refused."""
 
+import json
 import os
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lampe_eval import records
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import read_bytes
 from lampe_eval.records import RunRecord
+from lampe_eval.yaml_files import read_yaml
 
 MAX_LISTED = 5
 """Runs that a message lists at most."""
@@ -26,24 +26,18 @@ def read_description(folder: Path) -> RunRecord:
         UserError: if there is none, or it is damaged, of another schema or of other types.
     """
     path = folder / "run.yaml"
-    try:
-        text = read_bytes(path)
-        description = yaml.safe_load(text.decode("utf-8"))
-    except UserError:
-        raise
-    # PyYAML lets pass what its constructors raise: for dates, numbers, keys and deep nesting.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: damaged ({reason}); restore it, or run again with another --output"
-        ) from None
-    if not text:
+    if not os.path.lexists(path):
         raise _no_run(folder)
+    try:
+        description = read_yaml(path).value
+    except UserError as error:
+        raise UserError(f"{error}; restore it, or run again with another --output") from None
     if not isinstance(description, dict) or "config" not in description:
         raise _no_run(folder)
     _refuse_other_schema(path, description)
     try:
-        checked: RunRecord = records.RUN.validate_python(description)
+        # As JSON, in which a text is a date; YAML's core schema has no dates either.
+        checked: RunRecord = records.RUN.validate_json(json.dumps(description))
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))

@@ -19,7 +19,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from pydantic import ValidationError
 
 from lampe_eval import records
@@ -42,6 +41,7 @@ from lampe_eval.records import (
     SampleRecord,
 )
 from lampe_eval.run_description import read_description
+from lampe_eval.yaml_files import write_yaml
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class Store:
         """
         stored = cls.with_samples(folder)
         description = _description(stored, config, environment, session)
-        text = yaml.safe_dump(dict(description), sort_keys=False, allow_unicode=True)
+        text = write_yaml(description)
         try:
             if stored is None:
                 # Of a first attempt, whose cells may be others.

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lampe.backend_names import AUTO, BACKEND_NAMES
 from lampe_eval.cards import Card, Dtype, plain_message
@@ -19,23 +27,38 @@ MAX_LENGTH = 16 * 1024**2
 """Tokens of the longest length; no benchmark is as long."""
 DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta)(:\d+)?")
 """Devices of torch that models can run on, by number where there are several."""
+MAX_SAMPLES = 1_000_000
+"""Samples of a cell; there are as many pocket texts of a seed."""
+MAX_SEED = 2**63 - 1
+MAX_BATCH_TOKENS = 2**31 - 1
+"""Tokens of a batch; kernels index them by 32 bits."""
+MAX_GPUS = 1024
+"""GPUs of a replica; more than any machine has."""
 
 
-def split_names(value: Any) -> list[str]:
-    """Return the names in one or several items; an item may hold names separated by commas."""
-    items = value if isinstance(value, list | tuple) else [value]
+def split_names(value: Any) -> tuple[str, ...]:
+    """Return the names in one or several items; an item may hold names separated by commas.
+
+    Raises:
+        ValueError: for a name that is empty, or no text or number.
+    """
     names: list[str] = []
-    for item in items:
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, bool) or not isinstance(item, str | int | float):
+            raise ValueError(f"{item!r} is no name")
         names += [part.strip() for part in str(item).split(",")]
-    return [name for name in names if name]
+    if not all(names):
+        raise ValueError(f"a name is empty in {','.join(names)!r}")
+    return tuple(names)
 
 
-def _lengths(value: Any) -> list[int]:
-    return [parse_length(item) for item in split_names(value)]
+def _lengths(value: Any) -> tuple[int, ...]:
+    return tuple(parse_length(item) for item in split_names(value))
 
 
 def _length(value: Any) -> Any:
-    return parse_length(str(value))
+    # A number is checked as a text is: YAML has both.
+    return parse_length(str(value)) if isinstance(value, str | int) else value
 
 
 def parse_length(text: str) -> int:
@@ -57,9 +80,11 @@ def parse_length(text: str) -> int:
     return int(number) * unit
 
 
-def as_list(value: Any) -> Any:
-    """Return one or several texts as a list; commas stay, as they also separate settings."""
-    return [value] if isinstance(value, str) else value
+def as_tuple(value: Any) -> Any:
+    """Return one or several texts as a tuple; commas stay, as they also separate settings."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _device(name: str) -> str:
@@ -78,7 +103,6 @@ def _attention(name: str) -> str:
 
 def _threshold(value: Any) -> str:
     """Return a threshold as `exceeds_threshold` takes it."""
-    # YAML reads a bare yes or no as a truth value.
     text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
     share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
     if not (text in ("yes", "no") or text.isdecimal() or (share and float(share[1]) <= 100)):
@@ -124,7 +148,7 @@ def validate_options(schema: type[C], options: Mapping[str, Any]) -> C:
         raise UserError(f"{option}{plain_message(fault)}") from None
 
 
-def _labels(value: Any) -> list[str]:
+def _labels(value: Any) -> tuple[str, ...]:
     """Return the labels of models in one or several items, separated by commas.
 
     Raises:
@@ -143,7 +167,7 @@ def _labels(value: Any) -> list[str]:
             )
         if labels.count(label) > 1:
             raise ValueError(f"{label!r} names two models; give each a name of its own")
-    return labels
+    return tuple(labels)
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
@@ -153,7 +177,21 @@ Device = Annotated[str, AfterValidator(_device)]
 Attention = Annotated[str, AfterValidator(_attention)]
 
 
-class Suite(Card):
+class Options(Card):
+    """Base of the options of a command, none of which may be empty."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse empty texts: as a path, one would be the current folder."""
+        items = value if isinstance(value, list | tuple) else [value]
+        blank = any(isinstance(item, str) and not item.strip() for item in items)
+        if blank and info.field_name != "about":
+            raise ValueError("is empty; give a value, or leave it out")
+        return value
+
+
+class Suite(Options):
     """Settings of a run, by the names of the command line's options.
 
     Attributes:
@@ -191,14 +229,14 @@ class Suite(Card):
 
     model: Names = ("pocket",)
     label: Annotated[tuple[str, ...], BeforeValidator(_labels)] = ()
-    method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("original", "lampe")
+    method: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("original", "lampe")
     bench: Names = ("niah", "ppl")
     lengths: Lengths = ()
     protocol: str = "fair"
     prompts: str | None = None
-    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
-    limit: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] = ()
+    limit: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     output: Path | None = None
     haystack: Path | None = None
     text: Path | None = None
@@ -208,12 +246,12 @@ class Suite(Card):
     dtype: Dtype | None = None
     device: Device = "auto"
     attention: Attention = AUTO
-    max_batch_tokens: int | None = Field(default=None, ge=1)
+    max_batch_tokens: int | None = Field(default=None, ge=1, le=MAX_BATCH_TOKENS)
     fail_on_error: Annotated[str, BeforeValidator(_threshold)] = "yes"
     engine: Literal["local", "ray"] = "local"
     devices: Names = ()
     address: str | None = None
-    gpus_per_replica: int = Field(default=1, ge=1)
+    gpus_per_replica: int = Field(default=1, ge=1, le=MAX_GPUS)
 
     @model_validator(mode="before")
     @classmethod

@@ -13,8 +13,8 @@ LIBRARY = (
 HARNESS = (
     "__main__ cli commands calibration speed running report engine results models checkpoint_files "
     "plugins device_memory pocket benches ruler texts assets store folder_lock run_description "
-    "method_specs suite prompts user_cache scoring cards terminal file_io json_arrays records "
-    "errors __init__"
+    "method_specs suite prompts user_cache scoring cards yaml_files terminal file_io json_arrays "
+    "records errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
 

@@ -250,8 +250,11 @@ def _check_type(method: str, name: str, value: Any, hint: Any) -> None:
     """Raise BadSetting unless a value is of the type that a hyper-parameter is annotated with."""
     # To Python a bool is an int, but nobody who writes head_tokens=yes means 1.
     if isinstance(value, bool) is (hint is bool) and isinstance(value, hint):
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise BadSetting(f"{method}: {name} must be a number of at most 64 bits")
+        # Written so that it is false for NaN as well.
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            # A whole number may have more digits than Python converts to text.
+            shown = f"{name}={value}" if isinstance(value, float) else name
+            raise BadSetting(f"{method}: {shown} must be a finite number of at most 64 bits")
         return
     kinds = [kind.__name__ for kind in get_args(hint) or [hint] if kind is not NoneType]
     raise BadSetting(f"{method}: {name} must be of type {' or '.join(kinds)}, got {value!r}")

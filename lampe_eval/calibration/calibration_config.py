@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.running.resolve import ResolvedSuite
-from lampe_eval.suite import Lengths, Names, Suite, as_list, split_names
+from lampe_eval.suite import Lengths, Names, Suite, as_tuple, split_names
 
 SweptSetting = Literal["mapping_length", "attention_factor"]
 FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
@@ -17,9 +17,12 @@ FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
 }
 """For each setting that can be swept, the settings of a method that its sweep or its fit sets."""
 
+MAX_FACTOR = 100.0
+"""Largest attention factor to try; softmax has long become an argmax."""
 
-def _parse_numbers(value: Any) -> list[float]:
-    return [_parse_number(item) for item in split_names(value)]
+
+def _parse_numbers(value: Any) -> tuple[float, ...]:
+    return tuple(_parse_number(item) for item in split_names(value))
 
 
 def _parse_number(text: str) -> float:
@@ -44,7 +47,7 @@ class CalibrationConfig(Suite):
             one between each two of ``lengths``.
     """
 
-    method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ("lampe",)
+    method: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("lampe",)
     bench: Names = ("ppl/exact",)
     sweep: Annotated[tuple[SweptSetting, ...], BeforeValidator(split_names)] = (
         "mapping_length",
@@ -52,7 +55,7 @@ class CalibrationConfig(Suite):
     )
     mapping_lengths: Lengths = ()
     attention_factors: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_parse_numbers)
+        tuple[Annotated[float, Field(gt=0, le=MAX_FACTOR)], ...], BeforeValidator(_parse_numbers)
     ] = (0.96, 1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28)
     held_out: Lengths = ()
 

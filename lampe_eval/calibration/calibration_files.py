@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
@@ -11,6 +10,7 @@ from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.file_io import save_file, shorten_name
 from lampe_eval.report.tables import to_csv
+from lampe_eval.yaml_files import write_yaml
 
 
 def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) -> list[Path]:
@@ -34,7 +34,7 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
 
 def _card_text(calibration: ResolvedCalibration, fitted: FittedSettings) -> str:
     card = _card(calibration, fitted).model_dump(mode="json")
-    return yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(card)
 
 
 def _card(calibration: ResolvedCalibration, fitted: FittedSettings) -> ModelCard:

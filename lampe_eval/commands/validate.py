@@ -14,6 +14,7 @@ from lampe_eval.cards import (
 )
 from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError, unknown_name
+from lampe_eval.file_io import file_problem
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.available import leave_out_missing
@@ -106,13 +107,13 @@ def validate_suggestion(
 
 def _read_suite(config: str) -> dict[str, Any]:
     """Return the keys that a suite's file sets."""
-    if Path(config).is_file():
+    problem = file_problem(Path(config))
+    if not problem:
         suite = read_card(Path(config), Suite)
     elif config in shipped_names("suites"):
         suite = shipped_card("suites", config, Suite)
     elif Path(config).suffix in (".yaml", ".yml") or "/" in config:
-        problem = "a folder; give the suite's file" if Path(config).is_dir() else "no such file"
-        raise UserError(f"--config: {config}: {problem}")
+        raise UserError(f"--config: {config}: {problem}; give the suite's file")
     else:
         raise unknown_name(
             "suite",

@@ -26,8 +26,9 @@ from lampe_eval import cards
 from lampe_eval.benches import bench_tasks
 from lampe_eval.cards import Card, read_card, shipped_card, shipped_folder
 from lampe_eval.errors import UserError, unknown_name
+from lampe_eval.file_io import file_problem
 from lampe_eval.method_specs import MethodSpec, parse_methods
-from lampe_eval.suite import as_list, parse_length
+from lampe_eval.suite import as_tuple, parse_length
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def _valid_method(text: str | None) -> str | None:
 
 
 Length = Annotated[int, BeforeValidator(_tokens)]
-Tasks = Annotated[tuple[str, ...], BeforeValidator(as_list), AfterValidator(_tasks_of_patterns)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Tasks = Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(_tasks_of_patterns)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 MethodText = Annotated[str | None, AfterValidator(_valid_method)]
 
 
@@ -344,10 +345,11 @@ def find_table(name: str) -> PublishedTable:
     """
     path = Path(name)
     # A user's own file goes before a shipped table of that name.
-    if path.is_file():
+    problem = file_problem(path)
+    if not problem:
         return read_card(path, PublishedTable)
     if name in table_names():
         return shipped_card("published", name, PublishedTable)
     if path.suffix in (".yaml", ".yml") or "/" in name:
-        raise UserError(f"--against: {name}: no such file")
+        raise UserError(f"--against: {name}: {problem}")
     raise unknown_name("published table", name, table_names(), "lampe-eval list published")

@@ -4,14 +4,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 import lampe
 from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.benches.bench import Task
+from lampe_eval.device_memory import total_bytes
 from lampe_eval.engine.devices import device_of_run
 from lampe_eval.errors import UserError
-from lampe_eval.models import ModelSource, describe_model
+from lampe_eval.models import ModelSource, cost_of, describe_model
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.store import Cell
+
+MIN_CHECKED_LENGTH = 1024**2
+"""Tokens from which a length is compared with the memory of the device."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +121,26 @@ def _try_methods(prepared: PreparedRun) -> None:
                     raise UserError(
                         f"method {spec.label!r} at length {length} on {source.name}: {error}"
                     ) from None
+
+
+def refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
+    """Refuse lengths whose keys and values alone are more than the device's memory.
+
+    Raises:
+        UserError: for the first such length; drawing its samples would take for ever.
+    """
+    # Replicas may have other devices than this process.
+    if prepared.resolved.suite.uses_ray:
+        return
+    memory = total_bytes(torch.device(prepared.device))
+    for source in prepared.sources:
+        longest = max(prepared.resolved.suite.lengths, default=0)
+        # Sizing a large model takes seconds.
+        if longest < MIN_CHECKED_LENGTH:
+            continue
+        needed = longest * cost_of(source).cache_bytes
+        if needed > memory:
+            raise UserError(
+                f"--lengths: {longest} tokens of {source.name} need {needed >> 30} GiB for keys "
+                f"and values, and {prepared.device} has {memory >> 30}; use shorter lengths"
+            )

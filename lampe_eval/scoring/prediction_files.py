@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from lampe_eval.cards import shipped_folder
 from lampe_eval.errors import UserError
 from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat
 from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
+from lampe_eval.yaml_files import read_yaml
 
 OWN_REPEATS = 2
 """Samples that a task's own data hold twice at most, such as two of qasper in LongBench."""
@@ -323,7 +322,7 @@ def _data_size(file_format: PredictionFormat, task: str) -> int:
     if not file_format.cards:
         return 0
     path = shipped_folder("tasks") / file_format.cards / "tasks.yaml"
-    cards = yaml.safe_load(path.read_text(encoding="utf-8"))
+    cards = read_yaml(path).value
     # Files that are named after a model hold all questions of the benchmark.
     card = cards.get(task) if file_format.tasks else next(iter(cards.values()))
     return int(card["samples"]) if card else 0

@@ -7,21 +7,26 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lampe_eval.cards import Card, Dtype, ModelCard, shipped_names
+from lampe_eval.cards import Dtype, ModelCard, shipped_names
 from lampe_eval.errors import unknown_name
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.suite import (
+    MAX_LENGTH,
     Attention,
     Device,
     Length,
     Lengths,
-    as_list,
+    Options,
+    as_tuple,
     split_names,
     validate_options,
 )
 
+MAX_PAIRS = 1000
+"""Pairs of a measurement; the interval of its ratio has long stopped to shrink."""
 
-class SpeedConfig(Card):
+
+class SpeedConfig(Options):
     """Options of a speed measurement.
 
     Attributes:
@@ -46,7 +51,7 @@ class SpeedConfig(Card):
     model: str | None = None
     shape: str | None = None
     layers: int | None = Field(default=None, ge=1)
-    method: Annotated[tuple[str, ...], BeforeValidator(as_list)] = (
+    method: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = (
         "original",
         "selfextend",
         "dca",
@@ -56,13 +61,13 @@ class SpeedConfig(Card):
     attention: Annotated[
         tuple[Attention, ...], BeforeValidator(split_names), Field(min_length=1)
     ] = ("auto",)
-    pairs: int = Field(default=3, ge=1)
-    chunk: int | None = Field(default=None, ge=1)
+    pairs: int = Field(default=3, ge=1, le=MAX_PAIRS)
+    chunk: int | None = Field(default=None, ge=1, le=MAX_LENGTH)
     window: Length | None = Field(default=None, ge=1)
     dtype: Dtype | None = None
     device: Device = "auto"
     output: Path | None = None
-    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_list)] = ()
+    plugin: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] = ()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -83,7 +83,7 @@ def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file"):
         read_card(tmp_path / "none.yaml", ModelCard)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):

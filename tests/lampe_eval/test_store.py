@@ -291,7 +291,7 @@ def test_samples_without_a_description_are_refused(tmp_path: Path) -> None:
 def test_a_description_that_is_not_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     _store(tmp_path)
     (tmp_path / "run.yaml").write_text("config: {}\nx: [\n")
-    with pytest.raises(UserError, match=r"run.yaml: damaged .*line [23]"):
+    with pytest.raises(UserError, match=r"run.yaml:[23]: .*--output"):
         Store(tmp_path)
 
 
