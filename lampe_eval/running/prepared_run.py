@@ -129,15 +129,15 @@ def refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
     Raises:
         UserError: for the first such length; drawing its samples would take for ever.
     """
-    # Replicas may have other devices than this process.
-    if prepared.resolved.suite.uses_ray:
+    longest = max(prepared.resolved.suite.lengths, default=0)
+    # Sizing a large model takes seconds, and replicas may have other devices than this process.
+    if longest < MIN_CHECKED_LENGTH or prepared.resolved.suite.uses_ray:
         return
-    memory = total_bytes(torch.device(prepared.device))
+    try:
+        memory = total_bytes(torch.device(prepared.device))
+    except (AssertionError, RuntimeError):
+        return  # several devices, or one that refuses the model, which says why
     for source in prepared.sources:
-        longest = max(prepared.resolved.suite.lengths, default=0)
-        # Sizing a large model takes seconds.
-        if longest < MIN_CHECKED_LENGTH:
-            continue
         needed = longest * cost_of(source).cache_bytes
         if needed > memory:
             raise UserError(

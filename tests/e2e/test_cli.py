@@ -52,9 +52,8 @@ def _refused(done: Done) -> str:
     assert done.code == 2, done
     *before, line = done.err.splitlines()
     assert line.startswith("lampe-eval: ")
-    assert all(line.startswith(("[", "fetching ", "running ", "not pinned")) for line in before), (
-        done.err
-    )
+    prefixes = ("[", "fetching ", "running ", "not pinned", "lampe-eval: ")
+    assert all(line.startswith(prefixes) for line in before), done.err
     return line
 
 
@@ -231,7 +230,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         (["run", "--metod", "pi"], "No such option: --metod"),
         (["rum"], "No such command 'rum'"),
         (["run", "--lengths", "4q"], "--lengths: '4q'"),
-        (["run", "--lengths", "30"], "niah at length 30"),
+        (["run", "--lengths", "30"], "niah/single: at length 30"),
         (["run", "--limit", "many"], "Invalid value for '--limit'"),
         (
             ["run", "--method", "lampe:head_tokens=9999", "--lengths", "512"],
@@ -288,7 +287,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
         ),
         (["show", "plan", "--method", "lampe:maping=3"], "'maping'"),
         (["show", "plan", "--length", "x"], "'--length': 'x'"),
-        (["show", "plan", "--method", "pi,ntk"], "'pi,ntk'"),
+        (["show", "plan", "--method", "pi,ntk", "--png", "plans.png"], "plans.png"),
         (
             ["calibrate", "--attention-factors", "1,hot"],
             "--attention-factors: 'hot'",
@@ -352,8 +351,8 @@ def test_all_lengths_that_are_too_short_are_reported_at_once(cli: Cli) -> None:
             "out",
         )
     )
-    assert "ruler/vt: a length of 64" in message
-    assert "ruler/fwe: a length of 64" in message
+    assert "ruler/vt: at length 64" in message
+    assert "ruler/fwe: at length 64" in message
     assert not Path("out").exists()
 
 
