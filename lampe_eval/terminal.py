@@ -17,9 +17,10 @@ from lampe_eval.errors import UserError
 PIPE_WIDTH = 200
 """Characters of a line where nothing limits the width."""
 
-# C0 without tab and line feed, DEL, C1, marks and overrides of text direction, line separators and
-# lone surrogates. A no-break or ideographic space and joiners belong to ordinary text.
-_CONTROLS = "\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+# C0 without tab and line feed, DEL, C1, marks and overrides of text direction, line separators, the
+# byte order mark and lone surrogates. A no-break or ideographic space and joiners belong to
+# ordinary text.
+_CONTROLS = "\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
 _CONTROL = re.compile(f"[\r{_CONTROLS}\ud800-\udfff]")
 # Progress bars of libraries return to the start of their line.
 _CONTROL_IN_STREAM = re.compile(f"[{_CONTROLS}\ud800-\udfff]")
