@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 Layout = Literal["half", "interleaved"]
 
+POSITIVE_PARAMETERS = (
+    *("rope_theta", "factor", "attention_factor", "original_max_position_embeddings"),
+    *("low_freq_factor", "high_freq_factor", "beta_slow", "beta_fast"),
+    *("short_factor", "long_factor"),
+)
+"""Rope parameters that are positive numbers, or lists of them, where they are given."""
 LENGTH_DEPENDENT_TYPES = ("dynamic", "longrope")
 """Types of transformers whose frequencies depend on the number of tokens."""
 
@@ -146,6 +152,7 @@ def rope_from(
         return Rope(tuple(inv_freq.double().tolist()), layout=layout)
     if not isinstance(kind, str) or kind not in ROPE_INIT_FUNCTIONS:
         raise UnknownName("rope_type", str(kind), ["default", *ROPE_INIT_FUNCTIONS])
+    _check_parameters(parameters)
     flat = dict(parameters)
     if kind != "proportional":
         # ``dim`` already is the rotated part of a head, and transformers would take the share
@@ -165,6 +172,24 @@ def rope_from(
     if not all(map(math.isfinite, (*rope.inv_freq, rope.scaling))):
         raise BadSetting(f"no rope has rope_parameters={flat}: its frequencies are not finite")
     return rope
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters with which transformers would compute, but no model can be trained.
+
+    Raises:
+        BadSetting: for a number that is not positive, or bounds in the wrong order.
+    """
+    for name in POSITIVE_PARAMETERS:
+        value = parameters.get(name)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for number in numbers:
+            if isinstance(number, int | float) and not 0 < number < math.inf:
+                raise BadSetting(f"rope_parameters has {name}={value!r}; it must be positive")
+    for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+        lower, upper = parameters.get(low), parameters.get(high)
+        if lower is not None and upper is not None and lower >= upper:
+            raise BadSetting(f"rope_parameters has {low}={lower!r} and {high}={upper!r}")
 
 
 def ntk_theta(theta: float, factor: float, dim: int) -> float:

@@ -86,7 +86,7 @@ def check_files(folder: Path) -> None:
         raise UserError(f"{folder}: not a checkpoint of transformers: it has no config.json")
     for path in _files(folder):
         if not path.is_file():
-            # To open a pipe would wait for ever.
+            # To open a pipe would not end.
             raise UserError(f"{path}: is no file that can be read: a pipe, or a link to nothing")
     for name in MAPPING_FILES:
         if (folder / name).exists():

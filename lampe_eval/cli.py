@@ -163,7 +163,8 @@ Length = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str | None, Option(help="Data type of the weights: float32, bfloat16 or float16.")
+    str | None,
+    Option(help="Data type of the weights: auto, float32, bfloat16, float16 or float64."),
 ]
 Device = Annotated[
     str | None, Option(help="Device, such as cpu or cuda:0. Default: a GPU if there is one.")

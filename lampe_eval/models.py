@@ -173,8 +173,8 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     unexpected = sorted(report["unexpected_keys"])
     if unexpected:
         _warn_once(
-            f"{source.path}: {len(unexpected)} weights are not used, the model has no such ones: "
-            f"{_first_names(unexpected)}"
+            f"{source.path}: {len(unexpected)} weights of the checkpoint are unknown to the model "
+            f"and not used: {_first_names(unexpected)}"
         )
     try:
         placed: Any = model if device == ALL_GPUS else model.to(device)

@@ -83,6 +83,8 @@ class SampleRecord(Outcome):
             model's own rope. Runs whose protocol has no `plan_length` counted the prompt alone.
         attention_factor: the factor on attention, as text.
         score: from 0 to 1.
+        cell: model, method, bench and task of the sample. The store writes it, so that a file that
+            was copied to another cell's place is noticed, and takes it away when it reads.
     """
 
     id: str
@@ -98,6 +100,7 @@ class SampleRecord(Outcome):
     largest_position: NotRequired[float]
     attention_factor: NotRequired[str]
     score: NotRequired[float]
+    cell: NotRequired[str]
 
 
 @with_config(EXACT_KEYS)

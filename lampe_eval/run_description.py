@@ -91,7 +91,8 @@ def _no_run(folder: Path) -> UserError:
         kind = "a calibration" if is_calibration(folder) else "a folder of runs"
         names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
         return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
-    return UserError(f"{folder / 'run.yaml'}: not the description of a run; give a run's folder")
+    problem = "not the description of a run" if (folder / "run.yaml").exists() else "no such file"
+    return UserError(f"{folder / 'run.yaml'}: {problem}; give a run's folder")
 
 
 def run_date(folder: Path) -> date:

@@ -59,6 +59,11 @@ class Cell:
     task: str
     length: int
 
+    @property
+    def place(self) -> str:
+        """Everything but the length, as samples state where they belong."""
+        return f"{self.model} · {self.method} · {self.bench}/{self.task}"
+
 
 @dataclass(frozen=True)
 class Session:
@@ -248,7 +253,7 @@ class Store:
         """
         self.restore()
         path = self._samples_file(cell)
-        line = json.dumps(sample, ensure_ascii=False) + "\n"
+        line = json.dumps({**sample, "cell": cell.place}, ensure_ascii=False) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(path)
@@ -272,11 +277,12 @@ class Store:
     def rows_by_cell(self, cells: Iterable[Cell]) -> dict[Cell, list[SampleRecord]]:
         """Return the finished samples of cells in the order of their ids.
 
-        A line that is torn, damaged or not of the declared types does not count: its sample is
-        missing until it is run again. Of two lines with one id the later one counts.
+        A line that is torn, damaged, not of the declared types or another cell's does not count:
+        its sample is missing until it is run again. Of two lines with one id the later one counts.
         """
         sorted_samples: dict[Cell, list[SampleRecord]] = {}
-        for cell, rows in self._rows_in_file_order(cells).items():
+        rows_in_file_order, _ = self._rows_in_file_order(cells)
+        for cell, rows in rows_in_file_order.items():
             sorted_samples[cell] = [rows[key] for key in sorted(rows)]
         return sorted_samples
 
@@ -286,21 +292,21 @@ class Store:
         """Return at most as many finished samples of each cell as it has, and what is left out.
 
         Methods get the same samples of a task at a length. Of samples in excess those count that
-        most methods have, then those that were stored first: what is none of the run's was added
-        to a file later.
+        most methods have, then those that were stored first: what belongs to no
+        cell was added to a file later.
 
         Args:
             cells: cells with their numbers of samples.
 
         Returns:
-            The samples in the order of their ids, and a line for each cell with others.
+            The samples in the order of their ids, and a line for each cell with others and each
+            file with lines that are damaged or another cell's.
         """
-        rows_by_cell = self._rows_in_file_order(cells)
+        rows_by_cell, left_out = self._rows_in_file_order(cells)
         methods = Counter[tuple[str, str, str, int, str]]()
         for cell, rows in rows_by_cell.items():
             methods.update((cell.model, cell.bench, cell.task, cell.length, key) for key in rows)
         planned: dict[Cell, list[SampleRecord]] = {}
-        left_out: list[str] = []
         for cell, rows in rows_by_cell.items():
             group = (cell.model, cell.bench, cell.task, cell.length)
             # sorted() is stable: equal ones stay in the order of the file.
@@ -317,8 +323,12 @@ class Store:
                 )
         return planned, left_out
 
-    def _rows_in_file_order(self, cells: Iterable[Cell]) -> dict[Cell, dict[str, SampleRecord]]:
+    def _rows_in_file_order(
+        self, cells: Iterable[Cell]
+    ) -> tuple[dict[Cell, dict[str, SampleRecord]], list[str]]:
+        """Return the samples of cells by id, and a line for each file with others in it."""
         samples: dict[Cell, dict[str, SampleRecord]] = {}
+        left_out: list[str] = []
         cells_by_file: dict[Path, dict[int, Cell]] = {}
         for cell in cells:
             samples[cell] = {}
@@ -326,10 +336,20 @@ class Store:
         # A file holds all lengths of a task, and checking its lines takes most of the time, so
         # that each file is read once.
         for path, cell_of_length in cells_by_file.items():
-            for line in _parse_lines(path):
-                if _is_sample(line) and line["length"] in cell_of_length:
+            places = {cell.place for cell in cell_of_length.values()}
+            unusable: list[int] = []
+            for number, line in enumerate(_parse_lines(path), start=1):
+                # Runs of before 0.2 do not state the cell.
+                if not _is_sample(line) or not places.issuperset({line.pop("cell", *places)}):
+                    unusable.append(number)
+                elif line["length"] in cell_of_length:
                     samples[cell_of_length[line["length"]]][line["id"]] = line
-        return samples
+            if unusable:
+                left_out.append(
+                    f"{path}: {len(unusable)} lines are damaged or of another cell, the first is "
+                    f"line {unusable[0]}"
+                )
+        return samples, left_out
 
     def known_cells(self) -> dict[Cell, int]:
         """Return `cells`; where cells.jsonl is lost, all cells that have samples, as planned."""

@@ -73,7 +73,7 @@ def parse_length(text: str) -> int:
     if text[-1:].lower() in units:
         number = text[:-1]
         unit = units[text[-1].lower()]
-    if not number.isdecimal() or int(number) == 0:
+    if not (number.isascii() and number.isdecimal()) or int(number) == 0:
         raise ValueError(f"{text!r} is not a length in tokens such as 4096, 4k or 1m")
     if int(number) * unit > MAX_LENGTH:
         raise ValueError(f"{text!r} is more than 16m tokens; no benchmark is as long")

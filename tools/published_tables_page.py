@@ -8,7 +8,6 @@ from textwrap import wrap
 
 from lampe_eval.cards import shipped_card
 from lampe_eval.method_specs import parse_methods
-from lampe_eval.report.comparison_table import table_source
 from lampe_eval.results.published_tables import (
     PublishedNumber,
     PublishedTable,
@@ -85,7 +84,7 @@ def _section(name: str, table: PublishedTable) -> str:
     remarks += _numbers_without_suite(table)
     lines = [f"## {name}", ""]
     lines += _wrapped(f"{about}. {size}. Nearest protocol: `{table.protocol}`.")
-    lines += _wrapped(f"From {table_source(table)}. Read in: {table.source.read}.")
+    lines += _wrapped(f"From {table.source_line}. Read in: {table.source.read}.")
     lines.append("")
     if table.suites:
         lines += ["<!-- needs: hub -->", "```sh"]

@@ -293,7 +293,7 @@ def _offline_folder(data_dir: Path | None) -> Path | None:
     folder = (data_dir or Path(str(variable))).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: no such folder; "
+            f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; "
             "--data-dir and LAMPE_EVAL_DATA name a folder with benchmark files"
         )
     return folder

@@ -1,5 +1,6 @@
 """Validation of options and names before torch is imported, which takes seconds."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
     resolved = resolve_suite(Suite.from_options(given))
     if resolved.suite.available:
         resolved = leave_out_missing(resolved)
+    output = resolved.suite.output
+    if output and os.path.exists(output) and not output.is_dir():
+        raise UserError(f"--output: {output} is {file_problem(output) or 'a file'}; name a folder")
     refuse_changes(resolved)
     return resolved
 

@@ -69,7 +69,7 @@ class ScoredRun:
             the method at the cell's length; None in older runs).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
-        left_out: a line for each cell with stored samples that are none of its own.
+        left_out: a line for each cell with stored samples that belong to no cell, or another one.
     """
 
     scores: pd.DataFrame

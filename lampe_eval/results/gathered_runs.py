@@ -31,8 +31,8 @@ class GatheredRuns:
         cell_samples: by run and cell, what the samples contribute to its score.
         rows: by run and cell, its stored samples, scored again.
         writing: by run, a line that says who is still writing it.
-        left_out: a line for each folder that has nothing to show, and for samples that are none of
-            their cell.
+        left_out: a line for each folder that has nothing to show, and for samples that
+            belong to no cell, or another one.
     """
 
     runs: Mapping[str, Store]
@@ -80,7 +80,8 @@ def gather_runs(folders: Sequence[Path], *, skip_damaged: bool = False) -> Gathe
     with_samples: list[tuple[Store, ScoredRun]] = []
     empty: list[str] = []
     foreign: list[str] = []
-    for folder in folders:
+    # A folder that is given twice, perhaps by another path, is one run.
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         try:
             store = Store(folder)
             scored_run = _score(store)

@@ -1,13 +1,12 @@
 """Tasks of a suite whose files are on this machine, for ``--available``."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Task
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, report_warning
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.texts import documents
 
@@ -34,7 +33,7 @@ def leave_out_missing(resolved: ResolvedSuite) -> ResolvedSuite:
     if not tasks:
         raise UserError(f"--available: no task is left to run; {line}")
     if left_out:
-        print(line, file=sys.stderr, flush=True)
+        report_warning(line)
     benches = {task.bench for task in tasks}
     protocols = {name: value for name, value in resolved.protocols.items() if name in benches}
     return replace(resolved, tasks=tasks, protocols=protocols)

@@ -127,7 +127,7 @@ def refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
     """Refuse lengths whose keys and values alone are more than the device's memory.
 
     Raises:
-        UserError: for the first such length; drawing its samples would take for ever.
+        UserError: for the first such length; drawing its samples would not end.
     """
     longest = max(prepared.resolved.suite.lengths, default=0)
     # Sizing a large model takes seconds, and replicas may have other devices than this process.

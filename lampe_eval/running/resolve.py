@@ -57,7 +57,8 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     model_cards: dict[str, ModelCard] = {}
     if suite.label and len(suite.label) != len(suite.model):
         raise UserError(
-            f"--label: {len(suite.label)} labels for {len(suite.model)} models; give one for each"
+            f"--label: {', '.join(suite.label)} for the models {', '.join(suite.model)}; "
+            "give one label for each model"
         )
     for index, name in enumerate(suite.model):
         card, label = find_model(name)

@@ -16,8 +16,8 @@ from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat
 from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
 from lampe_eval.yaml_files import read_yaml
 
-OWN_REPEATS = 2
-"""Samples that a task's own data hold twice at most, such as two of qasper in LongBench."""
+OWN_REPEATS = {"qasper": 2}
+"""Samples that a task's own data hold twice, by task: two of qasper in LongBench."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,13 @@ def _task_result(file_format: PredictionFormat, files: TaskFiles) -> TaskResult:
         _add_counts(whole, file)
     if not predictions:
         raise UserError(whole.broken[0] if whole.broken else no_predictions(files.paths[0]))
-    size = _data_size(file_format, files.task)
-    return task_result(file_format.total(files.task, predictions), predictions, whole, size)
+    return task_result(
+        file_format.total(files.task, predictions),
+        predictions,
+        whole,
+        _data_size(file_format, files.task),
+        OWN_REPEATS.get(files.task, 0),
+    )
 
 
 def no_predictions(path: Path) -> str:
@@ -262,6 +267,7 @@ def task_result(
     predictions: Collection[Prediction],
     file: PredictionFile,
     size: int = 0,
+    own_repeats: int = 0,
 ) -> TaskResult:
     """Return the result of a task with the counts of what its scores do not say.
 
@@ -270,10 +276,11 @@ def task_result(
         predictions: the scored predictions.
         file: the file they are from, or the sum of its parts.
         size: number of samples of the task's data, 0 if any number is complete.
+        own_repeats: samples that the task's data hold twice.
     """
     repeated = len(file.samples) - len(set(file.samples))
-    if repeated <= OWN_REPEATS and size:
-        repeated = 0
+    if size:
+        repeated = max(0, repeated - own_repeats)
     size = size or file.expected
     if size:
         repeated = max(repeated, file.records - size)

@@ -83,6 +83,7 @@ def _read_longbench(
     records = []
     for line in file.lines():
         file.text_references += isinstance(line.record.get("answers"), str)
+        file.add_sample(line, "answers", "length", "_id")
         record = file.validated(line, schema)
         if record is None:
             continue
@@ -90,7 +91,6 @@ def _read_longbench(
         if problem:
             file.add_broken(line.number, problem)
             continue
-        file.add_sample(line, "answers", "length", "_id")
         records.append(record)
     for record in records:
         # eval.py keeps the classes of the last line it read and scores all lines with them.

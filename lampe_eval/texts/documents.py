@@ -7,6 +7,7 @@ texts, and other formats are refused.
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,10 @@ OTHER_BEGINNINGS = ("%pdf-", "{\\rtf", "<?xml", "<!doctype html", "<html")
 """Beginnings of such files under any other name, in lower case."""
 MAX_FILES = 20_000
 """Files that a folder may have."""
+CHECKED_LETTERS = 1 << 16
+"""Letters at the beginning of a file in which control characters are counted."""
+MAX_CONTROL_SHARE = 0.01
+"""Share of control characters up to which a file is text: logs of terminals have some."""
 MAX_TEXT_BYTES = 1 << 30
 """Bytes of a file that is read as a whole."""
 POCKET_TEXTS = 1_000_000
@@ -255,8 +260,11 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from None
-    if "\0" in text:
-        raise UserError(f"{path}: cannot be read: it holds zero bytes, so it is no text")
+    beginning = text[:CHECKED_LETTERS]
+    controls = sum(unicodedata.category(letter) == "Cc" for letter in beginning)
+    controls -= sum(beginning.count(space) for space in "\t\n\r\f\v")
+    if "\0" in text or controls > MAX_CONTROL_SHARE * len(beginning):
+        raise UserError(f"{path}: cannot be read: it holds control characters, so it is not text")
     return text
 
 

@@ -89,7 +89,7 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_page(
     assert _cli(monkeypatch, "leaderboard", "build") == 0
     printed = capsys.readouterr()
     assert "1 runs, 0 of them with a report" in printed.out
-    first, second = printed.err.splitlines()
+    first, second = [line for line in printed.out.splitlines() if "left out" in line]
     assert "left out: results/a/cells.jsonl:1: damaged" in first
     assert "left out: results/b/run.yaml: " in second
 
@@ -104,7 +104,7 @@ def test_a_run_of_a_bench_from_a_plugin_that_is_not_given_is_left_out_of_the_pag
     assert _cli(monkeypatch, "leaderboard", "build") == 0
     printed = capsys.readouterr()
     assert "1 runs, 0 of them with a report" in printed.out
-    (line,) = printed.err.splitlines()
+    (line,) = [line for line in printed.out.splitlines() if "left out" in line]
     for part in ("left out: results/a: ", "'quiz'", "--plugin"):
         assert part in line
 

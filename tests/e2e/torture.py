@@ -93,7 +93,6 @@ HARMS = {
     "sigterm, sigint": Harm(_send(signal.SIGTERM, signal.SIGINT), bound=10),
     "samples removed": Harm(_remove("samples/**/*.jsonl")),
     "cells.jsonl removed": Harm(_remove("cells.jsonl")),
-    # Needs a run that writes its run.yaml anew.
     "run.yaml removed": Harm(_remove("run.yaml")),
     "ray: kill": Harm(_send(signal.SIGKILL), RAY, bound=10),
     "ray: sigterm twice": Harm(_send(signal.SIGTERM, signal.SIGTERM), RAY, bound=10),
@@ -226,6 +225,7 @@ def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) ->
         assert _finishes(SMALL, folder / "whole")
         seconds = time.monotonic() - started
         samples = len(_samples(folder / "whole"))
+        failed: list[str] = []
         for case in names:
             harm = HARMS[case]
             # Ray takes a while to start.
@@ -236,12 +236,15 @@ def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) ->
                 )
             except AssertionError as error:
                 print(f"{case}: FAILED: {error}", flush=True)
+                failed.append(case)
                 continue
             print(
                 f"{case}: {rounds} times, {finished} runs finished; each has {samples} samples, "
                 "every one once, and the same scores.csv byte for byte",
                 flush=True,
             )
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

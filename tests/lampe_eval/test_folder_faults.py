@@ -196,12 +196,32 @@ def test_a_sample_without_what_scores_need_is_counted_as_failed(tmp_path: Path, 
     assert _counts(gather_runs([folder])) == {"n": 2, "missing": 0, "errors": 1}
 
 
-def test_samples_of_another_task_are_counted_as_failed(tmp_path: Path) -> None:
+def test_samples_of_another_task_that_do_not_say_so_are_counted_as_failed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     losses(folder, {"original": {256: [1.0, 2.0, 3.0]}})
-    other = _needles(tmp_path / "other")
-    _samples(folder).write_bytes(_samples(other).read_bytes())
+    path = _samples(_needles(tmp_path / "other"))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        del row["cell"]  # as runs of before 0.2 store them
+    _samples(folder).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert _counts(gather_runs([folder])) == {"n": 0, "missing": 0, "errors": 3}
+
+
+@pytest.mark.parametrize("from_method", ["pi", "original"])
+def test_samples_that_were_copied_from_another_cell_are_named(
+    tmp_path: Path, from_method: str
+) -> None:
+    folder = tmp_path / "run"
+    right = {256: [True, True, True]}
+    run(folder, {"original": {256: [True, False, False]}, "pi": right})
+    losses(tmp_path / "other", {from_method: {256: [1.0, 2.0, 3.0]}})
+    source = tmp_path / "other" if from_method == "original" else folder
+    copied = next((source / "samples/pocket" / from_method).rglob("*.jsonl"))
+    target = folder / "samples/pocket/original/niah/grid.jsonl"
+    target.write_bytes(copied.read_bytes())
+    gathered = gather_runs([folder])
+    assert list(gathered.scores["n"]) == [0, 3]
+    assert any("grid.jsonl: 3 lines" in line for line in gathered.left_out)
 
 
 @pytest.mark.parametrize("name", ["cells.jsonl", "run.yaml", "samples"])

@@ -83,7 +83,7 @@ def test_texts_are_read_from_what_a_file_holds(
         ("A.PDF", b"x", "pdf"),
         ("a.txt", b"%PDF-1.7 x", "pdf"),
         ("a.txt", b"<!DOCTYPE html><p>", "doctype"),
-        ("a.txt", b"One.\0Two.", "zero bytes"),
+        ("a.txt", b"One.\0Two.", "control characters"),
         ("a.jsonl", b"[" * 100_000, "nested"),
     ],
 )

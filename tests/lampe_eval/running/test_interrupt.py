@@ -34,9 +34,10 @@ finally:
         except BaseException:
             pass
 """,
-    "a running batch": "with interrupt.Interrupt(lambda: True):\n    time.sleep(60)",
+    "a running batch": "with interrupt.Interrupt(lambda: True):\n    ready()\n    time.sleep(60)",
     "foreign code while a batch is running": """
 with interrupt.Interrupt(lambda: True):
+    ready()
     while True:
         ctypes.CDLL(None).pause()
 """,
@@ -45,15 +46,19 @@ with interrupt.Interrupt(lambda: True):
 
 def _start(phase: str) -> "subprocess.Popen[str]":
     """Start a process that has reached a phase."""
-    main = "\n".join(f"    {line}" for line in PHASES[phase].splitlines())
+    text = PHASES[phase]
+    # A batch is running only inside of its context.
+    text = text if "ready()" in text else f"ready()\n{text}"
+    main = "\n".join(f"    {line}" for line in text.splitlines())
     script = f"""
 import ctypes, threading, time
 from lampe_eval import cli
 from lampe_eval.running import interrupt
 interrupt.SECONDS_AFTER_FIRST = 1.0
 interrupt.SECONDS_AFTER_SECOND = 0.3
-def app(**_):
+def ready():
     print("ready", flush=True)
+def app(**_):
 {main}
 cli.app = app
 cli.main()
@@ -82,7 +87,11 @@ def test_the_second_signal_ends_every_phase(phase: str) -> None:
 def test_one_signal_ends_a_command_without_a_running_batch(
     phase: str, number: signal.Signals
 ) -> None:
-    process = _start(phase)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+    try:
+        process = _start(phase)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + number
