@@ -99,8 +99,9 @@ def test_a_run_of_a_bench_from_a_plugin_that_is_not_given_is_left_out_of_the_pag
 ) -> None:
     for name in "ab":
         stored_runs.run(Path("results", name), ANSWERS)
-    cells = Path("results/a/cells.jsonl")
-    cells.write_text(cells.read_text().replace('"niah"', '"quiz"'))
+    for name in ("cells.jsonl", "run.yaml"):
+        path = Path("results/a", name)
+        path.write_text(path.read_text().replace("niah", "quiz"))
     assert _cli(monkeypatch, "leaderboard", "build") == 0
     printed = capsys.readouterr()
     assert "1 runs, 0 of them with a report" in printed.out
