@@ -290,7 +290,7 @@ def _damage_and_check(pristine: Path, data: st.DataObject, *arguments: str) -> N
         shutil.rmtree(area.base)
 
 
-@cases(0.25)
+@cases(0.3)
 @given(data=st.data())
 def test_any_model_folder_is_described_or_refused(model: Path, data: st.DataObject) -> None:
     _damage_and_check(
@@ -298,19 +298,19 @@ def test_any_model_folder_is_described_or_refused(model: Path, data: st.DataObje
     )
 
 
-@cases(0.27)
+@cases(0.12)
 @given(data=st.data())
 def test_any_suite_is_planned_or_refused(suite: Path, data: st.DataObject) -> None:
     _damage_and_check(suite, data, "run", "--config", "FOLDER/suite.yaml", "--dry-run")
 
 
-@cases(0.02)
+@cases(0.01)
 @given(data=st.data())
 def test_any_run_is_scored_or_refused(run_folder: Path, data: st.DataObject) -> None:
     _damage_and_check(run_folder, data, "score", "FOLDER/run")
 
 
-@cases(0.12)
+@cases(0.07)
 @given(data=st.data())
 def test_any_run_stands_on_the_page_or_is_left_out(run_folder: Path, data: st.DataObject) -> None:
     _damage_and_check(run_folder, data, "leaderboard", "build", "FOLDER")
@@ -325,7 +325,7 @@ FILES = {"ruler": "vt.jsonl", "longbench": "trec.jsonl", "leval": "quality.pred.
 
 
 @pytest.mark.parametrize("bench", PREDICTIONS)
-@cases(0.34 / 3)
+@cases(0.5 / 3)
 @given(data=st.data())
 def test_any_predictions_are_scored_or_refused(
     bench: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
