@@ -187,9 +187,15 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
             if isinstance(number, int | float) and not 0 < number < math.inf:
                 raise BadSetting(f"rope_parameters has {name}={value!r}; it must be positive")
     for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
-        lower, upper = parameters.get(low), parameters.get(high)
-        if lower is not None and upper is not None and lower >= upper:
-            raise BadSetting(f"rope_parameters has {low}={lower!r} and {high}={upper!r}")
+        smaller, larger = parameters.get(low), parameters.get(high)
+        # Other types are refused by the computation itself.
+        if not (isinstance(smaller, int | float) and isinstance(larger, int | float)):
+            continue
+        if smaller >= larger:
+            raise BadSetting(
+                f"rope_parameters has {low}={smaller} and {high}={larger}; "
+                "the second one must be larger"
+            )
 
 
 def ntk_theta(theta: float, factor: float, dim: int) -> float:

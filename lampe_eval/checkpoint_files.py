@@ -11,7 +11,7 @@ from pathlib import Path
 from lampe_eval import user_cache
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError, report_warning
-from lampe_eval.file_io import CHUNK_BYTES, read_json, sha256_of_files, sha256_of_text
+from lampe_eval.file_io import CHUNK_BYTES, file_problem, read_json, sha256_of_files, sha256_of_text
 from lampe_eval.pocket import WEIGHTS
 
 SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin")
@@ -85,9 +85,9 @@ def check_files(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: not a checkpoint of transformers: it has no config.json")
     for path in _files(folder):
-        if not path.is_file():
-            # To open a pipe would not end.
-            raise UserError(f"{path}: is no file that can be read: a pipe, or a link to nothing")
+        problem = file_problem(path)
+        if problem:
+            raise UserError(f"{path}: cannot be read: {problem}")
     for name in MAPPING_FILES:
         if (folder / name).exists():
             _read_mapping(folder / name)

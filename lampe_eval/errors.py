@@ -3,7 +3,7 @@
 import errno
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 LOG = logging.getLogger("lampe_eval")
@@ -12,6 +12,8 @@ LOG = logging.getLogger("lampe_eval")
 # Without a handler, logging writes warnings to the error stream itself, where they would be twice.
 LOG.addHandler(logging.NullHandler())
 
+MAX_LISTED = 5
+"""Names that a message lists at most."""
 MACHINE_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -72,6 +74,11 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its class where it has none."""
     message = str(error).strip() or type(error).__name__
     return message.splitlines()[0]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return names as a message lists them: of many the first ones."""
+    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
 
 
 def report_warning(text: str) -> None:

@@ -21,8 +21,6 @@ MAX_NAME_BYTES = 200
 """Bytes of a file's name; file systems allow 255, and drafts and suffixes need some of them."""
 DRAFT_SECONDS = 3600
 """Age after which a draft is that of a killed process: any other is renamed in a moment."""
-
-
 NOT_A_FILE = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -275,9 +273,9 @@ def read_bytes(path: Path) -> bytes:
     """
     if not os.path.lexists(path):
         return b""
-    # A pipe in its place would never end.
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: not a file; restore it, or run again with another --output")
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"{path}: {problem}; restore it, or run again with another --output")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -26,7 +26,7 @@ import lampe
 from lampe_eval import checkpoint_files
 from lampe_eval.cards import ModelCard
 from lampe_eval.device_memory import is_out_of_memory
-from lampe_eval.errors import UserError, first_line, report_warning
+from lampe_eval.errors import UserError, first_line, first_names, report_warning
 from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
@@ -162,7 +162,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     # transformers initializes missing weights at random and only logs it.
     missing = sorted(report["missing_keys"])
     if missing:
-        raise UserError(f"{source.path}: the checkpoint lacks weights: {_first_names(missing)}")
+        raise UserError(f"{source.path}: the checkpoint lacks weights: {first_names(missing)}")
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
         name, stored, described = mismatched[0]
@@ -174,7 +174,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     if unexpected:
         _warn_once(
             f"{source.path}: {len(unexpected)} weights of the checkpoint are unknown to the model "
-            f"and not used: {_first_names(unexpected)}"
+            f"and not used: {first_names(unexpected)}"
         )
     try:
         placed: Any = model if device == ALL_GPUS else model.to(device)
@@ -253,10 +253,6 @@ def _reading(path: str, part: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise _loading_error(path, part, error) from None
-
-
-def _first_names(names: list[Any]) -> str:
-    return ", ".join(map(str, names[:3]))
 
 
 def _load_config(path: str, revision: str) -> PreTrainedConfig:

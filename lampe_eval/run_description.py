@@ -11,12 +11,9 @@ from pydantic import ValidationError
 
 from lampe_eval import records
 from lampe_eval.cards import plain_message
-from lampe_eval.errors import UserError
+from lampe_eval.errors import UserError, first_names
 from lampe_eval.records import RunRecord
 from lampe_eval.yaml_files import read_yaml
-
-MAX_LISTED = 5
-"""Runs that a message lists at most."""
 
 
 def read_description(folder: Path) -> RunRecord:
@@ -89,8 +86,9 @@ def _no_run(folder: Path) -> UserError:
     runs = sorted(path.parent.name for path in folder.glob("*/run.yaml"))
     if runs and not (folder / "run.yaml").exists():
         kind = "a calibration" if is_calibration(folder) else "a folder of runs"
-        names = ", ".join(runs[:MAX_LISTED]) + (", ..." if len(runs) > MAX_LISTED else "")
-        return UserError(f"{folder}: {kind}, not a run; give one of those in it: {names}")
+        return UserError(
+            f"{folder}: {kind}, not a run; give one of those in it: {first_names(runs)}"
+        )
     problem = "not the description of a run" if (folder / "run.yaml").exists() else "no such file"
     return UserError(f"{folder / 'run.yaml'}: {problem}; give a run's folder")
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from lampe_eval import records
-from lampe_eval.errors import UserError, report_warning
+from lampe_eval.errors import UserError, first_names, report_warning
 from lampe_eval.file_io import (
     open_unlinked,
     read_bytes,
@@ -44,9 +44,6 @@ from lampe_eval.run_description import read_description
 from lampe_eval.yaml_files import write_yaml
 
 T = TypeVar("T")
-
-MAX_LISTED = 5
-"""Names that a message lists at most."""
 
 
 @dataclass(frozen=True)
@@ -314,12 +311,9 @@ class Store:
             planned[cell] = [rows[key] for key in sorted(ids[: cells[cell]])]
             others = ids[cells[cell] :]
             if others:
-                names = ", ".join(others[:MAX_LISTED]) + (
-                    ", ..." if len(others) > MAX_LISTED else ""
-                )
                 left_out.append(
                     f"{self._samples_file(cell)}: {len(others)} more samples of length "
-                    f"{cell.length} than the {cells[cell]} of the cell: {names}"
+                    f"{cell.length} than the {cells[cell]} of the cell: {first_names(others)}"
                 )
         return planned, left_out
 

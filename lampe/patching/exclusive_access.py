@@ -9,6 +9,8 @@ Hooks cannot tell which calls are running: they see only calls that begin after 
 registered, and a model that was never patched has none. The stacks of the threads show all calls.
 """
 
+import gc
+import inspect
 import sys
 import threading
 from collections.abc import Iterator, Set
@@ -107,11 +109,31 @@ def _is_inside(frame: FrameType | None, modules: Set[nn.Module], entered: nn.Mod
     """
     while frame is not None:
         code = frame.f_code
-        if "self" in code.co_varnames or "self" in code.co_freevars:
-            owner = frame.f_locals.get("self")
+        has_self = "self" in code.co_varnames or "self" in code.co_freevars
+        if has_self and code.co_flags & inspect.CO_OPTIMIZED:
+            owner = _owner(frame)
             leads_in = owner is entered and code.co_filename == _MODULE_FILE
             # By type first: looking up any object would call its own ``__hash__``.
             if isinstance(owner, nn.Module) and owner in modules and not leads_in:
                 return True
         frame = frame.f_back
     return False
+
+
+def _owner(frame: FrameType) -> object:
+    """Return the ``self`` of a method that another thread is running."""
+    # Before Python 3.13 reading f_locals copies all variables of the running frame into a dict. If
+    # an object is freed meanwhile, be it a value that stands in the dict from the time before or
+    # garbage, torch lets the other thread run on, which pops the frame that is being read, and the
+    # process crashes. So nothing is collected meanwhile, and nothing is left in the dict.
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        variables = frame.f_locals
+        owner = variables.get("self")
+    finally:
+        if is_collecting:
+            gc.enable()
+    if isinstance(variables, dict):
+        variables.clear()
+    return owner

@@ -11,15 +11,13 @@ from typing import Any, cast
 from lampe_eval import checkpoint_files
 from lampe_eval.benches import BENCHES
 from lampe_eval.cards import ModelCard
-from lampe_eval.errors import UserError
+from lampe_eval.errors import MAX_LISTED, UserError
 from lampe_eval.records import RunConfiguration
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.running.suite_configuration import suite_configuration
 from lampe_eval.store import Store
 from lampe_eval.suite import Suite
 
-MAX_LISTED = 5
-"""Names that a message lists at most."""
 OPTIONS = {
     "models": "--model",
     "methods": "--method",

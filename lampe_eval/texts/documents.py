@@ -6,14 +6,13 @@ texts, and other formats are refused.
 
 import json
 import os
-import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from lampe_eval import assets
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import sha256_of_files
+from lampe_eval.file_io import file_problem, sha256_of_files
 from lampe_eval.texts import pocket_language
 from lampe_eval.texts.corpora import (
     COLUMN,
@@ -237,14 +236,11 @@ def _plain_file(path: Path) -> Path:
     Raises:
         UserError: for anything else: opening a pipe waits for a writer, and a device has no end.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path}: cannot be read: it is no plain file; remove or replace it")
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"{path}: cannot be read: {problem}; remove or replace it")
     # Tables are read row by row.
-    if status.st_size > MAX_TEXT_BYTES and not path.name.lower().endswith(TABLE_SUFFIXES):
+    if path.stat().st_size > MAX_TEXT_BYTES and not path.name.lower().endswith(TABLE_SUFFIXES):
         raise UserError(f"{path}: has more than {MAX_TEXT_BYTES >> 20} MiB; split it")
     return path
 

@@ -4,7 +4,6 @@ import copy
 import gc
 import warnings
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,9 @@ from transformers.models.llama import modeling_llama
 
 import lampe
 from lampe.methods import METHODS, method_of
-from tests.lampe.tiny import WINDOW, llama, random_ids
+from tests.lampe.tiny import WINDOW, random_ids
 
-
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    return llama()
-
-
-@pytest.fixture(autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", lampe.PositionWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients_or_warnings")
 
 
 def _generate(model: LlamaForCausalLM, ids: Tensor, **options: object) -> Tensor:

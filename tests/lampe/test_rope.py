@@ -8,7 +8,9 @@ import pytest
 
 import lampe
 from lampe.encoding import NO_LIMIT
+from lampe.errors import BadSetting
 from lampe.methods import method_of
+from lampe.rope import rope_from
 from tests.lampe.tiny import WINDOW, llama, random_ids
 
 LLAMA2 = lampe.Geometry(window=4096, head_dim=128)
@@ -147,3 +149,25 @@ def test_an_unknown_rope_type_is_named() -> None:
     odd = lampe.Geometry(window=64, rope_parameters={"rope_type": "yam", "rope_theta": 1e4})
     with pytest.raises(lampe.UnknownName, match="did you mean 'yarn'"):
         odd.rope(64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "named"),
+    [
+        ("yarn", {"factor": -3.0}, "factor=-3.0"),
+        ("dynamic", {"factor": 0.0}, "factor=0.0"),
+        ("llama3", {"low_freq_factor": 4.0, "high_freq_factor": 1.0}, "low_freq_factor=4.0"),
+        ("llama3", {"low_freq_factor": "x"}, "low_freq_factor"),
+        ("yarn", {"beta_fast": 1.0, "beta_slow": 32.0}, "beta_slow=32.0"),
+    ],
+)
+def test_parameters_of_no_rope_are_refused(
+    kind: str, changes: dict[str, object], named: str
+) -> None:
+    parameters = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0} | {
+        "original_max_position_embeddings": 64,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    with pytest.raises(BadSetting, match=named):
+        rope_from(parameters | changes, dim=16, max_position_embeddings=256, length=512)

@@ -1,9 +1,8 @@
 """Rotated keys between the steps of an answer: few are rotated again, and none is ever stale."""
 
 import gc
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,19 +16,9 @@ from lampe.caches.rotated_key_cache import RotatedKeyCache
 from lampe.methods import METHODS
 from tests.lampe.tiny import llama, random_ids
 
+pytestmark = pytest.mark.usefixtures("no_gradients_or_warnings")
+
 PROMPT = 150
-
-
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    return llama()
-
-
-@pytest.fixture(autouse=True)
-def no_gradients_or_warnings() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", lampe.PositionWarning)
-        yield
 
 
 def _step(model: LlamaForCausalLM, token: Tensor, cache: Cache) -> Tensor:

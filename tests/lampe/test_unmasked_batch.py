@@ -1,8 +1,5 @@
 """Batches that other programs score without an attention mask: rows answer as each alone."""
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,24 +9,14 @@ from transformers.models.llama import modeling_llama
 import lampe
 from lampe.methods import METHODS
 from lampe.patching.unmasked_batch import ForwardInputs, RowEnd, row_ends
-from tests.lampe.tiny import llama, random_ids
+from tests.lampe.tiny import random_ids
+
+pytestmark = pytest.mark.usefixtures("no_gradients_or_warnings")
 
 LENGTHS = (200, 150, 149, 90, 40, 3)
 PAD, END, TEXT = 0, 7, 50
 LENGTH_FREE = {"original", "dca", "rerope"}
 """Methods whose positions are those of any other length."""
-
-
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    return llama()
-
-
-@pytest.fixture(autouse=True)
-def no_gradients_or_warnings() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", lampe.PositionWarning)
-        yield
 
 
 def _rows(lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:

@@ -1,8 +1,6 @@
 """Usage modes of a model: each answers as plain generation, prompt by prompt, does."""
 
 import copy
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,9 @@ from transformers import DynamicCache, LlamaForCausalLM
 import lampe
 from tests.lampe.tiny import llama, random_ids
 
+pytestmark = pytest.mark.usefixtures("no_gradients_or_warnings")
+
 METHODS = ("lampe", "selfextend", "dca", "yarn")
-
-
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    return llama()
-
-
-@pytest.fixture(autouse=True)
-def no_gradients_or_warnings() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", lampe.PositionWarning)
-        yield
 
 
 def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:

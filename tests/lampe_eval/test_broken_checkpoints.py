@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "factor of a rope": (_set_config(rope_parameters=YARN | {"factor": "x"}), "'factor': 'x'"),
     "bounds of a rope": (
         _set_config(rope_parameters=YARN | {"factor": 2.0, "beta_fast": -1}),
-        "'beta_fast': -1",
+        "beta_fast=-1",
     ),
     "nothing rotates": (
         _set_config(

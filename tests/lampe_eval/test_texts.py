@@ -107,10 +107,10 @@ def _socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (os.mkfifo, "plain file"),
-        (_socket, "plain file"),
+        (os.mkfifo, "not a file"),
+        (_socket, "not a file"),
         (_link_loop, "symbolic links"),
-        (lambda path: path.symlink_to("/dev/zero"), "plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a file"),
     ],
 )
 def test_what_is_no_plain_file_is_refused(

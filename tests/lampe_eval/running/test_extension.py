@@ -5,7 +5,6 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from lampe_eval.benches.bench import SampleRequest
 from lampe_eval.commands.dry_run import dry_run_suite
 from lampe_eval.commands.run import run_suite
 from lampe_eval.commands.validate import validate_suite
-from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 from lampe_eval.results.cell_scores import score_run
 from lampe_eval.run_description import run_date
 from lampe_eval.running.extension import extended
 from lampe_eval.store import Cell, Store
+from tests.lampe_eval.running.engine_faults import fault_at_answer
 from tests.lampe_eval.stored_runs import configuration
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -151,18 +150,6 @@ def _records(folder: Path) -> dict[Cell, list[dict[str, Any]]]:
     return records
 
 
-def _stop(monkeypatch: pytest.MonkeyPatch, call: int, fault: Callable[[], None]) -> None:
-    """Put a fault before the `call`-th answer."""
-    answer, calls = LocalEngine.answer, itertools.count(1)
-
-    def faulty(engine: LocalEngine, *arguments: Any, **options: Any) -> list[GeneratedAnswer]:
-        if next(calls) == call:
-            fault()
-        return answer(engine, *arguments, **options)
-
-    monkeypatch.setattr(LocalEngine, "answer", faulty)
-
-
 @pytest.mark.usefixtures("loaded")
 def test_an_extended_run_equals_one_made_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +164,7 @@ def test_an_extended_run_equals_one_made_at_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        _stop(patch, 2, kill)
+        fault_at_answer(patch, 2, kill)
         with pytest.raises(KeyboardInterrupt):
             _run(tmp_path / "run", **whole)
     _run(tmp_path / "run", **whole)
@@ -238,7 +225,7 @@ def test_a_run_survives_the_removal_of_its_files(
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     with monkeypatch.context() as patch:
-        _stop(patch, 2, remove)
+        fault_at_answer(patch, 2, remove)
         code = _run(folder)
     is_lost = removed in ("samples", ".")
     assert code == int(is_lost)

@@ -30,6 +30,7 @@ from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.resolve import resolve_suite
 from lampe_eval.store import Store
 from lampe_eval.suite import Suite, exceeds_threshold
+from tests.lampe_eval.running.engine_faults import fault_at_answer
 
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SMALL: dict[str, Any] = {
@@ -72,18 +73,6 @@ def _rows_without_costs(folder: Path) -> list[dict[str, Any]]:
     return [{**row, **dict.fromkeys(COSTS)} for row in _rows(folder)]
 
 
-def _at(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None], call: int) -> None:
-    """Put a fault into the ``call``-th answer."""
-    answer, calls = LocalEngine.answer, itertools.count(1)
-
-    def faulty(engine: LocalEngine, *arguments: Any, **options: Any) -> list[GeneratedAnswer]:
-        if next(calls) == call:
-            fault()
-        return answer(engine, *arguments, **options)
-
-    monkeypatch.setattr(LocalEngine, "answer", faulty)
-
-
 def _broken() -> None:
     raise RuntimeError("the device fell over")
 
@@ -119,7 +108,7 @@ def test_an_error_is_a_record_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        _at(patch, _broken, 2)
+        fault_at_answer(patch, 2, _broken)
         _run(tmp_path / "run")
     failed = [row for row in _rows(tmp_path / "run") if "error" in row]
     assert [row["error"] for row in failed] == ["RuntimeError: the device fell over"]
@@ -139,7 +128,7 @@ def test_the_exit_code_is_what_fail_on_error_says(
     threshold: str,
     code: int,
 ) -> None:
-    _at(monkeypatch, _broken, 1)
+    fault_at_answer(monkeypatch, 1, _broken)
     assert _exit_code(output=tmp_path / "run", fail_on_error=threshold) == code
     assert "1 samples failed" in capsys.readouterr().out
 
@@ -274,7 +263,7 @@ def test_a_disk_that_refuses_stops_the_run_and_what_was_stored_is_whole(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        _at(patch, lambda: patch.setattr("os.fsync", refuse), 3)
+        fault_at_answer(patch, 3, lambda: patch.setattr("os.fsync", refuse))
         with pytest.raises(UserError, match=os.strerror(number)):
             _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) in (2, 3)
@@ -287,7 +276,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line(
 ) -> None:
     """Let the kernel cut a line off, as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    _at(monkeypatch, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1])), 2)
+    fault_at_answer(
+        monkeypatch, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1]))
+    )
     try:
         with pytest.raises(UserError, match="File too large"):
             _run(tmp_path / "run")
@@ -347,7 +338,7 @@ def test_a_signal_finishes_the_running_batch(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--method", "yarn:a=1, b"])
     with monkeypatch.context() as patch:
-        _at(patch, lambda: os.kill(os.getpid(), number), 2)
+        fault_at_answer(patch, 2, lambda: os.kill(os.getpid(), number))
         with pytest.raises(Stopped) as stop:
             _exit_code(output=tmp_path / "run")
     assert f"{again} again" in capfd.readouterr().err
@@ -378,7 +369,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    _at(monkeypatch, twice, 2)
+    fault_at_answer(monkeypatch, 2, twice)
     with pytest.raises(Stopped):
         _run(tmp_path / "run")
     assert len(_rows(tmp_path / "run")) == 1
