@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -155,7 +155,8 @@ def _positive(config: PreTrainedConfig, name: str, value: Any) -> float:
         UnsupportedModel: unless it is positive and finite.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    # A whole number may be too large for a float.
+    if not is_number or not 0 < value <= sys.float_info.max:
         raise UnsupportedModel(
             f"the configuration of {config.model_type!r} has {name}={value!r}; it must be a "
             "positive number"

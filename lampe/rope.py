@@ -10,6 +10,7 @@ all other methods keep the model's own.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -184,7 +185,7 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         value = parameters.get(name)
         numbers = value if isinstance(value, list | tuple) else [value]
         for number in numbers:
-            if isinstance(number, int | float) and not 0 < number < math.inf:
+            if isinstance(number, int | float) and not 0 < number <= sys.float_info.max:
                 raise BadSetting(f"rope_parameters has {name}={value!r}; it must be positive")
     for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
         smaller, larger = parameters.get(low), parameters.get(high)

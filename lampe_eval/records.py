@@ -151,6 +151,19 @@ class ModelRecord(TypedDict):
     window: Length
 
 
+@with_config(ConfigDict(extra="allow"))
+class TaskRecord(TypedDict):
+    """Fields of a task's card that all benchmarks have; the others are those of its benchmark.
+
+    Attributes:
+        version: raised when a change of the task changes its scores.
+        samples: number of samples of a cell, unless limited.
+    """
+
+    version: int
+    samples: Count
+
+
 @with_config(EXACT_KEYS)
 class SuiteConfiguration(TypedDict):
     """Part of a run's configuration that is known before models are described.
@@ -171,7 +184,7 @@ class SuiteConfiguration(TypedDict):
 
     protocol: str
     protocols: Mapping[str, Mapping[str, Any]]
-    tasks: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, TaskRecord]
     user_files: Mapping[str, str]
     limit: int | None
     seed: int

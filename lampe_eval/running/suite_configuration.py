@@ -1,10 +1,10 @@
 """Configuration of a run as far as it is known without torch, so that changes show at once."""
 
-from typing import Any
+from typing import Any, cast
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.cards import Card
-from lampe_eval.records import SuiteConfiguration
+from lampe_eval.records import SuiteConfiguration, TaskRecord
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.texts import documents
 
@@ -19,7 +19,7 @@ def suite_configuration(resolved: ResolvedSuite) -> SuiteConfiguration:
     configuration: SuiteConfiguration = {
         "protocol": suite.protocol_label,
         "protocols": {bench: _fields(protocol) for bench, protocol in resolved.protocols.items()},
-        "tasks": {task.full_name: _fields(task.card) for task in resolved.tasks},
+        "tasks": {task.full_name: cast(TaskRecord, _fields(task.card)) for task in resolved.tasks},
         "user_files": _user_files(resolved),
         "limit": suite.limit,
         "seed": suite.seed,
