@@ -1,6 +1,7 @@
 """Rotated keys between the steps of an answer: few are rotated again, and none is ever stale."""
 
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -278,7 +279,10 @@ def test_a_growing_cache_rotates_its_own_keys_and_copies_them_once_a_chunk(
         _step(model, random_ids(PROMPT), cache)
         for _ in range(20):
             _step(model, random_ids(1), cache)
-    assert len(set(addresses[::2])) == 3
+    of_first_layer = addresses[::2]
+    # Not distinct addresses: the third buffer may lie where the first one was.
+    moves = [one != other for one, other in itertools.pairwise(of_first_layer)]
+    assert sum(moves) == 2
 
 
 def _after_some_steps(model: LlamaForCausalLM, cache: Cache) -> Cache:

@@ -1,6 +1,8 @@
 """Speed comparison: options that are refused, rows of the table, and memory of an answer."""
 
+import gc
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ NO_DISPLAY: Progress = IgnoredProgress()
 
 
 COMMAND = ("speed", "--lengths", "100,200", "--method", "lampe", "--pairs", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_objects() -> Iterator[None]:
+    """Hide what exists already from the garbage collector, which every measurement calls."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def compare(**options: Any) -> pd.DataFrame:

@@ -202,7 +202,7 @@ def test_what_is_removed_while_a_run_writes_is_written_anew(
 
 
 def test_lost_cells_are_those_that_have_samples(tmp_path: Path) -> None:
-    card = {"samples": 9}
+    card = {"version": 1, "samples": 9}
     config = configuration(
         models={"org/model": CONFIG["models"]["pocket"]},
         methods={**METHODS, "lampe:head_tokens=3": {}},
