@@ -16,6 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 SEED_VARIABLE = "LAMPE_TORTURE_SEED"
 RUN = [sys.executable, "-m", "lampe_eval", "run"]
@@ -30,9 +33,6 @@ SMALL = [
     "8",
 ]
 RAY = ("--devices", "cpu,cpu")
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-END_CODES = {0, 2, *(128 + number for number in STOPS), *(-number for number in STOPS), -9}
-"""Exit codes of a run that was harmed (-9: by SIGKILL); 1 would be a traceback."""
 
 Process = subprocess.Popen[bytes]
 
@@ -43,11 +43,13 @@ class Harm:
 
     Attributes:
         act: function of the run's process and its folder.
+        codes: exit codes with which the run may end afterwards, besides 0.
         arguments: further arguments of the run.
         bound: seconds in which the run must end afterwards.
     """
 
     act: Callable[[Process, Path], None]
+    codes: tuple[int, ...]
     arguments: tuple[str, ...] = ()
     bound: float = 120
 
@@ -74,32 +76,46 @@ def _remove(pattern: str) -> Callable[[Process, Path], None]:
 
 
 def _kill_descendant(name: str) -> Callable[[Process, Path], None]:
-    """Return a function that kills a process that a run has started, if there is one yet."""
+    """Return a function that kills a process that a run has started, as soon as there is one."""
 
     def act(process: Process, folder: Path) -> None:
-        for pid in descendants(process.pid, name)[:1]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while process.poll() is None:
+            for pid in descendants(process.pid, name)[:1]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.1)
 
     return act
 
 
+# A signal that arrives before Python has installed the run's handlers ends it as a process that has
+# none: with the negative number of the signal.
+SIGINT = (130, -signal.SIGINT)
+SIGTERM = (143, -signal.SIGTERM)
+SIGHUP = (129, -signal.SIGHUP)
+SIGKILL = (-signal.SIGKILL,)
+# Samples are missing at the end: 1, as for samples that failed.
+MISSING = (1,)
+# What the run needs is lost: one line says so.
+LOST = (2,)
+
 HARMS = {
-    "kill": Harm(_send(signal.SIGKILL), bound=10),
-    "sigint": Harm(_send(signal.SIGINT), bound=40),
-    "sigterm": Harm(_send(signal.SIGTERM), bound=40),
-    "sighup": Harm(_send(signal.SIGHUP), bound=40),
-    "sigint twice": Harm(_send(signal.SIGINT, signal.SIGINT), bound=10),
-    "sigterm, sigint": Harm(_send(signal.SIGTERM, signal.SIGINT), bound=10),
-    "samples removed": Harm(_remove("samples/**/*.jsonl")),
-    "cells.jsonl removed": Harm(_remove("cells.jsonl")),
-    "run.yaml removed": Harm(_remove("run.yaml")),
-    "ray: kill": Harm(_send(signal.SIGKILL), RAY, bound=10),
-    "ray: sigterm twice": Harm(_send(signal.SIGTERM, signal.SIGTERM), RAY, bound=10),
-    "ray: worker lost": Harm(_kill_descendant("ray::_Replica"), RAY),
-    "ray: node lost": Harm(_kill_descendant("raylet/raylet"), RAY),
-    "ray: agent lost": Harm(_kill_descendant("ray::DashboardAgent"), RAY),
-    "ray: head lost": Harm(_kill_descendant("gcs/gcs_server"), RAY),
+    "kill": Harm(_send(signal.SIGKILL), SIGKILL, bound=10),
+    "sigint": Harm(_send(signal.SIGINT), SIGINT, bound=40),
+    "sigterm": Harm(_send(signal.SIGTERM), SIGTERM, bound=40),
+    "sighup": Harm(_send(signal.SIGHUP), SIGHUP, bound=40),
+    "sigint twice": Harm(_send(signal.SIGINT, signal.SIGINT), SIGINT, bound=10),
+    "sigterm, sigint": Harm(_send(signal.SIGTERM, signal.SIGINT), (*SIGTERM, *SIGINT), bound=10),
+    "samples removed": Harm(_remove("samples/**/*.jsonl"), MISSING),
+    "cells.jsonl removed": Harm(_remove("cells.jsonl"), ()),
+    "run.yaml removed": Harm(_remove("run.yaml"), ()),
+    "ray: kill": Harm(_send(signal.SIGKILL), SIGKILL, RAY, bound=10),
+    "ray: sigterm twice": Harm(_send(signal.SIGTERM, signal.SIGTERM), SIGTERM, RAY, bound=10),
+    "ray: worker lost": Harm(_kill_descendant("ray::_Replica"), (), RAY),
+    "ray: node lost": Harm(_kill_descendant("raylet/raylet"), LOST, RAY),
+    "ray: agent lost": Harm(_kill_descendant("ray::DashboardAgent"), LOST, RAY),
+    "ray: head lost": Harm(_kill_descendant("gcs/gcs_server"), LOST, RAY),
 }
 
 
@@ -163,7 +179,8 @@ def _finishes(
             finished = True
         errors.seek(0)
         text = errors.read().decode()
-    assert code == 0 if finished else code in END_CODES, f"exit code {code}: {command}\n{text}"
+    codes = (0, *harm.codes) if harm and not finished else (0,)
+    assert code in codes, f"exit code {code}: {command}\n{text}"
     assert "Traceback" not in text, text
     return finished
 
@@ -218,7 +235,12 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     return found
 
 
-def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) -> None:
+def main(
+    rounds: Annotated[int, typer.Argument()] = 4,
+    seed: Annotated[int, typer.Argument()] = 0,
+    cases: Annotated[list[str] | None, typer.Argument()] = None,
+) -> None:
+    """Harm runs in every case, or in those that are named."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.monotonic()
@@ -226,7 +248,7 @@ def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) ->
         seconds = time.monotonic() - started
         samples = len(_samples(folder / "whole"))
         failed: list[str] = []
-        for case in names:
+        for case in cases or HARMS:
             harm = HARMS[case]
             # Ray takes a while to start.
             latest = 2 * seconds if harm.arguments else seconds
@@ -248,4 +270,4 @@ def main(rounds: int = 4, seed: int = 0, names: Sequence[str] = tuple(HARMS)) ->
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]), *([sys.argv[3:]] if sys.argv[3:] else []))
+    typer.run(main)
