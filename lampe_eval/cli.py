@@ -3,6 +3,7 @@
 Commands import heavy libraries themselves, so that `--help` and bad options answer at once.
 """
 
+import atexit
 import os
 import sys
 import traceback
@@ -18,7 +19,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
-from lampe_eval.errors import Stopped, UserError, machine_refusal
+from lampe_eval.errors import ClusterLost, Stopped, UserError, machine_refusal
 from lampe_eval.running.interrupt import die_on_signals, stop_on_signals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -656,6 +657,10 @@ def main() -> None:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         if message:  # empty where typer printed the help instead
             print(f"lampe-eval: {visible(' '.join(message.split()))}", file=sys.stderr)
+        if isinstance(error, ClusterLost):
+            # The functions registered for the exit end Ray's processes.
+            atexit._run_exitfuncs()
+            os._exit(2)
         sys.exit(2)
     except Stopped as stop:
         # After SIGHUP the terminal is gone.

@@ -35,6 +35,13 @@ class UserError(Exception):
     """Error in what the user controls: a name, a file, an option, a network."""
 
 
+class ClusterLost(UserError):
+    """Loss of a part of the Ray cluster without which a run cannot go on.
+
+    Ray's threads still wait for that part, and crash in Python's own shutdown.
+    """
+
+
 class Stopped(BaseException):
     """Stop by a signal: Ctrl-C, or SIGTERM as clusters send it.
 

@@ -21,7 +21,14 @@ import torch
 
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.engine.local_worker import LocalWorker
-from lampe_eval.errors import LOG, UserError, describe_error, first_line, report_warning
+from lampe_eval.errors import (
+    LOG,
+    ClusterLost,
+    UserError,
+    describe_error,
+    first_line,
+    report_warning,
+)
 from lampe_eval.models import ALL_GPUS, ModelSource
 from lampe_eval.plugins import loaded_modules
 from lampe_eval.records import Outcome
@@ -74,7 +81,7 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, _ClusterLostError):
+        if isinstance(error, ClusterLost):
             # It would wait for the lost node; now, and again at the end of the process.
             atexit.unregister(self._ray.shutdown)
         else:
@@ -204,15 +211,15 @@ class RayPool:
         except OSError:
             away = time.monotonic() - self._head_seen
             if away >= HEAD_SECONDS:
-                raise _ClusterLostError("the head of the Ray cluster") from None
+                raise _cluster_lost("the head of the Ray cluster") from None
             report_warning(f"--engine ray: no answer from the cluster's head for {away:.0f} s")
             return
         self._head_seen = time.monotonic()
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         if context.get_node_id() not in [node["NodeID"] for node in alive]:
-            raise _ClusterLostError("this machine's Ray node")
+            raise _cluster_lost("this machine's Ray node")
         if not (self._idle or self._running or _count_replicas(alive, self._suite)):
-            raise _ClusterLostError("every Ray node with room for a replica")
+            raise _cluster_lost("every Ray node with room for a replica")
 
     def _placed(self, reference: Any, replica: Any) -> None:
         """Have a replica that got its process load the model."""
@@ -270,13 +277,10 @@ class _Replica(LocalWorker):
         super().__init__(*arguments)
 
 
-class _ClusterLostError(UserError):
-    """Loss of a part of the cluster without which a run cannot go on."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__(
-            f"--engine ray: {part} is lost; finished samples are kept: run the same command again"
-        )
+def _cluster_lost(part: str) -> ClusterLost:
+    return ClusterLost(
+        f"--engine ray: {part} is lost; finished samples are kept: run the same command again"
+    )
 
 
 def _all_lost() -> UserError:
@@ -344,7 +348,7 @@ def _init_ray(ray: Any, address: str | None, options: Mapping[str, Any]) -> None
         _check_listening(address or "")
         with _keep_sigterm_handler():
             ray.init(**options)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises a plain Exception where its processes do not start
         option = f"--address {address}" if address else "--engine ray"
         # Ray reports a missing token as a plain ConnectionError.
         may_need_token = type(error) is ConnectionError and "RAY_AUTH_MODE" not in os.environ
@@ -359,9 +363,11 @@ def _keep_sigterm_handler() -> Iterator[None]:
     """Keep the run's handler of SIGTERM while Ray starts."""
     # Ray's handler would exit in the middle of the batches that ours finishes.
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _count_replicas(nodes: list[dict[str, Any]], suite: Suite) -> int:

@@ -66,9 +66,16 @@ def _send(*numbers: signal.Signals) -> Callable[[Process, Path], None]:
 
 
 def _remove(pattern: str) -> Callable[[Process, Path], None]:
-    """Return a function that removes files of a run's folder."""
+    """Return a function that removes files of a run's folder, once the run has read them."""
 
     def act(process: Process, folder: Path) -> None:
+        while process.poll() is None:
+            with suppress(FileNotFoundError):
+                if f"process {process.pid} " in (folder / ".holder").read_text():
+                    break
+            time.sleep(0.1)
+        # It has taken the folder and reads it now.
+        time.sleep(1)
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
