@@ -23,6 +23,7 @@ CORPORA: Mapping[str, str] = {
     "pg19-validation": "ppl/pg19-validation.parquet",
     "proof-pile": "ppl/proof-pile-test.jsonl.gz",
     "essays": "niah/PaulGrahamEssays",
+    "ruler-essays": "ruler/PaulGrahamEssays.json",
 }
 """Assets by the name of a corpus."""
 

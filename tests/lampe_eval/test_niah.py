@@ -23,7 +23,10 @@ BENCH = Niah()
 FULL_STOPS = SentenceEnds(frozenset({ord(".")}), (), lambda ids: "".join(map(chr, ids)))
 TASKS = [
     f"niah/{name}"
-    for name in ("single", "multikey", "multivalue", "multiquery", "grid", "passkey", "string")
+    for name in (
+        *("single", "multikey", "multivalue", "multiquery", "phone", "multiphone"),
+        *("grid", "passkey", "string"),
+    )
 ]
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
