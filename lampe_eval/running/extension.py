@@ -113,7 +113,8 @@ def _model_options(card: ModelCard, suite: Suite) -> dict[str, Any]:
         options["window"] = window
     path = Path(checkpoint_files.checkpoint_path(card))
     if path.is_dir():
-        options["fingerprint"] = checkpoint_files.fingerprint(path)
+        gguf = checkpoint_files.gguf_file(card)
+        options["fingerprint"] = checkpoint_files.fingerprint(path, gguf)
     return options
 
 

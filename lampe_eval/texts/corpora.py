@@ -16,6 +16,7 @@ from typing import Any
 
 from lampe_eval import assets, user_cache
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.texts.jsonl_rows import parse_line
 
 CORPORA: Mapping[str, str] = {
@@ -26,6 +27,8 @@ CORPORA: Mapping[str, str] = {
     "ruler-essays": "ruler/PaulGrahamEssays.json",
 }
 """Assets by the name of a corpus."""
+PYTHON_DOCS = "python-docs"
+"""Name of the corpus that comes with Python: the topics of its `help`, from its own reference."""
 
 PARQUET_SUFFIXES = (".parquet",)
 JSON_LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -50,6 +53,31 @@ def corpus_files(asset: str, data_dir: Path | None) -> list[Path]:
         UserError: if one is missing or corrupt.
     """
     return assets.find(asset).files_at(assets.path_of(asset, data_dir))
+
+
+def python_docs_file(source: Path) -> Path | None:
+    """Return a file of the cache with the topics of Python's `help`, in the order of their names.
+
+    None if the source does not name them, or if a file or folder of that name exists.
+
+    Raises:
+        UserError: if this Python comes without them, or the cache cannot be written.
+    """
+    if str(source) != PYTHON_DOCS or source.exists():
+        return None
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise UserError(
+            f"{PYTHON_DOCS}: this Python comes without pydoc_data, which has the text; "
+            "use another Python, or another text"
+        ) from None
+    text = "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
+    # Versions of Python have other texts, so each has a file of its own.
+    path = user_cache.root() / "texts" / f"{PYTHON_DOCS}-{sha256_of_text(text)[:16]}.txt"
+    if not path.exists():
+        user_cache.write(path, text)
+    return path
 
 
 def table_texts(path: Path) -> Iterator[str]:

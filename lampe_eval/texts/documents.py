@@ -17,9 +17,11 @@ from lampe_eval.texts import pocket_language
 from lampe_eval.texts.corpora import (
     COLUMN,
     CORPORA,
+    PYTHON_DOCS,
     TABLE_SUFFIXES,
     corpus_files,
     find_corpus,
+    python_docs_file,
     table_texts,
 )
 from lampe_eval.texts.jsonl_rows import NO_TEXT, is_text
@@ -202,6 +204,9 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
     asset = find_corpus(source)
     if asset:
         return corpus_files(asset, data_dir)
+    python_docs = python_docs_file(source)
+    if python_docs:
+        return [python_docs]
     # An empty option arrives as the current folder, so that one needs its full path.
     if source == Path():
         raise UserError("no text is named; name a file or folder, the current one by its full path")
@@ -210,7 +215,7 @@ def text_files(source: Path, data_dir: Path | None = None) -> list[Path]:
     if not source.exists():
         raise UserError(
             f"{source}: no such file or folder; give a text file, a folder of {_suffixes()} files, "
-            f"or one of: {', '.join(CORPORA)}"
+            f"or one of: {', '.join((*CORPORA, PYTHON_DOCS))}"
         )
     return [_plain_file(source)]
 

@@ -1,0 +1,80 @@
+"""GGUF files: which one a folder has, and whether its header lets transformers load it.
+
+The ``gguf`` package reads the header. transformers needs it too, and ``accelerate``; both come with
+the extra ``gguf`` of this package.
+"""
+
+import functools
+from importlib.util import find_spec
+from pathlib import Path
+
+from lampe_eval.errors import UserError, first_line, first_names
+from lampe_eval.file_io import file_problem
+
+SUFFIX = ".gguf"
+NEEDED_PACKAGES = ("gguf", "accelerate")
+NEEDED_FIELDS = {
+    "general.architecture": "architecture",
+    "tokenizer.ggml.model": "tokenizer",
+    "tokenizer.ggml.tokens": "tokenizer",
+}
+"""Fields of the header that transformers needs, and what they hold."""
+
+
+def only_gguf(folder: Path) -> str:
+    """Return the name of the one GGUF file of a folder; empty if it has none.
+
+    Raises:
+        UserError: if there are several.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
+    if len(names) > 1:
+        raise UserError(
+            f"--model: {folder} has {len(names)} GGUF files ({first_names(names)}); "
+            f"name one, such as {folder / names[0]}"
+        )
+    return names[0] if names else ""
+
+
+def check_gguf(path: Path) -> None:
+    """Refuse a GGUF file that transformers cannot load, as far as its header tells.
+
+    Raises:
+        UserError: if it cannot be read, is damaged, lacks a part, or a package is missing.
+    """
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"{path}: cannot be read: {problem}")
+    missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{path}: needs the package {missing[0]}; install it with: "
+            "pip install 'lampe-eval[gguf]'"
+        )
+    state = path.stat()
+    _check_header(path, state.st_size, state.st_mtime_ns)
+
+
+# Once for a path, size and time of change: the package takes seconds for a large vocabulary, and a
+# command describes a model several times.
+@functools.lru_cache(maxsize=8)
+def _check_header(path: Path, size: int, time: int) -> None:
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+        parts = int(fields["split.count"].contents()) if "split.count" in fields else 1
+    # The reader views slices of the file as numbers, so a damaged file raises errors of numpy.
+    except Exception as error:
+        raise UserError(
+            f"{path}: no GGUF file, or a truncated or damaged one ({first_line(error)}); "
+            "get it again"
+        ) from None
+    if parts > 1:
+        raise UserError(
+            f"{path}: is one of {parts} parts, which transformers cannot join; join them with: "
+            "llama-gguf-split --merge"
+        )
+    for name, part in NEEDED_FIELDS.items():
+        if name not in fields:
+            raise UserError(f"{path}: has no {part} (field {name}); get a file that has it")
