@@ -7,7 +7,6 @@ This process hands out batches and gets back outcomes. A replica is the worker o
 import atexit
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter, deque
@@ -21,6 +20,7 @@ import torch
 
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.engine.local_worker import LocalWorker
+from lampe_eval.engine.ray_head import HeadWatch, check_listening, cluster_lost
 from lampe_eval.errors import (
     LOG,
     ClusterLost,
@@ -40,8 +40,6 @@ PLACEMENT_SECONDS = 300
 """Time in which a replica has to get a process; a GPU that others use may become free by then."""
 POLL_SECONDS = 3.0
 """Longest wait for Ray; in between signals are handled and the cluster is looked after."""
-HEAD_SECONDS = 30.0
-"""Time that the head of the cluster may be away; Ray ends the process itself after 60 seconds."""
 
 
 class RayPool:
@@ -70,7 +68,7 @@ class RayPool:
         self._losses: Counter[BatchJob] = Counter()
         self._last_launch = 0.0
         self._last_check = 0.0
-        self._head_seen = 0.0
+        self._head: HeadWatch | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +79,8 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._head:
+            self._head.stop()
         if isinstance(error, ClusterLost):
             # It would wait for the lost node; now, and again at the end of the process.
             atexit.unregister(self._ray.shutdown)
@@ -104,7 +104,9 @@ class RayPool:
             UserError: if none can be started.
         """
         replicas = _connect(self._ray, self._suite)
-        self._head_seen = self._last_check = time.monotonic()
+        self._head = HeadWatch(self._ray.get_runtime_context().gcs_address)
+        self._head.start()
+        self._last_check = time.monotonic()
         for _ in range(replicas):
             self._launch()
         while self.is_full:
@@ -204,22 +206,15 @@ class RayPool:
         Raises:
             UserError: if it cannot.
         """
-        context = self._ray.get_runtime_context()
-        try:
-            # Not by a call of Ray, which waits for a head that is away.
-            _check_listening(context.gcs_address)
-        except OSError:
-            away = time.monotonic() - self._head_seen
-            if away >= HEAD_SECONDS:
-                raise _cluster_lost("the head of the Ray cluster") from None
-            report_warning(f"--engine ray: no answer from the cluster's head for {away:.0f} s")
+        # The calls below would wait for a head that is away.
+        if self._head and not self._head.answers():
             return
-        self._head_seen = time.monotonic()
+        context = self._ray.get_runtime_context()
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         if context.get_node_id() not in [node["NodeID"] for node in alive]:
-            raise _cluster_lost("this machine's Ray node")
+            raise cluster_lost("this machine's Ray node")
         if not (self._idle or self._running or _count_replicas(alive, self._suite)):
-            raise _cluster_lost("every Ray node with room for a replica")
+            raise cluster_lost("every Ray node with room for a replica")
 
     def _placed(self, reference: Any, replica: Any) -> None:
         """Have a replica that got its process load the model."""
@@ -275,12 +270,6 @@ class _Replica(LocalWorker):
         # As many threads as the driver has, so that sums are taken in the same order.
         torch.set_num_threads(threads)
         super().__init__(*arguments)
-
-
-def _cluster_lost(part: str) -> ClusterLost:
-    return ClusterLost(
-        f"--engine ray: {part} is lost; finished samples are kept: run the same command again"
-    )
 
 
 def _all_lost() -> UserError:
@@ -345,7 +334,7 @@ def _connect(ray: Any, suite: Suite) -> int:
 def _init_ray(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
     """Call ``ray.init``; what goes wrong becomes one line."""
     try:
-        _check_listening(address or "")
+        check_listening(address or "")
         with _keep_sigterm_handler():
             ray.init(**options)
     except Exception as error:  # Ray raises a plain Exception where its processes do not start
@@ -380,13 +369,6 @@ def _replicas_that_fit(node: Mapping[str, float], gpus: int) -> int:
     """Return how many replicas fit a machine that has these resources."""
     cpus = int(node.get("CPU", 0))
     return min(cpus, int(node.get("GPU", 0)) // gpus) if gpus else cpus
-
-
-def _check_listening(address: str) -> None:
-    """Connect to HOST:PORT once; Ray itself would wait for minutes where nobody listens."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _visible_gpus(devices: tuple[str, ...]) -> list[str]:

@@ -66,9 +66,14 @@ def _send(*numbers: signal.Signals) -> Callable[[Process, Path], None]:
 
 
 def _remove(pattern: str) -> Callable[[Process, Path], None]:
-    """Return a function that removes files of a run's folder, once the run has read them."""
+    """Return a function that removes files of a run's folder, once the run has read them.
+
+    A run that had finished before is left alone: it looks at its files once and ends.
+    """
 
     def act(process: Process, folder: Path) -> None:
+        if (folder / "scores.csv").exists():
+            return
         while process.poll() is None:
             with suppress(FileNotFoundError):
                 if f"process {process.pid} " in (folder / ".holder").read_text():

@@ -1,9 +1,12 @@
 """Pool of Ray replicas that loses workers, with a fake Ray that runs everything in this process."""
 
+import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 import lampe
 from lampe_eval.benches import find_tasks
 from lampe_eval.benches.bench import Prompt
-from lampe_eval.engine import ray_replicas
+from lampe_eval.engine import ray_head, ray_replicas
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.errors import UserError
 from lampe_eval.store import Cell
@@ -84,7 +87,8 @@ class FakeRay:
 
     def shutdown(self) -> None: ...
 
-    def get_runtime_context(self) -> Any: ...
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="", get_node_id=lambda: "mine")
 
     def nodes(self) -> Any: ...
 
@@ -326,7 +330,23 @@ def test_a_cluster_that_can_run_nothing_any_more_ends_the_run(
         monkeypatch.setattr(ray_replicas, "_import_ray", lambda address: ray)
         monkeypatch.setattr(ray_replicas, "_connect", lambda *_: 1)
         monkeypatch.setattr(ray_replicas, "POLL_SECONDS", 0)
-        monkeypatch.setattr(ray_replicas, "HEAD_SECONDS", 0)
+        monkeypatch.setattr(ray_head, "HEAD_SECONDS", 0)
         context = pytest.raises(UserError, match=lost) if lost else nullcontext()
         with context, ray_replicas.RayPool(find_model("pocket"), Suite(devices="cpu")) as pool:
             pool.start()
+
+
+def test_a_run_that_waits_for_a_lost_head_in_a_call_of_ray_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: Queue[int] = Queue()
+    for name in ("POLL_SECONDS", "HEAD_SECONDS", "BLOCKED_SECONDS"):
+        monkeypatch.setattr(ray_head, name, 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        watch = ray_head.HeadWatch(f"127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(os, "_exit", lambda code: (watch.stop(), ended.put(code)))
+        watch.start()
+        time.sleep(0.1)
+        assert watch.answers() and ended.empty()
+    assert ended.get(timeout=20) == 2
+    assert "the head of the Ray cluster is lost" in capsys.readouterr().err
