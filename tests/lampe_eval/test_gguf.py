@@ -1,9 +1,11 @@
 """GGUF files: the same answers as the same weights in safetensors, and one line for each fault."""
 
+import copy
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +54,7 @@ def _logits(model: Any, method: str | None) -> torch.Tensor:
 def test_logits_are_those_of_the_same_weights(
     llama: LlamaForCausalLM, tmp_path: Path, kind: str, bound: float
 ) -> None:
-    """The logits have a standard deviation of 0.8; 8 bits change them by 0.11 at most."""
+    """Compare logits with a standard deviation of 0.8; 8 bits change them by 0.11 at most."""
     path = tmp_path / f"tiny-{kind}.gguf"
     write_gguf(path, llama, gguf.GGMLQuantizationType[kind])
     llama.save_pretrained(tmp_path / "checkpoint")
@@ -64,6 +66,35 @@ def test_logits_are_those_of_the_same_weights(
     for method in (None, "lampe", "dca", "yarn"):
         difference = _logits(model, method) - _logits(expected, method)
         assert difference.abs().max() < bound, method
+
+
+@pytest.mark.parametrize("method", ["original", "lampe", "dca", "yarn"])
+def test_a_model_in_gguf_blocks_can_be_patched(
+    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Pack all matrices as transformers does where it finds a kernel, here one of numpy."""
+    kernels = pytest.importorskip("transformers.integrations.gguf.kernels")
+    utils = pytest.importorskip("transformers.integrations.gguf.utils")
+    kind = gguf.GGMLQuantizationType.Q8_0
+
+    def mul_mat_vec(blocks: Any, inputs: Any, *_: Any) -> torch.Tensor:
+        return inputs @ torch.from_numpy(gguf.dequantize(blocks.numpy(), kind)).T
+
+    names = ("dequantize", "get_rows", "mul_mat_id")
+    kernel = SimpleNamespace(mul_mat_vec=mul_mat_vec, GEMV_TYPES={kind}, **dict.fromkeys(names))
+    monkeypatch.setattr(kernels, "_gguf_kernel", kernels.GgufKernel(kernel))
+    packed, dense = copy.deepcopy(llama), copy.deepcopy(llama)
+    matrices = [name for name, weight in llama.named_parameters() if weight.ndim == 2]
+    modules = utils.replace_with_gguf_modules(
+        packed, dict.fromkeys(matrices, kind), kernels._gguf_kernel, torch.float32
+    )
+    assert set(modules) == set(matrices)
+    for name, module in modules.items():
+        weight = dense.get_parameter(name)
+        blocks = gguf.quantize(weight.detach().numpy(), kind)
+        module.weight.data = torch.from_numpy(blocks)
+        weight.data = torch.from_numpy(gguf.dequantize(blocks, kind))
+    assert (_logits(packed, method) - _logits(dense, method)).abs().max() < 1e-5
 
 
 def test_everything_comes_from_the_file(tiny: Path) -> None:
