@@ -121,7 +121,8 @@ DataDir = Annotated[
 Models = Annotated[
     Many,
     Option(
-        help="Cards, card files, checkpoint folders, GGUF files or hub ids, by commas. Default: pocket."
+        help="Cards, card files, checkpoint folders, GGUF files or hub ids, by commas. "
+        "Default: pocket."
     ),
 ]
 Plugins = Annotated[
