@@ -121,7 +121,10 @@ DataDir = Annotated[
 ]
 Models = Annotated[
     Many,
-    Option(help="Cards, card files, checkpoint folders or hub ids, by commas. Default: pocket."),
+    Option(
+        help="Cards, card files, checkpoint folders, GGUF files or hub ids, by commas. "
+        "Default: pocket."
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
@@ -361,7 +364,7 @@ def calibrate(
 @app.command()
 def suggest(
     model: Annotated[
-        str, Option(help="Model card, card file, checkpoint folder or hub id.")
+        str, Option(help="Model card, card file, checkpoint folder, GGUF file or hub id.")
     ] = "pocket",
     method: Annotated[Many, Option(help="Methods, as for run. Default: all.")] = None,
     length: Length = 32768,
@@ -389,7 +392,9 @@ def suggest(
 def speed(
     model: Annotated[
         str | None,
-        Option(help="Model card, card file, checkpoint folder or hub id. Default: pocket."),
+        Option(
+            help="Model card, card file, checkpoint folder, GGUF file or hub id. Default: pocket."
+        ),
     ] = None,
     shape: Annotated[
         str | None,

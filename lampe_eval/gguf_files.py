@@ -5,8 +5,10 @@ the extra ``gguf`` of this package.
 """
 
 import functools
+from collections.abc import Mapping, Set
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lampe_eval.errors import UserError, first_line, first_names
 from lampe_eval.file_io import file_problem
@@ -19,6 +21,8 @@ NEEDED_FIELDS = {
     "tokenizer.ggml.tokens": "tokenizer",
 }
 """Fields of the header that transformers needs, and what they hold."""
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors by which a file scales its rotary frequencies, as Llama 3.1's and Phi 3's do."""
 
 
 def only_gguf(folder: Path) -> str:
@@ -36,8 +40,11 @@ def only_gguf(folder: Path) -> str:
     return names[0] if names else ""
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: Path) -> str:
     """Refuse a GGUF file that transformers cannot load, as far as its header tells.
+
+    Returns:
+        What in the file scales its rope, such as "llama.rope.scaling.type=yarn"; empty if nothing.
 
     Raises:
         UserError: if it cannot be read, is damaged, lacks a part, or a package is missing.
@@ -52,29 +59,46 @@ def check_gguf(path: Path) -> None:
             "pip install 'lampe-eval[gguf]'"
         )
     state = path.stat()
-    _check_header(path, state.st_size, state.st_mtime_ns)
+    return _check_header(path, state.st_size, state.st_mtime_ns)
 
 
 # Once for a path, size and time of change: the package takes seconds for a large vocabulary, and a
 # command describes a model several times.
 @functools.lru_cache(maxsize=8)
-def _check_header(path: Path, size: int, time: int) -> None:
+def _check_header(path: Path, size: int, time: int) -> str:
     from gguf import GGUFReader
 
     try:
-        fields = GGUFReader(path).fields
-        parts = int(fields["split.count"].contents()) if "split.count" in fields else 1
+        reader = GGUFReader(path)
+        # Arrays, such as a vocabulary, are long, and none is needed.
+        values = {
+            name: field.contents() for name, field in reader.fields.items() if len(field.data) == 1
+        }
+        tensors = {tensor.name for tensor in reader.tensors}
     # The reader views slices of the file as numbers, so a damaged file raises errors of numpy.
     except Exception as error:
         raise UserError(
             f"{path}: no GGUF file, or a truncated or damaged one ({first_line(error)}); "
             "get it again"
         ) from None
-    if parts > 1:
+    parts = values.get("split.count", 1)
+    if parts not in (0, 1):
         raise UserError(
             f"{path}: is one of {parts} parts, which transformers cannot join; join them with: "
             "llama-gguf-split --merge"
         )
     for name, part in NEEDED_FIELDS.items():
-        if name not in fields:
+        if name not in reader.fields:
             raise UserError(f"{path}: has no {part} (field {name}); get a file that has it")
+    return _rope_scaling(values, tensors)
+
+
+def _rope_scaling(values: Mapping[str, Any], tensors: Set[str]) -> str:
+    """Return the field or tensor that scales a file's rope; empty if there is none."""
+    for name in ROPE_FACTORS:
+        if name in tensors:
+            return name
+    field = f"{values.get('general.architecture')}.rope.scaling"
+    kind = values.get(f"{field}.type", "none")
+    is_scaled = kind != "none" and values.get(f"{field}.factor") != 1
+    return f"{field}.type={kind}" if is_scaled else ""

@@ -61,7 +61,7 @@ class ModelSource:
             is float32 for a GGUF file.
         geometry: window and rope.
         settings: settings of methods by method name, from the model's card.
-        commit: commit of the hub repository; None for a folder.
+        commit: commit of the hub repository; None for a folder and a GGUF file.
     """
 
     name: str
@@ -81,14 +81,17 @@ class ModelSource:
     # Only runs need it, and large weights take a while to read.
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Commit of the hub, or a hash of a folder's files.
+        """Commit of the hub, or a hash of a GGUF file or of a folder's files.
 
         Raises:
             UserError: if a file cannot be read.
         """
+        if self.gguf:
+            file = _gguf_path(self.path, self.revision, self.gguf)
+            return checkpoint_files.fingerprint(file.parent, file.name)
         if not Path(self.path).is_dir():
-            return f"{self.file}@{self.commit}"
-        return checkpoint_files.fingerprint(Path(self.path), self.gguf)
+            return f"{self.path}@{self.commit}"
+        return checkpoint_files.fingerprint(Path(self.path))
 
     @property
     def described(self) -> ModelRecord:
@@ -291,18 +294,32 @@ def _loading_options(revision: str, gguf: str) -> dict[str, Any]:
     return {**options, "gguf_file": gguf} if gguf else options
 
 
+def _gguf_path(path: str, revision: str, gguf: str) -> Path:
+    """Return where a GGUF file is on this machine; it is fetched if it is on the hub."""
+    if Path(path).is_dir():
+        return Path(path) / gguf
+    with _reading(_file_name(path, gguf), "file"):
+        return Path(str(cached_file(path, gguf, revision=revision)))
+
+
 def _load_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
     name = _file_name(path, gguf)
-    if Path(path).is_dir():
-        checkpoint_files.check_files(Path(path), gguf)
-    elif gguf:
-        with _reading(name, "file"):
-            check_gguf(Path(str(cached_file(path, gguf, revision=revision))))
+    scaling = ""
+    if gguf:
+        scaling = check_gguf(_gguf_path(path, revision, gguf))
+    elif Path(path).is_dir():
+        checkpoint_files.check_files(Path(path))
     with _reading(name, "header" if gguf else "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             path, **_loading_options(revision, gguf)
         )
         _check_config(path, config)
+    rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    if scaling and rope.get("rope_type", "default") == "default":
+        raise UserError(
+            f"{name}: its rope is scaled ({scaling}), which transformers ignores in GGUF files of "
+            f"this architecture ({config.model_type}); use the model's checkpoint in safetensors"
+        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{name}: a {config.model_type!r} model is no causal language model")
     return config

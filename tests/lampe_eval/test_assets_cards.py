@@ -17,6 +17,9 @@ def test_shipped_cards(bench: str) -> None:
     assets = list_assets(bench)
     assert assets
     for asset in assets:
+        if asset.source.package:
+            assert asset.url.startswith(f"{asset.source.package}==")
+            continue
         assert asset.url.startswith("https://")
         assert asset.source.url or COMMIT.fullmatch(asset.source.revision)
 
@@ -65,6 +68,11 @@ REVISION = "a" * 40
         (f"url: 'https://a/b/', revision: main, files: [{{path: a, {HASH}}}]", "none for url"),
         (f"url: 'ftp://a/b/', files: [{{path: a, {HASH}}}]", "must be a folder on the web"),
         (f"url: 'https://a/b', files: [{{path: a, {HASH}}}]", "must be a folder on the web"),
+        (f"package: a, revision: '1', files: [{{path: a, {HASH}}}]", "needs a wheel_sha256"),
+        (f"package: a, wheel_{HASH}, files: [{{path: a, {HASH}}}]", "needs a revision"),
+        (f"package: a, wheel_{HASH}, revision: '1', files: [{{path: a}}]", "a needs a sha256"),
+        (f"package: --a, wheel_{HASH}, revision: '1', files: [{{path: a, {HASH}}}]", "package"),
+        (f"hub: a/b, wheel_{HASH}, revision: main, files: [{{path: a, {HASH}}}]", "none for"),
         ("hub: a/b, revision: main, files: [{path: a}]", "a needs a sha256"),
         ("url: 'https://a/b/', files: [{path: a}]", "a needs a sha256"),
         (

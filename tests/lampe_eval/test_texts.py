@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -431,3 +432,26 @@ def test_texts_without_special_tokens_have_the_same_ids(
         assert not holds_special_token(model, text)
         as_data = encode(model, text, continuation=continuation, is_data=True)
         assert as_data == encode(model, text, continuation=continuation)
+
+
+def test_the_documentation_of_python_is_a_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions of Python have other texts, so it is known by its hash; nothing is fetched."""
+    source = Path(corpora.PYTHON_DOCS)
+    (text,) = documents(source, seed=0, words=10)
+    assert len(text) > 300_000
+    assert text.startswith('The "assert" statement')
+    name, digest = documents_module.digest(source).split()
+    assert (name, documents_module.required_files(source)) == ("python-docs", [])
+    monkeypatch.setattr("pydoc_data.topics.topics", {"b": "Two.\n", "a": "\nOne."})
+    assert list(documents(source, seed=0, words=10)) == ["One.\n\nTwo.\n"]
+    assert documents_module.digest(source) != f"{name} {digest}"
+    source.write_text("A file of that name comes first.")
+    assert list(documents(source, seed=0, words=10)) == ["A file of that name comes first."]
+
+
+def test_a_python_without_its_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(UserError, match="python-docs"):
+        _texts(Path("python-docs"))
