@@ -187,16 +187,26 @@ def clean_if_refused(folder: Path, existing: set[Path], results: str) -> Iterato
         yield
     except UserError:
         if os.path.isdir(folder) and not any(folder.glob(results)):
-            for path in set(folder.iterdir()) - existing:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            for path in (folder, *folder.parents):
-                if path not in existing:
-                    with suppress(OSError):  # others may have put something there
-                        path.rmdir()
+            remove_new(folder, existing)
         raise
+
+
+def remove_new(folder: Path, existing: set[Path]) -> None:
+    """Remove what is new in a folder, and the folder and those above it where they are new.
+
+    Args:
+        folder: the folder.
+        existing: what `existing_paths` returned before anything was written.
+    """
+    for path in set(folder.iterdir()) - existing:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for path in (folder, *folder.parents):
+        if path not in existing:
+            with suppress(OSError):  # others may have put something there
+                path.rmdir()
 
 
 def file_problem(path: Path) -> str:
