@@ -34,7 +34,7 @@ def read_description(folder: Path) -> RunRecord:
     _refuse_other_schema(path, description)
     try:
         # As JSON, in which a text is a date; YAML's core schema has no dates either.
-        checked: RunRecord = records.RUN.validate_json(json.dumps(description))
+        checked: RunRecord = records.RUN.validate_json(json.dumps(description, allow_nan=False))
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
@@ -45,6 +45,11 @@ def read_description(folder: Path) -> RunRecord:
             ) from None
         raise UserError(
             f"{path}: damaged (key {key!r} {plain_message(fault)}); "
+            "restore it, or run again with another --output"
+        ) from None
+    except ValueError:  # of json
+        raise UserError(
+            f"{path}: damaged (a number that is not finite); "
             "restore it, or run again with another --output"
         ) from None
     return checked
