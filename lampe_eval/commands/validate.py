@@ -15,7 +15,7 @@ from lampe_eval.cards import (
 )
 from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError, unknown_name
-from lampe_eval.file_io import file_problem
+from lampe_eval.file_io import check_writable, file_problem
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.available import leave_out_missing
@@ -82,7 +82,7 @@ def validate_plans(
 
     Raises:
         UserError: for a plug-in that cannot be loaded, a name that does not exist, no method, or a
-            picture of several methods.
+            picture of several methods or that cannot be written.
     """
     load_plugins(plugins)
     specs = resolve_methods(methods)
@@ -90,6 +90,8 @@ def validate_plans(
         raise UserError("--method: no method given; see: lampe-eval list methods")
     if png and len(specs) > 1:
         raise UserError(f"--png: {png} holds the picture of one method; give one --method")
+    if png:
+        check_writable(png)
     return specs, None if model is None else find_model(model)
 
 
