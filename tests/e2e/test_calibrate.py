@@ -247,3 +247,18 @@ def test_a_suggestion_takes_the_settings_of_the_models_card(
     assert "window_size         from the card of the model" in output
     assert "mapping_length      the curve published for the model" in output
     assert "calibrate" not in output
+
+
+def test_a_suggestion_for_a_composition_has_the_rules_of_both_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "mine.yaml"
+    card.write_text("path: pocket\nwindow: 256\nsettings: {yarn: {beta_fast: 16}}\n")
+    options = ("--model", str(card), "--length", "1k", "--method", "string+yarn")
+    assert run_command(monkeypatch, "suggest", *options) == 0
+    output = capsys.readouterr().out
+    assert "string+yarn:shift=337,local=32,yarn.factor=4.0,yarn.beta_fast=16" in output
+    rules = dict(line.split(maxsplit=1) for line in output.splitlines() if line.startswith("    "))
+    assert rules["shift"] == "0.33 of the prompt, as in the paper"
+    assert rules["yarn.factor"] == "prompt length over window"
+    assert rules["yarn.beta_fast"] == "from the card of the model"

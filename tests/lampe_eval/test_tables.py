@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lampe_eval.file_io import save_files
 from lampe_eval.report.latex import escaped, to_latex
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
-from lampe_eval.file_io import save_files
 from lampe_eval.report.tables import print_tables, table_files, to_csv
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
