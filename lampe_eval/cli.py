@@ -130,11 +130,17 @@ Limit = Annotated[int | None, Option(help="Number of samples per cell. Default: 
 Seed = Annotated[int | None, Option(help="Seed for everything random. Default: 0.")]
 Output = Annotated[Path | None, Option(help="Folder for the results.", file_okay=False)]
 Haystack = Annotated[
-    Path | None, Option(help="Text to hide needles in: a file, a folder, or the corpus essays.")
+    Path | None,
+    Option(
+        help="Text to hide needles in: file, folder, essays, pg19-test, pg19-validation or "
+        "proof-pile."
+    ),
 ]
 Text = Annotated[
     Path | None,
-    Option(help="Text for perplexity: file, folder, pg19-test, pg19-validation or proof-pile."),
+    Option(
+        help="Text for perplexity: file, folder, essays, pg19-test, pg19-validation or proof-pile."
+    ),
 ]
 ProtocolName = Annotated[
     str | None,
