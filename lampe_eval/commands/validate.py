@@ -96,6 +96,8 @@ def validate_plans(
     if png and len(specs) > 1:
         raise UserError(f"--png: {png} holds the picture of one method; give one --method")
     if png:
+        if not os.path.isdir(png.parent):
+            raise UserError(f"--png: cannot write {png}: there is no folder {png.parent}")
         check_writable(png)
     return specs, None if model is None else find_model(model)
 

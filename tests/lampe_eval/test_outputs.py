@@ -119,10 +119,10 @@ def test_a_plan_is_drawn_in_the_format_of_its_name(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["show", "plan", "--length", "64", "--window", "32", "--png", f"new/plan{suffix}"]
+    arguments = ["show", "plan", "--length", "64", "--window", "32", "--png", f"plan{suffix}"]
     assert _call(arguments, monkeypatch, capsys)[0] == 0
     start = {".pdf": b"%PDF", ".svg": b"<?xml"}.get(suffix, b"\x89PNG")
-    assert (tmp_path / "new" / f"plan{suffix}").read_bytes().startswith(start)
+    assert (tmp_path / f"plan{suffix}").read_bytes().startswith(start)
 
 
 def test_a_format_that_does_not_exist_is_one_line(
