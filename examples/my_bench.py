@@ -3,7 +3,9 @@
     lampe-eval run --plugin examples/my_bench.py --bench first-words --lengths 512,1024
 
 The folder `first-words` beside this file has its YAML: `tasks.yaml` lists the tasks, with what
-`FirstWordsCard` declares, and `protocols.yaml` says how samples become prompts.
+`FirstWordsCard` declares, and `protocols.yaml` says how samples become prompts. There,
+`plan_length: prompt+answer` would let methods plan for the answer as well, as the shipped
+benchmarks do under `fair`.
 """
 
 from collections.abc import Iterator

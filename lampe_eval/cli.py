@@ -135,12 +135,15 @@ Seed = Annotated[int | None, Option(help="Seed for everything random. Default: 0
 Output = Annotated[Path | None, Option(help="Folder for the results.", file_okay=False)]
 Haystack = Annotated[
     Path | None,
-    Option(help="Text to hide needles in: a file, a folder, essays or python-docs."),
+    Option(
+        help="Text to hide needles in: file, folder, or corpus such as essays, ruler-essays or "
+        "python-docs."
+    ),
 ]
 Text = Annotated[
     Path | None,
     Option(
-        help="Text for perplexity: file, folder, pg19-test, pg19-validation, proof-pile or "
+        help="Text for perplexity: file, folder, or corpus such as pg19-test, proof-pile or "
         "python-docs."
     ),
 ]

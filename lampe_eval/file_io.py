@@ -1,5 +1,6 @@
 """Reading and writing files: whole or not at all, with hashes and one error for a full disk."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -147,12 +148,59 @@ def save_file(path: Path, content: str | bytes, advice: str = "") -> None:
         advice: what the user can do where it cannot be written.
 
     Raises:
-        UserError: if the file cannot be written.
+        UserError: if the file cannot be written, or if there is something else than a file.
     """
+    check_writable(path, advice)
     try:
         write_atomically(path, content)
     except OSError as error:
         raise unwritable(path, error, advice) from None
+
+
+def save_files(folder: Path, files: Mapping[str, str | bytes], advice: str = "") -> None:
+    """Write the files of a folder, after all of them were found to be writable.
+
+    Args:
+        folder: the folder.
+        files: contents by path below the folder.
+        advice: what the user can do where one cannot be written.
+
+    Raises:
+        UserError: for a link below the folder, and as `save_file`.
+    """
+    for name in files:
+        path = folder / name
+        refuse_links(folder, path.parent)
+        check_writable(path, advice)
+    for name, content in files.items():
+        save_file(folder / name, content, advice)
+
+
+def check_writable(path: Path, advice: str = "") -> None:
+    """Refuse to write a file where there is something else, or where the system will not let us.
+
+    Replacing a device would take it from all other programs.
+
+    Args:
+        path: the file, which need not exist, nor its folder.
+        advice: what the user can do where it cannot be written.
+
+    Raises:
+        UserError: as `save_file`, as far as can be told without writing.
+    """
+    # Unlike Path.exists, it takes a name that is too long for a file.
+    mode = os.lstat(path).st_mode if os.path.lexists(path) else 0
+    kind = NOT_A_FILE.get(stat.S_IFMT(mode))
+    if kind:
+        raise UserError(f"cannot write {path}: {kind}, not a file")
+    existing = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    number = 0
+    if not os.path.isdir(existing):
+        number = errno.ENOTDIR
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise unwritable(path, OSError(number, os.strerror(number)), advice)
 
 
 def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
@@ -187,16 +235,26 @@ def clean_if_refused(folder: Path, existing: set[Path], results: str) -> Iterato
         yield
     except UserError:
         if os.path.isdir(folder) and not any(folder.glob(results)):
-            for path in set(folder.iterdir()) - existing:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            for path in (folder, *folder.parents):
-                if path not in existing:
-                    with suppress(OSError):  # others may have put something there
-                        path.rmdir()
+            remove_new(folder, existing)
         raise
+
+
+def remove_new(folder: Path, existing: set[Path]) -> None:
+    """Remove what is new in a folder, and the folder and those above it where they are new.
+
+    Args:
+        folder: the folder.
+        existing: what `existing_paths` returned before anything was written.
+    """
+    for path in set(folder.iterdir()) - existing:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for path in (folder, *folder.parents):
+        if path not in existing:
+            with suppress(OSError):  # others may have put something there
+                path.rmdir()
 
 
 def file_problem(path: Path) -> str:

@@ -14,6 +14,7 @@ from lampe_eval.file_io import (
     clean_if_refused,
     existing_paths,
     refuse_links,
+    remove_new,
     unwritable,
     write_atomically,
 )
@@ -95,6 +96,21 @@ def lock_for_writing(folder: Path) -> Iterator[FolderLock]:
         # Inside of the lock, so that it cannot be the folder of another run that has begun.
         with clean_if_refused(folder, existing, "samples/**/*.jsonl"):
             yield lock
+    finally:
+        lock.release()
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that a run could not write to, as the run would; nothing stays behind.
+
+    Raises:
+        UserError: as `FolderLock.acquire`.
+    """
+    existing = existing_paths(folder)
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        remove_new(folder, existing)
     finally:
         lock.release()
 

@@ -100,12 +100,12 @@ class MethodSpec:
         """
         name, plus, frequencies = self.name.partition("+")
         card = method_card(name)
-        full_name, settings = card.method, {**card.settings, **defaults.get(name, {})}
+        full_name, settings = card.method, dict(card.settings)
         if plus:
             other = method_card(frequencies)
             full_name = f"{card.method}+{other.method}"
-            for key, value in {**other.settings, **defaults.get(frequencies, {})}.items():
-                settings[f"{other.method}.{key}"] = value
+            settings |= _prefixed(other.method, other.settings)
+        settings |= self.settings_of_model(defaults)
         settings |= self.settings
         try:
             return lampe.method_of(full_name, **settings)
@@ -113,6 +113,18 @@ class MethodSpec:
             raise UserError(
                 f"method {self.label!r}: {error}; see: lampe-eval list methods"
             ) from None
+
+    def settings_of_model(self, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the settings on a model's card that this method takes, by their names in it.
+
+        Args:
+            defaults: settings on the model's card, by method name.
+        """
+        name, plus, frequencies = self.name.partition("+")
+        settings = dict(defaults.get(name, {}))
+        if plus:
+            settings |= _prefixed(method_card(frequencies).method, defaults.get(frequencies, {}))
+        return settings
 
     def with_settings(self, **settings: Any) -> "MethodSpec":
         """Return the same row with further or other settings, labelled as a user would write it."""
@@ -158,6 +170,11 @@ def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
     if repeated:
         raise UserError(f"--method: {', '.join(repeated)} given twice")
     return specs
+
+
+def _prefixed(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of the frequencies of a composed method, as the whole takes them."""
+    return {f"{method}.{key}": value for key, value in settings.items()}
 
 
 def _first_line(method: type[lampe.Method]) -> str:

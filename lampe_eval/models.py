@@ -22,11 +22,10 @@ from transformers import (
     logging,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils.hub import cached_file
 
 import lampe
-from lampe_eval import checkpoint_files
+from lampe_eval import checkpoint_config, checkpoint_files
 from lampe_eval.cards import ModelCard
 from lampe_eval.device_memory import is_out_of_memory
 from lampe_eval.errors import UserError, first_line, first_names, report_warning
@@ -35,8 +34,6 @@ from lampe_eval.records import ModelRecord
 
 ALL_GPUS = "spread"
 """Device name for a model that is spread over all GPUs of this process."""
-MOST_LAYERS = 10_000
-"""More layers than a model has; a broken configuration must not build them."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken")
 UNREACHABLE_ERRORS = {
     "LocalEntryNotFoundError",
@@ -166,6 +163,8 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
         UserError: if weights or tokenizer cannot be loaded, or the device refuses the model.
     """
     tokenizer = load_tokenizer(source)
+    config = _load_config(source.path, source.revision, source.gguf)
+    checkpoint_config.refuse_beyond_memory(source.file, config, _parameter_bytes(source, config))
     options = _loading_options(source.revision, source.gguf)
     dtype = source.dtype
     if source.gguf:
@@ -242,10 +241,7 @@ def cost_of(source: ModelSource) -> ModelCost:
     heads = text.num_attention_heads
     key_value_heads = getattr(text, "num_key_value_heads", None) or heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    dtype = source.dtype
-    if dtype == "auto":
-        dtype = str(config.dtype or "float32").removeprefix("torch.")
-    parameter_bytes: int = getattr(torch, dtype).itemsize
+    parameter_bytes = _parameter_bytes(source, config)
     return ModelCost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         parameter_bytes=parameter_bytes,
@@ -254,6 +250,15 @@ def cost_of(source: ModelSource) -> ModelCost:
         # 4: a multiplication and an addition, for the scores and for the sum of values
         attention_operations=4 * layers * heads * head_dim,
     )
+
+
+def _parameter_bytes(source: ModelSource, config: PreTrainedConfig) -> int:
+    """Return the bytes of a parameter once the weights are loaded."""
+    dtype = source.dtype
+    if dtype == "auto":
+        dtype = str(config.dtype or "float32").removeprefix("torch.")
+    size: int = getattr(torch, dtype).itemsize
+    return size
 
 
 def _silence_libraries() -> None:
@@ -313,7 +318,7 @@ def _load_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             path, **_loading_options(revision, gguf)
         )
-        _check_config(path, config)
+        checkpoint_config.check_config(path, config)
     rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
     if scaling and rope.get("rope_type", "default") == "default":
         raise UserError(
@@ -323,23 +328,6 @@ def _load_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{name}: a {config.model_type!r} model is no causal language model")
     return config
-
-
-def _check_config(path: str, config: PreTrainedConfig) -> None:
-    """Refuse settings that transformers ignores or notices late."""
-    quantization = getattr(config, "quantization_config", None)
-    if quantization is not None and not isinstance(quantization, Mapping):
-        raise UserError(f"{path}/config.json: quantization_config={quantization!r} is no mapping")
-    method = (quantization or {}).get("quant_method")
-    if method is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
-        raise UserError(f"{path}/config.json: transformers knows no quant_method {method!r}")
-    if config.dtype is not None and not isinstance(config.dtype, torch.dtype):
-        raise UserError(f"{path}/config.json: dtype={config.dtype!r} is no data type of torch")
-    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 1)
-    if not isinstance(layers, int) or not 0 < layers <= MOST_LAYERS:
-        raise UserError(
-            f"{path}/config.json: num_hidden_layers={layers!r}: must be from 1 to {MOST_LAYERS}"
-        )
 
 
 def _default_window_note(

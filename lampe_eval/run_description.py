@@ -34,7 +34,7 @@ def read_description(folder: Path) -> RunRecord:
     _refuse_other_schema(path, description)
     try:
         # As JSON, in which a text is a date; YAML's core schema has no dates either.
-        checked: RunRecord = records.RUN.validate_json(json.dumps(description))
+        checked: RunRecord = records.RUN.validate_json(json.dumps(description, allow_nan=False))
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
@@ -45,6 +45,11 @@ def read_description(folder: Path) -> RunRecord:
             ) from None
         raise UserError(
             f"{path}: damaged (key {key!r} {plain_message(fault)}); "
+            "restore it, or run again with another --output"
+        ) from None
+    except ValueError:  # of json
+        raise UserError(
+            f"{path}: damaged (a number that is not finite); "
             "restore it, or run again with another --output"
         ) from None
     return checked
@@ -93,15 +98,29 @@ def _no_run(folder: Path) -> UserError:
     return UserError(f"{folder / 'run.yaml'}: {problem}; give a run's folder")
 
 
-def run_date(folder: Path) -> date:
+def run_date(folder: Path, default: date | None = None) -> date:
     """Return the date that chat templates write into the prompts of a folder's run.
 
     It is that of the run's first session: a prompt that changed at midnight would be another one.
 
+    Args:
+        folder: the run's folder, which need not exist yet.
+        default: date of a run that has begun nothing; today where it is None.
+
     Raises:
         UserError: if run.yaml is damaged.
     """
-    today = datetime.now().astimezone().date()
+    today = default or datetime.now().astimezone().date()
     if not (folder / "run.yaml").exists():
         return today
     return read_description(folder).get("date", today)
+
+
+def calibration_date(folder: Path) -> date:
+    """Return the date of a calibration: that of the first of its runs, or today before it.
+
+    Raises:
+        UserError: if the description of one of them is damaged.
+    """
+    runs = [path.parent for path in folder.glob("*/run.yaml")]
+    return min((run_date(run) for run in runs), default=run_date(folder))

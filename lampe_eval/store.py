@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -460,11 +461,23 @@ def _parse_lines(path: Path, *, torn_counts: bool = False) -> Iterator[Any]:
         lines.append(last)
     for line in lines:
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
         # ValueError: also numbers of thousands of digits, and what is not UTF-8.
         except (ValueError, RecursionError):
             value = None
         yield value
+
+
+def _refuse_constant(name: str) -> float:
+    """Refuse NaN and infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _is_sample(line: Any) -> bool:

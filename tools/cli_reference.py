@@ -1,7 +1,7 @@
 """Write the reference of the command line: `python -m tools.cli_reference FILE`."""
 
+import argparse
 import html
-import sys
 from pathlib import Path
 
 import typer.main
@@ -38,4 +38,6 @@ def write_cli_reference(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_cli_reference(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Write the reference of the command line.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="Markdown file to write")
+    write_cli_reference(parser.parse_args().file)

@@ -1,7 +1,7 @@
 """Composition of two methods, such as LaMPE's positions with YaRN's frequencies."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,9 +11,6 @@ from lampe.geometry import Geometry
 from lampe.methods.method import IndexMethod, Method
 from lampe.positions import PositionPlan
 from lampe.rope import Rope
-
-FACTOR = "attention_factor"
-"""Setting by which a frequency method such as YaRN takes an attention factor; None for its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,32 +103,60 @@ class Composed(Method):
         positions, frequencies = self.positions.name, self.frequencies.name
         if not self.positions.has_attention_factor:
             return f"of {frequencies}" if self.frequencies.has_attention_factor else ""
+        factor = f"{frequencies}.{self.frequencies.factor_setting}"
         if self._omits_factor_of_frequencies:
-            return (
-                f"of {positions} alone, without that of {frequencies}; "
-                f"set {frequencies}.{FACTOR} to multiply by it"
-            )
-        given = getattr(self.frequencies, FACTOR, None)
-        times = "" if given is None else f" times {frequencies}.{FACTOR}={given:g}"
+            note = f"of {positions} alone, without that of {frequencies}"
+            return f"{note}; set {factor} to multiply by it" if self._has_factor_setting else note
+        given = self._given_factor
+        times = "" if given is None else f" times {factor}={given:g}"
         return f"of {positions}{times}"
+
+    def setting_rules(self, given: Collection[str] = ()) -> dict[str, str]:
+        prefix = f"{self.frequencies.name}."
+        own = [name.removeprefix(prefix) for name in given if name.startswith(prefix)]
+        rules = self.positions.setting_rules(given)
+        for name, rule in self.frequencies.setting_rules(own).items():
+            rules[f"{prefix}{name}"] = rule
+        if self._omits_factor_of_frequencies and self._has_factor_setting:
+            factor = f"{prefix}{self.frequencies.factor_setting}"
+            rules[factor] = f"1, because the factor of {self.positions.name} alone holds"
+        return rules
+
+    @property
+    def _has_factor_setting(self) -> bool:
+        """True where the frequencies' factor can be set."""
+        names = {field.name for field in dataclasses.fields(self.frequencies)}
+        return self.frequencies.factor_setting in names
+
+    @property
+    def _given_factor(self) -> Any:
+        """Factor that the user set for the frequencies; None where it has its default."""
+        if not self._has_factor_setting:
+            return None
+        name = self.frequencies.factor_setting
+        (field,) = (field for field in dataclasses.fields(self.frequencies) if field.name == name)
+        value = getattr(self.frequencies, name)
+        return None if value == field.default else value
 
     @property
     def _omits_factor_of_frequencies(self) -> bool:
         """True where both parts have a factor, and the user set none for the frequencies."""
         both = self.positions.has_attention_factor and self.frequencies.has_attention_factor
-        return both and getattr(self.frequencies, FACTOR, 1.0) is None
+        return both and self._given_factor is None
 
     def resolved(self, geometry: Geometry, length: int) -> Self:
         frequencies = self.frequencies.resolved(geometry, length)
-        if self._omits_factor_of_frequencies:
+        if self._omits_factor_of_frequencies and self._has_factor_setting:
             # STRING on Qwen 2, the one such composition that was released, has a single factor.
-            frequencies = dataclasses.replace(frequencies, **{FACTOR: 1.0})
+            frequencies = dataclasses.replace(frequencies, **{frequencies.factor_setting: 1.0})
         return type(self)(
             positions=self.positions.resolved(geometry, length), frequencies=frequencies
         )
 
     def rope(self, geometry: Geometry, length: int) -> Rope:
-        return self.frequencies.rope(geometry, length)
+        rope = self.frequencies.rope(geometry, length)
+        # A method without a setting for its factor cannot leave it out itself.
+        return dataclasses.replace(rope, scaling=1.0) if self._omits_factor_of_frequencies else rope
 
     def plan(self, geometry: Geometry, length: int) -> PositionPlan:
         return self.positions.plan(geometry, length)

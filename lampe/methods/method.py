@@ -8,7 +8,7 @@ hyper-parameter that is None is derived from the model's window and the prompt's
 
 import dataclasses
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
@@ -55,10 +55,13 @@ class Method:
     Attributes:
         name: as users write it; empty for classes that are no methods of their own.
         calibrated_settings: settings that ``lampe-eval calibrate`` can fit to a model.
+        factor_setting: setting by which a method of frequencies takes the factor of its rope on cos
+            and sin; its default stands for the factor that the method derives.
     """
 
     name: ClassVar[str] = ""
     calibrated_settings: ClassVar[tuple[str, ...]] = ()
+    factor_setting: ClassVar[str] = "attention_factor"
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -101,6 +104,14 @@ class Method:
             return rule
         applying = [text for other, text in rule.items() if other in settings]
         return applying[0] if applying else rule[OTHERWISE]
+
+    def setting_rules(self, given: Collection[str] = ()) -> dict[str, str]:
+        """Return where the default of each hyper-parameter with a rule comes from.
+
+        Args:
+            given: names of the hyper-parameters that are set.
+        """
+        return {name: self.default_rule(name, given) for name in self.default_rules()}
 
     @property
     def has_release_prompts(self) -> bool:

@@ -234,6 +234,11 @@ class Bench(ABC):
         """Folder with its `protocols.yaml`."""
         return shipped_folder("tasks") / self.protocols_of if self.protocols_of else self.folder
 
+    @property
+    def has_answers(self) -> bool:
+        """True where the model answers; a bench that measures losses scores no answer."""
+        return type(self).score is not Bench.score
+
     def protocol(self, text: str) -> Protocol:
         """Return a protocol of this bench by its name, such as "fair" or "fair:chat=none".
 

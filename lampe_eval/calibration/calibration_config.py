@@ -82,6 +82,11 @@ def check_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> Non
             "cannot calibrate: give one --model, and one task as --bench, such as ppl/exact or "
             "niah/multikey"
         )
+    # By default there are more.
+    if config.lengths and len(config.lengths) < 3:
+        raise UserError(
+            f"--lengths: a curve needs three lengths or more, got {len(config.lengths)}"
+        )
     for spec in resolved.specs:
         _check_method(config, spec)
         if sum(other.name == spec.name for other in resolved.specs) > 1:

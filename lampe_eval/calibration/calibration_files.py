@@ -8,7 +8,7 @@ from lampe_eval.calibration.calibration_plot import draw_calibration
 from lampe_eval.calibration.calibration_run import FittedSettings
 from lampe_eval.calibration.resolved_calibration import ResolvedCalibration
 from lampe_eval.cards import ModelCard, find_model_card
-from lampe_eval.file_io import save_file, shorten_name
+from lampe_eval.file_io import save_files, shorten_name
 from lampe_eval.report.tables import to_csv
 from lampe_eval.yaml_files import write_yaml
 
@@ -20,16 +20,14 @@ def write_calibration(calibration: ResolvedCalibration, fitted: FittedSettings) 
         UserError: if the folder cannot be written.
     """
     folder, name = calibration.folder, calibration.prepared.sources[0].name
-    files: dict[Path, str | bytes] = {
-        folder / f"{shorten_name(name.replace('/', '--'))}-calibrated.yaml": _card_text(
-            calibration, fitted
-        ),
-        folder / "calibration.csv": _table_text(fitted),
+    card_name = f"{shorten_name(name.replace('/', '--'))}-calibrated.yaml"
+    files: dict[str, str | bytes] = {
+        card_name: _card_text(calibration, fitted),
+        "calibration.csv": _table_text(fitted),
         **_plots(calibration, fitted),
     }
-    for path, content in files.items():
-        save_file(path, content, "choose another --output")
-    return list(files)
+    save_files(folder, files, "choose another --output")
+    return [folder / file for file in files]
 
 
 def _card_text(calibration: ResolvedCalibration, fitted: FittedSettings) -> str:
@@ -68,11 +66,12 @@ def _table_text(fitted: FittedSettings) -> str:
     return to_csv(pd.concat(tables, ignore_index=True), "%.6f")
 
 
-def _plots(calibration: ResolvedCalibration, fitted: FittedSettings) -> dict[Path, bytes]:
-    """Return a plot of each sweep as a PNG, by the path of its file."""
-    plots: dict[Path, bytes] = {}
+def _plots(calibration: ResolvedCalibration, fitted: FittedSettings) -> dict[str, bytes]:
+    """Return a plot of each sweep as a PNG, by the name of its file."""
+    plots: dict[str, bytes] = {}
     for result in fitted.sweeps:
         (stages,) = (own for own in fitted.stages if result.sweep.spec in own)
-        path = calibration.folder / f"{stages[0].name}-{result.sweep.setting}.png"
-        plots[path] = draw_calibration(calibration, result, stages)
+        plots[f"{stages[0].name}-{result.sweep.setting}.png"] = draw_calibration(
+            calibration, result, stages
+        )
     return plots

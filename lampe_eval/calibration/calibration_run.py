@@ -4,6 +4,7 @@ The procedure is the one that LaMPE's paper describes for mapping lengths, appli
 factors as well.
 """
 
+import datetime
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.results.cell_scores import score_run, scored_cells
 from lampe_eval.results.ranking import UNSCORED, higher_is_better
+from lampe_eval.run_description import calibration_date
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
@@ -87,11 +89,13 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     """
     stages: list[list[MethodSpec]] = [[spec] for spec in calibration.prepared.resolved.specs]
     results: list[SweepResult] = []
+    # Of all steps, so that their prompts differ in nothing but samples.
+    date = calibration_date(calibration.folder)
     for setting in calibration.settings:
         fitted = [own for own in stages if calibration.config.is_fitted(own[0], setting)]
         # each sweep starts from the settings that the previous one has fitted
         sweeps = [calibration.sweep_of(own[-1], setting) for own in fitted]
-        scores = _run_sweeps(calibration, setting, sweeps, open_progress)
+        scores = _run_sweeps(calibration, setting, sweeps, open_progress, date)
         for own, sweep in zip(fitted, sweeps, strict=True):
             table = sweep.table(scores)
             best = best_values(table, higher_is_better=higher_is_better(scores))
@@ -104,7 +108,7 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     prepared = calibration.run(
         rows, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
     )
-    return FittedSettings(stages, results, _run_scores(prepared, open_progress))
+    return FittedSettings(stages, results, _run_scores(prepared, open_progress, date))
 
 
 def _run_sweeps(
@@ -112,23 +116,26 @@ def _run_sweeps(
     setting: SweptSetting,
     sweeps: Sequence[SettingSweep],
     open_progress: OpenProgress,
+    date: datetime.date,
 ) -> pd.DataFrame:
     """Run all sweeps of a setting in one run, which loads the model once, and return its scores."""
     rows: list[MethodSpec] = []
     for sweep in sweeps:
         rows += sweep.specs
     prepared = calibration.run(rows, calibration.config.lengths, setting)
-    return _run_scores(prepared, open_progress)
+    return _run_scores(prepared, open_progress, date)
 
 
-def _run_scores(prepared: PreparedRun, open_progress: OpenProgress) -> pd.DataFrame:
+def _run_scores(
+    prepared: PreparedRun, open_progress: OpenProgress, date: datetime.date
+) -> pd.DataFrame:
     """Run what is left of a run and return its scores.
 
     Raises:
         UserError: if a sample is missing or a score is not finite, since a fit to them is wrong.
     """
     with open_progress() as progress:
-        store = run(prepared, run_configuration(prepared), progress)
+        store = run(prepared, run_configuration(prepared), progress, date=date)
     scores = score_run(store).scores
     # An earlier calibration in the same folder may have had further methods or lengths.
     cells = planned_cells(prepared)

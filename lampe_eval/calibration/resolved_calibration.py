@@ -132,8 +132,6 @@ def resolve_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> R
     prepared = prepare_run(resolved)
     window = prepared.sources[0].geometry.window
     lengths = config.lengths or tuple(windows * window for windows in DEFAULT_WINDOWS)
-    if len(lengths) < 3:
-        raise UserError(f"--lengths: a curve needs three lengths or more, got {len(lengths)}")
     held_out = config.held_out or tuple(
         round(math.sqrt(shorter * longer)) for shorter, longer in pairwise(lengths)
     )

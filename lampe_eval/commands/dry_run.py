@@ -5,6 +5,7 @@ from rich.filesize import decimal
 
 from lampe_eval.commands.progress_display import duration, print_line, progress_display
 from lampe_eval.commands.run import prepare_with_files
+from lampe_eval.folder_lock import refuse_unwritable
 from lampe_eval.models import ModelSource
 from lampe_eval.report.settings_table import settings_text
 from lampe_eval.run_description import run_date
@@ -25,6 +26,7 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
         configuration = run_configuration(prepared)
     folder = run_folder(configuration, resolved.suite.output)
     extended(folder, configuration)
+    refuse_unwritable(folder)
     console = TerminalConsole(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
     shown: set[tuple[str, tuple[str, ...]]] = set()

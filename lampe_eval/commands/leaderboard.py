@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from lampe_eval import terminal
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import check_writable, save_file
 from lampe_eval.results.published_tables import find_table
 from lampe_eval.run_description import is_calibration
 from lampe_eval.store import Store
@@ -50,6 +50,8 @@ def build(results: Path, output: Path | None) -> None:
     Raises:
         UserError: if there is no run, or if the page cannot be written.
     """
+    page = output or results / "index.html"
+    check_writable(page)
     run_folders = sorted(path.parent for path in results.rglob("run.yaml"))
     calibrations: dict[Path, None] = {}
     runs: list[Path] = []
@@ -67,7 +69,6 @@ def build(results: Path, output: Path | None) -> None:
     from lampe_eval.report.page.report_page import leaderboard_page
     from lampe_eval.results.gathered_runs import gather_runs
 
-    page = output or results / "index.html"
     gathered = gather_runs(runs, skip_damaged=True)
     reports = _report_addresses(gathered, page)
     save_file(page, leaderboard_page(gathered, reports))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lampe_eval import terminal
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import save_files
 from lampe_eval.store import Store
 
 SEVERAL_RUNS_FOLDER = Path("results/report")
@@ -26,17 +26,24 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     """
     for run in runs:
         Store(run)  # raises for a folder that is no run
-    from lampe_eval.report import pictures, tables
+    from lampe_eval.report import pictures, table_model, tables
     from lampe_eval.report.page.report_page import report_page
     from lampe_eval.results.gathered_runs import gather_runs
 
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
     gathered = gather_runs(runs)
     console = terminal.console()
-    tables.print_and_write_tables(gathered, folder, console)
+    result_tables = list(table_model.result_tables(gathered))
+    tables.print_tables(gathered, result_tables, console)
+    table_files = tables.table_files(gathered, result_tables)
     figures = pictures.pictures(gathered)
-    svg_elements = pictures.write_pictures(figures, folder / "pictures")
-    save_file(folder / "report.html", report_page(gathered, svg_elements))
+    picture_files = pictures.picture_files(figures)
+    page = report_page(gathered, pictures.svg_elements(figures, picture_files))
+    files: dict[str, str | bytes] = {**table_files, "report.html": page}
+    for name, content in picture_files.items():
+        files[f"pictures/{name}"] = content
+    save_files(folder, files)
+    tables.print_written(folder, table_files, console)
     line = f"written to {folder / 'report.html'}"
     if figures:
         line += f", {len(figures)} pictures in {folder / 'pictures'}"

@@ -12,11 +12,7 @@ from lampe_eval.results.cell_scores import count_empty_answers, scored_cells
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
 from lampe_eval.running.configuration import required_files, run_configuration, run_folder
-from lampe_eval.running.prepared_run import (
-    PreparedRun,
-    prepare_run,
-    refuse_lengths_beyond_memory,
-)
+from lampe_eval.running.prepared_run import PreparedRun, prepare_run
 from lampe_eval.running.remaining import planned_cells
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.store import Store
@@ -35,8 +31,6 @@ def run_suite(resolved: ResolvedSuite) -> int:
     """
     console = terminal.console()
     prepared = prepare_with_files(resolved)
-    # Not in a dry run, which may be for another machine.
-    refuse_lengths_beyond_memory(prepared)
     with progress_display() as progress:
         progress.now("hashing models and texts")
         configuration = run_configuration(prepared)

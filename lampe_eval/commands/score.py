@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lampe_eval import terminal
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import check_writable, save_files
 from lampe_eval.scoring.harness_files import (
     FAMILIES,
     HarnessFile,
@@ -54,6 +54,8 @@ def score(run: Path | None, preds: Path | None, bench: str | None, output: Path 
     if run is not None and preds is None and output is None:
         _score_run(run)
     elif preds is not None and run is None:
+        for path in _outputs(output) if output is not None else ():
+            check_writable(path)
         scores = score_predictions(preds, bench)
         scorer = "its own code" if bench else "the harness that wrote them"
         _print(scores, f"{bench or 'predictions'}, scored as by {scorer}")
@@ -194,15 +196,19 @@ def _write(scores: FolderScores, path: Path) -> None:
     for row, result in zip(rows, scores.values(), strict=False):
         tasks.append({**row, "scores": dict(result.scores), "notes": list(result.notes)})
     content = {"tasks": tasks, AVERAGE: rows[-1], "left_out": list(scores.left_out)}
-    base = path.with_suffix("") if path.suffix in (".csv", ".json") else path
     # NaN, the score of an empty group, is no JSON.
     text = json.dumps(_without_nan(content), indent=1) + "\n"
-    csv_path = base.with_name(f"{base.name}.csv")
-    json_path = base.with_name(f"{base.name}.json")
-    save_file(csv_path, tables.to_csv(pd.DataFrame(rows)))
-    save_file(json_path, text)
+    csv_path, json_path = _outputs(path)
+    files = {csv_path.name: tables.to_csv(pd.DataFrame(rows)), json_path.name: text}
+    save_files(path.parent, files)
     line = f"written to {csv_path} and {json_path}"
     terminal.console().print(line, soft_wrap=True, markup=False)
+
+
+def _outputs(path: Path) -> tuple[Path, Path]:
+    """Return the CSV and the JSON file that scores are written to."""
+    base = path.with_suffix("") if path.suffix in (".csv", ".json") else path
+    return base.with_name(f"{base.name}.csv"), base.with_name(f"{base.name}.json")
 
 
 def _without_nan(value: Any) -> Any:

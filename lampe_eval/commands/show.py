@@ -11,6 +11,7 @@ import lampe
 from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import save_file
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import plan_picture
 from lampe_eval.terminal import TerminalConsole
@@ -83,7 +84,9 @@ def _print_plan(
     console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
         title = f"{spec.label}\n{tokens} tokens, window {window}"
-        plan_picture.save_png(encoding.plan, tokens, scaled_window, title, png)
+        file_format = png.suffix.removeprefix(".") or "png"
+        picture = plan_picture.draw_plan(encoding.plan, tokens, scaled_window, title, file_format)
+        save_file(png, picture)
         console.print(f"written to {png}")
     largest = encoding.largest_position(tokens, geometry.rope(tokens))
     if largest >= window:

@@ -9,6 +9,9 @@ from lampe_eval.commands.show import factor_text
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
 
+MIN_NAME_WIDTH = 18
+"""Letters of the column of settings: most methods then have it in one place."""
+
 
 def suggest(
     card: ModelCard,
@@ -67,8 +70,9 @@ def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[l
         encoding = method.encode(source.geometry, tokens)
     except lampe.LampeError as error:
         return [f"\n{spec.label}: cannot be used for this model and length: {error}"], False
-    model_settings = source.settings.get(spec.name, {})
-    keys = dict.fromkeys((*method.default_rules(), *model_settings))
+    model_settings = spec.settings_of_model(source.settings)
+    rules = method.setting_rules({*model_settings, *spec.settings})
+    keys = dict.fromkeys((*rules, *model_settings))
     suggested = {
         key: settings[key] for key in keys if settings[key] is not None and key not in spec.settings
     }
@@ -81,10 +85,8 @@ def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[l
         f"\n{label}",
         f"    largest position {largest:.6g}, {place} the window of {window}; {factor}",
     ]
+    width = max(MIN_NAME_WIDTH, *map(len, suggested), 0)
     for key in suggested:
-        if key in model_settings:
-            rule = "from the card of the model"
-        else:
-            rule = method.default_rule(key, {*model_settings, *spec.settings})
-        lines.append(f"    {key:18}  {rule}")
+        rule = "from the card of the model" if key in model_settings else rules[key]
+        lines.append(f"    {key:{width}}  {rule}")
     return lines, largest >= window

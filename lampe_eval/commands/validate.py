@@ -15,7 +15,8 @@ from lampe_eval.cards import (
 )
 from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError, unknown_name
-from lampe_eval.file_io import file_problem
+from lampe_eval.file_io import check_writable, file_problem
+from lampe_eval.folder_lock import refuse_unwritable
 from lampe_eval.method_specs import MethodSpec, method_names
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.available import leave_out_missing
@@ -46,6 +47,8 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
     if output and os.path.exists(output) and not output.is_dir():
         raise UserError(f"--output: {output} is {file_problem(output) or 'a file'}; name a folder")
     refuse_changes(resolved)
+    if output:
+        refuse_unwritable(output)
     return resolved
 
 
@@ -58,6 +61,8 @@ def validate_calibration(options: Mapping[str, Any]) -> tuple[CalibrationConfig,
     config = CalibrationConfig.from_options(options)
     resolved = resolve_suite(config)
     check_calibration(config, resolved)
+    if config.output:
+        refuse_unwritable(config.output)
     return config, resolved
 
 
@@ -82,7 +87,7 @@ def validate_plans(
 
     Raises:
         UserError: for a plug-in that cannot be loaded, a name that does not exist, no method, or a
-            picture of several methods.
+            picture of several methods or that cannot be written.
     """
     load_plugins(plugins)
     specs = resolve_methods(methods)
@@ -90,6 +95,10 @@ def validate_plans(
         raise UserError("--method: no method given; see: lampe-eval list methods")
     if png and len(specs) > 1:
         raise UserError(f"--png: {png} holds the picture of one method; give one --method")
+    if png:
+        if not os.path.isdir(png.parent):
+            raise UserError(f"--png: cannot write {png}: there is no folder {png.parent}")
+        check_writable(png)
     return specs, None if model is None else find_model(model)
 
 

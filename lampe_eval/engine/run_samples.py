@@ -76,7 +76,7 @@ def _run(engine: LocalEngine, samples: Sequence[Sample], low_memory: bool) -> li
 
 def _passage_outcome(engine: LocalEngine, passage: Passage, low_memory: bool) -> Outcome:
     loss = engine.loss(passage, low_memory=low_memory)
-    if math.isnan(loss):
+    if not math.isfinite(loss):
         return {"error": NAN_ERROR}
     return {"loss": loss, "scored_tokens": passage.scored_tokens}
 

@@ -1,7 +1,7 @@
 """Pictures of a position plan: its relative position matrix in the terminal, or as a PNG."""
 
+import io
 import math
-from pathlib import Path
 from textwrap import fill
 
 import torch
@@ -58,11 +58,20 @@ def terminal_picture(plan: PositionPlan, length: int, window: int) -> Text:
     return text.append(legend, Style(dim=True))
 
 
-def save_png(plan: PositionPlan, length: int, window: int, title: str, path: Path) -> None:
-    """Write the matrix as a PNG; lines of the title that are too long for it are broken.
+def draw_plan(
+    plan: PositionPlan, length: int, window: int, title: str, file_format: str = "png"
+) -> bytes:
+    """Return a picture of the matrix; lines of the title that are too long for it are broken.
+
+    Args:
+        plan: the plan.
+        length: tokens of the prompt.
+        window: position at which the encoding leaves the window.
+        title: text above the matrix.
+        file_format: format as matplotlib names it.
 
     Raises:
-        UserError: if the file cannot be written.
+        UserError: for a format that matplotlib does not know.
     """
     import matplotlib
 
@@ -84,12 +93,14 @@ def save_png(plan: PositionPlan, length: int, window: int, title: str, path: Pat
     axes.set_title(wrapped_title, fontsize="medium", parse_math=False)
     axes.set(xlabel="key", ylabel="query")
     figure.colorbar(image, label="relative position (red: beyond the window)", extend="max")
+    buffer = io.BytesIO()
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib does not know
-        raise UserError(f"cannot write {path}: {error}") from None
+        figure.savefig(buffer, dpi=150, format=file_format)
+    except ValueError as error:
+        raise UserError(f"--png: {error}") from None
     finally:
         pyplot.close(figure)
+    return buffer.getvalue()
 
 
 def _glyph(position: float, window: int) -> tuple[str, str]:

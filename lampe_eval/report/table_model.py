@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from lampe_eval.benches import BENCHES
 from lampe_eval.results import ranking
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
@@ -227,14 +228,17 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
 
 
 def _window_notes(scores: pd.DataFrame) -> list[str]:
-    """Return a note on answers whose positions left the window, by method."""
+    """Return a note on samples whose positions left the window, by method."""
     counts = scores.groupby("label", sort=False)["beyond_window"].sum()
     if not counts.any():
         return []
     methods = ", ".join(f"{count} of {label}" for label, count in counts.items() if count)
+    passed, position = "texts", "largest position"
+    if BENCHES[scores.iloc[0]["bench"]].has_answers:
+        passed, position = "answers", "largest position of prompt and answer"
     return [
-        f"{counts.sum()} of {scores['n'].sum()} answers passed the window of "
-        f"{scores.iloc[0]['window']} (largest position of prompt and answer): {methods}"
+        f"{counts.sum()} of {scores['n'].sum()} {passed} passed the window of "
+        f"{scores.iloc[0]['window']} ({position}): {methods}"
     ]
 
 

@@ -1,6 +1,6 @@
 """Tables in the terminal and in files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import save_files
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
@@ -26,12 +26,8 @@ UNLIMITED_WIDTH = 10_000
 """Characters that no table reaches."""
 
 
-def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: Path) -> list[str]:
-    """Write runs and the tables of their scores to a folder, and return the names of the files.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
+def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[str, str]:
+    """Return the files of runs and of the tables of their scores, by name."""
     frames = {
         "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]].join(
             settings_columns(gathered.scores)
@@ -47,9 +43,7 @@ def write_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], folder: 
     if of_settings:
         texts["settings.md"] = "\n".join(map(to_markdown, of_settings))
         texts["settings.tex"] = to_latex(of_settings)
-    for name, text in texts.items():
-        save_file(folder / name, text)
-    return list(texts)
+    return texts
 
 
 def to_csv(frame: pd.DataFrame, number_format: str | None = None) -> str:
@@ -85,8 +79,14 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     """
     tables = list(result_tables(gathered))
     print_tables(gathered, tables, console)
-    names = ", ".join(write_tables(gathered, tables, folder))
-    console.print(f"written to {folder}: {names}", soft_wrap=True, markup=False)
+    files = table_files(gathered, tables)
+    save_files(folder, files)
+    print_written(folder, files, console)
+
+
+def print_written(folder: Path, names: Iterable[str], console: Console) -> None:
+    """Print which files were written to a folder."""
+    console.print(f"written to {folder}: {', '.join(names)}", soft_wrap=True, markup=False)
 
 
 def print_tables(gathered: GatheredRuns, tables: Sequence[ResultTable], console: Console) -> None:

@@ -47,6 +47,13 @@ class PreparedRun:
         default = {windows * window for windows in self.resolved.protocols[bench].windows}
         return tuple(sorted(set(self.resolved.suite.lengths) or default, reverse=True))
 
+    def all_lengths(self, source: ModelSource) -> list[int]:
+        """Return the lengths of a model's cells of all benchmarks in tokens, shortest first."""
+        lengths = set[int]()
+        for bench in self.resolved.protocols:
+            lengths.update(self.lengths(source, bench))
+        return sorted(lengths)
+
     def limit(self, task: Task) -> int:
         """Return the most samples that a cell of a task has."""
         return self.resolved.suite.limit or int(task.card.samples)
@@ -90,6 +97,7 @@ def prepare_run(resolved: ResolvedSuite, sources: list[ModelSource] | None = Non
         max_batch_tokens=_max_batch_tokens(resolved, device),
     )
     _try_methods(prepared)
+    _refuse_lengths_beyond_memory(prepared)
     return prepared
 
 
@@ -109,11 +117,8 @@ def _try_methods(prepared: PreparedRun) -> None:
         UserError: for the first method that refuses a length.
     """
     for source in prepared.sources:
-        lengths = set[int]()
-        for bench in prepared.resolved.protocols:
-            lengths.update(prepared.lengths(source, bench))
         for spec in prepared.resolved.specs:
-            for length in sorted(lengths):
+            for length in prepared.all_lengths(source):
                 method = prepared.methods[source.name, spec.label]
                 try:
                     require_coverage(method, method.encode(source.geometry, length).plan)
@@ -123,21 +128,24 @@ def _try_methods(prepared: PreparedRun) -> None:
                     ) from None
 
 
-def refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
+def _refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
     """Refuse lengths whose keys and values alone are more than the device's memory.
 
     Raises:
         UserError: for the first such length; drawing its samples would not end.
     """
-    longest = max(prepared.resolved.suite.lengths, default=0)
-    # Sizing a large model takes seconds, and replicas may have other devices than this process.
-    if longest < MIN_CHECKED_LENGTH or prepared.resolved.suite.uses_ray:
+    # Replicas may have other devices than this process.
+    if prepared.resolved.suite.uses_ray:
         return
     try:
         memory = total_bytes(torch.device(prepared.device))
     except (AssertionError, RuntimeError):
         return  # several devices, or one that refuses the model, which says why
     for source in prepared.sources:
+        longest = max(prepared.all_lengths(source))
+        # Sizing a large model takes seconds.
+        if longest < MIN_CHECKED_LENGTH:
+            continue
         needed = longest * cost_of(source).cache_bytes
         if needed > memory:
             raise UserError(

@@ -3,6 +3,7 @@
 Only this process writes to the run's folder; workers, even on other machines, return outcomes.
 """
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,7 @@ def run(
     configuration: RunConfiguration,
     progress: Progress,
     announce: Callable[[Store], None] = lambda store: None,
+    date: datetime.date | None = None,
 ) -> Store:
     """Run what is left of a run and return its store.
 
@@ -54,6 +56,7 @@ def run(
         configuration: the run's configuration, as `run_configuration` returns it.
         progress: receives the number of samples, what runs now, and what has finished.
         announce: called once nothing can be refused any more and before anything runs.
+        date: date that chat templates write into the prompts of a new run; today by default.
 
     Raises:
         UserError: for whatever the user can fix; finished samples stay stored.
@@ -63,7 +66,7 @@ def run(
     suite = prepared.resolved.suite
     folder = run_folder(configuration, suite.output)
     # Everything that can be refused is refused here, before the folder is created.
-    date = run_date(folder)
+    date = run_date(folder, date)
     extended(folder, configuration)
     tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
     check_samples(prepared, tokenizers, progress.now)

@@ -49,7 +49,7 @@ class SampleRecorder:
             record = {**record, **outcome}
             _add_score(record, job, self._protocols[job.cell.bench])
             # The store reads back only what is JSON of the declared types.
-            json.dumps(record)
+            json.dumps(record, allow_nan=False)
             records.SAMPLE.validate_python(record)
             return record
         # An error of the scorer, or of anything else here, becomes an error of the sample: the

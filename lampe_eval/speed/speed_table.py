@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.file_io import save_file
+from lampe_eval.file_io import save_files
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue
 from lampe_eval.report.tables import to_csv
@@ -81,8 +81,7 @@ def write_speed(table: pd.DataFrame, folder: Path) -> list[str]:
     }
     if table["length"].nunique() > 1:
         files["speed.png"] = draw_speed(table)
-    for name, content in files.items():
-        save_file(folder / name, content, "choose another --output")
+    save_files(folder, files, "choose another --output")
     return list(files)
 
 

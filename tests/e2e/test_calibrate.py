@@ -2,18 +2,21 @@
 
 import math
 import sys
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from lampe_eval import run_description
 from lampe_eval.calibration.resolved_calibration import resolve_calibration
 from lampe_eval.cli import main
 from lampe_eval.commands.validate import validate_calibration
 from lampe_eval.engine.local_engine import LocalEngine
 from lampe_eval.method_specs import parse_methods
 from lampe_eval.results.cell_scores import score_run
+from lampe_eval.run_description import calibration_date, run_date
 from lampe_eval.store import Store
 from tests.model_sources import find_model
 
@@ -133,9 +136,8 @@ def test_scores_that_are_not_finite_are_not_fitted(
     monkeypatch.setattr(LocalEngine, "loss", lambda self, passage, **options: math.inf)
     command = ("calibrate", "--method", "dca", *SMALL, "--output", str(tmp_path / "cal"))
     assert run_command(monkeypatch, *command) == 2
-    assert "dca:attention_factor=1.0,attention_factor_rate=0 at 64 tokens" in (
-        capsys.readouterr().err
-    )
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "18 samples failed" in error and "nothing was fitted" in error
 
 
 @pytest.mark.parametrize(
@@ -247,3 +249,40 @@ def test_a_suggestion_takes_the_settings_of_the_models_card(
     assert "window_size         from the card of the model" in output
     assert "mapping_length      the curve published for the model" in output
     assert "calibrate" not in output
+
+
+def test_a_suggestion_for_a_composition_has_the_rules_of_both_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "mine.yaml"
+    card.write_text("path: pocket\nwindow: 256\nsettings: {yarn: {beta_fast: 16}}\n")
+    options = ("--model", str(card), "--length", "1k", "--method", "string+yarn")
+    assert run_command(monkeypatch, "suggest", *options) == 0
+    output = capsys.readouterr().out
+    assert "string+yarn:shift=337,local=32,yarn.factor=4.0,yarn.beta_fast=16" in output
+    rules = dict(line.split(maxsplit=1) for line in output.splitlines() if line.startswith("    "))
+    assert rules["shift"] == "0.33 of the prompt, as in the paper"
+    assert rules["yarn.factor"] == "prompt length over window"
+    assert rules["yarn.beta_fast"] == "from the card of the model"
+
+
+def test_all_steps_of_a_calibration_have_one_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def description(folder: Path, day: str) -> None:
+        folder.mkdir(parents=True)
+        (folder / "run.yaml").write_text(f"date: {day}\n")
+
+    monkeypatch.setattr(
+        run_description, "read_description", lambda folder: {"date": days[folder.name]}
+    )
+    days = {"mapping_length": date(2024, 7, 3), "attention_factor": date(2024, 7, 4)}
+    today = calibration_date(tmp_path / "cal")
+    assert today == run_date(tmp_path / "cal" / "new")
+    for name in days:
+        description(tmp_path / "cal" / name, str(days[name]))
+    first = calibration_date(tmp_path / "cal")
+    assert first == days["mapping_length"]
+    assert run_date(tmp_path / "cal" / "held-out", first) == first
+    # A step that has begun keeps the date that its prompts have.
+    assert run_date(tmp_path / "cal" / "attention_factor", first) == days["attention_factor"]

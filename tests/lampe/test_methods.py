@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -294,6 +295,57 @@ def test_one_attention_factor_holds_in_a_composition_unless_the_user_sets_both(
     assert bool(note) == bool(method.attention_factor_note)
     resolved = method.resolved(SMALL, 1024)
     assert resolved.encode(SMALL, 1024) == method.encode(SMALL, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm(lampe.Method):
+    """Frequencies with a factor of 1.25, whose setting has a name of its own."""
+
+    name: ClassVar[str] = "warm"
+    factor_setting: ClassVar[str] = "warmth"
+    warmth: float | None = lampe.setting(rule="5/4")
+
+    @property
+    def has_attention_factor(self) -> bool:
+        return True
+
+    def rope(self, geometry: lampe.Geometry, length: int) -> lampe.Rope:
+        return replace(geometry.rope(length), scaling=self.warmth or 1.25)
+
+
+class UndeclaredWarm(Warm):
+    """Method that does not say which of its settings is the factor."""
+
+    factor_setting: ClassVar[str] = "attention_factor"
+
+
+@pytest.mark.parametrize(
+    ("positions", "frequencies", "expected", "note"),
+    [
+        ("string", Warm(), STRING_FACTOR, "string alone"),
+        ("string", Warm(warmth=1.5), 1.5 * STRING_FACTOR, "times warm.warmth=1.5"),
+        ("string", UndeclaredWarm(), STRING_FACTOR, "string alone"),
+        ("selfextend", Warm(), 1.25, "warm"),
+        ("selfextend", UndeclaredWarm(), 1.25, "warm"),
+    ],
+)
+def test_the_setting_of_the_factor_may_have_another_name(
+    positions: str, frequencies: lampe.Method, expected: float, note: str
+) -> None:
+    method = lampe.Composed(positions=method_of(positions), frequencies=frequencies)
+    assert method.encode(SMALL, 1024).effective_attention_factor.factor == pytest.approx(expected)
+    assert note in method.attention_factor_note
+    resolved = method.resolved(SMALL, 1024)
+    assert resolved.encode(SMALL, 1024) == method.encode(SMALL, 1024)
+
+
+def test_a_composition_has_the_rules_of_both_parts() -> None:
+    rules = method_of("string+yarn").setting_rules()
+    assert rules["shift"] == method_of("string").setting_rules()["shift"]
+    assert rules["yarn.factor"] == method_of("yarn").setting_rules()["factor"]
+    assert "string alone" in rules["yarn.attention_factor"]
+    given = method_of("lampe+yarn", curve="llama2").setting_rules({"curve"})
+    assert given["mapping_length"] == method_of("lampe").setting_rules({"curve"})["mapping_length"]
 
 
 def test_a_log_n_scale_is_the_one_attention_factor_of_a_composition() -> None:

@@ -135,6 +135,22 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no layers": (_set_config(num_hidden_layers=0), "num_hidden_layers=0"),
     "layers below 0": (_set_config(num_hidden_layers=-1), "num_hidden_layers=-1"),
     "endless layers": (_set_config(num_hidden_layers=10**30), "num_hidden_layers=1000"),
+    "more layers than models have": (_set_config(num_hidden_layers=9999), "num_hidden_layers=9999"),
+    "endless vocabulary": (_set_config(vocab_size=10**12), "vocab_size=1000000000000"),
+    "endless feed-forward part": (_set_config(intermediate_size=10**12), "intermediate_size=10000"),
+    "endless key heads": (_set_config(num_key_value_heads=10**9), "num_key_value_heads=10000"),
+    "size as text": (_set_config(vocab_size="x"), "vocab_size"),
+    "size below 0": (_set_config(vocab_size=-1), "vocab_size=-1"),
+    "size of a feed-forward part": (_set_config(intermediate_size=-1), "intermediate_size=-1"),
+    "sliding window": (_set_config(sliding_window="x"), "sliding_window='x'"),
+    "sliding windows": (_set_config(sliding_window=[1]), "sliding_window=[1]"),
+    "attention chunk": (_set_config(attention_chunk_size="x"), "attention_chunk_size='x'"),
+    "kind of layer": (_set_config(layer_types=5), "config.json"),
+    "activation": (_set_config(hidden_act="silu2"), "did you mean 'silu'"),
+    "type of an activation": (_set_config(hidden_act=["silu"]), "hidden_act"),
+    "encoder": (_set_config(is_encoder_decoder="x"), "is_encoder_decoder='x'"),
+    "hidden states": (_set_config(output_hidden_states="x"), "output_hidden_states='x'"),
+    "cache": (_set_config(use_cache="x"), "use_cache"),
     "endless heads": (_set_config(head_dim=10**30), "heads of"),
     "type of a rope": (
         _set_config(rope_parameters={"rope_type": ["x"], "rope_theta": 1e4}),
@@ -168,6 +184,7 @@ def test_a_broken_checkpoint_is_one_line_and_runs_nothing(
         models.load_model(find_model(str(folder)), "cpu")
     message = str(caught.value)
     assert folder.name in message and words in message
+    assert "smaller --dtype" not in message
     assert "\n" not in message
     # Advice of libraries to switch a protection off.
     assert not any(advice in message for advice in ("weights_only", "trust_remote_code", "ignore_"))

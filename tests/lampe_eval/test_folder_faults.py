@@ -189,6 +189,54 @@ def test_a_damaged_sample_is_counted_as_missing(tmp_path: Path, line: str) -> No
     assert _counts(gather_runs([folder])) == {"n": 2, "missing": 1, "errors": 0}
 
 
+NOT_FINITE = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"]
+
+
+def _with_number(line: str, key: str, number: str) -> str:
+    """Return a JSON object with a number in place of a key's value, or as a further key's."""
+    text = json.dumps({**json.loads(line), key: "@@"})
+    return text.replace('"@@"', f'{{"x": {number}}}' if key in ("meta", "extras") else number)
+
+
+@pytest.mark.parametrize("number", NOT_FINITE)
+@pytest.mark.parametrize("key", ["largest_position", "score", "seconds", "loss", "meta", "extras"])
+def test_a_sample_with_a_number_that_is_not_finite_is_damaged(
+    tmp_path: Path, key: str, number: str
+) -> None:
+    folder = _needles(tmp_path / "run")
+    first, *others = _samples(folder).read_text().splitlines()
+    _samples(folder).write_text("\n".join([_with_number(first, key, number), *others, ""]))
+    gathered = gather_runs([folder])
+    assert _counts(gathered) == {"n": 2, "missing": 1, "errors": 0}
+    assert any("line 1" in line for line in gathered.left_out)
+
+
+@pytest.mark.parametrize("number", NOT_FINITE)
+@pytest.mark.parametrize("key", ["samples", "length", "resolved"])
+def test_a_cell_with_a_number_that_is_not_finite_is_damaged(
+    tmp_path: Path, key: str, number: str
+) -> None:
+    folder = _needles(tmp_path / "run")
+    path = folder / "cells.jsonl"
+    path.write_text(_with_number(path.read_text(), key, number) + "\n")
+    with pytest.raises(UserError, match=r"cells\.jsonl:1: "):
+        gather_runs([folder])
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize("key", ["seed", "limit", "models", "protocols"])
+def test_a_description_with_a_number_that_is_not_finite_is_damaged(
+    tmp_path: Path, key: str, number: str
+) -> None:
+    folder = _needles(tmp_path / "run")
+    description = yaml.safe_load((folder / "run.yaml").read_text())
+    description["config"][key] = {"fair": {"x": "@@"}} if key == "protocols" else "@@"
+    text = yaml.safe_dump(description).replace("'@@'", number)
+    (folder / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        gather_runs([folder])
+
+
 @pytest.mark.parametrize("key", ["prediction", "references", "largest_position"])
 def test_a_sample_without_what_scores_need_is_counted_as_failed(tmp_path: Path, key: str) -> None:
     folder = _needles(tmp_path / "run")

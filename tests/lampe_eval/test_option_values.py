@@ -1,7 +1,8 @@
 """Values of options: none is empty, and those out of bounds are one line that names the option."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,9 +163,74 @@ def test_settings_out_of_bounds_are_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "--dry-run"], ["calibrate", "--dry-run"]], ids=" ".join
+)
 def test_a_length_beyond_the_memory_is_refused_before_sampling(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lampe_eval.running.prepared_run.total_bytes", lambda device: 1 << 32)
-    error = _error(["run", "--lengths", "16m", "--limit", "1"], capsys, monkeypatch)
+    error = _error([*arguments, "--lengths", "1k,2k,16m", "--limit", "1"], capsys, monkeypatch)
     assert "--lengths: 16777216" in error
+
+
+def _make_file(folder: Path) -> None:
+    folder.write_text("")
+
+
+def _make_link(folder: Path) -> None:
+    folder.mkdir()
+    (folder / ".lock").symlink_to("elsewhere")
+
+
+def _make_samples(folder: Path) -> None:
+    (folder / "samples").mkdir(parents=True)
+    (folder / "samples" / "x.jsonl").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "output"),
+    [
+        (_make_file, "results"),
+        (_make_file, "results/below"),
+        (_make_link, "results"),
+        (_make_samples, "results"),
+        (lambda folder: None, "/proc/results"),
+        (lambda folder: folder.symlink_to(folder.name), "results/below"),
+    ],
+    ids=["file", "below a file", "link", "undescribed samples", "no such place", "loop"],
+)
+def test_a_dry_run_refuses_an_output_as_the_run_does(
+    prepare: Callable[[Path], None],
+    output: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepare(tmp_path / "results")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["--bench", "ppl/exact", "--lengths", "64", "--limit", "1", "--output", output]
+    errors: list[str] = []
+    for dry in (["--dry-run"], []):
+        monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", *dry, *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        errors.append(captured.err.splitlines()[-1])
+    assert errors[0] == errors[1]
+    assert output in errors[0]
+    assert [path for path in sorted(tmp_path.rglob("*")) if "cache" not in str(path)] == before
+
+
+def test_a_dry_run_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--bench", "ppl/exact", "--lengths", "64", "--limit", "1", "--output", "a/b"]
+    monkeypatch.setattr(sys, "argv", ["lampe-eval", "run", "--dry-run", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code in (0, None)
+    assert "a/b" in capsys.readouterr().out
+    assert not (tmp_path / "a").exists()

@@ -183,13 +183,14 @@ def test_logits_that_are_not_numbers_are_an_error(engine: LocalEngine) -> None:
     assert failed["error"].startswith("NotANumber") and "prediction" not in failed
 
 
-def test_a_loss_that_is_not_a_number_is_an_error(engine: LocalEngine) -> None:
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_an_error(engine: LocalEngine, factor: float) -> None:
     passage = Passage("x", list(range(40)), 10)
     (sound,) = run_samples(engine, [passage])
     assert sound["loss"] > 0 and "error" not in sound
     assert sound["prefill_seconds"] == sound["seconds"] > 0
     with engine.model.get_output_embeddings().register_forward_hook(
-        lambda *args: args[-1] * math.nan
+        lambda *args: args[-1] * factor
     ):
         (spoiled,) = run_samples(engine, [passage])
     assert spoiled["error"].startswith("NotANumber") and "loss" not in spoiled

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lampe_eval.file_io import save_files
 from lampe_eval.report.latex import escaped, to_latex
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
-from lampe_eval.report.tables import print_tables, to_csv, write_tables
+from lampe_eval.report.tables import print_tables, table_files, to_csv
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.store import Cell
 from lampe_eval.terminal import console
@@ -317,9 +318,10 @@ def test_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         stored_runs.run(tmp_path / name, ANSWERS, seed)
     alone, both = gather_runs([tmp_path / "a"]), gather_runs([tmp_path / "a", tmp_path / "b"])
-    names = write_tables(alone, list(result_tables(alone)), tmp_path / "one")
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(names)
-    write_tables(both, list(result_tables(both)), tmp_path / "two")
+    for folder, gathered in (("one", alone), ("two", both)):
+        files = table_files(gathered, list(result_tables(gathered)))
+        save_files(tmp_path / folder, files)
+        assert {path.name for path in (tmp_path / folder).iterdir()} == files.keys()
     by_method = pd.read_csv(tmp_path / "one" / "table.csv").set_index("method")
     columns = ["256 n", "256 unscored", "512 n", "512 unscored", "512 cut"]
     assert by_method.loc["yarn", columns].tolist() == [3, 0, 2, 1, 0]

@@ -3,14 +3,13 @@
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lampe_eval.file_io import refuse_links, save_file, shorten_name
+from lampe_eval.file_io import shorten_name
 from lampe_eval.report.pictures import recall_by_depth, scores_by_length, scores_by_task
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import COMPARABLE, has_many_tasks_at_one_length
@@ -57,26 +56,31 @@ def _conditions(row: pd.Series, varying: list[str]) -> list[str]:
     return [*conditions, row["settings"]] if row["settings"] else conditions
 
 
-def write_pictures(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
-    """Write pictures in every format.
-
-    Returns:
-        Each picture as an SVG element, without the XML declaration, as a page can hold it.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
-    refuse_links(folder.parent, folder)
-    svg_elements: dict[str, str] = {}
+def picture_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Return the files of pictures in every format, by name."""
+    files: dict[str, bytes] = {}
     for name, figure in figures.items():
-        stem = shorten_name(re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-"))
         for file_format in FORMATS:
-            content = _rendered(figure, file_format)
-            save_file(folder / f"{stem}.{file_format}", content)
-            if file_format == "svg":
-                text = content.decode()
-                svg_elements[name] = text[text.index("<svg") :]
-    return svg_elements
+            files[f"{_stem(name)}.{file_format}"] = _rendered(figure, file_format)
+    return files
+
+
+def svg_elements(figures: Mapping[str, Figure], files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return pictures as SVG elements, without the XML declaration, as a page can hold them.
+
+    Args:
+        figures: the pictures by name.
+        files: their files, as `picture_files` returns them.
+    """
+    elements: dict[str, str] = {}
+    for name in figures:
+        text = files[f"{_stem(name)}.svg"].decode()
+        elements[name] = text[text.index("<svg") :]
+    return elements
+
+
+def _stem(name: str) -> str:
+    return shorten_name(re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-"))
 
 
 def _rendered(figure: Figure, file_format: str) -> bytes:

@@ -318,7 +318,7 @@ def test_the_date_of_a_run_stays_that_of_its_first_session(
     monkeypatch.setattr("lampe_eval.models.load_tokenizer", load_tokenizer)
     date = datetime.date(2024, 7, 3)
     with monkeypatch.context() as patch:
-        patch.setattr("lampe_eval.running.runner.run_date", lambda folder: date)
+        patch.setattr("lampe_eval.running.runner.run_date", lambda folder, default: date)
         _run(tmp_path)
     before = _records(tmp_path)
     _run(tmp_path, limit=3)
