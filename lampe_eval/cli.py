@@ -85,7 +85,9 @@ class LeaderboardGroup(TyperGroup):
 
 listing = CheckedTyper(help="List what is available.", no_args_is_help=True)
 showing = CheckedTyper(help="Show details of one thing.", no_args_is_help=True)
-data = CheckedTyper(help="List, download, verify and locate benchmark files.", no_args_is_help=True)
+data = CheckedTyper(
+    help="List, download, verify and locate files of benchmarks and models.", no_args_is_help=True
+)
 leaderboard = CheckedTyper(
     cls=LeaderboardGroup,
     help="Compare runs with published tables, and build a page of all runs.",

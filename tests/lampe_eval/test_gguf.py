@@ -128,6 +128,24 @@ def test_names_of_a_file(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_model("tiny.gguf").fingerprint in fingerprints
 
 
+def test_a_file_of_the_hub_is_known_by_its_content(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--org--name"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "tiny.gguf").write_bytes(tiny.read_bytes())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    source = find_model("org/name:tiny.gguf")
+    assert source.fingerprint == find_model(str(tiny)).fingerprint
+    assert models.load_model(source, "cpu")[0].config.num_hidden_layers == 2
+    with pytest.raises(UserError, match=r"org/name:other\.gguf.*local cache"):
+        find_model("org/name:other.gguf")
+
+
 def test_a_folder_with_a_configuration_is_no_gguf_file(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(tiny.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
