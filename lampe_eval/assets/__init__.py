@@ -12,7 +12,14 @@ local_assets, wheel, fetch; each of these modules imports earlier ones only.
 from lampe_eval.assets.asset_cards import Asset, find, select
 from lampe_eval.assets.fetch import UnreachableSource, fetch
 from lampe_eval.assets.literals import literal, literals, strings
-from lampe_eval.assets.local_assets import cache_path, digest, locate, path_of, unsearched
+from lampe_eval.assets.local_assets import (
+    cache_path,
+    digest,
+    locate,
+    offline_folder,
+    path_of,
+    unsearched,
+)
 from lampe_eval.assets.verify import (
     AssetState,
     CorruptAsset,
@@ -36,6 +43,7 @@ __all__ = [
     "literal",
     "literals",
     "locate",
+    "offline_folder",
     "path_of",
     "select",
     "strings",

@@ -75,7 +75,7 @@ def unsearched(data_dir: Path | None = None) -> list[str]:
     Raises:
         UserError: if the folder does not exist.
     """
-    folder = _offline_folder(data_dir)
+    folder = offline_folder(data_dir)
     return list_folder(folder).unsearched() if folder else []
 
 
@@ -96,7 +96,7 @@ def locate(asset: Asset, data_dir: Path | None = None, *, rehash: bool = False) 
             be unpacked or lacks the file.
     """
     search = _Search(rehash)
-    folder = _offline_folder(data_dir)
+    folder = offline_folder(data_dir)
     local = search.in_folder(asset, folder) if folder else None
     local = local or search.in_cache(asset)
     # Of an archive's file only the archive can be fetched.
@@ -286,7 +286,12 @@ def _check_fields(asset: Asset, path: Path, name: str) -> None:
         raise UserError(f"{name}: is not {asset.name}: its rows have no {', '.join(missing)}")
 
 
-def _offline_folder(data_dir: Path | None) -> Path | None:
+def offline_folder(data_dir: Path | None) -> Path | None:
+    """Return the offline folder that an option or `LAMPE_EVAL_DATA` names; None if neither does.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
     variable = os.environ.get("LAMPE_EVAL_DATA")
     if data_dir is None and not variable:
         return None

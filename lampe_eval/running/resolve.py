@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
+from lampe_eval import assets
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
@@ -72,6 +73,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
         model_cards[label] = card
         for spec in specs:
             spec.build(card.settings)  # raises for settings that the method does not have
+    assets.offline_folder(suite.data_dir)
     _check_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)

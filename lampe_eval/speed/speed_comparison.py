@@ -18,6 +18,7 @@ import pandas as pd
 
 import lampe
 from lampe_eval import device_memory
+from lampe_eval.errors import UserError
 from lampe_eval.running.environment import environment
 from lampe_eval.running.progress import Progress
 from lampe_eval.speed.measured_model import load_measured_model
@@ -72,7 +73,7 @@ class SpeedComparison:
         compared: the methods with what was measured of them.
 
     Raises:
-        UserError: if the model cannot be loaded.
+        UserError: if the model cannot be loaded, or no method can be used at any length.
     """
 
     def __init__(self, resolved: ResolvedSpeed) -> None:
@@ -85,7 +86,11 @@ class SpeedComparison:
             for spec in resolved.specs:
                 for backend in config.attention:
                     timed = self._timed_model(spec.build(settings), backend)
-                    self.compared.append(ComparedMethod(spec.label, backend, length, timed))
+                    compared = ComparedMethod(spec.label, backend, length, timed)
+                    compared.note = _refusal(timed, length)
+                    self.compared.append(compared)
+        if all(compared.note for compared in self.compared):
+            raise UserError(f"nothing can be measured: {self.compared[0].note}")
 
     def run(self, progress: Progress) -> None:
         """Measure the times of all methods, then their memory."""
@@ -179,6 +184,15 @@ def _attempt(measure: Callable[[int], Cost], length: int) -> tuple[Cost | None, 
         return None, "out of memory"
     finally:
         device_memory.free_unused()  # so that the next measurement does not pay for this one
+
+
+def _refusal(timed: TimedModel, length: int) -> str:
+    """Return why a method cannot be used at a length, or nothing, without a measurement."""
+    try:
+        timed.check(length)
+    except lampe.LampeError as error:
+        return str(error)
+    return ""
 
 
 def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:

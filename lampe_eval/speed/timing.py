@@ -88,6 +88,15 @@ class TimedModel:
         self._chunk = chunk
         self.backend = "sdpa"
 
+    def check(self, length: int) -> None:
+        """Check without a measurement that a prompt of ``length`` tokens can be encoded.
+
+        Raises:
+            LampeError: if the model, or one of the method's settings, does not allow it.
+        """
+        with self._patched() as handle:
+            handle.encoding(length)
+
     @torch.no_grad()
     def measure_time(self, length: int) -> TimeCost:
         """Return the time of a random prompt of ``length`` tokens."""
@@ -127,13 +136,17 @@ class TimedModel:
         if self._method is None:
             yield DynamicCache(config=self.model.config)
             return
-        handle = lampe.patch(
-            self.model, self._method, window=self._window, attention=self._attention, check=False
-        )
         # The length is stated, because a chunk of a prompt does not show it.
-        with handle, handle.prompt(length):
+        with self._patched() as handle, handle.prompt(length):
             yield lampe.growing_cache(self.model)
             self.backend = "+".join(handle.backends)
+
+    def _patched(self) -> lampe.Handle:
+        """Patch the model with the method."""
+        assert self._method is not None
+        return lampe.patch(
+            self.model, self._method, window=self._window, attention=self._attention, check=False
+        )
 
     def _prefill(self, ids: Tensor, cache: Cache | None) -> None:
         """Process a prompt of shape (1, length), chunk by chunk."""

@@ -95,10 +95,13 @@ def test_a_wrong_number_is_said_in_plain_words(
         ["score"],
         ["leaderboard", "compare"],
         ["data", "path", "--data-dir"],
+        ["run", "--bench", "ppl", "--data-dir"],
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("name", ["x" * 300, f"folder/{'x' * 300}"], ids=["name", "path"])
+@pytest.mark.parametrize(
+    "name", ["x" * 300, f"folder/{'x' * 300}"], ids=["unknown", "name", "path"]
+)
 def test_a_name_that_is_too_long_is_one_line(
     arguments: list[str],
     name: str,
@@ -115,6 +118,14 @@ def test_a_name_that_is_too_long_is_one_line(
     captured = capsys.readouterr()
     assert (caught.value.code, captured.err.splitlines()[-1:]) == (2, [captured.err.strip()])
     assert "unexpected" not in captured.err
+
+
+def test_an_offline_folder_must_exist_also_where_no_bench_needs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "none"
+    error = _error(["run", "--bench", "ppl", "--data-dir", str(folder)], capsys, monkeypatch)
+    assert str(folder) in error and "--data-dir" in error
 
 
 @pytest.mark.parametrize("schema", [Suite, CalibrationConfig, SpeedConfig])

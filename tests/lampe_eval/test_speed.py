@@ -176,3 +176,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="--output"):
         measure_speed(validate_speed({"output": tmp_path / "x" / "y"}))
+
+
+def test_settings_that_no_length_allows_are_refused_before_a_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TimedModel, "measure_time", lambda *_: pytest.fail("measured"))
+    options = {"method": ("lampe:head_tokens=-1",), "lengths": (512,)}
+    with pytest.raises(UserError, match="head_tokens=-1"):
+        SpeedComparison(validate_speed(options))
