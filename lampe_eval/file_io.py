@@ -192,7 +192,7 @@ def check_writable(path: Path, advice: str = "") -> None:
     mode = os.lstat(path).st_mode if os.path.lexists(path) else 0
     kind = NOT_A_FILE.get(stat.S_IFMT(mode))
     if kind:
-        raise UserError(f"cannot write {path}: {kind}, not a file")
+        raise _not_written(path, f"{kind}, not a file", advice)
     existing = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     number = 0
     if not os.path.isdir(existing):
@@ -211,7 +211,10 @@ def unwritable(path: Path, error: OSError, advice: str = "") -> UserError:
         error: what the system said.
         advice: what the user can do, such as "choose another --output".
     """
-    reason = error.strerror or str(error)
+    return _not_written(path, error.strerror or str(error), advice)
+
+
+def _not_written(path: Path, reason: str, advice: str) -> UserError:
     return UserError(f"cannot write {path}: {reason}" + (f"; {advice}" if advice else ""))
 
 

@@ -142,7 +142,7 @@ def _refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
     except (AssertionError, RuntimeError):
         return  # several devices, or one that refuses the model, which says why
     for source in prepared.sources:
-        longest = max(prepared.all_lengths(source))
+        longest = max(prepared.all_lengths(source), default=0)
         # Sizing a large model takes seconds.
         if longest < MIN_CHECKED_LENGTH:
             continue
