@@ -2,7 +2,7 @@
 
 Thousands of damaged configurations, suites, run folders and prediction files go through the command
 line. None may end in a traceback, print a control character, or write outside the folder that the
-command was given. `FUZZ_CASES=10000` tries more, of another seed each time.
+command was given. `FUZZ_CASES` gives another number of cases, of another seed each time.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from lampe_eval import cli
 from lampe_eval.pocket import WEIGHTS
 from tests.lampe_eval import stored_runs
 
-CASES = int(os.environ.get("FUZZ_CASES", 3_000))
+CASES = int(os.environ.get("FUZZ_CASES", 10_000))
 SECONDS_PER_CASE = 60
 
 VALUES: list[Any] = [
