@@ -37,12 +37,15 @@ bench: .venv/ready ## measure methods and backends relative to plain attention, 
 	$(BIN)/python -m benchmarks.ruler
 	$(BIN)/python -m benchmarks.overhead
 
-torture: .venv/ready ## kill runs 50 times and check that results are the same
-	$(BIN)/python -m tests.e2e.torture 50
+torture: .venv/ready ## harm runs in every way, four times each, and check that results are the same
+	$(BIN)/python -m tests.e2e.torture
 
 results: .venv/ready ## complete the reference runs that are committed in results/
 	$(BIN)/lampe-eval run --config pocket
 	$(BIN)/lampe-eval run --config pocket-ruler
+	$(BIN)/lampe-eval data fetch models/smollm2-135m-instruct ruler/PaulGrahamEssays.json
+	$(BIN)/lampe-eval run --config smollm2-full
 	$(BIN)/lampe-eval report results/pocket
 	$(BIN)/lampe-eval report results/pocket-ruler
+	$(BIN)/lampe-eval report results/smollm2
 	$(BIN)/lampe-eval leaderboard build
