@@ -87,7 +87,7 @@ class SpeedComparison:
                 for backend in config.attention:
                     timed = self._timed_model(spec.build(settings), backend)
                     compared = ComparedMethod(spec.label, backend, length, timed)
-                    compared.note = _refusal(timed, length)
+                    _, compared.note = _attempt(timed.check, length)
                     self.compared.append(compared)
         if all(compared.note for compared in self.compared):
             raise UserError(f"nothing can be measured: {self.compared[0].note}")
@@ -184,15 +184,6 @@ def _attempt(measure: Callable[[int], Cost], length: int) -> tuple[Cost | None, 
         return None, "out of memory"
     finally:
         device_memory.free_unused()  # so that the next measurement does not pay for this one
-
-
-def _refusal(timed: TimedModel, length: int) -> str:
-    """Return why a method cannot be used at a length, or nothing, without a measurement."""
-    try:
-        timed.check(length)
-    except lampe.LampeError as error:
-        return str(error)
-    return ""
 
 
 def _plain_row(compared: Sequence[ComparedMethod]) -> dict[str, Any]:
