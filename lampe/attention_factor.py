@@ -12,6 +12,9 @@ index method takes it as a setting.
 | released | what the method's authors run; the default |
 | logn | queries times max(1, ln(i + 1) / ln(base)) at index i; the base is ``logn_base`` |
 | yarn | c = 0.1 ln(length / window) + 1 beyond the window |
+
+With ``attention_factor_from="window"`` any of them acts beyond the window only, and a prompt
+that fits the window is read without a factor. No release does so.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 FactorSetting = str | float | int
 NAMED_FACTORS = ("none", "released", "logn", "yarn")
+FACTOR_BEGINNINGS = ("start", "window")
+"""Prompts that a factor acts on: all, or those longer than the window."""
 
 STRING_FACTOR = 0.1 * math.log(2) + 1
 """Constant in the releases of STRING and LaMPE, 1.0693, whatever the length."""

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_type_hints
 
-from lampe.attention_factor import AttentionFactor, FactorSetting, resolve_attention_factor
+from lampe.attention_factor import (
+    FACTOR_BEGINNINGS,
+    AttentionFactor,
+    FactorSetting,
+    resolve_attention_factor,
+)
 from lampe.encoding import Encoding
 from lampe.errors import BadSetting, UnknownName
 from lampe.geometry import Geometry
@@ -211,12 +216,15 @@ class IndexMethod(Method):
         attention_factor: see ``lampe.attention_factor``.
         attention_factor_rate: growth of its square with ln(length / window) beyond the window,
             where it is a number.
+        attention_factor_from: one of ``FACTOR_BEGINNINGS``: whether the factor acts on all prompts
+            ("start") or only on those longer than the window ("window").
         logn_base: base of a log-n scale in tokens, such as LongLM's ``scale_base``.
     """
 
     calibrated_settings: ClassVar[tuple[str, ...]] = ("attention_factor",)
     attention_factor: FactorSetting = "released"
     attention_factor_rate: float | int = 0.0
+    attention_factor_from: str = "start"
     logn_base: int | None = setting(rule="the window; for a log-n attention_factor alone")
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
@@ -248,7 +256,12 @@ class IndexMethod(Method):
                 f"{self.name}: logn_base={self.logn_base} has no effect with "
                 f"attention_factor={self.attention_factor}; give attention_factor=logn"
             )
-        return factor
+        if self.attention_factor_from not in FACTOR_BEGINNINGS:
+            raise UnknownName(
+                "attention_factor_from", self.attention_factor_from, FACTOR_BEGINNINGS
+            )
+        acts = self.attention_factor_from == "start" or length > geometry.window
+        return factor if acts else AttentionFactor()
 
     def logn_factor(self, geometry: Geometry) -> AttentionFactor:
         """Return the log-n scale of queries, to the base that is set or else the window."""

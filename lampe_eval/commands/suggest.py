@@ -89,4 +89,18 @@ def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[l
     for key in suggested:
         rule = "from the card of the model" if key in model_settings else rules[key]
         lines.append(f"    {key:{width}}  {rule}")
+    if _has_factor_within_window(method, source.geometry):
+        alternative = spec.with_settings(attention_factor_from="window").label
+        lines.append(
+            f"    instead, for short prompts: {alternative}; the released factor then acts beyond "
+            "the window only, which is not what the authors run"
+        )
     return lines, largest >= window
+
+
+def _has_factor_within_window(method: lampe.Method, geometry: lampe.Geometry) -> bool:
+    """Return whether the released attention factor changes prompts that fit the window."""
+    released = method.settings.get("attention_factor") == "released"
+    begins = method.settings.get("attention_factor_from") == "start"
+    within = method.attention_factor_of(geometry, geometry.window)
+    return released and begins and within.factor != 1

@@ -172,6 +172,7 @@ def test_registering_refuses_a_name_that_exists() -> None:
         ("dca", {"logn_base": 128}, "logn_base=128 .*attention_factor=released"),
         ("rerope", {"logn_base": 128, "attention_factor": 1.1}, "logn_base=128 .*factor=1.1"),
         ("rerope", {"logn_base": 1}, "logn_base=1 "),
+        ("lampe", {"attention_factor_from": "windw"}, "attention_factor_from.*window"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -223,6 +224,27 @@ def test_an_attention_factor_can_grow_with_the_length(name: str) -> None:
     assert squares == pytest.approx(
         [1.21, 1.21, 1.21 + 0.2 * math.log(4), 1.21 + 0.2 * math.log(16)]
     )
+
+
+@pytest.mark.parametrize("name", INDEX)
+@pytest.mark.parametrize(
+    "factor",
+    [
+        {"attention_factor": 1.2},
+        {"attention_factor": "logn", "logn_base": 128},
+        {"attention_factor": 1.1, "attention_factor_rate": 0.2},
+    ],
+)
+def test_an_attention_factor_can_begin_beyond_the_window(
+    name: str, factor: dict[str, float | str]
+) -> None:
+    everywhere = method_of(name, **factor)
+    beyond = method_of(name, **factor, attention_factor_from="window")
+    for length in (2, SMALL.window):
+        assert beyond.encode(SMALL, length).attention_factor == lampe.AttentionFactor()
+    longer = SMALL.window + 1
+    expected = everywhere.encode(SMALL, longer).attention_factor
+    assert beyond.encode(SMALL, longer).attention_factor == expected != lampe.AttentionFactor()
 
 
 @pytest.mark.parametrize(
