@@ -45,7 +45,12 @@ results: .venv/ready ## complete the reference runs that are committed in result
 	$(BIN)/lampe-eval run --config pocket-ruler
 	$(BIN)/lampe-eval data fetch models/smollm2-135m-instruct ruler/PaulGrahamEssays.json
 	$(BIN)/lampe-eval run --config smollm2-full
+	$(BIN)/lampe-eval run --config smollm2-needles
+	$(BIN)/lampe-eval run --config smollm2-factor
+	$(BIN)/lampe-eval run --config smollm2-lampe
 	$(BIN)/lampe-eval report results/pocket
 	$(BIN)/lampe-eval report results/pocket-ruler
 	$(BIN)/lampe-eval report results/smollm2
+	$(BIN)/lampe-eval report results/smollm2-needles
+	$(BIN)/lampe-eval report results/smollm2-settings
 	$(BIN)/lampe-eval leaderboard build
