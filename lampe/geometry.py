@@ -85,6 +85,17 @@ class Geometry:
             )
         return self._rope({"rope_theta": self.theta, **changes}, length, self.window)
 
+    def scaled_rope_parameters(self, **changes: Any) -> dict[str, Any]:
+        """Return rope parameters of another type, for a configuration of this model.
+
+        Args:
+            changes: rope parameters as in transformers; they replace all of the model's own but its
+                base and the share of a head that is rotated.
+        """
+        names = ("rope_theta", "partial_rotary_factor")
+        parameters = {n: self.rope_parameters[n] for n in names if n in self.rope_parameters}
+        return {**parameters, **changes}
+
     def rope_with_base(self, length: int, theta: float) -> Rope:
         """Return the model's own rope with another base; a scaling that it has (llama3's) stays.
 

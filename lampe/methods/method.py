@@ -207,6 +207,17 @@ class Method:
         """Return the attention factor for a prompt: none, unless the method has one."""
         return AttentionFactor()
 
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        """Return the ``rope_parameters`` by which transformers does the same without a patch.
+
+        A configuration has one rope for all prompts, so it is that of ``length`` tokens. Call it on
+        a resolved method.
+
+        Returns:
+            None where no configuration does the same.
+        """
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexMethod(Method):

@@ -3,8 +3,9 @@
 Source: posts of the reddit users bloc97 (2023) and, for the dynamic form, emozilla.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lampe.errors import UnknownName
 from lampe.geometry import Geometry
@@ -31,7 +32,14 @@ class NTK(Method):
         require_positive(self.name, factor=self.factor)
         if self.factor == 1:
             return geometry.rope(length)
-        return geometry.rope_with_base(length, ntk_theta(geometry.theta, self.factor, geometry.dim))
+        return geometry.rope_with_base(length, self._theta(geometry))
+
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        return {**geometry.rope_parameters, "rope_theta": self._theta(geometry)}
+
+    def _theta(self, geometry: Geometry) -> float:
+        assert self.factor is not None
+        return ntk_theta(geometry.theta, self.factor, geometry.dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +86,10 @@ class DynamicNTK(Method):
                     factor=factor,
                 )
         raise UnknownName("cache of dynamic-ntk", self.cache, ("unrotated", "rotated"))
+
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        own = geometry.rope_parameters.get("rope_type", "default")
+        # transformers rotates each key once, by the base of its time
+        if self.cache != "rotated" or own != "default":
+            return None
+        return geometry.scaled_rope_parameters(rope_type="dynamic", factor=float(self.factor))

@@ -1,8 +1,10 @@
 """Rotary positions at true distances, the model as it is (RoFormer, arXiv 2104.09864)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from lampe.geometry import Geometry
 from lampe.methods.method import IndexMethod
 
 
@@ -11,3 +13,8 @@ class Original(IndexMethod):
     """Method that extends nothing; an attention factor alone can be tried on it."""
 
     name: ClassVar[str] = "original"
+
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        return (
+            None if self.attention_factor not in ("none", "released") else geometry.rope_parameters
+        )

@@ -1,8 +1,9 @@
 """Position interpolation: every position divided by the extension factor (arXiv 2306.15595)."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lampe.geometry import Geometry
 from lampe.methods.method import Method, extension_factor, require_positive, setting
@@ -29,3 +30,9 @@ class PI(Method):
         rope = geometry.rope(length)
         inv_freq = tuple(frequency / self.factor for frequency in rope.inv_freq)
         return dataclasses.replace(rope, inv_freq=inv_freq)
+
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        # "linear" would replace a scaling that the model has.
+        if geometry.rope_parameters.get("rope_type", "default") != "default":
+            return None
+        return geometry.scaled_rope_parameters(rope_type="linear", factor=self.factor)

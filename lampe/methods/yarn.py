@@ -4,8 +4,9 @@ Source: arXiv 2309.00071. The ramp is linear in the pair index, as in the author
 transformers; the paper's text has it linear in the number of turns, which gives other frequencies.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lampe.geometry import Geometry
 from lampe.methods.method import Method, extension_factor, require_positive, setting
@@ -50,13 +51,21 @@ class YaRN(Method):
         if self.factor == 1:
             # Without extension the model keeps its own scaling, which "yarn" would replace.
             return geometry.rope(length)
-        return geometry.rope(
-            length,
-            rope_type="yarn",
-            factor=float(self.factor),
-            beta_fast=self.beta_fast,
-            beta_slow=self.beta_slow,
-            attention_factor=self.attention_factor,
-            truncate=self.truncate,
-            original_max_position_embeddings=geometry.window,
-        )
+        return geometry.rope(length, **self._scaling(geometry))
+
+    def rope_parameters(self, geometry: Geometry, length: int) -> Mapping[str, Any] | None:
+        if self.factor == 1:
+            return geometry.rope_parameters
+        return geometry.scaled_rope_parameters(**self._scaling(geometry))
+
+    def _scaling(self, geometry: Geometry) -> dict[str, Any]:
+        assert self.factor is not None
+        return {
+            "rope_type": "yarn",
+            "factor": float(self.factor),
+            "beta_fast": self.beta_fast,
+            "beta_slow": self.beta_slow,
+            "attention_factor": self.attention_factor,
+            "truncate": self.truncate,
+            "original_max_position_embeddings": geometry.window,
+        }
