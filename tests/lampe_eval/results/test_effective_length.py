@@ -1,0 +1,85 @@
+"""Effective lengths: worked examples, and how often their intervals contain the true one."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from lampe_eval.results.effective_length import (
+    SHARE,
+    EffectiveLength,
+    ScoreAtLength,
+    absolute_effective_length,
+    relative_effective_length,
+)
+
+
+def exact(*scores: float) -> dict[int, ScoreAtLength]:
+    """Return scores without error at 256, 512, 1024 and so on."""
+    return {256 * 2**n: ScoreAtLength(score, score, score) for n, score in enumerate(scores)}
+
+
+@pytest.mark.parametrize(
+    ("scores", "window", "expected"),
+    [
+        # NoLiMa's README: Llama-3.1-8B keeps its base of 76.7 up to 1K, of which 65.7 is 85.7 %
+        (exact(76.7, 76.0, 65.7, 54.4, 44.1), 2048, 1024),
+        (exact(100, 100, 84, 10), 256, 512),
+        # a score that recovers counts: it is the longest length at which the score is kept
+        (exact(100, 80, 90, 10), 256, 1024),
+        (exact(0, 0, 0), 256, 0),
+        (exact(100), 256, 256),
+        # the base is the best score up to a quarter of the window, not that of longer prompts
+        (exact(60, 80, 67, 100), 2048, 2048),
+        (exact(60, 80, 67, 100), 256, 2048),
+    ],
+)
+def test_the_longest_length_at_which_a_score_is_kept(
+    scores: dict[int, ScoreAtLength], window: int, expected: int
+) -> None:
+    found = relative_effective_length(scores, window=window, higher_is_better=True)
+    assert found == EffectiveLength(expected, expected, expected, max(scores))
+
+
+def test_a_perplexity_is_kept_up_to_its_base_over_the_share() -> None:
+    scores = exact(20.0, 20 / SHARE - 0.01, 20 / SHARE + 0.01, math.inf)
+    found = relative_effective_length(scores, window=256, higher_is_better=False)
+    assert (found.length, found.longest) == (512, 2048)
+
+
+def test_a_threshold_is_reached_or_not() -> None:
+    scores = {4096: ScoreAtLength(90, 86, 94), 8192: ScoreAtLength(86, 80, 90)}
+    scores[16384] = ScoreAtLength(80, 70, 87)
+    assert absolute_effective_length(scores, 85.6) == EffectiveLength(8192, 4096, 16384, 16384)
+
+
+def test_without_an_interval_nothing_is_shown() -> None:
+    scores = {n: ScoreAtLength(s, math.nan, math.nan) for n, s in ((256, 3.0), (512, 9.0))}
+    found = relative_effective_length(scores, window=256, higher_is_better=False)
+    assert found == EffectiveLength(256, 256, 512, 512)
+
+
+@pytest.mark.parametrize("samples", [10, 50])
+@pytest.mark.parametrize(
+    ("shares", "true_length"),
+    [((0.98, 0.98, 0.9, 0.5), 1024), ((0.8, 0.75, 0.4, 0.1), 512), ((0.9, 0.2, 0.1, 0.0), 256)],
+)
+def test_the_interval_contains_the_true_effective_length(
+    samples: int, shares: tuple[float, ...], true_length: int
+) -> None:
+    rng = np.random.default_rng(0)
+    intervals = [_wilson(right, samples) for right in range(samples + 1)]
+    contained = 0
+    rounds = 1_000
+    for right in rng.binomial(samples, shares, size=(rounds, len(shares))):
+        scores = {256 * 2**n: intervals[k] for n, k in enumerate(right)}
+        found = relative_effective_length(scores, window=256, higher_is_better=True)
+        assert found.low <= found.length <= found.high
+        contained += found.low <= true_length <= found.high
+    assert contained / rounds >= 0.93
+
+
+def _wilson(right: int, samples: int) -> ScoreAtLength:
+    low, high = binomtest(right, samples).proportion_ci(method="wilson")
+    return ScoreAtLength(right / samples, low, high)
