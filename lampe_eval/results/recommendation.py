@@ -1,0 +1,196 @@
+"""Recommendation: which method to use for prompts of a length, and why.
+
+A method is a candidate if it is no slower than allowed. Of the candidates stay those that are not
+shown to be worse than the best one in any benchmark, and of these those that are not shown to lose
+against the unpatched model on prompts that fit its window, if there are any. These cannot be told
+apart by their scores, so the cheapest prompt decides, and where costs are within `SAME_COST` of the
+cheapest, the best score in the first benchmark.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lampe_eval.results.costs import Costs
+from lampe_eval.results.effective_length import EffectiveLength, ScoreAtLength
+
+SAME_COST = 1.05
+"""Ratio of two costs below which they count as equal: clocks are no better than this."""
+
+
+@dataclass(frozen=True)
+class ShortPromptTax:
+    """Difference from the unpatched model on prompts that fit the window.
+
+    Attributes:
+        difference: in points, or percent of perplexity.
+        low: lower end of its 95 % interval, NaN where there is none.
+        high: upper end of its 95 % interval, NaN where there is none.
+        is_shown: whether the method is shown to be worse than the unpatched model.
+    """
+
+    difference: float
+    low: float
+    high: float
+    is_shown: bool
+
+
+@dataclass(frozen=True)
+class BenchSummary:
+    """What a benchmark says of a method.
+
+    Attributes:
+        score: its score at the length asked for, the mean over tasks.
+        is_shown_worse: whether it is shown to be worse than the best method there.
+        effective: its effective length, relative to its own base score.
+        tax: its difference from the unpatched model within the window; None where the run has no
+            such prompts, and for the unpatched model itself.
+    """
+
+    score: ScoreAtLength
+    is_shown_worse: bool
+    effective: EffectiveLength
+    tax: ShortPromptTax | None
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """What a run says of a method.
+
+    Attributes:
+        method: label of the method.
+        benches: by benchmark; only those where all its samples at the length are scored.
+        costs: at that length, relative to the unpatched model.
+    """
+
+    method: str
+    benches: Mapping[str, BenchSummary]
+    costs: Costs
+
+    @property
+    def slowdown(self) -> float:
+        """Return the larger ratio of times, of prompts and of tokens; NaN if none is known."""
+        known = [ratio for ratio in (self.costs.prompt, self.costs.token) if ratio is not None]
+        return max(known, default=math.nan)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Methods that may be used, and the one to use.
+
+    Attributes:
+        method: label of the recommended method; None where no method may be used.
+        reason: why, in one sentence.
+        not_told_apart: methods whose scores cannot be told from the recommended one's.
+        front: methods that no other method matches or beats in every column.
+    """
+
+    method: str | None
+    reason: str
+    not_told_apart: Sequence[str]
+    front: Sequence[str]
+
+
+def recommend(
+    summaries: Sequence[MethodSummary],
+    higher_is_better: Mapping[str, bool],
+    *,
+    max_slowdown: float | None = None,
+) -> Recommendation:
+    """Return the method to use.
+
+    Args:
+        summaries: methods that were run on every benchmark at the length asked for.
+        higher_is_better: whether a higher score is better, by benchmark; the first one decides
+            among methods that are alike.
+        max_slowdown: largest ratio of times to the unpatched model's; None for any.
+    """
+    front = [summary.method for summary in _front(summaries, higher_is_better)]
+    candidates = [one for one in summaries if max_slowdown is None or one.slowdown <= max_slowdown]
+    if not candidates:
+        reason = f"no method is within {max_slowdown:g} times the unpatched model's time"
+        return Recommendation(None, reason, [], front)
+    best = [one for one in candidates if not _is_shown_worse(one)]
+    if not best:
+        reason = (
+            "every method within the slowdown is shown to be worse than a slower one; raise "
+            "--max-slowdown"
+        )
+        return Recommendation(None, reason, [], front)
+    without_tax = [one for one in best if not _has_shown_tax(one)]
+    alike = without_tax or best
+    cheapest = min(_cost(one) for one in alike)
+    cheap = [one for one in alike if _cost(one) <= SAME_COST * cheapest]
+    first = next(iter(higher_is_better))
+    chosen = max(cheap, key=lambda one: _goodness(one, first, higher_is_better[first]))
+    others = [one.method for one in alike if one is not chosen]
+    return Recommendation(chosen.method, _reason(best, without_tax, cheap), others, front)
+
+
+def _reason(
+    best: Sequence[MethodSummary],
+    without_tax: Sequence[MethodSummary],
+    cheap: Sequence[MethodSummary],
+) -> str:
+    """Return why the chosen method was chosen."""
+    if len(best) == 1:
+        return "the others are shown to be worse at this length"
+    taxed = len(best) - len(without_tax)
+    reasons = [f"{len(best)} methods are not shown to be worse than the best at this length"]
+    if not without_tax:
+        reasons.append("all of them are shown to lose on prompts that fit the window")
+    elif taxed:
+        reasons.append(f"{taxed} of them are shown to lose on prompts that fit the window")
+    if len(without_tax or best) > 1:
+        if len(cheap) == 1:
+            reasons.append("of the others it reads a prompt fastest")
+        else:
+            reasons.append("of those that are about as fast as the fastest it has the best score")
+    return "; ".join(reasons)
+
+
+def _is_shown_worse(summary: MethodSummary) -> bool:
+    return any(bench.is_shown_worse for bench in summary.benches.values())
+
+
+def _has_shown_tax(summary: MethodSummary) -> bool:
+    return any(bench.tax and bench.tax.is_shown for bench in summary.benches.values())
+
+
+def _cost(summary: MethodSummary) -> float:
+    """Return the relative cost of a prompt; what was not measured counts as the unpatched one's."""
+    return 1.0 if summary.costs.prompt is None else summary.costs.prompt
+
+
+def _goodness(summary: MethodSummary, bench: str, higher_is_better: bool) -> float:
+    value = summary.benches[bench].score.value
+    return value if higher_is_better else -value
+
+
+def _front(
+    summaries: Sequence[MethodSummary], higher_is_better: Mapping[str, bool]
+) -> Iterable[MethodSummary]:
+    """Yield the methods that no other one matches in every column and beats in one (Pareto)."""
+    columns = {one.method: _columns(one, higher_is_better) for one in summaries}
+    for one in summaries:
+        mine = columns[one.method]
+        if not any(_dominates(columns[other.method], mine) for other in summaries):
+            yield one
+
+
+def _columns(summary: MethodSummary, higher_is_better: Mapping[str, bool]) -> list[float]:
+    """Return what a method is judged by, rounded to what tables print; more is better."""
+    columns: list[float] = []
+    for bench, higher in higher_is_better.items():
+        of_bench = summary.benches[bench]
+        sign = 1 if higher else -1
+        tax = of_bench.tax.difference if of_bench.tax else 0.0
+        columns += [round(sign * of_bench.score.value, 1), round(sign * tax, 1)]
+    for ratio in (summary.costs.prompt, summary.costs.token, summary.costs.memory):
+        columns.append(-round(1.0 if ratio is None else ratio, 2))
+    return columns
+
+
+def _dominates(others: Sequence[float], mine: Sequence[float]) -> bool:
+    pairs = list(zip(others, mine, strict=True))
+    return all(other >= own for other, own in pairs) and any(other > own for other, own in pairs)
