@@ -17,7 +17,12 @@ from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.settings_table import settings_columns, settings_tables
 from lampe_eval.report.table_model import ResultTable, result_tables
-from lampe_eval.results.cell_scores import SCORE_COLUMNS, scores_by_length, tasks_below_card_size
+from lampe_eval.results.cell_scores import (
+    DETAIL_COLUMNS,
+    SCORE_COLUMNS,
+    scores_by_length,
+    tasks_below_card_size,
+)
 from lampe_eval.results.gathered_runs import GatheredRuns
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -32,7 +37,7 @@ def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[s
         "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]].join(
             settings_columns(gathered.scores)
         ),
-        "details.csv": gathered.details,
+        "details.csv": gathered.details[["run", *DETAIL_COLUMNS]],
         "pairs.csv": gathered.pairs,
         "table.csv": scores_by_length(gathered.scores),
     }
@@ -101,19 +106,19 @@ def print_table(table: ResultTable, console: Console) -> None:
     """Print a table with its title and notes."""
     console.print(f"[bold]{escape(table.title)}[/]", soft_wrap=True, highlight=False)
     _print_whole(console, _rich_table(table))
-    for note in table.notes:
+    for note in table.caption:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
 
 
 def _rich_table(table: ResultTable) -> Table:
-    """Return a table for the terminal, with the best scores in bold."""
+    """Return a table for the terminal, with bold scores."""
     rendered = Table()
     for index, title in enumerate(table.columns):
         justify: Literal["left", "right"] = "right" if index else "left"
         heading = _wrapped(title, COLUMN_LABEL_WIDTH)
         rendered.add_column(heading, no_wrap=True, justify=justify)
     for label, values in table.lines:
-        cells = [f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values]
+        cells = [f"[bold]{value}[/]" if value.best else str(value) for value in values]
         rendered.add_row(_wrapped(label, ROW_LABEL_WIDTH), *cells)
     return rendered
 
