@@ -7,16 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.results.detectable import POWER, USEFUL
+from lampe_eval.results.detectable import (
+    POWER,
+    USEFUL_PERCENT,
+    USEFUL_POINTS,
+    detectable_difference,
+    units_needed,
+)
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import (
-    CELL,
     ComparableCells,
     StratumKey,
+    readable,
     reference_label,
 )
-from lampe_eval.results.paired_tests import LEVEL
-from lampe_eval.results.ranking import COMPARABLE
+from lampe_eval.results.paired_tests import LEVEL, PairedTest, paired_test
 
 DIFFERS = "†"
 """Mark of a score that is shown to differ from that of the reference method."""
@@ -30,13 +35,11 @@ class TableComparison:
     Attributes:
         cells: cells of the methods.
         reference: label of the method that others are compared with.
-        pairs: differences of single cells, with `method_differences.PAIR_COLUMNS`.
         unit: name of an independent unit.
     """
 
     cells: ComparableCells
     reference: str
-    pairs: pd.DataFrame
     unit: str
 
     @classmethod
@@ -44,11 +47,8 @@ class TableComparison:
         cls, gathered: GatheredRuns, key: tuple[Any, ...], scores: pd.DataFrame
     ) -> "TableComparison":
         """Return the comparison of labelled scores whose `ranking.COMPARABLE` have these values."""
-        pairs = gathered.pairs[gathered.pairs["scope"] == CELL]
-        of_scores = (pairs[COMPARABLE] == list(key)).all(axis=1)
         reference = reference_label(scores, gathered.reference)
-        unit = str(scores["unit"].iloc[0])
-        return cls(gathered.comparable[key], reference, pairs[of_scores], unit)
+        return cls(gathered.comparable[key], reference, str(scores["unit"].iloc[0]))
 
     def best(self, scores: Mapping[str, float], weights: Mapping[StratumKey, float]) -> set[str]:
         """Return the labels with the best score, or not shown to be worse; none of a single one."""
@@ -64,23 +64,34 @@ class TableComparison:
 
     def power_notes(self, tasks: Sequence[str]) -> list[str]:
         """Return in one line which differences the cells of tasks can show; none if unknown."""
-        pairs = self.pairs[self.pairs["task"].isin(tasks) & self.pairs["p_value"].notna()]
-        if pairs.empty:
+        tests: list[PairedTest] = []
+        methods: set[str] = set()
+        for label, (task, length) in self.cells.samples:
+            found = self.cells.difference(label, self.reference, (task, length))
+            test = paired_test(found) if found and task in tasks else None
+            if test and label != self.reference:
+                methods.add(label)
+                tests.append(test)
+        if not tests:
             return []
-        # Half of the differences need no more than the median.
-        numbers = pairs[["units", "detectable", "units_needed"]].fillna(math.inf).median()
-        units, detectable, needed = map(float, numbers)
-        unit = str(pairs["unit"].iloc[0])
-        useful = USEFUL[unit]
-        if math.isinf(detectable):
-            shown = f"no difference from {self.reference}"
-        else:
-            shown = f"differences of {detectable:.3g} {unit} or more from {self.reference}"
-        methods = pairs["method"].nunique()
-        note = (
-            f"{units:.0f} {self.unit}s can show {shown} ({POWER:.0%} power, p < {LEVEL:.2g} "
-            f"corrected for {methods} method{'s' if methods > 1 else ''})"
+        # Half of the pairs spread no more than the median.
+        typical = sorted(tests, key=lambda test: test.variance)[len(tests) // 2]
+        return [self._power_note(typical, len(methods))]
+
+    def _power_note(self, test: PairedTest, comparisons: int) -> str:
+        unit, useful = (
+            ("%", USEFUL_PERCENT) if self.cells.is_perplexity else ("points", USEFUL_POINTS)
         )
-        if detectable > useful and math.isfinite(needed):
-            note += f"; {needed:.0f} would show {useful:g}"
-        return [note]
+        level = LEVEL / comparisons
+        detectable = readable(detectable_difference(test, level), self.cells.is_perplexity)
+        shown = f"no difference from {self.reference}"
+        if math.isfinite(detectable):
+            shown = f"differences of {detectable:.2g} {unit} or more from {self.reference}"
+        methods = "method" if comparisons == 1 else "methods"
+        note = (
+            f"{test.n:.0f} {self.unit}s can show {shown} ({100 * POWER:.0f} % power, "
+            f"p < {LEVEL:.2g} corrected for {comparisons} {methods})"
+        )
+        if detectable > useful:
+            note += f"; {units_needed(test, level)} would show {useful:g}"
+        return note

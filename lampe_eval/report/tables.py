@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.file_io import save_files
+from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
@@ -82,7 +83,7 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     Raises:
         UserError: if the folder cannot be written.
     """
-    tables = list(result_tables(gathered))
+    tables = [*result_tables(gathered), *difference_tables(gathered)]
     print_tables(gathered, tables, console)
     files = table_files(gathered, tables)
     save_files(folder, files)

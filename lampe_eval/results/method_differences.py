@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.method_specs import choose_reference
-from lampe_eval.results.detectable import detectable_difference, units_needed
 from lampe_eval.results.paired_tests import (
     LEVEL,
     CellSamples,
@@ -46,16 +45,12 @@ PAIR_COLUMNS = (
     "ci_high",
     "p_value",
     "p_value_holm",
-    "detectable",
-    "units_needed",
 )
 """Columns of pairs.csv.
 
 `difference` is the method's score minus the reference's on the `n` samples that both have, in
 points, or by how many percent its perplexity is higher; its 95 % interval reaches from `ci_low` to
 `ci_high`. `units` are independent units; `unpaired` counts the samples of the cells beyond `n`.
-`detectable` is the difference that so many units show with 80 % power after correction, and
-`units_needed` how many show 15 points, or 5 % of perplexity.
 """
 SMALLEST_P = 1e-6
 """Smaller p-values are given as this: so many decimals are written, and none is 0."""
@@ -164,7 +159,7 @@ class ComparableCells:
         p_values: list[float] = []
         for label in others:
             found = self.pooled(label, reference, weights)
-            test = found and paired_test(found[0], is_perplexity=self.is_perplexity)
+            test = found and paired_test(found[0])
             p_values.append(test.p_value if test else math.nan)
         corrected = zip(others, holm(p_values), strict=True)
         return {label for label, p_value in corrected if p_value < LEVEL}
@@ -209,8 +204,8 @@ def method_differences(
             for record in _family(cells[key], others, label, strata, complete_only=complete_only):
                 records.append({**about, **record})
     frame = pd.DataFrame(records, columns=list(PAIR_COLUMNS))
-    # Int64 holds missing values: a pooled difference has no length, and some need no number
-    return frame.astype({"length": "Int64", "units_needed": "Int64"})
+    # Int64 holds missing values: a pooled difference has no length
+    return frame.astype({"length": "Int64"})
 
 
 def reference_label(rows: pd.DataFrame, reference: str | None) -> str:
@@ -258,52 +253,42 @@ def _family(
         pooled = cells.pooled(label, reference, weights)
         if pooled:
             units, unpaired = pooled
-            test = paired_test(units, is_perplexity=cells.is_perplexity)
+            test = paired_test(units)
             found.append((label, units, unpaired, test))
     corrected = holm([test.p_value if test else math.nan for *_, test in found])
     records: list[dict[str, Any]] = []
     for (label, units, unpaired, test), p_value_holm in zip(found, corrected, strict=True):
         counts = {"n": units.n, "units": len(units.values), "unpaired": unpaired}
-        numbers = _numbers(units, test, p_value_holm, LEVEL / len(found), cells.is_perplexity)
+        numbers = _numbers(units, test, p_value_holm)
         records.append({"method": label, **counts, **numbers})
     return records
 
 
 def _numbers(
-    units: UnitDifferences,
-    test: PairedTest | None,
-    p_value_holm: float,
-    level: float,
-    is_perplexity: bool,
+    units: UnitDifferences, test: PairedTest | None, p_value_holm: float
 ) -> dict[str, Any]:
     """Return the columns of a difference in the unit that people read."""
-    scaled = _percent if is_perplexity else _points
     numbers: dict[str, Any] = {
-        "difference": scaled(units.difference),
-        "unit": "%" if is_perplexity else "points",
+        "difference": readable(units.difference, units.is_perplexity),
+        "unit": "%" if units.is_perplexity else "points",
     }
     if test is None:
         return numbers
     low, high = test.interval()
-    detectable = detectable_difference(test, level)
     return {
         **numbers,
-        "ci_low": scaled(low),
-        "ci_high": scaled(high),
+        "ci_low": readable(low, units.is_perplexity),
+        "ci_high": readable(high, units.is_perplexity),
         "p_value": max(SMALLEST_P, test.p_value),
         "p_value_holm": max(SMALLEST_P, p_value_holm),
-        "detectable": scaled(detectable) if math.isfinite(detectable) else math.nan,
-        "units_needed": units_needed(test, level),
     }
 
 
-def _points(share: float) -> float:
-    return 100 * share
-
-
-def _percent(log_ratio: float) -> float:
-    """Return by how many percent a perplexity is higher."""
+def readable(difference: float, is_perplexity: bool) -> float:
+    """Return a difference in points, or by how many percent a perplexity is higher."""
+    if not is_perplexity:
+        return 100 * difference
     try:
-        return 100 * math.expm1(log_ratio)
+        return 100 * math.expm1(difference)
     except OverflowError:
         return math.inf

@@ -49,11 +49,13 @@ class UnitDifferences:
         values: difference of each unit by its key, as a share of the scale or of log perplexity.
         weights: weight of each unit in the difference; they sum to 1.
         n: number of paired samples.
+        is_perplexity: whether these are differences of log perplexity.
     """
 
     values: Mapping[Hashable, float]
     weights: Mapping[Hashable, float]
     n: int
+    is_perplexity: bool
 
     @property
     def difference(self) -> float:
@@ -184,7 +186,7 @@ def unit_differences(
     for (unit, size), value in zip(sizes.items(), differences, strict=True):
         values[task, unit] = value
         weights[task, unit] = size / len(rows)
-    return UnitDifferences(values, weights, len(rows))
+    return UnitDifferences(values, weights, len(rows), is_perplexity)
 
 
 def pool(strata: Sequence[UnitDifferences], shares: Sequence[float] = ()) -> UnitDifferences:
@@ -202,23 +204,24 @@ def pool(strata: Sequence[UnitDifferences], shares: Sequence[float] = ()) -> Uni
             weights[unit] += weight
             totals[unit] += weight * value
     values = {unit: total / weights[unit] for unit, total in totals.items()}
-    return UnitDifferences(values, dict(weights), sum(stratum.n for stratum in strata))
+    n = sum(stratum.n for stratum in strata)
+    return UnitDifferences(values, dict(weights), n, strata[0].is_perplexity)
 
 
-def paired_test(units: UnitDifferences, *, is_perplexity: bool) -> PairedTest | None:
+def paired_test(units: UnitDifferences) -> PairedTest | None:
     """Return the test of differences by unit; None where there is none.
 
     That is where a loss is infinite, and for the perplexity of a single unit.
     """
     values = np.array(list(units.values.values()))
     weights = np.array([units.weights[unit] for unit in units.values])
-    if not np.isfinite(values).all() or (is_perplexity and len(values) < 2):
+    if not np.isfinite(values).all() or (units.is_perplexity and len(values) < 2):
         return None
     difference = units.difference
     # Kish's effective number: what as many units of equal weight would tell.
     n = float(1 / np.sum(weights**2))
     variance = float(np.sum(weights**2 * (values - difference) ** 2) * n)
-    if is_perplexity:
+    if units.is_perplexity:
         return StudentTest(difference, variance * n / (n - 1), n)
     # Where differences are alike, they do not show how far others may reach.
     reach = float(np.abs(values).max()) if variance > ROUNDING**2 else 1.0

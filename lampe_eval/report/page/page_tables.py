@@ -166,8 +166,6 @@ def differences(frame: pd.DataFrame) -> Table:
         number("units", "Units"),
         _marks_column(),
         text("bench", "Benchmark"),
-        number("detectable", "Shows from", 1),
-        number("units_needed", "Units needed"),
         text("model", "Model"),
         number("window", "Window"),
         text("protocol", "Protocol"),
