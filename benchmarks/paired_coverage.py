@@ -33,7 +33,7 @@ Pair = tuple[Array, Array]
 
 
 class Scenario(NamedTuple):
-    """Two methods on the same samples.
+    """Pair of methods on the same samples.
 
     Attributes:
         name: what is simulated.

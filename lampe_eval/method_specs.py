@@ -159,7 +159,7 @@ def find_reference(stated: str, labels: Iterable[str]) -> str:
 
 def choose_reference(stated: str | None, labels: Sequence[str]) -> str:
     """Return the stated label if there is such a method, else `original`, else the first."""
-    if stated in labels:
+    if stated is not None and stated in labels:
         return stated
     return DEFAULT_REFERENCE if DEFAULT_REFERENCE in labels else labels[0]
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from string import ascii_lowercase
 
-from lampe_eval.report.table_model import DIFFERS, ResultTable, TableValue
+from lampe_eval.report.table_comparison import DIFFERS
+from lampe_eval.report.table_model import ResultTable, TableValue
 
 PACKAGES = r"% \usepackage{booktabs,threeparttable,adjustbox}"
 ESCAPES = {
