@@ -135,6 +135,13 @@ Plugins = Annotated[
 Limit = Annotated[int | None, Option(help="Number of samples per cell. Default: the task's own.")]
 Seed = Annotated[int | None, Option(help="Seed for everything random. Default: 0.")]
 Output = Annotated[Path | None, Option(help="Folder for the results.", file_okay=False)]
+Reference = Annotated[
+    str | None,
+    Option(
+        help="Method that the others are compared with. "
+        "Default: that of the run, else original, else the first."
+    ),
+]
 Haystack = Annotated[
     Path | None,
     Option(
@@ -238,6 +245,7 @@ def run(
     bench: Annotated[
         Many, Option(help="Benchmarks, or single tasks such as niah/single. Default: niah,ppl.")
     ] = None,
+    reference: Reference = None,
     lengths: Annotated[
         Many,
         Option(
@@ -488,13 +496,14 @@ def report(
             file_okay=False,
         ),
     ] = None,
+    reference: Reference = None,
     plugin: Plugins = None,
 ) -> None:
     """Write tables, figures and an HTML page for one run or several."""
     _load_plugins(plugin)
     from lampe_eval.commands.report import report as report_on
 
-    report_on(runs, output)
+    report_on(runs, output, reference)
 
 
 @listing.command("models")

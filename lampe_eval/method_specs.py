@@ -1,7 +1,7 @@
 """Methods as users write them: ``lampe``, ``lampe:mapping_length=128``, ``lampe+yarn``."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,9 @@ from lampe_eval.cards import MethodCard, read_card, shipped_card, shipped_names
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.suite import split_names
 from lampe_eval.yaml_files import parse_yaml, shortened, yaml_problem
+
+DEFAULT_REFERENCE = "original"
+"""Method that others are compared with unless another is stated."""
 
 _outside_cards: dict[str, MethodCard] = {}
 """Cards of methods from outside of the package, by name."""
@@ -134,6 +137,31 @@ class MethodSpec:
             label, added = self.name, merged  # no setting may stand in a label twice
         written = ",".join(f"{key}={_written(value)}" for key, value in added.items())
         return MethodSpec(f"{label}{',' if ':' in label else ':'}{written}", self.name, merged)
+
+
+def find_reference(stated: str, labels: Iterable[str]) -> str:
+    """Return the label of the method that others are compared with.
+
+    Args:
+        stated: the label, or the name of a method that has a single label.
+        labels: labels of the run's methods.
+
+    Raises:
+        UserError: if no label, or more than one, is meant.
+    """
+    known = list(labels)
+    named = [label for label in known if label.partition(":")[0] == stated]
+    if stated in known or len(named) == 1:
+        return stated if stated in known else named[0]
+    problem = "names several methods" if named else "is no method of the run"
+    raise UserError(f"--reference: {stated!r} {problem}; give one of: {', '.join(named or known)}")
+
+
+def choose_reference(stated: str | None, labels: Sequence[str]) -> str:
+    """Return the stated label if there is such a method, else `original`, else the first."""
+    if stated is not None and stated in labels:
+        return stated
+    return DEFAULT_REFERENCE if DEFAULT_REFERENCE in labels else labels[0]
 
 
 def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:

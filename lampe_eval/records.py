@@ -240,6 +240,7 @@ class RunRecord(TypedDict):
         schema: version of the records in this folder.
         date: today's date to chat templates that write it; left out in older runs.
         config: what scores depend on.
+        reference: label of the method that others are compared with; left out in older runs.
         history: sessions that began the run or added to it, oldest first; left out in older runs.
         environments: versions and hardware of every session that ran samples, oldest first.
     """
@@ -247,6 +248,7 @@ class RunRecord(TypedDict):
     schema: int
     date: NotRequired[datetime.date]
     config: RunConfiguration
+    reference: NotRequired[str]
     history: NotRequired[list[ExtensionRecord]]
     environments: list[Mapping[str, Any]]
 

@@ -33,6 +33,7 @@ from lampe_eval.file_io import (
     unwritable,
     write_atomically,
 )
+from lampe_eval.method_specs import choose_reference
 from lampe_eval.records import (
     CellRecord,
     ExtensionRecord,
@@ -71,11 +72,13 @@ class Session:
         options: options of its command by name.
         cells: cells that it runs.
         date: date that chat templates write into its prompts.
+        reference: label of the method that others are compared with, if the session states it.
     """
 
     options: Mapping[str, Any]
     cells: Collection[Cell]
     date: date
+    reference: str | None = None
 
 
 class Store:
@@ -84,6 +87,7 @@ class Store:
     Attributes:
         folder: path of the folder.
         config: the run's configuration.
+        reference: label of the method that others are compared with; None in older runs.
 
     Raises:
         UserError: if the folder holds no run, or one of another schema.
@@ -93,6 +97,7 @@ class Store:
         self.folder = folder
         self._description = read_description(folder)
         self.config: RunConfiguration = self._description["config"]
+        self.reference = self._description.get("reference")
         self._written: dict[str, str] = {}
         self._appended_to: set[Path] = set()
 
@@ -415,6 +420,9 @@ def _description(
     }
     if session:
         description.setdefault("date", session.date)
+        # Recorded before anything is run: who chose it after the results would find too much.
+        stated = session.reference or before.get("reference")
+        description["reference"] = choose_reference(stated, list(config["methods"]))
         added = _additions(stored, config, session.cells)
         if added:
             now = datetime.now().astimezone().replace(microsecond=0)

@@ -199,6 +199,8 @@ class Suite(Options):
         label: names of the models in tables and folders, one for each; by default those of their
             cards, folders or hub ids.
         method: methods, each with settings behind a colon.
+        reference: method that the others are compared with; by default `original`, if it is one of
+            them, else the first.
         bench: benchmarks (their default tasks) or single tasks such as "niah/single".
         lengths: tokens of prompt and answer together; by default multiples of the model's window
             that the protocol sets.
@@ -230,6 +232,7 @@ class Suite(Options):
     model: Names = ("pocket",)
     label: Annotated[tuple[str, ...], BeforeValidator(_labels)] = ()
     method: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("original", "lampe")
+    reference: str | None = None
     bench: Names = ("niah", "ppl")
     lengths: Lengths = ()
     protocol: str = "fair"

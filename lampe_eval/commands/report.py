@@ -14,28 +14,32 @@ SEVERAL_RUNS_FOLDER = Path("results/report")
 """Folder of the report of several runs."""
 
 
-def report(runs: Sequence[Path], output: Path | None) -> None:
+def report(runs: Sequence[Path], output: Path | None, reference: str | None = None) -> None:
     """Print the tables of runs, and write them with pictures and a page.
 
     Args:
         runs: folders of runs.
         output: folder to write to; the run's own by default, or `SEVERAL_RUNS_FOLDER` for several.
+        reference: method that others are compared with; by default that of the runs.
 
     Raises:
-        UserError: if a folder is no run, or if a file cannot be written.
+        UserError: if a folder is no run, if the reference is no method of theirs, or if a file
+            cannot be written.
     """
     for run in runs:
         Store(run)  # raises for a folder that is no run
-    from lampe_eval.report import pictures, table_model, tables
+    from lampe_eval.report import pictures, tables
+    from lampe_eval.report.difference_table import difference_tables
     from lampe_eval.report.page.report_page import report_page
+    from lampe_eval.report.table_model import result_tables
     from lampe_eval.results.gathered_runs import gather_runs
 
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
-    gathered = gather_runs(runs)
+    gathered = gather_runs(runs, reference=reference)
     console = terminal.console()
-    result_tables = list(table_model.result_tables(gathered))
-    tables.print_tables(gathered, result_tables, console)
-    table_files = tables.table_files(gathered, result_tables)
+    all_tables = [*result_tables(gathered), *difference_tables(gathered)]
+    tables.print_tables(gathered, all_tables, console)
+    table_files = tables.table_files(gathered, all_tables)
     figures = pictures.pictures(gathered)
     picture_files = pictures.picture_files(figures)
     page = report_page(gathered, pictures.svg_elements(figures, picture_files))

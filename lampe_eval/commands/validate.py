@@ -17,12 +17,13 @@ from lampe_eval.checkpoint_files import find_model
 from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.file_io import check_writable, file_problem
 from lampe_eval.folder_lock import refuse_unwritable
-from lampe_eval.method_specs import MethodSpec, method_names
+from lampe_eval.method_specs import MethodSpec, find_reference, method_names
 from lampe_eval.plugins import load_plugins
 from lampe_eval.running.available import leave_out_missing
 from lampe_eval.running.extension import refuse_changes
 from lampe_eval.running.resolve import ResolvedSuite, resolve_methods, resolve_suite
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
+from lampe_eval.store import Store
 from lampe_eval.suite import Suite
 
 
@@ -47,9 +48,20 @@ def validate_suite(config: str | None, options: Mapping[str, Any]) -> ResolvedSu
     if output and os.path.exists(output) and not output.is_dir():
         raise UserError(f"--output: {output} is {file_problem(output) or 'a file'}; name a folder")
     refuse_changes(resolved)
+    _refuse_reference(resolved)
     if output:
         refuse_unwritable(output)
     return resolved
+
+
+def _refuse_reference(resolved: ResolvedSuite) -> None:
+    """Refuse a reference that is neither a method of the suite nor of the run that it extends."""
+    suite = resolved.suite
+    if suite.reference is None:
+        return
+    store = Store.with_samples(suite.output) if suite.output else None
+    stored = store.config["methods"] if store else {}
+    find_reference(suite.reference, {**stored, **{spec.label: None for spec in resolved.specs}})
 
 
 def validate_calibration(options: Mapping[str, Any]) -> tuple[CalibrationConfig, ResolvedSuite]:

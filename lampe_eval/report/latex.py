@@ -1,4 +1,4 @@
-r"""Tables in LaTeX: best scores bold, second underlined, notes below.
+r"""Tables in LaTeX, with notes below.
 
 A document that reads them with ``\input`` needs ``\usepackage{booktabs,threeparttable,adjustbox}``.
 """
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from string import ascii_lowercase
 
+from lampe_eval.report.table_comparison import DIFFERS
 from lampe_eval.report.table_model import ResultTable, TableValue
 
 PACKAGES = r"% \usepackage{booktabs,threeparttable,adjustbox}"
@@ -20,10 +21,9 @@ ESCAPES = {
     "|": r"\textbar{}",
     "·": r"\textperiodcentered{}",
     "±": r"$\pm$",
+    DIFFERS: r"$^{\dagger}$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-PLACE_LEGEND = {1: "best score bold", 2: "second underlined"}
-"""How places look, in words."""
 
 
 def to_latex(tables: Iterable[ResultTable]) -> str:
@@ -61,9 +61,7 @@ def _latex_table(table: ResultTable, label: str) -> str:
 
 
 def _table_notes(table: ResultTable, letters: dict[str, str]) -> list[str]:
-    legend = [text for place, text in PLACE_LEGEND.items() if place in table.places]
-    items = [rf"\item {escaped(', '.join(legend).capitalize())}."] if legend else []
-    items += [rf"\item {escaped(note)}." for note in table.notes]
+    items = [rf"\item {escaped(note)}." for note in table.caption]
     items += [rf"\item[{letter}] {escaped(mark)} samples." for mark, letter in letters.items()]
     if not items:
         return []
@@ -96,10 +94,10 @@ def _row(cells: Iterable[str]) -> str:
 
 def _cell(value: TableValue, letters: dict[str, str]) -> str:
     text = escaped(value.text)
-    if value.place == 1:
+    if value.best:
         text = rf"\textbf{{{text}}}"
-    elif value.place == 2:
-        text = rf"\underline{{{text}}}"
+    if value.differs:
+        text += ESCAPES[DIFFERS]
     error = rf" {{\scriptsize$\pm${value.error}}}" if value.error else ""
     note = rf"\tnote{{{letters[value.mark]}}}" if value.mark else ""
     return f"{text}{error}{note}"

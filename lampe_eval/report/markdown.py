@@ -1,4 +1,4 @@
-"""Tables in Markdown, with the best scores in bold."""
+"""Tables in Markdown."""
 
 import re
 from collections.abc import Iterable
@@ -13,10 +13,9 @@ def to_markdown(table: ResultTable) -> str:
     lines.append(markdown_row(_wrapped(title, COLUMN_LABEL_WIDTH) for title in table.columns))
     lines.append(f"|---|{'---:|' * (len(table.columns) - 1)}")
     for label, values in table.lines:
-        cells = [f"**{value}**" if value.place == 1 else str(value) for value in values]
+        cells = [f"**{value}**" if value.best else str(value) for value in values]
         lines.append(markdown_row([_wrapped(label, ROW_LABEL_WIDTH), *cells]))
-    legend = ["best score bold"] if 1 in table.places else []
-    lines += [f"\n{escape_markdown(note)}" for note in legend + table.notes]
+    lines += [f"\n{escape_markdown(note)}" for note in table.caption]
     return "\n".join([*lines, ""])
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.report.table_comparison import DIFFERS, TEST, TableComparison
 from lampe_eval.results import ranking
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_differences import StratumKey
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
 
 COUNT_NOTES = {
@@ -32,18 +34,21 @@ class TableValue:
         text: the number.
         error: its standard error.
         mark: how many samples are scored, such as "2 of 3", where not all are.
-        place: 1 for the best score, 2 for the second, 0 for others and for marked scores.
+        best: whether it is the best score or not shown to be worse; no marked score is.
+        differs: whether it is shown to differ from that of the reference method.
     """
 
     text: str = "-"
     error: str = ""
     mark: str = ""
-    place: int = 0
+    best: bool = False
+    differs: bool = False
 
     def __str__(self) -> str:
+        differs = DIFFERS if self.differs else ""
         error = f" ± {self.error}" if self.error else ""
         mark = f" ({self.mark})" if self.mark else ""
-        return f"{self.text}{error}{mark}"
+        return f"{self.text}{differs}{error}{mark}"
 
 
 TableLine = tuple[str, list[TableValue]]
@@ -59,20 +64,29 @@ class ResultTable:
         columns: column titles; the first is that of the labels.
         lines: rows.
         notes: what a reader has to know about the numbers.
+        comparison: comparison of the methods, if there is one.
+        tasks: tasks whose cells the table shows.
     """
 
     title: str
     columns: list[str]
     lines: list[TableLine]
     notes: list[str]
+    comparison: TableComparison | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
-    def places(self) -> set[int]:
-        """Return the places that any value has."""
-        taken: set[int] = set()
-        for _, values in self.lines:
-            taken.update(value.place for value in values)
-        return taken
+    def caption(self) -> list[str]:
+        """Return what explains bold and marked scores, then the notes."""
+        shown = [value for _, values in self.lines for value in values]
+        legend: list[str] = []
+        if any(value.best for value in shown):
+            legend.append(f"bold: the best score and all not shown to be worse ({TEST})")
+        if self.comparison and any(value.differs for value in shown):
+            legend.append(f"{DIFFERS} shown to differ from {self.comparison.reference} ({TEST})")
+        if self.comparison:
+            legend += self.comparison.power_notes(self.tasks)
+        return [*legend, *self.notes]
 
 
 def result_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
@@ -82,23 +96,26 @@ def result_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
     single length has one table, else it has one per task and one of averages.
     """
     averages = gathered.labelled(gathered.details[gathered.details["task"].isna()])
-    for _, scores in gathered.labelled(gathered.scores).groupby(COMPARABLE, sort=False):
+    for key, scores in gathered.labelled(gathered.scores).groupby(COMPARABLE, sort=False):
+        comparison = TableComparison.of_scores(gathered, key, scores)
         # averages carry no window or settings; they are found by run, model and bench
         table_runs = scores[["run", "model", "bench"]].drop_duplicates()
         runs = scores["run"].unique()
         writing = [gathered.writing[run] for run in runs if run in gathered.writing]
-        for table in _tables_of_bench(scores, averages.merge(table_runs)):
+        for table in _tables_of_bench(scores, averages.merge(table_runs), comparison):
             yield replace(table, notes=[*table.notes, *writing])
 
 
-def _tables_of_bench(scores: pd.DataFrame, averages: pd.DataFrame) -> Iterator[ResultTable]:
+def _tables_of_bench(
+    scores: pd.DataFrame, averages: pd.DataFrame, comparison: TableComparison
+) -> Iterator[ResultTable]:
     if ranking.has_many_tasks_at_one_length(scores):
-        yield _table_by_task(scores, averages)
+        yield _table_by_task(scores, averages, comparison)
         return
     for _, task_scores in scores.groupby("task", sort=False):
-        yield _table_by_length(task_scores)
+        yield _table_by_length(task_scores, comparison)
     if not averages.empty:
-        yield _table_of_averages(scores, averages)
+        yield _table_of_averages(scores, averages, comparison)
 
 
 def table_conditions(row: pd.Series) -> str:
@@ -107,10 +124,12 @@ def table_conditions(row: pd.Series) -> str:
     return f"{row['model']}, window {row['window']} · protocol {row['protocol']}{settings}"
 
 
-def _table_by_length(scores: pd.DataFrame) -> ResultTable:
+def _table_by_length(scores: pd.DataFrame, comparison: TableComparison) -> ResultTable:
     first = scores.iloc[0]
     lengths = sorted(set(scores["length"]))
-    values_at = {length: _score_values(scores[scores["length"] == length]) for length in lengths}
+    values_at: dict[int, dict[str, TableValue]] = {}
+    for length in lengths:
+        values_at[length] = _score_values(scores[scores["length"] == length], comparison)
     lines: list[TableLine] = []
     for label, method_scores in _by_label(scores).items():
         values = [TableValue(_attention_factor(method_scores))]
@@ -118,83 +137,99 @@ def _table_by_length(scores: pd.DataFrame) -> ResultTable:
         lines.append((label, values))
     title = f"{first['bench']}/{first['task']} · {first['metric']} · {table_conditions(first)}"
     columns = ["method", "attention_factor", *map(str, lengths)]
-    return ResultTable(title, columns, lines, _notes(scores, "length"))
+    notes = _notes(scores, "length")
+    return ResultTable(title, columns, lines, notes, comparison, (first["task"],))
 
 
-def _table_by_task(scores: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
+def _table_by_task(
+    scores: pd.DataFrame, averages: pd.DataFrame, comparison: TableComparison
+) -> ResultTable:
     first = scores.iloc[0]
     methods = _by_label(scores)
     lines: list[TableLine] = []
     for task, task_scores in scores.groupby("task", sort=False):
-        values = _score_values(task_scores)
+        values = _score_values(task_scores, comparison)
         label = f"{task} ({task_scores.iloc[0]['metric']})"
         lines.append((label, [values.get(method, TableValue()) for method in methods]))
-    lines += _average_lines(averages, list(methods), ranking.higher_is_better(scores))
+    lines += _average_lines(averages, list(methods), comparison)
     factors = [TableValue(_attention_factor(of_method)) for of_method in methods.values()]
     lines.append(("attention_factor", factors))
     title = f"{first['bench']} · at {first['length']} tokens · {table_conditions(first)}"
-    return ResultTable(title, ["task", *methods], lines, _notes(scores, "task"))
+    tasks = tuple(dict.fromkeys(scores["task"]))
+    notes = _notes(scores, "task")
+    return ResultTable(title, ["task", *methods], lines, notes, comparison, tasks)
 
 
-def _table_of_averages(scores: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
+def _table_of_averages(
+    scores: pd.DataFrame, averages: pd.DataFrame, comparison: TableComparison
+) -> ResultTable:
     """Return the table of averages over tasks at each length, then over lengths."""
     first = scores.iloc[0]
     methods = list(_by_label(scores))
     at_length = [f" at {length}" if pd.notna(length) else "" for length in averages["length"]]
     named = averages.assign(name=averages["name"] + at_length)
-    lines = _average_lines(named, methods, ranking.higher_is_better(scores))
+    lines = _average_lines(named, methods, comparison)
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    return ResultTable(title, ["", *methods], lines, _batch_notes(scores))
+    return ResultTable(title, ["", *methods], lines, _batch_notes(scores), comparison)
 
 
 def _by_label(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {str(label): rows for label, rows in scores.groupby("label", sort=False)}
 
 
-def _score_values(scores: pd.DataFrame) -> dict[str, TableValue]:
-    """Return the values of competing methods by label; only complete cells compete."""
-    # A cell that lacks samples is shown with their number, and gets no place.
-    complete = scores[ranking.complete_cells(scores)]
+def _score_values(scores: pd.DataFrame, comparison: TableComparison) -> dict[str, TableValue]:
+    """Return the values of one cell's methods by label; only complete cells compete."""
+    # A cell that lacks samples is shown with their number, and is neither bold nor compared.
+    complete = scores[ranking.complete_cells(scores) & scores["score"].notna()]
     competing = dict(zip(complete["label"], complete["score"], strict=True))
-    places = _places_as_printed(competing, ranking.higher_is_better(scores))
-    return {
-        row["label"]: _score_value(row, places.get(row["label"], 0))
-        for row in scores.to_dict("records")
-    }
+    weights = {(str(scores["task"].iloc[0]), int(scores["length"].iloc[0])): 1.0}
+    best = comparison.best(competing, weights)
+    differing = comparison.differing(competing, weights)
+    values: dict[str, TableValue] = {}
+    for row in scores.to_dict("records"):
+        label = row["label"]
+        values[label] = replace(_score_value(row), best=label in best, differs=label in differing)
+    return values
 
 
-def _score_value(row: Mapping[Any, Any], place: int) -> TableValue:
+def _score_value(row: Mapping[Any, Any]) -> TableValue:
     if row["n"] == 0:
         return TableValue()
     samples = row["n"] + sum(row[column] for column in UNSCORED)
     mark = "" if row["n"] == samples else f"{row['n']} of {samples}"
-    return TableValue(_number_text(row["score"]), _number_text(row["stderr"]), mark, place)
+    return TableValue(_number_text(row["score"]), _number_text(row["stderr"]), mark)
 
 
 def _average_lines(
-    averages: pd.DataFrame, methods: list[str], higher_is_better: bool
+    averages: pd.DataFrame, methods: list[str], comparison: TableComparison
 ) -> list[TableLine]:
-    """Return a line for each name of averages."""
+    """Return a line for each name of averages; only those of tasks' scores are compared."""
     lines: list[TableLine] = []
     for name, rows in averages.groupby("name", sort=False):
         known = rows[rows["value"].notna()]
         competing = dict(zip(known["label"], known["value"], strict=True))
-        places = _places_as_printed(competing, higher_is_better)
+        weights = _stratum_weights(known)
+        best = comparison.best(competing, weights) if weights else set()
+        differing = comparison.differing(competing, weights)
         values: dict[str, TableValue] = {}
         for label, value, stderr in known[["label", "value", "stderr"]].itertuples(index=False):
-            place = places.get(label, 0)
-            values[label] = TableValue(_number_text(value), _number_text(stderr), place=place)
+            values[label] = TableValue(
+                _number_text(value),
+                _number_text(stderr),
+                best=label in best,
+                differs=label in differing,
+            )
         lines.append((str(name), [values.get(method, TableValue()) for method in methods]))
     return lines
 
 
-def _places_as_printed(scores: Mapping[str, float], higher_is_better: bool) -> dict[str, int]:
-    """Return the places of scores rounded as they are printed; NaN does not compete."""
-    printed: dict[str, float] = {}
-    for label, score in scores.items():
-        if not math.isnan(score):
-            printed[label] = float(_number_text(score))
-    return ranking.places(printed, higher_is_better=higher_is_better)
+def _stratum_weights(averages: pd.DataFrame) -> dict[StratumKey, float]:
+    """Return the weight of each cell in an average; none if it is not of scores at one length."""
+    weights: dict[StratumKey, float] = {}
+    for length, of_tasks in averages[["length", "weights"]].itertuples(index=False):
+        if pd.notna(length) and isinstance(of_tasks, dict):
+            weights.update({(task, int(length)): weight for task, weight in of_tasks.items()})
+    return weights
 
 
 def _attention_factor(method_scores: pd.DataFrame) -> str:

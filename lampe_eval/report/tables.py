@@ -12,12 +12,18 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.file_io import save_files
+from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
 from lampe_eval.report.settings_table import settings_columns, settings_tables
 from lampe_eval.report.table_model import ResultTable, result_tables
-from lampe_eval.results.cell_scores import SCORE_COLUMNS, scores_by_length, tasks_below_card_size
+from lampe_eval.results.cell_scores import (
+    DETAIL_COLUMNS,
+    SCORE_COLUMNS,
+    scores_by_length,
+    tasks_below_card_size,
+)
 from lampe_eval.results.gathered_runs import GatheredRuns
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -32,7 +38,7 @@ def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[s
         "scores.csv": gathered.scores[["run", "settings", *SCORE_COLUMNS]].join(
             settings_columns(gathered.scores)
         ),
-        "details.csv": gathered.details,
+        "details.csv": gathered.details[["run", *DETAIL_COLUMNS]],
         "pairs.csv": gathered.pairs,
         "table.csv": scores_by_length(gathered.scores),
     }
@@ -77,7 +83,7 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     Raises:
         UserError: if the folder cannot be written.
     """
-    tables = list(result_tables(gathered))
+    tables = [*result_tables(gathered), *difference_tables(gathered)]
     print_tables(gathered, tables, console)
     files = table_files(gathered, tables)
     save_files(folder, files)
@@ -101,19 +107,19 @@ def print_table(table: ResultTable, console: Console) -> None:
     """Print a table with its title and notes."""
     console.print(f"[bold]{escape(table.title)}[/]", soft_wrap=True, highlight=False)
     _print_whole(console, _rich_table(table))
-    for note in table.notes:
+    for note in table.caption:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True, highlight=False)
 
 
 def _rich_table(table: ResultTable) -> Table:
-    """Return a table for the terminal, with the best scores in bold."""
+    """Return a table for the terminal, with bold scores."""
     rendered = Table()
     for index, title in enumerate(table.columns):
         justify: Literal["left", "right"] = "right" if index else "left"
         heading = _wrapped(title, COLUMN_LABEL_WIDTH)
         rendered.add_column(heading, no_wrap=True, justify=justify)
     for label, values in table.lines:
-        cells = [f"[bold]{value}[/]" if value.place == 1 else str(value) for value in values]
+        cells = [f"[bold]{value}[/]" if value.best else str(value) for value in values]
         rendered.add_row(_wrapped(label, ROW_LABEL_WIDTH), *cells)
     return rendered
 

@@ -30,7 +30,8 @@ def bench_averages(
         rows: the method's cells, with the columns of `cell_scores.SCORE_COLUMNS` and `details`.
 
     Yields:
-        Dictionaries with `name` and `value`, and `length` and `stderr` where the average has them.
+        Dictionaries with `name` and `value`, and `length`, `stderr` and `weights` (of tasks) where
+        the average has them.
     """
     main_averages: dict[int, float] = {}
     for length, cells in rows.groupby("length"):
@@ -42,8 +43,10 @@ def bench_averages(
             # the first average is the one that a benchmark reports over lengths
             main_averages[int(str(length))] = next(iter(averages.values()))
         for name, value in averages.items():
-            stderr = _stderr(bench, protocol, scores, name, value)
-            yield {"length": length, "name": name, "value": value, "stderr": stderr}
+            weights = _weights(bench, protocol, scores, name, value)
+            stderr = _stderr(scores, weights)
+            average = {"length": length, "name": name, "value": value, "stderr": stderr}
+            yield {**average, "weights": weights}
     # an incomplete length would make an average over lengths incomparable
     if 1 < len(main_averages) == rows["length"].nunique():
         for name, value in bench.length_averages(main_averages).items():
@@ -58,19 +61,25 @@ def _scores_by_task(cells: pd.DataFrame) -> dict[str, Score]:
     return scores
 
 
-def _stderr(
+def _weights(
     bench: Bench, protocol: Protocol, scores: Mapping[str, Score], name: str, average: float
-) -> float:
-    """Return the standard error of an average of independent tasks.
+) -> dict[str, float]:
+    """Return the weight of each task that an average is computed from.
 
-    It is NaN for a number that is not computed from the tasks' scores, such as an effective length.
+    There is none for a number that is not computed from the tasks' scores.
     """
     weights: dict[str, float] = {}
     for task, score in scores.items():
         # Averages are linear, so that the change of one score shows its weight.
         changed = {**scores, task: replace(score, value=score.value + WEIGHT_PROBE)}
         difference = bench.task_averages(changed, protocol)[name] - average
-        weights[task] = difference / WEIGHT_PROBE
-    if not any(weights.values()):
+        if difference:
+            weights[task] = difference / WEIGHT_PROBE
+    return weights
+
+
+def _stderr(scores: Mapping[str, Score], weights: Mapping[str, float]) -> float:
+    """Return the standard error of an average of independent tasks; NaN without weights."""
+    if not weights:
         return math.nan
-    return math.hypot(*(weight * scores[task].stderr for task, weight in weights.items() if weight))
+    return math.hypot(*(weight * scores[task].stderr for task, weight in weights.items()))

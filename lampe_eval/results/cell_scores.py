@@ -124,7 +124,7 @@ def scored_cells(scores: pd.DataFrame) -> list[Cell]:
 
 
 def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Return further numbers of a run, a row each.
+    """Return further numbers of a run, a row each, with `weights` of tasks in an average.
 
     Numbers of cells come first, then averages over tasks (without a task), then averages over
     lengths (without task and length).
@@ -145,7 +145,7 @@ def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
         averages = bench_averages(BENCHES[bench], _protocol(store, bench), cells)
         records += [{**about_method, **average} for average in averages]
     # Int64 holds missing values: averages have no count, and averages over lengths no length
-    details = pd.DataFrame(records, columns=list(DETAIL_COLUMNS))
+    details = pd.DataFrame(records, columns=[*DETAIL_COLUMNS, "weights"])
     return details.astype({"length": "Int64", "n": "Int64"})
 
 

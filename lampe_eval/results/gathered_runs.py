@@ -4,15 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lampe_eval.errors import UserError
 from lampe_eval.folder_lock import current_writer
+from lampe_eval.method_specs import find_reference
 from lampe_eval.plugins import warn_of_changed_plugins
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.cell_scores import ScoredRun, score_details, score_run
-from lampe_eval.results.method_differences import method_differences
+from lampe_eval.results.method_differences import (
+    ComparableCells,
+    comparable_cells,
+    method_differences,
+)
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.setting_differences import setting_differences
 from lampe_eval.store import Cell, Store
@@ -33,6 +39,7 @@ class GatheredRuns:
         writing: by run, a line that says who is still writing it.
         left_out: a line for each folder that has nothing to show, and for samples that
             belong to no cell, or another one.
+        reference: label of the method that others are compared with; None for the default.
     """
 
     runs: Mapping[str, Store]
@@ -42,11 +49,17 @@ class GatheredRuns:
     rows: Mapping[tuple[str, Cell], Sequence[SampleRecord]]
     writing: Mapping[str, str] = field(default_factory=dict)
     left_out: Sequence[str] = ()
+    reference: str | None = None
+
+    @cached_property
+    def comparable(self) -> Mapping[tuple[Any, ...], ComparableCells]:
+        """Return cells that may be compared, by their values of `ranking.COMPARABLE`."""
+        return comparable_cells(self.labelled(self.scores), self.cell_samples)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """Return the differences between methods, with `method_differences.PAIR_COLUMNS`."""
-        return method_differences(self.labelled(self.scores), self.cell_samples)
+        """Return the differences from the reference, with `method_differences.PAIR_COLUMNS`."""
+        return method_differences(self.labelled(self.scores), self.comparable, self.reference)
 
     @property
     def has_several_runs(self) -> bool:
@@ -66,15 +79,19 @@ class GatheredRuns:
         return frame.drop(columns=["run", "settings"], errors="ignore")
 
 
-def gather_runs(folders: Sequence[Path], *, skip_damaged: bool = False) -> GatheredRuns:
+def gather_runs(
+    folders: Sequence[Path], *, skip_damaged: bool = False, reference: str | None = None
+) -> GatheredRuns:
     """Read runs, and score their stored samples again.
 
     Args:
         folders: folders of runs.
         skip_damaged: whether a run that cannot be read is left out, rather than an error.
+        reference: method that others are compared with; by default what the first run states.
 
     Raises:
-        UserError: if a folder is no run or is damaged, or if none of them has a stored sample.
+        UserError: if a folder is no run or is damaged, if none of them has a stored sample, or if
+            the reference is none of their methods.
     """
     # a run that has just begun must not hide the results of the others
     with_samples: list[tuple[Store, ScoredRun]] = []
@@ -124,7 +141,19 @@ def gather_runs(folders: Sequence[Path], *, skip_damaged: bool = False) -> Gathe
         rows,
         _writing(runs),
         [f"left out: {line}" for line in (*empty, *foreign)],
+        _reference(reference, runs),
     )
+
+
+def _reference(stated: str | None, runs: Mapping[str, Store]) -> str | None:
+    """Return the label of the reference: the stated one, else that of the first run with one."""
+    if stated is None:
+        recorded = [store.reference for store in runs.values() if store.reference]
+        return recorded[0] if recorded else None
+    labels: dict[str, None] = {}
+    for store in runs.values():
+        labels |= dict.fromkeys(store.config["methods"])
+    return find_reference(stated, labels)
 
 
 def _score(store: Store) -> ScoredRun:

@@ -1,39 +1,31 @@
-"""Differences between methods on the same samples: confidence interval and p-value.
+"""Paired tests of two methods: difference, interval and p-value, all from one procedure.
 
-The interval is a paired bootstrap: each resample draws samples, and both methods together. Its
-percentiles are "expanded" (Hesterberg, arXiv 1411.5279): chosen so that the interval of a mean has
-the width of a t interval, since the plain percentile interval is too narrow for few samples.
+A test compares independent units: samples, or documents where several samples share one. A cell is
+a single stratum. A pooled test takes the mean over strata (cells), each of the same weight; a unit
+that recurs in several strata, such as the same question at several lengths, stays one unit, so
+nothing is taken as independent that shares its question or document.
 
-The p-value is that of a permutation test. If two methods are equally good, each sample's answers
-may as well have been the other method's; the test swaps them sample by sample, in all possible
-ways where these are few, else in `SWAPS` random ways.
-
-Samples of one group are resampled, and swapped, together. Two samples are the same where both
-their id and their prompt are: protocol `lampe` gives LaMPE other prompts than other methods.
+Scores from 0 to 100: `BoundedTest`, the score interval of Tango (1998) for 0/1 pairs, in a form
+for weighted units and partial credit. Perplexity: `StudentTest` of differences of its logarithm.
+`benchmarks/paired_coverage.py` has measured coverage and error rates.
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 
-from lampe_eval.scoring.estimates import (
-    MAX_WEIGHTS,
-    SEED,
-    Array,
-    Estimate,
-    Statistic,
-    bootstrap_means,
-    sum_by_group,
-)
+from lampe_eval.scoring.estimates import Array, Estimate, sum_by_group
 
-# With the observed assignment these are 10,000, so a p-value is a multiple of 0.0001.
-SWAPS = 9_999
-ROUNDING = 1e-6
-"""Share of a score below which differences are rounding: losses are of single precision."""
 CONFIDENCE = 0.95
+LEVEL = 1 - CONFIDENCE
+"""Corrected p-value below which a difference counts as shown."""
+ROUNDING = 1e-6
+"""Difference of scores (share of the scale, or of a perplexity) that is rounding: losses are of
+single precision."""
 
 
 @dataclass(frozen=True)
@@ -45,129 +37,207 @@ class CellSamples:
         estimate: the estimate of the cell.
     """
 
-    ids: Sequence[Hashable]
+    ids: Sequence[tuple[str, str]]
     estimate: Estimate
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Difference between two methods on the same samples.
+class UnitDifferences:
+    """Differences between two methods by independent unit.
 
     Attributes:
-        difference: the first method's score minus the second's.
-        ci_low: lower end of the 95 % interval; NaN for fewer than two independent units, and where
-            all samples differ by the same amount, so that the bootstrap shows no spread.
-        ci_high: upper end of that interval, or NaN.
-        p_value: two-sided p-value of no difference; NaN for fewer than two independent units.
+        values: difference of each unit by its key, as a share of the scale or of log perplexity.
+        weights: weight of each unit in the difference; they sum to 1.
+        n: number of paired samples.
+        is_perplexity: whether these are differences of log perplexity.
     """
 
-    difference: float
-    ci_low: float
-    ci_high: float
-    p_value: float
+    values: Mapping[Hashable, float]
+    weights: Mapping[Hashable, float]
+    n: int
+    is_perplexity: bool
+
+    @property
+    def difference(self) -> float:
+        """Return the weighted mean of the units."""
+        return math.fsum(self.weights[key] * value for key, value in self.values.items())
 
 
 @dataclass(frozen=True)
-class PairedDifference(Comparison):
-    """Difference between two named methods, corrected for the number of comparisons.
+class BoundedTest:
+    """Test of differences between scores that have a lowest and a highest value.
+
+    A mean difference d is rejected at z if n (difference - d)^2 > z^2 v(d). The variance v(d) is
+    the second moment around d (for 0/1 pairs and d = 0 this is McNemar's test), but at least that
+    of the differences `difference` and `reach` alone with mean d: an outcome that was never seen
+    may still occur. The latter makes Wilson's interval where all differences are alike.
 
     Attributes:
-        first: label of the first method.
-        second: label of the second method.
-        n: number of samples that both have.
-        p_value_holm: the p-value corrected (Holm) for all pairs of one call of `compare_methods`.
+        difference: observed difference as a share of the scale, from -1 to 1.
+        variance: variance of the units.
+        n: effective number of independent units.
+        reach: largest difference that a unit may have.
     """
 
-    first: str
-    second: str
-    n: int
-    p_value_holm: float
+    difference: float
+    variance: float
+    n: float
+    reach: float
+
+    @property
+    def p_value(self) -> float:
+        """Return the two-sided p-value of no difference."""
+        size = abs(self.difference)
+        if size < ROUNDING:
+            return 1.0
+        variance = max(self.variance + size**2, self.reach * size)
+        return math.erfc(size * math.sqrt(self.n / variance / 2))
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Return the lowest and the highest difference that the test does not reject."""
+        z = normal_quantile((1 - confidence) / 2)
+        spread = math.inf
+        if self.n > z**2:
+            spread = z * math.sqrt(self.variance / (self.n - z**2))
+        unseen = z**2 / (self.n + z**2)
+        below = max(spread, unseen * (self.reach + self.difference))
+        above = max(spread, unseen * (self.reach - self.difference))
+        return max(-1.0, self.difference - below), min(1.0, self.difference + above)
 
 
-def compare_methods(methods: Mapping[str, CellSamples]) -> list[PairedDifference]:
-    """Compare every two methods that share samples.
+@dataclass(frozen=True)
+class StudentTest:
+    """Student's t test of differences of log perplexity.
+
+    Attributes:
+        difference: observed difference.
+        variance: variance of the units, unbiased.
+        n: effective number of independent units, more than 1.
+    """
+
+    difference: float
+    variance: float
+    n: float
+
+    @property
+    def p_value(self) -> float:
+        """Return the two-sided p-value of no difference."""
+        from scipy.special import stdtr  # imported here, since importing it takes time
+
+        if abs(self.difference) < ROUNDING:
+            return 1.0
+        return float(2 * stdtr(self.n - 1, -abs(self.difference) / self._error))
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Return the lowest and the highest difference that the test does not reject."""
+        width = t_quantile((1 - confidence) / 2, self.n - 1) * self._error
+        # A difference within rounding is never rejected.
+        if abs(self.difference) < ROUNDING:
+            width = max(width, ROUNDING)
+        return self.difference - width, self.difference + width
+
+    @property
+    def _error(self) -> float:
+        return max(math.sqrt(self.variance), ROUNDING) / math.sqrt(self.n)
+
+
+PairedTest = BoundedTest | StudentTest
+
+
+def unit_differences(
+    method: CellSamples,
+    reference: CellSamples,
+    *,
+    is_perplexity: bool,
+    task: str = "",
+    length: int = 0,
+) -> UnitDifferences | None:
+    """Compare two methods on the samples of a cell that both have, by independent unit.
 
     Args:
-        methods: samples of one cell by the method's label.
+        method: samples of the method.
+        reference: samples of the reference.
+        is_perplexity: whether scores are perplexities, which are compared by their logarithm, or
+            percent, which become shares.
+        task: the cell's task.
+        length: the cell's length. Units of a task with the same group, or the same id but for the
+            length that it begins with, are the same unit at all lengths.
 
     Returns:
-        The pairs in the order of the methods.
+        Method minus reference, or None if they share no sample.
     """
-    # Pairs that share the same samples are resampled together, in one product.
-    pairs_by_ids: dict[frozenset[Hashable], list[tuple[str, str]]] = {}
-    for first, second in combinations(methods, 2):
-        shared_ids = frozenset(methods[first].ids) & frozenset(methods[second].ids)
-        if shared_ids:
-            pairs_by_ids.setdefault(shared_ids, []).append((first, second))
-
-    compared: dict[tuple[str, str], tuple[int, Comparison]] = {}
-    for ids, pairs in pairs_by_ids.items():
-        for pair, comparison in zip(pairs, _compare_pairs(methods, ids, pairs), strict=True):
-            compared[pair] = (len(ids), comparison)
-
-    # grouping by samples has changed the order of the pairs
-    order = [pair for pair in combinations(methods, 2) if pair in compared]
-    # Within one cell: the comparisons of other tasks and lengths do not count here.
-    corrected = holm([compared[pair][1].p_value for pair in order])
-    differences: list[PairedDifference] = []
-    for (first, second), p_value_holm in zip(order, corrected, strict=True):
-        n, numbers = compared[first, second]
-        differences.append(
-            PairedDifference(
-                difference=numbers.difference,
-                ci_low=numbers.ci_low,
-                ci_high=numbers.ci_high,
-                p_value=numbers.p_value,
-                first=first,
-                second=second,
-                n=n,
-                p_value_holm=p_value_holm,
-            )
-        )
-    return differences
+    places = {sample_id: index for index, sample_id in enumerate(method.ids)}
+    rows = [index for index, sample_id in enumerate(reference.ids) if sample_id in places]
+    if not rows:
+        return None
+    method_rows = [places[reference.ids[row]] for row in rows]
+    groups = [reference.estimate.groups[row] for row in rows] if reference.estimate.groups else []
+    names: list[Hashable] = [reference.ids[row][0].removeprefix(f"{length}/") for row in rows]
+    # sums by group are in the order of the sorted groups
+    sizes: dict[Hashable, int] = dict(sorted(Counter(groups).items())) or dict.fromkeys(names, 1)
+    scores = [
+        _unit_scores(samples.estimate, of_samples, groups, is_perplexity=is_perplexity)
+        for samples, of_samples in ((method, method_rows), (reference, rows))
+    ]
+    with np.errstate(invalid="ignore"):  # a loss may be infinite, and so is what follows
+        differences = (scores[0] - scores[1]).tolist()
+    values: dict[Hashable, float] = {}
+    weights: dict[Hashable, float] = {}
+    for (unit, size), value in zip(sizes.items(), differences, strict=True):
+        values[task, unit] = value
+        weights[task, unit] = size / len(rows)
+    return UnitDifferences(values, weights, len(rows), is_perplexity)
 
 
-def _compare_pairs(
-    methods: Mapping[str, CellSamples], ids: frozenset[Hashable], pairs: Sequence[tuple[str, str]]
-) -> list[Comparison]:
-    """Compare pairs of methods that share exactly the samples `ids`."""
-    first = np.stack([_parts(methods[name], ids) for name, _ in pairs], axis=1)
-    second = np.stack([_parts(methods[name], ids) for _, name in pairs], axis=1)
-    samples = methods[pairs[0][0]]
-    groups: list[int] = []
-    # groups are empty where samples stand alone, hence not strict
-    for group, sample_id in zip(samples.estimate.groups, samples.ids, strict=False):
-        if sample_id in ids:
-            groups.append(group)
-    return paired_differences(first, second, samples.estimate.statistic, groups)
-
-
-def _parts(samples: CellSamples, ids: frozenset[Hashable]) -> Array:
-    return samples.estimate.parts[[sample_id in ids for sample_id in samples.ids]]
-
-
-def paired_differences(
-    first: Array, second: Array, statistic: Statistic, groups: Sequence[int] = ()
-) -> list[Comparison]:
-    """Compare methods pair by pair on the same samples.
+def pool(strata: Sequence[UnitDifferences], shares: Sequence[float] = ()) -> UnitDifferences:
+    """Return the differences over strata; units with the same key are one unit.
 
     Args:
-        first: parts of the first method of each pair, [samples, pairs, parts].
-        second: parts of the second method of each pair, in the same order of samples.
-        statistic: the score as a function of the parts' means, as in `Estimate`.
-        groups: group of each sample, as in `Estimate`.
+        strata: differences in each stratum.
+        shares: weight of each stratum; equal ones by default.
     """
-    first, _ = sum_by_group(first, statistic, groups)
-    second, statistic = sum_by_group(second, statistic, groups)
-    with np.errstate(all="ignore"):  # a loss may be infinite, and then so is what follows
-        differences = statistic(first.mean(0)) - statistic(second.mean(0))
-        ci_low, ci_high, p_values = np.full((3, len(differences)), math.nan)
-        if len(first) > 1:
-            ci_low, ci_high = _intervals(first, second, statistic)
-            p_values = _p_values(first, second, statistic, differences)
-            p_values = np.where(np.isfinite(differences), p_values, math.nan)
-    columns = (differences.tolist(), ci_low.tolist(), ci_high.tolist(), p_values.tolist())
-    return [Comparison(*numbers) for numbers in zip(*columns, strict=True)]
+    totals: dict[Hashable, float] = defaultdict(float)
+    weights: dict[Hashable, float] = defaultdict(float)
+    for stratum, share in zip(strata, shares or [1 / len(strata)] * len(strata), strict=True):
+        for unit, value in stratum.values.items():
+            weight = share * stratum.weights[unit]
+            weights[unit] += weight
+            totals[unit] += weight * value
+    values = {unit: total / weights[unit] for unit, total in totals.items()}
+    n = sum(stratum.n for stratum in strata)
+    return UnitDifferences(values, dict(weights), n, strata[0].is_perplexity)
+
+
+def paired_test(units: UnitDifferences) -> PairedTest | None:
+    """Return the test of differences by unit; None where there is none.
+
+    That is where a loss is infinite, and for the perplexity of a single unit.
+    """
+    values = np.array(list(units.values.values()))
+    weights = np.array([units.weights[unit] for unit in units.values])
+    if not np.isfinite(values).all() or (units.is_perplexity and len(values) < 2):
+        return None
+    difference = units.difference
+    # Kish's effective number: what as many units of equal weight would tell.
+    n = float(1 / np.sum(weights**2))
+    variance = float(np.sum(weights**2 * (values - difference) ** 2) * n)
+    if units.is_perplexity:
+        return StudentTest(difference, variance * n / (n - 1), n)
+    # Where differences are alike, they do not show how far others may reach.
+    reach = float(np.abs(values).max()) if variance > ROUNDING**2 else 1.0
+    return BoundedTest(difference, variance, n, reach)
+
+
+def normal_quantile(tail: float) -> float:
+    """Return the value that a standard normal variable exceeds with probability `tail`."""
+    return -NormalDist().inv_cdf(tail)
+
+
+def t_quantile(tail: float, degrees: float) -> float:
+    """Return the value that Student's t with so many degrees of freedom exceeds at `tail`."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(degrees, tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -187,68 +257,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _intervals(first: Array, second: Array, statistic: Statistic) -> tuple[Array, Array]:
-    """Return both ends of the bootstrap intervals, [pairs] each; NaN where they have no width."""
-    # Stacked, so that a resample draws the same samples for both methods.
-    replicates = statistic(bootstrap_means(np.stack([first, second], axis=1)))
-    tail = 100 * _expanded_tail(len(first))
-    percentiles = (tail, 100 - tail)
-    low, high = np.percentile(replicates[:, 0] - replicates[:, 1], percentiles, axis=0)
-    # Samples that all differ by the same amount show no spread, which is no certainty.
-    has_width = high - low > _rounding_error(first, second, statistic)
-    return np.where(has_width, low, math.nan), np.where(has_width, high, math.nan)
+def _unit_scores(
+    estimate: Estimate, rows: Sequence[int], groups: Sequence[int], *, is_perplexity: bool
+) -> Array:
+    """Return the score of each unit, such that their mean by size is the score of the cell.
 
-
-def _expanded_tail(n: int) -> float:
-    """Return the share of the bootstrap beyond each end of the interval of `n` units."""
-    from scipy.stats import norm, t  # imported here, since importing it takes a second
-
-    # Hesterberg (arXiv 1411.5279): the bootstrap of a mean is normal with a deviation that is too
-    # small by sqrt((n - 1) / n), so the normal quantile is widened to Student's t and by that root.
-    width = math.sqrt(n / (n - 1)) * t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return float(norm.cdf(-width))
-
-
-def _p_values(first: Array, second: Array, statistic: Statistic, differences: Array) -> Array:
-    """Return two-sided p-values, [pairs]."""
-    n = len(first)
-    # Swapping the answers of a sample changes the sign of half the difference of its parts around
-    # their middle. So all swaps are one product of signs with these halves.
-    middle = (first + second).mean(0) / 2
-    half_differences = (first - second) / 2
-    # an equal difference counts as extreme, however it was rounded
-    threshold = np.abs(differences) - _rounding_error(first, second, statistic)
-    extreme = np.zeros(len(differences))
-    for signs in _swap_signs(n):
-        moved = np.tensordot(signs, half_differences, 1) / n
-        swapped = statistic(middle + moved) - statistic(middle - moved)
-        extreme += (np.abs(swapped) >= threshold).sum(0)
-    if _can_enumerate_swaps(n):
-        p_values: Array = extreme / 2**n
-        return p_values
-    # The observed assignment counts as one of the random ones, so a p-value is never zero.
-    return (extreme + 1) / (SWAPS + 1)
-
-
-def _rounding_error(first: Array, second: Array, statistic: Statistic) -> Array:
-    """Return the size below which a difference between these scores is rounding, [pairs]."""
-    sizes = np.maximum(np.abs(statistic(first.mean(0))), np.abs(statistic(second.mean(0))))
-    return ROUNDING * sizes
-
-
-def _can_enumerate_swaps(n: int) -> bool:
-    # Up to 13 units there are fewer ways to swap (2^13 = 8192) than random ones would be drawn.
-    return n < math.log2(SWAPS + 1)
-
-
-def _swap_signs(n: int) -> Iterator[Array]:
-    """Yield batches of signs, [swaps, n]: -1 where the answers of a sample are swapped."""
-    if _can_enumerate_swaps(n):
-        # the bits of 0 to 2^n - 1 are all ways to swap
-        yield np.where(np.arange(2**n)[:, None] >> np.arange(n) & 1, -1.0, 1.0)
-        return
-    rng = np.random.default_rng(SEED)
-    batch_size = max(1, MAX_WEIGHTS // n)
-    for begin in range(0, SWAPS, batch_size):
-        rows = min(batch_size, SWAPS - begin)
-        yield np.where(rng.integers(2, size=(rows, n)), -1.0, 1.0)
+    For a mean these are the units' own means. Another score is a function of means, of which these
+    are the jackknife's pseudo-values.
+    """
+    sums, statistic = sum_by_group(estimate.parts[rows], estimate.statistic, groups)
+    weights = sums[:, -1] / len(rows) if groups else np.full(len(sums), 1 / len(rows))
+    with np.errstate(all="ignore"):  # a loss may be infinite, and so is what follows
+        means = np.vstack([sums.mean(0), (sums.sum(0) - sums) / max(1, len(sums) - 1)])
+        scores = statistic(means)
+        scores = np.log(scores) if is_perplexity else scores / 100
+        if len(sums) == 1:
+            return scores[:1]
+        return np.asarray(scores[0] + (1 / weights - 1) * (scores[0] - scores[1:]))

@@ -1,6 +1,4 @@
-"""Ranking of scores: which cells are complete, which scores are best, and in which order."""
-
-from collections.abc import Mapping
+"""Ranking of scores: which cells are complete and comparable, and in which order they stand."""
 
 import pandas as pd
 
@@ -26,29 +24,6 @@ def higher_is_better(scores: pd.DataFrame) -> bool:
 def has_many_tasks_at_one_length(scores: pd.DataFrame) -> bool:
     """Return whether cells of one benchmark are of several tasks at a single length."""
     return scores["length"].nunique() == 1 and scores["task"].nunique() > 1
-
-
-def places(scores: Mapping[str, float], *, higher_is_better: bool) -> dict[str, int]:
-    """Return who is best (1) and who is second (2); others have no entry.
-
-    Scores that are equal share a place. The worst score has none: nobody is best where all are
-    equal, nobody is second where nobody is worse, and none is second to several that are best.
-
-    Args:
-        scores: scores by competitor, rounded as they are printed, so that a reader sees no
-            difference in rank between equal digits.
-        higher_is_better: whether a higher score is better.
-    """
-    ordered = sorted(set(scores.values()), reverse=higher_is_better)
-    if len(ordered) < 2:
-        return {}
-    best, second, *worse = ordered
-    place_of_score = {best: 1}
-    if worse and list(scores.values()).count(best) == 1:
-        place_of_score[second] = 2
-    return {
-        name: place_of_score[score] for name, score in scores.items() if score in place_of_score
-    }
 
 
 def ranked(scores: pd.DataFrame) -> pd.DataFrame:

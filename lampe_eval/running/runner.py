@@ -15,6 +15,7 @@ from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
 from lampe_eval.engine.local_worker import LocalPool
 from lampe_eval.errors import Stopped, describe_error, report_warning
 from lampe_eval.folder_lock import lock_for_writing
+from lampe_eval.method_specs import find_reference
 from lampe_eval.models import ModelCost, ModelSource, cost_of
 from lampe_eval.records import RunConfiguration
 from lampe_eval.run_description import run_date
@@ -67,7 +68,8 @@ def run(
     folder = run_folder(configuration, suite.output)
     # Everything that can be refused is refused here, before the folder is created.
     date = run_date(folder, date)
-    extended(folder, configuration)
+    methods = extended(folder, configuration)["methods"]
+    reference = find_reference(suite.reference, methods) if suite.reference else None
     tokenizers = {source.name: load_tokenizer(source, date) for source in prepared.sources}
     check_samples(prepared, tokenizers, progress.now)
     with (
@@ -80,7 +82,7 @@ def run(
             # Compared again, because another session may have written since.
             extended(folder, configuration),
             environment(),
-            Session(suite.given_options, planned_cells(prepared), date),
+            Session(suite.given_options, planned_cells(prepared), date, reference),
         )
         announce(store)
         counts = CellCounts(prepared, store, progress)

@@ -1,10 +1,12 @@
 """Results of one run and of several: scores, details and pairs from stored samples."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from filelock import FileLock
 
@@ -27,7 +29,7 @@ def test_a_run(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "a", ANSWERS)
     runs = gather_runs([tmp_path / "a"])
     assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts", "resolved"]
-    assert list(runs.details) == ["run", *DETAIL_COLUMNS]
+    assert list(runs.details) == ["run", *DETAIL_COLUMNS, "weights"]
     assert list(runs.pairs) == [*PAIR_COLUMNS]
     assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
@@ -35,9 +37,15 @@ def test_a_run(tmp_path: Path) -> None:
     assert runs.details["name"].tolist() == ["depth 0", "depth 50", "depth 100"] * 2
     assert runs.details["value"].tolist() == [100, 100, 100, 100, 0, 0]
     assert runs.details["n"].tolist() == [1] * 6
-    (pair,) = runs.pairs.to_dict("records")
-    assert (pair["first"], pair["second"], pair["n"]) == ("lampe", "original", 3)
-    assert (pair["difference"], pair["p_value"]) == (pytest.approx(200 / 3), 0.5)
+    beyond, cell = runs.pairs.to_dict("records")
+    for pair, scope in ((beyond, "beyond the window"), (cell, "cell")):
+        assert (pair["scope"], pair["reference"], pair["method"]) == (scope, "original", "lampe")
+        assert (pair["n"], pair["units"], pair["unit"]) == (3, 3, "points")
+        assert pair["difference"] == pytest.approx(200 / 3)
+        assert pair["p_value"] == pair["p_value_holm"] == pytest.approx(0.1573, abs=1e-4)
+    assert (cell["task"], cell["length"]) == ("grid", 512)
+    assert pd.isna(beyond["task"])
+    assert pd.isna(beyond["length"])
 
 
 def test_tables_and_samples_have_the_scores_of_the_same_scorer(
@@ -85,21 +93,88 @@ def test_failed_samples_are_counted_and_unpaired(tmp_path: Path) -> None:
     )
     runs = gather_runs([tmp_path])
     assert runs.scores[["n", "errors", "missing"]].values.tolist() == [[2, 1, 0], [2, 0, 1]]
-    (pair,) = runs.pairs.to_dict("records")
-    assert (pair["n"], pair["difference"]) == (1, 100)
+    (pair,) = runs.pairs.to_dict("records")  # nothing is pooled of cells that lack samples
+    assert (pair["scope"], pair["n"], pair["difference"]) == ("cell", 1, 100)
+    assert pair["unpaired"] == 2
 
 
-def test_pairs_are_of_one_length_and_corrected_there(tmp_path: Path) -> None:
+def test_each_method_is_compared_with_the_reference_and_corrected_within_a_scope(
+    tmp_path: Path,
+) -> None:
     answers = {
-        "a": {256: [True] * 8, 512: [True] * 8},
-        "b": {256: [True] * 8, 512: [False] * 8},
-        "c": {256: [True] * 8, 512: [False] * 8},
+        "a": {256: [True] * 8, 512: [True] * 8, 1024: [True] * 8},
+        "b": {256: [True] * 8, 512: [False] * 8, 1024: [True] * 8},
+        "c": {256: [True] * 8, 512: [False] * 8, 1024: [False] * 7 + [True]},
     }
     stored_runs.run(tmp_path, answers)
-    pairs = gather_runs([tmp_path]).pairs.set_index(["length", "first", "second"])
-    assert pairs.loc[256, "p_value_holm"].tolist() == [1, 1, 1]
-    assert pairs.loc[512, "p_value"].tolist() == [2 / 256, 2 / 256, 1]
-    assert pairs.loc[512, "p_value_holm"].tolist() == [6 / 256, 6 / 256, 1]
+    pairs = gather_runs([tmp_path], reference="a").pairs
+    assert set(zip(pairs["reference"], pairs["method"], strict=True)) == {("a", "b"), ("a", "c")}
+    cells = pairs[pairs["scope"] == "cell"].set_index("length")
+    assert cells.loc[256, "p_value_holm"].tolist() == [1, 1]
+    p_value = math.erfc(2)  # all 8 differ: z is the root of 8
+    assert cells.loc[512, "p_value"].tolist() == pytest.approx([p_value] * 2)
+    assert cells.loc[512, "p_value_holm"].tolist() == pytest.approx([2 * p_value] * 2)
+    pooled = pairs[pairs["scope"] != "cell"].set_index(["scope", "method"])
+    assert pooled["difference"].to_dict() == pytest.approx(
+        {
+            ("beyond the window", "b"): -50,
+            ("beyond the window", "c"): -93.75,
+            ("within the window", "b"): 0,
+            ("within the window", "c"): 0,
+        }
+    )
+    assert pooled.loc["beyond the window", "n"].tolist() == [16, 16]
+    assert pooled.loc["beyond the window", "units"].tolist() == [8, 8]  # the same 8 questions
+
+
+@pytest.mark.parametrize(
+    ("methods", "recorded", "stated", "reference"),
+    [
+        (["pi", "original", "lampe"], None, None, "original"),
+        (["pi", "lampe"], None, None, "pi"),
+        (["pi", "original", "lampe"], "lampe", None, "lampe"),
+        (["pi", "original", "lampe"], "lampe", "pi", "pi"),
+        (["pi", "lampe:head_tokens=8"], None, "lampe", "lampe:head_tokens=8"),
+        (["lampe", "lampe:head_tokens=8", "pi"], None, "lampe", "lampe"),
+        (["pi", "lampe"], "gone", None, "pi"),
+    ],
+)
+def test_the_reference(
+    methods: list[str],
+    recorded: str | None,
+    stated: str | None,
+    reference: str,
+    tmp_path: Path,
+) -> None:
+    stored_runs.run(tmp_path, {method: {512: [True]} for method in methods})
+    if recorded:
+        path = tmp_path / "run.yaml"
+        path.write_text(f"{path.read_text()}reference: {recorded}\n")
+    pairs = gather_runs([tmp_path], reference=stated).pairs
+    assert set(pairs["reference"]) == {reference}
+    assert set(pairs["method"]) == {*methods} - {reference}
+
+
+@pytest.mark.parametrize(
+    ("stated", "listed"),
+    [("yarn", "lampe:head_tokens=8, lampe, pi"), ("lampe:x=1", "pi"), ("", "pi"), ("LAMPE", "pi")],
+)
+def test_a_reference_that_is_no_method_of_the_runs_is_refused(
+    stated: str, listed: str, tmp_path: Path
+) -> None:
+    methods = ("lampe:head_tokens=8", "lampe", "pi")
+    stored_runs.run(tmp_path, {method: {512: [True]} for method in methods})
+    with pytest.raises(UserError, match="--reference") as refused:
+        gather_runs([tmp_path], reference=stated)
+    assert repr(stated) in str(refused.value)
+    assert listed in str(refused.value)
+
+
+def test_several_methods_of_the_stated_name_are_refused(tmp_path: Path) -> None:
+    methods = ("lampe:head_tokens=8", "lampe:head_tokens=16", "pi")
+    stored_runs.run(tmp_path, {method: {512: [True]} for method in methods})
+    with pytest.raises(UserError, match="one of: lampe:head_tokens=8, lampe:head_tokens=16$"):
+        gather_runs([tmp_path], reference="lampe")
 
 
 def test_different_prompts_are_no_pair(tmp_path: Path) -> None:
@@ -108,8 +183,8 @@ def test_different_prompts_are_no_pair(tmp_path: Path) -> None:
     cell = next(cell for cell in store.cells() if cell.method == "lampe")
     for row in store.rows(cell)[1:]:
         store.append(cell, {**row, "prompt_sha256": "another"})
-    (pair,) = gather_runs([tmp_path]).pairs.to_dict("records")
-    assert (pair["n"], pair["unpaired"]) == (1, 2)
+    for pair in gather_runs([tmp_path]).pairs.to_dict("records"):
+        assert (pair["n"], pair["unpaired"]) == (1, 2)
     store.append(cell, {**store.rows(cell)[0], "prompt_sha256": "another"})
     assert gather_runs([tmp_path]).pairs.empty
 
@@ -121,13 +196,9 @@ def test_pairs_are_of_all_runs_whose_settings_agree(tmp_path: Path) -> None:
     for name, method, seed in (("x", "a", 0), ("y", "b", 0), ("z", "b", 5)):
         stored_runs.run(tmp_path / name, {method: methods[method]}, seed)
     runs = gather_runs([tmp_path / name for name in "xyz"])
-    (pair,) = runs.pairs.to_dict("records")
-    assert (pair["settings"], pair["first"], pair["second"], pair["n"]) == (
-        "seed 0",
-        "a · x",
-        "b · y",
-        3,
-    )
+    for pair in runs.pairs.to_dict("records"):
+        assert (pair["settings"], pair["n"]) == ("seed 0", 3)
+        assert (pair["reference"], pair["method"]) == ("a · x", "b · y")
 
 
 @pytest.mark.parametrize(

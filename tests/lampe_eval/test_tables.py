@@ -1,6 +1,5 @@
 """Tables: which score is best, what is marked, and the formats they are written in."""
 
-import math
 import re
 import shutil
 import subprocess
@@ -11,8 +10,9 @@ import pandas as pd
 import pytest
 
 from lampe_eval.file_io import save_files
+from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.latex import escaped, to_latex
-from lampe_eval.report.markdown import to_markdown
+from lampe_eval.report.markdown import escape_markdown, to_markdown
 from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
 from lampe_eval.report.tables import print_tables, table_files, to_csv
 from lampe_eval.results.gathered_runs import gather_runs
@@ -20,6 +20,7 @@ from lampe_eval.store import Cell
 from lampe_eval.terminal import console
 from tests.lampe_eval import stored_runs, synthetic_runs
 
+METHODS = ("original", "dca", "lampe")
 ANSWERS = {
     "lampe": {256: [True, True, True], 512: [True, True, True]},
     "dca:attention_factor=1.12": {256: [True, True, True], 512: [True, True, False]},
@@ -36,10 +37,9 @@ def table(tmp_path: Path) -> ResultTable:
 
 
 @pytest.fixture
-def ranked(tmp_path: Path) -> ResultTable:
-    """Return a table of three methods with different scores."""
-    answers = {"lampe": [True, True], "dca": [True, False], "original": [False, False]}
-    stored_runs.run(tmp_path, {method: {512: hits} for method, hits in answers.items()})
+def marked(tmp_path: Path) -> ResultTable:
+    """Return a table with two methods that are shown to differ."""
+    stored_runs.run(tmp_path, {"lampe": {512: [True] * 8}, "original": {512: [False] * 8}})
     (table,) = result_tables(gather_runs([tmp_path]))
     return table
 
@@ -49,38 +49,72 @@ def _column(table: ResultTable, title: str) -> dict[str, TableValue]:
     return {label: values[at] for label, values in table.lines}
 
 
-def test_the_best_and_the_second(table: ResultTable) -> None:
-    places = {label: value.place for label, value in _column(table, "512").items()}
-    assert places == {
-        "lampe": 1,
-        "dca:attention_factor=1.12": 0,
-        "yarn": 0,
-        "original": 0,
-    }  # of two that compete
-    assert {value.place for value in _column(table, "256").values()} == {0}  # all are alike
+def _bold(table: ResultTable, length: str) -> set[str]:
+    return {label for label, value in _column(table, length).items() if value.best}
+
+
+def _differing(table: ResultTable, length: str) -> set[str]:
+    return {label for label, value in _column(table, length).items() if value.differs}
+
+
+def test_bold_is_who_competes_and_is_not_shown_to_be_worse(table: ResultTable) -> None:
+    assert _bold(table, "256") == ANSWERS.keys()  # all are alike
+    assert _bold(table, "512") == {"lampe", "dca:attention_factor=1.12"}  # the others lack samples
 
 
 @pytest.mark.parametrize(
-    ("losses", "places"),
+    ("scores", "bold", "differing"),
     [
-        ([1.0, 1.5, 2.0], [1, 2, 0]),
-        ([1.0, 1.0004, 2.0], [1, 1, 0]),  # both printed as 2.72
-        ([1.0, 1.0, 1.5, 2.0], [1, 1, 0, 0]),
-        ([1.0, 1.5, 1.5001, 2.0], [1, 2, 2, 0]),
-        ([1.0, 2.0, 2.0], [1, 0, 0]),  # nobody is worse than the second
-        ([1.0, 1.5], [1, 0]),
-        ([1.0], [0]),
-        ([math.nan, 1.0, 1.5], [0, 1, 0]),
+        ([10, 10, 0], {0, 1}, {2}),
+        ([10, 4, 0], {0}, {1, 2}),  # 6 of 10: p = 0.014, of two methods 0.029
+        ([10, 5, 5], {0, 1, 2}, set()),  # 5 of 10: p = 0.025, of two methods 0.051
+        ([4, 10, 4], {1}, {1}),
+        ([0, 0, 0], {0, 1, 2}, set()),
+        ([7], set(), set()),
     ],
 )
-def test_places_follow_the_printed_digits(
-    losses: list[float], places: list[int], tmp_path: Path
+def test_bold_and_marked_scores_follow_paired_tests(
+    scores: list[int], bold: set[int], differing: set[int], tmp_path: Path
 ) -> None:
-    stored_runs.losses(
-        tmp_path, {f"ntk:factor={index}": {512: [loss]} for index, loss in enumerate(losses)}
-    )
+    """Compare methods that are right on so many of the same ten samples with the first one."""
+    methods = [f"ntk:factor={index}" for index in range(len(scores))]
+    answers = {
+        method: {512: [index < score for index in range(10)]}
+        for method, score in zip(methods, scores, strict=True)
+    }
+    stored_runs.run(tmp_path, answers)
     (table,) = result_tables(gather_runs([tmp_path]))
-    assert [value.place for value in _column(table, "512").values()] == places
+    assert _bold(table, "512") == {methods[index] for index in bold}
+    assert _differing(table, "512") == {methods[index] for index in differing}
+
+
+def test_bold_averages_are_tested_over_their_tasks(tmp_path: Path) -> None:
+    tasks = ("vt", "cwe", "fwe")
+    cells = [Cell("pocket", method, "ruler", task, 512) for method in METHODS for task in tasks]
+    synthetic_runs.store(tmp_path, cells, "fair")
+    gathered = gather_runs([tmp_path])
+    (table,) = result_tables(gathered)
+    (line,) = (values for label, values in table.lines if label.startswith("mean of 3 tasks"))
+    (cells_of_bench,) = gathered.comparable.values()
+    averages = gathered.details[gathered.details["task"].isna()]
+    scores = dict(zip(averages["method"], averages["value"], strict=True))
+    expected = cells_of_bench.not_shown_worse(scores, {(task, 512): 1 / 3 for task in tasks})
+    assert {label for label, value in zip(METHODS, line, strict=True) if value.best} == expected
+
+
+def test_what_samples_can_show_is_noted_under_the_table(tmp_path: Path) -> None:
+    answers = {method: {512: [True] * 10} for method in METHODS}
+    stored_runs.run(tmp_path / "niah", answers)
+    (table,) = result_tables(gather_runs([tmp_path / "niah"]))
+    (note,) = (note for note in table.caption if "power" in note)
+    # 5 of 10 for one other method (test_pairs.py), at the level of two
+    found = re.match(r"10 samples can show differences of (\d+) points or more from original", note)
+    assert found
+    assert 50 < int(found[1]) < 70
+    assert re.search(r"; \d+ would show 15$", note)
+    stored_runs.losses(tmp_path / "ppl", {method: {512: [1.0, 2.0]} for method in METHODS})
+    (table,) = result_tables(gather_runs([tmp_path / "ppl"]))
+    assert any("windows can show differences of" in note for note in table.caption)
 
 
 def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -> None:
@@ -106,13 +140,11 @@ def test_equal_counts_at_all_lengths_are_noted_once(tmp_path: Path) -> None:
 
 
 def test_the_lowest_perplexity_is_best(tmp_path: Path) -> None:
-    stored_runs.losses(
-        tmp_path, {"lampe": {512: [1, 2]}, "dca": {512: [1, 1]}, "original": {512: [5, 6]}}
-    )
+    losses = {"lampe": [1.0, 2, 3], "dca": [1.001, 2.002, 2.999], "original": [5, 6.01, 7]}
+    stored_runs.losses(tmp_path, {method: {512: means} for method, means in losses.items()})
     (table,) = result_tables(gather_runs([tmp_path]))
-    assert {label: value.place for label, value in _column(table, "512").items()} == {
-        "lampe": 2, "dca": 1, "original": 0,
-    }  # fmt: skip
+    assert _bold(table, "512") == {"lampe", "dca"}
+    assert _differing(table, "512") == {"lampe", "dca"}
 
 
 def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
@@ -133,12 +165,8 @@ def test_runs_with_different_settings_do_not_compete(tmp_path: Path) -> None:
     first, second = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     head = "niah/grid · recall · pocket, window 256 · protocol fair"
     assert (first.title, second.title) == (f"{head} · seed 0", f"{head} · seed 5")
-    assert _places(first, "512") == {"lampe · a": 1, "yarn · a": 0}
-    assert _places(second, "512") == {"lampe · b": 0, "yarn · b": 0}
-
-
-def _places(table: ResultTable, length: str) -> dict[str, int]:
-    return {label: value.place for label, value in _column(table, length).items()}
+    assert _bold(first, "512") == {"lampe · a", "yarn · a"}
+    assert _bold(second, "512") == {"lampe · b", "yarn · b"}
 
 
 def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
@@ -212,10 +240,10 @@ def test_markdown(table: ResultTable) -> None:
     lines = to_markdown(table).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"
     assert lines[2] == "| method | attention_factor | 256 | 512 |"
-    assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
+    assert lines[4] == "| lampe | none | **100.0 ± 0.00** | **100.0 ± 0.00** |"
     assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
     assert "bold" in lines[9]
-    assert all(note in lines for note in table.notes)
+    assert all(escape_markdown(note) in lines for note in table.caption)
 
 
 def test_long_labels_are_broken_after_punctuation(
@@ -237,10 +265,10 @@ def test_long_labels_are_broken_after_punctuation(
 def test_latex(table: ResultTable) -> None:
     text = to_latex([table])
     assert (
-        r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\"
-        in text
+        r"dca:attention\_factor=1.12 & none & \textbf{100.0} {\scriptsize$\pm$0.00} & "
+        r"\textbf{66.7} {\scriptsize$\pm$33.3} \\" in text
     )
-    assert r"\item Best score bold." in text
+    assert r"\item bold: the best score" in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
@@ -250,11 +278,39 @@ def test_latex(table: ResultTable) -> None:
     )
 
 
-def test_latex_underlines_the_second_and_names_tables(ranked: ResultTable) -> None:
-    text = to_latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
-    assert r"\underline{50.0} {\scriptsize$\pm$50.0} \\" in text
-    assert r"\item Best score bold, second underlined." in text
+def test_latex_marks_differences_and_names_tables(marked: ResultTable) -> None:
+    text = to_latex([marked, marked, replace(marked, title="ruler · at 512 tokens")])
+    assert r"original & none & 0.00 {\scriptsize$\pm$0.00} \\" in text
+    assert r"lampe & none & \textbf{100.0}$^{\dagger}$ {\scriptsize$\pm$0.00} \\" in text
+    assert r"\item $^{\dagger}$ shown to differ from original" in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
+
+
+def test_marks_are_explained_in_markdown_and_the_terminal(
+    marked: ResultTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_tables(gather_runs([tmp_path]), [marked], console())
+    for text in (to_markdown(marked), capsys.readouterr().out):
+        assert "100.0† ± 0.00" in text
+        assert "† shown to differ from original" in text
+        assert "bold: " in text
+
+
+def test_pooled_differences_have_a_table(tmp_path: Path) -> None:
+    stored_runs.run(
+        tmp_path,
+        {
+            "lampe": {256: [True] * 8, 512: [True] * 8, 1024: [True] * 8},
+            "original": {256: [True] * 8, 512: [False] * 8, 1024: [False] * 8},
+        },
+    )
+    (table,) = difference_tables(gather_runs([tmp_path]))
+    assert table.columns == ["method", "beyond the window", "within the window"]
+    ((label, (beyond, within)),) = table.lines
+    assert label == "lampe"
+    assert re.fullmatch(r"\+100\.0 \[\+\d\d\.\d, \+100\.0\]†", str(beyond))
+    assert re.fullmatch(r"\+0\.0 \[-\d\d\.\d, \+\d\d\.\d\]", str(within))
+    assert "original" in table.title
 
 
 def test_names_are_escaped_in_markdown() -> None:
@@ -332,4 +388,8 @@ def test_files(tmp_path: Path) -> None:
     assert wide[["run", "method", "512"]].values.tolist()[:2] == [
         ["a", "lampe", 100], ["a", "dca:attention_factor=1.12", pytest.approx(66.666667)],
     ]  # fmt: skip
-    assert len(pd.read_csv(tmp_path / "one" / "pairs.csv")) == 2 * 6
+    pairs = pd.read_csv(tmp_path / "one" / "pairs.csv")
+    # three methods at two lengths; pooled, those without unscored samples
+    assert pairs["scope"].value_counts().to_dict() == {
+        "cell": 2 * 3, "within the window": 3,
+    }  # fmt: skip

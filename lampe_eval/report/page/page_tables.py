@@ -142,7 +142,7 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
 
 
 def differences(frame: pd.DataFrame) -> Table:
-    """Return the table of differences: first minus second on the samples that both have.
+    """Return the table of differences: method minus reference on the samples that both have.
 
     Marks count the samples of the cell beyond these.
     """
@@ -151,16 +151,19 @@ def differences(frame: pd.DataFrame) -> Table:
         "marks": [[[count, "unpaired"]] if count else [] for count in frame["unpaired"]],
     }
     columns: list[Column] = [
-        text("first", "First"),
-        text("second", "Second"),
+        text("method", "Method"),
+        text("reference", "Reference"),
+        text("scope", "Scope"),
         text("task", "Task"),
         number("length", "Length", choose=True),
         {**number("difference", "Difference", 2), "kind": "difference"},
+        text("unit", "Unit"),
         number("ci_low", "from", 2),
         number("ci_high", "to", 2),
         {"key": "p_value", "title": "p", "kind": "probability"},
         {"key": "p_value_holm", "title": "p (Holm)", "kind": "probability"},
         number("n", "n"),
+        number("units", "Units"),
         _marks_column(),
         text("bench", "Benchmark"),
         text("model", "Model"),
@@ -169,8 +172,9 @@ def differences(frame: pd.DataFrame) -> Table:
         text("settings", "Settings"),
     ]
     always_shown = {
-        "first",
-        "second",
+        "method",
+        "reference",
+        "scope",
         "task",
         "length",
         "difference",

@@ -83,9 +83,12 @@ def gathered(
         "window": 256,
         "protocol": "fair",
         "bench": "niah",
+        "scope": "cell",
         "task": "single",
         "length": 1024,
+        "units": 5,
         "unpaired": 0,
+        "unit": "points",
     }
     differences = [{**defaults, **pair} for pair in pairs]
     rows: dict[tuple[str, Cell], Sequence[SampleRecord]] = {}

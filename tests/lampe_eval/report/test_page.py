@@ -43,8 +43,8 @@ def _small(tmp_path: Path) -> GatheredRuns:
     scores[cell("original")] |= {"n": 5, "missing": 1, "errors": 2, "cut": 3}
     pairs = [
         {
-            "first": "original",
-            "second": "lampe",
+            "reference": "original",
+            "method": "lampe",
             "n": 5,
             "difference": -90.5,
             "ci_low": -93.0,
@@ -52,8 +52,8 @@ def _small(tmp_path: Path) -> GatheredRuns:
         }
         | {"p_value": 0.00001, "p_value_holm": 0.00003},
         {
-            "first": "original",
-            "second": "yarn",
+            "reference": "original",
+            "method": "yarn",
             "n": 5,
             "difference": 2.0,
             "ci_low": -1.0,

@@ -1,0 +1,49 @@
+"""Tables of pooled differences from the reference method, one for each benchmark of a run."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from lampe_eval.report.table_comparison import DIFFERS, TEST
+from lampe_eval.report.table_model import ResultTable, TableLine, TableValue, table_conditions
+from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_differences import BEYOND, CELL, WITHIN
+from lampe_eval.results.paired_tests import LEVEL
+from lampe_eval.results.ranking import COMPARABLE
+
+
+def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
+    """Yield a table of the pooled differences for each group of comparable scores with any."""
+    pooled = gathered.pairs[gathered.pairs["scope"] != CELL]
+    for _, rows in pooled.groupby([*COMPARABLE, "reference"], sort=False):
+        first = rows.iloc[0]
+        scopes = [scope for scope in (BEYOND, WITHIN) if scope in set(rows["scope"])]
+        lines: list[TableLine] = []
+        for method, of_method in rows.groupby("method", sort=False):
+            by_scope = {row["scope"]: _value(row) for row in of_method.to_dict("records")}
+            values = [by_scope.get(scope, TableValue()) for scope in scopes]
+            lines.append((str(method), values))
+        title = f"{first['bench']} · differences from {first['reference']}"
+        yield ResultTable(
+            f"{title} · {table_conditions(first)}", ["method", *scopes], lines, _notes(rows)
+        )
+
+
+def _value(row: Mapping[Any, Any]) -> TableValue:
+    text = f"{row['difference']:+.1f}"
+    if pd.notna(row["ci_low"]):
+        text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+    return TableValue(text, differs=row["p_value_holm"] < LEVEL)
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    reference = rows["reference"].iloc[0]
+    unit = "points" if rows["unit"].iloc[0] == "points" else "% of perplexity"
+    notes = [
+        f"mean over all complete cells of method minus {reference} on the same samples, in {unit}, "
+        "with a 95 % interval"
+    ]
+    if (rows["p_value_holm"] < LEVEL).any():
+        notes.append(f"{DIFFERS} shown to differ from {reference} ({TEST})")
+    return notes

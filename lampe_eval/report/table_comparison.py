@@ -1,0 +1,97 @@
+"""Comparison of the methods of a table: which are best, which differ, what samples can show."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lampe_eval.results.detectable import (
+    POWER,
+    USEFUL_PERCENT,
+    USEFUL_POINTS,
+    detectable_difference,
+    units_needed,
+)
+from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_differences import (
+    ComparableCells,
+    StratumKey,
+    readable,
+    reference_label,
+)
+from lampe_eval.results.paired_tests import LEVEL, PairedTest, paired_test
+
+DIFFERS = "†"
+"""Mark of a score that is shown to differ from that of the reference method."""
+TEST = f"paired test, p < {LEVEL:.2g} after Holm's correction"
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """Comparison of the methods of a table.
+
+    Attributes:
+        cells: cells of the methods.
+        reference: label of the method that others are compared with.
+        unit: name of an independent unit.
+    """
+
+    cells: ComparableCells
+    reference: str
+    unit: str
+
+    @classmethod
+    def of_scores(
+        cls, gathered: GatheredRuns, key: tuple[Any, ...], scores: pd.DataFrame
+    ) -> "TableComparison":
+        """Return the comparison of labelled scores whose `ranking.COMPARABLE` have these values."""
+        reference = reference_label(scores, gathered.reference)
+        return cls(gathered.comparable[key], reference, str(scores["unit"].iloc[0]))
+
+    def best(self, scores: Mapping[str, float], weights: Mapping[StratumKey, float]) -> set[str]:
+        """Return the labels with the best score, or not shown to be worse; none of a single one."""
+        return self.cells.not_shown_worse(scores, weights) if len(scores) > 1 else set()
+
+    def differing(
+        self, scores: Mapping[str, float], weights: Mapping[StratumKey, float]
+    ) -> set[str]:
+        """Return the labels whose scores are shown to differ from the reference's."""
+        if self.reference not in scores:
+            return set()
+        return self.cells.shown_different(scores, self.reference, weights)
+
+    def power_notes(self, tasks: Sequence[str]) -> list[str]:
+        """Return in one line which differences the cells of tasks can show; none if unknown."""
+        tests: list[PairedTest] = []
+        methods: set[str] = set()
+        for label, (task, length) in self.cells.samples:
+            found = self.cells.difference(label, self.reference, (task, length))
+            test = paired_test(found) if found and task in tasks else None
+            if test and label != self.reference:
+                methods.add(label)
+                tests.append(test)
+        if not tests:
+            return []
+        # Half of the pairs spread no more than the median.
+        typical = sorted(tests, key=lambda test: test.variance)[len(tests) // 2]
+        return [self._power_note(typical, len(methods))]
+
+    def _power_note(self, test: PairedTest, comparisons: int) -> str:
+        unit, useful = (
+            ("%", USEFUL_PERCENT) if self.cells.is_perplexity else ("points", USEFUL_POINTS)
+        )
+        level = LEVEL / comparisons
+        detectable = readable(detectable_difference(test, level), self.cells.is_perplexity)
+        shown = f"no difference from {self.reference}"
+        if math.isfinite(detectable):
+            shown = f"differences of {detectable:.2g} {unit} or more from {self.reference}"
+        methods = "method" if comparisons == 1 else "methods"
+        note = (
+            f"{test.n:.0f} {self.unit}s can show {shown} ({100 * POWER:.0f} % power, "
+            f"p < {LEVEL:.2g} corrected for {comparisons} {methods})"
+        )
+        if detectable > useful:
+            note += f"; {units_needed(test, level)} would show {useful:g}"
+        return note
