@@ -506,6 +506,30 @@ def report(
     report_on(runs, output, reference)
 
 
+@app.command()
+def recommend(
+    run: Annotated[Path, Argument(help="Folder of a run.", show_default=False)],
+    length: Annotated[
+        int | None,
+        Option(
+            help="Length to recommend a method for, in tokens. Default: the longest of the run.",
+            parser=_tokens,
+            metavar="TOKENS",
+        ),
+    ] = None,
+    max_slowdown: Annotated[
+        float | None,
+        Option(help="Largest ratio of times to those of the unpatched model. Default: any.", min=0),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Recommend a method by a run: scores, effective lengths, short-prompt tax and cost."""
+    _load_plugins(plugin)
+    from lampe_eval.commands.recommend import recommend as recommend_method
+
+    recommend_method(run, length, max_slowdown)
+
+
 @listing.command("models")
 def list_models() -> None:
     """List the models that have a card."""

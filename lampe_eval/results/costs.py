@@ -5,7 +5,7 @@ something else on the machine slowed down. A run in which both took turns on an 
 the best ratios; `lampe-eval speed` measures them for their own sake.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -29,15 +29,18 @@ class Costs:
     n: int
 
 
-def relative_costs(rows: Sequence[SampleRecord], reference: Sequence[SampleRecord]) -> Costs:
+def relative_costs(
+    cells: Iterable[tuple[Sequence[SampleRecord], Sequence[SampleRecord]]],
+) -> Costs:
     """Return the costs of a method relative to a reference on the samples that both have.
 
     Args:
-        rows: samples of the method.
-        reference: samples of the reference, of the same task and length.
+        cells: samples of the method and of the reference, for each task at one length.
     """
-    by_id = {row["id"]: row for row in reference}
-    pairs = [(row, by_id[row["id"]]) for row in rows if row["id"] in by_id]
+    pairs: list[tuple[SampleRecord, SampleRecord]] = []
+    for rows, reference in cells:
+        by_id = {row["id"]: row for row in reference}
+        pairs += [(row, by_id[row["id"]]) for row in rows if row["id"] in by_id]
     # a batch of another size shares its time among more or fewer samples
     pairs = [(row, other) for row, other in pairs if _batch_size(row) == _batch_size(other)]
     return Costs(
