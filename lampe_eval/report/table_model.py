@@ -14,7 +14,13 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.results import ranking
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
+from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
+INTERVAL_NOTE = "in brackets 95 % interval"
+INDEPENDENT_UNITS = {"window": "windows", ONE_DOCUMENT: "samples of one document"}
+"""Units of which nothing says how they depend on each other, in the plural."""
+LARGEST_WRITTEN_OUT = 1e6
+"""End of an interval from which on it is written with a power of ten."""
 COUNT_NOTES = {
     "missing": "samples are missing",
     "errors": "samples failed",
@@ -30,20 +36,20 @@ class TableValue:
 
     Attributes:
         text: the number.
-        error: its standard error.
+        interval: its 95 % interval, such as "[60, 98]".
         mark: how many samples are scored, such as "2 of 3", where not all are.
         place: 1 for the best score, 2 for the second, 0 for others and for marked scores.
     """
 
     text: str = "-"
-    error: str = ""
+    interval: str = ""
     mark: str = ""
     place: int = 0
 
     def __str__(self) -> str:
-        error = f" ± {self.error}" if self.error else ""
+        interval = f" {self.interval}" if self.interval else ""
         mark = f" ({self.mark})" if self.mark else ""
-        return f"{self.text}{error}{mark}"
+        return f"{self.text}{interval}{mark}"
 
 
 TableLine = tuple[str, list[TableValue]]
@@ -144,7 +150,8 @@ def _table_of_averages(scores: pd.DataFrame, averages: pd.DataFrame) -> ResultTa
     named = averages.assign(name=averages["name"] + at_length)
     lines = _average_lines(named, methods, ranking.higher_is_better(scores))
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    return ResultTable(title, ["", *methods], lines, _batch_notes(scores))
+    notes = [f"{INTERVAL_NOTE} over the samples of all tasks", *_batch_notes(scores)]
+    return ResultTable(title, ["", *methods], lines, notes)
 
 
 def _by_label(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -168,7 +175,8 @@ def _score_value(row: Mapping[Any, Any], place: int) -> TableValue:
         return TableValue()
     samples = row["n"] + sum(row[column] for column in UNSCORED)
     mark = "" if row["n"] == samples else f"{row['n']} of {samples}"
-    return TableValue(_number_text(row["score"]), _number_text(row["stderr"]), mark, place)
+    interval = interval_text(row["ci_low"], row["ci_high"])
+    return TableValue(_number_text(row["score"]), interval, mark, place)
 
 
 def _average_lines(
@@ -181,9 +189,10 @@ def _average_lines(
         competing = dict(zip(known["label"], known["value"], strict=True))
         places = _places_as_printed(competing, higher_is_better)
         values: dict[str, TableValue] = {}
-        for label, value, stderr in known[["label", "value", "stderr"]].itertuples(index=False):
-            place = places.get(label, 0)
-            values[label] = TableValue(_number_text(value), _number_text(stderr), place=place)
+        for row in known.to_dict("records"):
+            place = places.get(row["label"], 0)
+            interval = interval_text(row["ci_low"], row["ci_high"])
+            values[row["label"]] = TableValue(_number_text(row["value"]), interval, place=place)
         lines.append((str(name), [values.get(method, TableValue()) for method in methods]))
     return lines
 
@@ -213,7 +222,8 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         place: "length" or "task", the column that says where samples are missing.
     """
     samples = _range(scores["n"])
-    notes = [f"n = {samples} samples per cell; ± standard error{_error_units(scores)}"]
+    notes = [f"n = {samples} samples per cell; {INTERVAL_NOTE}{_interval_units(scores)}"]
+    notes += _unknown_interval_notes(scores)
     total = scores[["n", *UNSCORED]].to_numpy().sum()
     for column, text in COUNT_NOTES.items():
         counts = scores.groupby(place)[column].sum()
@@ -242,12 +252,26 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def _error_units(scores: pd.DataFrame) -> str:
-    """Return in words what standard errors are computed over, where that is not samples."""
+def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
+    """Return why scores have no interval."""
+    unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
+    reasons: list[str] = []
+    for row in unknown.to_dict("records"):
+        if row["independent_units"] < 2:
+            reasons.append(f"no interval from a single {row['unit']}")
+        elif math.isfinite(row["score"]):
+            reasons.append(f"no interval from {row['unit']}s that are all alike")
+        else:
+            reasons.append("no interval for a score that is not finite")
+    return list(dict.fromkeys(reasons))
+
+
+def _interval_units(scores: pd.DataFrame) -> str:
+    """Return in words what intervals are computed over, where that is not samples."""
     texts: list[str] = []
     for unit, rows in scores[scores["unit"] != "sample"].groupby("unit", sort=False):
-        if unit == "window":
-            texts.append(" over windows, taken as independent")
+        if unit in INDEPENDENT_UNITS:
+            texts.append(f" over {INDEPENDENT_UNITS[str(unit)]}, taken as independent")
         else:
             texts.append(f" over {_range(rows['independent_units'])} {unit}s")
     return ",".join(texts)
@@ -265,6 +289,19 @@ def _batch_notes(scores: pd.DataFrame) -> list[str]:
     return [
         f"prompts ran in batches of up to {largest}; published numbers ran one prompt at a time"
     ]
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval in brackets, to two digits of its width; nothing where it is unknown."""
+    if math.isnan(low):
+        return ""
+    # so that its ends differ in print, too
+    decimals = max(0, 1 - math.floor(math.log10(high - low))) if math.isfinite(high) else 0
+    return f"[{_end_text(low, decimals)}, {_end_text(high, decimals)}]"
+
+
+def _end_text(end: float, decimals: int) -> str:
+    return f"{end:.1e}" if end >= LARGEST_WRITTEN_OUT else f"{end:.{decimals}f}"
 
 
 def _number_text(value: float) -> str:
