@@ -108,11 +108,13 @@ def _scores_by_task(cells: pd.DataFrame) -> dict[str, Score]:
 def _proportions(cells: pd.DataFrame) -> dict[Part, Proportion | None]:
     """Return the proportions that averages may be made of; None for what is none, a perplexity."""
     proportions: dict[Part, Proportion | None] = {}
-    columns = cells[["task", "proportion", "detail_estimates"]]
-    for task, proportion, estimates in columns.itertuples(index=False):
+    columns = cells[["task", "proportion", "details", "detail_estimates"]]
+    for task, proportion, details, estimates in columns.itertuples(index=False):
         proportions[task, ""] = proportion
-        for name, estimate in estimates.items():
-            proportions[task, name] = estimate.proportion
+        # a metric of one part has no details besides the score
+        for name in details:
+            if name in estimates:
+                proportions[task, name] = estimates[name].proportion
     return proportions
 
 

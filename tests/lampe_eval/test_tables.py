@@ -85,9 +85,9 @@ def test_places_follow_the_printed_digits(
 
 def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -> None:
     values = _column(table, "512")
-    assert str(values["lampe"]) == "100.0 ± 0.00"
-    assert str(values["yarn"]) == "100.0 ± 0.00 (2 of 3)"
-    assert str(values["original"]) == "50.0 ± 50.0 (2 of 3)"
+    assert str(values["lampe"]) == "100.0 [33, 100]"
+    assert str(values["yarn"]) == "100.0 [22, 100] (2 of 3)"
+    assert str(values["original"]) == "50.0 [4, 96] (2 of 3)"
     samples, missing, failed = table.notes
     assert "n = 2 to 3 samples" in samples
     assert re.fullmatch("1 of 24 .* missing: 1 at 512", missing)
@@ -120,7 +120,7 @@ def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
         stored_runs.run(tmp_path / name, {"lampe": {512: answers}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     assert {label: str(value) for label, value in _column(table, "512").items()} == {
-        "lampe · a": "100.0 ± 0.00", "lampe · b": "50.0 ± 50.0",
+        "lampe · a": "100.0 [22, 100]", "lampe · b": "50.0 [4, 96]",
     }  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
         ([0, 0, 0, 0], "windows, taken as independent"),
     ],
 )
-def test_the_units_of_standard_errors_are_noted(
+def test_the_units_of_intervals_are_noted(
     tmp_path: Path, documents: list[int | None], units: str
 ) -> None:
     store = stored_runs.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
@@ -181,7 +181,7 @@ def test_the_units_of_standard_errors_are_noted(
     (table,) = result_tables(gather_runs([tmp_path]))
     (note,) = table.notes
     assert note.startswith("n = 4 samples")
-    assert note.endswith(f"standard error over {units}")
+    assert note.endswith(f"95 % interval over {units}")
 
 
 def test_a_length_without_a_score_is_a_dash(tmp_path: Path) -> None:
@@ -189,8 +189,8 @@ def test_a_length_without_a_score_is_a_dash(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "b", {"lampe": {256: [True]}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     (_, first), (_, second) = table.lines
-    assert list(map(str, first[1:])) == ["-", "100.0"]
-    assert list(map(str, second[1:])) == ["100.0", "-"]
+    assert list(map(str, first[1:])) == ["-", "100.0 [8, 100]"]
+    assert list(map(str, second[1:])) == ["100.0 [8, 100]", "-"]
 
 
 def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_markdown(table: ResultTable) -> None:
     lines = to_markdown(table).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"
     assert lines[2] == "| method | attention_factor | 256 | 512 |"
-    assert lines[4] == "| lampe | none | 100.0 ± 0.00 | **100.0 ± 0.00** |"
-    assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
+    assert lines[4] == "| lampe | none | 100.0 [33, 100] | **100.0 [33, 100]** |"
+    assert lines[6].endswith("| 100.0 [22, 100] (2 of 3) |")
     assert "bold" in lines[9]
     assert all(note in lines for note in table.notes)
 
@@ -236,15 +236,13 @@ def test_long_labels_are_broken_after_punctuation(
 
 def test_latex(table: ResultTable) -> None:
     text = to_latex([table])
-    assert (
-        r"lampe & none & 100.0 {\scriptsize$\pm$0.00} & \textbf{100.0} {\scriptsize$\pm$0.00} \\"
-        in text
-    )
+    interval = r"{\scriptsize [33, 100]}"
+    assert rf"lampe & none & 100.0 {interval} & \textbf{{100.0}} {interval} \\" in text
     assert r"\item Best score bold." in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
-    assert r"\item n = 2 to 3 samples per cell; $\pm$ standard error." in text
+    assert r"\item n = 2 to 3 samples per cell; in brackets 95 \% interval." in text
     assert [text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == sorted(
         text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")
     )
@@ -252,7 +250,7 @@ def test_latex(table: ResultTable) -> None:
 
 def test_latex_underlines_the_second_and_names_tables(ranked: ResultTable) -> None:
     text = to_latex([ranked, ranked, replace(ranked, title="ruler · at 512 tokens")])
-    assert r"\underline{50.0} {\scriptsize$\pm$50.0} \\" in text
+    assert r"\underline{50.0} {\scriptsize [4, 96]} \\" in text
     assert r"\item Best score bold, second underlined." in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
 
