@@ -2,7 +2,8 @@
 
 A run's folder has a `RunRecord` in `run.yaml`, one `CellRecord` a line in `cells.jsonl`, and one
 `SampleRecord` a line in the files of `samples/`. `SCHEMA` is raised whenever a key changes its
-name or its meaning; folders of another schema are refused.
+name or its meaning; folders of another schema are refused. A new key that may be left out, such as
+`document_sha256`, does not raise it: folders that were written without it are read as before.
 """
 
 import datetime
@@ -75,6 +76,9 @@ class SampleRecord(Outcome):
         prompt_tokens: tokens of the prompt.
         prompt_start: the prompt's first tokens as text.
         prompt_end: the prompt's last tokens as text.
+        document_sha256: hash of what several samples may share: the document that a question is
+            about, or a needle's haystack. Intervals are computed over documents. Left out where no
+            two samples share one, and in older runs, whose samples count as independent.
         meta: numbers that tables may group by, such as the depth of a needle.
         references: what the answer is scored against.
         extras: what else the scorer needs.
@@ -93,6 +97,7 @@ class SampleRecord(Outcome):
     prompt_tokens: Count
     prompt_start: NotRequired[str]
     prompt_end: NotRequired[str]
+    document_sha256: NotRequired[str]
     meta: NotRequired[Mapping[str, float]]
     references: NotRequired[Any]
     extras: NotRequired[Mapping[str, Any]]

@@ -53,6 +53,8 @@ class Prompt:
         extras: anything else that `Bench.score` needs, and what identifies the sample in the
             benchmark's data.
         meta: numbers that tables may group by, such as the depth of a needle.
+        document_sha256: hash of what several samples may share, such as the document that the
+            question is about; empty where no two samples share one.
         cut_tokens: tokens that were removed to make the prompt fit.
         skip: whether the prompt is too long and the protocol leaves such samples out.
         stop_token_ids: tokens that end the answer in addition to the model's own EOS tokens. The
@@ -69,6 +71,7 @@ class Prompt:
     references: Any
     extras: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, float] = field(default_factory=dict)
+    document_sha256: str = ""
     cut_tokens: int = 0
     skip: bool = False
     stop_token_ids: tuple[int, ...] = ()
@@ -133,11 +136,15 @@ class CellScore:
         estimate: the parts of each sample, from which methods are compared; it also knows the
             number and the kind of independent units.
         details: more numbers of the cell by name, such as the score at each depth.
+        detail_estimates: the estimates of those that are scores of samples.
         rounded: the score as the benchmark rounds it; None for that of the estimate.
     """
 
     estimate: Estimate = field(compare=False, repr=False)
     details: Mapping[str, float] = field(default_factory=dict)
+    detail_estimates: Mapping[str, Estimate] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     rounded: float | None = None
 
     @property
@@ -328,29 +335,39 @@ class Bench(ABC):
     def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the number of a cell as a function of its samples.
 
-        The harness computes standard errors and compares methods from it. By default it is the
-        mean score in percent.
+        The harness computes standard errors and intervals, and compares methods, from it. By
+        default it is the mean score in percent, with documents as units where samples share them
+        (`Estimate.by_document`).
 
         Args:
             task: the task.
             rows: the samples with their `score`; at least one.
             protocol: the protocol of the run.
         """
-        return Estimate.mean([100 * row["score"] for row in rows])
+        return mean_score(rows)
 
     def cell_score(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> CellScore:
         """Return the score of a cell with its standard error, its details and its estimate."""
-        details = self.details(task, rows, protocol)
-        return CellScore(self.estimate(task, rows, protocol), details)
+        return CellScore(
+            self.estimate(task, rows, protocol),
+            self.details(task, rows, protocol),
+            self.detail_estimates(task, rows, protocol),
+        )
 
     def details(
         self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
     ) -> dict[str, float]:
-        """Return more numbers of a cell by name, such as the score at each depth."""
-        return {}
+        """Return more numbers of a cell by name, by default the values of `detail_estimates`."""
+        estimates = self.detail_estimates(task, rows, protocol)
+        return {name: estimate.value for name, estimate in estimates.items()}
 
-    def detail_counts(self, rows: Sequence[SampleRecord]) -> dict[str, int]:
-        """Return the number of samples behind each detail that uses only some of the samples."""
+    def detail_estimates(
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
+    ) -> dict[str, Estimate]:
+        """Return the estimates of details that are scores of samples, such as those at a depth.
+
+        Their numbers of samples and their intervals are computed from it.
+        """
         return {}
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
@@ -369,3 +386,13 @@ class Bench(ABC):
             averages: for each length in tokens, the first of its `task_averages`.
         """
         return {}
+
+
+def mean_score(rows: Sequence[SampleRecord]) -> Estimate:
+    """Return the mean score of samples in percent; its units are documents where they share any."""
+    return Estimate.mean([100 * row["score"] for row in rows]).by_document(rows)
+
+
+def mean_scores(rows_by_name: Mapping[str, Sequence[SampleRecord]]) -> dict[str, Estimate]:
+    """Return the mean score of each group of samples that has any, by the group's name."""
+    return {name: mean_score(rows) for name, rows in rows_by_name.items() if rows}

@@ -34,6 +34,7 @@ from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
 from lampe_eval.prompts.protocol import Protocol
@@ -86,11 +87,13 @@ class InfiniteBenchQuestion:
         id: the row's own number.
         fields: values of the template's placeholders.
         label: what the answer is scored against.
+        document_sha256: hash of the text that it is about; several questions are about one book.
     """
 
     id: int | str
     fields: Mapping[str, str]
     label: Any
+    document_sha256: str
 
 
 class InfiniteBenchCard(TaskCard):
@@ -137,6 +140,7 @@ class InfiniteBench(Bench):
                 max_new_tokens=card.max_new_tokens,
                 references=question.label,
                 extras={"id": question.id},
+                document_sha256=question.document_sha256,
                 cut_tokens=prompt.cut_tokens,
                 skip=prompt.skip,
                 decoding=request.protocol.decoding,
@@ -169,7 +173,8 @@ def _parse_question(task: str, data_dir: Path | None, value: Any) -> InfiniteBen
     """
     schema = ChoiceRow if task in CHOICE_TASKS else InfiniteBenchRow
     row = schema.model_validate(value)
-    return InfiniteBenchQuestion(row.id, _template_fields(task, row, data_dir), _label(row))
+    fields = _template_fields(task, row, data_dir)
+    return InfiniteBenchQuestion(row.id, fields, _label(row), sha256_of_text(row.context))
 
 
 def _template_fields(task: str, row: InfiniteBenchRow, data_dir: Path | None) -> dict[str, str]:

@@ -31,8 +31,10 @@ from lampe_eval.benches.bench import (
     SampleRequest,
     Score,
     Task,
+    mean_scores,
 )
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import (
     ChatFamily,
     Message,
@@ -157,11 +159,22 @@ class LEval(Bench):
         if protocol.length_bands:
             scores = [row["score"] for row in rows]
             details |= leval_metrics.by_length(scores, [row["prompt_tokens"] for row in rows])
-        return CellScore(_estimate(samples), details, value)
+        estimates = self.detail_estimates(task, rows, protocol)
+        return CellScore(_estimate(samples).by_document(rows), details, estimates, value)
+
+    def detail_estimates(
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
+    ) -> dict[str, Estimate]:
+        """Return the mean of each part of the metric, and those of LaMPE's bands of length."""
+        estimates = _part_estimates(_score_parts(task, rows), rows)
+        if protocol.length_bands:
+            lengths = [row["prompt_tokens"] for row in rows]
+            estimates |= mean_scores(leval_metrics.length_bands(rows, lengths))
+        return estimates
 
     def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the mean score, or for summaries the geometric mean of three ROUGE averages."""
-        return _estimate(_score_parts(task, rows))
+        return _estimate(_score_parts(task, rows)).by_document(rows)
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Return the paper's mean of exams, which leaves out the retrieval of topics."""
@@ -181,6 +194,22 @@ def _score_parts(task: Task, rows: Sequence[SampleRecord]) -> list[leval_metrics
         leval_metrics.parts(task.name, _answer(row), row["references"], row["extras"])
         for row in rows
     ]
+
+
+def _part_estimates(
+    samples: Sequence[leval_metrics.Parts], rows: Sequence[SampleRecord]
+) -> dict[str, Estimate]:
+    """Return the estimate of each part over the samples that have it."""
+    values: dict[str, list[float]] = {}
+    rows_with_part: dict[str, list[SampleRecord]] = {}
+    for sample, row in zip(samples, rows, strict=True):
+        for name, value in sample.items():
+            values.setdefault(name, []).append(value)
+            rows_with_part.setdefault(name, []).append(row)
+    return {
+        name: Estimate.mean(of_part).by_document(rows_with_part[name])
+        for name, of_part in values.items()
+    }
 
 
 def _estimate(samples: Sequence[leval_metrics.Parts]) -> Estimate:
@@ -255,6 +284,7 @@ def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
             yield Prompt.of_faulty_row(f"{first:04d}", row)
             continue
         document, cut_tokens = _shortened_document(task, row.input, request)
+        document_sha256 = sha256_of_text(row.input)
         pairs = zip(row.instructions, row.outputs, strict=True)
         for number, (question, answer) in enumerate(pairs, first):
             prompt = _fitted_prompt(task, wording, document, question, answer, request)
@@ -267,6 +297,7 @@ def _prompts(task: str, request: SampleRequest) -> Iterator[Prompt]:
                 max_new_tokens=_answer_tokens(request),
                 references=[answer],
                 extras={"row": number},
+                document_sha256=document_sha256,
                 cut_tokens=cut_tokens + prompt.cut_tokens,
                 skip=prompt.skip,
                 decoding=decoding,

@@ -19,9 +19,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task, mean_scores
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import read_json
+from lampe_eval.file_io import read_json, sha256_of_text
 from lampe_eval.prompts.chat_template import Message, chat_family, template_affixes
 from lampe_eval.prompts.prompt_fitting import (
     FittedPrompt,
@@ -33,6 +33,7 @@ from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class LongBench(Bench):
                 max_new_tokens=answer_tokens,
                 references=row["answers"],
                 extras={key: row[key] for key in EXTRAS},
+                document_sha256=sha256_of_text(row["context"]),
                 cut_tokens=prompt.cut_tokens,
                 skip=prompt.skip,
                 stop_token_ids=stop_token_ids,
@@ -146,6 +148,12 @@ class LongBenchE(LongBench):
     ) -> dict[str, float]:
         scores = [row["score"] for row in rows]
         return longbench_metrics.by_length(scores, [row["extras"]["length"] for row in rows])
+
+    def detail_estimates(
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
+    ) -> dict[str, Estimate]:
+        lengths = [row["extras"]["length"] for row in rows]
+        return mean_scores(longbench_metrics.length_bands(rows, lengths))
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Return the average over tasks, and in each band over the tasks with samples in it."""

@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, FollowUp, Prompt, SampleRequest, Score, Task
+from lampe_eval.benches.bench import (
+    Bench,
+    FollowUp,
+    Prompt,
+    SampleRequest,
+    Score,
+    Task,
+    mean_scores,
+)
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.json_arrays import array_items
 from lampe_eval.prompts.chat_template import Message, template_affixes
 from lampe_eval.prompts.prompt_fitting import FittedPrompt, encode_prompt, fit_prompt
@@ -27,6 +36,7 @@ from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import longbench_metrics
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.texts.jsonl_rows import (
     NO_TEXT,
     FaultyRow,
@@ -116,6 +126,7 @@ class LongBenchV2(Bench):
                 max_new_tokens=answer_tokens,
                 references=[row.answer],
                 extras=row.model_dump(include=EXTRAS, by_alias=True),
+                document_sha256=sha256_of_text(row.context),
                 cut_tokens=prompt.cut_tokens,
                 skip=prompt.skip,
                 decoding=request.protocol.decoding,
@@ -133,6 +144,15 @@ class LongBenchV2(Bench):
         accuracies = longbench_metrics.accuracies(answers)
         del accuracies["overall"]
         return accuracies
+
+    def detail_estimates(
+        self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
+    ) -> dict[str, Estimate]:
+        groups: dict[str, list[SampleRecord]] = {}
+        for row in rows:
+            for key in ("difficulty", "length"):
+                groups.setdefault(row["extras"][key], []).append(row)
+        return mean_scores(groups)
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Return what the benchmark's leaderboard shows: accuracy by difficulty and by length."""

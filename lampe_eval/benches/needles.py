@@ -295,10 +295,12 @@ class PlacedPrompt:
         ids: token ids of the prompt.
         depths: where each needle lies, in percent of the haystack's tokens; in the order of the
             question's `depths`, which says where each was wanted.
+        haystack: token ids of the haystack, before what is too long is left out.
     """
 
     ids: list[int]
     depths: tuple[float, ...]
+    haystack: Sequence[int]
 
 
 def place_needles(
@@ -342,7 +344,8 @@ def place_needles(
     hay = list(haystack[:haystack_tokens])
     found = places(hay, question.depths)
     ids = [*prefix, *_insert_needles(hay, needles, found), *_encode_end(question, encode, suffix)]
-    return PlacedPrompt(ids, tuple(100 * place / max(1, len(hay)) for place in found))
+    depths = tuple(100 * place / max(1, len(hay)) for place in found)
+    return PlacedPrompt(ids, depths, haystack)
 
 
 def _encode_end(

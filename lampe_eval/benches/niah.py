@@ -14,17 +14,18 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 from random import Random
-from statistics import fmean
 from typing import ClassVar
 
 from lampe_eval.benches import needles, niah_original
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task, mean_scores
 from lampe_eval.cards import TaskCard
+from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode, encode_start
 from lampe_eval.records import SampleRecord
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.documents import documents
 from lampe_eval.texts.sentence_ends import sentence_ends
@@ -117,18 +118,11 @@ class Niah(Bench):
         # The share is a fraction; rounding gives the whole number of values behind it.
         return float(round(share * len(row["references"])) >= required)
 
-    def details(
+    def detail_estimates(
         self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
-    ) -> dict[str, float]:
-        """Return the mean score at each depth, in percent."""
-        means = {}
-        for name, rows_at_depth in _rows_by_depth(rows).items():
-            scores = [row["score"] for row in rows_at_depth]
-            means[name] = 100 * fmean(scores)
-        return means
-
-    def detail_counts(self, rows: Sequence[SampleRecord]) -> dict[str, int]:
-        return {name: len(rows_at_depth) for name, rows_at_depth in _rows_by_depth(rows).items()}
+    ) -> dict[str, Estimate]:
+        """Return the mean score at each depth."""
+        return mean_scores(_rows_by_depth(rows))
 
 
 def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
@@ -152,6 +146,7 @@ def _own_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt]:
             extras={"required_values": card.required_values} if card.required_values else {},
             # With a needle in each part of the haystack, no depth stands for the sample.
             meta={} if card.stratified_depths else _depths(depth, placed.depths[0]),
+            document_sha256=_haystack_sha256(placed),
         )
 
 
@@ -170,6 +165,14 @@ def _questions(
             # The seed string is part of the samples: do not change it.
             question = _stratify(question, Random(f"spread {request.seed} {index}"))
         yield index, depth, question
+
+
+def _haystack_sha256(placed: needles.PlacedPrompt) -> str:
+    """Return the hash of a haystack's token ids.
+
+    Pocket texts differ between samples; a text of the user's own is the same for all of them.
+    """
+    return sha256_of_text(repr(list(placed.haystack)))
 
 
 def _depths(wanted: float, placed: float) -> dict[str, float]:
@@ -197,6 +200,7 @@ def _original_samples(card: NiahCard, request: SampleRequest) -> Iterator[Prompt
             max_new_tokens=answer_tokens,
             references=wording.keywords,
             meta=_depths(depth, placed.depths[0]),
+            document_sha256=_haystack_sha256(placed),
         )
 
 

@@ -115,7 +115,7 @@ def original_prompt(
     place = needle_place(haystack, depth, sentence_ends(tokenizer, with_ascii=False))
     context = haystack[:place] + needle + haystack[place:]
     ids = [*prefix, *context, *question, *suffix]
-    return PlacedPrompt(ids, (100 * place / len(haystack),))
+    return PlacedPrompt(ids, (100 * place / len(haystack),), haystack)
 
 
 def needle_place(haystack: list[int], depth: float, full_stops: SentenceEnds) -> int:

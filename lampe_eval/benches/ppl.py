@@ -22,7 +22,8 @@ the last window is dropped. A limit on samples counts windows from the beginning
 Standard errors are computed over documents if there are several. The windows of a single document
 count as independent, unless they overlap: "dense" windows are resampled in blocks twice as long as
 the overlap. Neighbouring blocks still share a window, so the error is 10 % too small for losses
-that are independent; and with fewer than two blocks there is no error.
+that are independent; and with fewer than two blocks there is no error. Intervals are Student's t
+on the logarithm of the perplexity, over the same units.
 """
 
 from bisect import bisect_right
@@ -94,11 +95,11 @@ class Ppl(Bench):
         parts = np.array([(row["loss"], row["scored_tokens"]) for row in rows], dtype=float)
         groups, unit = _resampling_groups(task.card, rows)
         if task.card.windows == "exact":
-            return Estimate(parts, _exp_of_token_mean, groups, unit)
+            return Estimate(parts, _exp_of_token_mean, groups, unit, "log")
         mean_losses = parts[:, :1] / parts[:, 1:]
         if task.card.windows == "stride":
-            return Estimate(mean_losses, _exp_of_window_mean, groups, unit)
-        return Estimate(mean_losses, _script_exp_of_window_mean, groups, unit)
+            return Estimate(mean_losses, _exp_of_window_mean, groups, unit, "log")
+        return Estimate(mean_losses, _script_exp_of_window_mean, groups, unit, "log")
 
 
 def _resampling_groups(card: PplCard, rows: Sequence[SampleRecord]) -> tuple[list[int], str]:

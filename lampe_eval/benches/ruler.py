@@ -93,13 +93,14 @@ class Ruler(Bench):
             if isinstance(parts, FaultyRow):
                 yield Prompt.of_faulty_row(sample_id, parts)
                 continue
-            ids, references, meta = parts
+            ids, references, meta, document_sha256 = parts
             yield Prompt(
                 id=sample_id,
                 ids=ids,
                 max_new_tokens=task.card.max_new_tokens,
                 references=list(references),
                 meta=meta,
+                document_sha256=document_sha256,
                 decoding=request.protocol.decoding,
             )
 
@@ -121,8 +122,8 @@ class Ruler(Bench):
         }
 
 
-PromptParts = tuple[Sequence[int], Sequence[str], Mapping[str, float]]
-"""Ids of a prompt, strings that its answer must contain, and the sample's `meta`."""
+PromptParts = tuple[Sequence[int], Sequence[str], Mapping[str, float], str]
+"""Ids of a prompt, strings that its answer must contain, the sample's `meta` and document hash."""
 
 
 def _wording_name(protocol: Protocol) -> ruler_wording.WordingName:
@@ -162,7 +163,7 @@ def _generate_parts(task: Task, request: SampleRequest) -> Iterator[PromptParts]
         build() if spec.exact else sample_cache.load_or_build(_cache_key(task, request), build)
     )
     for sample in samples:
-        yield _prompt_ids(request, sample), sample.outputs, sample.meta
+        yield _prompt_ids(request, sample), sample.outputs, sample.meta, sample.document_sha256
 
 
 def _cache_key(task: Task, request: SampleRequest) -> sample_cache.CacheKey:
@@ -237,7 +238,7 @@ def _read_parts(
             yield row
             continue
         text = row.input + row.answer_prefix
-        yield encode_with_special_tokens(request.tokenizer, text), row.outputs, {}
+        yield encode_with_special_tokens(request.tokenizer, text), row.outputs, {}, ""
 
 
 def _ready_folder(data_dir: Path | None) -> Path:

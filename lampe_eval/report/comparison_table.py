@@ -1,6 +1,5 @@
 """Comparison of a run with a published table, as CSV, as Markdown and in the terminal."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lampe_eval.report.markdown import escape_markdown, markdown_row
+from lampe_eval.report.table_model import interval_text
 from lampe_eval.report.tables import to_csv
 from lampe_eval.results.published_comparison import (
     MatchedNumber,
@@ -27,7 +27,7 @@ COLUMN_TITLES = (
     "quantity",
     "length",
     "published",
-    "ours ± error",
+    "ours [95 % interval]",
     "difference",
     "within 95 %",
     "samples",
@@ -111,7 +111,7 @@ def _comparison_table(
 def _line(match: MatchedNumber, notes: list[str]) -> tuple[str, ...]:
     number = match.published.number
     decimals = match.published.decimals
-    error = "" if math.isnan(match.stderr) else f" ± {match.stderr:.{decimals}f}"
+    ours = f"{match.value:.{decimals}f} {interval_text(*match.interval)}".rstrip()
     samples = str(match.n)
     if match.n < match.published_samples:
         samples = f"{match.n} of {match.published_samples}"
@@ -121,7 +121,7 @@ def _line(match: MatchedNumber, notes: list[str]) -> tuple[str, ...]:
         match.published.column,
         "" if match.length is None else str(match.length),
         str(number) if number.is_lower_bound else f"{number.value:.{decimals}f}",
-        f"{match.value:.{decimals}f}{error}",
+        ours,
         "" if number.is_lower_bound else f"{match.difference:+.{decimals}f}",
         match.verdict,
         samples,

@@ -98,9 +98,9 @@ def _cell(value: TableValue, letters: dict[str, str]) -> str:
         text = rf"\textbf{{{text}}}"
     if value.differs:
         text += ESCAPES[DIFFERS]
-    error = rf" {{\scriptsize$\pm${value.error}}}" if value.error else ""
+    interval = rf" {{\scriptsize {value.interval}}}" if value.interval else ""
     note = rf"\tnote{{{letters[value.mark]}}}" if value.mark else ""
-    return f"{text}{error}{note}"
+    return f"{text}{interval}{note}"
 
 
 def _mark_letters(table: ResultTable) -> dict[str, str]:

@@ -16,7 +16,13 @@ from lampe_eval.results import ranking
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import StratumKey
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
+from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
+INTERVAL_NOTE = "in brackets 95 % interval"
+INDEPENDENT_UNITS = {"window": "windows", ONE_DOCUMENT: "samples of one document"}
+"""Units of which nothing says how they depend on each other, in the plural."""
+LARGEST_WRITTEN_OUT = 1e6
+"""End of an interval from which on it is written with a power of ten."""
 COUNT_NOTES = {
     "missing": "samples are missing",
     "errors": "samples failed",
@@ -32,23 +38,23 @@ class TableValue:
 
     Attributes:
         text: the number.
-        error: its standard error.
+        interval: its 95 % interval, such as "[60, 98]".
         mark: how many samples are scored, such as "2 of 3", where not all are.
         best: whether it is the best score or not shown to be worse; no marked score is.
         differs: whether it is shown to differ from that of the reference method.
     """
 
     text: str = "-"
-    error: str = ""
+    interval: str = ""
     mark: str = ""
     best: bool = False
     differs: bool = False
 
     def __str__(self) -> str:
         differs = DIFFERS if self.differs else ""
-        error = f" ± {self.error}" if self.error else ""
+        interval = f" {self.interval}" if self.interval else ""
         mark = f" ({self.mark})" if self.mark else ""
-        return f"{self.text}{differs}{error}{mark}"
+        return f"{self.text}{differs}{interval}{mark}"
 
 
 TableLine = tuple[str, list[TableValue]]
@@ -170,7 +176,8 @@ def _table_of_averages(
     named = averages.assign(name=averages["name"] + at_length)
     lines = _average_lines(named, methods, comparison)
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    return ResultTable(title, ["", *methods], lines, _batch_notes(scores), comparison)
+    notes = [f"{INTERVAL_NOTE} over the samples of all tasks", *_batch_notes(scores)]
+    return ResultTable(title, ["", *methods], lines, notes, comparison)
 
 
 def _by_label(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -197,7 +204,8 @@ def _score_value(row: Mapping[Any, Any]) -> TableValue:
         return TableValue()
     samples = row["n"] + sum(row[column] for column in UNSCORED)
     mark = "" if row["n"] == samples else f"{row['n']} of {samples}"
-    return TableValue(_number_text(row["score"]), _number_text(row["stderr"]), mark)
+    interval = interval_text(row["ci_low"], row["ci_high"])
+    return TableValue(number_text(row["score"]), interval, mark)
 
 
 def _average_lines(
@@ -212,12 +220,12 @@ def _average_lines(
         best = comparison.best(competing, weights) if weights else set()
         differing = comparison.differing(competing, weights)
         values: dict[str, TableValue] = {}
-        for label, value, stderr in known[["label", "value", "stderr"]].itertuples(index=False):
-            values[label] = TableValue(
-                _number_text(value),
-                _number_text(stderr),
-                best=label in best,
-                differs=label in differing,
+        for row in known.to_dict("records"):
+            values[row["label"]] = TableValue(
+                number_text(row["value"]),
+                interval_text(row["ci_low"], row["ci_high"]),
+                best=row["label"] in best,
+                differs=row["label"] in differing,
             )
         lines.append((str(name), [values.get(method, TableValue()) for method in methods]))
     return lines
@@ -248,7 +256,8 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         place: "length" or "task", the column that says where samples are missing.
     """
     samples = _range(scores["n"])
-    notes = [f"n = {samples} samples per cell; ± standard error{_error_units(scores)}"]
+    notes = [f"n = {samples} samples per cell; {INTERVAL_NOTE}{_interval_units(scores)}"]
+    notes += _unknown_interval_notes(scores)
     total = scores[["n", *UNSCORED]].to_numpy().sum()
     for column, text in COUNT_NOTES.items():
         counts = scores.groupby(place)[column].sum()
@@ -277,12 +286,26 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def _error_units(scores: pd.DataFrame) -> str:
-    """Return in words what standard errors are computed over, where that is not samples."""
+def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
+    """Return why scores have no interval."""
+    unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
+    reasons: list[str] = []
+    for row in unknown.to_dict("records"):
+        if row["independent_units"] < 2:
+            reasons.append(f"no interval from a single {row['unit']}")
+        elif math.isfinite(row["score"]):
+            reasons.append(f"no interval from {row['unit']}s that are all alike")
+        else:
+            reasons.append("no interval for a score that is not finite")
+    return list(dict.fromkeys(reasons))
+
+
+def _interval_units(scores: pd.DataFrame) -> str:
+    """Return in words what intervals are computed over, where that is not samples."""
     texts: list[str] = []
     for unit, rows in scores[scores["unit"] != "sample"].groupby("unit", sort=False):
-        if unit == "window":
-            texts.append(" over windows, taken as independent")
+        if unit in INDEPENDENT_UNITS:
+            texts.append(f" over {INDEPENDENT_UNITS[str(unit)]}, taken as independent")
         else:
             texts.append(f" over {_range(rows['independent_units'])} {unit}s")
     return ",".join(texts)
@@ -302,7 +325,20 @@ def _batch_notes(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def _number_text(value: float) -> str:
+def interval_text(low: float, high: float) -> str:
+    """Return an interval in brackets, to two digits of its width; nothing where it is unknown."""
+    if math.isnan(low):
+        return ""
+    # so that its ends differ in print, too
+    decimals = max(0, 1 - math.floor(math.log10(high - low))) if math.isfinite(high) else 0
+    return f"[{_end_text(low, decimals)}, {_end_text(high, decimals)}]"
+
+
+def _end_text(end: float, decimals: int) -> str:
+    return f"{end:.1e}" if end >= LARGEST_WRITTEN_OUT else f"{end:.{decimals}f}"
+
+
+def number_text(value: float) -> str:
     """Return a number with one decimal from 10 on, else with two; nothing for NaN."""
     if math.isnan(value):
         return ""

@@ -20,6 +20,7 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.results.bench_averages import bench_averages
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.ranking import UNSCORED
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.store import Cell, Store
 
 C = TypeVar("C", bound=Card)
@@ -35,6 +36,8 @@ SCORE_COLUMNS = (
     "metric",
     "score",
     "stderr",
+    "ci_low",
+    "ci_high",
     "n",
     "independent_units",
     "unit",
@@ -49,14 +52,28 @@ SCORE_COLUMNS = (
 )
 """Columns of scores.csv, a row per cell; `settings_table.settings_columns` has further ones.
 
-`stderr` is computed over `independent_units`, each a `unit`, such as "document"; `cut` counts
+`stderr` and the 95 % interval from `ci_low` to `ci_high` are computed over `independent_units`,
+each a `unit`, such as "document"; a perplexity of a single unit has no interval; `cut` counts
 prompts from which tokens were removed; `batch_size` is the most prompts that ran together;
 `beyond_window` counts samples whose `largest_position`, which counts the answer, is the window or
 more.
 """
 DETAIL_KEYS = ["model", "method", "protocol", "bench"]
-DETAIL_COLUMNS = (*DETAIL_KEYS, "task", "length", "name", "value", "stderr", "n")
-"""Columns of details.csv, a row per further number of a cell, and per average."""
+DETAIL_COLUMNS = (
+    *DETAIL_KEYS,
+    "task",
+    "length",
+    "name",
+    "value",
+    "stderr",
+    "ci_low",
+    "ci_high",
+    "n",
+)
+"""Columns of details.csv, a row per further number of a cell, and per average.
+
+The 95 % interval is empty for what is no score, such as an effective length.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +81,10 @@ class ScoredRun:
     """Scores of a run.
 
     Attributes:
-        scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name), `counts`
-            (samples of a detail that is not computed from all of them) and `resolved` (settings of
-            the method at the cell's length; None in older runs).
+        scores: a row per cell with `SCORE_COLUMNS`, `proportion` (a score in percent with its
+            effective number of samples; None for others), `details` (further numbers by name),
+            `detail_estimates` (of those that are scores of samples) and `resolved` (settings of the
+            method at the cell's length; None in older runs).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
         left_out: a line for each cell with stored samples that belong to no cell, or another one.
@@ -103,7 +121,7 @@ def score_run(store: Store) -> ScoredRun:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
-    columns = [*SCORE_COLUMNS, "details", "counts", "resolved"]
+    columns = [*SCORE_COLUMNS, "proportion", "details", "detail_estimates", "resolved"]
     scores = pd.DataFrame(records).reindex(columns=columns)
     return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
 
@@ -137,8 +155,10 @@ def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
     for cell in scores.to_dict("records"):
         about_cell = {key: cell[key] for key in (*DETAIL_KEYS, "task", "length")}
         for name, value in cell["details"].items():
-            count = cell["counts"].get(name)
-            records.append({**about_cell, "name": name, "value": value, "n": count})
+            about_detail = {**about_cell, "name": name, "value": value}
+            if name in cell["detail_estimates"]:
+                about_detail |= _detail_columns(cell["detail_estimates"][name])
+            records.append(about_detail)
     for key_values, cells in scores.groupby(DETAIL_KEYS, sort=False):
         about_method = dict(zip(DETAIL_KEYS, key_values, strict=True))
         bench = str(about_method["bench"])
@@ -152,8 +172,8 @@ def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
 def scores_by_length(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the scores with a column per length: table.csv.
 
-    A length has five columns: `512` for the score, then `512 stderr`, `512 n`, `512 unscored`
-    (missing, failed and skipped samples) and `512 cut`.
+    A length has seven columns: `512` for the score, then `512 stderr`, `512 ci_low`, `512 ci_high`,
+    `512 n`, `512 unscored` (missing, failed and skipped samples) and `512 cut`.
 
     Args:
         scores: scores of runs, with the columns `run` and `settings`.
@@ -163,7 +183,7 @@ def scores_by_length(scores: pd.DataFrame) -> pd.DataFrame:
     # Int64, since a pivot leaves gaps where a method was not run at a length
     counted = counted.astype(dict.fromkeys(["n", "unscored", "cut"], "Int64"))
     by_length = [counted.pivot(index=keys, columns="length", values="score").add_suffix("")]
-    for column in ("stderr", "n", "unscored", "cut"):
+    for column in ("stderr", "ci_low", "ci_high", "n", "unscored", "cut"):
         values = counted.pivot(index=keys, columns="length", values=column)
         by_length.append(values.add_suffix(f" {column}"))
     # a pivot sorts its rows; the merge gives them the order of the run again
@@ -237,8 +257,9 @@ def _evaluated(
         # a cell without a scored sample keeps these
         "independent_units": 0,
         "unit": "sample",
+        "proportion": None,
         "details": {},
-        "counts": BENCHES[cell.bench].detail_counts(scored_rows),
+        "detail_estimates": {},
     }
     if not scored_rows:
         return columns, None
@@ -289,13 +310,24 @@ def _measured(store: Store, cell: Cell, scored_rows: Sequence[SampleRecord]) -> 
 
 
 def _score_columns(score: CellScore) -> dict[str, Any]:
+    estimate = score.estimate
+    low, high = estimate.interval()
     return {
         "score": score.value,
         "stderr": score.stderr,
-        "independent_units": score.estimate.independent_units,
-        "unit": score.estimate.unit,
+        "ci_low": low,
+        "ci_high": high,
+        "independent_units": estimate.independent_units,
+        "unit": estimate.unit,
+        "proportion": estimate.proportion if estimate.scale == "percent" else None,
         "details": dict(score.details),
+        "detail_estimates": dict(score.detail_estimates),
     }
+
+
+def _detail_columns(estimate: Estimate) -> dict[str, Any]:
+    low, high = estimate.interval()
+    return {"ci_low": low, "ci_high": high, "n": len(estimate.parts)}
 
 
 def _rescored(store: Store, cell: Cell, rows: Sequence[SampleRecord]) -> list[SampleRecord]:

@@ -12,12 +12,8 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.results.costs import relative_costs
 from lampe_eval.results.effective_length import ScoreAtLength, relative_effective_length
 from lampe_eval.results.gathered_runs import GatheredRuns
-from lampe_eval.results.method_differences import (
-    LEVEL,
-    WITHIN,
-    ComparableCells,
-    method_differences,
-)
+from lampe_eval.results.method_differences import WITHIN, ComparableCells, method_differences
+from lampe_eval.results.paired_tests import LEVEL
 from lampe_eval.results.ranking import COMPARABLE, complete_cells, higher_is_better
 from lampe_eval.results.recommendation import BenchSummary, MethodSummary, ShortPromptTax
 from lampe_eval.store import Cell

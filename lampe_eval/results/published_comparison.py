@@ -17,9 +17,16 @@ from lampe_eval.results.published_tables import (
     PublishedNumber,
     PublishedTable,
 )
+from lampe_eval.scoring.intervals import (
+    UNKNOWN,
+    Interval,
+    Proportion,
+    average,
+    percent_interval,
+    weighted_ends,
+)
 from lampe_eval.store import Store
 
-CONFIDENCE = 0.95
 MAX_LISTED_CELLS = 3
 """Missing cells that a remark lists by name."""
 
@@ -33,6 +40,8 @@ COMPARISON_COLUMNS = (
     "published",
     "ours",
     "stderr",
+    "ci_low",
+    "ci_high",
     "difference",
     "within_ci",
     "n",
@@ -57,7 +66,7 @@ class MatchedNumber:
         length: tokens; None for a mean over lengths.
         value: our number, in percent or as perplexity.
         stderr: its standard error; NaN where it is not known.
-        half_width: half the width of its 95 % interval; NaN where it is not known.
+        interval: its 95 % interval; its ends are NaN where it is not known.
         n: number of our samples.
         published_samples: number of samples that were published, or that the tasks have.
         setting_differences: settings in which the two differ, ours first.
@@ -69,7 +78,7 @@ class MatchedNumber:
     length: int | None
     value: float
     stderr: float
-    half_width: float
+    interval: Interval
     n: int
     published_samples: int
     setting_differences: tuple[str, ...]
@@ -89,11 +98,12 @@ class MatchedNumber:
         """
         if self.published.number.is_lower_bound:
             return self.value > self.published.number.value
-        if math.isnan(self.half_width):
+        low, high = self.interval
+        if math.isnan(low):
             return None
         # What was measured may be half a unit of the last printed digit away.
         rounding = 0.5 * 10.0**-self.published.decimals
-        return abs(self.difference) <= self.half_width + rounding
+        return low - rounding <= self.published.number.value <= high + rounding
 
     @property
     def verdict(self) -> str:
@@ -253,7 +263,7 @@ class _RunCells:
             value=math.fsum(part.weight * part.value for part in parts),
             # Cells are independent, so their variances add.
             stderr=math.hypot(*(part.weight * part.stderr for part in parts)),
-            half_width=_half_width(parts),
+            interval=_mean_interval(parts),
             n=sum(row["n"] for row in rows.values()),
             published_samples=sum(self._published_samples(cell) for cell in rows),
             setting_differences=tuple(self._differences(published, model, label, rows)),
@@ -366,17 +376,19 @@ class _WeightedScore:
 
     Attributes:
         weight: share of the mean.
+        length: tokens of the cell.
         value: score of the cell.
         stderr: its standard error.
-        independent_units: number of units that the error is computed over.
-        is_percent: whether the score lies between 0 and 100; else it is a perplexity.
+        interval: its 95 % interval.
+        proportion: the score with its effective number of samples; None for a perplexity.
     """
 
     weight: float
+    length: int
     value: float
     stderr: float
-    independent_units: int
-    is_percent: bool
+    interval: Interval
+    proportion: Proportion | None
 
 
 def _parts(
@@ -390,48 +402,32 @@ def _parts(
     row = rows[mean]
     yield _WeightedScore(
         weight,
+        row["length"],
         float(row["score"]),
         float(row["stderr"]),
-        row["independent_units"],
-        BENCHES[row["bench"]].higher_is_better,
+        Interval(row["ci_low"], row["ci_high"]),
+        row["proportion"],
     )
 
 
-def _half_width(parts: list[_WeightedScore]) -> float:
-    """Return half the width of the 95 % interval of a mean of independent cells.
+def _mean_interval(parts: list[_WeightedScore]) -> Interval:
+    """Return the 95 % interval of a mean: of independent tasks, and of lengths that are not.
 
-    NaN where the interval is not known.
+    It is unknown for a mean of perplexities.
     """
-    from scipy.stats import t  # imported here, since importing it takes a second
-
-    variances = [(part.weight * _interval_stderr(part)) ** 2 for part in parts]
-    total = math.fsum(variances)
-    if not (total > 0 and all(part.independent_units > 1 for part in parts)):
-        return math.nan
-    # Student's t with the degrees of freedom of Welch and Satterthwaite, since the cells have
-    # different errors and numbers of samples.
-    terms: list[float] = []
-    for variance, part in zip(variances, parts, strict=True):
-        terms.append(variance**2 / (part.independent_units - 1))
-    degrees_of_freedom = total**2 / math.fsum(terms)
-    return math.sqrt(total) * float(t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
-
-
-def _interval_stderr(part: _WeightedScore) -> float:
-    """Return the standard error of a cell as its interval uses it.
-
-    NaN for a perplexity whose samples are all equal.
-    """
-    if part.stderr > 0 or math.isnan(part.stderr):
-        return part.stderr
-    if not part.is_percent:
-        return math.nan
-    # Samples that all have the same score show a standard error of zero, which is no certainty. The
-    # error is then that of a share with two right and two wrong answers more (Agresti and Coull
-    # 1998).
-    n = part.independent_units + 4
-    share = (part.value / 100 * part.independent_units + 2) / n
-    return 100 * math.sqrt(share * (1 - share) / n)
+    if len(parts) == 1:
+        return parts[0].interval
+    weights: dict[int, list[float]] = {}
+    proportions: dict[int, list[Proportion]] = {}
+    for part in parts:
+        if part.proportion is None:
+            return UNKNOWN
+        weights.setdefault(part.length, []).append(part.weight)
+        proportions.setdefault(part.length, []).append(part.proportion)
+    return weighted_ends(
+        [math.fsum(of_length) for of_length in weights.values()],
+        [percent_interval(average(weights[length], proportions[length])) for length in weights],
+    )
 
 
 def _published_record(published: PublishedNumber) -> dict[str, Any]:
@@ -455,6 +451,8 @@ def _matched_record(match: MatchedNumber) -> dict[str, Any]:
         "length": match.length,
         "ours": match.value,
         "stderr": match.stderr,
+        "ci_low": match.interval.low,
+        "ci_high": match.interval.high,
         "difference": match.difference,
         "within_ci": match.verdict,
         "n": match.n,
@@ -471,5 +469,7 @@ def _unused_record(row: Mapping[Any, Any]) -> dict[str, Any]:
         "length": row["length"],
         "ours": row["score"],
         "stderr": row["stderr"],
+        "ci_low": row["ci_low"],
+        "ci_high": row["ci_high"],
         "n": row["n"],
     }

@@ -110,6 +110,7 @@ def document_question_sample(parameters: QaParameters, draw: SampleDraw) -> Scal
         max_units=len(costs) - 1,
         estimate_tokens=lambda units: fixed_tokens + int(costs[units]),
         layout=layout,
+        document=SEPARATOR.join(corpus.documents[number] for number in question.gold),
     )
 
 

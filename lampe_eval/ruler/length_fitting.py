@@ -62,6 +62,7 @@ class ScalableSample:
             by piece and without the start of the answer. It never decreases.
         layout: function from a number of units to the prompt; the same number always gives the
             same prompt.
+        document: what the question is about, if other samples may ask about the same.
     """
 
     outputs: tuple[str, ...]
@@ -70,6 +71,7 @@ class ScalableSample:
     max_units: int
     estimate_tokens: Callable[[int], int]
     layout: Callable[[int], PromptLayout]
+    document: str = ""
 
 
 @dataclass(frozen=True)

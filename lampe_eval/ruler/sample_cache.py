@@ -28,7 +28,7 @@ from lampe_eval.ruler.ruler_samples import RulerSample
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 CacheKey = Mapping[str, str | int | bool]
 """Everything that samples are a function of, such as task, tokenizer, length, seed and wording."""
 
@@ -114,6 +114,7 @@ def _to_row(sample: RulerSample) -> dict[str, Any]:
         "before": sample.before,
         "after": sample.after,
         "meta": dict(sample.meta),
+        "document_sha256": sample.document_sha256,
     }
 
 
@@ -127,6 +128,7 @@ def _from_row(row: dict[str, Any], ids: TokenIds) -> RulerSample:
         before=tuple(row["before"]),
         after=tuple(row["after"]),
         meta=row["meta"],
+        document_sha256=row["document_sha256"],
     )
 
 

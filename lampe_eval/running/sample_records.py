@@ -71,6 +71,8 @@ def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedToken
     record["prompt_end"] = end[-SHOWN_CHARACTERS:]
     record["meta"] = dict(sample.meta)
     if isinstance(sample, Prompt):
+        if sample.document_sha256:
+            record["document_sha256"] = sample.document_sha256
         record["references"] = sample.references
         record["extras"] = dict(sample.extras)
         if sample.cut_tokens:

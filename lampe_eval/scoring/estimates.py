@@ -1,4 +1,4 @@
-"""Scores of a cell with their standard errors, computed from its samples.
+"""Scores of a cell with their standard errors and intervals, computed from its samples.
 
 Every score is a function of means: a mean itself, a ratio of means (perplexity), or a geometric
 mean of means. The samples of a cell are therefore a table [samples, parts], and each resample is a
@@ -8,14 +8,31 @@ document, are resampled together: the unit of resampling is then their group.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lampe_eval.records import SampleRecord
+from lampe_eval.scoring.intervals import (
+    CONFIDENCE,
+    Interval,
+    Proportion,
+    log_interval,
+    percent_interval,
+    proportion_of_samples,
+)
+
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Function from means [..., parts] to scores [...]."""
+
+Scale = Literal["percent", "log"]
+"""Scale of an interval: from 0 to 100, or the logarithm of a positive score such as perplexity."""
+
+ONE_DOCUMENT = "sample of one document"
+"""Unit of samples that all share a document, which counts as a part of their task."""
 
 # Fixed, so that a report that is made again shows the same errors.
 SEED = 0
@@ -39,17 +56,39 @@ class Estimate:
         groups: group of each sample where samples are resampled by group; empty where each stands
             alone.
         unit: name of what is resampled: "sample", or what the groups are, such as "document".
+        scale: scale on which the interval is computed.
     """
 
     parts: Array
     statistic: Statistic = first_mean
     groups: Sequence[int] = ()
     unit: str = "sample"
+    scale: Scale = "percent"
 
     @classmethod
     def mean(cls, values: Sequence[float]) -> "Estimate":
         """Return the mean of one value per sample."""
         return cls(np.array(values, dtype=float)[:, None])
+
+    def by_document(self, rows: Sequence[SampleRecord]) -> "Estimate":
+        """Return the estimate with documents as units, where some of the samples share one.
+
+        Samples that all share one stay units, since nothing tells how other documents would differ.
+        So do those of runs that did not store which document they are about.
+
+        Args:
+            rows: the samples in the order of the parts.
+        """
+        numbers: dict[str, int] = {}
+        groups: list[int] = []
+        for row in rows:
+            if "document_sha256" in row:
+                groups.append(numbers.setdefault(row["document_sha256"], len(numbers)))
+        if len(groups) < len(rows) or len(numbers) == len(rows):
+            return self
+        if len(numbers) == 1:
+            return replace(self, unit=ONE_DOCUMENT)
+        return replace(self, groups=groups, unit="document")
 
     @property
     def value(self) -> float:
@@ -81,6 +120,31 @@ class Estimate:
             # factor sqrt(n / (n - 1)) the two agree for a mean.
             replicates = statistic(bootstrap_means(parts))
             return float(np.std(replicates)) * math.sqrt(n / (n - 1))
+
+    @property
+    def proportion(self) -> Proportion:
+        """Return a score in percent as a proportion, with its effective number of samples."""
+        n, means = len(self.parts), self.parts.mean(0)
+        # By the jackknife, which for a mean gives each sample's deviation from it.
+        influences = (n - 1) * (self.statistic(means) - _without_each(self.parts, self.statistic))
+        value = round(self.value / 100, 12)  # a root may be 100 and a little more
+        return proportion_of_samples(value, influences / 100, self.groups)
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Return the score's interval; its ends are NaN where nothing says how certain it is."""
+        if self.scale == "log":
+            with np.errstate(all="ignore"):  # a loss may be infinite, and then there is no interval
+                units = sum_by_group(self.parts, self.statistic, self.groups)
+                logarithms = np.log(_without_each(units[0], units[1]))
+            return log_interval(self.value, logarithms, confidence)
+        return percent_interval(self.proportion, confidence)
+
+
+def _without_each(parts: Array, statistic: Statistic) -> Array:
+    """Return the score without each of the parts, [samples]."""
+    n = len(parts)
+    # a single sample leaves none; it is not moved, and no interval comes from that
+    return statistic((parts.sum(0) - parts) / (n - 1) if n > 1 else parts)
 
 
 def sum_by_group(

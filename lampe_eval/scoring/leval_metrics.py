@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from lampe_eval.scoring.text_metrics import (
     bands,
@@ -22,6 +22,8 @@ from lampe_eval.scoring.text_metrics import (
     strip_punctuation,
     token_f1,
 )
+
+T = TypeVar("T")
 
 Parts = dict[str, float]
 """Numbers of a sample or a task by name, in percent."""
@@ -304,6 +306,11 @@ def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, floa
         scores: scores from 0 to 1.
         lengths: tokens of each prompt.
     """
-    # LaMPE's bands include their upper ends, 4096 and 8192 tokens; LongBench-E's do not.
-    by_band = bands(scores, lengths, 4097, 8193)
+    by_band = length_bands(scores, lengths)
     return {band: percent(values) if values else 0.0 for band, values in by_band.items()}
+
+
+def length_bands(items: Iterable[T], lengths: Iterable[int]) -> dict[str, list[T]]:
+    """Return scores or samples by LaMPE's bands of length."""
+    # They include their upper ends, 4096 and 8192 tokens; LongBench-E's do not.
+    return bands(items, lengths, 4097, 8193)

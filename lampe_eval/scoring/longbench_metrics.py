@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from lampe_eval.scoring.text_metrics import (
     bag_f1,
@@ -22,6 +22,8 @@ from lampe_eval.scoring.text_metrics import (
     token_f1,
     words_zh,
 )
+
+T = TypeVar("T")
 
 Metric = Callable[..., float]
 
@@ -156,7 +158,12 @@ def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, floa
         scores: scores from 0 to 1.
         lengths: the data's `length` of each sample: words, or characters of Chinese.
     """
-    return {band: percent(values) for band, values in bands(scores, lengths, 4000, 8000).items()}
+    return {band: percent(values) for band, values in length_bands(scores, lengths).items()}
+
+
+def length_bands(items: Iterable[T], lengths: Iterable[int]) -> dict[str, list[T]]:
+    """Return scores or samples by LongBench-E's bands of length."""
+    return bands(items, lengths, 4000, 8000)
 
 
 def flat_mean(results: Mapping[str, float]) -> float:

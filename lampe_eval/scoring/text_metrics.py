@@ -13,7 +13,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
@@ -179,15 +181,15 @@ def percent(scores: Sequence[float]) -> float:
 
 
 def bands(
-    scores: Iterable[float], lengths: Iterable[int], first: int, second: int
-) -> dict[str, list[float]]:
-    """Return scores in three bands of length: below `first`, below `second`, and the rest."""
-    by_band: dict[str, list[float]] = {"0-4k": [], "4-8k": [], "8k+": []}
-    for score, length in zip(scores, lengths, strict=True):
+    items: Iterable[T], lengths: Iterable[int], first: int, second: int
+) -> dict[str, list[T]]:
+    """Return scores or samples in three bands of length: below `first`, `second`, and the rest."""
+    by_band: dict[str, list[T]] = {"0-4k": [], "4-8k": [], "8k+": []}
+    for item, length in zip(items, lengths, strict=True):
         if length < first:
-            by_band["0-4k"].append(score)
+            by_band["0-4k"].append(item)
         elif length < second:
-            by_band["4-8k"].append(score)
+            by_band["4-8k"].append(item)
         else:
-            by_band["8k+"].append(score)
+            by_band["8k+"].append(item)
     return by_band

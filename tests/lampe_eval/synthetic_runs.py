@@ -87,13 +87,23 @@ def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
         return {"loss": 16 * share(cell), "scored_tokens": 16, "prompt_tokens": 16}
     label, right, wrong = _labels(cell)
     good = index < share(cell) * SAMPLES
-    extras = {"all_classes": [right, wrong], "enough": 1}
+    extras = {"all_classes": [right, wrong], "enough": 1, **_extras(cell, index)}
     return {
         "prediction": right if good else wrong,
         "references": label,
         "extras": extras,
         "prompt_tokens": 9,
     }
+
+
+def _extras(cell: Cell, index: int) -> dict[str, Any]:
+    """Return what else the cell's scorer and its details read."""
+    match cell.bench:
+        case "longbench-e":
+            return {"length": 3000 * (1 + index)}
+        case "longbench-v2":
+            return {"difficulty": ("easy", "hard")[index % 2], "length": "short"}
+    return {"row": index}
 
 
 def _labels(cell: Cell) -> tuple[Any, str, str]:
@@ -103,13 +113,15 @@ def _labels(cell: Cell) -> tuple[Any, str, str]:
             return ["seven", "B"], "B. seven", "C. eight"
         case "infinitebench", "math_find":
             return 7, "7", "8"
+        case "longbench-v2", _:
+            return ["B"], "The correct answer is (B)", "The correct answer is (C)"
         case "leval", "sci_fi":
             return ["True [fact: False]"], "True [fact: False]", "False [fact: True]"
         case "leval", "gsm100" | "codeU":
             return ["7"], "7", "8"
         case "leval", _:
             return ["B"], "B", "C"
-        case "longbench", "passage_retrieval_en":
+        case "longbench" | "longbench-e", "passage_retrieval_en":
             return ["Paragraph 7"], "Paragraph 7", "Paragraph 8"
         case "longbench", "passage_retrieval_zh":
             return ["段落7"], "段落7", "段落8"

@@ -13,13 +13,20 @@ import pytest
 
 from lampe_eval.report.comparison_table import print_comparison
 from lampe_eval.results.cell_scores import score_run
-from lampe_eval.results.published_comparison import MatchedNumber, compare_with_published
+from lampe_eval.results.published_comparison import (
+    MatchedNumber,
+    _mean_interval,
+    _WeightedScore,
+    compare_with_published,
+)
 from lampe_eval.results.published_tables import (
     PublishedNumber,
     PublishedTable,
     find_table,
     table_names,
 )
+from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.scoring.intervals import Interval, Proportion, percent_interval
 from lampe_eval.store import Cell
 from lampe_eval.terminal import console
 from tests.lampe_eval import synthetic_runs
@@ -203,7 +210,8 @@ def test_a_model_by_its_hub_id_or_a_folder_of_that_name(name: str, tmp_path: Pat
 
 def test_the_interval_and_the_bound(tmp_path: Path) -> None:
     (match,) = _one(tmp_path)
-    assert match.within is (abs(match.difference) <= match.half_width + 0.005)
+    low, high = match.interval
+    assert match.within is (low - 0.005 <= match.published.number.value <= high + 0.005)
     cell = Cell("llama2-7b", "original", "ppl", "dense", 8192)
     store = synthetic_runs.store(tmp_path / "ppl", [cell], "fair")
     (bound,) = compare_with_published(store, load("chunkllama-pg19")).matches
@@ -227,27 +235,33 @@ def _single(tmp_path: Path, task: str, right: list[int], decimals: int = 2) -> M
     )
 
 
-def test_the_interval_of_few_samples_is_student_t(tmp_path: Path) -> None:
-    """Scores 1, 1, 1, 0 have mean 75, error 25, and t of three degrees of freedom."""
-    match = _single(tmp_path, "vt", [1, 1, 1, 0])
-    assert (match.value, match.stderr) == (75, 25)
-    assert match.half_width == pytest.approx(3.18245 * 25, rel=1e-5)
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [([1, 1, 1, 0], "yes"), ([1] * 10, "yes"), ([1] * 100, "no"), ([0] * 10, "no")],
+)
+def test_the_interval_of_one_cell_is_that_of_its_scores(
+    tmp_path: Path, right: list[int], verdict: str
+) -> None:
+    """Compare with the published 88.08; answers that are all alike are no certainty."""
+    match = _single(tmp_path, "vt", right)
+    assert match.interval == Estimate.mean([100.0 * hit for hit in right]).interval()
+    assert match.verdict == verdict
 
 
-def test_the_interval_of_a_mean_uses_welch_satterthwaite(tmp_path: Path) -> None:
-    """Degrees of freedom lie between those of the smallest cell and those of all samples."""
+def test_the_interval_of_a_mean_over_tasks_is_narrower_and_over_lengths_is_not(
+    tmp_path: Path,
+) -> None:
     (match,) = _one(tmp_path)
-    assert 1.96 * match.stderr < match.half_width < 3.18245 * match.stderr + 10
-
-
-def test_equal_scores_are_no_certainty(tmp_path: Path) -> None:
-    """Ten of ten are right: Agresti and Coull count 12 of 14, with t of nine degrees of freedom."""
-    match = _single(tmp_path, "vt", [1] * 10)
-    assert (match.value, match.stderr) == (100, 0)
-    assert match.half_width == pytest.approx(
-        2.26216 * 100 * math.sqrt(12 / 14 * 2 / 14 / 14), rel=1e-5
-    )
-    assert match.verdict == "yes"  # published: 88.08
+    low, high = match.interval
+    assert 0 <= low < match.value < high <= 100
+    part = _WeightedScore(0.5, 4096, 50, 16, Interval(20, 80), Proportion(0.5, 10))
+    over_tasks = _mean_interval([part, part])
+    over_lengths = _mean_interval([part, dataclasses.replace(part, length=8192)])
+    alone = percent_interval(Proportion(0.5, 10))
+    assert over_lengths == pytest.approx(alone)
+    assert over_tasks == pytest.approx(percent_interval(Proportion(0.5, 20)))
+    assert _mean_interval([dataclasses.replace(part, weight=1)]) == (20, 80)
+    assert math.isnan(_mean_interval([part, dataclasses.replace(part, proportion=None)]).low)
 
 
 def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
@@ -255,7 +269,7 @@ def test_single_and_equal_windows_give_no_interval(tmp_path: Path) -> None:
     store = synthetic_runs.store(tmp_path, [cell], "fair")
     # The four windows are all of one block.
     (match,) = compare_with_published(store, load("chunkllama-pg19")).matches
-    assert (match.verdict, math.isnan(match.half_width)) == ("unknown", True)
+    assert (match.verdict, math.isnan(match.interval.low)) == ("unknown", True)
     for index in range(4):
         store.append(cell, {**store.rows(cell)[0], "id": f"{32 * index}"})
     store.save_cells({cell: 8})
@@ -274,12 +288,13 @@ def test_a_row_of_leval_has_an_interval(tmp_path: Path) -> None:
     store = synthetic_runs.store(tmp_path, _cells(published), table.protocol)
     assert set(score_run(store).scores["independent_units"]) == {4}
     (match,) = compare_with_published(store, table).matches
-    assert match.half_width > 0
+    assert match.interval.low < match.value < match.interval.high
     assert match.verdict in ("yes", "no")
 
 
 def test_rounding_of_the_published_number_is_no_difference(tmp_path: Path) -> None:
-    match = dataclasses.replace(_single(tmp_path, "vt", [1, 1, 1, 0]), value=88.0, half_width=0.001)
+    match = _single(tmp_path, "vt", [1, 1, 1, 0])
+    match = dataclasses.replace(match, value=88.0, interval=Interval(87.999, 88.001))
     rough = dataclasses.replace(match, published=dataclasses.replace(match.published, decimals=0))
     assert (match.verdict, rough.verdict) == ("no", "yes")
 
@@ -320,7 +335,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert float(vt["difference"]) == pytest.approx(ours - 88.08)
     text = (tmp_path / "leaderboard-string-ruler-tasks.md").read_text()
     assert text.startswith("# string-ruler-tasks: 2 of 42 published numbers")
-    assert f"| 88.08 | {ours:.2f} ± " in text
+    assert f"| 88.08 | {ours:.2f} \\[" in text
     assert "- Qwen2-72b-string (single1, single2" in text
 
 

@@ -119,9 +119,9 @@ def test_what_samples_can_show_is_noted_under_the_table(tmp_path: Path) -> None:
 
 def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -> None:
     values = _column(table, "512")
-    assert str(values["lampe"]) == "100.0 ± 0.00"
-    assert str(values["yarn"]) == "100.0 ± 0.00 (2 of 3)"
-    assert str(values["original"]) == "50.0 ± 50.0 (2 of 3)"
+    assert str(values["lampe"]) == "100.0 [33, 100]"
+    assert str(values["yarn"]) == "100.0 [22, 100] (2 of 3)"
+    assert str(values["original"]) == "50.0 [4, 96] (2 of 3)"
     samples, missing, failed = table.notes
     assert "n = 2 to 3 samples" in samples
     assert re.fullmatch("1 of 24 .* missing: 1 at 512", missing)
@@ -152,7 +152,7 @@ def test_one_cell_of_two_runs_is_two_rows(tmp_path: Path) -> None:
         stored_runs.run(tmp_path / name, {"lampe": {512: answers}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     assert {label: str(value) for label, value in _column(table, "512").items()} == {
-        "lampe · a": "100.0 ± 0.00", "lampe · b": "50.0 ± 50.0",
+        "lampe · a": "100.0 [22, 100]", "lampe · b": "50.0 [4, 96]",
     }  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def test_averages_are_those_of_the_runs_of_their_table(tmp_path: Path) -> None:
         ([0, 0, 0, 0], "windows, taken as independent"),
     ],
 )
-def test_the_units_of_standard_errors_are_noted(
+def test_the_units_of_intervals_are_noted(
     tmp_path: Path, documents: list[int | None], units: str
 ) -> None:
     store = stored_runs.losses(tmp_path, {"lampe": {512: [1, 2, 3, 4]}})
@@ -209,7 +209,7 @@ def test_the_units_of_standard_errors_are_noted(
     (table,) = result_tables(gather_runs([tmp_path]))
     (note,) = table.notes
     assert note.startswith("n = 4 samples")
-    assert note.endswith(f"standard error over {units}")
+    assert note.endswith(f"95 % interval over {units}")
 
 
 def test_a_length_without_a_score_is_a_dash(tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ def test_a_length_without_a_score_is_a_dash(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "b", {"lampe": {256: [True]}})
     (table,) = result_tables(gather_runs([tmp_path / "a", tmp_path / "b"]))
     (_, first), (_, second) = table.lines
-    assert list(map(str, first[1:])) == ["-", "100.0"]
-    assert list(map(str, second[1:])) == ["100.0", "-"]
+    assert list(map(str, first[1:])) == ["-", "100.0 [8, 100]"]
+    assert list(map(str, second[1:])) == ["100.0 [8, 100]", "-"]
 
 
 def test_numbers_of_batches_are_flagged_under_every_table(tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_markdown(table: ResultTable) -> None:
     lines = to_markdown(table).splitlines()
     assert lines[0] == "### niah/grid · recall · pocket, window 256 · protocol fair"
     assert lines[2] == "| method | attention_factor | 256 | 512 |"
-    assert lines[4] == "| lampe | none | **100.0 ± 0.00** | **100.0 ± 0.00** |"
-    assert lines[6].endswith("| 100.0 ± 0.00 (2 of 3) |")
+    assert lines[4] == "| lampe | none | **100.0 [33, 100]** | **100.0 [33, 100]** |"
+    assert lines[6].endswith("| 100.0 [22, 100] (2 of 3) |")
     assert "bold" in lines[9]
     assert all(escape_markdown(note) in lines for note in table.caption)
 
@@ -265,14 +265,14 @@ def test_long_labels_are_broken_after_punctuation(
 def test_latex(table: ResultTable) -> None:
     text = to_latex([table])
     assert (
-        r"dca:attention\_factor=1.12 & none & \textbf{100.0} {\scriptsize$\pm$0.00} & "
-        r"\textbf{66.7} {\scriptsize$\pm$33.3} \\" in text
+        r"dca:attention\_factor=1.12 & none & \textbf{100.0} {\scriptsize [33, 100]} & "
+        r"\textbf{66.7} {\scriptsize [16, 97]} \\" in text
     )
     assert r"\item bold: the best score" in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
-    assert r"\item n = 2 to 3 samples per cell; $\pm$ standard error." in text
+    assert r"\item n = 2 to 3 samples per cell; in brackets 95 \% interval." in text
     assert [text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == sorted(
         text.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")
     )
@@ -280,8 +280,8 @@ def test_latex(table: ResultTable) -> None:
 
 def test_latex_marks_differences_and_names_tables(marked: ResultTable) -> None:
     text = to_latex([marked, marked, replace(marked, title="ruler · at 512 tokens")])
-    assert r"original & none & 0.00 {\scriptsize$\pm$0.00} \\" in text
-    assert r"lampe & none & \textbf{100.0}$^{\dagger}$ {\scriptsize$\pm$0.00} \\" in text
+    assert r"original & none & 0.00 {\scriptsize [0, 9]} \\" in text
+    assert r"lampe & none & \textbf{100.0}$^{\dagger}$ {\scriptsize [91, 100]} \\" in text
     assert r"\item $^{\dagger}$ shown to differ from original" in text
     assert re.findall(r"\\label{(.*)}", text) == ["tab:niah-grid", "tab:niah-grid-2", "tab:ruler"]
 

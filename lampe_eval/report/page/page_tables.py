@@ -4,7 +4,7 @@
 |---|---|
 | text | text |
 | number | number, shown with `digits` decimals |
-| share | score from 0 to 100 with its standard error |
+| share | score from 0 to 100 with the ends of its 95 % interval |
 | marks | pairs of a count and a word |
 | probability | number from 0 to 1 |
 | count | number of samples, with a link to them |
@@ -52,11 +52,12 @@ class Table(TypedDict):
 
 
 def scores(frame: pd.DataFrame) -> Table:
-    """Return the table of scores, with errors, numbers of samples and marks."""
+    """Return the table of scores, with intervals, numbers of samples and marks."""
     shares: list[list[float] | None] = []
-    for bench, score, error in frame[["bench", "score", "stderr"]].itertuples(index=False):
+    ends = frame[["bench", "score", "ci_low", "ci_high"]]
+    for bench, *share in ends.itertuples(index=False):
         # A perplexity has no scale from 0 to 100.
-        shares.append([score, error] if BENCHES[bench].higher_is_better else None)
+        shares.append(share if BENCHES[bench].higher_is_better else None)
     values = {
         **_values(frame),
         "share": shares,
@@ -66,7 +67,8 @@ def scores(frame: pd.DataFrame) -> Table:
     columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
-        number("stderr", "± s.e.", 2),
+        number("ci_low", "from", 2),
+        number("ci_high", "to", 2),
         {"key": "share", "title": "0 to 100", "kind": "share"},
         text("model", "Model"),
         text("task", "Task"),
@@ -90,7 +92,8 @@ def scores(frame: pd.DataFrame) -> Table:
         "task",
         "length",
         "score",
-        "stderr",
+        "ci_low",
+        "ci_high",
         "n",
         "metric",
         "attention_factor",
@@ -115,7 +118,8 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
     columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
-        number("stderr", "± s.e.", 2),
+        number("ci_low", "from", 2),
+        number("ci_high", "to", 2),
         text("task", "Task"),
         number("length", "Length", choose=True),
         text("model", "Model"),
@@ -130,7 +134,8 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
     always_shown = {
         "method",
         "score",
-        "stderr",
+        "ci_low",
+        "ci_high",
         "task",
         "length",
         "model",
@@ -197,6 +202,8 @@ def details(frame: pd.DataFrame) -> Table:
         number("length", "Length", choose=True),
         text("name", "Number"),
         number("value", "Value", 2),
+        number("ci_low", "from", 2),
+        number("ci_high", "to", 2),
         number("n", "n"),
         text("bench", "Benchmark"),
         text("model", "Model"),

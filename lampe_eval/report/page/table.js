@@ -38,10 +38,9 @@ function mark([count, word]) {
   return element("span", { className: bad ? "mark bad" : "mark" }, count === null ? word : `${number(count)} ${word}`);
 }
 
-// A score from 0 to 100 as a bar, with a line of one standard error to either side.
-function scoreBar([score, error]) {
+// A score from 0 to 100 as a bar, with a line for its 95 % interval.
+function scoreBar([score, low, high]) {
   const bar = element("i"), line = element("b");
-  const [low, high] = [score - error, score + error].map((end) => Math.min(Math.max(end, 0), 100));
   bar.style.width = `${score}%`;
   line.style.left = `${low}%`;
   line.style.width = `${high - low}%`;

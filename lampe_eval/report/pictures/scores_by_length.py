@@ -1,4 +1,4 @@
-"""Picture of scores by length: a method with its standard error, the others faint behind it.
+"""Picture of scores by length: a method with its 95 % interval, the others faint behind it.
 
 The dashed line is the window. Arrows at the top carry scores that are off the scale.
 """
@@ -30,9 +30,10 @@ def draw(rows: pd.DataFrame) -> Figure:
     rows = rows.sort_values("length", kind="stable")
     first = rows.iloc[0]
     figure, methods = panels(rows, title_of(rows))
-    top = 100 if higher_is_better(rows) else OFF_SCALE * float(rows["score"].min())
+    lowest = float(rows["score"].min())
+    bottom, top = (0, 100) if higher_is_better(rows) else (lowest / OFF_SCALE, OFF_SCALE * lowest)
     for axes, method_rows in methods:
-        _draw_panel(axes, rows, method_rows)
+        _draw_panel(axes, rows, method_rows, (bottom, top))
         off_scale = method_rows[method_rows["score"] > top]
         if not off_scale.empty:
             _draw_off_scale(axes, off_scale)
@@ -41,7 +42,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     axes.set_xticks(lengths, [tokens(length) for length in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
     figure.supxlabel(f"length in tokens (dashed: the window, {first['window']})")
-    figure.supylabel(f"{first['metric']} (band: ± standard error)")
+    figure.supylabel(f"{first['metric']} (band: 95 % interval)")
     if higher_is_better(rows):
         # Somewhat beyond 0 and 100, so that markers there are drawn whole.
         axes.set_ylim(-4, 104)
@@ -83,14 +84,17 @@ def _number_text(score: float) -> str:
     return f"{score:.0f}" if 100 <= score < 1e6 else f"{score:.3g}"
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame) -> None:
+def _draw_panel(
+    axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame, limits: tuple[float, float]
+) -> None:
     for _, other in rows.groupby("label", sort=False):
         axes.plot(other["length"], other["score"], color=OTHERS_COLOUR, linewidth=0.7, zorder=1)
     lengths = method_rows["length"]
     scores = method_rows["score"]
-    error = method_rows["stderr"].fillna(0)  # an unknown error has no band
+    # an unknown interval has no band, and a wide one does not set the scale
+    low, high = (method_rows[end].fillna(scores).clip(*limits) for end in ("ci_low", "ci_high"))
     band: dict[str, Any] = {"color": METHOD_COLOUR, "alpha": 0.25, "linewidth": 0}
-    axes.fill_between(lengths, scores - error, scores + error, **band)
+    axes.fill_between(lengths, low, high, **band)
     dots: dict[str, Any] = {"color": METHOD_COLOUR, "markersize": 3.5}
     axes.plot(lengths, scores, linewidth=1.6, marker="o", zorder=3, **dots)
     incomplete = method_rows[~complete_cells(method_rows)]

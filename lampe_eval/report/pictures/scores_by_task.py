@@ -24,7 +24,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.errorbar(
             method_rows["score"],
             method_rows["task"].map(line_of_task),
-            xerr=method_rows["stderr"].fillna(0),
+            xerr=_distances_to_ends(method_rows),
             fmt="o",
             color=METHOD_COLOUR,
             markersize=3.5,
@@ -37,5 +37,12 @@ def draw(rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(tasks)), tasks)
     # Downwards: tasks stand in the order of the tables.
     axes.set_ylim(len(tasks) - 0.5, -0.5)
-    figure.supxlabel("score ± standard error (strokes: the other methods)")
+    figure.supxlabel("score with its 95 % interval (strokes: the other methods)")
     return figure
+
+
+def _distances_to_ends(rows: pd.DataFrame) -> list[pd.Series]:
+    """Return how far the ends of intervals are from the scores; 0 where they are unknown."""
+    distances = [rows["score"] - rows["ci_low"], rows["ci_high"] - rows["score"]]
+    # a score that the benchmark rounds may lie beyond an end by a rounding error
+    return [distance.fillna(0).clip(lower=0) for distance in distances]

@@ -76,7 +76,8 @@ def gathered(
             record = _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
             detail = {key: record[key] for key in ("run", "protocol", *KEYS)}
             records.append(record)
-            details.append({**detail, "name": "depth 0", "value": 1.0, "n": 1})
+            numbers = {"value": 1.0, "ci_low": 0.0, "ci_high": 2.0, "n": 1}
+            details.append({**detail, "name": "depth 0", **numbers})
     defaults = {
         "settings": "",
         "model": "m",
@@ -112,6 +113,8 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "metric": "recall",
         "score": 50.0,
         "stderr": math.nan,
+        "ci_low": math.nan,
+        "ci_high": math.nan,
         "n": samples,
         "independent_units": samples,
         "unit": "sample",

@@ -39,7 +39,10 @@ def _small(tmp_path: Path) -> GatheredRuns:
         "prediction": "",
         "score": 0.0,
     }
-    scores = {cell(method): {"score": score, "stderr": 1.5} for method, score in SCORES.items()}
+    scores = {
+        cell(method): {"score": score, "ci_low": 1.5, "ci_high": 100.0}
+        for method, score in SCORES.items()
+    }
     scores[cell("original")] |= {"n": 5, "missing": 1, "errors": 2, "cut": 3}
     pairs = [
         {
@@ -154,9 +157,9 @@ def test_the_overview_marks_best_and_second_of_complete_scores(
     ).to_be_visible()
     lines = found.get_by_role("row").all_inner_texts()
     assert [line.split("\t")[::3] for line in lines[1:]] == [
-        ["original", "9.50 ± 1.50 5 of 8"],
-        ["yarn", "20.0 ± 1.50"],
-        ["lampe", "100.0 ± 1.50"],
+        ["original", "9.50 [2, 100] 5 of 8"],
+        ["yarn", "20.0 [2, 100]"],
+        ["lampe", "100.0 [2, 100]"],
     ]
     assert found.locator("td .place-1").all_inner_texts() == ["50.0", "50.0", "100.0"]
     assert found.locator("td .place-2").all_inner_texts() == []  # nobody is worse than the second
