@@ -16,7 +16,6 @@ from lampe_eval.results.recommendation import (
 )
 
 NOTES = [
-    "bold: not shown to be worse than the best",
     f"effective length: the longest length at which a method keeps {SHARE:.0%} of its own score on "
     "short prompts, with an interval",
     "short prompts: method minus original where the prompt fits the window, in points or % of "

@@ -66,11 +66,12 @@ def _summarize_model(
     by_bench: dict[str, Mapping[str, BenchSummary]] = {}
     directions: dict[str, bool] = {}
     for key, rows in scores.groupby(COMPARABLE, sort=False):
-        name = str(rows["bench"].iloc[0])
-        if length not in set(rows["length"]):
-            continue
-        directions[name] = higher_is_better(rows)
-        by_bench[name] = _summarize_bench(gathered, rows, gathered.comparable[key], length)
+        for name, of_series in _series(gathered, rows):
+            if length in set(of_series["length"]):
+                directions[name] = higher_is_better(rows)
+                by_bench[name] = _summarize_bench(
+                    gathered, of_series, gathered.comparable[key], length
+                )
     labels = list(dict.fromkeys(scores["label"]))
     complete = [label for label in labels if all(label in found for found in by_bench.values())]
     methods = [
@@ -102,6 +103,16 @@ def _refuse_without_comparison(model: str, scores: pd.DataFrame, length: int | N
             f"--length {length}: {model} was run at {', '.join(map(str, lengths))}; give one of "
             "these"
         )
+
+
+def _series(gathered: GatheredRuns, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a benchmark that averages its tasks as a whole, and another one task by task."""
+    bench = str(rows["bench"].iloc[0])
+    if rows["task"].nunique() == 1 or _scores_by_length(gathered, rows):
+        yield bench, rows
+        return
+    for task, of_task in rows.groupby("task", sort=False):
+        yield f"{bench}/{task}", of_task
 
 
 def _summarize_bench(

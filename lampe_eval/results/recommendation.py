@@ -106,10 +106,14 @@ def recommend(
         max_slowdown: largest ratio of times to the unpatched model's; None for any.
     """
     front = [summary.method for summary in _front(summaries, higher_is_better)]
-    candidates = [one for one in summaries if max_slowdown is None or one.slowdown <= max_slowdown]
+    candidates = list(summaries)
+    if max_slowdown is not None:
+        candidates = [one for one in summaries if one.slowdown <= max_slowdown]
+        if not candidates:
+            reason = f"no method is within {max_slowdown:g} times the unpatched model's time"
+            return Recommendation(None, reason, [], front)
     if not candidates:
-        reason = f"no method is within {max_slowdown:g} times the unpatched model's time"
-        return Recommendation(None, reason, [], front)
+        return Recommendation(None, "no method was run in full on every benchmark", [], front)
     best = [one for one in candidates if not _is_shown_worse(one)]
     if not best:
         reason = (

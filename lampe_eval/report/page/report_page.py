@@ -15,11 +15,14 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.page import page_samples, page_tables
+from lampe_eval.report.recommendation_table import RecommendationTable, recommendation_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_summaries import summarize_models
 from lampe_eval.results.ranking import UNSCORED
 
 TEMPLATES = Environment(
@@ -59,11 +62,20 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
         facts=_facts(gathered),
         unscored=_unscored(gathered.scores),
         writing=gathered.writing.values(),
+        recommendations=_recommendations(gathered),
         tables=[*result_tables(gathered), *difference_tables(gathered)],
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
         runs=run_files,
         counts={name: len(table["rows"]) for name, table in data.items()},
     )
+
+
+def _recommendations(gathered: GatheredRuns) -> list[RecommendationTable]:
+    """Return which method to use; nothing where the runs lack what it takes."""
+    try:
+        return list(recommendation_tables(summarize_models(gathered)))
+    except UserError:
+        return []
 
 
 def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
