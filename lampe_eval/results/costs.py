@@ -14,7 +14,7 @@ from lampe_eval.records import SampleRecord
 
 @dataclass(frozen=True)
 class Costs:
-    """What a method costs relative to another one; None where nothing was measured on both.
+    """Ratios of a method's costs to those of another one; None where nothing was measured on both.
 
     Attributes:
         prompt: ratio of the seconds that a prompt takes.

@@ -37,7 +37,7 @@ class ShortPromptTax:
 
 @dataclass(frozen=True)
 class BenchSummary:
-    """What a benchmark says of a method.
+    """Results of a method on a benchmark.
 
     Attributes:
         score: its score at the length asked for, the mean over tasks.
@@ -55,7 +55,7 @@ class BenchSummary:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """What a run says of a method.
+    """Results of a method in a run.
 
     Attributes:
         method: label of the method.
