@@ -173,7 +173,7 @@ def test_a_reference_that_is_no_method_of_the_runs_is_refused(
 def test_several_methods_of_the_stated_name_are_refused(tmp_path: Path) -> None:
     methods = ("lampe:head_tokens=8", "lampe:head_tokens=16", "pi")
     stored_runs.run(tmp_path, {method: {512: [True]} for method in methods})
-    with pytest.raises(UserError, match="one of: lampe:head_tokens=8, lampe:head_tokens=16$"):
+    with pytest.raises(UserError, match=r"one of: lampe:head_tokens=8, lampe:head_tokens=16$"):
         gather_runs([tmp_path], reference="lampe")
 
 
