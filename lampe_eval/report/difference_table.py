@@ -1,5 +1,6 @@
 """Tables of pooled differences from the reference method, one for each benchmark of a run."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 
 
 def _value(row: Mapping[Any, Any]) -> TableValue:
+    if not math.isfinite(row["difference"]):
+        return TableValue()
     text = f"{row['difference']:+.1f}"
     if pd.notna(row["ci_low"]):
         text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"

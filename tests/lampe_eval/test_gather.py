@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from lampe_eval import store as store_module
 from lampe_eval.benches import find_tasks
+from lampe_eval.commands.report import report
 from lampe_eval.errors import UserError
 from lampe_eval.report.page.page_samples import SCORE_INDEX, compact_samples
 from lampe_eval.report.table_model import result_tables
@@ -168,6 +169,13 @@ def test_a_reference_that_is_no_method_of_the_runs_is_refused(
         gather_runs([tmp_path], reference=stated)
     assert repr(stated) in str(refused.value)
     assert listed in str(refused.value)
+
+
+def test_a_report_with_a_wrong_reference_writes_nothing(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "run", ANSWERS)
+    with pytest.raises(UserError, match="--reference: 'pi'"):
+        report([tmp_path / "run"], tmp_path / "report", "pi")
+    assert not (tmp_path / "report").exists()
 
 
 def test_several_methods_of_the_stated_name_are_refused(tmp_path: Path) -> None:
