@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lampe_eval.report.table_comparison import DIFFERS, TEST
+from lampe_eval.report.table_comparison import DIFFERS, TEST, power_note
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue, table_conditions
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import BEYOND, CELL, WITHIN
@@ -47,6 +47,11 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         f"mean over all complete cells of method minus {reference} on the same samples, in {unit}, "
         "with a 95 % interval"
     ]
+    for scope, of_scope in rows.groupby("scope", sort=False):
+        tests = [test for test in of_scope["test"] if test]
+        if tests:
+            note = power_note(tests, len(of_scope), reference, "independent units")
+            notes.append(f"{scope}: {note}")
     if (rows["p_value_holm"] < LEVEL).any():
         notes.append(f"{DIFFERS} shown to differ from {reference} ({TEST})")
     return notes

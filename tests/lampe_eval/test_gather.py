@@ -31,7 +31,7 @@ def test_a_run(tmp_path: Path) -> None:
     runs = gather_runs([tmp_path / "a"])
     assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts", "resolved"]
     assert list(runs.details) == ["run", *DETAIL_COLUMNS, "weights"]
-    assert list(runs.pairs) == [*PAIR_COLUMNS]
+    assert list(runs.pairs) == [*PAIR_COLUMNS, "test"]
     assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
     ]  # fmt: skip

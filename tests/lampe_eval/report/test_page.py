@@ -157,7 +157,7 @@ def test_the_overview_marks_the_best_of_complete_scores(opened: Open, tmp_path: 
         ["lampe", "100.0 ± 1.50"],
     ]
     # without samples nobody is shown to be worse
-    assert found.locator("td .best").all_inner_texts() == ["50.0", "50.0", "20.0", "50.0", "100.0"]
+    assert found.locator("td .best").all_inner_texts() == ["50.0", "20.0", "20.0", "50.0", "100.0"]
 
 
 def test_differences_have_p_values(opened: Open, tmp_path: Path) -> None:
