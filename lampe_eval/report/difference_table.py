@@ -1,11 +1,12 @@
 """Tables of pooled differences from the reference method, one for each benchmark of a run."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from lampe_eval.report.table_comparison import DIFFERS, TEST
+from lampe_eval.report.table_comparison import DIFFERS, TEST, power_note
 from lampe_eval.report.table_model import ResultTable, TableLine, TableValue, table_conditions
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import BEYOND, CELL, WITHIN
@@ -31,6 +32,8 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 
 
 def _value(row: Mapping[Any, Any]) -> TableValue:
+    if not math.isfinite(row["difference"]):
+        return TableValue()
     text = f"{row['difference']:+.1f}"
     if pd.notna(row["ci_low"]):
         text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
@@ -44,6 +47,11 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         f"mean over all complete cells of method minus {reference} on the same samples, in {unit}, "
         "with a 95 % interval"
     ]
+    for scope, of_scope in rows.groupby("scope", sort=False):
+        tests = [test for test in of_scope["test"] if test]
+        if tests:
+            note = power_note(tests, len(of_scope), reference, "independent units")
+            notes.append(f"{scope}: {note}")
     if (rows["p_value_holm"] < LEVEL).any():
         notes.append(f"{DIFFERS} shown to differ from {reference} ({TEST})")
     return notes

@@ -21,7 +21,7 @@ from lampe_eval.results.method_differences import (
     readable,
     reference_label,
 )
-from lampe_eval.results.paired_tests import LEVEL, PairedTest, paired_test
+from lampe_eval.results.paired_tests import LEVEL, BoundedTest, PairedTest, paired_test
 
 DIFFERS = "†"
 """Mark of a score that is shown to differ from that of the reference method."""
@@ -74,24 +74,32 @@ class TableComparison:
                 tests.append(test)
         if not tests:
             return []
-        # Half of the pairs spread no more than the median.
-        typical = sorted(tests, key=lambda test: test.variance)[len(tests) // 2]
-        return [self._power_note(typical, len(methods))]
+        return [power_note(tests, len(methods), self.reference, f"{self.unit}s")]
 
-    def _power_note(self, test: PairedTest, comparisons: int) -> str:
-        unit, useful = (
-            ("%", USEFUL_PERCENT) if self.cells.is_perplexity else ("points", USEFUL_POINTS)
-        )
-        level = LEVEL / comparisons
-        detectable = readable(detectable_difference(test, level), self.cells.is_perplexity)
-        shown = f"no difference from {self.reference}"
-        if math.isfinite(detectable):
-            shown = f"differences of {detectable:.2g} {unit} or more from {self.reference}"
-        methods = "method" if comparisons == 1 else "methods"
-        note = (
-            f"{test.n:.0f} {self.unit}s can show {shown} ({100 * POWER:.0f} % power, "
-            f"p < {LEVEL:.2g} corrected for {comparisons} {methods})"
-        )
-        if detectable > useful:
-            note += f"; {units_needed(test, level)} would show {useful:g}"
-        return note
+
+def power_note(tests: Sequence[PairedTest], comparisons: int, reference: str, units: str) -> str:
+    """Return in one line which differences tests of the same kind can show.
+
+    Args:
+        tests: the tests, of which there is at least one.
+        comparisons: number of p-values that are corrected together.
+        reference: label of the method that others are compared with.
+        units: name of the independent units, in the plural.
+    """
+    # Half of the pairs spread no more than the median.
+    test = sorted(tests, key=lambda test: test.variance)[len(tests) // 2]
+    is_perplexity = not isinstance(test, BoundedTest)
+    unit, useful = ("%", USEFUL_PERCENT) if is_perplexity else ("points", USEFUL_POINTS)
+    level = LEVEL / comparisons
+    detectable = readable(detectable_difference(test, level), is_perplexity)
+    shown = f"no difference from {reference}"
+    if math.isfinite(detectable):
+        shown = f"differences of {detectable:.2g} {unit} or more from {reference}"
+    methods = "method" if comparisons == 1 else "methods"
+    note = (
+        f"{test.n:.0f} {units} can show {shown} ({100 * POWER:.0f} % power, "
+        f"p < {LEVEL:.2g} corrected for {comparisons} {methods})"
+    )
+    if detectable > useful:
+        note += f"; {units_needed(test, level)} would show {useful:g}"
+    return note

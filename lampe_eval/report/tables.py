@@ -25,6 +25,7 @@ from lampe_eval.results.cell_scores import (
     tasks_below_card_size,
 )
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.method_differences import PAIR_COLUMNS
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Characters with which a text begins that a spreadsheet takes for a formula."""
@@ -39,7 +40,7 @@ def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[s
             settings_columns(gathered.scores)
         ),
         "details.csv": gathered.details[["run", *DETAIL_COLUMNS]],
-        "pairs.csv": gathered.pairs,
+        "pairs.csv": gathered.pairs[[*PAIR_COLUMNS]],
         "table.csv": scores_by_length(gathered.scores),
     }
     texts = {name: to_csv(gathered.tidy(frame)) for name, frame in frames.items()}

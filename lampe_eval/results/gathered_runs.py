@@ -58,7 +58,7 @@ class GatheredRuns:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """Return the differences from the reference, with `method_differences.PAIR_COLUMNS`."""
+        """Return the differences from the reference, as `method_differences` makes them."""
         return method_differences(self.labelled(self.scores), self.comparable, self.reference)
 
     @property

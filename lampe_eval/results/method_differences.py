@@ -187,6 +187,8 @@ def method_differences(
 ) -> pd.DataFrame:
     """Return the differences of all methods from the reference, pooled first, then by cell.
 
+    The table has `PAIR_COLUMNS` and the column `test`, which is None where there is no test.
+
     Args:
         labelled: scores with a column `label`, which tells methods, and runs, apart.
         cells: what `comparable_cells` returns of them.
@@ -203,7 +205,7 @@ def method_differences(
             complete_only = scope["scope"] != CELL
             for record in _family(cells[key], others, label, strata, complete_only=complete_only):
                 records.append({**about, **record})
-    frame = pd.DataFrame(records, columns=list(PAIR_COLUMNS))
+    frame = pd.DataFrame(records, columns=[*PAIR_COLUMNS, "test"])
     # Int64 holds missing values: a pooled difference has no length
     return frame.astype({"length": "Int64"})
 
@@ -260,7 +262,7 @@ def _family(
     for (label, units, unpaired, test), p_value_holm in zip(found, corrected, strict=True):
         counts = {"n": units.n, "units": len(units.values), "unpaired": unpaired}
         numbers = _numbers(units, test, p_value_holm)
-        records.append({"method": label, **counts, **numbers})
+        records.append({"method": label, **counts, **numbers, "test": test})
     return records
 
 

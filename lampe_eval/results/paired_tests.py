@@ -70,7 +70,8 @@ class BoundedTest:
     A mean difference d is rejected at z if n (difference - d)^2 > z^2 v(d). The variance v(d) is
     the second moment around d (for 0/1 pairs and d = 0 this is McNemar's test), but at least that
     of the differences `difference` and `reach` alone with mean d: an outcome that was never seen
-    may still occur. The latter makes Wilson's interval where all differences are alike.
+    may still occur. The latter makes Wilson's interval where all differences are alike. It is at
+    most 1 - d^2, the largest variance that scores can have.
 
     Attributes:
         difference: observed difference as a share of the scale, from -1 to 1.
@@ -102,7 +103,13 @@ class BoundedTest:
         unseen = z**2 / (self.n + z**2)
         below = max(spread, unseen * (self.reach + self.difference))
         above = max(spread, unseen * (self.reach - self.difference))
-        return max(-1.0, self.difference - below), min(1.0, self.difference + above)
+        # No variance is larger than that of the outcomes -1 and 1 alone, which bounds few units.
+        center = self.n * self.difference / (self.n + z**2)
+        largest = max(0.0, 1 - self.difference**2)
+        width = z * math.sqrt(self.n * largest + z**2) / (self.n + z**2)
+        low = max(-1.0, center - width, self.difference - below)
+        high = min(1.0, center + width, self.difference + above)
+        return min(low, self.difference), max(high, self.difference)
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,8 @@ def unit_differences(
     if not rows:
         return None
     method_rows = [places[reference.ids[row]] for row in rows]
-    groups = [reference.estimate.groups[row] for row in rows] if reference.estimate.groups else []
+    # groups are empty where samples stand alone
+    groups = [reference.estimate.groups[row] for row in rows if reference.estimate.groups]
     names: list[Hashable] = [reference.ids[row][0].removeprefix(f"{length}/") for row in rows]
     # sums by group are in the order of the sorted groups
     sizes: dict[Hashable, int] = dict(sorted(Counter(groups).items())) or dict.fromkeys(names, 1)

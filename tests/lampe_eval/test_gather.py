@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from lampe_eval import store as store_module
 from lampe_eval.benches import find_tasks
+from lampe_eval.commands.report import report
 from lampe_eval.errors import UserError
 from lampe_eval.report.page.page_samples import SCORE_INDEX, compact_samples
 from lampe_eval.report.table_model import result_tables
@@ -31,7 +32,7 @@ def test_a_run(tmp_path: Path) -> None:
     for_reports = ["proportion", "details", "detail_estimates", "resolved"]
     assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, *for_reports]
     assert list(runs.details) == ["run", *DETAIL_COLUMNS, "weights"]
-    assert list(runs.pairs) == [*PAIR_COLUMNS]
+    assert list(runs.pairs) == [*PAIR_COLUMNS, "test"]
     assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
         ["a", "lampe", 100, 3], ["a", "original", pytest.approx(100 / 3), 3],
     ]  # fmt: skip
@@ -171,10 +172,17 @@ def test_a_reference_that_is_no_method_of_the_runs_is_refused(
     assert listed in str(refused.value)
 
 
+def test_a_report_with_a_wrong_reference_writes_nothing(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "run", ANSWERS)
+    with pytest.raises(UserError, match="--reference: 'pi'"):
+        report([tmp_path / "run"], tmp_path / "report", "pi")
+    assert not (tmp_path / "report").exists()
+
+
 def test_several_methods_of_the_stated_name_are_refused(tmp_path: Path) -> None:
     methods = ("lampe:head_tokens=8", "lampe:head_tokens=16", "pi")
     stored_runs.run(tmp_path, {method: {512: [True]} for method in methods})
-    with pytest.raises(UserError, match="one of: lampe:head_tokens=8, lampe:head_tokens=16"):
+    with pytest.raises(UserError, match=r"one of: lampe:head_tokens=8, lampe:head_tokens=16$"):
         gather_runs([tmp_path], reference="lampe")
 
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 from lampe_eval import assets, models
 from lampe_eval.benches import find_tasks
 from lampe_eval.cards import shipped_card, shipped_names
-from lampe_eval.method_specs import parse_methods
+from lampe_eval.method_specs import find_reference, parse_methods
 from lampe_eval.results.published_tables import PublishedNumber, find_table, table_names
 from lampe_eval.running.configuration import required_files
 from lampe_eval.running.prepared_run import prepare_run
@@ -71,6 +71,18 @@ def test_a_suite_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert prepared.resolved.tasks
     assert prepared.max_batch_tokens is None
     assert all(assets.find(file.partition("!/")[0]) for file in required_files(prepared))
+
+
+@pytest.mark.parametrize("name", shipped_names("suites"))
+def test_lampe_is_the_reference_of_its_tables(name: str) -> None:
+    suite = shipped_card("suites", name, Suite)
+    labels = [spec.label for spec in parse_methods(suite.method)]
+    runs_lampe = any(label.startswith("lampe") for label in labels)
+    if name.startswith("lampe-") and runs_lampe:
+        assert suite.reference
+        assert find_reference(suite.reference, labels).startswith("lampe:variant=reference")
+    else:
+        assert suite.reference is None
 
 
 @pytest.mark.parametrize("name", SUITES)

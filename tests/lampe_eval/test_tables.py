@@ -311,6 +311,8 @@ def test_pooled_differences_have_a_table(tmp_path: Path) -> None:
     assert re.fullmatch(r"\+100\.0 \[\+\d\d\.\d, \+100\.0\]†", str(beyond))
     assert re.fullmatch(r"\+0\.0 \[-\d\d\.\d, \+\d\d\.\d\]", str(within))
     assert "original" in table.title
+    powers = [note for note in table.caption if "8 independent units can show" in note]
+    assert [note.partition(":")[0] for note in powers] == table.columns[1:]
 
 
 def test_names_are_escaped_in_markdown() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -331,3 +332,29 @@ def test_the_date_of_a_run_stays_that_of_its_first_session(
     assert yaml.safe_load((tmp_path / "run.yaml").read_text())["date"] == date
     today = datetime.datetime.now().astimezone().date()
     assert today <= run_date(tmp_path / "new") <= today + datetime.timedelta(days=1)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_run_records_the_reference_before_it_has_results(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def recorded() -> str | None:
+        return Store(folder).reference
+
+    _run(folder, method="pi,lampe:mapping_length=128", limit=1)
+    assert recorded() == "pi"
+    _run(folder, method="original", limit=1)  # a later `original` does not replace it
+    assert recorded() == "pi"
+    before = (folder / "run.yaml").read_bytes()
+    with pytest.raises(UserError, match="--reference") as refused:
+        _run(folder, method="original", reference="yarn", limit=1)
+    assert "one of: pi, lampe:mapping_length=128, original" in str(refused.value)
+    assert (folder / "run.yaml").read_bytes() == before
+    _run(folder, method="original", reference="lampe", limit=1)  # of an earlier session
+    assert recorded() == "lampe:mapping_length=128"
+    pairs = pd.read_csv(folder / "pairs.csv")
+    assert set(pairs["reference"]) == {"lampe:mapping_length=128"}
+
+
+def test_an_older_run_without_a_reference_is_read(tmp_path: Path) -> None:
+    assert Store(_stored(tmp_path, STORED)).reference is None
