@@ -31,11 +31,12 @@ lint: .venv/ready ## check style and types
 docs: .venv/ready ## build the documentation into docs/_build/html, warnings as errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
-bench: .venv/ready ## measure methods and backends relative to plain attention, prompt generation, harness overhead
+bench: .venv/ready ## measure methods and backends relative to plain attention, prompt generation, harness overhead, coverage of intervals
 	$(BIN)/lampe-eval speed
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.ruler
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.coverage
 
 torture: .venv/ready ## harm runs in every way, four times each, and check that results are the same
 	$(BIN)/python -m tests.e2e.torture
