@@ -256,7 +256,9 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         place: "length" or "task", the column that says where samples are missing.
     """
     samples = _range(scores["n"])
-    notes = [f"n = {samples} samples per cell; {INTERVAL_NOTE}{_interval_units(scores)}"]
+    notes = [f"n = {samples} samples per cell"]
+    if scores["ci_low"].notna().any():
+        notes[0] += f"; {INTERVAL_NOTE}{_interval_units(scores)}"
     notes += _unknown_interval_notes(scores)
     total = scores[["n", *UNSCORED]].to_numpy().sum()
     for column, text in COUNT_NOTES.items():

@@ -69,10 +69,10 @@ def _averages_over_tasks(
     bench: Bench, protocol: Protocol, cells: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     scores = _scores_by_task(cells)
-    proportions = _proportions(cells)
     averages = bench.task_averages(scores, protocol)
     if not averages:
         return
+    proportions = _proportions(cells)
     # Averages are linear, so that the change of one score shows its weight.
     raised = {part: bench.task_averages(_raised(scores, part), protocol) for part in proportions}
     for name, value in averages.items():

@@ -9,14 +9,14 @@ coverage of 95 % intervals is 94.4 to 99.4 % for every proportion from 0.02 to 0
 Other scores have the interval of as many right or wrong answers as would be equally uncertain
 (Korn and Graubard 1998 do so for surveys). F1 varies less than right or wrong answers of the same
 mean, so it counts more; questions about one document resemble each other, so they count less. Both
-ratios are estimated, and each is drawn towards the cautious end with the weight of one unit: scores
-towards right or wrong, documents towards questions that are all alike. So equal scores are no
-certainty.
+ratios are estimated from few units, and drawn towards the cautious end: scores towards right or
+wrong, documents towards questions that are all alike. So equal scores are no certainty.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 CONTINUITY = 0.4
 """Part of a sample by which a proportion is moved away from the end that is sought."""
+CAUTIOUS_SAMPLES = 1.5
+CAUTIOUS_GROUPS = 1
+"""Weights of the cautious end, in samples and in groups. With one sample skewed scores of 50
+samples are covered in 92 %, with two groups independent questions in 100 %."""
 ROUNDING = 1e-12
 """Variance below which scores are equal: the mean of equal numbers is not exact."""
 
@@ -72,16 +76,9 @@ def _wilson_low(share: float, samples: float, confidence: float) -> float:
     share -= CONTINUITY / samples
     if share <= 0:
         return 0.0
-    ratio = normal_quantile(confidence) ** 2 / samples
+    ratio = NormalDist().inv_cdf((1 + confidence) / 2) ** 2 / samples
     root = math.sqrt(ratio * (share * (1 - share) + ratio / 4))
     return (share + ratio / 2 - root) / (1 + ratio)
-
-
-def normal_quantile(confidence: float) -> float:
-    """Return the half-width of a normal distribution's central interval in deviations."""
-    from scipy.special import ndtri  # imported here, since importing it takes time
-
-    return float(ndtri((1 + confidence) / 2))
 
 
 def proportion_of_samples(
@@ -100,7 +97,7 @@ def proportion_of_samples(
     spread = float(np.sum(influences**2))
     # the variance relative to that of right or wrong answers, which have the largest of all
     share = spread / right_or_wrong if right_or_wrong > ROUNDING else 1.0
-    share = ((n - 1) * share + 1) / n
+    share = ((n - 1) * share + CAUTIOUS_SAMPLES) / (n - 1 + CAUTIOUS_SAMPLES)
     return Proportion(value, n / (share * _design_effect(influences, groups)))
 
 
@@ -116,10 +113,10 @@ def _design_effect(influences: NDArray[np.float64], groups: Sequence[int]) -> fl
     spread = float(np.sum(influences**2))
     if spread <= ROUNDING:
         return largest
-    count = len(sums)
-    # Groups minus one below: the mean that the influences are relative to is estimated.
-    effect = float(np.sum(sums**2)) / spread * count / max(1, count - 1)
-    return max(1.0, ((count - 1) * effect + largest) / count)
+    # groups minus one, since the mean that the influences are relative to is estimated
+    known = len(sums) - 1
+    effect = float(np.sum(sums**2)) / spread * len(sums) / max(1, known)
+    return max(1.0, (known * effect + CAUTIOUS_GROUPS * largest) / (known + CAUTIOUS_GROUPS))
 
 
 def average(weights: Sequence[float], parts: Sequence[Proportion]) -> Proportion:

@@ -318,3 +318,13 @@ def test_labels_of_choices_have_the_form_of_upstreams_results(
     options.insert("ABCD".index(label[1]), label[0])
     _put(files, task, {"answer": label[:1], "options": options})
     assert _samples(task, tokenizer)[0].references == label
+
+
+def test_questions_on_a_book_share_its_hash(
+    files: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    _put(files, "longbook_qa_eng", {"input": "Who?"}, {"input": "Why?"}, {"context": "Another."})
+    first, second, other = (
+        sample.document_sha256 for sample in _samples("longbook_qa_eng", tokenizer)
+    )
+    assert first == second != other

@@ -414,3 +414,33 @@ def test_real_rows_to_the_byte(files: Path, task: str) -> None:
         if task not in EXAMS:
             middle = f"Look: {document} Do: {question} \nTake {len(answer.split())} words.[/INST]"
         assert _text(prompt).partition("\n<</SYS>>\n\n")[2] == middle
+
+
+def test_questions_on_a_document_share_its_hash(files: Path) -> None:
+    _data(files, "quality", _row(questions=2), _row(document="Another tale."))
+    first, second, other = (prompt.document_sha256 for prompt in _prompts("quality", "fair"))
+    assert first == second != other
+
+
+def test_errors_are_computed_over_documents(files: Path) -> None:
+    (task,) = find_tasks(("leval/quality",))
+    rows: list[Any] = [
+        {
+            "prediction": "B" if number < 9 else "C",
+            "references": ["B"],
+            "extras": {"row": number},
+            "prompt_tokens": 9,
+            "score": float(number < 9),
+            "document_sha256": f"{number // 6}",
+        }
+        for number in range(18)
+    ]
+    score = BENCH.cell_score(task, rows, BENCH.protocol("fair"))
+    assert (score.estimate.independent_units, score.estimate.unit) == (3, "document")
+    alone = BENCH.cell_score(
+        task,
+        [{**row, "document_sha256": row["extras"]["row"]} for row in rows],
+        BENCH.protocol("fair"),
+    )
+    assert (alone.estimate.independent_units, alone.estimate.unit) == (18, "sample")
+    assert alone.estimate.interval().low > score.estimate.interval().low

@@ -243,3 +243,9 @@ def test_a_real_tokenizer_is_cut_to_the_length(
         bench_task, SampleRequest(pocket[1], 300, 2, LongBench().protocol("fair"))
     ):
         assert len(prompt.ids) + prompt.max_new_tokens == 300
+
+
+def test_a_prompt_has_the_hash_of_its_context(files: Path) -> None:
+    for index, prompt in enumerate(_prompts("hotpotqa", "fair", Letters())):
+        context = longbench_row("hotpotqa", index)["context"]
+        assert prompt.document_sha256 == sha256(context.encode()).hexdigest()

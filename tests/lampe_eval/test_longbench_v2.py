@@ -351,3 +351,9 @@ def test_official_templates_to_the_byte(
     (prompt,) = _prompts(task, "official")
     assert _text(prompt) == expected
     assert "$" not in expected.replace(row["context"].strip(), "")
+
+
+def test_questions_on_a_text_share_its_hash(files: Path) -> None:
+    _data(files, v2_row(), v2_row(), v2_row(context="Another tale."))
+    first, second, other = (prompt.document_sha256 for prompt in _prompts("direct", "fair"))
+    assert first == second != other

@@ -409,3 +409,15 @@ def test_real_rows_without_a_text_are_reported(tokenizer: PreTrainedTokenizerBas
     """Read rows whose prompts are stored under another key."""
     with pytest.raises(UserError, match=r"passkey_examples.*:1: .*'text'"):
         _samples("niah/single", 512, tokenizer, DATA / "passkey")
+
+
+@pytest.mark.parametrize("task", ["niah/single", "niah/multikey"])
+def test_samples_share_the_haystack_of_a_text_and_no_pocket_text(
+    task: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    source = tmp_path / "text.txt"
+    source.write_text("A boat came in at noon. " * 500, encoding="utf-8")
+    of_text = {sample.document_sha256 for sample in _samples(task, 512, tokenizer, source)}
+    of_pocket = {sample.document_sha256 for sample in _samples(task, 512, tokenizer)}
+    assert (len(of_text), len(of_pocket)) == (1, 5)
+    assert all(of_text)

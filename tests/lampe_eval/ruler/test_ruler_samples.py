@@ -248,3 +248,10 @@ def test_questions_come_in_their_order_with_all_answers() -> None:
 def test_documents_of_the_same_article_come_first() -> None:
     articles = re.findall(r"At (\d)-\d is code\d\d\.", text_of(build("qa_1", 9, 800)))
     assert Counter(articles)["2"] == min(4, len(articles))
+
+
+def test_questions_about_the_same_documents_share_their_hash() -> None:
+    """Ask the first of the 24 questions of SQuAD, the second, and the first again."""
+    first, second, again = (build("qa_1", index).document_sha256 for index in (0, 1, 24))
+    assert first == again != second
+    assert build("niah_single_1", 0).document_sha256 == ""

@@ -83,6 +83,7 @@ def test_a_record_says_what_its_sample_was_and_cost(tmp_path: Path) -> None:
     assert {
         "id",
         "prompt_sha256",
+        "document_sha256",
         "prompt_tokens",
         "answer_tokens",
         "stop_reason",
