@@ -239,6 +239,11 @@ class Bench(ABC):
         """True where the model answers; a bench that measures losses scores no answer."""
         return type(self).score is not Bench.score
 
+    @property
+    def averages_scores(self) -> bool:
+        """True where the number of a cell is the mean of its samples' scores from 0 to 1."""
+        return self.has_answers and type(self).estimate is Bench.estimate
+
     def protocol(self, text: str) -> Protocol:
         """Return a protocol of this bench by its name, such as "fair" or "fair:chat=none".
 

@@ -27,13 +27,14 @@ def report(runs: Sequence[Path], output: Path | None) -> None:
     for run in runs:
         Store(run)  # raises for a folder that is no run
     from lampe_eval.report import pictures, table_model, tables
+    from lampe_eval.report.decision_table import decision_tables
     from lampe_eval.report.page.report_page import report_page
     from lampe_eval.results.gathered_runs import gather_runs
 
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
     gathered = gather_runs(runs)
     console = terminal.console()
-    result_tables = list(table_model.result_tables(gathered))
+    result_tables = [*table_model.result_tables(gathered), *decision_tables(gathered)]
     tables.print_tables(gathered, result_tables, console)
     table_files = tables.table_files(gathered, result_tables)
     figures = pictures.pictures(gathered)

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.file_io import save_files
+from lampe_eval.report.decision_table import decision_tables
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
@@ -36,6 +37,8 @@ def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[s
         "pairs.csv": gathered.pairs,
         "table.csv": scores_by_length(gathered.scores),
     }
+    if not gathered.decisions.empty:
+        frames["decisions.csv"] = gathered.decisions
     texts = {name: to_csv(gathered.tidy(frame)) for name, frame in frames.items()}
     texts["table.md"] = "\n".join(map(to_markdown, tables))
     texts["table.tex"] = to_latex(tables)
@@ -77,7 +80,7 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     Raises:
         UserError: if the folder cannot be written.
     """
-    tables = list(result_tables(gathered))
+    tables = [*result_tables(gathered), *decision_tables(gathered)]
     print_tables(gathered, tables, console)
     files = table_files(gathered, tables)
     save_files(folder, files)

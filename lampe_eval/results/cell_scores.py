@@ -18,6 +18,7 @@ from lampe_eval.errors import UserError, describe_error
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.bench_averages import bench_averages
+from lampe_eval.results.decisions import describe_rule
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.ranking import UNSCORED
 from lampe_eval.store import Cell, Store
@@ -65,8 +66,9 @@ class ScoredRun:
 
     Attributes:
         scores: a row per cell with `SCORE_COLUMNS`, `details` (further numbers by name), `counts`
-            (samples of a detail that is not computed from all of them) and `resolved` (settings of
-            the method at the cell's length; None in older runs).
+            (samples of a detail that is not computed from all of them), `resolved` (settings of
+            the method at the cell's length; None in older runs), `at_most` (samples that the cell
+            could have had, if it stopped early) and `stopping` (the run's rule in words).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
         left_out: a line for each cell with stored samples that belong to no cell, or another one.
@@ -85,7 +87,7 @@ def score_run(store: Store) -> ScoredRun:
     cells = by_ascending_length(store.cells())
     _refuse_unknown(store)
     rows_by_cell, left_out = store.planned_rows(cells)
-    resolved = store.resolved_settings()
+    resolved, at_most = store.resolved_settings(), store.at_most()
     for cell, planned_samples in cells.items():
         rows = _rescored(store, cell, rows_by_cell[cell])
         try:
@@ -98,13 +100,15 @@ def score_run(store: Store) -> ScoredRun:
         scored_rows = _scored(rows)
         counts = _counts(rows, scored_rows, planned_samples)
         described = {**_description(store, cell), **counts, **evaluated}
-        records.append({**described, "resolved": resolved.get(cell)})
+        records.append({**described, "resolved": resolved.get(cell), "at_most": at_most.get(cell)})
         if score is not None:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
-    columns = [*SCORE_COLUMNS, "details", "counts", "resolved"]
+    columns = [*SCORE_COLUMNS, "details", "counts", "resolved", "at_most"]
     scores = pd.DataFrame(records).reindex(columns=columns)
+    rule = store.config.get("stopping")
+    scores["stopping"] = describe_rule(rule) if rule else ""
     return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
 
 
@@ -181,7 +185,9 @@ def tasks_below_card_size(store: Store) -> list[tuple[str, int, int]]:
     """
     if store.config["limit"] is not None:
         return []
-    samples_by_task = {f"{cell.bench}/{cell.task}": n for cell, n in store.cells().items()}
+    # A cell that a stopping rule ended had more.
+    cells = {**store.cells(), **store.at_most()}
+    samples_by_task = {f"{cell.bench}/{cell.task}": n for cell, n in cells.items()}
     below: list[tuple[str, int, int]] = []
     for task, samples in samples_by_task.items():
         expected = store.config["tasks"][task]["samples"]

@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampe_eval.file_io import sha256_of_text
+from lampe_eval.report.decision_table import decision_tables
 from lampe_eval.report.page import page_samples, page_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
@@ -58,7 +59,7 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
         facts=_facts(gathered),
         unscored=_unscored(gathered.scores),
         writing=gathered.writing.values(),
-        tables=list(result_tables(gathered)),
+        tables=[*result_tables(gathered), *decision_tables(gathered)],
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
         runs=run_files,
         counts={name: len(table["rows"]) for name, table in data.items()},
