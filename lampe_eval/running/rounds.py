@@ -60,13 +60,14 @@ class Rounds:
 
     Attributes:
         used: by cell, the samples that it has used so far and the most that it may have.
+        stopped: the same of the cells that the rule has ended.
     """
 
     def __init__(self, config: RunConfiguration, drawn: Sequence[DrawnGroup]) -> None:
         self._config = config
         self._drawn = drawn
-        self._stopped = set[Cell]()
         self.used: dict[Cell, tuple[int, int]] = {}
+        self.stopped: dict[Cell, tuple[int, int]] = {}
 
     def __iter__(self) -> Iterator[list[tuple[SampleGroup, Cell, Sequence[Sample]]]]:
         """Yield the samples of each round by cell, until all cells have stopped or run out."""
@@ -75,7 +76,7 @@ class Rounds:
             taken: list[tuple[SampleGroup, Cell, Sequence[Sample]]] = []
             for group, samples in self._drawn:
                 of_round = samples[begin : begin + ROUND]
-                going_on = [cell for cell in group.cells if cell not in self._stopped]
+                going_on = [cell for cell in group.cells if cell not in self.stopped]
                 if of_round:
                     taken += [(group, cell, of_round) for cell in going_on]
                 for cell in going_on:
@@ -96,12 +97,12 @@ class Rounds:
         seen: dict[Cell, ScoresById] = {}
         for group, samples in self._drawn:
             for cell in group.cells:
-                if cell in self._stopped:
+                if cell in self.stopped:
                     continue
                 ids = [sample.id for sample in samples[: self.used[cell][0]]]
                 seen[cell] = {name: scores[cell][name] for name in ids if name in scores[cell]}
                 _refuse_scores_beyond_bounds(cell, seen[cell])
-        self._stopped.update(self._ended(seen))
+        self.stopped |= {cell: self.used[cell] for cell in self._ended(seen)}
 
     def _ended(self, seen: Mapping[Cell, ScoresById]) -> list[Cell]:
         """Return the cells that the rule ends, given the scores of those that go on."""

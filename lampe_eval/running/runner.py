@@ -223,6 +223,7 @@ class ModelRun:
                 # Replicas finish in any order, and the rule looks at complete rounds only.
                 self.wait_for_running_batches()
                 rounds.look(self._scores)
+                session.counts.end(rounds.stopped)
             session.counts.end(rounds.used)
 
     def _run_samples(
