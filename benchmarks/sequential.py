@@ -2,11 +2,10 @@
 
     python -m benchmarks.sequential [REPEATS] [RUN ...]
 
-The first tables are of simulated runs with 4 methods at 5 lengths (15 comparisons), of one task
-with 500 samples and of 13 tasks with 500 each, as in RULER. A share of the samples (the larger
-of 20 % and the true difference) is answered right by only one of two methods. "peeking" stops as
-soon as an ordinary 95 % interval, also corrected for 15 comparisons, excludes 0 or lies within
-the margin.
+The first tables are of simulated runs with 4 methods at 5 lengths (15 comparisons): of one task
+with 500 samples, and of 13 independent tasks with 500 each, as in RULER. "one right" is the share
+of samples that only one of two methods answers right. "peeking" stops as soon as an ordinary
+interval, also corrected for 15 comparisons, excludes 0 or lies within the margin.
 
 Each RUN is a folder whose stored samples are replayed: what `--decide` would have done.
 """
@@ -25,8 +24,9 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.results.cell_scores import score_run
 from lampe_eval.results.decisions import (
     ALPHA,
-    averaged_differences,
+    has_independent_tasks,
     is_precise,
+    observed_differences,
     pairs_by_task,
     scores_by_id,
     verdicts,
@@ -39,10 +39,10 @@ from lampe_eval.store import Store
 SAMPLES = 500
 COMPARISONS = 15
 MARGIN = 0.05
-DIFFERENCES = (0, 5, 10, 20, 40)
+DIFFERENCES = ((0, 0), (0, 5), (0, 20), (5, 20), (10, 20), (20, 20), (40, 40))
+"""True differences in points, each with the percentage of samples that one method gets right."""
 SCORES = (50, 80, 90, 95, 99, 100)
-DISCORDANCE = 0.2
-BATCH = 50
+BATCH = 10
 """Simulated comparisons in memory at a time."""
 
 Verdicts = NDArray[np.str_]
@@ -68,16 +68,22 @@ def main(repeats: int = 1000, runs: Sequence[Path] = ()) -> None:
 def decision_table(tasks: int, repeats: int) -> Table:
     """Return what `--decide` and peeking do by true difference."""
     table = Table(title=f"--decide, {tasks} tasks x {SAMPLES}, margin 5", title_justify="left")
-    columns = ("true difference", "samples used", "decided", "wrong", "peeking: used", "wrong")
-    for column in columns:
+    columns = ("true difference", "one right", "samples used", "decided", "wrong")
+    for column in (*columns, "peeking: used", "wrong"):
         table.add_column(column, justify="right")
-    for difference in DIFFERENCES:
-        cells = [str(difference)]
-        for rule in (verdicts, peeking_verdicts):
-            used, decided, wrong = simulated(tasks, repeats, difference / 100, rule)
-            cells += [f"{used:.0%}", f"{decided:.0%}", f"{wrong:.1%}"]
-        del cells[5]  # whether peeking decides is nothing that anybody should want
-        table.add_row(*cells)
+    for difference, one_right in DIFFERENCES:
+        shares = (difference / 100, one_right / 100)
+        used, decided, wrong = simulated(tasks, repeats, *shares)
+        of_peeking, _, peeking_wrong = simulated(tasks, repeats, *shares, peeking_verdicts)
+        table.add_row(
+            str(difference),
+            f"{one_right}%",
+            f"{used:.0%}",
+            f"{decided:.0%}",
+            f"{wrong:.1%}",
+            f"{of_peeking:.0%}",
+            f"{peeking_wrong:.1%}",
+        )
     return table
 
 
@@ -85,6 +91,7 @@ def simulated(
     tasks: int,
     repeats: int,
     difference: float,
+    one_right: float,
     rule: Rule = verdicts,
     *,
     samples: int = SAMPLES,
@@ -99,9 +106,11 @@ def simulated(
         right.add("equivalent")
     for begin in range(0, repeats, BATCH):
         rows = min(BATCH, repeats - begin)
-        differences = paired_differences(rng, (rows, tasks, samples), difference)
-        for of_row in rule(differences.mean(1), MARGIN, alpha):
-            looks = of_row[ROUND - 1 :: ROUND]
+        differences = paired_differences(rng, (rows, tasks, samples), difference, one_right)
+        # All tasks of the first sample, then of the next.
+        in_order = differences.swapaxes(1, 2).reshape(rows, -1)
+        for of_row in rule(in_order, MARGIN, alpha):
+            looks = of_row[ROUND * tasks - 1 :: ROUND * tasks]
             decided = np.flatnonzero(looks != "undecided")
             if len(decided):
                 first = int(decided[0])
@@ -114,13 +123,12 @@ def simulated(
 
 
 def paired_differences(
-    rng: np.random.Generator, shape: tuple[int, ...], difference: float
+    rng: np.random.Generator, shape: tuple[int, ...], difference: float, one_right: float
 ) -> Array:
-    """Return differences of right answers: 1, 0 or -1, with a mean."""
-    discordance = max(DISCORDANCE, difference)
-    first_better = (discordance + difference) / 2
+    """Return differences of right answers: 1, 0 or -1."""
     drawn = rng.random(shape)
-    return (drawn < first_better) * 1.0 - (drawn > 1 - (discordance - first_better))
+    first_right = (one_right + difference) / 2
+    return (drawn < first_right) * 1.0 - (drawn >= 1 - one_right + first_right)
 
 
 def peeking_verdicts(differences: Array, margin: float, alpha: float) -> Verdicts:
@@ -165,7 +173,7 @@ def replay_table(folder: Path) -> Table:
     store = Store(folder)
     rows = score_run(store).rows
     scores = {cell: scores_by_id(of_cell) for cell, of_cell in rows.items()}
-    scored = [cell for cell in scores if BENCHES[cell.bench].averages_scores]
+    scored = [cell for cell in scores if scores[cell] and BENCHES[cell.bench].averages_scores]
     methods = list(dict.fromkeys(cell.method for cell in scored))
     places = dict.fromkeys((cell.model, cell.bench, cell.length) for cell in scored)
     alpha = ALPHA / max(1, (len(methods) - 1) * len(places))
@@ -174,8 +182,8 @@ def replay_table(folder: Path) -> Table:
         table.add_column(column, justify="right")
     for model, bench, length in places:
         here = {
-            cell: of_cell
-            for cell, of_cell in scores.items()
+            cell: scores[cell]
+            for cell in scored
             if (cell.model, cell.bench, cell.length) == (model, bench, length)
         }
         decided: list[str] = []
@@ -184,11 +192,15 @@ def replay_table(folder: Path) -> Table:
             if method == "original":
                 continue
             pairs = pairs_by_task(here, method, "original")
-            differences = averaged_differences(pairs, store.config["seed"])
-            looks = verdicts(differences, MARGIN, alpha)[ROUND - 1 :: ROUND]
+            independent = has_independent_tasks(store.config, bench)
+            differences = observed_differences(
+                pairs, store.config["seed"], independent_tasks=independent
+            )
+            step = ROUND * (len(pairs) if independent else 1)
+            looks = verdicts(differences, MARGIN, alpha)[step - 1 :: step]
             found = np.flatnonzero(looks != "undecided")
             most += len(differences)
-            used += (int(found[0]) + 1) * ROUND if len(found) else len(differences)
+            used += (int(found[0]) + 1) * step if len(found) else len(differences)
             if len(found):
                 decided.append(f"{method} {looks[found[0]]}")
         table.add_row(bench, str(length), f"{used / most:.0%}", ", ".join(decided) or "none")

@@ -256,6 +256,13 @@ class Bench(ABC):
         """Return whether a protocol covers a task; by default what the protocol's card says."""
         return not protocol.tasks or task.name in protocol.tasks
 
+    def has_independent_tasks(self, protocol: Protocol) -> bool:
+        """Return whether samples of different tasks are drawn independently of each other.
+
+        By default they may have parts in common, such as a haystack, a document or a needle.
+        """
+        return False
+
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:

@@ -1,17 +1,20 @@
 """Decisions of a run that stops by rule: which methods are better or worse than the reference.
 
 A decision is about one model, one benchmark and one length: the difference between a method and the
-reference, averaged over the benchmark's tasks as its tables are. The n-th observation is the mean
-over tasks of the difference on each task's n-th sample, in the seeded order in which samples run.
-A method is decided when the confidence sequence of its difference lies above 0, below 0, or within
-the margin. It is a function of stored samples alone.
+reference, averaged over the benchmark's tasks as its tables are. Every task has as many samples in
+it, in the seeded order in which samples run. A method is decided when the confidence sequence of its
+difference lies above 0, below 0, or within the margin, which depends on stored samples alone.
+
+Where a benchmark draws its tasks independently, each sample of each task is an observation. Else an
+observation is the mean over tasks of the differences on their n-th samples, which may have parts in
+common, such as a haystack; this takes more samples.
 
 Each of the run's comparisons has an equal share of 5 %, so that a run makes a wrong decision with
 probability at most 5 %, however often it looks.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Literal
@@ -20,8 +23,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lampe_eval.benches import BENCHES
+from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.records import RunConfiguration, SampleRecord, StoppingRecord
-from lampe_eval.scoring.confidence_sequences import anytime_interval, log_capital
+from lampe_eval.scoring.confidence_sequences import (
+    anytime_interval,
+    final_log_capital,
+    log_capital,
+)
 from lampe_eval.scoring.estimates import Array
 from lampe_eval.store import Cell, Store
 
@@ -81,58 +90,76 @@ def alpha_of_comparison(config: RunConfiguration) -> float:
     return ALPHA / comparisons
 
 
+def has_independent_tasks(config: RunConfiguration, bench: str) -> bool:
+    """Return whether the samples of a benchmark's tasks have nothing in common in a run."""
+    protocol = Protocol.model_validate(config["protocols"][bench])
+    return BENCHES[bench].has_independent_tasks(protocol)
+
+
 def is_precise(scores: ScoresById, precision: float) -> bool:
     """Return whether the interval of a cell's score is narrower than +-`precision` points."""
     low, high = anytime_interval(list(scores.values()), alpha=ALPHA)
     return 100 * (high - low) < 2 * precision
 
 
-def averaged_differences(
-    pairs_by_task: Sequence[tuple[ScoresById, ScoresById]], seed: int
+def observed_differences(
+    pairs_by_task: Sequence[tuple[ScoresById, ScoresById]], seed: int, *, independent_tasks: bool
 ) -> Array:
-    """Return the differences between two methods, averaged over tasks, in the order of samples.
+    """Return the differences between two methods from which their verdict follows.
 
     Args:
         pairs_by_task: for each task the scores of the method and of the reference.
         seed: seed of the order.
+        independent_tasks: whether tasks share no part of their samples.
 
     Returns:
-        As many as the task with the fewest samples that both methods have, from -1 to 1.
+        Numbers from -1 to 1: one for each sample that both methods have, of as many samples as the
+        task with the fewest has; or the averages over tasks.
     """
     by_task: list[list[float]] = []
     for scores, of_reference in pairs_by_task:
         shared = seeded_order(scores.keys() & of_reference.keys(), seed)
         by_task.append([scores[name] - of_reference[name] for name in shared])
     n = min(map(len, by_task))
-    averaged: Array = np.array([differences[:n] for differences in by_task]).mean(0)
-    return averaged
-
-
-def verdicts(differences: Array, margin: float, alpha: float) -> NDArray[np.str_]:
-    """Return the verdict after each of the differences, whether or not a run looked there.
-
-    Args:
-        differences: the method's score minus the reference's, from -1 to 1, [..., n].
-        margin: size below which a difference does not matter, on the same scale.
-        alpha: probability of a wrong verdict at any n.
-    """
-    enough = -np.log(alpha / 2)
-    # Scores from -1 to 1 as shares from 0 to 1.
-    higher, lower = (1 + differences) / 2, (1 - differences) / 2
-    above_zero = log_capital(higher, 0.5) >= enough
-    below_zero = log_capital(lower, 0.5) >= enough
-    above_margin = log_capital(higher, (1 - margin) / 2) >= enough
-    below_margin = log_capital(lower, (1 - margin) / 2) >= enough
-    conditions = [above_zero, below_zero, above_margin & below_margin]
-    return np.select(conditions, ["better", "worse", "equivalent"], "undecided")
+    differences = np.array([of_task[:n] for of_task in by_task])
+    observed: Array = differences.T.ravel() if independent_tasks else differences.mean(0)
+    return observed
 
 
 def verdict(differences: Array, margin: float, alpha: float) -> Verdict:
-    """Return the verdict on all differences together."""
-    if not len(differences):
-        return "undecided"
-    last: Verdict = verdicts(differences, margin, alpha)[-1].item()
-    return last
+    """Return the verdict on the difference between a method and the reference.
+
+    Args:
+        differences: the method's score minus the reference's, from -1 to 1.
+        margin: size below which a difference does not matter, on the same scale.
+        alpha: probability of a wrong verdict, after whatever number of differences.
+    """
+    found: Verdict = _verdicts(final_log_capital, differences, margin, alpha).item()
+    return found
+
+
+def verdicts(differences: Array, margin: float, alpha: float) -> NDArray[np.str_]:
+    """Return the verdict after each of the differences, [..., n], as `verdict` does at the end."""
+    return _verdicts(log_capital, differences, margin, alpha)
+
+
+def _verdicts(
+    capital: Callable[[Array, float], Array | float],
+    differences: Array,
+    margin: float,
+    alpha: float,
+) -> NDArray[np.str_]:
+    enough = -np.log(alpha / 2)
+    # Scores from -1 to 1 as shares from 0 to 1.
+    higher, lower = (1 + differences) / 2, (1 - differences) / 2
+    above_zero = capital(higher, 0.5) >= enough
+    below_zero = capital(lower, 0.5) >= enough
+    above_margin = capital(higher, (1 - margin) / 2) >= enough
+    below_margin = capital(lower, (1 - margin) / 2) >= enough
+    within_margin = np.logical_and(above_margin, below_margin)
+    return np.select(
+        [above_zero, below_zero, within_margin], ["better", "worse", "equivalent"], "undecided"
+    )
 
 
 def describe_rule(rule: StoppingRecord) -> str:
@@ -199,7 +226,9 @@ def _decision(
     margin: float,
 ) -> Decision:
     cell = next(iter(scores))
-    differences = averaged_differences(pairs_by_task(scores, method, reference), config["seed"])
+    pairs = pairs_by_task(scores, method, reference)
+    independent = has_independent_tasks(config, cell.bench)
+    differences = observed_differences(pairs, config["seed"], independent_tasks=independent)
     alpha = alpha_of_comparison(config)
     low, high = anytime_interval(differences, -1, 1, alpha)
     return Decision(
@@ -212,7 +241,7 @@ def _decision(
         100 * float(differences.mean()) if len(differences) else float("nan"),
         100 * low,
         100 * high,
-        len(differences),
+        len(differences) // (len(pairs) if independent else 1),
     )
 
 

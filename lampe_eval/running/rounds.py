@@ -15,8 +15,9 @@ from lampe_eval.records import RunConfiguration
 from lampe_eval.results.decisions import (
     ScoresById,
     alpha_of_comparison,
-    averaged_differences,
+    has_independent_tasks,
     is_precise,
+    observed_differences,
     pairs_by_task,
     seeded_order,
     verdict,
@@ -119,8 +120,11 @@ class Rounds:
 
     def _is_decided(self, seen: Mapping[Cell, ScoresById], method: str) -> bool:
         rule = self._config["stopping"]
-        pairs = pairs_by_task(seen, method, rule["reference"])
-        differences = averaged_differences(pairs, self._config["seed"])
+        differences = observed_differences(
+            pairs_by_task(seen, method, rule["reference"]),
+            self._config["seed"],
+            independent_tasks=has_independent_tasks(self._config, next(iter(seen)).bench),
+        )
         alpha = alpha_of_comparison(self._config)
         return verdict(differences, rule["margin"] / 100, alpha) != "undecided"
 

@@ -52,7 +52,7 @@ def check_stopping(
         if not BENCHES[task.bench].averages_scores:
             raise UserError(
                 f"{option}: the number of {task.full_name} is no mean of scores from 0 to 1, "
-                "which the rule needs; run it without the rule, in a run of its own (--bench)"
+                "which the rule needs; leave it out of --bench, or run it without the rule"
             )
     if suite.decide:
         _check_comparisons(suite, specs, tasks, protocols)

@@ -15,7 +15,10 @@ as those of the universal portfolio do (Orabona and Jun 2021, arXiv 2110.14099),
 against the share that would have been best.
 
 The samples have to be independent draws, or in random order. As every gambler keeps its share, the
-capital depends on which samples were drawn, and not on their order.
+capital depends on which samples were drawn, and not on their order. Their means may differ, as
+those of tasks do, if every task has as many samples: on average a round of all tasks multiplies a
+capital by the product of 1 - g + g * (mean of a task) / m. That is at most 1 where the means are m
+on average, since a geometric mean is at most the arithmetic one.
 """
 
 import math
@@ -66,6 +69,12 @@ def log_capital(values: Array, mean: float) -> Array:
     return _log_mean_exp(np.cumsum(_log_growth(values, mean), axis=-2))
 
 
+def final_log_capital(values: Array, mean: float) -> float:
+    """Return the last of `log_capital`, which takes no time for scores of few distinct values."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return float(_log_mean_exp(counts @ _log_growth(distinct, mean)))
+
+
 def _log_growth(values: Array, mean: float) -> Array:
     """Return the logarithm by which each sample multiplies each capital, [..., gamblers]."""
     growth: Array = np.log1p(SHARES * (values[..., None] / mean - 1))
@@ -81,16 +90,13 @@ def _log_mean_exp(logarithms: Array) -> Array:
 
 def _lower_bound(values: Array, alpha: float) -> float:
     """Return the end of the means that are excluded from below; 0 if none is."""
-    # Scores take few values, and a sample's place does not matter.
-    distinct, counts = np.unique(values, return_counts=True)
     # The capital falls as the candidate rises, and is at most 1 at the mean of the samples.
     low, high = 0.0, float(values.mean()) if len(values) else 0.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if middle == 0:
             break
-        capital = _log_mean_exp(counts @ _log_growth(distinct, middle))
-        if capital >= -math.log(alpha):
+        if final_log_capital(values, middle) >= -math.log(alpha):
             low = middle
         else:
             high = middle

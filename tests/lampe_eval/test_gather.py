@@ -26,7 +26,8 @@ ANSWERS = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, F
 def test_a_run(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "a", ANSWERS)
     runs = gather_runs([tmp_path / "a"])
-    assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, "details", "counts", "resolved"]
+    others = ["details", "counts", "resolved", "at_most", "stopping"]
+    assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, *others]
     assert list(runs.details) == ["run", *DETAIL_COLUMNS]
     assert list(runs.pairs) == [*PAIR_COLUMNS]
     assert runs.scores[["run", "method", "score", "n"]].values.tolist() == [
