@@ -73,8 +73,10 @@ def decision_table(tasks: int, repeats: int) -> Table:
         table.add_column(column, justify="right")
     for difference, one_right in DIFFERENCES:
         shares = (difference / 100, one_right / 100)
-        used, decided, wrong = simulated(tasks, repeats, *shares)
-        of_peeking, _, peeking_wrong = simulated(tasks, repeats, *shares, peeking_verdicts)
+        used, decided, wrong = simulated(tasks, repeats, *shares, samples=SAMPLES)
+        of_peeking, _, peeking_wrong = simulated(
+            tasks, repeats, *shares, peeking_verdicts, samples=SAMPLES
+        )
         table.add_row(
             str(difference),
             f"{one_right}%",
@@ -94,7 +96,7 @@ def simulated(
     one_right: float,
     rule: Rule = verdicts,
     *,
-    samples: int = SAMPLES,
+    samples: int,
     alpha: float = ALPHA / COMPARISONS,
 ) -> tuple[float, float, float]:
     """Return shares over simulated comparisons: samples used, decided, and wrongly decided."""

@@ -2,8 +2,8 @@
 
 A decision is about one model, one benchmark and one length: the difference between a method and the
 reference, averaged over the benchmark's tasks as its tables are. Every task has as many samples in
-it, in the seeded order in which samples run. A method is decided when the confidence sequence of its
-difference lies above 0, below 0, or within the margin, which depends on stored samples alone.
+it, in the seeded order in which samples run. A method is decided when the confidence sequence of
+its difference lies above 0, below 0, or within the margin: a function of stored samples alone.
 
 Where a benchmark draws its tasks independently, each sample of each task is an observation. Else an
 observation is the mean over tasks of the differences on their n-th samples, which may have parts in
@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -134,8 +134,7 @@ def verdict(differences: Array, margin: float, alpha: float) -> Verdict:
         margin: size below which a difference does not matter, on the same scale.
         alpha: probability of a wrong verdict, after whatever number of differences.
     """
-    found: Verdict = _verdicts(final_log_capital, differences, margin, alpha).item()
-    return found
+    return cast(Verdict, _verdicts(final_log_capital, differences, margin, alpha).item())
 
 
 def verdicts(differences: Array, margin: float, alpha: float) -> NDArray[np.str_]:
