@@ -38,6 +38,7 @@ bench: .venv/ready ## measure methods and backends relative to plain attention, 
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.paired_coverage
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.sequential
 
 torture: .venv/ready ## harm runs in every way, four times each, and check that results are the same
 	$(BIN)/python -m tests.e2e.torture

@@ -253,6 +253,25 @@ def run(
         ),
     ] = None,
     limit: Limit = None,
+    precision: Annotated[
+        float | None,
+        Option(
+            help="Stop a cell when its score is known to plus or minus these points; --limit is "
+            "the most."
+        ),
+    ] = None,
+    decide: Annotated[
+        bool | None,
+        Option(
+            "--decide",
+            help="Stop a method when it is shown better or worse than the reference, or "
+            "equivalent; --limit is the most.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        Option(help="Points within which --decide counts a method as equivalent. Default: 5."),
+    ] = None,
     seed: Seed = None,
     output: Output = None,
     config: Annotated[

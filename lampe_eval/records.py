@@ -129,6 +129,7 @@ class CellRecord(TypedDict):
     """Cell (model x method x task x length) and its number of samples.
 
     Attributes:
+        at_most: samples that the cell could have had, where a stopping rule ended it before.
         resolved: the method's settings at this length; older runs have none.
     """
 
@@ -138,6 +139,7 @@ class CellRecord(TypedDict):
     task: str
     length: Length
     samples: Count
+    at_most: NotRequired[Count]
     resolved: NotRequired[ResolvedSettings]
 
 
@@ -170,6 +172,21 @@ class TaskRecord(TypedDict):
 
 
 @with_config(EXACT_KEYS)
+class StoppingRecord(TypedDict, total=False):
+    """Rule by which cells stop before they have all their samples.
+
+    Attributes:
+        precision: half-width in points that a cell's interval gets below before the cell stops.
+        reference: method that others are compared with until each comparison is decided.
+        margin: points within which a method counts as equivalent to the reference.
+    """
+
+    precision: float
+    reference: str
+    margin: float
+
+
+@with_config(EXACT_KEYS)
 class SuiteConfiguration(TypedDict):
     """Part of a run's configuration that is known before models are described.
 
@@ -185,6 +202,7 @@ class SuiteConfiguration(TypedDict):
         attention: backend that was asked for.
         plugins: sha256 of plug-in files by file name, and versions of packages whose methods or
             benchmarks the run uses by name; left out where there are none.
+        stopping: rule by which cells stop early; left out where all samples run.
     """
 
     protocol: str
@@ -197,6 +215,7 @@ class SuiteConfiguration(TypedDict):
     text: str | None
     attention: str
     plugins: NotRequired[Mapping[str, str]]
+    stopping: NotRequired[StoppingRecord]
 
 
 @with_config(EXACT_KEYS)

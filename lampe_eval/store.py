@@ -170,13 +170,17 @@ class Store:
             report_warning(f"{path}: was removed; the same command again runs its samples")
 
     def save_cells(
-        self, cells: Mapping[Cell, int], resolved: Mapping[Cell, ResolvedSettings] | None = None
+        self,
+        cells: Mapping[Cell, int],
+        resolved: Mapping[Cell, ResolvedSettings] | None = None,
+        at_most: Mapping[Cell, int] | None = None,
     ) -> bool:
         """Write how many samples each cell of the run has, in the order of the configuration.
 
         Args:
             cells: number of samples of each cell.
             resolved: settings of each cell's method at its length, for the cells that have them.
+            at_most: samples that cells could have had which a stopping rule ended.
 
         Returns:
             Whether this differs from what was saved before.
@@ -188,6 +192,8 @@ class Store:
         lines: list[str] = []
         for cell in sorted(cells, key=lambda cell: order.get(cell, len(order))):
             record = {**asdict(cell), "samples": cells[cell]}
+            if at_most and cell in at_most:
+                record["at_most"] = at_most[cell]
             if resolved and cell in resolved:
                 record["resolved"] = resolved[cell]
             lines.append(json.dumps(record, ensure_ascii=False))
@@ -206,6 +212,15 @@ class Store:
             UserError: if a line is damaged.
         """
         return {cell: record["samples"] for cell, record in self._cell_records().items()}
+
+    def at_most(self) -> dict[Cell, int]:
+        """Return the samples that each cell could have had which a stopping rule ended.
+
+        Raises:
+            UserError: if a line is damaged.
+        """
+        records = self._cell_records()
+        return {cell: record["at_most"] for cell, record in records.items() if "at_most" in record}
 
     def resolved_settings(self) -> dict[Cell, ResolvedSettings]:
         """Return the settings of each cell's method at its length; older runs have none.

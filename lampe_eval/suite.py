@@ -208,6 +208,10 @@ class Suite(Options):
         prompts: wording of the prompts; overrides the protocol's.
         plugin: Python files that define more methods and benchmarks.
         limit: most samples of a cell; by default each task has its own number.
+        precision: points; a cell stops when its interval is narrower than plus or minus these.
+        decide: whether methods stop when they are shown to be better or worse than the reference,
+            or equivalent to it.
+        margin: points within which a method counts as equivalent; by default 5.
         seed: seed of everything that is drawn at random.
         output: folder of the results; by default named after the configuration.
         haystack: text file, folder or corpus that needles are hidden in; by default the pocket
@@ -239,6 +243,9 @@ class Suite(Options):
     prompts: str | None = None
     plugin: Annotated[tuple[Path, ...], BeforeValidator(as_tuple)] = ()
     limit: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+    precision: float | None = Field(default=None, gt=0, lt=50)
+    decide: bool = False
+    margin: float | None = Field(default=None, gt=0, lt=100)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     output: Path | None = None
     haystack: Path | None = None

@@ -1,8 +1,11 @@
 """The benchmarks run; the numbers that they print are not tested."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks import attention
+from benchmarks import attention, sequential
+from tests.lampe_eval import stored_runs
 
 
 def test_the_attention_benchmark_prints_ratios(
@@ -14,3 +17,16 @@ def test_the_attention_benchmark_prints_ratios(
     printed = capsys.readouterr().out
     assert "blockwise" in printed
     assert " to " in printed
+
+
+def test_the_simulation_of_stopping_rules_prints_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sequential, "SAMPLES", 40)
+    right = [True] * 20
+    answers = {"original": {512: [not answer for answer in right]}, "lampe": {512: right}}
+    stored_runs.run(tmp_path / "run", answers)
+    sequential.main(2, [tmp_path / "run"])
+    printed = capsys.readouterr().out
+    assert "13 tasks x 40" in printed
+    assert "lampe better" in printed

@@ -246,6 +246,11 @@ class Bench(ABC):
         """True where the model answers; a bench that measures losses scores no answer."""
         return type(self).score is not Bench.score
 
+    @property
+    def averages_scores(self) -> bool:
+        """True where the number of a cell is the mean of its samples' scores from 0 to 1."""
+        return self.has_answers and type(self).estimate is Bench.estimate
+
     def protocol(self, text: str) -> Protocol:
         """Return a protocol of this bench by its name, such as "fair" or "fair:chat=none".
 
@@ -257,6 +262,13 @@ class Bench(ABC):
     def has_task(self, task: Task, protocol: Protocol) -> bool:
         """Return whether a protocol covers a task; by default what the protocol's card says."""
         return not protocol.tasks or task.name in protocol.tasks
+
+    def has_independent_tasks(self, protocol: Protocol) -> bool:
+        """Return whether samples of different tasks are drawn independently of each other.
+
+        By default they may have parts in common, such as a haystack, a document or a needle.
+        """
+        return False
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None

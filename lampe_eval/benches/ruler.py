@@ -63,6 +63,10 @@ class Ruler(Bench):
         wording_files = ruler_wording.ASSETS[_wording_name(protocol)]
         return [*wording_files, *_corpus_files(task.card, protocol)]
 
+    def has_independent_tasks(self, protocol: Protocol) -> bool:
+        # Upstream's generator, whose files are ready, seeds every task alike.
+        return protocol.prompts != "ready"
+
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         if protocol.prompts != "ready":
             return []

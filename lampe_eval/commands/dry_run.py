@@ -8,6 +8,7 @@ from lampe_eval.commands.run import prepare_with_files
 from lampe_eval.folder_lock import refuse_unwritable
 from lampe_eval.models import ModelSource
 from lampe_eval.report.settings_table import settings_text
+from lampe_eval.results.decisions import describe_rule
 from lampe_eval.run_description import run_date
 from lampe_eval.running.configuration import run_configuration, run_folder
 from lampe_eval.running.extension import extended
@@ -30,8 +31,9 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
     console = TerminalConsole(soft_wrap=True, highlight=False, markup=False)
     seconds = 0.0
     shown: set[tuple[str, tuple[str, ...]]] = set()
+    rule = configuration.get("stopping")
     for preview in previews(prepared, run_date(folder), print_line):
-        _print_preview(console, preview)
+        _print_preview(console, preview, "at most " if rule else "")
         key = (preview.task.full_name, preview.methods)
         if key not in shown:
             console.print(f"prompt of the first sample:\n{preview.text}")
@@ -48,7 +50,10 @@ def dry_run_suite(resolved: ResolvedSuite) -> None:
         total = f"time unknown on {prepared.device}, which this machine does not have"
     else:
         measured = f"{speed / 1e12:.2g} TFLOP/s measured here on {prepared.device}"
-        total = f"at least {duration(seconds)}, at {measured}"
+        if_all = " if every sample runs" if rule else ""
+        total = f"at least {duration(seconds)}{if_all}, at {measured}"
+    if rule:
+        console.print(f"stops     {describe_rule(rule)}")
     console.print(f"in all    {total}; results in {folder}")
 
 
@@ -69,8 +74,14 @@ def _print_settings(console: Console, prepared: PreparedRun, source: ModelSource
         console.print(line)
 
 
-def _print_preview(console: Console, preview: Preview) -> None:
-    """Print the samples and the cost of one task at one length."""
+def _print_preview(console: Console, preview: Preview, limit: str) -> None:
+    """Print the samples and the cost of one task at one length.
+
+    Args:
+        console: where to print.
+        preview: the task and the length.
+        limit: "at most " where a stopping rule may leave samples out.
+    """
     bins = ", ".join(f"{count} up to {end}k" for end, count in preview.histogram.items())
     note = ""
     if preview.longest > preview.length:
@@ -83,7 +94,7 @@ def _print_preview(console: Console, preview: Preview) -> None:
     )
     console.print(f"methods   {', '.join(preview.methods)}")
     console.print(
-        f"samples   {preview.samples} a method; tokens: {bins}; "
+        f"samples   {limit}{preview.samples} a method; tokens: {bins}; "
         f"{preview.cut} cut, {preview.skipped} left out"
     )
     console.print(f"longest   {preview.longest} tokens with its answer, of {preview.length}{note}")

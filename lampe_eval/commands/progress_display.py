@@ -25,11 +25,12 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[limit]}"),
             TimeRemainingColumn(),
             console=TerminalConsole(stderr=True),
             transient=True,
         )
-        self._task: TaskID = self._bar.add_task("planning", total=None)
+        self._task: TaskID = self._bar.add_task("planning", total=None, limit="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -38,9 +39,9 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def total(self, samples: int) -> None:
-        """Set the number of all samples."""
-        self._bar.update(self._task, total=samples)
+    def total(self, samples: int, *, at_most: bool = False) -> None:
+        """Set the number of all samples, or the most that there can be."""
+        self._bar.update(self._task, total=samples, limit="at most" if at_most else "")
 
     def now(self, text: str) -> None:
         """Show what runs now."""
@@ -62,6 +63,7 @@ class ProgressLines:
         self._interval = interval
         self._finished = 0
         self._total = 0
+        self._limit = ""
         self._text = ""
         self._printed = threading.Event()
         self._stopped = False
@@ -76,9 +78,10 @@ class ProgressLines:
         self._printed.set()
         self._thread.join()
 
-    def total(self, samples: int) -> None:
-        """Set the number of all samples."""
+    def total(self, samples: int, *, at_most: bool = False) -> None:
+        """Set the number of all samples, or the most that there can be."""
         self._total = samples
+        self._limit = "at most " if at_most else ""
 
     def now(self, text: str) -> None:
         """Show what runs now; before the number of samples is known, only where it takes long."""
@@ -100,7 +103,7 @@ class ProgressLines:
                 self._print()
 
     def _print(self) -> None:
-        count = f"[{self._finished}/{self._total}] " if self._total else ""
+        count = f"[{self._finished}/{self._limit}{self._total}] " if self._total else ""
         print_line(f"{count}{self._text}")
 
 

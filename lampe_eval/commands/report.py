@@ -29,15 +29,14 @@ def report(runs: Sequence[Path], output: Path | None, reference: str | None = No
     for run in runs:
         Store(run)  # raises for a folder that is no run
     from lampe_eval.report import pictures, tables
-    from lampe_eval.report.difference_table import difference_tables
     from lampe_eval.report.page.report_page import report_page
-    from lampe_eval.report.table_model import result_tables
+    from lampe_eval.report.report_tables import report_tables
     from lampe_eval.results.gathered_runs import gather_runs
 
     folder = output or (runs[0] if len(runs) == 1 else SEVERAL_RUNS_FOLDER)
     gathered = gather_runs(runs, reference=reference)
     console = terminal.console()
-    all_tables = [*result_tables(gathered), *difference_tables(gathered)]
+    all_tables = report_tables(gathered)
     tables.print_tables(gathered, all_tables, console)
     table_files = tables.table_files(gathered, all_tables)
     figures = pictures.pictures(gathered)

@@ -9,6 +9,7 @@ from lampe_eval.commands.progress_display import progress_display
 from lampe_eval.errors import Stopped
 from lampe_eval.report import tables
 from lampe_eval.results.cell_scores import count_empty_answers, scored_cells
+from lampe_eval.results.decisions import describe_rule
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running import runner
 from lampe_eval.running.configuration import required_files, run_configuration, run_folder
@@ -83,6 +84,8 @@ def _announce(prepared: PreparedRun, store: Store) -> None:
         f"{models} x {methods} x {tasks}, protocol {prepared.resolved.suite.protocol_label}; "
         f"results in {store.folder}"
     )
+    if "stopping" in store.config:
+        what += f"; {describe_rule(store.config['stopping'])}"
     known = store.known_cells()
     cells = {cell: known.get(cell, limit) for cell, limit in planned_cells(prepared).items()}
     total = sum(cells.values())
@@ -95,5 +98,6 @@ def _announce(prepared: PreparedRun, store: Store) -> None:
     elif stored:
         text = f"running {what}; {stored} of {total} samples are stored"
     else:
-        text = f"running {what}"
+        at_most = f"; at most {total} samples" if "stopping" in store.config else ""
+        text = f"running {what}{at_most}"
     print(text, file=sys.stderr, flush=True)

@@ -270,7 +270,21 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         if len(counts) > 1 and counts.nunique() == 1:
             places = [f"{counts.iloc[0]} at each {place}"]
         notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
-    return [*notes, *_window_notes(scores), *_batch_notes(scores)]
+    return [*notes, *_stopping_notes(scores, place), *_window_notes(scores), *_batch_notes(scores)]
+
+
+def _stopping_notes(scores: pd.DataFrame, place: str) -> Iterator[str]:
+    """Yield the rule by which cells stop, and what those that stopped early used."""
+    for rule, by_rule in scores[scores["stopping"] != ""].groupby("stopping"):
+        stopped = by_rule[by_rule["at_most"].notna()]
+        used: list[str] = []
+        for label, cells in stopped.groupby("label", sort=False):
+            columns = cells[["n", "at_most", place]].itertuples(index=False)
+            used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
+        yield (
+            f"{rule}; stopped early: {', '.join(used) or 'none'}; intervals of scores hold "
+            "whenever a cell stops, those of pairs.csv for a number of samples that is fixed before"
+        )
 
 
 def _window_notes(scores: pd.DataFrame) -> list[str]:

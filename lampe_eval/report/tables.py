@@ -12,12 +12,12 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lampe_eval.file_io import save_files
-from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.labels import COLUMN_LABEL_WIDTH, ROW_LABEL_WIDTH, wrap_label
 from lampe_eval.report.latex import to_latex
 from lampe_eval.report.markdown import to_markdown
+from lampe_eval.report.report_tables import report_tables
 from lampe_eval.report.settings_table import settings_columns, settings_tables
-from lampe_eval.report.table_model import ResultTable, result_tables
+from lampe_eval.report.table_model import ResultTable
 from lampe_eval.results.cell_scores import (
     DETAIL_COLUMNS,
     SCORE_COLUMNS,
@@ -43,6 +43,8 @@ def table_files(gathered: GatheredRuns, tables: Sequence[ResultTable]) -> dict[s
         "pairs.csv": gathered.pairs[[*PAIR_COLUMNS]],
         "table.csv": scores_by_length(gathered.scores),
     }
+    if not gathered.decisions.empty:
+        frames["decisions.csv"] = gathered.decisions
     texts = {name: to_csv(gathered.tidy(frame)) for name, frame in frames.items()}
     texts["table.md"] = "\n".join(map(to_markdown, tables))
     texts["table.tex"] = to_latex(tables)
@@ -84,7 +86,7 @@ def print_and_write_tables(gathered: GatheredRuns, folder: Path, console: Consol
     Raises:
         UserError: if the folder cannot be written.
     """
-    tables = [*result_tables(gathered), *difference_tables(gathered)]
+    tables = report_tables(gathered)
     print_tables(gathered, tables, console)
     files = table_files(gathered, tables)
     save_files(folder, files)

@@ -18,8 +18,10 @@ from lampe_eval.errors import UserError, describe_error
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.bench_averages import bench_averages
+from lampe_eval.results.decisions import ALPHA, describe_rule
 from lampe_eval.results.paired_tests import CellSamples
 from lampe_eval.results.ranking import UNSCORED
+from lampe_eval.scoring.confidence_sequences import anytime_interval
 from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.store import Cell, Store
 
@@ -83,8 +85,9 @@ class ScoredRun:
     Attributes:
         scores: a row per cell with `SCORE_COLUMNS`, `proportion` (a score in percent with its
             effective number of samples; None for others), `details` (further numbers by name),
-            `detail_estimates` (of those that are scores of samples) and `resolved` (settings of the
-            method at the cell's length; None in older runs).
+            `detail_estimates` (of those that are scores of samples), `resolved` (settings of the
+            method at the cell's length; None in older runs), `at_most` (samples that the cell
+            could have had, if it stopped early) and `stopping` (the run's rule in words).
         cell_samples: by cell that has a score, what its samples contribute to it.
         rows: by cell, its stored samples, scored again; lengths of a task ascend.
         left_out: a line for each cell with stored samples that belong to no cell, or another one.
@@ -103,7 +106,7 @@ def score_run(store: Store) -> ScoredRun:
     cells = by_ascending_length(store.cells())
     _refuse_unknown(store)
     rows_by_cell, left_out = store.planned_rows(cells)
-    resolved = store.resolved_settings()
+    resolved, at_most = store.resolved_settings(), store.at_most()
     for cell, planned_samples in cells.items():
         rows = _rescored(store, cell, rows_by_cell[cell])
         try:
@@ -116,13 +119,15 @@ def score_run(store: Store) -> ScoredRun:
         scored_rows = _scored(rows)
         counts = _counts(rows, scored_rows, planned_samples)
         described = {**_description(store, cell), **counts, **evaluated}
-        records.append({**described, "resolved": resolved.get(cell)})
+        records.append({**described, "resolved": resolved.get(cell), "at_most": at_most.get(cell)})
         if score is not None:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
-    columns = [*SCORE_COLUMNS, "proportion", "details", "detail_estimates", "resolved"]
+    columns = [*SCORE_COLUMNS, "proportion", "details", "detail_estimates", "resolved", "at_most"]
     scores = pd.DataFrame(records).reindex(columns=columns)
+    rule = store.config.get("stopping")
+    scores["stopping"] = describe_rule(rule) if rule else ""
     return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
 
 
@@ -201,7 +206,9 @@ def tasks_below_card_size(store: Store) -> list[tuple[str, int, int]]:
     """
     if store.config["limit"] is not None:
         return []
-    samples_by_task = {f"{cell.bench}/{cell.task}": n for cell, n in store.cells().items()}
+    # A cell that a stopping rule ended had more.
+    cells = {**store.cells(), **store.at_most()}
+    samples_by_task = {f"{cell.bench}/{cell.task}": n for cell, n in cells.items()}
     below: list[tuple[str, int, int]] = []
     for task, samples in samples_by_task.items():
         expected = store.config["tasks"][task]["samples"]
@@ -264,7 +271,12 @@ def _evaluated(
     if not scored_rows:
         return columns, None
     score = _cell_score(store, cell, scored_rows)
-    return {**columns, **_score_columns(score)}, score
+    columns |= _score_columns(score)
+    # Only benchmarks that average scores can stop by rule.
+    if store.config.get("stopping"):
+        low, high = anytime_interval([row["score"] for row in scored_rows], alpha=ALPHA)
+        columns |= {"ci_low": 100 * low, "ci_high": 100 * high}
+    return columns, score
 
 
 def _with_own_error(store: Store, cell: Cell, row: SampleRecord) -> SampleRecord:

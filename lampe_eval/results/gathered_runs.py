@@ -14,6 +14,7 @@ from lampe_eval.method_specs import find_reference
 from lampe_eval.plugins import warn_of_changed_plugins
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.cell_scores import ScoredRun, score_details, score_run
+from lampe_eval.results.decisions import decisions
 from lampe_eval.results.method_differences import (
     ComparableCells,
     comparable_cells,
@@ -60,6 +61,15 @@ class GatheredRuns:
     def pairs(self) -> pd.DataFrame:
         """Return the differences from the reference, as `method_differences` makes them."""
         return method_differences(self.labelled(self.scores), self.comparable, self.reference)
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """Return what the runs have decided, with `decisions.DECISION_COLUMNS`."""
+        found: list[pd.DataFrame] = []
+        for run, store in self.runs.items():
+            rows = {cell: self.rows[run, cell] for cell in store.cells()}
+            found.append(_with_run(decisions(store, rows), run))
+        return pd.concat(found, ignore_index=True)
 
     @property
     def has_several_runs(self) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.records import RunConfiguration
+from lampe_eval.results.decisions import describe_rule
 from lampe_eval.store import Store
 
 COLUMN_SETTINGS = ["model", "window", "protocol", "bench"]
@@ -45,6 +46,7 @@ def _settings(config: RunConfiguration, model: str, bench: str) -> Iterator[tupl
     yield "dtype", model_config["dtype"]
     yield "seed", str(config["seed"])
     yield "limit", str(config["limit"] or "none")
+    yield "stopping rule", _rule(config)
     # batches round differently from single prompts
     yield "batch", str(config["max_batch_tokens"] or 1)
     if source_option:
@@ -54,6 +56,10 @@ def _settings(config: RunConfiguration, model: str, bench: str) -> Iterator[tupl
             yield f"{task} version", str(card["version"])
     yield from config["files"].items()
     yield from config["user_files"].items()
+
+
+def _rule(config: RunConfiguration) -> str:
+    return describe_rule(config["stopping"]) if "stopping" in config else "none"
 
 
 def _differing(settings_of_runs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

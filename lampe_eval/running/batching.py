@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from lampe_eval.benches.bench import Prompt, Sample
 
 
+def longest_first(samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples in the order in which batches are made of them."""
+    return sorted(samples, key=lambda sample: -len(sample.ids))
+
+
 def make_batches(samples: Sequence[Sample], max_tokens: int) -> list[tuple[Sample, ...]]:
     """Group samples into batches of at most `max_tokens`, padding and answers included.
 

@@ -1,7 +1,8 @@
 """Extension of a run: what is only more is added, what would change stored cells is refused.
 
 Models, methods, tasks and lengths may be added, and the limit may grow. All else that scores depend
-on is that of the run's first session.
+on is that of the run's first session. With a stopping rule the limit stays too, and to a run that
+decides nothing is added.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +25,7 @@ OPTIONS = {
     "tasks": "--bench",
     "protocol": "--protocol",
     "limit": "--limit",
+    "stopping": "stopping rule (--precision, --decide)",
     "seed": "--seed",
     "haystack": "--haystack",
     "text": "--text",
@@ -127,12 +129,15 @@ def _refuse_differences(folder: Path, stored: RunConfiguration, current: Mapping
         current: fields of the session's configuration, all or some.
     """
     before: dict[str, Any] = dict(stored)
+    # A run without a rule has no such key, and differs from one with a rule.
+    current = {"stopping": {}, **current}
+    open_levels = {} if _compares_all(stored) else OPEN_LEVELS
     # Options come first, because they are what a user can change on the command line.
     for key in dict.fromkeys([*OPTIONS, *current]):
         if key not in current or not _decides_stored_cells(key, stored, current):
             continue
         changes = _changes(
-            before.get(key, {}), current[key], OPTIONS.get(key, key), OPEN_LEVELS.get(key, 0)
+            before.get(key, {}), current[key], OPTIONS.get(key, key), open_levels.get(key, 0)
         )
         for name, was, now in changes:
             raise UserError(
@@ -144,10 +149,16 @@ def _refuse_differences(folder: Path, stored: RunConfiguration, current: Mapping
 def _decides_stored_cells(key: str, stored: RunConfiguration, current: Mapping[str, Any]) -> bool:
     """Return whether stored cells depend on a field that may differ."""
     if key == "lengths":
-        return False
+        return _compares_all(stored)
     if key == "limit":
-        return not _grows(stored, current["limit"])
+        # With a rule, the random order of samples depends on how many there are.
+        return "stopping" in stored or not _grows(stored, current["limit"])
     return key not in TEXTS or (_reads(stored, key) and _reads(current, key))
+
+
+def _compares_all(stored: RunConfiguration) -> bool:
+    """Return whether a run's decisions share one probability of error: no more may be added."""
+    return "reference" in stored.get("stopping", {})
 
 
 def _grows(stored: RunConfiguration, limit: int | None) -> bool:

@@ -6,8 +6,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Receiver of a run's progress."""
 
-    def total(self, samples: int) -> None:
-        """Set the number of samples of the whole run."""
+    def total(self, samples: int, *, at_most: bool = False) -> None:
+        """Set the number of samples of the whole run, or the most that a stopping rule lets run."""
         ...
 
     def now(self, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lampe_eval.benches.bench import Sample, Task
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource
+from lampe_eval.results.decisions import scores_by_id
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.resolved_settings import settings_of_cells
@@ -59,6 +60,12 @@ def stored_prompts(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, 
     return prompts
 
 
+def stored_scores(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, float]]:
+    """Return the score of each sample that is stored and has one, by cell and id."""
+    rows_by_cell = store.rows_by_cell(cells)
+    return {cell: scores_by_id(rows) for cell, rows in rows_by_cell.items()}
+
+
 def missing_samples(
     folder: Path, cell: Cell, samples: Sequence[Sample], hashes: Mapping[str, str]
 ) -> frozenset[str]:
@@ -106,6 +113,7 @@ class CellCounts:
         self._store = store
         self._progress = progress
         self._stored = store.known_cells()
+        self._at_most = store.at_most()
         self._counts: dict[Cell, int] = {}
         for cell, samples in planned_cells(prepared).items():
             self._counts[cell] = self._stored.get(cell, samples)
@@ -115,13 +123,29 @@ class CellCounts:
         self._publish()
 
     def update(self, group: SampleGroup, samples: int) -> None:
-        """Set the number of samples of a group's cells once they are drawn."""
-        self._counts |= dict.fromkeys(group.cells, samples)
+        """Set the number of samples of a group's cells once they are drawn.
+
+        Cells that a stopping rule has ended keep theirs, unless the rule finds otherwise.
+        """
+        for cell in group.cells:
+            if cell not in self._at_most:
+                self._counts[cell] = samples
+        self._publish()
+
+    def end(self, cells: Mapping[Cell, tuple[int, int]]) -> None:
+        """Set the number of samples that cells have used, and how many they could have had."""
+        for cell, (used, at_most) in cells.items():
+            self._counts[cell] = used
+            self._at_most.pop(cell, None)
+            if used < at_most:
+                self._at_most[cell] = at_most
         self._publish()
 
     def _publish(self) -> None:
-        if self._store.save_cells({**self._stored, **self._counts}, self._resolved):
-            self._progress.total(sum(self._counts.values()))
+        counts = {**self._stored, **self._counts}
+        if self._store.save_cells(counts, self._resolved, self._at_most):
+            stops = "stopping" in self._store.config
+            self._progress.total(sum(self._counts.values()), at_most=stops)
 
 
 def planned_cells(prepared: PreparedRun) -> dict[Cell, int]:

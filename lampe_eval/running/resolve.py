@@ -15,6 +15,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
 from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.running.stopping_rule import check_stopping
 from lampe_eval.suite import Suite
 from lampe_eval.texts import documents
 from lampe_eval.texts.corpora import find_corpus
@@ -77,6 +78,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     _check_texts(suite, tasks)
     _refuse_devices(suite)
     tasks = _tasks_of_protocols(tasks, protocols, suite)
+    check_stopping(suite, specs, tasks, protocols)
     plugins = {**plugin_files, **_outside_packages(specs, tasks)}
     return ResolvedSuite(suite, model_cards, specs, tasks, protocols, plugins)
 

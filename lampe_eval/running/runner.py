@@ -4,7 +4,8 @@ Only this process writes to the run's folder; workers, even on other machines, r
 """
 
 import datetime
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,8 +19,9 @@ from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.method_specs import find_reference
 from lampe_eval.models import ModelCost, ModelSource, cost_of
 from lampe_eval.records import RunConfiguration
+from lampe_eval.results.decisions import scores_by_id
 from lampe_eval.run_description import run_date
-from lampe_eval.running.batching import make_batches
+from lampe_eval.running.batching import longest_first, make_batches
 from lampe_eval.running.configuration import run_folder
 from lampe_eval.running.environment import environment
 from lampe_eval.running.extension import extended
@@ -35,12 +37,14 @@ from lampe_eval.running.remaining import (
     planned_cells,
     sample_groups,
     stored_prompts,
+    stored_scores,
 )
 from lampe_eval.running.resolved_settings import positions_beyond_window
+from lampe_eval.running.rounds import DrawnGroup, Rounds, groups_by_round, in_random_order
 from lampe_eval.running.sample_records import SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples, load_tokenizer
 from lampe_eval.running.watchdog import Watchdog
-from lampe_eval.store import Session, Store
+from lampe_eval.store import Cell, Session, Store
 
 
 def run(
@@ -146,6 +150,7 @@ class ModelRun:
         self.pool = pool
         self._recorder = SampleRecorder(session.prepared, source, tokenizer)
         self._is_loaded = False
+        self._scores: dict[Cell, dict[str, float]] = defaultdict(dict)
 
     @cached_property
     def max_batch_tokens(self) -> int:
@@ -176,6 +181,9 @@ class ModelRun:
         groups = sample_groups(session.prepared, self.source)
         cells = [cell for _, cell in session.prepared.cells(self.source)]
         hashes = stored_prompts(session.store, cells)
+        if "stopping" in session.store.config:
+            self._run_in_rounds(groups, hashes)
+            return
         # The samples of the next group are drawn while those of this one run, so that two groups
         # are in memory at a time, however many a run has.
         for group, samples in prefetch(self._draw, groups):
@@ -184,24 +192,73 @@ class ModelRun:
             session.counts.update(group, len(samples))
             for cell in group.cells:
                 missing = missing_samples(session.store.folder, cell, samples, hashes[cell])
-                session.progress.finished(len(samples) - len(missing))
-                if not missing:
-                    continue
-                # Not earlier: a run that is finished loads no model.
-                if not self._is_loaded:
-                    self._load_model()
-                session.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
-                method = session.prepared.methods[cell.model, cell.method]
-                # Batches are made of all samples, stored ones included, so that a resumed run has
-                # the same batches as an uninterrupted one, and the same records to the last bit.
-                for batch in make_batches(samples, self.max_batch_tokens):
-                    missing_in_batch = missing.intersection(sample.id for sample in batch)
-                    if not missing_in_batch:
-                        continue
+                self._run_samples(group, cell, samples, missing)
+                if session.interrupt.signal_number is not None:
+                    return
+
+    def _run_in_rounds(
+        self, groups: Sequence[SampleGroup], hashes: Mapping[Cell, Mapping[str, str]]
+    ) -> None:
+        """Run the groups of a run that stops by rule, until a signal asks to stop.
+
+        Args:
+            groups: the groups of the model's cells.
+            hashes: prompt hash of each stored sample by cell.
+        """
+        session = self.session
+        self._scores = stored_scores(session.store, hashes)
+        together = groups_by_round(groups, session.store.config)
+        for drawn in prefetch(self._draw_in_random_order, together):
+            missing: dict[Cell, frozenset[str]] = {}
+            for group, samples in drawn:
+                session.counts.update(group, len(samples))
+                for cell in group.cells:
+                    missing[cell] = missing_samples(
+                        session.store.folder, cell, samples, hashes[cell]
+                    )
+            rounds = Rounds(session.store.config, drawn)
+            for taken in rounds:
+                for group, cell, samples in taken:
+                    self._run_samples(group, cell, longest_first(samples), missing[cell])
                     if session.interrupt.signal_number is not None:
                         return
-                    # The worker patches this method in if another one is patched in.
-                    self._submit(BatchJob(group.task, cell, method, batch, missing_in_batch))
+                # Replicas finish in any order, and the rule looks at complete rounds only.
+                self.wait_for_running_batches()
+                rounds.look(self._scores)
+                session.counts.end(rounds.stopped)
+            session.counts.end(rounds.used)
+
+    def _run_samples(
+        self, group: SampleGroup, cell: Cell, samples: Sequence[Sample], missing: frozenset[str]
+    ) -> None:
+        """Run the samples of a cell that have no record, until a signal asks to stop.
+
+        Args:
+            group: the group of the cell.
+            cell: the cell.
+            samples: samples of the cell, longest first.
+            missing: ids of samples that have no record, also of others.
+        """
+        session = self.session
+        missing = missing.intersection(sample.id for sample in samples)
+        session.progress.finished(len(samples) - len(missing))
+        if not missing:
+            return
+        # Not earlier: a run that is finished loads no model.
+        if not self._is_loaded:
+            self._load_model()
+        session.progress.now(f"{cell.method} · {group.task.full_name} · {cell.length}")
+        method = session.prepared.methods[cell.model, cell.method]
+        # Batches are made of all samples, stored ones included, so that a resumed run has
+        # the same batches as an uninterrupted one, and the same records to the last bit.
+        for batch in make_batches(samples, self.max_batch_tokens):
+            missing_in_batch = missing.intersection(sample.id for sample in batch)
+            if not missing_in_batch:
+                continue
+            if session.interrupt.signal_number is not None:
+                return
+            # The worker patches this method in if another one is patched in.
+            self._submit(BatchJob(group.task, cell, method, batch, missing_in_batch))
 
     def wait_for_running_batches(self) -> None:
         """Store the batches that are still running."""
@@ -247,7 +304,16 @@ class ModelRun:
                 f"{task.full_name} at {group.length} is left out: {describe_error(error)}"
             )
             return group, None
-        return group, sorted(samples, key=lambda sample: -len(sample.ids))
+        return group, longest_first(samples)
+
+    def _draw_in_random_order(self, groups: Sequence[SampleGroup]) -> list[DrawnGroup]:
+        """Draw the samples of groups that share their rounds, without those where that fails."""
+        seed = self.session.store.config["seed"]
+        drawn: list[DrawnGroup] = []
+        for group, samples in map(self._draw, groups):
+            if samples is not None:
+                drawn.append((group, in_random_order(samples, seed)))
+        return drawn
 
     def _load_model(self) -> None:
         """Load the model into the workers of the pool."""
@@ -270,6 +336,7 @@ class ModelRun:
                     continue
                 record = self._recorder.record(job, sample, outcome)
                 self.session.store.append(job.cell, record)
+                self._scores[job.cell] |= scores_by_id([record])
                 if "error" in record:
                     errors.append(record["error"])
             self.session.watchdog.finish(job, errors)

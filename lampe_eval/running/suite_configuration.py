@@ -6,6 +6,7 @@ from lampe_eval.benches import BENCHES
 from lampe_eval.cards import Card
 from lampe_eval.records import SuiteConfiguration, TaskRecord
 from lampe_eval.running.resolve import ResolvedSuite
+from lampe_eval.running.stopping_rule import stopping_rule
 from lampe_eval.texts import documents
 
 
@@ -29,6 +30,9 @@ def suite_configuration(resolved: ResolvedSuite) -> SuiteConfiguration:
     }
     if resolved.plugins:
         configuration["plugins"] = dict(resolved.plugins)
+    rule = stopping_rule(suite, resolved.specs)
+    if rule:
+        configuration["stopping"] = rule
     return configuration
 
 

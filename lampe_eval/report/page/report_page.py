@@ -17,10 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
-from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.page import page_samples, page_tables
 from lampe_eval.report.recommendation_table import RecommendationTable, recommendation_tables
-from lampe_eval.report.table_model import result_tables
+from lampe_eval.report.report_tables import report_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_summaries import summarize_models
 from lampe_eval.results.ranking import UNSCORED
@@ -63,7 +62,7 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
         unscored=_unscored(gathered.scores),
         writing=gathered.writing.values(),
         recommendations=_recommendations(gathered),
-        tables=[*result_tables(gathered), *difference_tables(gathered)],
+        tables=report_tables(gathered),
         pictures={title: _data_address(svg) for title, svg in pictures.items()},
         runs=run_files,
         counts={name: len(table["rows"]) for name, table in data.items()},
