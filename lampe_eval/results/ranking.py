@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
@@ -49,6 +50,38 @@ def places(scores: Mapping[str, float], *, higher_is_better: bool) -> dict[str, 
     return {
         name: place_of_score[score] for name, score in scores.items() if score in place_of_score
     }
+
+
+def with_intervals(numbers: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return numbers with the ends of their 95 % intervals, `ci_low` and `ci_high`.
+
+    Args:
+        numbers: scores, or averages.
+        value: column of the numbers.
+    """
+    if "ci_low" in numbers:
+        return numbers
+    # Scores of this version have standard errors only; without one the ends are NaN.
+    half_width = 1.96 * numbers["stderr"].astype(float)
+    return numbers.assign(ci_low=numbers[value] - half_width, ci_high=numbers[value] + half_width)
+
+
+def ranks(numbers: pd.DataFrame, *, higher_is_better: bool) -> "pd.Series[int]":
+    """Return the rank of each number: 1 and how many are shown to be better.
+
+    A number is shown to be better than another where its whole interval is on the better side of
+    the other's, so that numbers share a rank as long as nothing tells them apart.
+
+    Args:
+        numbers: columns `ci_low` and `ci_high`; a number without them has no rank, <NA>.
+        higher_is_better: whether a higher number is better.
+    """
+    ends = numbers[["ci_low", "ci_high"]].to_numpy(dtype=float)
+    worst, best = ends.T if higher_is_better else -ends.T[::-1]
+    # Comparisons with NaN are false.
+    better = (worst[None, :] > best[:, None]).sum(axis=1)
+    rank = pd.Series(1 + better, index=numbers.index, dtype="Int64")
+    return rank.mask(np.isnan(worst))
 
 
 def ranked(scores: pd.DataFrame) -> pd.DataFrame:
