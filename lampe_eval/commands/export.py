@@ -41,6 +41,13 @@ def export(run: Path, to: Format, output: Path | None) -> None:
         files |= writers[to](results)
     folder = output or run / "export" / to
     save_files(folder, files, "choose another --output")
+    lines = [*gathered.left_out, f"written to {folder}: {len(files)} files"]
+    generated = sorted(set(gathered.scores["bench"]) - set(hugging_face.DATASETS))
+    if to == "hf" and generated:
+        lines.append(
+            f"{', '.join(generated)}: no data set on the hub; write the id of yours into "
+            "dataset.id before you upload"
+        )
     console = terminal.console()
-    for line in (*gathered.left_out, f"written to {folder}: {len(files)} files"):
+    for line in lines:
         console.print(line, soft_wrap=True, markup=False)

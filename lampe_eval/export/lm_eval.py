@@ -22,8 +22,8 @@ FILTER = "none"
 """Filter of answers by which keys of results end; answers are scored as they are."""
 NO_STDERR = "N/A"
 """Standard error of a number that has none."""
-REFERENCE_KEYS = {"ruler": "outputs", "longbench": "answers"}
-"""Key of the references in a row of data, by benchmark; "references" in those not of lm-eval."""
+REFERENCE_KEYS = {"ruler": "outputs", "niah": "outputs", "longbench": "answers"}
+"""Key of the references in a row of data, by benchmark; "references" where lm-eval has no such task."""
 PROMPT_GAP = "\n[...]\n"
 """Text between both ends of a prompt, of which runs store no more."""
 
