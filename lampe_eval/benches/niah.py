@@ -8,7 +8,7 @@ or, with `prompts: official`, that of the original test (`niah_original.py`). Th
 single needle, so it gives one sample for each depth, whatever the seed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from lampe_eval.benches import needles, niah_original
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.prompts.chat_template import Message
 from lampe_eval.prompts.prompt_fitting import prompt_affixes
@@ -129,6 +129,11 @@ class Niah(Bench):
 
     def detail_counts(self, rows: Sequence[SampleRecord]) -> dict[str, int]:
         return {name: len(rows_at_depth) for name, rows_at_depth in _rows_by_depth(rows).items()}
+
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        if len(scores) < 2:
+            return {}
+        return {f"mean of {len(scores)} tasks": fmean(score.value for score in scores.values())}
 
 
 def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:
