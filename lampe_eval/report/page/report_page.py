@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampe_eval.file_io import sha256_of_text
-from lampe_eval.report.page import page_samples, page_tables
+from lampe_eval.report.page import page_rankings, page_samples, page_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.ranking import UNSCORED
@@ -66,17 +66,20 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
 
 
 def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
-    """Return one table of the scores of many runs as HTML.
+    """Return rankings and one table of the scores of many runs as HTML.
 
     Args:
         gathered: the runs.
         reports: address of a run's own report, relative to the page, by the run's name; not every
             run has one.
     """
-    data = {"standings": page_tables.standings(gathered.scores, reports)}
+    data = {
+        "rankings": page_rankings.rankings(gathered, reports),
+        "standings": page_tables.standings(gathered.scores, reports),
+    }
     return _render(
         "leaderboard.html",
-        ["table.js", "leaderboard.js"],
+        ["table.js", "ranking.js", "leaderboard.js"],
         data,
         title="Leaderboard",
         facts=_facts(gathered),
