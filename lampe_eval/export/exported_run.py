@@ -80,7 +80,7 @@ class ExportedCell(ExportedNumber):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a higher score is better; such scores are percent, others perplexities."""
+        """True where a higher score is better: percent; perplexities are better where lower."""
         return BENCHES[self.cell.bench].higher_is_better
 
 
@@ -194,9 +194,7 @@ def _refuse_incomplete(gathered: GatheredRuns, folder: Path) -> None:
     )
 
 
-def _cells(
-    gathered: GatheredRuns, run: str, config: RunConfiguration
-) -> Iterator[ExportedCell]:
+def _cells(gathered: GatheredRuns, run: str, config: RunConfiguration) -> Iterator[ExportedCell]:
     scores = with_intervals(gathered.scores[gathered.scores["n"] > 0], "score")
     for row, cell in zip(scores.to_dict("records"), scored_cells(scores), strict=True):
         if not math.isfinite(row["score"]):

@@ -22,8 +22,10 @@ FILTER = "none"
 """Filter of answers by which keys of results end; answers are scored as they are."""
 NO_STDERR = "N/A"
 """Standard error of a number that has none."""
+GENERATION = {"do_sample": False, "temperature": 0.0}
+"""How answers are generated: greedily."""
 REFERENCE_KEYS = {"ruler": "outputs", "niah": "outputs", "longbench": "answers"}
-"""Key of the references in a row of data, by benchmark; "references" where lm-eval has no such task."""
+"""Keys of the references in lm-eval's rows of data, by benchmark; others have "references"."""
 PROMPT_GAP = "\n[...]\n"
 """Text between both ends of a prompt, of which runs store no more."""
 
@@ -100,9 +102,7 @@ def _groups(results: ExportedResults) -> dict[str, dict[str, Any]]:
 
 
 def _subtasks(results: ExportedResults, group: str) -> list[str]:
-    return [
-        cell.name for cell in results.cells if f"{cell.cell.bench}_{cell.cell.length}" == group
-    ]
+    return [cell.name for cell in results.cells if f"{cell.cell.bench}_{cell.cell.length}" == group]
 
 
 def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
                 "higher_is_better": cell.higher_is_better,
             }
         ],
-        "generation_kwargs": {"do_sample": False, "temperature": 0.0},
+        "generation_kwargs": GENERATION,
         "metadata": {
             "version": cell.version,
             "length": cell.cell.length,
@@ -168,16 +168,12 @@ def _samples(cell: ExportedCell) -> Iterator[dict[str, Any]]:
         document = _document(cell, row)
         target = str(row.get("references"))
         answer, value = _answer_and_value(cell, index)
+        prompt = PROMPT_GAP.join([row.get("prompt_start", ""), row.get("prompt_end", "")])
         yield {
             "doc_id": index,
             "doc": document,
             "target": target,
-            "arguments": {
-                "gen_args_0": {
-                    "arg_0": f"{row.get('prompt_start', '')}{PROMPT_GAP}{row.get('prompt_end', '')}",
-                    "arg_1": {"do_sample": False, "temperature": 0.0},
-                }
-            },
+            "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": GENERATION}},
             "resps": [[answer]],
             "filtered_resps": [answer],
             "filter": FILTER,

@@ -5,6 +5,7 @@ lengths; one that reports none is ranked task by task.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ def _numbers(gathered: GatheredRuns) -> Iterator[pd.DataFrame]:
     averages = details[details["task"].isna() & details["value"].notna()]
     scores = with_intervals(gathered.scores, "score")
     for key, cells in scores.groupby(COMPARABLE, sort=False):
-        comparable = dict(zip(COMPARABLE, key, strict=True))
+        comparable: dict[str, Any] = dict(zip(COMPARABLE, key, strict=True))
         # Averages carry no window or settings; they are found by run, model and bench.
         of_bench = averages.merge(cells[["run", "model", "bench"]].drop_duplicates())
         numbers = _of_tasks(cells) if of_bench.empty else _of_averages(of_bench)

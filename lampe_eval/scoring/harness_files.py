@@ -335,19 +335,19 @@ def _read_lm_eval(file: HarnessFile, counts: PredictionFile) -> Iterator[Harness
 
 def _numbers(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | LogLikelihood]:
     """Return the scores of a row that are numbers, and the log-likelihoods of perplexities."""
-    scores: dict[str, float | LogLikelihood] = {}
-    for name in names:
-        value = record.get(name)
-        if _is_finite(value):
-            scores[name] = float(value)
-        elif name.endswith("perplexity") and isinstance(value, list) and len(value) == 2:
-            if all(map(_is_finite, value)) and value[1] > 0:
-                scores[name] = LogLikelihood(*map(float, value))
-    return scores
+    scores = {name: _number(name, record.get(name)) for name in names}
+    return {name: score for name, score in scores.items() if score is not None}
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _number(name: str, value: Any) -> float | LogLikelihood | None:
+    match value:
+        case int() | float() if math.isfinite(value):
+            return float(value)
+        case [int() | float() as total, int() | float() as weight] if (
+            name.endswith("perplexity") and math.isfinite(total) and 0 < weight < math.inf
+        ):
+            return LogLikelihood(total, weight)
+    return None
 
 
 def _document(

@@ -37,7 +37,7 @@ def _ranking(numbers: pd.DataFrame, links: Mapping[str, list[str | None]]) -> di
     for (method, run), of_method in numbers.groupby(["method", "run"], sort=False):
         at_column = {row["column"]: _entry(row) for row in of_method.to_dict("records")}
         entries = [at_column.get(column) for column in columns]
-        link = links[run] if has_several_runs else None
+        link = links[str(run)] if has_several_runs else None
         rows.append({"method": method, "run": link, "numbers": entries})
     return {
         "title": f"{first['bench']} · {first['number']}",

@@ -76,7 +76,7 @@ def gathered(
             record = _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
             detail = {key: record[key] for key in ("run", "protocol", *KEYS)}
             records.append(record)
-            details.append({**detail, "name": "depth 0", "value": 1.0, "n": 1})
+            details.append({**detail, "name": "depth 0", "value": 1.0, "stderr": math.nan, "n": 1})
     defaults = {
         "settings": "",
         "model": "m",
