@@ -1,7 +1,7 @@
 """Records of Every Eval Ever, schema 0.2: one file for each model, method and benchmark.
 
 Files lie where that project's data folder has them: data/<benchmark>/<developer>/<model>/. Their
-names are hashes of their content, so that the same run gives the same files.
+names are hashes of what was run, so that a run that is exported again replaces its files.
 """
 
 import json
@@ -31,7 +31,12 @@ def files(results: ExportedResults) -> dict[str, str]:
     texts: dict[str, str] = {}
     for bench in results.benches:
         record = _record(results, bench, developer or UNKNOWN)
-        digest = sha256_of_text(json.dumps(record))
+        identity = [
+            record["evaluation_id"],
+            record["model_info"],
+            results.config["protocols"][bench],
+        ]
+        digest = sha256_of_text(json.dumps(identity))
         # The version and variant of a random UUID, which names of records must have.
         uuid = UUID(digest[:32], version=4)
         record["retrieved_timestamp"] = str(time.time())
