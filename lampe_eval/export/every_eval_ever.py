@@ -49,7 +49,7 @@ def _record(results: ExportedResults, bench: str, developer: str) -> dict[str, A
     """Return the record of a benchmark, without the time of its export."""
     config = results.config
     timestamp = str(results.time.timestamp())
-    cells = [cell for cell in results.cells if cell.cell.bench == bench]
+    cells = [cell for cell in results.cells if cell.bench == bench]
     averages = [average for average in results.averages if average.bench == bench]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -113,7 +113,7 @@ def _cell_result(cell: ExportedCell) -> dict[str, Any]:
         "evaluation_result_id": cell.name,
         "evaluation_name": cell.name,
         "source_data": {
-            "dataset_name": f"{cell.cell.bench}/{cell.cell.task}",
+            "dataset_name": f"{cell.bench}/{cell.cell.task}",
             "source_type": "other",
             "additional_details": _texts({"version": cell.version}),
         },
@@ -143,7 +143,7 @@ def _average_result(average: ExportedAverage) -> dict[str, Any]:
         "source_data": {"dataset_name": average.bench, "source_type": "other"},
         "metric_config": {
             "metric_name": average.name,
-            "lower_is_better": False,
+            "lower_is_better": not average.higher_is_better,
             "score_type": "continuous",
             "min_score": 0.0,
             # An average over lengths may itself be a length.

@@ -28,19 +28,26 @@ REASONS = {"errors": "failed", "skipped": "left out as too long", "missing": "mi
 
 @dataclass(frozen=True)
 class ExportedNumber:
-    """Number with its uncertainty, in percent or as perplexity.
+    """Number of a benchmark with its uncertainty, in percent or as perplexity.
 
     Attributes:
+        bench: the benchmark.
         value: the number.
         stderr: its standard error; None where it has none.
         ci_low: lower end of its 95 % interval, or None.
         ci_high: upper end of that interval, or None.
     """
 
+    bench: str
     value: float
     stderr: float | None
     ci_low: float | None
     ci_high: float | None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True where a higher number is better: percent; perplexities are better where lower."""
+        return BENCHES[self.bench].higher_is_better
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,7 @@ class ExportedCell(ExportedNumber):
     @property
     def name(self) -> str:
         """Name of task and length, such as "ruler_vt_4096"."""
-        return f"{self.cell.bench}_{self.cell.task}_{self.cell.length}"
-
-    @property
-    def higher_is_better(self) -> bool:
-        """True where a higher score is better: percent; perplexities are better where lower."""
-        return BENCHES[self.cell.bench].higher_is_better
+        return f"{self.bench}_{self.cell.task}_{self.cell.length}"
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,10 @@ class ExportedAverage(ExportedNumber):
     """Average that a benchmark reports over its tasks at a length, or over lengths.
 
     Attributes:
-        bench: the benchmark.
         name: name of the average.
         length: the length; None for a number over lengths.
     """
 
-    bench: str
     name: str
     length: int | None
 
@@ -145,7 +145,7 @@ class ExportedResults:
     @property
     def benches(self) -> list[str]:
         """Benchmarks in the order of the run."""
-        return list(dict.fromkeys(cell.cell.bench for cell in self.cells))
+        return list(dict.fromkeys(cell.bench for cell in self.cells))
 
 
 def exported_results(gathered: GatheredRuns) -> Iterator[ExportedResults]:
@@ -225,9 +225,7 @@ def _averages(gathered: GatheredRuns) -> dict[tuple[str, str], list[ExportedAver
     details = with_intervals(gathered.details, "value")
     for row in details[details["task"].isna() & details["value"].notna()].to_dict("records"):
         length = None if row["length"] is None or math.isnan(row["length"]) else int(row["length"])
-        average = ExportedAverage(
-            **_number(row, "value"), bench=row["bench"], name=row["name"], length=length
-        )
+        average = ExportedAverage(**_number(row, "value"), name=row["name"], length=length)
         averages.setdefault((row["model"], row["method"]), []).append(average)
     return averages
 
@@ -235,7 +233,8 @@ def _averages(gathered: GatheredRuns) -> dict[tuple[str, str], list[ExportedAver
 def _number(row: Mapping[Any, Any], column: str) -> dict[str, Any]:
     """Return the fields of `ExportedNumber`; formats without NaN leave out what is None."""
     values = {"value": row[column], **{key: row[key] for key in ("stderr", "ci_low", "ci_high")}}
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+    finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+    return {"bench": row["bench"], **finite}
 
 
 def _last_described(folder: Path) -> datetime:

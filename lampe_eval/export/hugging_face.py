@@ -4,9 +4,10 @@ Every benchmark with every method is a file of its own below `.eval_results/`, s
 one way of evaluating a model; method and settings are its notes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from lampe_eval.export.exported_run import ExportedCell, ExportedResults
+from lampe_eval.export.exported_run import ExportedNumber, ExportedResults
 from lampe_eval.file_io import safe_name
 from lampe_eval.yaml_files import write_yaml
 
@@ -29,33 +30,54 @@ def files(results: ExportedResults) -> dict[str, str]:
         entries = [
             EvalResultEntry(
                 dataset_id=DATASETS.get(bench, bench),
-                task_id=f"{cell.cell.task}_{cell.cell.length}",
-                value=cell.value,
+                task_id=task,
+                value=number.value,
                 date=results.time.isoformat(),
-                notes="; ".join(_notes(results, cell)),
+                notes="; ".join([*_notes(results, number), *notes]),
             )
-            for cell in results.cells
-            if cell.cell.bench == bench
+            for task, number, notes in _numbers(results)
+            if number.bench == bench
         ]
         path = f"{safe_name(results.model)}/.eval_results/{safe_name(f'{bench}_{results.method}')}"
         texts[f"{path}.yaml"] = write_yaml(eval_result_entries_to_yaml(entries))
     return texts
 
 
-def _notes(results: ExportedResults, cell: ExportedCell) -> Iterator[str]:
-    """Yield what a reader has to know of a number."""
+def _numbers(results: ExportedResults) -> Iterator[tuple[str, ExportedNumber, list[str]]]:
+    """Yield task, number and notes of its own of each score, then of each average."""
+    for cell in results.cells:
+        notes = [
+            cell.metric,
+            f"{cell.cell.length} tokens",
+            f"n = {cell.n}",
+            f"attention factor {cell.attention_factor}",
+            f"{cell.bench}/{cell.cell.task} version {cell.version}",
+        ]
+        if cell.resolved:
+            notes.append(f"settings at this length: {_settings(cell.resolved['settings'])}")
+        yield f"{cell.cell.task}_{cell.cell.length}", cell, notes
+    for average in results.averages:
+        task = average.name.replace(" ", "_")
+        if average.length is None:
+            yield task, average, [average.name]
+        else:
+            yield f"{task}_{average.length}", average, [average.name, f"{average.length} tokens"]
+
+
+def _notes(results: ExportedResults, number: ExportedNumber) -> Iterator[str]:
+    """Yield what a reader has to know of any number."""
     model = results.model_record
-    settings = cell.resolved["settings"] if cell.resolved else results.settings
     yield f"method {results.method}"
-    if settings:
-        yield "settings " + ", ".join(f"{name}={value}" for name, value in settings.items())
-    yield f"attention factor {cell.attention_factor}"
-    yield f"{cell.metric}, {'higher' if cell.higher_is_better else 'lower'} is better"
-    if cell.ci_low is not None and cell.ci_high is not None:
-        yield f"95 % interval {cell.ci_low:.6g} to {cell.ci_high:.6g}"
-    yield f"n = {cell.n}"
-    yield f"{cell.cell.length} tokens"
+    if results.settings:
+        yield f"settings {_settings(results.settings)}"
+    yield f"{'higher' if number.higher_is_better else 'lower'} is better"
+    if number.ci_low is not None and number.ci_high is not None:
+        yield f"95 % interval {number.ci_low:.6g} to {number.ci_high:.6g}"
     yield f"protocol {results.config['protocol']}"
-    yield f"{cell.cell.bench}/{cell.cell.task} version {cell.version}"
     yield f"window {model['window']}, {model['dtype']}, weights {model['fingerprint']}"
     yield f"lampe-eval {results.version}"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    known = {name: value for name, value in settings.items() if value is not None}
+    return ", ".join(f"{name}={value}" for name, value in known.items())

@@ -7,6 +7,7 @@ Scores are shares from 0 to 1, as in that harness; perplexities are themselves.
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from lampe_eval.export.exported_run import (
@@ -47,7 +48,7 @@ def _summary(
     results: ExportedResults, samples: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
     """Return the content of a results file."""
-    numbers = {cell.name: _numbers(cell, _metric(cell), _scale(cell)) for cell in results.cells}
+    numbers = {cell.name: _numbers(cell, _metric(cell)) for cell in results.cells}
     groups = _groups(results)
     subtasks = {name: _subtasks(results, name) for name in groups}
     return {
@@ -77,12 +78,14 @@ def _summary(
             "environment": dict(results.environment),
             "protocol": results.config["protocol"],
             "protocols": dict(results.config["protocols"]),
+            "averages": [asdict(average) for average in results.averages],
         },
     }
 
 
-def _numbers(number: ExportedNumber, metric: str, scale: float) -> dict[str, Any]:
+def _numbers(number: ExportedNumber, metric: str) -> dict[str, Any]:
     """Return a task's entry of `results`."""
+    scale = _scale(number)
     stderr = NO_STDERR if number.stderr is None else number.stderr / scale
     return {
         f"{metric},{FILTER}": number.value / scale,
@@ -97,12 +100,12 @@ def _groups(results: ExportedResults) -> dict[str, dict[str, Any]]:
         if average.length is not None:
             entry = groups.setdefault(f"{average.bench}_{average.length}", {})
             # A comma ends the name of a metric.
-            entry |= _numbers(average, average.name.replace(",", ";"), 100)
+            entry |= _numbers(average, average.name.replace(",", ";"))
     return groups
 
 
 def _subtasks(results: ExportedResults, group: str) -> list[str]:
-    return [cell.name for cell in results.cells if f"{cell.cell.bench}_{cell.cell.length}" == group]
+    return [cell.name for cell in results.cells if f"{cell.bench}_{cell.cell.length}" == group]
 
 
 def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
     scale = _scale(cell)
     return {
         "task": cell.name,
-        "dataset_path": cell.cell.bench,
+        "dataset_path": cell.bench,
         "dataset_name": cell.cell.task,
         "output_type": "generate_until" if cell.higher_is_better else "loglikelihood_rolling",
         "num_fewshot": 0,
@@ -195,7 +198,7 @@ def _document(cell: ExportedCell, row: SampleRecord) -> dict[str, Any]:
         **row.get("meta", {}),
     }
     if "references" in row:
-        document[REFERENCE_KEYS.get(cell.cell.bench, "references")] = row["references"]
+        document[REFERENCE_KEYS.get(cell.bench, "references")] = row["references"]
     return document
 
 
@@ -216,8 +219,8 @@ def _metric(cell: ExportedCell) -> str:
     return cell.metric.replace(" ", "_")
 
 
-def _scale(cell: ExportedCell) -> float:
-    return 100 if cell.higher_is_better else 1
+def _scale(number: ExportedNumber) -> float:
+    return 100 if number.higher_is_better else 1
 
 
 def _task_hash(rows: list[dict[str, Any]]) -> str:

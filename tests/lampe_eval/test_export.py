@@ -113,6 +113,8 @@ def test_lm_eval_results_have_what_that_harness_writes(tmp_path: Path) -> None:
     assert summary["group_subtasks"]["ruler_4096"] == [f"ruler_{task}_4096" for task in TASKS]
     mean = sum(summary["results"][f"ruler_{task}_4096"]["recall,none"] for task in TASKS) / 3
     assert summary["groups"]["ruler_4096"]["mean of 3 tasks,none"] == pytest.approx(mean, abs=1e-4)
+    averages = {(entry["name"], entry["length"]) for entry in summary["lampe_eval"]["averages"]}
+    assert {("mean of 3 tasks", 4096), ("effective length", None)} <= averages
     assert summary["config"]["model_args"]["method"] == METHOD
     assert summary["config"]["model_args"]["method_settings"]["variant"] == "reference"
     assert summary["config"]["model_args"]["pretrained"] == results.hub_id
@@ -217,8 +219,10 @@ def test_hugging_face_files_are_read_by_the_hubs_library(tmp_path: Path) -> None
     results = _of_method(store, METHOD)
     text = next(text for path, text in files.items() if "lampe" in path)
     entries = parse_eval_result_entries(yaml.safe_load(text))
-    assert [entry.value for entry in entries] == [cell.value for cell in results.cells]
-    assert len({(entry.dataset_id, entry.task_id) for entry in entries}) == len(results.cells)
+    numbers = [*results.cells, *results.averages]
+    assert [entry.value for entry in entries] == [number.value for number in numbers]
+    assert len({(entry.dataset_id, entry.task_id) for entry in entries}) == len(numbers)
+    assert "mean_of_3_tasks_4096" in {entry.task_id for entry in entries}
     facts = (METHOD, "variant=reference", "protocol official", "95 % interval", "n = 4")
     more = ("attention factor", results.model_record["fingerprint"], "version 1", "lampe-eval 0.2")
     assert not [fact for fact in (*facts, *more) if fact not in (entries[0].notes or "")]

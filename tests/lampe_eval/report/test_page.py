@@ -472,17 +472,18 @@ def test_the_leaderboard_links_to_existing_reports(opened: Open, tmp_path: Path)
 
 
 def _ranked(tmp_path: Path) -> GatheredRuns:
-    """Return two runs of other models: three methods at two lengths, of which two are tied."""
+    """Return runs of two models and protocols: three methods at two lengths, two of them tied."""
     scores = {"original": (10.0, 90.0), "yarn": (80.0, 50.0), LABEL: (85.0, 5.0)}
     runs = []
-    found: dict[Cell, dict[str, float]] = {}
-    for name in ("m", "n"):
+    found: dict[Cell, dict[str, float | str]] = {}
+    for name, protocol in (("m", "fair"), ("n", "official")):
         cells = {}
         for method, of_method in scores.items():
             for length, score in zip((512, 1024), of_method, strict=True):
                 cells[cell(method, length, model=name)] = [row("a")]
                 interval = {"ci_low": score - 10, "ci_high": score + 10}
-                found[cell(method, length, model=name)] = {"score": score, **interval}
+                fields = {"score": score, **interval, "protocol": protocol}
+                found[cell(method, length, model=name)] = fields
         runs.append(store(tmp_path / f"run-{name}", cells))
     return gathered(*runs, scores=found)
 
@@ -517,12 +518,13 @@ def test_the_leaderboard_draws_intervals_where_they_are(opened: Open, tmp_path: 
     assert line["width"] == pytest.approx(0.2 * box["width"], abs=1)
 
 
-def test_the_leaderboard_is_filtered_by_model_and_method(opened: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("Model", "n"), ("Protocol", "official")])
+def test_the_leaderboard_is_filtered(opened: Open, tmp_path: Path, name: str, value: str) -> None:
     here = opened(leaderboard_page(_ranked(tmp_path), {})).page
     rankings, shown = here.locator("#rankings"), here.locator("#rankings article:visible")
     status = rankings.get_by_role("status")
     expect(status).to_have_text("2 of 2 rankings shown")
-    rankings.get_by_label("Model").select_option("n")
+    rankings.get_by_label(name).select_option(value)
     expect(status).to_have_text("1 of 2 rankings shown")
     expect(shown.locator(".note")).to_contain_text("n, window 256")
     rankings.get_by_label("Method").select_option("yarn")
