@@ -66,10 +66,10 @@ def _numbers(results: ExportedResults) -> Iterator[tuple[str, ExportedNumber, li
 
 def _notes(results: ExportedResults, number: ExportedNumber) -> Iterator[str]:
     """Yield what a reader has to know of any number."""
-    model = results.model_record
+    model, settings = results.model_record, _settings(results.settings)
     yield f"method {results.method}"
-    if results.settings:
-        yield f"settings {_settings(results.settings)}"
+    if settings:
+        yield f"settings {settings}"
     yield f"{'higher' if number.higher_is_better else 'lower'} is better"
     if number.ci_low is not None and number.ci_high is not None:
         yield f"95 % interval {number.ci_low:.6g} to {number.ci_high:.6g}"
