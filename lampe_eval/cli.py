@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer import Argument, Option
@@ -547,6 +547,32 @@ def recommend(
     from lampe_eval.commands.recommend import recommend as recommend_method
 
     recommend_method(run, length, max_slowdown)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, Argument(help="Folder of a run.", show_default=False)],
+    to: Annotated[
+        Literal["lm-eval", "every-eval-ever", "hf"],
+        Option(
+            help="Format: results and samples of lm-evaluation-harness, records of Every Eval "
+            "Ever, or .eval_results of a model repository on Hugging Face.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        Option(
+            help="Folder to write to. Default: export/FORMAT in the run's folder.", file_okay=False
+        ),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write the results of a complete run in the format of another project."""
+    _load_plugins(plugin)
+    from lampe_eval.commands.export import export as export_run
+
+    export_run(run, to, output)
 
 
 @listing.command("models")

@@ -6,7 +6,7 @@ objects of Python, are not used.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -170,7 +170,7 @@ def yaml_problem(error: yaml.YAMLError) -> str:
     return problem if isinstance(error, RefusedYaml) else f"not valid YAML: {problem}"
 
 
-def write_yaml(value: Mapping[str, Any]) -> str:
+def write_yaml(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """Return plain values as YAML that `read_yaml` reads back equal."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 

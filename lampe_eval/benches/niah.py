@@ -8,7 +8,7 @@ or, with `prompts: official`, that of the original test (`niah_original.py`). Th
 single needle, so it gives one sample for each depth, whatever the seed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -17,7 +17,14 @@ from random import Random
 from typing import ClassVar
 
 from lampe_eval.benches import needles, niah_original
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task, mean_scores
+from lampe_eval.benches.bench import (
+    Bench,
+    Prompt,
+    SampleRequest,
+    Score,
+    Task,
+    mean_scores,
+)
 from lampe_eval.cards import TaskCard
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import Message
@@ -123,6 +130,11 @@ class Niah(Bench):
     ) -> dict[str, Estimate]:
         """Return the mean score at each depth."""
         return mean_scores(_rows_by_depth(rows))
+
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        if len(scores) < 2:
+            return {}
+        return {f"mean of {len(scores)} tasks": fmean(score.value for score in scores.values())}
 
 
 def _rows_by_depth(rows: Sequence[SampleRecord]) -> dict[str, list[SampleRecord]]:

@@ -138,7 +138,13 @@ def _some(scores: FolderScores) -> FolderScores:
 
 
 def average(scores: Mapping[str, TaskResult]) -> float:
-    """Return the plain mean over tasks of their first number, NaN where one is NaN."""
+    """Return the plain mean over tasks of their first number, NaN where one is NaN.
+
+    Perplexities and scores have no mean.
+    """
+    names = [next(iter(result.scores), "") for result in scores.values()]
+    if len({name.endswith("perplexity") for name in names}) > 1:
+        return math.nan
     return round(fmean(_headline(result) for result in scores.values()), 4)
 
 

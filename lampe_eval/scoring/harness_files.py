@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -62,6 +62,13 @@ NOT_THIS_LENGTH = -1
 """Score that lm-eval gives a row of RULER under the name of another length."""
 
 
+class LogLikelihood(NamedTuple):
+    """Log-likelihood of a text, with the number of tokens, words or bytes that it counts as."""
+
+    total: float
+    weight: float
+
+
 @dataclass(frozen=True)
 class HarnessRow:
     """Prediction of another harness.
@@ -72,7 +79,7 @@ class HarnessRow:
         prediction: the arguments of a benchmark's scorer.
         bench: our name of the benchmark, empty for one that is not scored here.
         bench_task: our name of the task.
-        scores: scores that the harness stored, from 0 to 1.
+        scores: scores that the harness stored, from 0 to 1; of a perplexity, a log-likelihood.
     """
 
     task: str
@@ -80,7 +87,7 @@ class HarnessRow:
     prediction: Prediction
     bench: str = ""
     bench_task: str = ""
-    scores: Mapping[str, float] | None = None
+    scores: Mapping[str, "float | LogLikelihood"] | None = None
 
 
 OwnScores = Callable[[Sequence[HarnessRow]], dict[str, float]]
@@ -251,12 +258,28 @@ def _bench_scores(bench: str, rows: Sequence[HarnessRow]) -> dict[str, float]:
 
 def _stored_scores(rows: Sequence[HarnessRow]) -> dict[str, float]:
     """Return the mean of each score that lm-eval stored; a row of another length has none."""
+    means: dict[str, float] = {}
     by_name: dict[str, list[float]] = {}
+    texts_by_name: dict[str, list[LogLikelihood]] = {}
     for row in rows:
         for name, value in (row.scores or {}).items():
-            if value != NOT_THIS_LENGTH:
+            if isinstance(value, LogLikelihood):
+                texts_by_name.setdefault(name, []).append(value)
+            elif value != NOT_THIS_LENGTH:
                 by_name.setdefault(name, []).append(value)
-    return {name: round(100 * fmean(values), 4) for name, values in by_name.items()}
+    for name, values in by_name.items():
+        means[name] = round(100 * fmean(values), 4)
+    for name, texts in texts_by_name.items():
+        means[name] = round(_perplexity(texts), 4)
+    return means
+
+
+def _perplexity(texts: Sequence[LogLikelihood]) -> float:
+    loss = -math.fsum(text.total for text in texts) / math.fsum(text.weight for text in texts)
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 class LmEvalRecord(Record):
@@ -310,14 +333,21 @@ def _read_lm_eval(file: HarnessFile, counts: PredictionFile) -> Iterator[Harness
         yield HarnessRow(file.task, group, prediction, bench, bench_task, scores)
 
 
-def _numbers(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    """Return the scores of a row that are numbers."""
-    scores = {}
-    for name in names:
-        value = record.get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
-            scores[name] = float(value)
-    return scores
+def _numbers(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | LogLikelihood]:
+    """Return the scores of a row that are numbers, and the log-likelihoods of perplexities."""
+    scores = {name: _number(name, record.get(name)) for name in names}
+    return {name: score for name, score in scores.items() if score is not None}
+
+
+def _number(name: str, value: Any) -> float | LogLikelihood | None:
+    match value:
+        case int() | float() if math.isfinite(value):
+            return float(value)
+        case [int() | float() as total, int() | float() as weight] if (
+            name.endswith("perplexity") and math.isfinite(total) and 0 < weight < math.inf
+        ):
+            return LogLikelihood(total, weight)
+    return None
 
 
 def _document(
@@ -345,12 +375,12 @@ def _document(
 
 def _bench_of(name: str) -> tuple[str, str]:
     """Return our benchmark and task for a task of another harness; empty names if there is none."""
+    # OpenCompass puts the length behind the name, ruler_niah_single_1_4k; so do our exports.
+    name = re.sub(r"_(\d+k|\d{3,})$", "", name)
     if "LongBench" in name or name.startswith("longbench"):
         task = re.sub(r"^.*?longbench_", "", name, flags=re.IGNORECASE)
         task = task if task in longbench_metrics.METRICS else task.removesuffix("_e")
         return ("longbench", task) if task in longbench_metrics.METRICS else ("", "")
-    # OpenCompass puts the length behind the name: ruler_niah_single_1_4k.
-    name = re.sub(r"_\d+k$", "", name)
     task = RULER_NAMES.get(name, name.removeprefix("ruler_"))
     for short, long in SHORT_NAMES.items():
         task = re.sub(rf"^{short}(?=_|$)", long, task)

@@ -100,6 +100,9 @@ score --preds . --bench foo
 score --preds . --bench ruler
 report none
 report .
+export none --to hf
+export run
+export run --to foo
 leaderboard none
 leaderboard run --against lampe-tabel1
 leaderboard build none

@@ -92,6 +92,7 @@ def test_a_wrong_number_is_said_in_plain_words(
         ["run", "--output"],
         ["show", "plan", "--method"],
         ["report"],
+        ["export", "--to", "hf"],
         ["score"],
         ["leaderboard", "compare"],
         ["data", "path", "--data-dir"],

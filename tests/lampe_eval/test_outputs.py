@@ -72,6 +72,31 @@ def test_a_report_writes_all_of_its_files_or_none(
     assert _content(run_folder) == before
 
 
+@pytest.mark.parametrize("to", ["lm-eval", "every-eval-ever", "hf"])
+@pytest.mark.parametrize("output", ["file", "link", "default"])
+def test_an_export_that_cannot_be_written_is_one_line(
+    run_folder: Path,
+    to: str,
+    output: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = run_folder / "export" if output == "default" else run_folder / output
+    if output == "link":
+        target.mkdir()
+        first = {"lm-eval": "pocket", "every-eval-ever": "data", "hf": "pocket"}[to]
+        (target / first).symlink_to(run_folder.parent)
+    else:
+        target.write_text("")
+    options = [] if output == "default" else ["--output", str(target)]
+    before = _content(run_folder)
+    code, _, errors = _call(["export", str(run_folder), "--to", to, *options], monkeypatch, capsys)
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert target.name in line
+    assert _content(run_folder) == before
+
+
 DEVICES = ["/dev/full", "/dev/null", "here", "file/below", "/proc/x", "pipe"]
 
 

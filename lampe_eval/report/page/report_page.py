@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
-from lampe_eval.report.page import page_samples, page_tables
+from lampe_eval.report.page import page_rankings, page_samples, page_tables
 from lampe_eval.report.recommendation_table import RecommendationTable, recommendation_tables
 from lampe_eval.report.report_tables import report_tables
 from lampe_eval.results.gathered_runs import GatheredRuns
@@ -78,17 +78,20 @@ def _recommendations(gathered: GatheredRuns) -> list[RecommendationTable]:
 
 
 def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:
-    """Return one table of the scores of many runs as HTML.
+    """Return rankings and one table of the scores of many runs as HTML.
 
     Args:
         gathered: the runs.
         reports: address of a run's own report, relative to the page, by the run's name; not every
             run has one.
     """
-    data = {"standings": page_tables.standings(gathered.scores, reports)}
+    data = {
+        "rankings": page_rankings.rankings(gathered, reports),
+        "standings": page_tables.standings(gathered.scores, reports),
+    }
     return _render(
         "leaderboard.html",
-        ["table.js", "leaderboard.js"],
+        ["table.js", "ranking.js", "leaderboard.js"],
         data,
         title="Leaderboard",
         facts=_facts(gathered),

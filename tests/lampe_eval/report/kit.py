@@ -76,7 +76,7 @@ def gathered(
             record = _scored(run.folder.name, cell, samples, (scores or {}).get(cell, {}))
             detail = {key: record[key] for key in ("run", "protocol", *KEYS)}
             records.append(record)
-            numbers = {"value": 1.0, "ci_low": 0.0, "ci_high": 2.0, "n": 1}
+            numbers = {"value": 1.0, "stderr": math.nan, "ci_low": 0.0, "ci_high": 2.0, "n": 1}
             details.append({**detail, "name": "depth 0", **numbers})
     defaults = {
         "settings": "",

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from lampe_eval.report.page.report_page import leaderboard_page, report_page
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.store import Cell
 from tests.lampe_eval.report.conftest import Open
 from tests.lampe_eval.report.kit import cell, gathered, row, store
 
@@ -469,3 +470,72 @@ def test_the_leaderboard_links_to_existing_reports(opened: Open, tmp_path: Path)
     found.page.locator("#standings").get_by_label("Run").select_option("two")
     assert _column(found.page, "standings", "Method") == ["yarn"]
     assert found.console == []
+
+
+def _ranked(tmp_path: Path) -> GatheredRuns:
+    """Return runs of two models and protocols: three methods at two lengths, two of them tied."""
+    scores = {"original": (10.0, 90.0), "yarn": (80.0, 50.0), LABEL: (85.0, 5.0)}
+    runs = []
+    found: dict[Cell, dict[str, float | str]] = {}
+    for name, protocol in (("m", "fair"), ("n", "official")):
+        cells = {}
+        for method, of_method in scores.items():
+            for length, score in zip((512, 1024), of_method, strict=True):
+                cells[cell(method, length, model=name)] = [row("a")]
+                interval = {"ci_low": score - 10, "ci_high": score + 10}
+                fields = {"score": score, **interval, "protocol": protocol}
+                found[cell(method, length, model=name)] = fields
+        runs.append(store(tmp_path / f"run-{name}", cells))
+    return gathered(*runs, scores=found)
+
+
+def _methods(ranking: Locator) -> list[str]:
+    return [text.split("\n")[0] for text in ranking.locator("tbody th").all_inner_texts()]
+
+
+def test_the_leaderboard_ranks_methods_by_the_chosen_column(opened: Open, tmp_path: Path) -> None:
+    found = opened(leaderboard_page(_ranked(tmp_path), {"run-m": "m/report.html"}), offline=True)
+    ranking = found.page.locator("#rankings article").first
+    assert _methods(ranking) == ["original", "yarn", LABEL]
+    assert ranking.locator("tbody .rank").all_inner_texts() == ["3", "1", "1 =", "2", "1 =", "3"]
+    assert ranking.locator("tbody td .place-1").count() == 3
+    expect(ranking.locator("tbody td").nth(1)).to_contain_text("90.0 [80, 100]")
+    expect(ranking.locator("figcaption")).to_contain_text("at 1024")
+    assert ranking.get_by_role("link", name="run-m").get_attribute("href") == "m/report.html"
+    ranking.get_by_role("button", name="512").click()
+    assert _methods(ranking) == [LABEL, "yarn", "original"]
+    assert ranking.locator("figure .name").all_inner_texts() == [LABEL, "yarn", "original"]
+    expect(ranking.locator("figcaption")).to_contain_text("at 512")
+    expect(ranking.get_by_role("button", name="512")).to_be_focused()
+    assert (found.console, found.dialogs) == ([], [])
+
+
+def test_the_leaderboard_draws_intervals_where_they_are(opened: Open, tmp_path: Path) -> None:
+    here = opened(leaderboard_page(_ranked(tmp_path), {})).page
+    track = here.locator("#rankings .track").first
+    box, line = track.bounding_box(), track.locator("b").bounding_box()
+    assert box is not None and line is not None
+    assert line["x"] - box["x"] == pytest.approx(0.8 * box["width"], abs=1)
+    assert line["width"] == pytest.approx(0.2 * box["width"], abs=1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("Model", "n"), ("Protocol", "official")])
+def test_the_leaderboard_is_filtered(opened: Open, tmp_path: Path, name: str, value: str) -> None:
+    here = opened(leaderboard_page(_ranked(tmp_path), {})).page
+    rankings, shown = here.locator("#rankings"), here.locator("#rankings article:visible")
+    status = rankings.get_by_role("status")
+    expect(status).to_have_text("2 of 2 rankings shown")
+    rankings.get_by_label(name).select_option(value)
+    expect(status).to_have_text("1 of 2 rankings shown")
+    expect(shown.locator(".note")).to_contain_text("n, window 256")
+    rankings.get_by_label("Method").select_option("yarn")
+    assert _methods(shown) == ["yarn"]
+    # The rank among all methods.
+    assert shown.locator("tbody .rank").all_inner_texts() == ["1 =", "2"]
+    assert rankings.get_by_label("Benchmark").count() == 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_rankings_scroll_inside_the_page(opened: Open, tmp_path: Path, width: int) -> None:
+    here = opened(leaderboard_page(_ranked(tmp_path), {}), width=width).page
+    assert here.evaluate("document.documentElement.scrollWidth") == width

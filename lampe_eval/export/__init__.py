@@ -1,0 +1,1 @@
+"""Export of runs in the formats of other projects."""
