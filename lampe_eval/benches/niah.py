@@ -14,6 +14,7 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import ClassVar
 
 from lampe_eval.benches import needles, niah_original
