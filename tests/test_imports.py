@@ -11,9 +11,9 @@ LIBRARY = (
     "positions geometry rope backend_names errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands calibration speed running report engine results conversion models "
-    "checkpoint_config checkpoint_files plugins device_memory pocket benches ruler texts assets "
-    "store folder_lock run_description method_specs suite prompts user_cache scoring cards "
+    "__main__ cli commands calibration speed running report comparison engine results conversion "
+    "models checkpoint_config checkpoint_files plugins device_memory pocket benches ruler texts "
+    "assets store folder_lock run_description method_specs suite prompts user_cache scoring cards "
     "gguf_files yaml_files terminal file_io json_arrays records errors __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
