@@ -35,8 +35,8 @@ def compare(
     own_models = _for_both("--model", models)
     if output is not None:
         check_writable(output)
+    from lampe_eval.comparison.narrowing import Narrowing
     from lampe_eval.comparison.result_comparison import compare_results, read_result
-    from lampe_eval.comparison.run_results import Narrowing
     from lampe_eval.report.comparison_report import (
         comparison_sections,
         print_sections,

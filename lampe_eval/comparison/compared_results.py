@@ -1,6 +1,6 @@
 """Results of any program in one form: samples with their prompts, and settings in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,8 @@ class ComparedSample:
     """Sample of a result.
 
     Attributes:
-        setup: model and method that tell the samples of a run apart; empty if there is one.
+        model: name of the model in a run; empty in other programs' files.
+        method: label of the method in a run.
         task: "bench/task", or the task's name in its harness where it is no benchmark of ours.
         length: tokens of the cell, if known.
         row: prediction, references and extras as a run stores them.
@@ -49,18 +50,36 @@ class ComparedSample:
         prompt: what is stored of the prompt.
         question: the question by itself, empty if it is not stored.
         row_id: name of the data row's id and its value; None if it has none.
+        setup: model and method, where results of several of them are compared.
         stored: scores that the harness stored, from 0 to 1.
+        record: the sample as another program wrote it.
     """
 
-    setup: str
     task: str
     length: int | None
     row: SampleRecord
+    model: str = ""
+    method: str = ""
+    setup: str = ""
     prompt_hash: tuple[str, str] | None = None
     prompt: PromptText | None = None
     question: str = ""
     row_id: tuple[str, str] | None = None
     stored: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StatedSettings:
+    """Settings that a result states.
+
+    Attributes:
+        settings: those of `SETTINGS`.
+        fields: every field of its own configuration, which another result of its kind has too.
+    """
+
+    settings: Mapping[str, str]
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,20 +91,14 @@ class ComparedResult:
         kind: program that wrote it.
         samples: its scored samples in their order.
         scorers: scorer of each task.
-        settings: what it states of `SETTINGS`.
-        fields: every field of its own configuration, which another result of its kind has too.
-        task_fields: further such fields by task.
-        setup_fields: further such fields by setup.
+        settings_of: returns what it states of some of its samples.
     """
 
     name: str
     kind: str
     samples: Sequence[ComparedSample]
     scorers: Mapping[str, Scorer]
-    settings: Mapping[str, str]
-    fields: Mapping[str, str]
-    task_fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    setup_fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings_of: Callable[[Sequence[ComparedSample]], StatedSettings]
 
 
 def text_of(value: Any) -> str:
@@ -98,7 +111,7 @@ def text_of(value: Any) -> str:
         return ", ".join(f"{name} {text_of(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(text_of, value)) or "none"
-    return str(value)
+    return str(value) or "empty"
 
 
 def joined(values: Sequence[Any]) -> str:

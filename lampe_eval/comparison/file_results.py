@@ -8,10 +8,10 @@ from typing import Any
 
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches.bench import Task
-from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, joined
-from lampe_eval.comparison.harness_settings import HARNESS_SETTINGS, HarnessSettings
+from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, StatedSettings
+from lampe_eval.comparison.harness_settings import HARNESS_SETTINGS
+from lampe_eval.comparison.narrowing import Narrowing
 from lampe_eval.comparison.prompt_texts import PromptText
-from lampe_eval.comparison.run_results import Narrowing
 from lampe_eval.comparison.scorers import BenchScorer, HarnessScorer, Scorer, StoredScorer
 from lampe_eval.errors import UserError
 from lampe_eval.records import SampleRecord
@@ -48,7 +48,7 @@ def read_files(path: Path, narrowing: Narrowing) -> ComparedResult:
     only = None if path.is_dir() or path.match("results*.json") else path
     files = [file for file in harness_files if only in (None, file.path, *file.parts)]
     if files:
-        return _harness_result(path, files, narrowing)
+        return _harness_result(path, folder, files, narrowing)
     if any(folder.glob("results*.json")) and not has_files(folder, ()):
         raise UserError(
             f"{path}: has scores of lm-eval and no samples; run it again with --log_samples"
@@ -61,7 +61,7 @@ def read_files(path: Path, narrowing: Narrowing) -> ComparedResult:
 
 
 def _harness_result(
-    path: Path, files: Sequence[HarnessFile], narrowing: Narrowing
+    path: Path, folder: Path, files: Sequence[HarnessFile], narrowing: Narrowing
 ) -> ComparedResult:
     families = list(dict.fromkeys(file.family for file in files))
     if len(families) > 1:
@@ -70,7 +70,6 @@ def _harness_result(
         )
     samples: list[ComparedSample] = []
     scorers: dict[str, Scorer] = {}
-    records: list[Mapping[str, Any]] = []
     broken: list[str] = []
     places: dict[Hashable, Path] = {}
     for file in files:
@@ -82,12 +81,15 @@ def _harness_result(
                 _refuse_repeated(places, sample, file.path)
                 samples.append(sample)
                 scorers.setdefault(sample.task, scorer)
-                records.append(row.record)
         broken += counts.broken
     if not samples:
         raise UserError((broken or [f"{path}: holds no samples of what is compared"])[0])
-    stated = HARNESS_SETTINGS[families[0]](_folder_of(path), records)
-    return _result(str(path), families[0], samples, scorers, stated)
+    stated = HARNESS_SETTINGS[families[0]]
+
+    def settings_of(samples: Sequence[ComparedSample]) -> StatedSettings:
+        return stated(folder, [sample.record for sample in samples])
+
+    return ComparedResult(str(path), families[0], samples, scorers, settings_of)
 
 
 def _refuse_repeated(places: dict[Hashable, Path], sample: ComparedSample, path: Path) -> None:
@@ -111,25 +113,6 @@ def _refuse_repeated(places: dict[Hashable, Path], sample: ComparedSample, path:
         )
 
 
-def _folder_of(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _result(
-    name: str,
-    kind: str,
-    samples: Sequence[ComparedSample],
-    scorers: Mapping[str, Scorer],
-    stated: HarnessSettings,
-) -> ComparedResult:
-    counted = {
-        "scorer": joined([scorer.name for scorer in scorers.values()]),
-        "number of samples": str(len(samples)),
-    }
-    settings = {key: value for key, value in stated.settings.items() if value}
-    return ComparedResult(name, kind, samples, scorers, settings | counted, stated.fields)
-
-
 def _harness_scorer(file: HarnessFile, row: HarnessRow) -> Scorer:
     """Return the scorer of a harness: its own if it is known, else the scores that it stored."""
     if (file.family, row.bench) in OWN_SCORERS:
@@ -143,7 +126,6 @@ def _harness_sample(file: HarnessFile, row: HarnessRow, scorer: Scorer) -> Compa
     stored = [value for value in (row.scores or {}).values() if value != NOT_THIS_LENGTH]
     question, row_id = _document_fields(row.record)
     return ComparedSample(
-        setup="",
         task=f"{row.bench}/{row.bench_task}" if row.bench else row.task.split(" ")[0],
         length=_length(file, row),
         row=_row(row.prediction),
@@ -151,6 +133,7 @@ def _harness_sample(file: HarnessFile, row: HarnessRow, scorer: Scorer) -> Compa
         question=question,
         row_id=row_id,
         stored={scorer.name: stored[0]} if stored else {},
+        record=row.record,
     )
 
 
@@ -229,10 +212,8 @@ def _prediction_result(
         )
     for sample in best:
         scorers.setdefault(sample.task, _prediction_scorer(sample))
-    settings = {"model": path.resolve().name}
-    return _result(
-        str(path), f"predictions of {bench}", best, scorers, HarnessSettings(settings, {})
-    )
+    stated = StatedSettings({"model": path.resolve().name})
+    return ComparedResult(str(path), f"predictions of {bench}", best, scorers, lambda _: stated)
 
 
 PREDICTION_BENCHES = ("longbench", "leval", "ruler", "infinitebench", "longbench-v2")
@@ -276,7 +257,6 @@ def _prediction_sample(
         extras.setdefault("length", record["length"])
     judged = extras.get("judge")
     return ComparedSample(
-        setup="",
         task=task,
         length=length,
         row=_row(prediction._replace(extras=extras)),

@@ -1,11 +1,10 @@
 """Settings that other harnesses state beside their samples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampe_eval.comparison.compared_results import flattened, joined, text_of
+from lampe_eval.comparison.compared_results import StatedSettings, flattened, joined, text_of
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import read_json
 from lampe_eval.scoring.harness_files import Family
@@ -29,20 +28,7 @@ RESULTS_OF_LM_EVAL = frozenset(
 """Parts of lm-eval's results that are no settings."""
 
 
-@dataclass(frozen=True)
-class HarnessSettings:
-    """Settings that a harness states.
-
-    Attributes:
-        settings: those of `compared_results.SETTINGS`.
-        fields: all of them by the harness' own names.
-    """
-
-    settings: Mapping[str, str]
-    fields: Mapping[str, str]
-
-
-def _lm_eval(folder: Path, records: Records) -> HarnessSettings:
+def _lm_eval(folder: Path, records: Records) -> StatedSettings:
     """Return the settings in lm-eval's results, and in the arguments of its samples."""
     results = _newest_json(folder, "results*.json")
     config = _mapping(results.get("config"))
@@ -79,7 +65,7 @@ def _lm_eval(folder: Path, records: Records) -> HarnessSettings:
     fields = flattened(stated, "") if stated else {}
     for name in dict.fromkeys(key for item in generation for key in item):
         fields[f"generation: {name}"] = joined([item.get(name) for item in generation])
-    return HarnessSettings(settings, fields)
+    return StatedSettings(settings, fields)
 
 
 def _newest_json(folder: Path, pattern: str) -> Mapping[str, Any]:
@@ -121,7 +107,7 @@ def _stops(arguments: Mapping[str, Any]) -> str | None:
         return None
     until = arguments["until"]
     texts = until if isinstance(until, list) else [until]
-    return joined(["end of text", *(repr(text) for text in texts)])
+    return " or ".join(["end of text", *(repr(text) for text in texts)])
 
 
 def _sampling(arguments: Mapping[str, Any]) -> str | None:
@@ -135,7 +121,7 @@ def _sampling(arguments: Mapping[str, Any]) -> str | None:
     return "sampled, " + ", ".join(f"{name} {arguments[name]}" for name in names)
 
 
-def _helmet(folder: Path, records: Records) -> HarnessSettings:
+def _helmet(folder: Path, records: Records) -> StatedSettings:
     """Return the arguments that HELMET's outputs hold."""
     arguments: list[Mapping[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
@@ -154,7 +140,7 @@ def _helmet(folder: Path, records: Records) -> HarnessSettings:
         for value in values("use_chat_template")
     ]
     stops = [
-        None if value is None else "end of text; line break" if value else "end of text"
+        None if value is None else "end of text or line break" if value else "end of text"
         for value in values("stop_newline")
     ]
     settings = {
@@ -168,10 +154,10 @@ def _helmet(folder: Path, records: Records) -> HarnessSettings:
         "seed": joined(values("seed")),
     }
     names = dict.fromkeys(key for stated in arguments for key in stated)
-    return HarnessSettings(settings, {name: joined(values(name)) for name in names})
+    return StatedSettings(settings, {name: joined(values(name)) for name in names})
 
 
-def _kvpress(folder: Path, records: Records) -> HarnessSettings:
+def _kvpress(folder: Path, records: Records) -> StatedSettings:
     """Return kvpress' configuration, and the columns that are settings."""
     config: Mapping[str, Any] = {}
     for path in sorted(folder.rglob("config.yaml")):
@@ -188,10 +174,10 @@ def _kvpress(folder: Path, records: Records) -> HarnessSettings:
         "seed": joined([config.get("seed")]),
     }
     fields = flattened(config, "") if config else {}
-    return HarnessSettings(settings, fields | {"compression_ratio": joined(ratios)})
+    return StatedSettings(settings, fields | {"compression_ratio": joined(ratios)})
 
 
-def _opencompass(folder: Path, records: Records) -> HarnessSettings:
+def _opencompass(folder: Path, records: Records) -> StatedSettings:
     """Return what OpenCompass' rows say; its configuration is a program."""
     roles = []
     for record in records:
@@ -199,10 +185,10 @@ def _opencompass(folder: Path, records: Records) -> HarnessSettings:
         turns = prompt if isinstance(prompt, list) else []
         roles.append(text_of([turn.get("role") for turn in turns if isinstance(turn, dict)]))
     chat = ["none" if role == "none" else f"turns of {role}" for role in roles]
-    return HarnessSettings({"model": folder.resolve().name, "chat template": joined(chat)}, {})
+    return StatedSettings({"model": folder.resolve().name, "chat template": joined(chat)}, {})
 
 
-HARNESS_SETTINGS: Mapping[Family, Callable[[Path, Records], HarnessSettings]] = {
+HARNESS_SETTINGS: Mapping[Family, Callable[[Path, Records], StatedSettings]] = {
     "lm-eval": _lm_eval,
     "helmet": _helmet,
     "kvpress": _kvpress,

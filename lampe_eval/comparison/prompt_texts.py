@@ -109,8 +109,8 @@ def _differs_at(index: int, first: PromptText, second: PromptText, a: str, b: st
 def _shown(first: str, second: str, index: int, where: str) -> TextDifference:
     begin = max(0, index - SHOWN)
     before = escaped(first[begin:index])
-    texts = [before + escaped(text[index : index + SHOWN]) for text in (first, second)]
-    return TextDifference(where, *texts, column=len(before))
+    after = [escaped(text[index : index + SHOWN]) for text in (first, second)]
+    return TextDifference(where, before + after[0], before + after[1], len(before))
 
 
 def _shown_before(first: str, second: str, ends: tuple[int, int], where: str) -> TextDifference:
@@ -118,8 +118,7 @@ def _shown_before(first: str, second: str, ends: tuple[int, int], where: str) ->
     shown = []
     for text, end in zip((first, second), ends, strict=True):
         shown.append(escaped(text[max(0, end - SHOWN) : end]) + escaped(text[end : end + SHOWN]))
-    column = len(_shared_start(shown))
-    return TextDifference(where, *shown, column=column)
+    return TextDifference(where, shown[0], shown[1], len(_shared_start(shown)))
 
 
 def escaped(text: str) -> str:

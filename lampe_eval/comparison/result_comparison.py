@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, Group
 from lampe_eval.comparison.file_results import read_files
+from lampe_eval.comparison.narrowing import Narrowing
 from lampe_eval.comparison.prompt_texts import TextDifference, text_difference
-from lampe_eval.comparison.run_results import Narrowing, read_run
+from lampe_eval.comparison.run_results import read_run
 from lampe_eval.comparison.sample_pairs import (
     SamplePair,
     count_by,
@@ -144,13 +145,13 @@ def _with_common_setups(
     Raises:
         UserError: if one has several and the other has none of these.
     """
-    setups = [dict.fromkeys(sample.setup for sample in item.samples) for item in (first, second)]
+    setups = [dict.fromkeys(map(_setup, item.samples)) for item in (first, second)]
     if all(len(names) == 1 for names in setups):
-        return _renamed(first), _renamed(second)
+        return first, second
     shared = [name for name in setups[0] if name in setups[1]]
     if not shared:
         several = first if len(setups[0]) > 1 else second
-        names = setups[0] if len(setups[0]) > 1 else setups[1]
+        names = dict.fromkeys(map(_setup, several.samples))
         raise UserError(
             f"{several.name}: has {len(names)} models and methods ({first_names(list(names))}); "
             "choose with --method and --model"
@@ -158,14 +159,13 @@ def _with_common_setups(
     return _with_setups(first, shared), _with_setups(second, shared)
 
 
-def _renamed(result: ComparedResult) -> ComparedResult:
-    return replace(result, samples=[replace(sample, setup="") for sample in result.samples])
+def _setup(sample: ComparedSample) -> str:
+    return f"{sample.model} · {sample.method}" if sample.model else ""
 
 
 def _with_setups(result: ComparedResult, setups: Sequence[str]) -> ComparedResult:
-    samples = [sample for sample in result.samples if sample.setup in setups]
-    fields = {name: result.setup_fields[name] for name in setups if name in result.setup_fields}
-    return replace(result, samples=samples, setup_fields=fields)
+    named = [replace(sample, setup=_setup(sample)) for sample in result.samples]
+    return replace(result, samples=[sample for sample in named if sample.setup in setups])
 
 
 def _nothing_shared(first: ComparedResult, second: ComparedResult) -> UserError:
@@ -179,7 +179,7 @@ def _nothing_shared(first: ComparedResult, second: ComparedResult) -> UserError:
             for result, names in zip((first, second), tasks, strict=True)
         )
         return UserError(f"the results share no sample: {has}; compare results of one task")
-    lines = [line for line in setting_lines(first, second, []) if line.differs]
+    lines = [line for line in setting_lines(first, second) if line.differs]
     differing = [f"{line.name} {line.first} / {line.second}" for line in lines]
     lengths = [{sample.length for sample in item.samples} for item in (first, second)]
     advice = "give --length" if max(map(len, lengths)) > 1 else "compare results of the same data"

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Task
@@ -121,10 +121,11 @@ class StoredScorer(Scorer):
         return stored.get(self.name)
 
 
-def scored_row(scorer: Scorer, row: Any, stored: Mapping[str, float]) -> SampleRecord | None:
+def scored_row(
+    scorer: Scorer, row: SampleRecord, stored: Mapping[str, float]
+) -> SampleRecord | None:
     """Return a sample with its score by a scorer; None where it cannot be scored."""
     score = scorer.score(row, stored)
     if score is None:
         return None
-    result: SampleRecord = {**row, "score": score}
-    return result
+    return cast(SampleRecord, {**row, "score": score})

@@ -1,10 +1,17 @@
 """Settings of two results side by side: stated, seen in their prompts, or not stated."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from lampe_eval.comparison import prompt_texts
-from lampe_eval.comparison.compared_results import SETTINGS, ComparedResult, ComparedSample, joined
+from lampe_eval.comparison.compared_results import (
+    SETTINGS,
+    ComparedResult,
+    ComparedSample,
+    StatedSettings,
+    joined,
+)
 from lampe_eval.comparison.prompt_texts import PromptText
 from lampe_eval.comparison.sample_pairs import SamplePair
 
@@ -34,40 +41,46 @@ class SettingLine:
 
 
 def setting_lines(
-    first: ComparedResult, second: ComparedResult, pairs: Sequence[SamplePair]
+    first: ComparedResult, second: ComparedResult, pairs: Sequence[SamplePair] = ()
 ) -> list[SettingLine]:
     """Return the settings of two results, those that agree as well.
 
     Results of one kind are compared in every field of their configuration, others in what both
     may state.
+
+    Args:
+        first: the first result.
+        second: the second result.
+        pairs: samples that both have; settings are those of their tasks, or of all without any.
     """
-    tasks = list(dict.fromkeys(pair.first.task for pair in pairs))
-    fields = _fields(first, tasks), _fields(second, tasks)
-    if first.kind == second.kind and any(fields):
-        names = [*dict.fromkeys([*fields[0], *fields[1]]), *COUNTED]
+    tasks = {pair.first.task for pair in pairs}
+    stated = [_stated(result, tasks) for result in (first, second)]
+    if first.kind == second.kind and any(of_result.fields for of_result in stated):
+        names = list(dict.fromkeys(chain(*(of_result.fields for of_result in stated), COUNTED)))
     else:
         names = list(SETTINGS)
-    stated = {**first.settings, **fields[0]}, {**second.settings, **fields[1]}
     seen = _seen(pairs)
     lines: list[SettingLine] = []
-    for name in [*names, *(name for name in seen if name not in names)]:
-        values = [of_result.get(name, "") for of_result in stated]
+    for name in dict.fromkeys([*names, *seen]):
+        values = [
+            of_result.fields.get(name) or of_result.settings.get(name, "") for of_result in stated
+        ]
         if name in seen:
             values = _with_seen(values, seen[name])
-        lines.append(SettingLine(name, *(value or NOT_STATED for value in values)))
-    return [*lines, _order_line(pairs)]
+        lines.append(SettingLine(name, values[0] or NOT_STATED, values[1] or NOT_STATED))
+    return [*lines, _order_line(pairs)] if pairs else lines
 
 
-def _fields(result: ComparedResult, tasks: Sequence[str]) -> dict[str, str]:
-    """Return every field of a result's configuration for its compared tasks and setups."""
-    fields: dict[str, str] = {}
-    for task in tasks:
-        fields |= result.task_fields.get(task, {})
-    fields |= result.fields
-    setups = list(result.setup_fields.values())
-    for name in dict.fromkeys(key for setup in setups for key in setup):
-        fields[name] = joined([setup.get(name) for setup in setups])
-    return fields
+def _stated(result: ComparedResult, tasks: Collection[str]) -> StatedSettings:
+    """Return the settings of a result's samples of some tasks, with what they count."""
+    samples = [sample for sample in result.samples if not tasks or sample.task in tasks]
+    stated = result.settings_of(samples)
+    scorers = [result.scorers[task] for task in dict.fromkeys(sample.task for sample in samples)]
+    counted = {
+        "scorer": joined([scorer.name for scorer in scorers]),
+        "number of samples": str(len(samples)),
+    }
+    return replace(stated, settings={**stated.settings, **counted})
 
 
 def _seen(pairs: Sequence[SamplePair]) -> Mapping[str, tuple[str, str]]:
@@ -113,8 +126,7 @@ def _seen_truncation(pairs: Sequence[SamplePair]) -> tuple[str, str]:
     sides = [joined([part for part in parts if part]) for parts in removed]
     if not any(sides):
         return "", ""
-    first_side, second_side = (side or "less than the other" for side in sides)
-    return first_side, second_side
+    return sides[0] or "none", sides[1] or "none"
 
 
 def _with_seen(stated: Sequence[str], seen: Sequence[str]) -> list[str]:

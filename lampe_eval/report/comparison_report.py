@@ -109,7 +109,8 @@ def _settings(settings: Sequence[SettingLine]) -> ReportSection:
         lines.append(f"{len(same)} settings are the same.")
     if neither:
         lines.append(f"Stated by neither: {', '.join(neither)}.")
-    return ReportSection("Settings that differ", ("setting", "A", "B"), rows, lines)
+    columns = ("setting", "A", "B") if rows else ()
+    return ReportSection("Settings that differ", columns, rows, lines)
 
 
 def _around_difference(first: str, second: str) -> tuple[str, str]:

@@ -380,7 +380,8 @@ def _read_helmet(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessR
     bench, bench_task = _bench_of(file.task.split(" ")[0])
     # Only RULER's rows are those of a benchmark that is scored here.
     bench = bench if bench == "ruler" else ""
-    for number, value in enumerate(_helmet(file.path).data, 1):
+    stored = _helmet(file.path)
+    for number, value in enumerate(stored.data, 1):
         counts.records += 1
         row = counts.validated(Line(number, number - 1, value), HelmetRow)
         if row is None:
@@ -389,7 +390,8 @@ def _read_helmet(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessR
             counts.add_broken(number, "'answer' is empty")
             continue
         prediction = Prediction(row.output, row.answer, {})
-        yield HarnessRow(file.task, "", prediction, bench, bench_task, record=value)
+        scores = _numbers(value, list(stored.averaged_metrics))
+        yield HarnessRow(file.task, "", prediction, bench, bench_task, scores, value)
 
 
 def _helmet(path: Path) -> HelmetFile:
