@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lampe_eval.benches import BENCHES, find_tasks
-from lampe_eval.benches.bench import Task
 from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, StatedSettings
 from lampe_eval.comparison.harness_settings import HARNESS_SETTINGS
 from lampe_eval.comparison.narrowing import Narrowing
@@ -199,7 +198,7 @@ def _prediction_result(
     best: list[ComparedSample] = []
     scorers: dict[str, Scorer] = {}
     bench = ""
-    for name in PREDICTION_BENCHES:
+    for name in PREDICTION_BENCHES if has_files(folder, ()) else ():
         files, _ = find_task_files(name, folder)
         chosen = [item for item in files if only is None or only in item.paths]
         samples = list(_prediction_samples(name, folder, chosen, narrowing))
@@ -211,7 +210,8 @@ def _prediction_result(
             f"of the code of {', '.join(PREDICTION_BENCHES)}"
         )
     for sample in best:
-        scorers.setdefault(sample.task, _prediction_scorer(sample))
+        if sample.task not in scorers:
+            scorers[sample.task] = _prediction_scorer(sample)
     stated = StatedSettings({"model": path.resolve().name})
     return ComparedResult(str(path), f"predictions of {bench}", best, scorers, lambda _: stated)
 
@@ -271,11 +271,5 @@ def _prediction_scorer(sample: ComparedSample) -> Scorer:
     """Return the scorer of a benchmark's own code, or upstream's judgement where it is stored."""
     if sample.stored:
         return JUDGED
-    bench, _, task = sample.task.partition("/")
-    return bench_scorer(bench, task)
-
-
-def bench_scorer(bench: str, task: str) -> BenchScorer:
-    """Return the official scorer of a task."""
-    found: Task = find_tasks((f"{bench}/{task}",))[0]
-    return BenchScorer(found, BENCHES[bench].protocol("official"))
+    bench = sample.task.partition("/")[0]
+    return BenchScorer(find_tasks((sample.task,))[0], BENCHES[bench].protocol("official"))

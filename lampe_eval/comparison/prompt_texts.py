@@ -45,8 +45,8 @@ class PromptText:
 
     def without_begin_of_text(self) -> "PromptText":
         """Return the prompt without tokens that a tokenizer puts first."""
-        start = _begin(self.start)[1]
-        end = start if self.whole else self.end
+        # The stored end of a short prompt is all of it.
+        start, end = _begin(self.start)[1], _begin(self.end)[1]
         return PromptText(start, end, self.whole, self.has_special_tokens)
 
 

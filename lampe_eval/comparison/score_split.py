@@ -67,11 +67,26 @@ class SharedSamples:
         self.pairs = pairs
         self.scorers = first, second
         self.kinds = [PROMPT_PARTS[pair.same_prompt] for pair in pairs]
+        self._scored: dict[tuple[str, int], SampleRecord | None] = {}
         self._rows: dict[tuple[int, int], Rows | None] = {}
         sides = [pair.first for pair in pairs], [pair.second for pair in pairs]
         for scorer_index, scorer in enumerate(self.scorers):
             for side, samples in enumerate(sides):
-                self._rows[side, scorer_index] = rows_by(scorer, samples)
+                self._rows[side, scorer_index] = self.rows_by(scorer, samples)
+
+    def rows_by(self, scorer: Scorer, samples: Sequence[ComparedSample]) -> Rows | None:
+        """Return samples with their scores by a scorer; None unless it can score all of them."""
+        rows: list[SampleRecord] = []
+        for sample in samples:
+            # By identity: the samples of both results live as long as this.
+            key = (scorer.name, id(sample))
+            if key not in self._scored:
+                self._scored[key] = scored_row(scorer, sample.row, sample.stored)
+            row = self._scored[key]
+            if row is None:
+                return None
+            rows.append(row)
+        return rows
 
     def estimate(self, side: int, scorer: int) -> Estimate | None:
         """Return one result's score of the shared samples by a scorer; None where it cannot."""
@@ -104,17 +119,6 @@ class SharedSamples:
         return self.scorers[scorer].estimate(rows).value
 
 
-def rows_by(scorer: Scorer, samples: Sequence[ComparedSample]) -> Rows | None:
-    """Return samples with their scores by a scorer; None unless it can score all of them."""
-    rows: list[SampleRecord] = []
-    for sample in samples:
-        row = scored_row(scorer, sample.row, sample.stored)
-        if row is None:
-            return None
-        rows.append(row)
-    return rows
-
-
 def split_scores(
     shared: SharedSamples, first: Sequence[ComparedSample], second: Sequence[ComparedSample]
 ) -> ScoreSplit:
@@ -127,7 +131,7 @@ def split_scores(
     """
     whole = []
     for scorer, samples in zip(shared.scorers, (first, second), strict=True):
-        rows = rows_by(scorer, samples)
+        rows = shared.rows_by(scorer, samples)
         whole.append(scorer.estimate(rows).value if rows else math.nan)
     steps = shared.steps()
     parts = _mean_steps(shared, steps)
