@@ -32,7 +32,7 @@ class SamplePair:
 
     @cached_property
     def same_prompt(self) -> bool | None:
-        """Whether both have the same prompt; None where what is stored does not show it."""
+        """Return whether both have the same prompt; None where what is stored does not show it."""
         hashes = self.first.prompt_hash, self.second.prompt_hash
         if hashes[0] and hashes[1] and hashes[0][0] == hashes[1][0]:
             return hashes[0] == hashes[1]

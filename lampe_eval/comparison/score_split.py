@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from statistics import fmean
 
 from lampe_eval.comparison.compared_results import ComparedSample
 from lampe_eval.comparison.sample_pairs import SamplePair
@@ -145,6 +146,17 @@ def split_scores(
             estimate = shared.estimate(side, scorer_index)
             crossed[result, scorer.name] = estimate.value if estimate else math.nan
     return ScoreSplit(whole[0], whole[1], crossed, parts)
+
+
+def mean_split(splits: Sequence[ScoreSplit]) -> ScoreSplit:
+    """Return the means of the scores of several tasks, and of the parts of their differences."""
+    parts: dict[str, float] = {}
+    if all(split.parts for split in splits):
+        for name in PARTS:
+            if any(name in split.parts for split in splits):
+                parts[name] = fmean(split.parts.get(name, 0.0) for split in splits)
+    first = fmean(split.first for split in splits)
+    return ScoreSplit(first, fmean(split.second for split in splits), {}, parts)
 
 
 def _mean_steps(shared: SharedSamples, steps: Sequence[str]) -> dict[str, float]:

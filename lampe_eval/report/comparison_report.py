@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lampe_eval.comparison.result_comparison import ComparedGroup, ResultComparison
-from lampe_eval.comparison.score_split import PARTS
+from lampe_eval.comparison.score_split import PARTS, ScoreSplit, mean_split
 from lampe_eval.comparison.setting_lines import NOT_STATED, SettingLine
 from lampe_eval.report.markdown import escape_markdown, markdown_row
 
+PART_WORDS = {
+    "samples": "samples that only one result has",
+    "prompt": "answers to other prompts",
+    "answer": "other answers to the same prompts",
+    "prompt or answer": "other answers, where prompts are not stored by both",
+    "scorer": "the same answers by the other scorer",
+}
+"""What each part of a difference is."""
 SHOWN_VALUE = 60
 """Characters of a setting's value that are shown around its first difference."""
 
@@ -148,32 +156,28 @@ def _scores(comparison: ResultComparison) -> ReportSection:
 
 
 def _split(comparison: ResultComparison) -> ReportSection:
-    """Return the difference of both scores in parts."""
-    parts = [name for name in PARTS if any(name in g.split.parts for g in comparison.groups)]
-    rows: list[list[str]] = []
-    lines: list[str] = []
+    """Return the difference of both scores in parts, by task and as means of benchmarks."""
+    splits: list[tuple[str, str, ScoreSplit]] = []
+    by_bench: dict[tuple[str, str, int | None], list[ComparedGroup]] = {}
     for group in comparison.groups:
-        split = group.split
-        values = [split.first, split.second]
-        changes = [split.difference, *(split.parts.get(name, 0.0) for name in parts)]
-        rows.append(
-            [
-                _name(group),
-                "{} and {}".format(*group.counts),
-                *map(_number, values),
-                *(_signed(value) for value in changes),
-            ]
-        )
-        if not split.parts:
-            rows[-1][5:] = ["-" for _ in parts]
-            lines.append(f"{_name(group)}: cannot be split, since no scorer scores both results.")
-    columns = ("task", "samples", "A", "B", "A - B", *parts)
-    lines += [
-        "The parts sum to A - B. samples: those that only one result has; prompt: answers to other "
-        "prompts; answer: other answers to the same prompt; prompt or answer: where prompts are "
-        "not stored by both; scorer: the same answers by the other scorer. Each is its mean over "
-        "all orders of exchanging them."
-    ]
+        splits.append((_name(group), "{} and {}".format(*group.counts), group.split))
+        bench = group.task.partition("/")[0]
+        by_bench.setdefault((group.setup, bench, group.length), []).append(group)
+    for (_, bench, _), groups in by_bench.items():
+        if len(groups) > 1:
+            name = _name(replace(groups[0], task=f"mean of {len(groups)} tasks of {bench}"))
+            splits.append((name, "", mean_split([group.split for group in groups])))
+    names = [name for name in PARTS if any(name in split.parts for _, _, split in splits)]
+    rows: list[list[str]] = []
+    for task, counts, split in splits:
+        missing = 0.0 if split.parts else math.nan
+        parts = [_signed(split.parts.get(name, missing)) for name in names]
+        scores = [_number(split.first), _number(split.second), _signed(split.difference)]
+        rows.append([task, counts, *scores, *parts])
+    lines = ["The parts sum to A - B.", *(f"{name}: {PART_WORDS[name]}." for name in names)]
+    if not all(split.parts for _, _, split in splits):
+        lines.append("A dash: no scorer scores both results, so that nothing can be split.")
+    columns = ("task", "samples", "A", "B", "A - B", *names)
     return ReportSection("Where the difference comes from", columns, rows, lines)
 
 
@@ -203,7 +207,6 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
     """Return the paired tests of samples whose prompts are not known to differ."""
     title = "Paired test of the same samples"
     rows: list[list[str]] = []
-    lines: list[str] = []
     for group in groups:
         if group.test is None:
             continue
@@ -224,7 +227,7 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
     if not rows:
         return ReportSection(title, lines=["No sample has the same prompt and a common scorer."])
     columns = ("task", "samples", "prompts", "scorer", "A - B", "95 % interval", "p")
-    return ReportSection(title, columns, rows, lines)
+    return ReportSection(title, columns, rows)
 
 
 def _name(group: ComparedGroup) -> str:

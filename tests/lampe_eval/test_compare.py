@@ -88,7 +88,6 @@ def _choices(annotation: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("bench", "name"), PROTOCOLS)
 def test_every_field_of_every_protocol_is_compared(bench: str, name: str) -> None:
-    """Settings come from the declared fields, so that none is forgotten."""
     protocol = BENCHES[bench].protocol(name)
     (task,) = find_tasks((f"{bench}/{TASKS[bench]}",))
     description: Any = {"config": stored_runs.configuration(), "environments": []}
@@ -202,7 +201,6 @@ def _configuration(folder: Path, cell: Cell) -> dict[str, Any]:
 
 
 def test_prompts_of_one_sample_split_from_answers(tmp_path: Path) -> None:
-    """Two samples have the same prompt, one of them another answer; a third has another prompt."""
     cell = Cell("pocket", "original", "longbench", "hotpotqa", 4096)
     rows = [_row(f"Q{index}?\nA:", "Ilse", ["Ilse"], id=str(index)) for index in range(3)]
     others = [*rows[:1], {**rows[1], "prediction": "Otto"}]
@@ -227,7 +225,7 @@ def test_prompts_of_one_sample_split_from_answers(tmp_path: Path) -> None:
 
 
 def test_the_scorer_is_a_part_of_its_own(tmp_path: Path) -> None:
-    """InfiniteBench's scorer and LaMPE's give the same answers other scores."""
+    # InfiniteBench's scorer and LaMPE's give the same answers other scores.
     cell = Cell("pocket", "original", "infinitebench", "longbook_choice_eng", 4096)
     rows = [_row("Q?", "B. seven, or C", ["seven", "B"]), _row("R?", "C", ["seven", "B"], id="1")]
     first = _own_run(tmp_path / "a", cell, rows)
@@ -429,7 +427,7 @@ def test_a_missing_cell_is_named(tmp_path: Path) -> None:
 
 @needs_shared
 def test_lm_eval_against_our_run_of_the_same_rows(tmp_path: Path) -> None:
-    """Rows of lm-eval, run again by us: one prompt as theirs, one answer as theirs."""
+    # One prompt and answer as theirs, and one of ours.
     (path,) = (FORMATS / "lm_eval").glob("samples_longbench_hotpotqa_*")
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
