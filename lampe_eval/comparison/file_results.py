@@ -8,7 +8,7 @@ from typing import Any
 
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, StatedSettings
-from lampe_eval.comparison.harness_settings import HARNESS_SETTINGS
+from lampe_eval.comparison.harness_settings import HARNESS_SETTINGS, lm_eval_arguments
 from lampe_eval.comparison.narrowing import Narrowing
 from lampe_eval.comparison.prompt_texts import PromptText
 from lampe_eval.comparison.scorers import BenchScorer, HarnessScorer, Scorer, StoredScorer
@@ -170,11 +170,8 @@ def _document_fields(record: Mapping[str, Any]) -> tuple[str, tuple[str, str] | 
 
 def _prompt(record: Mapping[str, Any]) -> str:
     """Return the prompt of a row, empty if it is not stored."""
-    arguments = record.get("arguments")
-    if isinstance(arguments, Mapping):  # lm-eval
-        first = next(iter(arguments.values()), None)
-        text = first.get("arg_0") if isinstance(first, Mapping) else None
-    else:
+    text, _ = lm_eval_arguments(record)
+    if text is None:
         # OpenCompass, HELMET, L-Eval and RULER
         keys = ("origin_prompt", "input_text", "prompt", "input")
         text = next((record[key] for key in keys if record.get(key)), None)

@@ -34,7 +34,7 @@ def _lm_eval(folder: Path, records: Records) -> StatedSettings:
     config = _mapping(results.get("config"))
     arguments = _model_arguments(config.get("model_args"))
     tasks = [_mapping(task) for task in _mapping(results.get("configs")).values()]
-    generation = [_generation_arguments(record) for record in records]
+    generation = [lm_eval_arguments(record)[1] for record in records]
     template = results.get("chat_template")
     settings = {
         "model": joined([results.get("model_name") or arguments.get("pretrained")]),
@@ -89,9 +89,18 @@ def _model_arguments(value: Any) -> Mapping[str, Any]:
     return _mapping(value)
 
 
-def _generation_arguments(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    first = next(iter(_mapping(record.get("arguments")).values()), None)
-    return _mapping(_mapping(first).get("arg_1"))
+def lm_eval_arguments(record: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Return prompt and generation arguments of a row of lm-eval; None and empty without any.
+
+    Older versions store them as a list, newer ones as `gen_args_0` with `arg_0` and `arg_1`.
+    """
+    arguments = record.get("arguments")
+    requests = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
+    first = requests[0] if isinstance(requests, list) and requests else None
+    values = list(first.values()) if isinstance(first, Mapping) else first
+    if not isinstance(values, list) or len(values) < 2:
+        return None, {}
+    return values[0], _mapping(values[1])
 
 
 def _dtype(value: Any) -> str | None:

@@ -51,7 +51,7 @@ class ScoreSplit:
 
     @property
     def difference(self) -> float:
-        """The first score minus the second."""
+        """Return the first score minus the second."""
         return self.first - self.second
 
 

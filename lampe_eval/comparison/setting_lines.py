@@ -36,7 +36,7 @@ class SettingLine:
 
     @property
     def differs(self) -> bool:
-        """Whether the values differ, or only one of them is stated."""
+        """Return whether the values differ, or only one of them is stated."""
         return self.first != self.second
 
 

@@ -319,6 +319,17 @@ def test_a_run_and_lm_eval(tmp_path: Path) -> None:
     assert "max length" not in lines_by_name
 
 
+def test_older_results_of_lm_eval_and_single_files(tmp_path: Path) -> None:
+    line = json.loads(_lm_eval_line(0, "A text. Who is 0?", "Ilse", 1.0))
+    line["arguments"] = [list(line["arguments"]["gen_args_0"].values())]
+    older = _lm_eval(tmp_path / "older", [json.dumps(line)], RESULTS)
+    newer = _lm_eval(tmp_path / "newer", [_lm_eval_line(0, "A text. Who is 0?", "Ilse", 1.0)])
+    (results,), (samples,) = older.glob("results_*"), newer.glob("samples_*")
+    comparison = compared(results, samples)
+    assert comparison.paired_by == {"prompt hash": 1}
+    assert all(line.second == NOT_STATED for line in differing(comparison).values())
+
+
 def test_two_results_of_lm_eval_differ_in_every_setting(tmp_path: Path) -> None:
     prompts = ("A long text. Who is 0?", "text. Who is 0?")
     lines = [_lm_eval_line(0, prompt, "Ilse", 1.0) for prompt in prompts]
