@@ -506,6 +506,48 @@ def score(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        Path,
+        Argument(
+            metavar="A",
+            help="Folder of a run, of files of lm-eval, HELMET, kvpress or OpenCompass, or of "
+            "predictions of a benchmark's own code; or one of these files.",
+            show_default=False,
+        ),
+    ],
+    second: Annotated[Path, Argument(metavar="B", help="Another one.", show_default=False)],
+    method: Annotated[
+        Many, Option(help="Method in runs with several; given twice, A's and B's.")
+    ] = None,
+    model: Annotated[
+        Many, Option(help="Model in runs with several; given twice, A's and B's.")
+    ] = None,
+    task: Annotated[
+        str, Option(help="Benchmark or task to compare. Default: all.", show_default=False)
+    ] = "",
+    length: Annotated[
+        int | None,
+        Option(
+            help="Length to compare, such as 4096 or 4k. Default: all.",
+            parser=_tokens,
+            metavar="TOKENS",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option(help="Markdown file for what is printed.", metavar="FILE", dir_okay=False),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Say why two results differ: settings, prompts, answers, scorers."""
+    _load_plugins(plugin)
+    from lampe_eval.commands.compare import compare as compare_two
+
+    compare_two(first, second, method or (), model or (), task, length, output)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], Argument(help="Folders of runs.", show_default=False)],
     output: Annotated[

@@ -43,6 +43,7 @@ WORK = {
     "speed": "lampe_eval.commands.speed.measure_speed",
     "score": "lampe_eval.commands.score.score",
     "data": "lampe_eval.commands.data.fetch_files",
+    "compare": "lampe_eval.commands.compare.compare",
     "leaderboard": "lampe_eval.commands.leaderboard.compare",
 }
 """What does the work of a command; replaced, the command only checks its options and names."""

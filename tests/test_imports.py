@@ -11,7 +11,8 @@ LIBRARY = (
     "positions geometry rope backend_names errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands calibration speed running report export engine results conversion "
+    "__main__ cli commands calibration speed running report export comparison engine results "
+    "conversion "
     "models checkpoint_config checkpoint_files plugins device_memory pocket benches ruler texts "
     "assets store folder_lock run_description method_specs suite prompts user_cache scoring cards "
     "gguf_files yaml_files terminal file_io json_arrays records errors __init__"

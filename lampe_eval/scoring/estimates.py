@@ -79,14 +79,12 @@ class Estimate:
         Args:
             rows: the samples in the order of the parts.
         """
-        numbers: dict[str, int] = {}
-        groups: list[int] = []
-        for row in rows:
-            if "document_sha256" in row:
-                groups.append(numbers.setdefault(row["document_sha256"], len(numbers)))
-        if len(groups) < len(rows) or len(numbers) == len(rows):
+        # From the hash, so that a document is the same group in cells of any length.
+        groups = [int(row["document_sha256"][:15], 16) for row in rows if "document_sha256" in row]
+        documents = len(set(groups))
+        if len(groups) < len(rows) or documents == len(rows):
             return self
-        if len(numbers) == 1:
+        if documents == 1:
             return replace(self, unit=ONE_DOCUMENT)
         return replace(self, groups=groups, unit="document")
 

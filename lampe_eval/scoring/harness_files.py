@@ -14,7 +14,7 @@ import csv
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -80,6 +80,7 @@ class HarnessRow:
         bench: our name of the benchmark, empty for one that is not scored here.
         bench_task: our name of the task.
         scores: scores that the harness stored, from 0 to 1; of a perplexity, a log-likelihood.
+        record: the row as the harness wrote it.
     """
 
     task: str
@@ -88,6 +89,7 @@ class HarnessRow:
     bench: str = ""
     bench_task: str = ""
     scores: Mapping[str, "float | LogLikelihood"] | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 OwnScores = Callable[[Sequence[HarnessRow]], dict[str, float]]
@@ -330,7 +332,7 @@ def _read_lm_eval(file: HarnessFile, counts: PredictionFile) -> Iterator[Harness
         references, extras, group = document
         prediction = Prediction(record.filtered_resps[0], references, extras)
         scores = _numbers(line.record, record.metrics)
-        yield HarnessRow(file.task, group, prediction, bench, bench_task, scores)
+        yield HarnessRow(file.task, group, prediction, bench, bench_task, scores, line.record)
 
 
 def _numbers(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | LogLikelihood]:
@@ -408,7 +410,8 @@ def _read_helmet(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessR
     bench, bench_task = _bench_of(file.task.split(" ")[0])
     # Only RULER's rows are those of a benchmark that is scored here.
     bench = bench if bench == "ruler" else ""
-    for number, value in enumerate(_helmet(file.path).data, 1):
+    stored = _helmet(file.path)
+    for number, value in enumerate(stored.data, 1):
         counts.records += 1
         row = counts.validated(Line(number, number - 1, value), HelmetRow)
         if row is None:
@@ -417,7 +420,8 @@ def _read_helmet(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessR
             counts.add_broken(number, "'answer' is empty")
             continue
         prediction = Prediction(row.output, row.answer, {})
-        yield HarnessRow(file.task, "", prediction, bench, bench_task)
+        scores = _numbers(value, list(stored.averaged_metrics))
+        yield HarnessRow(file.task, "", prediction, bench, bench_task, scores, value)
 
 
 def _helmet(path: Path) -> HelmetFile:
@@ -442,7 +446,7 @@ def _read_kvpress(file: HarnessFile, counts: PredictionFile) -> Iterator[Harness
     for number, row in enumerate(_csv_rows(file.path), 1):
         counts.records += 1
         try:
-            yield _kvpress_row(row)
+            yield replace(_kvpress_row(row), record=row)
         except ValueError as error:
             counts.broken.append(f"{file.path}: row {number}: {error}")
 
@@ -534,7 +538,7 @@ def _read_opencompass(file: HarnessFile, counts: PredictionFile) -> Iterator[Har
             except ValueError as error:
                 counts.broken.append(f"{path}: row {key}: {error}")
                 continue
-            yield HarnessRow(file.task, "", prediction, bench, bench_task)
+            yield HarnessRow(file.task, "", prediction, bench, bench_task, record=value[key])
 
 
 _REFERENCES: TypeAdapter[list[str]] = TypeAdapter(SomeReferences)

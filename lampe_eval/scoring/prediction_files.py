@@ -90,14 +90,9 @@ def score_folder(bench: str, folder: Path, ignored: Collection[Path] = ()) -> Fo
             f"no prediction files of {bench!r} are known; known are those of: {', '.join(FORMATS)}"
         )
     file_format = FORMATS[bench]
-    paths = _candidates(folder, ignored)
-    if not paths:
-        raise UserError(
-            f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
-        )
-    left_out: list[str] = []
+    found, left_out = find_task_files(bench, folder, ignored)
     scored: list[tuple[TaskFiles, TaskResult]] = []
-    for files in _task_files(paths, folder, file_format, left_out):
+    for files in found:
         try:
             scored.append((files, _task_result(file_format, files)))
         except UserError as error:
@@ -105,6 +100,28 @@ def score_folder(bench: str, folder: Path, ignored: Collection[Path] = ()) -> Fo
     if not scored:
         raise UserError(left_out[0])
     return FolderScores(_by_label(scored, folder), left_out)
+
+
+def find_task_files(
+    bench: str, folder: Path, ignored: Collection[Path] = ()
+) -> tuple[list[TaskFiles], list[str]]:
+    """Return the prediction files of each task, and what is left out of them and why.
+
+    Args:
+        bench: a name in `FORMATS`.
+        folder: folder that is searched with all its subfolders.
+        ignored: files of other programs, which are not looked at.
+
+    Raises:
+        UserError: for a folder without a file that may hold predictions.
+    """
+    paths = _candidates(folder, ignored)
+    if not paths:
+        raise UserError(
+            f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
+        )
+    left_out: list[str] = []
+    return list(_task_files(paths, folder, FORMATS[bench], left_out)), left_out
 
 
 def has_files(folder: Path, ignored: Collection[Path]) -> bool:

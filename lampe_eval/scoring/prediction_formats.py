@@ -44,7 +44,8 @@ class PredictionFormat:
     Attributes:
         tasks: names of tasks to look for in the names of files; empty if files are named after a
             model, whose name then stands for the task.
-        read: yields the usable predictions of a file of a task.
+        read: yields the usable predictions of a file of a task, each with the `row` of its record
+            in `extras`.
         total: returns the numbers of a task.
         cards: name of the bench whose cards say how many samples the data of a task have; empty if
             any number is complete.
@@ -81,6 +82,7 @@ def _read_longbench(
         schema: type of the records.
     """
     records = []
+    rows = []
     for line in file.lines():
         file.text_references += isinstance(line.record.get("answers"), str)
         file.add_sample(line, "answers", "length", "_id")
@@ -92,9 +94,10 @@ def _read_longbench(
             file.add_broken(line.number, problem)
             continue
         records.append(record)
-    for record in records:
+        rows.append(line.index)
+    for row, record in zip(rows, records, strict=True):
         # eval.py keeps the classes of the last line it read and scores all lines with them.
-        extras: dict[str, Any] = {"all_classes": records[-1].all_classes}
+        extras: dict[str, Any] = {"all_classes": records[-1].all_classes, "row": row}
         if isinstance(record, LongBenchERecord):
             extras["length"] = record.length
         yield Prediction(record.pred, record.answers, extras)
@@ -151,12 +154,16 @@ def _read_longbench_v2(file: PredictionFile, _: str) -> Iterator[Prediction]:
         elif "response" in line.record:
             answer = file.validated(line, LongBenchV2Response)
             if answer:
-                extras = {"difficulty": answer.difficulty, "length": answer.length}
+                extras: dict[str, Any] = {
+                    "difficulty": answer.difficulty,
+                    "length": answer.length,
+                    "row": line.index,
+                }
                 yield Prediction(answer.response, [answer.answer], extras)
         else:
             judged = file.validated(line, LongBenchV2Judgement)
             if judged:
-                yield Prediction("", [], judged.model_dump())
+                yield Prediction("", [], {**judged.model_dump(), "row": line.index})
 
 
 class LEvalRecord(Record):
@@ -225,7 +232,7 @@ def _read_ruler(file: PredictionFile, _: str) -> Iterator[Prediction]:
         indices.append(line.record.get("index"))
         record = file.validated(line, RulerRecord)
         if record:
-            yield Prediction(record.pred, record.outputs, {})
+            yield Prediction(record.pred, record.outputs, {"row": line.index})
     numbers = {index for index in indices if isinstance(index, int) and index >= 0}
     if numbers and len(numbers) == len(set(file.samples)):
         file.expected = max(numbers) + 1
@@ -275,7 +282,7 @@ def _read_infinitebench(file: PredictionFile, task: str) -> Iterator[Prediction]
             file.add_sample(line, "id")
         record = file.validated(line, InfiniteBenchRecord)
         if record and _has_label(file, line, task, record.label):
-            extras = {"model": file.path.parent.name}
+            extras = {"model": file.path.parent.name, "row": line.index}
             yield Prediction(record.prediction, record.label, extras)
 
 

@@ -1,0 +1,67 @@
+"""Command `lampe-eval compare`: says why two results differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lampe_eval import terminal
+from lampe_eval.errors import UserError
+from lampe_eval.file_io import check_writable, save_file
+
+
+def compare(
+    first: Path,
+    second: Path,
+    methods: Sequence[str],
+    models: Sequence[str],
+    task: str,
+    length: int | None,
+    output: Path | None,
+) -> None:
+    """Compare two results, and print what differs.
+
+    Args:
+        first: a run, or files of another program.
+        second: another one.
+        methods: label of the method in both, or in either.
+        models: name of the model in both, or in either.
+        task: task that is compared; empty for all.
+        length: tokens of the cells that are compared; None for all.
+        output: Markdown file to write.
+
+    Raises:
+        UserError: if one of them cannot be read, or they share no sample.
+    """
+    own_methods = _for_both("--method", methods)
+    own_models = _for_both("--model", models)
+    if output is not None:
+        check_writable(output)
+    from lampe_eval.comparison.narrowing import Narrowing
+    from lampe_eval.comparison.result_comparison import compare_results, read_result
+    from lampe_eval.report.comparison_report import (
+        comparison_sections,
+        print_sections,
+        sections_to_markdown,
+    )
+
+    results = []
+    for path, method, model in zip((first, second), own_methods, own_models, strict=True):
+        results.append(read_result(path, Narrowing(method, model, task, length)))
+    sections = list(comparison_sections(compare_results(*results)))
+    console = terminal.console()
+    print_sections(sections, console)
+    if output is not None:
+        save_file(output, sections_to_markdown(sections))
+        console.print(f"written to {output}", soft_wrap=True, markup=False)
+
+
+def _for_both(option: str, values: Sequence[str]) -> tuple[str, str]:
+    """Return the values of an option for either result.
+
+    Raises:
+        UserError: for more than two.
+    """
+    if len(values) > 2:
+        raise UserError(f"{option}: is given {len(values)} times; give it once, or for A and for B")
+    if not values:
+        return "", ""
+    return values[0], values[-1]

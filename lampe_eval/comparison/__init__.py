@@ -1,0 +1,1 @@
+"""Comparison of two results: in which settings, prompts, answers and scorers they differ."""
