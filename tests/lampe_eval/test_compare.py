@@ -215,7 +215,7 @@ def test_prompts_of_one_sample_split_from_answers(tmp_path: Path) -> None:
         "prompt": pytest.approx(100 / 3),
     }
     assert group.test is not None
-    assert (group.test.n, group.test.comparison.difference) == (2, pytest.approx(50))
+    assert (group.test.n, group.test.difference) == (2, pytest.approx(50))
     assert comparison.prompt is not None
     assert comparison.prompt.text is not None
     assert comparison.prompt.text.first == r"Q2?\nA:"
@@ -493,6 +493,8 @@ def test_two_published_prediction_folders() -> None:
     assert [group.split.first, group.split.second] == pytest.approx(scores, abs=0.005)
     assert_parts_sum(comparison)
     assert group.test is not None
-    numbers = group.test.comparison
-    assert 0 < numbers.ci_low < numbers.difference < numbers.ci_high
+    test = group.test
+    assert test.interval is not None
+    low, high = test.interval
+    assert 0 < low < test.difference < high
     assert "model" in differing(comparison)
