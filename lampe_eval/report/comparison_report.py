@@ -21,6 +21,8 @@ PART_WORDS = {
     "scorer": "the same answers by the other scorer",
 }
 """What each part of a difference is."""
+SHOWN_NAMES = 20
+"""Settings that are the same, of which the names are shown rather than the number."""
 SHOWN_VALUE = 60
 """Characters of a setting's value that are shown around its first difference."""
 
@@ -96,11 +98,15 @@ def _samples(comparison: ResultComparison) -> Iterator[str]:
         yield f"{letter}: {result.name} ({result.kind}), {len(result.samples)} scored samples"
     by = ", ".join(f"{count} by {name}" for name, count in comparison.paired_by.items())
     yield f"{len(pairs)} samples pair: {by}"
-    prompts = {True: "the same", False: "different", None: "not stored by both"}
+    prompts = {
+        True: "pairs with the same prompt",
+        False: "pairs with different prompts",
+        None: "pairs whose prompts are not stored by both",
+    }
     for same, words in prompts.items():
         count = sum(pair.same_prompt is same for pair in pairs)
         if count:
-            yield f"prompts of {count} pairs: {words}"
+            yield f"{words}: {count}"
 
 
 def _settings(settings: Sequence[SettingLine]) -> ReportSection:
@@ -114,7 +120,8 @@ def _settings(settings: Sequence[SettingLine]) -> ReportSection:
     if not rows:
         lines.append("No stated setting differs.")
     if same:
-        lines.append(f"{len(same)} settings are the same.")
+        names = ", ".join(same) if len(same) <= SHOWN_NAMES else str(len(same))
+        lines.append(f"Settings that are the same: {names}.")
     if neither:
         lines.append(f"Stated by neither: {', '.join(neither)}.")
     columns = ("setting", "A", "B") if rows else ()
@@ -189,7 +196,8 @@ def _prompts(comparison: ResultComparison) -> ReportSection:
         return ReportSection(title, lines=["No difference between stored prompts is known."])
     sample = difference.pair.first
     length = f" at {sample.length}" if sample.length else ""
-    name = f"{sample.task}{length}, sample {difference.pair.places[0] + 1} of A"
+    sample_id = sample.row_id[1] if sample.row_id else difference.pair.places[0] + 1
+    name = f"{sample.task}{length}, sample {sample_id}"
     if difference.text is None:
         where = "their hashes differ, but not the beginning and the end that are stored"
         return ReportSection(title, lines=[f"{name}: {where}"])
