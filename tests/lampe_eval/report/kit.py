@@ -123,6 +123,8 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "largest_position": 255.0,
         "beyond_window": 0,
         "resolved": None,
+        "at_most": None,
+        "stopping": "",
         "window": 256,
         **fields,
     }
