@@ -1,5 +1,6 @@
 """Models by card, folder, file or hub id: first described from their configuration, then loaded."""
 
+import copy
 import functools
 import io
 import warnings
@@ -308,23 +309,43 @@ def _gguf_path(path: str, revision: str, gguf: str) -> Path:
 
 
 def _load_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
+    if not gguf:
+        if Path(path).is_dir():
+            checkpoint_files.check_files(Path(path))
+        return _read_config(path, revision, "")
+    file = _gguf_path(path, revision, gguf)
+    scaling = check_gguf(file)
+    state = file.stat()
+    # A copy, because transformers writes into a configuration while it loads a model.
+    config = copy.deepcopy(
+        _read_gguf_config(path, revision, gguf, state.st_size, state.st_mtime_ns)
+    )
+    rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    if scaling and rope.get("rope_type", "default") == "default":
+        raise UserError(
+            f"{_file_name(path, gguf)}: its rope is scaled ({scaling}), which transformers ignores "
+            f"in GGUF files of this architecture ({config.model_type}); use the model's checkpoint "
+            "in safetensors"
+        )
+    return config
+
+
+# Once for a file's size and time of change: a large vocabulary takes transformers seconds, and a
+# command describes, measures and loads a model.
+@functools.lru_cache(maxsize=8)
+def _read_gguf_config(
+    path: str, revision: str, gguf: str, size: int, time: int
+) -> PreTrainedConfig:
+    return _read_config(path, revision, gguf)
+
+
+def _read_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
     name = _file_name(path, gguf)
-    scaling = ""
-    if gguf:
-        scaling = check_gguf(_gguf_path(path, revision, gguf))
-    elif Path(path).is_dir():
-        checkpoint_files.check_files(Path(path))
     with _reading(name, "header" if gguf else "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             path, **_loading_options(revision, gguf)
         )
         checkpoint_config.check_config(path, config)
-    rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    if scaling and rope.get("rope_type", "default") == "default":
-        raise UserError(
-            f"{name}: its rope is scaled ({scaling}), which transformers ignores in GGUF files of "
-            f"this architecture ({config.model_type}); use the model's checkpoint in safetensors"
-        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{name}: a {config.model_type!r} model is no causal language model")
     return config
