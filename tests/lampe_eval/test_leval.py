@@ -431,7 +431,7 @@ def test_errors_are_computed_over_documents(files: Path) -> None:
             "extras": {"row": number},
             "prompt_tokens": 9,
             "score": float(number < 9),
-            "document_sha256": f"{number // 6}",
+            "document_sha256": f"{number // 6:x}".ljust(64, "0"),
         }
         for number in range(18)
     ]
@@ -439,7 +439,7 @@ def test_errors_are_computed_over_documents(files: Path) -> None:
     assert (score.estimate.independent_units, score.estimate.unit) == (3, "document")
     alone = BENCH.cell_score(
         task,
-        [{**row, "document_sha256": row["extras"]["row"]} for row in rows],
+        [{**row, "document_sha256": f"{row['extras']['row']:02x}".ljust(64, "0")} for row in rows],
         BENCH.protocol("fair"),
     )
     assert (alone.estimate.independent_units, alone.estimate.unit) == (18, "sample")

@@ -63,7 +63,7 @@ def test_a_report_writes_all_of_its_files_or_none(
         written.unlink()
     BROKEN_OUTPUTS[name](run_folder / name)
     monkeypatch.setattr(pictures, "FORMATS", {"svg": {}})
-    monkeypatch.setattr(tables, "settings_tables", lambda gathered: tables.result_tables(gathered))
+    monkeypatch.setattr(tables, "settings_tables", lambda gathered: tables.report_tables(gathered))
     before = _content(run_folder)
     code, _, errors = _call(["report", str(run_folder)], monkeypatch, capsys)
     assert code == 2
