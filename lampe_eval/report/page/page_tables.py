@@ -20,6 +20,7 @@ import pandas as pd
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.report.settings_table import settings_text
+from lampe_eval.report.table_model import interval_text
 from lampe_eval.results.ranking import ranked
 
 MARKS = {"missing": "missing", "errors": "failed", "skipped": "left out", "cut": "cut"}
@@ -112,20 +113,19 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
     frame = ranked(frame.assign(task=frame["bench"] + "/" + frame["task"]))
     values = {
         **_values(frame),
+        "interval": list(map(interval_text, frame["ci_low"], frame["ci_high"])),
         "marks": _marks(frame),
         "run": [[run, reports.get(run)] for run in frame["run"]],
     }
     columns: list[Column] = [
         text("method", "Method"),
         number("score", "Score", 2),
-        number("ci_low", "from", 2),
-        number("ci_high", "to", 2),
+        text("interval", "95 % interval", choose=False),
         text("task", "Task"),
         number("length", "Length", choose=True),
         text("model", "Model"),
         number("n", "n"),
         _marks_column(),
-        text("metric", "Metric", choose=False),
         number("window", "Window"),
         text("protocol", "Protocol"),
         text("settings", "Settings"),
@@ -134,13 +134,11 @@ def standings(frame: pd.DataFrame, reports: Mapping[str, str]) -> Table:
     always_shown = {
         "method",
         "score",
-        "ci_low",
-        "ci_high",
+        "interval",
         "task",
         "length",
         "model",
         "n",
-        "metric",
         "run",
     }
     return _table(values, columns, always_shown)

@@ -354,7 +354,7 @@ def test_the_leaderboard_shows_the_score_beside_the_method(
     here = opened(leaderboard_page(found, {}), width=width).page
     box = here.locator("#standings .box")
     assert here.locator("#standings thead th").all_inner_texts()[:2] == ["Method", "Score"]
-    assert len(here.locator("#standings thead th").all()) == 14
+    assert len(here.locator("#standings thead th").all()) == 12
     score = here.locator("#standings tbody td").first.bounding_box()
     assert score is not None and score["x"] + score["width"] <= width
     if width == 1280:
