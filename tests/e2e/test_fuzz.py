@@ -29,7 +29,7 @@ from lampe_eval import cli
 from lampe_eval.pocket import WEIGHTS
 from tests.lampe_eval import stored_runs
 
-CASES = int(os.environ.get("FUZZ_CASES", 10_000))
+CASES = int(os.environ.get("FUZZ_CASES", 4_000))
 SECONDS_PER_CASE = 60
 
 VALUES: list[Any] = [
