@@ -107,7 +107,7 @@ def _tax(tax: ShortPromptTax | None, unit: str) -> TableValue:
     if tax is None:
         return TableValue()
     interval = "" if math.isnan(tax.low) else f"[{tax.low:+.1f}, {tax.high:+.1f}]"
-    return TableValue(f"{tax.difference:+.1f} {unit}", interval, best=not tax.is_shown)
+    return TableValue(f"{tax.difference:+.1f} {unit}", interval)
 
 
 def _costs(costs: Costs) -> list[TableValue]:

@@ -125,8 +125,10 @@ def _summarize_bench(
     }
     if not at_length:
         return {}
-    weights = {(str(task), length): 1.0 for task in rows.loc[rows["length"] == length, "task"]}
     values = {label: score.value for label, score in at_length.items()}
+    weights = {
+        (task, length): weight for task, weight in _task_weights(gathered, rows, length).items()
+    }
     not_worse = cells.not_shown_worse(values, weights)
     taxes = _taxes(rows, cells)
     window = int(rows["window"].iloc[0])
@@ -153,6 +155,11 @@ def _scores_by_length(gathered: GatheredRuns, rows: pd.DataFrame) -> ScoresByLen
         labels = rows[[*keys, "label"]].drop_duplicates()
         # the first average is the one that a benchmark reports over lengths
         complete = averages.merge(labels, on=keys).drop_duplicates(["label", "length"])
+        # an average over other tasks than the unpatched model's is another number
+        complete = complete[complete["weights"].map(lambda weights: bool(weights))]
+        reference = complete[complete["label"] == DEFAULT_REFERENCE].set_index("length")["weights"]
+        tasks = complete["length"].map(reference.to_dict()).map(_keys)
+        complete = complete[complete["weights"].map(_keys) == tasks]
     scores: dict[str, dict[int, ScoreAtLength]] = {}
     columns = complete[["label", "length", "value", "ci_low", "ci_high"]]
     for label, length, value, low, high in columns.itertuples(index=False):
@@ -160,10 +167,29 @@ def _scores_by_length(gathered: GatheredRuns, rows: pd.DataFrame) -> ScoresByLen
     return scores
 
 
+def _keys(weights: Any) -> tuple[str, ...]:
+    return tuple(sorted(weights)) if isinstance(weights, dict) else ()
+
+
+def _task_weights(gathered: GatheredRuns, rows: pd.DataFrame, length: int) -> dict[str, float]:
+    """Return the weight of each task in the score of a benchmark at a length."""
+    tasks = dict.fromkeys(map(str, rows["task"]), 1.0)
+    if len(tasks) == 1:
+        return tasks
+    of_reference = rows[rows["label"] == DEFAULT_REFERENCE].iloc[0]
+    details = gathered.details[gathered.details["task"].isna()]
+    for column in ("run", "model", "method", "protocol", "bench"):
+        details = details[details[column] == of_reference[column]]
+    weights: dict[str, float] = details.loc[details["length"] == length, "weights"].iloc[0]
+    return weights
+
+
 def _taxes(rows: pd.DataFrame, cells: ComparableCells) -> dict[str, ShortPromptTax]:
     """Return the difference of each method from the unpatched model within the window."""
     key = next(rows[list(COMPARABLE)].itertuples(index=False, name=None))
     differences = method_differences(rows, {key: cells}, DEFAULT_REFERENCE)
+    # without the unpatched model in this benchmark it compares with another method
+    differences = differences[differences["reference"] == DEFAULT_REFERENCE]
     taxes: dict[str, ShortPromptTax] = {}
     for row in differences[differences["scope"] == WITHIN].to_dict("records"):
         is_worse = row["difference"] < 0 if higher_is_better(rows) else row["difference"] > 0

@@ -178,8 +178,11 @@ def unit_differences(
     if not rows:
         return None
     method_rows = [places[reference.ids[row]] for row in rows]
-    # groups are empty where samples stand alone
-    groups = [reference.estimate.groups[row] for row in rows if reference.estimate.groups]
+    # Groups are empty where samples stand alone; an older or foreign result may not know them.
+    if len(reference.estimate.groups):
+        groups = [reference.estimate.groups[row] for row in rows]
+    else:
+        groups = [method.estimate.groups[row] for row in method_rows if len(method.estimate.groups)]
     names: list[Hashable] = [reference.ids[row][0].removeprefix(f"{length}/") for row in rows]
     # sums by group are in the order of the sorted groups
     sizes: dict[Hashable, int] = dict(sorted(Counter(groups).items())) or dict.fromkeys(names, 1)

@@ -108,7 +108,8 @@ def recommend(
     front = [summary.method for summary in _front(summaries, higher_is_better)]
     candidates = list(summaries)
     if max_slowdown is not None:
-        candidates = [one for one in summaries if one.slowdown <= max_slowdown]
+        # what was not measured is not known to be slower
+        candidates = [one for one in summaries if not one.slowdown > max_slowdown]
         if not candidates:
             reason = f"no method is within {max_slowdown:g} times the unpatched model's time"
             return Recommendation(None, reason, [], front)
@@ -116,11 +117,7 @@ def recommend(
         return Recommendation(None, "no method was run in full on every benchmark", [], front)
     best = [one for one in candidates if not _is_shown_worse(one)]
     if not best:
-        reason = (
-            "every method within the slowdown is shown to be worse than a slower one; raise "
-            "--max-slowdown"
-        )
-        return Recommendation(None, reason, [], front)
+        return _by_first_bench(candidates, front, higher_is_better)
     without_tax = [one for one in best if not _has_shown_tax(one)]
     alike = without_tax or best
     cheapest = min(_cost(one) for one in alike)
@@ -129,6 +126,22 @@ def recommend(
     chosen = max(cheap, key=lambda one: _goodness(one, first, higher_is_better[first]))
     others = [one.method for one in alike if one is not chosen]
     return Recommendation(chosen.method, _reason(best, without_tax, cheap), others, front)
+
+
+def _by_first_bench(
+    candidates: Sequence[MethodSummary], front: Sequence[str], higher_is_better: Mapping[str, bool]
+) -> Recommendation:
+    """Return the candidate with the best score in the first benchmark.
+
+    It decides where every candidate is shown to be worse than some method in some benchmark.
+    """
+    first = next(iter(higher_is_better))
+    chosen = max(candidates, key=lambda one: _goodness(one, first, higher_is_better[first]))
+    reason = (
+        "every method that may be used is shown to be worse than another one in some benchmark; "
+        f"this one is best in {first}"
+    )
+    return Recommendation(chosen.method, reason, [], front)
 
 
 def _reason(

@@ -321,3 +321,18 @@ def test_the_pooled_test_separates_what_the_pictures_of_pocket_show() -> None:
     assert (pairs["ci_low"] < pairs["ci_high"]).all()
     excludes_zero = (pairs["ci_low"] > 0) | (pairs["ci_high"] < 0)
     assert (excludes_zero == (pairs["p_value"] < 0.05)).all()
+
+
+def test_groups_that_one_side_knows_hold_for_both() -> None:
+    ids = [(str(number), "") for number in range(40)]
+    right = np.array([[100.0 * (number % 3 > 0)] for number in range(40)])
+    wrong = np.array([[100.0 * (number % 5 > 2)] for number in range(40)])
+    grouped = CellSamples(ids, Estimate(right, groups=[number // 8 for number in range(40)]))
+    alone = CellSamples(ids, Estimate(wrong))
+    one_way = unit_differences(grouped, alone, is_perplexity=False)
+    other_way = unit_differences(alone, grouped, is_perplexity=False)
+    assert one_way and other_way
+    assert len(one_way.values) == len(other_way.values) == 5
+    tests = [paired_test(one_way), paired_test(other_way)]
+    assert tests[0] and tests[1]
+    assert tests[0].p_value == pytest.approx(tests[1].p_value) != 1

@@ -42,7 +42,10 @@ def summary(
         ([summary("a", 90, tax=-4), summary("b", 20, worse=True)], {}, "a"),
         ([summary("a", 90, prompt=1.4), summary("b", 85)], {"max_slowdown": 1.2}, "b"),
         ([summary("a", 90, prompt=1.4)], {"max_slowdown": 1.2}, None),
-        ([summary("a", 90, prompt=1.4), summary("b", 2, worse=True)], {"max_slowdown": 1.2}, None),
+        # the only one that is fast enough, though a slower one is shown to be better
+        ([summary("a", 90, prompt=1.4), summary("b", 2, worse=True)], {"max_slowdown": 1.2}, "b"),
+        ([summary("a", 90, worse=True), summary("b", 95, worse=True)], {}, "b"),
+        ([summary("a", 90, prompt=None)], {"max_slowdown": 1.2}, "a"),
         ([summary("a", 90, prompt=None), summary("b", 85, prompt=None)], {}, "a"),
     ],
 )
