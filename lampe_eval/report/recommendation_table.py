@@ -14,6 +14,7 @@ from lampe_eval.results.recommendation import (
     ShortPromptTax,
     recommend,
 )
+from lampe_eval.scoring.ruler_metrics import LLAMA2_AT_4K
 
 NOTES = [
     f"effective length: the longest length at which a method keeps {SHARE:.0%} of its own score on "
@@ -68,7 +69,10 @@ def recommendation_tables(
 def _titles(summary: ModelSummary) -> list[str]:
     titles: list[str] = []
     for bench in summary.higher_is_better:
-        titles += [bench, f"{bench} effective length", f"{bench} short prompts"]
+        titles += [bench, f"{bench} effective length"]
+        if _has_absolute(summary, bench):
+            titles.append(f"{bench} at {LLAMA2_AT_4K:g} or more")
+        titles.append(f"{bench} short prompts")
     return [*titles, "prompt", "token", "memory", "front"]
 
 
@@ -84,13 +88,23 @@ def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) ->
                 best=not of_bench.is_shown_worse,
             ),
             _effective_length(of_bench.effective),
-            _tax(of_bench.tax, "points" if higher_is_better else "%"),
         ]
+        if _has_absolute(summary, bench):
+            values.append(
+                _effective_length(of_bench.absolute) if of_bench.absolute else TableValue()
+            )
+        values.append(_tax(of_bench.tax, "points" if higher_is_better else "%"))
     on_front = TableValue("yes" if one.method in found.front else "no")
     return [*values, *_costs(one.costs), on_front]
 
 
-def _effective_length(effective: EffectiveLength) -> TableValue:
+def _has_absolute(summary: ModelSummary, bench: str) -> bool:
+    return any(one.benches[bench].absolute for one in summary.methods)
+
+
+def _effective_length(effective: EffectiveLength | None) -> TableValue:
+    if effective is None:
+        return TableValue()
     ends = [_tokens(end, effective.longest) for end in (effective.low, effective.high)]
     interval = "" if ends[0] == ends[1] else f"[{ends[0]}, {ends[1]}]"
     return TableValue(_tokens(effective.length, effective.longest), interval)

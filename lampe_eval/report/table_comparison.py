@@ -22,6 +22,7 @@ from lampe_eval.results.method_differences import (
     reference_label,
 )
 from lampe_eval.results.paired_tests import LEVEL, BoundedTest, PairedTest, paired_test
+from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
 DIFFERS = "†"
 """Mark of a score that is shown to differ from that of the reference method."""
@@ -74,7 +75,8 @@ class TableComparison:
                 tests.append(test)
         if not tests:
             return []
-        return [power_note(tests, len(methods), self.reference, f"{self.unit}s")]
+        units = "samples of one document" if self.unit == ONE_DOCUMENT else f"{self.unit}s"
+        return [power_note(tests, len(methods), self.reference, units)]
 
 
 def power_note(tests: Sequence[PairedTest], comparisons: int, reference: str, units: str) -> str:

@@ -10,12 +10,18 @@ from lampe_eval.errors import UserError
 from lampe_eval.method_specs import DEFAULT_REFERENCE
 from lampe_eval.records import SampleRecord
 from lampe_eval.results.costs import relative_costs
-from lampe_eval.results.effective_length import ScoreAtLength, relative_effective_length
+from lampe_eval.results.effective_length import (
+    EffectiveLength,
+    ScoreAtLength,
+    absolute_effective_length,
+    relative_effective_length,
+)
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import WITHIN, ComparableCells, method_differences
 from lampe_eval.results.paired_tests import LEVEL
 from lampe_eval.results.ranking import COMPARABLE, complete_cells, higher_is_better
 from lampe_eval.results.recommendation import BenchSummary, MethodSummary, ShortPromptTax
+from lampe_eval.scoring.ruler_metrics import LLAMA2_AT_4K
 from lampe_eval.store import Cell
 
 ScoresByLength = Mapping[str, Mapping[int, ScoreAtLength]]
@@ -140,9 +146,18 @@ def _summarize_bench(
                 scores[label], window=window, higher_is_better=higher_is_better(rows)
             ),
             taxes.get(label),
+            _ruler_effective_length(rows, scores[label]),
         )
         for label, score in at_length.items()
     }
+
+
+def _ruler_effective_length(
+    rows: pd.DataFrame, scores: Mapping[int, ScoreAtLength]
+) -> EffectiveLength | None:
+    if rows["bench"].iloc[0] != "ruler":
+        return None
+    return absolute_effective_length(scores, LLAMA2_AT_4K)
 
 
 def _scores_by_length(gathered: GatheredRuns, rows: pd.DataFrame) -> ScoresByLength:

@@ -45,12 +45,14 @@ class BenchSummary:
         effective: its effective length, relative to its own base score.
         tax: its difference from the unpatched model within the window; None where the run has no
             such prompts, and for the unpatched model itself.
+        absolute: its effective length by RULER's threshold, for RULER alone.
     """
 
     score: ScoreAtLength
     is_shown_worse: bool
     effective: EffectiveLength
     tax: ShortPromptTax | None
+    absolute: EffectiveLength | None = None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import lampe
 from lampe_eval.commands.recommend import recommend
 from lampe_eval.errors import UserError
 from lampe_eval.report.page.report_page import report_page
+from lampe_eval.report.recommendation_table import recommendation_tables
 from lampe_eval.results.gathered_runs import gather_runs
-from tests.lampe_eval import stored_runs
+from lampe_eval.results.method_summaries import summarize_models
+from tests.lampe_eval import stored_runs, synthetic_runs
 
 RIGHT, WRONG = [True] * 20, [False] * 20
 RUN: Mapping[str, Mapping[int, Sequence[bool | None]]] = {
@@ -115,3 +117,16 @@ def test_the_page_opens_with_it_where_a_run_has_what_it_takes(tmp_path: Path) ->
     assert "recommended: dca:chunk_size=128" in page
     stored_runs.run(tmp_path / "part", {"lampe": RUN["lampe"]})
     assert 'id="recommendation"' not in report_page(gather_runs([tmp_path / "part"]), {})
+
+
+def test_ruler_has_its_own_threshold_too(tmp_path: Path) -> None:
+    cells = [
+        synthetic_runs.Cell("pocket", method, "ruler", task, length)
+        for method in ("original", "lampe")
+        for task in ("vt", "cwe")
+        for length in (256, 512)
+    ]
+    synthetic_runs.store(tmp_path, cells, "fair")
+    (found,) = recommendation_tables(summarize_models(gather_runs([tmp_path])))
+    assert any("85.6" in title for title in found.table.columns)
+    assert {len(values) + 1 for _, values in found.table.lines} == {len(found.table.columns)}
