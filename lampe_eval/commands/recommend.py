@@ -8,7 +8,7 @@ import lampe
 from lampe_eval import checkpoint_files, models, terminal
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
-from lampe_eval.method_specs import MethodSpec, parse_methods
+from lampe_eval.method_specs import parse_methods
 from lampe_eval.report.recommendation_table import RecommendationTable, recommendation_tables
 from lampe_eval.report.tables import print_table
 from lampe_eval.results.gathered_runs import gather_runs
@@ -50,7 +50,7 @@ def _usage(found: RecommendationTable, label: str) -> Iterator[str]:
     method = spec.build(card.settings)
     yield ""
     yield from _snippet(path, checkpoint_files.gguf_file(card), method)
-    configuration = _configuration(card, name, spec, found.length)
+    configuration = _configuration(card, name, method, found.length)
     if configuration:
         yield ""
         yield (
@@ -76,14 +76,13 @@ def _snippet(path: str, gguf: str, method: lampe.Method) -> Iterator[str]:
     yield f"lampe.patch(model, {method.name!r}{', ' if given else ''}{given})"
 
 
-def _configuration(card: ModelCard, name: str, spec: MethodSpec, length: int) -> str:
+def _configuration(card: ModelCard, name: str, method: lampe.Method, length: int) -> str:
     """Return the rope parameters that do the same in transformers; empty if there are none."""
+    if method.name == "original":
+        return ""
     try:
         source = models.describe_model(card, name)
     except UserError:
-        return ""
-    method = spec.build(card.settings)
-    if method.name == "original":
         return ""
     resolved = method.resolved(source.geometry, length)
     parameters = resolved.rope_parameters(source.geometry, length)

@@ -12,13 +12,13 @@ from typing import Any
 from uuid import UUID
 
 from lampe_eval.export.exported_run import (
-    CONFIDENCE,
     ExportedAverage,
     ExportedCell,
     ExportedNumber,
     ExportedResults,
 )
 from lampe_eval.file_io import safe_name, sha256_of_text
+from lampe_eval.scoring.intervals import CONFIDENCE
 
 SCHEMA_VERSION = "0.2.2"
 UNKNOWN = "unknown"

@@ -20,8 +20,6 @@ from lampe_eval.run_description import read_description
 from lampe_eval.scoring.estimates import Array
 from lampe_eval.store import Cell
 
-CONFIDENCE = 0.95
-"""Coverage of the intervals."""
 REASONS = {"errors": "failed", "skipped": "left out as too long", "missing": "missing"}
 """Words for `ranking.UNSCORED`."""
 

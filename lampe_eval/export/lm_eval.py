@@ -11,13 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from lampe_eval.export.exported_run import (
-    CONFIDENCE,
     ExportedCell,
     ExportedNumber,
     ExportedResults,
 )
 from lampe_eval.file_io import safe_name, sha256_of_bytes
 from lampe_eval.records import SampleRecord
+from lampe_eval.scoring.intervals import CONFIDENCE
 
 FILTER = "none"
 """Filter of answers by which keys of results end; answers are scored as they are."""

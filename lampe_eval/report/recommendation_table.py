@@ -90,9 +90,7 @@ def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) ->
             _effective_length(of_bench.effective),
         ]
         if _has_absolute(summary, bench):
-            values.append(
-                _effective_length(of_bench.absolute) if of_bench.absolute else TableValue()
-            )
+            values.append(_effective_length(of_bench.absolute))
         values.append(_tax(of_bench.tax, "points" if higher_is_better else "%"))
     on_front = TableValue("yes" if one.method in found.front else "no")
     return [*values, *_costs(one.costs), on_front]
@@ -136,14 +134,10 @@ def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
         yield f"recommended: {found.method}: {found.reason}"
     if found.not_told_apart:
         yield f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}"
-    taxed = [one.method for one in summary.methods if _is_taxed(one)]
+    taxed = [one.method for one in summary.methods if one.has_shown_tax]
     if taxed:
         yield f"shown to lose on prompts that fit the window: {', '.join(taxed)}"
     if summary.left_out:
         yield (
             f"left out, not run in full at {summary.length} tokens: {', '.join(summary.left_out)}"
         )
-
-
-def _is_taxed(one: MethodSummary) -> bool:
-    return any(bench.tax and bench.tax.is_shown for bench in one.benches.values())

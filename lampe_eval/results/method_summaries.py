@@ -78,17 +78,15 @@ def _summarize_model(
                 by_bench[name] = _summarize_bench(
                     gathered, of_series, gathered.comparable[key], length
                 )
-    labels = list(dict.fromkeys(scores["label"]))
-    complete = [label for label in labels if all(label in found for found in by_bench.values())]
-    methods = [
-        MethodSummary(
-            label,
-            {name: found[label] for name, found in by_bench.items()},
-            relative_costs(_paired_rows(gathered, scores, label, length)),
-        )
-        for label in complete
-    ]
-    left_out = [label for label in labels if label not in complete]
+    methods: list[MethodSummary] = []
+    left_out: list[str] = []
+    for label in dict.fromkeys(scores["label"]):
+        benches = {name: found[label] for name, found in by_bench.items() if label in found}
+        if len(benches) < len(by_bench):
+            left_out.append(label)
+            continue
+        costs = relative_costs(_paired_rows(gathered, scores, label, length))
+        methods.append(MethodSummary(label, benches, costs))
     return ModelSummary(model, length, methods, directions, left_out)
 
 

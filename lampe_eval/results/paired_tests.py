@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy as np
 
 from lampe_eval.scoring.estimates import Array, Estimate, sum_by_group
+from lampe_eval.scoring.intervals import CONFIDENCE
 
-CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 """Corrected p-value below which a difference counts as shown."""
 ROUNDING = 1e-6

@@ -4,7 +4,8 @@ A method is a candidate if it is no slower than allowed. Of the candidates stay 
 shown to be worse than the best one in any benchmark, and of these those that are not shown to lose
 against the unpatched model on prompts that fit its window, if there are any. These cannot be told
 apart by their scores, so the cheapest prompt decides, and where costs are within `SAME_COST` of the
-cheapest, the best score in the first benchmark.
+cheapest, the best score in the first benchmark. Where every candidate is shown to be worse than
+some method in some benchmark, the best score in the first one decides.
 """
 
 import math
@@ -75,6 +76,16 @@ class MethodSummary:
         known = [ratio for ratio in (self.costs.prompt, self.costs.token) if ratio is not None]
         return max(known, default=math.nan)
 
+    @property
+    def is_shown_worse(self) -> bool:
+        """Return whether it is shown to be worse than the best method of any benchmark."""
+        return any(bench.is_shown_worse for bench in self.benches.values())
+
+    @property
+    def has_shown_tax(self) -> bool:
+        """Return whether it is shown to lose on prompts that fit the window."""
+        return any(bench.tax is not None and bench.tax.is_shown for bench in self.benches.values())
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -117,33 +128,29 @@ def recommend(
             return Recommendation(None, reason, [], front)
     if not candidates:
         return Recommendation(None, "no method was run in full on every benchmark", [], front)
-    best = [one for one in candidates if not _is_shown_worse(one)]
+    best = [one for one in candidates if not one.is_shown_worse]
     if not best:
-        return _by_first_bench(candidates, front, higher_is_better)
-    without_tax = [one for one in best if not _has_shown_tax(one)]
+        chosen = _best_in_first_bench(candidates, higher_is_better)
+        reason = (
+            "every method that may be used is shown to be worse than another one in some "
+            f"benchmark; this one is best in {next(iter(higher_is_better))}"
+        )
+        return Recommendation(chosen.method, reason, [], front)
+    without_tax = [one for one in best if not one.has_shown_tax]
     alike = without_tax or best
     cheapest = min(_cost(one) for one in alike)
     cheap = [one for one in alike if _cost(one) <= SAME_COST * cheapest]
-    first = next(iter(higher_is_better))
-    chosen = max(cheap, key=lambda one: _goodness(one, first, higher_is_better[first]))
+    chosen = _best_in_first_bench(cheap, higher_is_better)
     others = [one.method for one in alike if one is not chosen]
     return Recommendation(chosen.method, _reason(best, without_tax, cheap), others, front)
 
 
-def _by_first_bench(
-    candidates: Sequence[MethodSummary], front: Sequence[str], higher_is_better: Mapping[str, bool]
-) -> Recommendation:
-    """Return the candidate with the best score in the first benchmark.
-
-    It decides where every candidate is shown to be worse than some method in some benchmark.
-    """
-    first = next(iter(higher_is_better))
-    chosen = max(candidates, key=lambda one: _goodness(one, first, higher_is_better[first]))
-    reason = (
-        "every method that may be used is shown to be worse than another one in some benchmark; "
-        f"this one is best in {first}"
-    )
-    return Recommendation(chosen.method, reason, [], front)
+def _best_in_first_bench(
+    summaries: Sequence[MethodSummary], higher_is_better: Mapping[str, bool]
+) -> MethodSummary:
+    bench, higher = next(iter(higher_is_better.items()))
+    best = max if higher else min
+    return best(summaries, key=lambda one: one.benches[bench].score.value)
 
 
 def _reason(
@@ -168,22 +175,9 @@ def _reason(
     return "; ".join(reasons)
 
 
-def _is_shown_worse(summary: MethodSummary) -> bool:
-    return any(bench.is_shown_worse for bench in summary.benches.values())
-
-
-def _has_shown_tax(summary: MethodSummary) -> bool:
-    return any(bench.tax and bench.tax.is_shown for bench in summary.benches.values())
-
-
 def _cost(summary: MethodSummary) -> float:
     """Return the relative cost of a prompt; what was not measured counts as the unpatched one's."""
     return 1.0 if summary.costs.prompt is None else summary.costs.prompt
-
-
-def _goodness(summary: MethodSummary, bench: str, higher_is_better: bool) -> float:
-    value = summary.benches[bench].score.value
-    return value if higher_is_better else -value
 
 
 def _front(
