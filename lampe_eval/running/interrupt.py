@@ -88,6 +88,9 @@ class Interrupt:
         _batch_is_running.clear()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
+        # A handler that raises inside foreign code, such as Ray's wait, arrives as a SystemError.
+        if isinstance(error, SystemError) and isinstance(error.__cause__, Stopped):
+            raise error.__cause__ from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None or not self._is_running():

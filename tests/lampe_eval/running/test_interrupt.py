@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from lampe_eval.errors import Stopped
+from lampe_eval.running import interrupt
+
 PHASES = {
     "Python code": "time.sleep(60)",
     "an exception that is caught": """
@@ -119,3 +122,9 @@ def test_a_run_under_nohup_outlives_its_terminal() -> None:
         process.wait(0.5)
     process.kill()
     process.communicate()
+
+
+def test_a_stop_inside_foreign_code_is_a_stop() -> None:
+    # Python wraps an exception in a SystemError where foreign code returns a value beside it.
+    with pytest.raises(Stopped), interrupt.Interrupt(lambda: True):
+        raise SystemError("returned a result with an exception set") from Stopped(signal.SIGTERM)
