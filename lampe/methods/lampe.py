@@ -59,6 +59,9 @@ class LaMPE(IndexMethod):
         intercept: see ``slope``.
         ceiling: see ``slope``.
         variant: see above.
+        attention_factor_from: as in ``IndexMethod``. The released factor of a variant that is not
+            the release's acts beyond the window only: the paper has none, and within the window it
+            costs quality (docs/decisions.md).
     """
 
     name: ClassVar[str] = "lampe"
@@ -84,6 +87,11 @@ class LaMPE(IndexMethod):
     intercept: float | int | None = None
     ceiling: float | int | None = None
     variant: str = "continuous"
+    attention_factor_from: str | None = setting(
+        derive=lambda method, geometry, length: method._factor_beginning(),
+        rule="the window for the released factor; the start for variants of the release and for "
+        "a factor that is given",
+    )
 
     @property
     def has_release_prompts(self) -> bool:
@@ -127,8 +135,12 @@ class LaMPE(IndexMethod):
         return self.resolved(geometry, length)._release(length).decode_plan(stop)
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
-        # In the release only; the paper does not mention it. Short prompts get it too.
+        # In the release only, at every length; the paper does not mention it.
         return AttentionFactor(STRING_FACTOR)
+
+    def _factor_beginning(self) -> str:
+        as_released = self.variant in RELEASE_VARIANTS or self.attention_factor != "released"
+        return "start" if as_released else "window"
 
     def _release(self, length: int) -> Release:
         mapping, head, tail = self.mapping_length, self.head_tokens, self.tail_tokens

@@ -25,7 +25,7 @@ from lampe.geometry import Geometry
 from lampe.positions import IDENTITY_PLAN, PositionPlan
 from lampe.rope import Rope
 
-Derivation = Callable[[Any, Geometry, int], int | float]
+Derivation = Callable[[Any, Geometry, int], int | float | str]
 """Function of the method, the model's geometry and the prompt's length in tokens."""
 Rule = str | Mapping[str, str]
 """Where a default comes from; by the other settings it depends on, where there are several ways."""
@@ -235,7 +235,7 @@ class IndexMethod(Method):
     calibrated_settings: ClassVar[tuple[str, ...]] = ("attention_factor",)
     attention_factor: FactorSetting = "released"
     attention_factor_rate: float | int = 0.0
-    attention_factor_from: str = "start"
+    attention_factor_from: str | None = "start"
     logn_base: int | None = setting(rule="the window; for a log-n attention_factor alone")
 
     def released_attention_factor(self, geometry: Geometry, length: int) -> AttentionFactor:
@@ -267,11 +267,10 @@ class IndexMethod(Method):
                 f"{self.name}: logn_base={self.logn_base} has no effect with "
                 f"attention_factor={self.attention_factor}; give attention_factor=logn"
             )
-        if self.attention_factor_from not in FACTOR_BEGINNINGS:
-            raise UnknownName(
-                "attention_factor_from", self.attention_factor_from, FACTOR_BEGINNINGS
-            )
-        acts = self.attention_factor_from == "start" or length > geometry.window
+        beginning = self.value_of("attention_factor_from", geometry, length)
+        if beginning not in FACTOR_BEGINNINGS:
+            raise UnknownName("attention_factor_from", beginning, FACTOR_BEGINNINGS)
+        acts = beginning == "start" or length > geometry.window
         return factor if acts else AttentionFactor()
 
     def logn_factor(self, geometry: Geometry) -> AttentionFactor:

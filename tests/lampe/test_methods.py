@@ -238,7 +238,7 @@ def test_an_attention_factor_can_grow_with_the_length(name: str) -> None:
 def test_an_attention_factor_can_begin_beyond_the_window(
     name: str, factor: dict[str, float | str]
 ) -> None:
-    everywhere = method_of(name, **factor)
+    everywhere = method_of(name, **factor, attention_factor_from="start")
     beyond = method_of(name, **factor, attention_factor_from="window")
     for length in (2, SMALL.window):
         assert beyond.encode(SMALL, length).attention_factor == lampe.AttentionFactor()
@@ -262,6 +262,27 @@ def test_an_attention_factor_can_begin_beyond_the_window(
 )
 def test_released_attention_factors(name: str, expected: lampe.AttentionFactor) -> None:
     assert method_of(name).encode(SMALL, 1024).attention_factor == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 1.0),
+        ({"variant": "separable"}, 1.0),
+        ({"attention_factor_from": "start"}, STRING_FACTOR),
+        ({"attention_factor": 1.2}, 1.2),
+        ({"variant": "reference"}, STRING_FACTOR),
+        ({"variant": "sw-map"}, STRING_FACTOR),
+        ({"variant": "reference", "attention_factor_from": "window"}, 1.0),
+    ],
+)
+def test_lampe_has_its_released_factor_beyond_the_window_only(
+    settings: dict[str, float | str], expected: float
+) -> None:
+    method = method_of("lampe", **settings)
+    assert method.encode(SMALL, SMALL.window).attention_factor.factor == expected
+    beyond = method.encode(SMALL, SMALL.window + 1).attention_factor.factor
+    assert beyond == settings.get("attention_factor", STRING_FACTOR)
 
 
 def test_logn_scales_only_beyond_its_base() -> None:

@@ -31,7 +31,7 @@ def test_settings_come_from_the_model_then_the_user() -> None:
     assert spec.build({"lampe": {"curve": "llama2", "head_tokens": 256}}).settings == {
         "attention_factor": "released",
         "attention_factor_rate": 0.0,
-        "attention_factor_from": "start",
+        "attention_factor_from": None,
         "logn_base": None,
         "mapping_length": None,
         "head_tokens": 512,
