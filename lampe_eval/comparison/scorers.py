@@ -97,7 +97,7 @@ class HarnessScorer(Scorer):
             scores = OWN_SCORERS[self.family, self.bench]([harness_row])
         except Exception:
             return None
-        return next(iter(scores.values())) / 100
+        return next(iter(scores.values())).value / 100
 
 
 @dataclass(frozen=True)

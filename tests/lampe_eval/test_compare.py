@@ -122,6 +122,60 @@ def test_the_command_names_the_field(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "truncation" in text
         assert "left" in text
         assert "plan_length" not in text
+    record = json.loads((tmp_path / "why.json").read_text())
+    named = {line["name"]: line for line in record["settings"] if line["differs"]}
+    assert named["protocol of niah: truncation"]["b"] == "left"
+
+
+def _numbers(record: Any) -> Iterator[float]:
+    """Yield the numbers of a JSON value."""
+    if isinstance(record, dict):
+        for value in record.values():
+            yield from _numbers(value)
+    elif isinstance(record, list):
+        for value in record:
+            yield from _numbers(value)
+    elif isinstance(record, float):
+        yield record
+
+
+def _needles(folder: Path, right: Sequence[bool]) -> Path:
+    return stored_runs.run(folder, {"original": {256: list(right)}}).folder
+
+
+def _losses(folder: Path, means: Sequence[float]) -> Path:
+    return stored_runs.losses(folder, {"original": {256: means}}).folder
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "second"),
+    [
+        (_needles, [True, False, True], [False, False, True]),
+        (_needles, [True, True], [True, True]),
+        (_losses, [1.0, 2.0, 1.5], [1.1, 1.9, 1.6]),
+        (_losses, [1.0], [2.0]),
+    ],
+)
+def test_the_json_has_what_is_printed(
+    make: Any, first: Any, second: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make(tmp_path / "a", first), make(tmp_path / "b", second)
+    compare(*paths, (), (), "", None, tmp_path / "why")
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "why.json").read_text(), parse_constant=pytest.fail)
+    assert all(name in printed for name in (record["a"]["name"], record["b"]["name"]))
+    assert record["pairs"]["count"] == len(first)
+    (task,) = record["tasks"]
+    assert all(f"{number:.2f}" in printed for number in _numbers(task["parts"]))
+    scores = [task["a"], task["b"], *next(iter(task["shared_scores"].values())).values()]
+    for score in scores:
+        assert f"{score['value']:.2f}" in printed
+        # The perplexity of a single window has none.
+        if len(first) > 1:
+            assert score["ci_low"] <= score["value"] <= score["ci_high"]
+        else:
+            assert score["ci_low"] is None
+    assert task["paired_test"]["samples"] == len(first)
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
@@ -462,7 +516,8 @@ def test_lm_eval_against_our_run_of_the_same_rows(tmp_path: Path) -> None:
     assert comparison.paired_by == {"question and reference": 2}
     (group,) = comparison.groups
     assert_parts_sum(comparison)
-    assert (group.split.first, group.split.second) == (pytest.approx(45), pytest.approx(70))
+    assert group.split.first.value == pytest.approx(45)
+    assert group.split.second.value == pytest.approx(70)
     parts = group.split.parts
     assert parts["scorer"] == pytest.approx(0)
     assert parts["prompt or answer"] == pytest.approx(0)
@@ -490,7 +545,7 @@ def test_two_published_prediction_folders() -> None:
     (group,) = comparison.groups
     published = [json.loads((folder / name / "result.json").read_text()) for name in names]
     scores = [result["hotpotqa"] for result in published]
-    assert [group.split.first, group.split.second] == pytest.approx(scores, abs=0.005)
+    assert [group.split.first.value, group.split.second.value] == pytest.approx(scores, abs=0.005)
     assert_parts_sum(comparison)
     assert group.test is not None
     test = group.test
