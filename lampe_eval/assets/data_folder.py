@@ -58,7 +58,7 @@ class FoundFile:
 
     @property
     def layout(self) -> str:
-        """Kind of the archive that holds it; empty for a file of the folder."""
+        """Return the kind of the archive that holds it; empty for a file of the folder."""
         return self.root.name.partition(".")[2].lower() if self.in_archive else ""
 
     def open(self) -> list[Path]:
@@ -127,7 +127,7 @@ class Listing:
 
     @cached_property
     def _row_files(self) -> dict[str, list[FoundFile]]:
-        """Files with rows by every name that they go by; shards of one file are one."""
+        """Return the files with rows by every name that they go by; shards of one file are one."""
         shards: dict[tuple[PurePosixPath, str, str], list[PurePosixPath]] = {}
         for path in self.paths:
             if path.suffix in ROW_ENDINGS:

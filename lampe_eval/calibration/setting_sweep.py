@@ -37,7 +37,7 @@ class SettingSweep:
 
     @property
     def specs(self) -> list[MethodSpec]:
-        """Method with each of the values: the rows of the run."""
+        """Return the method with each of the values: the rows of the run."""
         # A model's card may let the factor grow with the length; within a sweep it is constant.
         constant = {"attention_factor_rate": 0} if self.setting == "attention_factor" else {}
         return [

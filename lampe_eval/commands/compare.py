@@ -48,6 +48,12 @@ def compare(
     results = []
     for path, method, model in zip((first, second), own_methods, own_models, strict=True):
         results.append(read_result(path, Narrowing(method, model, task, length)))
+    is_same = own_methods[0] == own_methods[1] and own_models[0] == own_models[1]
+    if is_same and first.samefile(second):
+        raise UserError(
+            f"{first}: is given as A and as B; name another result, or two methods of a run with "
+            "--method, given twice"
+        )
     comparison = compare_results(*results)
     sections = list(comparison_sections(comparison))
     console = terminal.console()

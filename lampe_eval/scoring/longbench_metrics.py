@@ -243,12 +243,12 @@ def accuracies(answers: Sequence[JudgedAnswer]) -> dict[str, float]:
 
 def scores_by_group(answers: Sequence[JudgedAnswer]) -> dict[str, list[float]]:
     """Return the scores of all answers, of each difficulty and of each length."""
-    groups = {"overall": list(answers)}
+    groups = {"overall": [answer.score for answer in answers]}
     for difficulty in ("easy", "hard"):
-        groups[difficulty] = [answer for answer in answers if answer.difficulty == difficulty]
+        groups[difficulty] = [item.score for item in answers if item.difficulty == difficulty]
     for length in ("short", "medium", "long"):
-        groups[length] = [answer for answer in answers if answer.length == length]
-    return {name: [answer.score for answer in group] for name, group in groups.items()}
+        groups[length] = [item.score for item in answers if item.length == length]
+    return groups
 
 
 def _accuracy(scores: Sequence[float]) -> float:

@@ -456,6 +456,16 @@ def _two_models(folder: Path) -> None:
         (folder / name / "hotpotqa.jsonl").write_text(line)
 
 
+def _named(name: str, content: str | bytes) -> Any:
+    """Return a function that makes a folder with one file."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
 def _foreign_files(folder: Path) -> None:
     folder.mkdir()
     (folder / "notes.jsonl").write_text('{"a": 1}\n')
@@ -470,6 +480,18 @@ def _foreign_files(folder: Path) -> None:
         (_only_results, "--log_samples"),
         (_two_models, "hotpotqa"),
         (_foreign_files, "lm-eval"),
+        (_named("run.yaml", "config: ["), "run.yaml"),
+        (_named("run.yaml", ""), "run.yaml"),
+        (_named("hotpotqa.jsonl", b"\xff\x00"), r"hotpotqa.jsonl: cannot be read"),
+        (_named("hotpotqa.jsonl", ""), "hotpotqa.jsonl"),
+        (_named("hotpotqa.jsonl", '{"pred": "x", "answ'), "hotpotqa.jsonl:1"),
+        (_named("hotpotqa.jsonl", '{"pred": "x"}'), "hotpotqa.jsonl:1.*answers"),
+        (_named("samples_ruler_vt_2026-01-01T00-00-00.0.jsonl", '{"doc'), "jsonl:1"),
+        (_named("samples_ruler_vt_2026-01-01T00-00-00.0.jsonl", '{"a": 1}'), "doc_id"),
+        (_named("nq.json", '{"data": ['), "nq.json"),
+        (_named("nq.json", '{"data": [3], "averaged_metrics": {"f1": 1}}'), "data"),
+        (_named("predictions.csv", "a,b\n1,2\n"), "predicted_answer"),
+        (_named("ruler_vt_4k.json", '{"0": {"prediction": 3, "gold": null}}'), "row 0"),
         (lambda folder: folder.mkdir(), "lm-eval"),
         (lambda _: None, "no such"),
     ],
@@ -480,6 +502,21 @@ def test_what_cannot_be_compared_is_said(make: Any, named: str, tmp_path: Path) 
     with pytest.raises(UserError, match=named) as error:
         compare(tmp_path / "a", tmp_path / "b", (), (), "", None, None)
     assert str(tmp_path / "b") in str(error.value)
+
+
+def test_a_file_is_not_blamed_for_its_neighbour(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "a", {"original": {256: [True]}})
+    _named("nq.json", '{"data": [')(tmp_path / "b")
+    (tmp_path / "b" / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"notes.txt: holds neither"):
+        compare(tmp_path / "a", tmp_path / "b" / "notes.txt", (), (), "", None, None)
+
+
+def test_a_result_is_not_compared_with_itself(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "a", {"original": {256: [True]}})
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match="--method"):
+        compare(tmp_path / "a", tmp_path / "b", (), (), "", None, None)
 
 
 def test_a_missing_cell_is_named(tmp_path: Path) -> None:
