@@ -59,6 +59,7 @@ class ExportedCell(ExportedNumber):
         independent_units: number of units that the standard error is computed over.
         unit: name of these units.
         attention_factor: the factor on attention, as text.
+        stopping: rule by which the cell could stop early, in words; empty without one.
         version: version of the task.
         task_samples: samples of the task, unless limited.
         resolved: settings of the method at this length; None in older runs.
@@ -72,6 +73,7 @@ class ExportedCell(ExportedNumber):
     independent_units: int
     unit: str
     attention_factor: str
+    stopping: str
     version: int
     task_samples: int
     resolved: ResolvedSettings | None
@@ -209,6 +211,7 @@ def _cells(gathered: GatheredRuns, run: str, config: RunConfiguration) -> Iterat
             independent_units=row["independent_units"],
             unit=row["unit"],
             attention_factor=row["attention_factor"],
+            stopping=row["stopping"],
             version=card["version"],
             task_samples=card["samples"],
             resolved=row["resolved"],

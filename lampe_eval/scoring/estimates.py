@@ -48,7 +48,8 @@ def first_mean(means: Array) -> Array:
 
 def perplexity(means: Array) -> Array:
     """Return exp of the ratio of the first part, a loss, to the second, what it is over."""
-    return np.asarray(np.exp(means[..., 0] / means[..., 1]))
+    with np.errstate(over="ignore"):  # of a large loss it is infinite
+        return np.asarray(np.exp(means[..., 0] / means[..., 1]))
 
 
 @dataclass(frozen=True)
