@@ -134,7 +134,6 @@ def _estimate(calibration: ResolvedCalibration) -> str:
 def _best_values_table(fitted: FittedSettings) -> Table:
     """Return a table of each length's best value, and the scores of the values tried."""
     tried_title = "value: score of those tried [95 % interval]"
-    shown = ("value", "score", "ci_low", "ci_high")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("method", "setting", "tokens", "best", tried_title):
         table.add_column(escape(title), overflow="fold")
@@ -143,8 +142,8 @@ def _best_values_table(fitted: FittedSettings) -> Table:
         for best in result.best:
             rows = result.table[result.table["length"] == best.length]
             tried = [
-                f"{value:g}: {_with_interval(score, (low, high))}"
-                for value, score, low, high in zip(*(rows[name] for name in shown), strict=True)
+                f"{row['value']:g}: {_with_interval(row['score'], (row['ci_low'], row['ci_high']))}"
+                for row in rows.to_dict("records")
             ]
             cells = (str(best.length), f"{best.value:.4g}", escape("  ".join(tried)))
             table.add_row(label, result.sweep.setting, *cells)
