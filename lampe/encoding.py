@@ -27,13 +27,13 @@ class Encoding:
 
     @property
     def effective_attention_factor(self) -> AttentionFactor:
-        """Attention factor that logits feel: the method's, times the scaling of the rope (YaRN)."""
+        """Return the factor that logits feel: the method's times the scaling of the rope (YaRN)."""
         factor = self.attention_factor.factor * self.rope.scaling
         return replace(self.attention_factor, factor=factor)
 
     @property
     def logit_factor(self) -> float:
-        """Factor on rotated logits: that of queries times that of keys.
+        """Return the factor on rotated logits: that of queries times that of keys.
 
         Rotated queries carry it whole, so that keys need no multiplication.
         """

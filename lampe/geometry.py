@@ -51,17 +51,17 @@ class Geometry:
 
     @property
     def dim(self) -> int:
-        """Rotated dimensions per head."""
+        """Return the rotated dimensions per head."""
         return self.rotary_dim or self.head_dim
 
     @property
     def theta(self) -> float:
-        """Base of the model's own frequencies."""
+        """Return the base of the model's own frequencies."""
         return float(self.rope_parameters["rope_theta"])
 
     @property
     def rope_depends_on_length(self) -> bool:
-        """True where the model's own frequencies depend on the prompt's length."""
+        """Return True where the model's own frequencies depend on the prompt's length."""
         return self.rope_parameters.get("rope_type") in LENGTH_DEPENDENT_TYPES
 
     def rope(self, length: int, **changes: Any) -> Rope:

@@ -6,6 +6,7 @@ A hub model is known by its commit, so nothing of this concerns it.
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from lampe_eval import assets, user_cache
@@ -173,7 +174,7 @@ def _files(folder: Path) -> list[Path]:
 def _indexed_files(folder: Path) -> list[Path]:
     """Return the files that the folder's indexes of weights name."""
     indexes = sorted(folder.glob("*.index.json"))
-    return [path for index in indexes for path in _files_of_index(folder, index)]
+    return list(chain.from_iterable(_files_of_index(folder, index) for index in indexes))
 
 
 def _files_of_index(folder: Path, index: Path) -> list[Path]:

@@ -536,7 +536,11 @@ def compare(
     ] = None,
     output: Annotated[
         Path | None,
-        Option(help="Markdown file for what is printed.", metavar="FILE", dir_okay=False),
+        Option(
+            help="File for what is printed: written as FILE.md and FILE.json.",
+            metavar="FILE",
+            dir_okay=False,
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

@@ -57,7 +57,7 @@ class Stopped(BaseException):
 
     @property
     def code(self) -> int:
-        """Exit code of a process that a signal ended, by the convention of shells."""
+        """Return the exit code of a process that a signal ended, by the convention of shells."""
         return 128 + self.number
 
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -288,6 +289,30 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def to_json(value: Any) -> str:
+    """Return a value as indented JSON, with null for NaN and infinity, which JSON does not have."""
+    return f"{json.dumps(_finite(value), indent=1)}\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_suffixes(path: Path, *suffixes: str) -> list[Path]:
+    """Return the files that a result is written to: one for each suffix.
+
+    Args:
+        path: the path that the user named, with or without one of the suffixes.
+        suffixes: the suffixes, such as ".csv".
+    """
+    base = path.with_suffix("") if path.suffix in suffixes else path
+    return [base.with_name(f"{base.name}{suffix}") for suffix in suffixes]
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:

@@ -82,7 +82,7 @@ class MethodSpec:
 
     @property
     def card(self) -> MethodCard:
-        """Card of the method; for a composed one, the card of its positions.
+        """Return the card of the method; for a composed one, the card of its positions.
 
         Raises:
             UserError: for a method that does not exist.

@@ -73,7 +73,7 @@ class ModelSource:
 
     @property
     def file(self) -> str:
-        """Folder, hub id or GGUF file, as messages name it."""
+        """Return the folder, hub id or GGUF file, as messages name it."""
         return _file_name(self.path, self.gguf)
 
     # Only runs need it, and large weights take a while to read.
@@ -93,7 +93,7 @@ class ModelSource:
 
     @property
     def described(self) -> ModelRecord:
-        """Properties that scores depend on, as a run records them."""
+        """Return the properties that scores depend on, as a run records them."""
         return {
             "fingerprint": self.fingerprint,
             "dtype": self.dtype,

@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """Everything but the length, as samples state where they belong."""
+        """Return everything but the length, as samples state where they belong."""
         return f"{self.model} · {self.method} · {self.bench}/{self.task}"
 
 

@@ -298,7 +298,7 @@ class Suite(Options):
 
     @property
     def protocol_label(self) -> str:
-        """Protocol with the wording of prompts, as tables show it."""
+        """Return the protocol with the wording of prompts, as tables show it."""
         if self.prompts is None:
             return self.protocol
         separator = "," if ":" in self.protocol else ":"

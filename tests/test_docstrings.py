@@ -23,6 +23,10 @@ NO_VERB = set(
 """First words with which no sentence begins that says what a function does."""
 
 
+PROPERTIES = {"property", "cached_property", "computed_field"}
+"""Decorators of methods that read like attributes; they begin with a verb all the same."""
+
+
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the place and the docstring of every function and class of a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -37,6 +41,25 @@ def test_docstrings_begin_with_a_verb_or_a_definition() -> None:
     for path in SOURCES:
         for place, text in docstrings(path):
             if text.split()[0].lower() in NO_VERB:
+                wrong.append(f"{place}: {text.splitlines()[0]}")
+    assert not wrong
+
+
+def property_docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the place and the docstring of every property of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            names = {name.id for name in node.decorator_list if isinstance(name, ast.Name)}
+            text = ast.get_docstring(node)
+            if text and names & PROPERTIES:
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", text
+
+
+def test_docstrings_of_properties_begin_with_a_verb() -> None:
+    wrong = []
+    for path in SOURCES:
+        for place, text in property_docstrings(path):
+            if text.split()[0] not in ("Return", "Read"):
                 wrong.append(f"{place}: {text.splitlines()[0]}")
     assert not wrong
 

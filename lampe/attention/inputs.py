@@ -61,7 +61,7 @@ class AttentionInputs:
 
     @cached_property
     def decode_step(self) -> DecodeStep | None:
-        """Decode step that can run over stored rotated keys, or None.
+        """Return the decode step that can run over stored rotated keys, or None.
 
         Such a step has one query that sees all keys from the first token on, each key in one
         rotation.

@@ -70,7 +70,7 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """Unrotated keys, which stay valid: later tokens are written to another buffer."""
+        """Return unrotated keys, which stay valid: later tokens are written to another buffer."""
         if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._rotated.restore(self._keys)

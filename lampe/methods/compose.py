@@ -124,13 +124,13 @@ class Composed(Method):
 
     @property
     def _has_factor_setting(self) -> bool:
-        """True where the frequencies' factor can be set."""
+        """Return True where the frequencies' factor can be set."""
         names = {field.name for field in dataclasses.fields(self.frequencies)}
         return self.frequencies.factor_setting in names
 
     @property
     def _given_factor(self) -> Any:
-        """Factor that the user set for the frequencies; None where it has its default."""
+        """Return the factor that the user set for the frequencies, None where it is the default."""
         if not self._has_factor_setting:
             return None
         name = self.frequencies.factor_setting
@@ -140,7 +140,7 @@ class Composed(Method):
 
     @property
     def _omits_factor_of_frequencies(self) -> bool:
-        """True where both parts have a factor, and the user set none for the frequencies."""
+        """Return True where both parts have a factor, and the user set none for the frequencies."""
         both = self.positions.has_attention_factor and self.frequencies.has_attention_factor
         return both and self._given_factor is None
 

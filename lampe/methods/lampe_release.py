@@ -141,7 +141,7 @@ class Release:
 
     @property
     def run_end(self) -> int:
-        """``re``, an index that the release also uses as the number of tokens in the tail."""
+        """Return ``re``, an index that is also the number of tokens of the tail."""
         import torch
 
         # As a count it is one short, so the last token of the run stays in the middle. For the
@@ -151,13 +151,13 @@ class Release:
 
     @property
     def head_offset(self) -> int:
-        """``b1``, by which queries of the middle are shifted to continue the head."""
+        """Return ``b1``, by which queries of the middle are shifted to continue the head."""
         # With this - 1 of the release, distance head + 1 can get a smaller position than head.
         return self.head_tokens - self.id(self.head_tokens) - 1
 
     @property
     def tail_offset(self) -> int:
-        """``b2``, by which the tail is shifted to continue the middle."""
+        """Return ``b2``, by which the tail is shifted to continue the middle."""
         end = self.length - 1 - self.run_end
         return end - self.id(end) - self.head_offset
 

@@ -120,27 +120,27 @@ class Method:
 
     @property
     def has_release_prompts(self) -> bool:
-        """True where the authors' release gives this method prompts that others do not get."""
+        """Return True where the authors' release gives this method prompts of its own."""
         return False
 
     @property
     def has_attention_factor(self) -> bool:
-        """True where the method multiplies logits by a factor of its own, at whatever length."""
+        """Return True where the method multiplies logits by a factor of its own, at any length."""
         return False
 
     @property
     def attention_factor_note(self) -> str:
-        """Origin of the attention factor in words for people; empty where there is one method."""
+        """Return the origin of the attention factor in words; empty where there is one method."""
         return ""
 
     @property
     def label(self) -> str:
-        """Name as messages give it."""
+        """Return the name as messages give it."""
         return self.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Hyper-parameters as they were set."""
+        """Return the hyper-parameters as they were set."""
         return dataclasses.asdict(self)
 
     def encode(self, geometry: Geometry, length: int) -> Encoding:

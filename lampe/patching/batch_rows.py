@@ -25,12 +25,12 @@ class BatchRow:
 
     @property
     def batch(self) -> slice:
-        """Slice of the batch dimension."""
+        """Return the slice of the batch dimension."""
         return slice(None) if self.index is None else slice(self.index, self.index + 1)
 
     @property
     def query_columns(self) -> slice:
-        """Slice of the call's new columns that hold tokens of the row; it may be empty."""
+        """Return the slice of the call's new columns that hold tokens of the row, if any."""
         # A left-padded row may begin within this call, or in a later one; a right-padded row may
         # have ended before it. Both give an empty slice.
         first = max(0, self.tokens.start - self.layout.start)
@@ -38,24 +38,24 @@ class BatchRow:
 
     @property
     def key_columns(self) -> slice:
-        """Slice of a layer's keys that hold tokens of the row."""
+        """Return the slice of a layer's keys that hold tokens of the row."""
         # A static KV cache hands out all its columns, those that are still empty included.
         first = self._first_key_column - self.layout.offset
         return slice(first, self.tokens.stop - self.layout.offset)
 
     @property
     def first_query(self) -> int:
-        """Token index of the first query, counted from the row's first token."""
+        """Return the token index of the first query, counted from the row's first token."""
         return max(self.layout.start - self.tokens.start, 0)
 
     @property
     def first_key(self) -> int:
-        """Token index of the first key, counted from the row's first token."""
+        """Return the token index of the first key, counted from the row's first token."""
         return self._first_key_column - self.tokens.start
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of the row's prompt, those that later calls will bring included."""
+        """Return the tokens of the row's prompt, those that later calls will bring included."""
         # Before the prompt's end, its missing columns are added: rows are padded on the left there,
         # so each of them brings a token to every row. After it, answer tokens are subtracted.
         return max(1, len(self.tokens) + self.layout.prompt_end - self.layout.stop)

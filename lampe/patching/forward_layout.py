@@ -71,7 +71,7 @@ class ForwardLayout:
 
     @property
     def padded(self) -> bool:
-        """True where any row is padded."""
+        """Return True where any row is padded."""
         return self.rows != (range(self.stop),)
 
     def to_mask(self) -> Tensor:

@@ -72,27 +72,27 @@ class Handle:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Attention backends that have run so far."""
+        """Return the attention backends that have run so far."""
         return tuple(dict.fromkeys(choice.backend for choice in self._attention.dispatcher.choices))
 
     @property
     def geometry(self) -> Geometry:
-        """Geometry of the layers that the method changes."""
+        """Return the geometry of the layers that the method changes."""
         return self._attention.encodings.geometry
 
     @property
     def attention(self) -> str:
-        """Attention backend that was requested."""
+        """Return the attention backend that was requested."""
         return self._attention.dispatcher.name
 
     @property
     def stated_length(self) -> int | None:
-        """Length in tokens that this thread states with ``prompt``; None where it states none."""
+        """Return the tokens that this thread states with ``prompt``; None where it states none."""
         return self._attention.prompts.stated_length
 
     @property
     def model(self) -> PreTrainedModel:
-        """Patched model, which a handle does not keep alive.
+        """Return the patched model, which a handle does not keep alive.
 
         Raises:
             UnsupportedModel: where it has been deleted.

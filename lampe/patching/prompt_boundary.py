@@ -78,17 +78,17 @@ class PromptTracker:
 
     @property
     def stated_length(self) -> int | None:
-        """Length of the prompt that the calling thread states; None where it states none."""
+        """Return the length of the prompt that the calling thread states, if it does."""
         return self._thread.stated_length
 
     @property
     def reserved_tokens(self) -> int:
-        """Tokens of the answer that the calling thread states the plan must count."""
+        """Return the tokens of the answer that the calling thread states the plan must count."""
         return self._thread.reserved_tokens
 
     @property
     def inputs(self) -> ForwardInputs | None:
-        """Arguments of the forward call that the calling thread runs; None where not known."""
+        """Return the arguments of the forward call that the calling thread runs, or None."""
         return self._thread.inputs
 
     def watch_inputs(self, model: nn.Module) -> list[RemovableHandle]:

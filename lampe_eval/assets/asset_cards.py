@@ -103,7 +103,7 @@ class AssetSource(Card):
 
     @property
     def kind(self) -> str:
-        """Kind of the source: "github", "hub", "package" or "web"."""
+        """Return the kind of the source: "github", "hub", "package" or "web"."""
         if self.github:
             return "github"
         if self.package:
@@ -112,13 +112,13 @@ class AssetSource(Card):
 
     @property
     def place(self) -> str:
-        """Repository, package, or host and folder on the web."""
+        """Return the repository, package, or host and folder on the web."""
         named = self.github or self.hub or self.package
         return named or str(self.url).partition("://")[2].strip("/")
 
     @property
     def base_url(self) -> str:
-        """Folder on the web, or wheel, to which the paths of the files are relative."""
+        """Return the folder on the web, or wheel, to which the paths of the files are relative."""
         if self.package:
             return f"{self.package}=={self.revision}{MEMBER}"
         if self.hub:
@@ -166,27 +166,27 @@ class Asset:
 
     @property
     def name(self) -> str:
-        """Name on the command line: "bench/file"."""
+        """Return the name on the command line: "bench/file"."""
         return f"{self.bench}/{self.file.name or PurePosixPath(self.file.path).name}"
 
     @property
     def url(self) -> str:
-        """Address at the source, revision included; ``assets.lock`` is keyed by it."""
+        """Return the address at the source, revision included; ``assets.lock`` is keyed by it."""
         return self.source.base_url + quote(self.file.path)
 
     @property
     def source_paths(self) -> tuple[str, ...]:
-        """Paths in the source of the files to download."""
+        """Return the paths in the source of the files to download."""
         return tuple(f"{self.file.path}/{part}" for part in self.file.parts) or (self.file.path,)
 
     @property
     def path_in_archive(self) -> str:
-        """Path below the root of the archive that holds the file."""
+        """Return the path below the root of the archive that holds the file."""
         return self.file.path.rpartition(MEMBER)[2]
 
     @property
     def row_fields(self) -> tuple[str, ...]:
-        """Fields of each of its rows; empty for a file that holds no rows."""
+        """Return the fields of each of its rows; empty for a file that holds no rows."""
         is_data = self.file.path.endswith((".json", ".jsonl"))
         return self.source.row_fields if is_data else ()
 

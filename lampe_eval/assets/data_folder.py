@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from lampe_eval import user_cache
@@ -58,7 +59,7 @@ class FoundFile:
 
     @property
     def layout(self) -> str:
-        """Kind of the archive that holds it; empty for a file of the folder."""
+        """Return the kind of the archive that holds it; empty for a file of the folder."""
         return self.root.name.partition(".")[2].lower() if self.in_archive else ""
 
     def open(self) -> list[Path]:
@@ -95,11 +96,9 @@ class Listing:
             for name in dict.fromkeys(PurePosixPath(path).stem for path in wanted):
                 found += self._row_files.get(name, ())
         else:
-            found = [
-                FoundFile(self.root, (path,), self.in_archive)
-                for name in dict.fromkeys(PurePosixPath(path).name for path in wanted)
-                for path in self._by_name.get(name, ())
-            ]
+            names = dict.fromkeys(PurePosixPath(path).name for path in wanted)
+            paths = chain.from_iterable(self._by_name.get(name, ()) for name in names)
+            found = [FoundFile(self.root, (path,), self.in_archive) for path in paths]
         return sorted(found, key=lambda file: _rank(file, asset))
 
     def _find_folders(self, wanted: Iterable[str], parts: tuple[str, ...]) -> list[FoundFile]:
@@ -127,7 +126,7 @@ class Listing:
 
     @cached_property
     def _row_files(self) -> dict[str, list[FoundFile]]:
-        """Files with rows by every name that they go by; shards of one file are one."""
+        """Return the files with rows by every name that they go by; shards of one file are one."""
         shards: dict[tuple[PurePosixPath, str, str], list[PurePosixPath]] = {}
         for path in self.paths:
             if path.suffix in ROW_ENDINGS:

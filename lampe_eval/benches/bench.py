@@ -87,7 +87,7 @@ class Prompt:
 
     @property
     def reserved_tokens(self) -> int:
-        """Tokens of the answer for which a method plans together with the prompt."""
+        """Return the tokens of the answer for which a method plans together with the prompt."""
         return self.max_new_tokens if self.plan_length == "prompt+answer" else 0
 
 
@@ -149,17 +149,17 @@ class CellScore:
 
     @property
     def value(self) -> float:
-        """Number that tables show, in the unit of the task's metric (mostly percent)."""
+        """Return the number that tables show, in the unit of the task's metric (mostly percent)."""
         return self.estimate.value if self.rounded is None else self.rounded
 
     @property
     def stderr(self) -> float:
-        """Standard error of the estimate, NaN for fewer than two independent units."""
+        """Return the standard error of the estimate, NaN for fewer than two independent units."""
         return self.estimate.stderr
 
     @property
     def n(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.estimate.parts)
 
 
@@ -207,7 +207,7 @@ class Task:
 
     @property
     def full_name(self) -> str:
-        """Name as users write it: "bench/task"."""
+        """Return the name as users write it: "bench/task"."""
         return f"{self.bench}/{self.name}"
 
 
@@ -233,22 +233,22 @@ class Bench(ABC):
 
     @property
     def folder(self) -> Path:
-        """Folder with its `tasks.yaml`."""
+        """Return the folder with its `tasks.yaml`."""
         return self.outside_folder or shipped_folder("tasks") / self.name
 
     @property
     def protocols_folder(self) -> Path:
-        """Folder with its `protocols.yaml`."""
+        """Return the folder with its `protocols.yaml`."""
         return shipped_folder("tasks") / self.protocols_of if self.protocols_of else self.folder
 
     @property
     def has_answers(self) -> bool:
-        """True where the model answers; a bench that measures losses scores no answer."""
+        """Return True where the model answers; a bench that measures losses scores no answer."""
         return type(self).score is not Bench.score
 
     @property
     def averages_scores(self) -> bool:
-        """True where the number of a cell is the mean of its samples' scores from 0 to 1."""
+        """Return True where the number of a cell is the mean of its samples' scores from 0 to 1."""
         return self.has_answers and type(self).estimate is Bench.estimate
 
     def protocol(self, text: str) -> Protocol:

@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from lampe_eval import assets
@@ -46,7 +45,7 @@ from lampe_eval.prompts.protocol import Decoding, Protocol
 from lampe_eval.prompts.tokenization import encode, encode_with_special_tokens
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring import leval_metrics
-from lampe_eval.scoring.estimates import Array, Estimate
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_rows
 
 if TYPE_CHECKING:
@@ -160,7 +159,8 @@ class LEval(Bench):
             scores = [row["score"] for row in rows]
             details |= leval_metrics.by_length(scores, [row["prompt_tokens"] for row in rows])
         estimates = self.detail_estimates(task, rows, protocol)
-        return CellScore(_estimate(samples).by_document(rows), details, estimates, value)
+        estimate = leval_metrics.estimate(samples).by_document(rows)
+        return CellScore(estimate, details, estimates, value)
 
     def detail_estimates(
         self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol
@@ -174,7 +174,7 @@ class LEval(Bench):
 
     def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:
         """Return the mean score, or for summaries the geometric mean of three ROUGE averages."""
-        return _estimate(_score_parts(task, rows)).by_document(rows)
+        return leval_metrics.estimate(_score_parts(task, rows)).by_document(rows)
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
         """Return the paper's mean of exams, which leaves out the retrieval of topics."""
@@ -210,16 +210,6 @@ def _part_estimates(
         name: Estimate.mean(of_part).by_document(rows_with_part[name])
         for name, of_part in values.items()
     }
-
-
-def _estimate(samples: Sequence[leval_metrics.Parts]) -> Estimate:
-    if "rougeL" in samples[0]:
-        return Estimate(np.array([list(sample.values()) for sample in samples]), _geometric_mean)
-    return Estimate.mean([fmean(sample.values()) for sample in samples])
-
-
-def _geometric_mean(means: Array) -> Array:
-    return np.asarray(np.prod(means, axis=-1) ** (1 / means.shape[-1]))
 
 
 @dataclass(frozen=True)

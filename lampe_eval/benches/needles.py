@@ -120,7 +120,7 @@ class NeedleQuestion:
 
     @property
     def needles(self) -> tuple[Needle, ...]:
-        """Needles of the haystack, one for each code."""
+        """Return the needles of the haystack, one for each code."""
         sentences = []
         for key, codes in self.codes.items():
             sentences += [self.wording.needle.format(key=key, value=code) for code in codes]
@@ -129,7 +129,7 @@ class NeedleQuestion:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """Codes that the answer must contain."""
+        """Return the codes that the answer must contain."""
         values: list[str] = []
         for key in self.queried_keys:
             values += self.codes[key]
@@ -137,12 +137,12 @@ class NeedleQuestion:
 
     @property
     def prompt_end(self) -> str:
-        """End of the prompt: the question and the answer prefix."""
+        """Return the end of the prompt: the question and the answer prefix."""
         return self.question_text + self.answer_prefix
 
     @property
     def question_text(self) -> str:
-        """Question on a line of its own."""
+        """Return the question on a line of its own."""
         *others, last = self.queried_keys
         keys = f"{', '.join(others)} and {last}" if others else last
         count = len(self.codes[self.queried_keys[0]])
@@ -150,17 +150,17 @@ class NeedleQuestion:
 
     @property
     def answer_prefix(self) -> str:
-        """Beginning of the answer, up to its first code."""
+        """Return the beginning of the answer, up to its first code."""
         return f" {self._answer_parts[0]}"
 
     @property
     def answer(self) -> str:
-        """Text that the model should generate after the prompt."""
+        """Return the text that the model should generate after the prompt."""
         return self._answer_parts[1]
 
     @property
     def _answer_parts(self) -> tuple[str, str]:
-        """Answer before its first code, and from the space before that code on."""
+        """Return the answer before its first code, and from the space before that code on."""
         sentences = []
         for key in self.queried_keys:
             codes = self.codes[key]
@@ -230,9 +230,14 @@ def spread_order(count: int) -> list[int]:
     order: list[int] = []
     left = list(range(count))
     while left:
-        distances = [min((abs(number - other) for other in order), default=0) for number in left]
+        distances = [_distance(number, order) for number in left]
         order.append(left.pop(distances.index(max(distances))))
     return order
+
+
+def _distance(number: int, others: Sequence[int]) -> int:
+    """Return the distance to the nearest of other numbers, 0 if there are none."""
+    return min((abs(number - other) for other in others), default=0)
 
 
 def shortest_length(

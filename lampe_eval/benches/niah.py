@@ -75,7 +75,7 @@ class NiahCard(TaskCard):
 
     @property
     def spec(self) -> needles.NeedleSpec:
-        """Specification of the task's samples."""
+        """Return the specification of the task's samples."""
         wording = needles.NeedleWording(self.needle, self.question, self.answer)
         return needles.NeedleSpec(wording, self.keys, self.values, self.queries, self.digits)
 

@@ -53,7 +53,7 @@ class OriginalWording:
 
     @property
     def keywords(self) -> list[str]:
-        """Longer words of the needle that are not in the question, in lower case."""
+        """Return the longer words of the needle that are not in the question, in lower case."""
         question_words = set(_words(self.question))
         return [
             word

@@ -40,7 +40,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
 from lampe_eval.prompts.tokenization import encode_start, first_tokens
 from lampe_eval.records import SampleRecord
-from lampe_eval.scoring.estimates import Array, Estimate
+from lampe_eval.scoring.estimates import Array, Estimate, perplexity
 from lampe_eval.texts.documents import documents
 
 # LongLoRA's script has five digits of e, which changes the sixth digit of a perplexity.
@@ -95,7 +95,7 @@ class Ppl(Bench):
         parts = np.array([(row["loss"], row["scored_tokens"]) for row in rows], dtype=float)
         groups, unit = _resampling_groups(task.card, rows)
         if task.card.windows == "exact":
-            return Estimate(parts, _exp_of_token_mean, groups, unit, "log")
+            return Estimate(parts, perplexity, groups, unit, "log")
         mean_losses = parts[:, :1] / parts[:, 1:]
         if task.card.windows == "stride":
             return Estimate(mean_losses, _exp_of_window_mean, groups, unit, "log")
@@ -122,10 +122,6 @@ def _resampling_groups(card: PplCard, rows: Sequence[SampleRecord]) -> tuple[lis
 
 def _window_number(row: SampleRecord) -> int:
     return int(row["id"].rpartition("/")[2])
-
-
-def _exp_of_token_mean(means: Array) -> Array:
-    return np.asarray(np.exp(means[..., 0] / means[..., 1]))
 
 
 def _exp_of_window_mean(means: Array) -> Array:

@@ -27,6 +27,7 @@ from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.remaining import planned_cells
 from lampe_eval.running.runner import run
+from lampe_eval.scoring.intervals import Interval, weighted_ends
 
 OpenProgress = Callable[[], AbstractContextManager[Progress]]
 """Function that opens a display of the progress of a run."""
@@ -61,11 +62,23 @@ class FittedSettings:
     sweeps: list[SweepResult]
     held_out: pd.DataFrame
 
+    def mean(self, spec: MethodSpec) -> float:
+        """Return a method's mean score over the held-out lengths."""
+        return float(self._scores(spec)["score"].mean())
+
+    def mean_interval(self, spec: MethodSpec) -> Interval:
+        """Return the interval of that mean; its ends are NaN where a length has none."""
+        ends = self._scores(spec)[["ci_low", "ci_high"]].itertuples(index=False)
+        intervals = [Interval(*pair) for pair in ends]
+        return weighted_ends([1 / len(intervals)] * len(intervals), intervals)
+
     def loss(self, spec: MethodSpec) -> float:
-        """Return a method's mean score over the held-out lengths, negated if higher is better."""
-        rows = self.held_out[self.held_out["method"] == spec.label]
-        mean = float(rows["score"].mean())
-        return -mean if higher_is_better(rows) else mean
+        """Return that mean, negated if higher is better."""
+        mean = self.mean(spec)
+        return -mean if higher_is_better(self.held_out) else mean
+
+    def _scores(self, spec: MethodSpec) -> pd.DataFrame:
+        return self.held_out[self.held_out["method"] == spec.label]
 
     def best_stage(self, stages: Sequence[MethodSpec]) -> MethodSpec:
         """Return the stage of a method with the lowest loss, which the card gets.

@@ -49,12 +49,12 @@ class ResolvedCalibration:
 
     @property
     def window(self) -> int:
-        """Tokens of the model's pretraining."""
+        """Return the tokens of the model's pretraining."""
         return self.prepared.sources[0].geometry.window
 
     @property
     def settings(self) -> list[SweptSetting]:
-        """Settings that are fitted, in this order.
+        """Return the settings that are fitted, in this order.
 
         The mapping length comes first, as attention factors are swept at the fitted mapping length.
         """
@@ -95,7 +95,7 @@ class ResolvedCalibration:
 
     @property
     def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
-        """Number of rows that are run at the lengths of sweeps, and at those held out."""
+        """Return the number of rows that are run at the lengths of sweeps and at those held out."""
         specs = self.prepared.resolved.specs
         values, sweeps = 0, 0
         for spec in specs:

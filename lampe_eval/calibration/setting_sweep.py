@@ -8,6 +8,18 @@ from lampe_eval.calibration.calibration_config import SweptSetting
 from lampe_eval.calibration.curve_fitting import BestValue, best_value
 from lampe_eval.method_specs import MethodSpec
 
+SWEEP_COLUMNS = [
+    "method",
+    "setting",
+    "length",
+    "value",
+    "score",
+    "stderr",
+    "ci_low",
+    "ci_high",
+    "n",
+]
+
 
 @dataclass(frozen=True)
 class SettingSweep:
@@ -25,7 +37,7 @@ class SettingSweep:
 
     @property
     def specs(self) -> list[MethodSpec]:
-        """Method with each of the values: the rows of the run."""
+        """Return the method with each of the values: the rows of the run."""
         # A model's card may let the factor grow with the length; within a sweep it is constant.
         constant = {"attention_factor_rate": 0} if self.setting == "attention_factor" else {}
         return [
@@ -39,16 +51,15 @@ class SettingSweep:
             scores: scores of a run.
 
         Returns:
-            Columns method, setting, length (tokens), value, score, stderr and n, sorted by length
-            and value.
+            Columns method, setting, length (tokens), value, score, stderr, ci_low, ci_high and n,
+            sorted by length and value.
         """
         labels = [spec.label for spec in self.specs]
         value_of_label = dict(zip(labels, self.values, strict=True))
         rows = scores[scores["method"].isin(labels)]
         values = rows["method"].map(value_of_label)
         table = rows.assign(method=self.spec.label, setting=self.setting, value=values)
-        columns = ["method", "setting", "length", "value", "score", "stderr", "n"]
-        return table.sort_values(["length", "value"], ignore_index=True)[columns]
+        return table.sort_values(["length", "value"], ignore_index=True)[SWEEP_COLUMNS]
 
 
 def best_values(table: pd.DataFrame, *, higher_is_better: bool) -> list[BestValue]:

@@ -16,6 +16,7 @@ from lampe_eval.commands.progress_display import duration, progress_display
 from lampe_eval.errors import Stopped
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.report import tables
+from lampe_eval.report.table_model import INTERVAL_NOTE, interval_text
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.running.configuration import required_files
 from lampe_eval.running.preview import least_seconds
@@ -93,11 +94,17 @@ def _choice(fitted: FittedSettings, stages: Sequence[MethodSpec]) -> str:
         return (
             f"chosen: {given.label} as given; fitted settings are no better on the held-out lengths"
         )
-    mean, mean_as_given = abs(fitted.loss(best)), abs(fitted.loss(given))
+    means = [
+        _with_interval(fitted.mean(stage), fitted.mean_interval(stage)) for stage in (best, given)
+    ]
     return (
-        f"chosen: {best.label}; mean over the held-out lengths {mean:.4g}, "
-        f"as given {mean_as_given:.4g}"
+        f"chosen: {best.label}; mean over the held-out lengths {means[0]}, as given {means[1]}; "
+        f"{INTERVAL_NOTE}"
     )
+
+
+def _with_interval(score: float, interval: tuple[float, float]) -> str:
+    return f"{score:.4g} {interval_text(*interval)}".rstrip()
 
 
 def _estimate(calibration: ResolvedCalibration) -> str:
@@ -126,13 +133,18 @@ def _estimate(calibration: ResolvedCalibration) -> str:
 
 def _best_values_table(fitted: FittedSettings) -> Table:
     """Return a table of each length's best value, and the scores of the values tried."""
+    tried_title = "value: score of those tried [95 % interval]"
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("method", "setting", "tokens", "best", "value: score of those tried"):
-        table.add_column(title, overflow="fold")
+    for title in ("method", "setting", "tokens", "best", tried_title):
+        table.add_column(escape(title), overflow="fold")
     for result in fitted.sweeps:
         label = escape(result.sweep.spec.label)
         for best in result.best:
             rows = result.table[result.table["length"] == best.length]
-            tried = "  ".join(f"{row.value:g}: {row.score:.4g}" for row in rows.itertuples())
-            table.add_row(label, result.sweep.setting, str(best.length), f"{best.value:.4g}", tried)
+            tried = [
+                f"{row['value']:g}: {_with_interval(row['score'], (row['ci_low'], row['ci_high']))}"
+                for row in rows.to_dict("records")
+            ]
+            cells = (str(best.length), f"{best.value:.4g}", escape("  ".join(tried)))
+            table.add_row(label, result.sweep.setting, *cells)
     return table

@@ -3,7 +3,6 @@
 Options and folders are checked before pandas is imported, which takes a second.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,14 @@ from rich.table import Table
 
 from lampe_eval import terminal
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import check_writable, save_files
+from lampe_eval.file_io import check_writable, save_files, to_json, with_suffixes
 from lampe_eval.scoring.harness_files import (
     FAMILIES,
     HarnessFile,
     find_harness_files,
     score_harness_files,
 )
+from lampe_eval.scoring.intervals import Interval
 from lampe_eval.scoring.prediction_files import (
     FolderScores,
     TaskResult,
@@ -29,10 +29,13 @@ from lampe_eval.scoring.prediction_files import (
     score_folder,
 )
 from lampe_eval.scoring.prediction_formats import FORMATS
+from lampe_eval.scoring.reported_scores import NO_SCORE, ReportedScore, mean_score
 from lampe_eval.store import Store
 
 COUNTS = ("n", "nulls", "broken", "duplicates", "missing")
+INTERVAL_ENDS = ("ci_low", "ci_high")
 AVERAGE = "average"
+SUFFIXES = (".csv", ".json")
 SHOWN_FILES = 5
 """Number of left-out files that are named in the terminal."""
 
@@ -54,7 +57,7 @@ def score(run: Path | None, preds: Path | None, bench: str | None, output: Path 
     if run is not None and preds is None and output is None:
         _score_run(run)
     elif preds is not None and run is None:
-        for path in _outputs(output) if output is not None else ():
+        for path in with_suffixes(output, *SUFFIXES) if output is not None else ():
             check_writable(path)
         scores = score_predictions(preds, bench)
         scorer = "its own code" if bench else "the harness that wrote them"
@@ -148,30 +151,58 @@ def average(scores: Mapping[str, TaskResult]) -> float:
     return round(fmean(_headline(result) for result in scores.values()), 4)
 
 
+def average_interval(scores: Mapping[str, TaskResult]) -> Interval:
+    """Return the interval of that mean, which takes tasks as independent."""
+    return mean_score([_reported_headline(result) for result in scores.values()]).interval
+
+
 def _headline(result: TaskResult) -> float:
     return next(iter(result.scores.values()), math.nan)
 
 
+def _reported_headline(result: TaskResult) -> ReportedScore:
+    return next(iter(result.reported.values()), NO_SCORE)
+
+
 def _row(task: str, result: TaskResult) -> dict[str, Any]:
+    interval = _reported_headline(result).interval
     counts = (result.n, result.nulls, result.skipped, result.repeated, result.missing)
-    return {"task": task, "score": _headline(result), **dict(zip(COUNTS, counts, strict=True))}
+    return {
+        "task": task,
+        "score": _headline(result),
+        **dict(zip(INTERVAL_ENDS, interval, strict=True)),
+        **dict(zip(COUNTS, counts, strict=True)),
+    }
 
 
 def _print(scores: FolderScores, title: str) -> None:
     """Print the table of scores, and a line on everything that they do not say."""
+    from lampe_eval.report.table_model import INTERVAL_NOTE, interval_text
+
     console = terminal.console()
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("task", justify="left")
     for name in ("score", *COUNTS):
         table.add_column(name, justify="right")
     for task, result in scores.items():
-        numbers = ", ".join(f"{name} {value:g}" for name, value in result.scores.items())
+        numbers = [
+            f"{name} {score.value:g} {interval_text(*score.interval)}".rstrip()
+            for name, score in result.reported.items()
+        ]
         row = _row(task, result)
         counts = [str(row[name] or "") for name in COUNTS]
-        table.add_row(escape(task), escape(numbers), *counts)
+        table.add_row(escape(task), escape(", ".join(numbers)), *counts)
     if len(scores) > 1:
-        table.add_row(AVERAGE, f"{average(scores):g}", *("" for _ in COUNTS))
+        mean = f"{average(scores):g} {interval_text(*average_interval(scores))}".rstrip()
+        table.add_row(AVERAGE, escape(mean), *("" for _ in COUNTS))
     console.print(table)
+    console.print(
+        f"{INTERVAL_NOTE}; predictions count as independent, since their files do not say which "
+        "share a document",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
     for result in scores.values():
         for note in result.notes:
             console.print(note, soft_wrap=True, markup=False, highlight=False)
@@ -195,32 +226,19 @@ def _write(scores: FolderScores, path: Path) -> None:
 
     rows = [_row(task, result) for task, result in scores.items()]
     total: dict[str, Any] = {"task": AVERAGE, "score": average(scores)}
+    total |= zip(INTERVAL_ENDS, average_interval(scores), strict=True)
     for name in COUNTS:
         total[name] = sum(row[name] for row in rows)
     rows.append(total)
     tasks = []
     for row, result in zip(rows, scores.values(), strict=False):
-        tasks.append({**row, "scores": dict(result.scores), "notes": list(result.notes)})
+        intervals = {name: list(score.interval) for name, score in result.reported.items()}
+        notes = list(result.notes)
+        tasks.append({**row, "scores": dict(result.scores), "intervals": intervals, "notes": notes})
     content = {"tasks": tasks, AVERAGE: rows[-1], "left_out": list(scores.left_out)}
-    # NaN, the score of an empty group, is no JSON.
-    text = json.dumps(_without_nan(content), indent=1) + "\n"
-    csv_path, json_path = _outputs(path)
-    files = {csv_path.name: tables.to_csv(pd.DataFrame(rows)), json_path.name: text}
+    csv_path, json_path = with_suffixes(path, *SUFFIXES)
+    texts = (tables.to_csv(pd.DataFrame(rows)), to_json(content))
+    files = dict(zip((csv_path.name, json_path.name), texts, strict=True))
     save_files(path.parent, files)
     line = f"written to {csv_path} and {json_path}"
     terminal.console().print(line, soft_wrap=True, markup=False)
-
-
-def _outputs(path: Path) -> tuple[Path, Path]:
-    """Return the CSV and the JSON file that scores are written to."""
-    base = path.with_suffix("") if path.suffix in (".csv", ".json") else path
-    return base.with_name(f"{base.name}.csv"), base.with_name(f"{base.name}.json")
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value for JSON, with None in place of NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

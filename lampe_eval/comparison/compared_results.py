@@ -101,6 +101,11 @@ class ComparedResult:
     settings_of: Callable[[Sequence[ComparedSample]], StatedSettings]
 
 
+def task_names(samples: Sequence[ComparedSample]) -> list[str]:
+    """Return the names of the tasks of samples, each once."""
+    return list(dict.fromkeys(sample.task for sample in samples))
+
+
 def text_of(value: Any) -> str:
     """Return a setting's value in words."""
     if value is None:

@@ -22,7 +22,12 @@ from lampe_eval.scoring.harness_files import (
     HarnessRow,
     find_harness_files,
 )
-from lampe_eval.scoring.prediction_files import TaskFiles, find_task_files, has_files
+from lampe_eval.scoring.prediction_files import (
+    TaskFiles,
+    find_task_files,
+    has_files,
+    no_predictions,
+)
 from lampe_eval.scoring.prediction_formats import FORMATS
 from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
 from lampe_eval.suite import parse_length
@@ -55,8 +60,8 @@ def read_files(path: Path, narrowing: Narrowing) -> ComparedResult:
     try:
         return _prediction_result(path, folder, only, narrowing)
     except UserError as error:
-        reason = left_out[0] if left_out else str(error)
-        raise UserError(reason) from None
+        about = [line for line in left_out if only is None or str(only) in line]
+        raise UserError(about[0] if about else str(error)) from None
 
 
 def _harness_result(
@@ -195,13 +200,16 @@ def _prediction_result(
     """Return predictions of a benchmark's own code, of the format that fits most of them."""
     best: list[ComparedSample] = []
     scorers: dict[str, Scorer] = {}
+    unusable: list[str] = []
     bench = ""
     for name in PREDICTION_BENCHES if has_files(folder, ()) else ():
         files, _ = find_task_files(name, folder)
         chosen = [item for item in files if only is None or only in item.paths]
-        samples = list(_prediction_samples(name, folder, chosen, narrowing))
+        samples = list(_prediction_samples(name, folder, chosen, narrowing, unusable))
         if len(samples) > len(best):
             best, bench = samples, name
+    if not best and unusable:
+        raise UserError(unusable[0])
     if not best:
         raise UserError(
             f"{path}: holds neither a run nor files of lm-eval, HELMET, kvpress, OpenCompass or "
@@ -219,8 +227,13 @@ PREDICTION_BENCHES = ("longbench", "leval", "ruler", "infinitebench", "longbench
 
 
 def _prediction_samples(
-    bench: str, folder: Path, found: Sequence[TaskFiles], narrowing: Narrowing
+    bench: str,
+    folder: Path,
+    found: Sequence[TaskFiles],
+    narrowing: Narrowing,
+    unusable: list[str],
 ) -> Iterator[ComparedSample]:
+    """Yield the samples of files; name in `unusable` what is wrong with files of a task's name."""
     file_format = FORMATS[bench]
     places: dict[Hashable, Path] = {}
     for files in found:
@@ -233,10 +246,14 @@ def _prediction_samples(
             length = next((int(part) for part in names if re.fullmatch(r"\d{3,}", part)), None)
             if not narrowing.has_length(length):
                 continue
+            file = PredictionFile(path)
             try:
-                predictions = list(file_format.read(PredictionFile(path), files.task))
-            except UserError:
+                predictions = list(file_format.read(file, files.task))
+            except UserError as error:
+                unusable.append(str(error))
                 continue
+            if not predictions and file_format.tasks:
+                unusable += file.broken or [no_predictions(path)]
             lines = PredictionFile(path).lines(only_objects=bench == "ruler")
             records = {line.index: line.record for line in lines}
             for prediction in predictions:

@@ -1,6 +1,7 @@
 """Settings that other harnesses state beside their samples."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ def _lm_eval(folder: Path, records: Records) -> StatedSettings:
     arguments = _model_arguments(config.get("model_args"))
     tasks = [_mapping(task) for task in _mapping(results.get("configs")).values()]
     generation = [lm_eval_arguments(record)[1] for record in records]
-    template = results.get("chat_template")
+    has_template = bool(results.get("chat_template")) if results else None
     settings = {
         "model": joined([results.get("model_name") or arguments.get("pretrained")]),
         "weights": joined([config.get("model_sha") or config.get("model_revision")]),
         "dtype": joined([_dtype(config.get("model_dtype") or arguments.get("dtype"))]),
         "wording": joined([_repr(task.get("doc_to_text")) for task in tasks]),
         "examples in the prompt": joined([task.get("num_fewshot") for task in tasks]),
-        "chat template": "template" if template else "none" if results else "",
+        "chat template": joined([_choice(has_template, "template", "none")]),
         "max length": joined([results.get("max_length")]),
         "max new tokens": joined([item.get("max_gen_toks") for item in generation]),
         "stops at": joined([_stops(item) for item in generation]),
@@ -63,7 +64,7 @@ def _lm_eval(folder: Path, records: Records) -> StatedSettings:
     }
     stated = {key: value for key, value in results.items() if key not in RESULTS_OF_LM_EVAL}
     fields = flattened(stated, "") if stated else {}
-    for name in dict.fromkeys(key for item in generation for key in item):
+    for name in dict.fromkeys(chain.from_iterable(generation)):
         fields[f"generation: {name}"] = joined([item.get(name) for item in generation])
     return StatedSettings(settings, fields)
 
@@ -107,6 +108,13 @@ def _dtype(value: Any) -> str | None:
     return str(value).removeprefix("torch.") if value else None
 
 
+def _choice(value: Any, if_true: str, if_false: str) -> str | None:
+    """Return the words for a stated value; None where nothing is stated."""
+    if value is None:
+        return None
+    return if_true if value else if_false
+
+
 def _repr(value: Any) -> str | None:
     return None if value is None else repr(value)
 
@@ -144,12 +152,9 @@ def _helmet(folder: Path, records: Records) -> StatedSettings:
     def values(name: str) -> list[Any]:
         return [stated.get(name) for stated in arguments]
 
-    chat = [
-        None if value is None else "template" if value else "none"
-        for value in values("use_chat_template")
-    ]
+    chat = [_choice(value, "template", "none") for value in values("use_chat_template")]
     stops = [
-        None if value is None else "end of text or line break" if value else "end of text"
+        _choice(value, "end of text or line break", "end of text")
         for value in values("stop_newline")
     ]
     settings = {
@@ -162,7 +167,7 @@ def _helmet(folder: Path, records: Records) -> StatedSettings:
         "sampling": joined([_sampling(stated) for stated in arguments]),
         "seed": joined(values("seed")),
     }
-    names = dict.fromkeys(key for stated in arguments for key in stated)
+    names = dict.fromkeys(chain.from_iterable(arguments))
     return StatedSettings(settings, {name: joined(values(name)) for name in names})
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, Group
+from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, Group, task_names
 from lampe_eval.comparison.file_results import read_files
 from lampe_eval.comparison.narrowing import Narrowing
 from lampe_eval.comparison.prompt_texts import TextDifference, text_difference
@@ -15,7 +16,12 @@ from lampe_eval.comparison.sample_pairs import (
     pair_samples,
     without_foreign_lengths,
 )
-from lampe_eval.comparison.score_split import ScoreSplit, SharedSamples, split_scores
+from lampe_eval.comparison.score_split import (
+    ScoreSplit,
+    SharedSamples,
+    mean_split,
+    split_scores,
+)
 from lampe_eval.comparison.setting_lines import SettingLine, setting_lines
 from lampe_eval.errors import UserError, first_names
 from lampe_eval.results.method_differences import readable
@@ -69,6 +75,25 @@ class ComparedGroup:
 
 
 @dataclass(frozen=True)
+class ComparedMean:
+    """Mean over the compared tasks of a benchmark at one length.
+
+    Attributes:
+        setup: model and method; empty where there is one.
+        bench: name of the benchmark.
+        length: tokens of the cells, if known.
+        tasks: number of tasks.
+        split: both means and their difference in parts.
+    """
+
+    setup: str
+    bench: str
+    length: int | None
+    tasks: int
+    split: ScoreSplit
+
+
+@dataclass(frozen=True)
 class PromptDifference:
     """First pair of samples with different prompts, and where they differ.
 
@@ -79,6 +104,12 @@ class PromptDifference:
 
     pair: SamplePair
     text: TextDifference | None
+
+    @property
+    def sample_name(self) -> str:
+        """Return the id of the sample's data row, else its number in the first result."""
+        row_id = self.pair.first.row_id
+        return row_id[1] if row_id else str(self.pair.places[0] + 1)
 
 
 @dataclass(frozen=True)
@@ -103,8 +134,21 @@ class ResultComparison:
 
     @property
     def paired_by(self) -> dict[str, int]:
-        """Number of pairs by what they were paired by."""
+        """Return the number of pairs by what they were paired by."""
         return count_by(self.pairs)
+
+    @cached_property
+    def means(self) -> list[ComparedMean]:
+        """Return the means of benchmarks of which several tasks are compared."""
+        splits: dict[Group, list[ScoreSplit]] = {}
+        for group in self.groups:
+            bench = group.task.partition("/")[0]
+            splits.setdefault((group.setup, bench, group.length), []).append(group.split)
+        return [
+            ComparedMean(*key, len(of_bench), mean_split(of_bench))
+            for key, of_bench in splits.items()
+            if len(of_bench) > 1
+        ]
 
 
 def read_result(path: Path, narrowing: Narrowing) -> ComparedResult:
@@ -177,9 +221,7 @@ def _with_setups(result: ComparedResult, setups: Sequence[str]) -> ComparedResul
 
 def _nothing_shared(first: ComparedResult, second: ComparedResult) -> UserError:
     """Return the error for results without a common sample, with what keeps them apart."""
-    tasks = [
-        list(dict.fromkeys(sample.task for sample in item.samples)) for item in (first, second)
-    ]
+    tasks = [task_names(item.samples) for item in (first, second)]
     if not set(tasks[0]) & set(tasks[1]):
         has = " and ".join(
             f"{result.name} has {first_names(names)}"
@@ -188,13 +230,17 @@ def _nothing_shared(first: ComparedResult, second: ComparedResult) -> UserError:
         return UserError(f"the results share no sample: {has}; compare results of one task")
     lines = [line for line in setting_lines(first, second) if line.differs]
     differing = [f"{line.name} {line.first} / {line.second}" for line in lines]
-    lengths = [{sample.length for sample in item.samples} for item in (first, second)]
-    advice = "give --length" if max(map(len, lengths)) > 1 else "compare results of the same data"
+    has_lengths = any(map(_has_several_lengths, (first, second)))
+    advice = "give --length" if has_lengths else "compare results of the same data"
     reason = f" ({first_names(differing)})" if differing else ""
     return UserError(
         f"{first.name} and {second.name} share no sample of {first_names(tasks[0])}: neither "
         f"prompts nor questions and references agree{reason}; {advice}"
     )
+
+
+def _has_several_lengths(result: ComparedResult) -> bool:
+    return len({sample.length for sample in result.samples}) > 1
 
 
 def _group(sample: ComparedSample) -> Group:
@@ -210,10 +256,11 @@ def _groups(
     by_group: dict[Group, list[SamplePair]] = {}
     for pair in pairs:
         by_group.setdefault(_group(pair.first), []).append(pair)
+    sides = [_by_group(of_result) for of_result in samples]
     groups: list[ComparedGroup] = []
     for group, members in by_group.items():
         setup, task, length = group
-        of_group = [[sample for sample in side if _group(sample) == group] for side in samples]
+        of_group = [side.get(group, []) for side in sides]
         shared = SharedSamples(members, first.scorers[task], second.scorers[task])
         groups.append(
             ComparedGroup(
@@ -227,6 +274,13 @@ def _groups(
             )
         )
     return groups
+
+
+def _by_group(samples: Sequence[ComparedSample]) -> dict[Group, list[ComparedSample]]:
+    by_group: dict[Group, list[ComparedSample]] = {}
+    for sample in samples:
+        by_group.setdefault(_group(sample), []).append(sample)
+    return by_group
 
 
 def _paired_test(shared: SharedSamples) -> PairedTestResult | None:

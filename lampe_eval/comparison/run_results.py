@@ -5,7 +5,12 @@ from pathlib import Path
 
 from lampe_eval.benches import BENCHES
 from lampe_eval.benches.bench import Task
-from lampe_eval.comparison.compared_results import ComparedResult, ComparedSample, StatedSettings
+from lampe_eval.comparison.compared_results import (
+    ComparedResult,
+    ComparedSample,
+    StatedSettings,
+    task_names,
+)
 from lampe_eval.comparison.narrowing import Narrowing
 from lampe_eval.comparison.prompt_texts import PromptText
 from lampe_eval.comparison.run_settings import run_settings
@@ -40,7 +45,7 @@ def read_run(folder: Path, narrowing: Narrowing) -> ComparedResult:
     description = read_description(folder)
 
     def settings_of(samples: Sequence[ComparedSample]) -> StatedSettings:
-        compared = [scorers[task] for task in dict.fromkeys(sample.task for sample in samples)]
+        compared = [scorers[task] for task in task_names(samples)]
         return run_settings(description, compared, samples)
 
     return ComparedResult(str(folder), KIND, samples, scorers, settings_of)

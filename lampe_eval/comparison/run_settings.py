@@ -29,10 +29,8 @@ def run_settings(
     fields: dict[str, str] = {}
     for scorer in scorers:
         fields |= dict(_task_fields(scorer))
-    of_methods = [
-        dict(_method_fields(config, model, method))
-        for model, method in dict.fromkeys((sample.model, sample.method) for sample in samples)
-    ]
+    setups = dict.fromkeys((sample.model, sample.method) for sample in samples)
+    of_methods = [dict(_method_fields(config, *setup)) for setup in setups]
     for name in dict.fromkeys(chain.from_iterable(of_methods)):
         fields[name] = joined([of_method.get(name) for of_method in of_methods])
     fields |= _other_fields(description) | _measured([sample.row for sample in samples])

@@ -20,6 +20,12 @@ from lampe_eval.comparison.sample_pairs import SamplePair
 from lampe_eval.comparison.scorers import Scorer, scored_row
 from lampe_eval.records import SampleRecord
 from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.scoring.reported_scores import (
+    NO_SCORE,
+    ReportedScore,
+    mean_score,
+    reported_score,
+)
 
 SAMPLES, SCORER = "samples", "scorer"
 PROMPT_PARTS: Mapping[bool | None, str] = {
@@ -40,19 +46,19 @@ class ScoreSplit:
     Attributes:
         first: score of the first result by its own scorer, over all its samples.
         second: score of the second result by its own scorer.
-        crossed: scores of the shared samples by result and scorer, NaN where there is none.
+        crossed: scores of the shared samples by result and scorer, `NO_SCORE` where there is none.
         parts: parts of the difference by their names; empty where it cannot be split.
     """
 
-    first: float
-    second: float
-    crossed: Mapping[tuple[str, str], float]
+    first: ReportedScore
+    second: ReportedScore
+    crossed: Mapping[tuple[str, str], ReportedScore]
     parts: Mapping[str, float]
 
     @property
     def difference(self) -> float:
         """Return the first score minus the second."""
-        return self.first - self.second
+        return self.first.value - self.second.value
 
 
 class SharedSamples:
@@ -130,21 +136,21 @@ def split_scores(
         first: all samples of the first result.
         second: all samples of the second result.
     """
-    whole = []
+    whole: list[ReportedScore] = []
     for scorer, samples in zip(shared.scorers, (first, second), strict=True):
         rows = shared.rows_by(scorer, samples)
-        whole.append(scorer.estimate(rows).value if rows else math.nan)
+        whole.append(reported_score(scorer.estimate(rows)) if rows else NO_SCORE)
     steps = shared.steps()
     parts = _mean_steps(shared, steps)
     if parts:
         own = shared.value(frozenset()), shared.value(frozenset(steps))
-        unshared = (whole[0] - own[0]) - (whole[1] - own[1])
+        unshared = (whole[0].value - own[0]) - (whole[1].value - own[1])
         parts = {SAMPLES: unshared, **parts}
-    crossed: dict[tuple[str, str], float] = {}
+    crossed: dict[tuple[str, str], ReportedScore] = {}
     for side, result in enumerate(("A", "B")):
         for scorer_index, scorer in enumerate(shared.scorers):
             estimate = shared.estimate(side, scorer_index)
-            crossed[result, scorer.name] = estimate.value if estimate else math.nan
+            crossed[result, scorer.name] = reported_score(estimate) if estimate else NO_SCORE
     return ScoreSplit(whole[0], whole[1], crossed, parts)
 
 
@@ -155,8 +161,8 @@ def mean_split(splits: Sequence[ScoreSplit]) -> ScoreSplit:
         for name in PARTS:
             if any(name in split.parts for split in splits):
                 parts[name] = fmean(split.parts.get(name, 0.0) for split in splits)
-    first = fmean(split.first for split in splits)
-    return ScoreSplit(first, fmean(split.second for split in splits), {}, parts)
+    first = mean_score([split.first for split in splits])
+    return ScoreSplit(first, mean_score([split.second for split in splits]), {}, parts)
 
 
 def _mean_steps(shared: SharedSamples, steps: Sequence[str]) -> dict[str, float]:

@@ -51,7 +51,7 @@ class BenchScorer(Scorer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Name of the benchmark, and of the scorer where it is not the official one."""
+        """Return the name of the benchmark, and of the scorer where it is not the official one."""
         bench = self.task.bench.removesuffix("-e")
         variant = "" if self.protocol.scorer == "official" else f" as {self.protocol.scorer}"
         return f"{bench}{variant} ({self.task.card.metric})"
@@ -87,7 +87,7 @@ class HarnessScorer(Scorer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Name of the harness and of the benchmark."""
+        """Return the name of the harness and of the benchmark."""
         return f"{self.family}'s {self.bench}"
 
     def score(self, row: SampleRecord, stored: Mapping[str, float]) -> float | None:
@@ -97,7 +97,7 @@ class HarnessScorer(Scorer):
             scores = OWN_SCORERS[self.family, self.bench]([harness_row])
         except Exception:
             return None
-        return next(iter(scores.values())) / 100
+        return next(iter(scores.values())).value / 100
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class StoredScorer(Scorer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Name of the harness and of its metric."""
+        """Return the name of the harness and of its metric."""
         return f"{self.family}'s {self.metric}, as stored"
 
     def score(self, row: SampleRecord, stored: Mapping[str, float]) -> float | None:

@@ -11,6 +11,7 @@ from lampe_eval.comparison.compared_results import (
     ComparedSample,
     StatedSettings,
     joined,
+    task_names,
 )
 from lampe_eval.comparison.prompt_texts import PromptText
 from lampe_eval.comparison.sample_pairs import SamplePair
@@ -62,22 +63,23 @@ def setting_lines(
     seen = _seen(pairs)
     lines: list[SettingLine] = []
     for name in dict.fromkeys([*names, *seen]):
-        values = [
-            of_result.fields.get(name) or of_result.settings.get(name, "") for of_result in stated
-        ]
+        values = [_value(of_result, name) for of_result in stated]
         if name in seen:
             values = _with_seen(values, seen[name])
         lines.append(SettingLine(name, values[0] or NOT_STATED, values[1] or NOT_STATED))
     return [*lines, _order_line(pairs)] if pairs else lines
 
 
+def _value(stated: StatedSettings, name: str) -> str:
+    return stated.fields.get(name) or stated.settings.get(name, "")
+
+
 def _stated(result: ComparedResult, tasks: Collection[str]) -> StatedSettings:
     """Return the settings of a result's samples of some tasks, with what they count."""
     samples = [sample for sample in result.samples if not tasks or sample.task in tasks]
     stated = result.settings_of(samples)
-    scorers = [result.scorers[task] for task in dict.fromkeys(sample.task for sample in samples)]
     counted = {
-        "scorer": joined([scorer.name for scorer in scorers]),
+        "scorer": joined([result.scorers[task].name for task in task_names(samples)]),
         "number of samples": str(len(samples)),
     }
     return replace(stated, settings={**stated.settings, **counted})
@@ -117,13 +119,13 @@ def _seen_wording(pairs: Sequence[SamplePair]) -> tuple[str, str]:
 
 def _seen_truncation(pairs: Sequence[SamplePair]) -> tuple[str, str]:
     """Return the sides from which one result removed text that the other one has."""
-    removed: tuple[list[str], list[str]] = ([], [])
+    removed: tuple[list[str | None], list[str | None]] = ([], [])
     for pair in pairs:
         first, second = pair.first.prompt, pair.second.prompt
         if first is not None and second is not None:
-            removed[0].append(prompt_texts.removed_part(first, second))
-            removed[1].append(prompt_texts.removed_part(second, first))
-    sides = [joined([part for part in parts if part]) for parts in removed]
+            removed[0].append(prompt_texts.removed_part(first, second) or None)
+            removed[1].append(prompt_texts.removed_part(second, first) or None)
+    sides = [joined(parts) for parts in removed]
     if not any(sides):
         return "", ""
     return sides[0] or "none", sides[1] or "none"

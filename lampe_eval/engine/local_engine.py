@@ -76,12 +76,12 @@ class LocalEngine:
 
     @property
     def device(self) -> torch.device:
-        """Device that prompts are put on."""
+        """Return the device that prompts are put on."""
         return self.model.device
 
     @property
     def backend(self) -> str:
-        """Attention backends that ran under the current method, and the device type."""
+        """Return the attention backends that ran under the current method, and the device type."""
         assert self._handle is not None
         return f"{'+'.join(self._handle.backends)} on {self.device.type}"
 

@@ -44,7 +44,7 @@ class LocalWorker:
 
     @cached_property
     def engine(self) -> LocalEngine:
-        """Loaded model; loaded by the first use."""
+        """Return the loaded model; loaded by the first use."""
         return LocalEngine(*models.load_model(self._source, self._device))
 
     def load(self) -> None:

@@ -107,6 +107,7 @@ def _cell_result(cell: ExportedCell) -> dict[str, Any]:
         "attention_factor": cell.attention_factor,
         "independent_units": cell.independent_units,
         "unit": cell.unit,
+        "stopping": cell.stopping or None,
         "settings": cell.resolved["settings"] if cell.resolved else None,
     }
     return {

@@ -44,7 +44,7 @@ class ExportedNumber:
 
     @property
     def higher_is_better(self) -> bool:
-        """True where a higher number is better: percent; perplexities are better where lower."""
+        """Return True for percent; perplexities are better where they are lower."""
         return BENCHES[self.bench].higher_is_better
 
 
@@ -59,6 +59,7 @@ class ExportedCell(ExportedNumber):
         independent_units: number of units that the standard error is computed over.
         unit: name of these units.
         attention_factor: the factor on attention, as text.
+        stopping: rule by which the cell could stop early, in words; empty without one.
         version: version of the task.
         task_samples: samples of the task, unless limited.
         resolved: settings of the method at this length; None in older runs.
@@ -72,6 +73,7 @@ class ExportedCell(ExportedNumber):
     independent_units: int
     unit: str
     attention_factor: str
+    stopping: str
     version: int
     task_samples: int
     resolved: ResolvedSettings | None
@@ -80,7 +82,7 @@ class ExportedCell(ExportedNumber):
 
     @property
     def name(self) -> str:
-        """Name of task and length, such as "ruler_vt_4096"."""
+        """Return the name of task and length, such as "ruler_vt_4096"."""
         return f"{self.bench}_{self.cell.task}_{self.cell.length}"
 
 
@@ -121,28 +123,28 @@ class ExportedResults:
 
     @property
     def model_record(self) -> ModelRecord:
-        """Fingerprint, type and window of the model."""
+        """Return the fingerprint, type and window of the model."""
         return self.config["models"][self.model]
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Settings of the method as the run was configured; lengths may resolve them further."""
+        """Return the settings of the method as configured; lengths may resolve them further."""
         return self.config["methods"][self.method][self.model]
 
     @cached_property
     def hub_id(self) -> str:
-        """Id of the model on the hub, else its name in the run."""
+        """Return the id of the model on the hub, else its name in the run."""
         repository, _, commit = self.model_record["fingerprint"].partition("@")
         return repository if commit else self.model
 
     @property
     def version(self) -> str:
-        """Version of lampe-eval that ran the samples."""
+        """Return the version of lampe-eval that ran the samples."""
         return str(self.environment.get("lampe-eval", "unknown"))
 
     @property
     def benches(self) -> list[str]:
-        """Benchmarks in the order of the run."""
+        """Return the benchmarks in the order of the run."""
         return list(dict.fromkeys(cell.bench for cell in self.cells))
 
 
@@ -209,6 +211,7 @@ def _cells(gathered: GatheredRuns, run: str, config: RunConfiguration) -> Iterat
             independent_units=row["independent_units"],
             unit=row["unit"],
             attention_factor=row["attention_factor"],
+            stopping=row["stopping"],
             version=card["version"],
             task_samples=card["samples"],
             resolved=row["resolved"],

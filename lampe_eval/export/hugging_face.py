@@ -53,6 +53,8 @@ def _numbers(results: ExportedResults) -> Iterator[tuple[str, ExportedNumber, li
             f"attention factor {cell.attention_factor}",
             f"{cell.bench}/{cell.cell.task} version {cell.version}",
         ]
+        if cell.stopping:
+            notes.append(f"stopped by a rule: {cell.stopping}")
         if cell.resolved:
             notes.append(f"settings at this length: {_settings(cell.resolved['settings'])}")
         yield f"{cell.cell.task}_{cell.cell.length}", cell, notes

@@ -133,6 +133,7 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
             "method": results.method,
             "settings": dict(cell.resolved["settings"]) if cell.resolved else None,
             "attention_factor": cell.attention_factor,
+            "stopping": cell.stopping or None,
             "ci_low": None if cell.ci_low is None else cell.ci_low / scale,
             "ci_high": None if cell.ci_high is None else cell.ci_high / scale,
             "confidence": CONFIDENCE,
@@ -216,7 +217,8 @@ def _answer_and_value(cell: ExportedCell, index: int) -> tuple[str, float | list
 
 
 def _metric(cell: ExportedCell) -> str:
-    return cell.metric.replace(" ", "_")
+    # A comma ends the name of a metric.
+    return cell.metric.replace(" ", "_").replace(",", ";")
 
 
 def _scale(number: ExportedNumber) -> float:

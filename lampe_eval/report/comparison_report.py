@@ -2,16 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lampe_eval.comparison.result_comparison import ComparedGroup, ResultComparison
-from lampe_eval.comparison.score_split import PARTS, ScoreSplit, mean_split
+from lampe_eval.comparison.result_comparison import (
+    ComparedGroup,
+    ComparedMean,
+    ResultComparison,
+)
+from lampe_eval.comparison.score_split import PARTS, ScoreSplit
 from lampe_eval.comparison.setting_lines import NOT_STATED, SettingLine
 from lampe_eval.report.markdown import escape_markdown, markdown_row
+from lampe_eval.report.table_model import interval_text
+from lampe_eval.scoring.reported_scores import ReportedScore
 
 PART_WORDS = {
     "samples": "samples that only one result has",
@@ -21,6 +28,8 @@ PART_WORDS = {
     "scorer": "the same answers by the other scorer",
 }
 """What each part of a difference is."""
+IN_BRACKETS = "In brackets: the 95 % interval."
+NO_NUMBER = "-"
 SHOWN_NAMES = 20
 """Settings that are the same, of which the names are shown rather than the number."""
 SHOWN_VALUE = 60
@@ -148,40 +157,39 @@ def _scores(comparison: ResultComparison) -> ReportSection:
     """Return the scores of both results by both scorers, on the samples that both have."""
     rows: list[list[str]] = []
     for group in comparison.groups:
-        scorers = list(dict.fromkeys(scorer for _, scorer in group.split.crossed))
-        for scorer in scorers:
-            values = [group.split.crossed[result, scorer] for result in ("A", "B")]
-            rows.append(
-                [_name(group), f"{len(group.pairs)}", scorer, *(_number(v) for v in values)]
-            )
+        for scorer in dict.fromkeys(scorer for _, scorer in group.split.crossed):
+            first, second = (group.split.crossed[result, scorer] for result in ("A", "B"))
+            numbers = [_score(first), _score(second)]
+            rows.append([_name(group), str(len(group.pairs)), scorer, *numbers])
     columns = ("task", "samples", "scorer", "A", "B")
-    note = "A dash: this scorer cannot score these answers, of which it has stored no score."
-    has_dash = any("-" in row[3:] for row in rows)
-    return ReportSection(
-        "Scores of the shared samples, by both scorers", columns, rows, [note] if has_dash else []
-    )
+    lines = [IN_BRACKETS]
+    if any(NO_NUMBER in row for row in rows):
+        lines.append(
+            "A dash: this scorer cannot score these answers, of which it has stored no score."
+        )
+    return ReportSection("Scores of the shared samples, by both scorers", columns, rows, lines)
 
 
 def _split(comparison: ResultComparison) -> ReportSection:
     """Return the difference of both scores in parts, by task and as means of benchmarks."""
     splits: list[tuple[str, str, ScoreSplit]] = []
-    by_bench: dict[tuple[str, str, int | None], list[ComparedGroup]] = {}
     for group in comparison.groups:
         splits.append((_name(group), "{} and {}".format(*group.counts), group.split))
-        bench = group.task.partition("/")[0]
-        by_bench.setdefault((group.setup, bench, group.length), []).append(group)
-    for (_, bench, _), groups in by_bench.items():
-        if len(groups) > 1:
-            name = _name(replace(groups[0], task=f"mean of {len(groups)} tasks of {bench}"))
-            splits.append((name, "", mean_split([group.split for group in groups])))
-    names = [name for name in PARTS if any(name in split.parts for _, _, split in splits)]
+    for mean in comparison.means:
+        splits.append((_mean_name(mean), "", mean.split))
+    known = set(chain.from_iterable(split.parts for _, _, split in splits))
+    names = [name for name in PARTS if name in known]
     rows: list[list[str]] = []
     for task, counts, split in splits:
         missing = 0.0 if split.parts else math.nan
         parts = [_signed(split.parts.get(name, missing)) for name in names]
-        scores = [_number(split.first), _number(split.second), _signed(split.difference)]
+        scores = [_score(split.first), _score(split.second), _signed(split.difference)]
         rows.append([task, counts, *scores, *parts])
-    lines = ["The parts sum to A - B.", *(f"{name}: {PART_WORDS[name]}." for name in names)]
+    lines = [
+        IN_BRACKETS,
+        "The parts sum to A - B.",
+        *(f"{name}: {PART_WORDS[name]}." for name in names),
+    ]
     if not all(split.parts for _, _, split in splits):
         lines.append("A dash: no scorer scores both results, so that nothing can be split.")
     columns = ("task", "samples", "A", "B", "A - B", *names)
@@ -196,8 +204,7 @@ def _prompts(comparison: ResultComparison) -> ReportSection:
         return ReportSection(title, lines=["No difference between stored prompts is known."])
     sample = difference.pair.first
     length = f" at {sample.length}" if sample.length else ""
-    sample_id = sample.row_id[1] if sample.row_id else difference.pair.places[0] + 1
-    name = f"{sample.task}{length}, sample {sample_id}"
+    name = f"{sample.task}{length}, sample {difference.sample_name}"
     if difference.text is None:
         where = "their hashes differ, but not the beginning and the end that are stored"
         return ReportSection(title, lines=[f"{name}: {where}"])
@@ -219,7 +226,7 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
         if group.test is None:
             continue
         test = group.test
-        interval = "-"
+        interval = NO_NUMBER
         if test.interval:
             low, high = test.interval
             interval = f"[{_signed(low)}, {_signed(high)}]"
@@ -231,7 +238,7 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
                 test.scorer,
                 _signed(test.difference),
                 interval,
-                "-" if test.p_value is None else f"{test.p_value:.4f}",
+                NO_NUMBER if test.p_value is None else f"{test.p_value:.4f}",
             ]
         )
     if not rows:
@@ -241,14 +248,24 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
 
 
 def _name(group: ComparedGroup) -> str:
-    length = f" at {group.length}" if group.length else ""
-    return f"{group.setup} · {group.task}{length}" if group.setup else f"{group.task}{length}"
+    return _place(group.setup, group.task, group.length)
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def _mean_name(mean: ComparedMean) -> str:
+    return _place(mean.setup, f"mean of {mean.tasks} tasks of {mean.bench}", mean.length)
+
+
+def _place(setup: str, task: str, length: int | None) -> str:
+    at_length = f" at {length}" if length else ""
+    return f"{setup} · {task}{at_length}" if setup else f"{task}{at_length}"
+
+
+def _score(score: ReportedScore) -> str:
+    if math.isnan(score.value):
+        return NO_NUMBER
+    return f"{score.value:.2f} {interval_text(*score.interval)}".rstrip()
 
 
 def _signed(value: float) -> str:
     # Rounded first, so that nothing is "-0.00".
-    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"
+    return NO_NUMBER if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"

@@ -103,44 +103,21 @@ def gather_runs(
         UserError: if a folder is no run or is damaged, if none of them has a stored sample, or if
             the reference is none of their methods.
     """
-    # a run that has just begun must not hide the results of the others
-    with_samples: list[tuple[Store, ScoredRun]] = []
-    empty: list[str] = []
-    foreign: list[str] = []
-    # A folder that is given twice, perhaps by another path, is one run.
-    for folder in {folder.resolve(): folder for folder in folders}.values():
-        try:
-            store = Store(folder)
-            scored_run = _score(store)
-        except UserError as error:
-            if not skip_damaged:
-                raise
-            # Its message names a file of the run, but an unknown benchmark stands in several.
-            empty.append(str(error) if str(folder) in str(error) else f"{folder}: {error}")
-            continue
-        foreign += scored_run.left_out
-        if any(scored_run.rows.values()):
-            with_samples.append((store, scored_run))
-        else:
-            empty.append(f"{store.folder}: no sample is stored yet")
-    if not with_samples:
-        raise UserError(f"{'; '.join(empty)}; see run.log there for how far it got")
-
-    names = _names([store.folder for store, _ in with_samples])
-    runs: dict[str, Store] = {}
+    scored, left_out = _scored_runs(folders, skip_damaged=skip_damaged)
+    if not scored:
+        raise UserError(f"{'; '.join(left_out)}; see run.log there for how far it got")
+    runs = {name: store for name, (store, _) in scored.items()}
     scores: list[pd.DataFrame] = []
     details: list[pd.DataFrame] = []
     cell_samples: dict[tuple[str, Cell], CellSamples] = {}
     rows: dict[tuple[str, Cell], Sequence[SampleRecord]] = {}
-    for name, (store, scored_run) in zip(names, with_samples, strict=True):
+    for name, (store, scored_run) in scored.items():
         warn_of_changed_plugins(store.config, store.folder)
-        runs[name] = store
         scores.append(_with_run(scored_run.scores, name))
         details.append(_with_run(score_details(scored_run.scores, store), name))
-        for cell, samples in scored_run.cell_samples.items():
-            cell_samples[name, cell] = samples
-        for cell, cell_rows in scored_run.rows.items():
-            rows[name, cell] = cell_rows
+        cell_samples |= {(name, cell): item for cell, item in scored_run.cell_samples.items()}
+        rows |= {(name, cell): item for cell, item in scored_run.rows.items()}
+        left_out += scored_run.left_out
     all_scores = pd.concat(scores, ignore_index=True)
     all_scores.insert(1, "settings", setting_differences(runs, all_scores))
     return GatheredRuns(
@@ -150,9 +127,40 @@ def gather_runs(
         cell_samples,
         rows,
         _writing(runs),
-        [f"left out: {line}" for line in (*empty, *foreign)],
+        [f"left out: {line}" for line in left_out],
         _reference(reference, runs),
     )
+
+
+def _scored_runs(
+    folders: Sequence[Path], *, skip_damaged: bool
+) -> tuple[dict[str, tuple[Store, ScoredRun]], list[str]]:
+    """Return the runs with stored samples by name, and a line on each of the other folders.
+
+    A run that has just begun must not hide the results of the others.
+
+    Raises:
+        UserError: for a damaged run, unless these are left out.
+    """
+    scored: list[tuple[Store, ScoredRun]] = []
+    left_out: list[str] = []
+    # A folder that is given twice, perhaps by another path, is one run.
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        try:
+            store = Store(folder)
+            scored_run = _score(store)
+        except UserError as error:
+            if not skip_damaged:
+                raise
+            # Its message names a file of the run, but an unknown benchmark stands in several.
+            left_out.append(str(error) if str(folder) in str(error) else f"{folder}: {error}")
+            continue
+        if any(scored_run.rows.values()):
+            scored.append((store, scored_run))
+        else:
+            left_out += [f"{store.folder}: no sample is stored yet", *scored_run.left_out]
+    names = _names([store.folder for store, _ in scored])
+    return dict(zip(names, scored, strict=True)), left_out
 
 
 def _reference(stated: str | None, runs: Mapping[str, Store]) -> str | None:

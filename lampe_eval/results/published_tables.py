@@ -252,7 +252,7 @@ class PublishedTable(Card):
 
     @property
     def source_line(self) -> str:
-        """Source of the table in a line."""
+        """Return the source of the table in a line."""
         source = self.source
         places = [f"arXiv {source.arxiv}"] if source.arxiv else []
         if source.repository:

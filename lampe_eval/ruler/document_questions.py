@@ -17,7 +17,7 @@ import numpy as np
 
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import read_json
+from lampe_eval.file_io import read_json, sha256_of_text
 from lampe_eval.ruler.length_fitting import PromptLayout, ScalableSample
 from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
 from lampe_eval.ruler.ruler_cards import QaParameters
@@ -110,7 +110,9 @@ def document_question_sample(parameters: QaParameters, draw: SampleDraw) -> Scal
         max_units=len(costs) - 1,
         estimate_tokens=lambda units: fixed_tokens + int(costs[units]),
         layout=layout,
-        document=SEPARATOR.join(corpus.documents[number] for number in question.gold),
+        document_sha256=sha256_of_text(
+            SEPARATOR.join(corpus.documents[number] for number in question.gold)
+        ),
     )
 
 

@@ -62,7 +62,7 @@ class ScalableSample:
             by piece and without the start of the answer. It never decreases.
         layout: function from a number of units to the prompt; the same number always gives the
             same prompt.
-        document: what the question is about, if other samples may ask about the same.
+        document_sha256: hash of the text that other samples may share; empty if there is none.
     """
 
     outputs: tuple[str, ...]
@@ -71,7 +71,7 @@ class ScalableSample:
     max_units: int
     estimate_tokens: Callable[[int], int]
     layout: Callable[[int], PromptLayout]
-    document: str = ""
+    document_sha256: str = ""
 
 
 @dataclass(frozen=True)

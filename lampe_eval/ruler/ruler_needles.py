@@ -219,6 +219,7 @@ def _sample_in_essays(needles: RulerNeedles, draw: SampleDraw) -> ScalableSample
         max_units=len(essays.piece_counts) - 1,
         estimate_tokens=lambda units: fixed_tokens + int(essays.token_counts[units]),
         layout=layout,
+        document_sha256=essays.sha256,
     )
 
 

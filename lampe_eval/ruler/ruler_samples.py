@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import sha256_of_text
 from lampe_eval.ruler.common_words import common_words_sample
 from lampe_eval.ruler.document_questions import document_question_sample
 from lampe_eval.ruler.frequent_words import frequent_words_sample
@@ -53,8 +52,8 @@ class RulerSample:
         before: ids that the caller puts before the prompt.
         after: ids that the caller puts after the prompt, with the start of the answer.
         meta: numbers about the sample, such as the depth of the first queried needle.
-        document_sha256: hash of the documents that answer the question, which other samples may
-            share; empty in tasks without questions about documents.
+        document_sha256: hash of the text that other samples may share: the documents that answer
+            the question, or the essays; empty in tasks of drawn lines and words.
     """
 
     text: str | None
@@ -121,7 +120,7 @@ def _build(name: str, card: RulerCard, spec: SampleSpec, index: int) -> RulerSam
         before=before,
         after=after,
         meta=prompt.meta,
-        document_sha256=sha256_of_text(sample.document) if sample.document else "",
+        document_sha256=sample.document_sha256,
     )
 
 

@@ -28,7 +28,7 @@ from lampe_eval.ruler.ruler_samples import RulerSample
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 2
+FORMAT = 3
 CacheKey = Mapping[str, str | int | bool]
 """Everything that samples are a function of, such as task, tokenizer, length, seed and wording."""
 

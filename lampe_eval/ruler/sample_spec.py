@@ -41,7 +41,7 @@ class SampleSpec:
 
     @property
     def wording(self) -> RulerWording:
-        """Sentences of the wording."""
+        """Return the sentences of the wording."""
         return load_wording(self.wording_name, self.corpora.data_dir)
 
 
@@ -63,17 +63,17 @@ class SampleDraw:
 
     @property
     def corpora(self) -> SharedCorpora:
-        """Tokenizer and texts."""
+        """Return the tokenizer and texts."""
         return self.spec.corpora
 
     @property
     def wording(self) -> RulerWording:
-        """Sentences of the wording."""
+        """Return the sentences of the wording."""
         return self.spec.wording
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Largest number of tokens that a prompt may have."""
+        """Return the largest number of tokens that a prompt may have."""
         return max(0, self.spec.length - self.answer_tokens - self.spec.overhead)
 
     def rng(self, *purpose: object) -> Random:

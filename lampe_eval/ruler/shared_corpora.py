@@ -14,7 +14,7 @@ import numpy as np
 
 from lampe_eval.assets import path_of
 from lampe_eval.errors import UserError
-from lampe_eval.file_io import read_json
+from lampe_eval.file_io import read_json, sha256_of_text
 from lampe_eval.ruler.piecewise_tokenizer import PieceTable, PiecewiseTokenizer
 from lampe_eval.ruler.seeded_random import Indices
 from lampe_eval.texts.sentence_ends import sentence_starts, split_word
@@ -99,6 +99,7 @@ class Essays:
         piece_counts: element n is the number of pieces of the first n words.
         token_counts: element n is the number of tokens of the first n words.
         sentence_starts: places in ``pieces`` where sentences begin.
+        sha256: hash of the text.
     """
 
     first_piece: str
@@ -107,6 +108,7 @@ class Essays:
     piece_counts: Indices
     token_counts: Indices
     sentence_starts: Indices
+    sha256: str
 
     @classmethod
     def from_pieces(
@@ -119,7 +121,9 @@ class Essays:
         token_counts = np.concatenate([[0], np.cumsum(table.sizes[order])])
         starts = np.array(sentence_starts, dtype=np.int64)
         first = words[0].removeprefix(" ")
-        return cls(first, table, order, np.arange(len(words) + 1), token_counts, starts)
+        piece_counts = np.arange(len(words) + 1)
+        digest = sha256_of_text("".join(words))
+        return cls(first, table, order, piece_counts, token_counts, starts, digest)
 
     @classmethod
     def from_words(
@@ -137,7 +141,8 @@ class Essays:
         piece_counts = np.searchsorted(letters_of_pieces, _cumulative(map(len, words)))
         token_counts = np.concatenate([[0], np.cumsum(table.sizes[order])])[piece_counts]
         sentence_starts = _cumulative(map(len, pieces_of_sentences))[:-1]
-        return cls(pieces[0], table, order, piece_counts, token_counts, sentence_starts)
+        digest = sha256_of_text(" ".join(words))
+        return cls(pieces[0], table, order, piece_counts, token_counts, sentence_starts, digest)
 
 
 def _cumulative(sizes: Iterable[int]) -> Indices:

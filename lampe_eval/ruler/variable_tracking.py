@@ -86,7 +86,7 @@ class TrackingPrompt:
 
     @property
     def question(self) -> str:
-        """Question without the newline that the last line already ends with."""
+        """Return the question without the newline that the last line already ends with."""
         return self.template.question.removeprefix(self.joiner)
 
     def parts(self, random: Random, filler: PieceTable, units: int) -> list[PromptPart]:

@@ -154,7 +154,7 @@ class ModelRun:
 
     @cached_property
     def max_batch_tokens(self) -> int:
-        """Most tokens of a batch; the free memory may set it, so the model is loaded before."""
+        """Return the most tokens of a batch; free memory may set it, so the model loads first."""
         limit = self.session.prepared.max_batch_tokens
         if limit == "measured":
             with self.session.watchdog.watching(f"measuring the memory of {self.source.name}"):

@@ -46,6 +46,12 @@ def first_mean(means: Array) -> Array:
     return means[..., 0]
 
 
+def perplexity(means: Array) -> Array:
+    """Return exp of the ratio of the first part, a loss, to the second, what it is over."""
+    with np.errstate(over="ignore"):  # of a large loss it is infinite
+        return np.asarray(np.exp(means[..., 0] / means[..., 1]))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Score of a cell as a function of its samples.

@@ -20,11 +20,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import read_json
 from lampe_eval.scoring import longbench_metrics, ruler_metrics
+from lampe_eval.scoring.estimates import Estimate, perplexity
 from lampe_eval.scoring.prediction_files import (
     FolderScores,
     TaskResult,
@@ -43,7 +45,13 @@ from lampe_eval.scoring.prediction_lines import (
     Text,
     message_of,
 )
-from lampe_eval.scoring.text_metrics import percent
+from lampe_eval.scoring.reported_scores import (
+    ReportedScore,
+    ReportedScores,
+    mean_percent,
+    percentages,
+    reported_score,
+)
 
 Family = Literal["lm-eval", "helmet", "kvpress", "opencompass"]
 
@@ -60,6 +68,8 @@ SHORT_NAMES = {"niah_mk": "niah_multikey", "niah_s": "niah_single"} | {
 """Beginnings of RULER's tasks by HELMET's short ones."""
 NOT_THIS_LENGTH = -1
 """Score that lm-eval gives a row of RULER under the name of another length."""
+MAX_ROUNDING = 0.01
+"""Percent by which an average that HELMET stored may miss that of its rows."""
 
 
 class LogLikelihood(NamedTuple):
@@ -92,7 +102,7 @@ class HarnessRow:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-OwnScores = Callable[[Sequence[HarnessRow]], dict[str, float]]
+OwnScores = Callable[[Sequence[HarnessRow]], ReportedScores]
 
 
 @dataclass(frozen=True)
@@ -253,14 +263,14 @@ def _total(family: Family, row: HarnessRow, bench: str) -> OwnScores | None:
     return _stored_scores if row.scores is not None else OWN_SCORERS.get((family, row.bench))
 
 
-def _bench_scores(bench: str, rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _bench_scores(bench: str, rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return the numbers of rows as a benchmark's own code scores them."""
     return FORMATS[bench].total(rows[0].bench_task, [row.prediction for row in rows])
 
 
-def _stored_scores(rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _stored_scores(rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return the mean of each score that lm-eval stored; a row of another length has none."""
-    means: dict[str, float] = {}
+    means: ReportedScores = {}
     by_name: dict[str, list[float]] = {}
     texts_by_name: dict[str, list[LogLikelihood]] = {}
     for row in rows:
@@ -270,18 +280,20 @@ def _stored_scores(rows: Sequence[HarnessRow]) -> dict[str, float]:
             elif value != NOT_THIS_LENGTH:
                 by_name.setdefault(name, []).append(value)
     for name, values in by_name.items():
-        means[name] = round(100 * fmean(values), 4)
+        means[name] = mean_percent(values, round(100 * fmean(values), 4))
     for name, texts in texts_by_name.items():
-        means[name] = round(_perplexity(texts), 4)
+        means[name] = _perplexity(texts)
     return means
 
 
-def _perplexity(texts: Sequence[LogLikelihood]) -> float:
+def _perplexity(texts: Sequence[LogLikelihood]) -> ReportedScore:
     loss = -math.fsum(text.total for text in texts) / math.fsum(text.weight for text in texts)
     try:
-        return math.exp(loss)
+        value = round(math.exp(loss), 4)
     except OverflowError:
-        return math.inf
+        return ReportedScore(math.inf)
+    parts = np.array([(-text.total, text.weight) for text in texts])
+    return reported_score(Estimate(parts, perplexity, scale="log"), value)
 
 
 class LmEvalRecord(Record):
@@ -438,7 +450,18 @@ def _stored_averages(
     averages = _helmet(file.path).averaged_metrics
     if not averages:
         raise UserError(no_predictions(file.path))
-    return task_result(averages, [row.prediction for row in rows], counts)
+    reported = {name: _averaged(value, name, rows) for name, value in averages.items()}
+    return task_result(reported, [row.prediction for row in rows], counts)
+
+
+def _averaged(value: float, name: str, rows: Sequence[HarnessRow]) -> ReportedScore:
+    """Return an average with the scores of its rows, where these are what it is the average of."""
+    found = [(row.scores or {}).get(name) for row in rows]
+    scores = [score for score in found if isinstance(score, float)]
+    if not scores or len(scores) < len(rows):
+        return ReportedScore(value)
+    is_average = math.isclose(100 * fmean(scores), value, abs_tol=MAX_ROUNDING)
+    return mean_percent(scores, value) if is_average else ReportedScore(value)
 
 
 def _read_kvpress(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessRow]:
@@ -588,7 +611,7 @@ READERS: Mapping[Family, Callable[[HarnessFile, PredictionFile], Iterator[Harnes
 FAMILIES: tuple[Family, ...] = tuple(READERS)
 
 
-def _kvpress_ruler(rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _kvpress_ruler(rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return kvpress' score of RULER.
 
     kvpress drops control characters where RULER puts newlines: an answer of "12345", newline, "67"
@@ -599,10 +622,10 @@ def _kvpress_ruler(rows: Sequence[HarnessRow]) -> dict[str, float]:
         prediction, references, _ = row.prediction
         text = re.sub(r"[\x00-\x1f]", "", prediction.strip()).strip()
         scores.append(ruler_metrics.METRICS[row.bench_task](text, references))
-    return {"string_match": percent(scores)}
+    return percentages({"string_match": scores})
 
 
-def _kvpress_longbench(rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _kvpress_longbench(rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return kvpress' score of LongBench.
 
     kvpress strips white space before it takes the first line, where LongBench strips newlines.
@@ -612,10 +635,10 @@ def _kvpress_longbench(rows: Sequence[HarnessRow]) -> dict[str, float]:
         prediction, references, extras = row.prediction
         text = prediction.lstrip()
         scores.append(longbench_metrics.score(row.bench_task, text, references, extras))
-    return {"score": percent(scores)}
+    return percentages({"score": scores})
 
 
-def _kvpress_longbench_v2(rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _kvpress_longbench_v2(rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return kvpress' accuracies: the sentence with the right letter anywhere in the answer."""
     groups: dict[str, list[float]] = {"average": []}
     for row in rows:
@@ -624,16 +647,16 @@ def _kvpress_longbench_v2(rows: Sequence[HarnessRow]) -> dict[str, float]:
         right = float(any(sentence in prediction for sentence in sentences))
         for group in ("average", extras["difficulty"], extras["length"]):
             groups.setdefault(group, []).append(right)
-    return {name: percent(values) for name, values in groups.items()}
+    return percentages(groups)
 
 
-def _opencompass_ruler(rows: Sequence[HarnessRow]) -> dict[str, float]:
+def _opencompass_ruler(rows: Sequence[HarnessRow]) -> ReportedScores:
     """Return OpenCompass' score of RULER, which takes answers as they are."""
     scores = []
     for row in rows:
         prediction, references, _ = row.prediction
         scores.append(ruler_metrics.METRICS[row.bench_task](prediction, references))
-    return {"score": percent(scores)}
+    return percentages({"score": scores})
 
 
 OWN_SCORERS: Mapping[tuple[Family, str], OwnScores] = {

@@ -15,6 +15,9 @@ from functools import partial
 from statistics import fmean
 from typing import Any, TypeVar
 
+import numpy as np
+
+from lampe_eval.scoring.estimates import Array, Estimate
 from lampe_eval.scoring.text_metrics import (
     bands,
     google_rouge,
@@ -285,11 +288,7 @@ def total(samples: Sequence[Parts]) -> Parts:
     Each part is averaged over the samples that have it. If there are several parts, the headline
     is their mean (sci_fi, topics) or, for ROUGE, the geometric mean of the three averages.
     """
-    by_part: dict[str, list[float]] = {}
-    for sample in samples:
-        for name, value in sample.items():
-            by_part.setdefault(name, []).append(value)
-    means = {name: fmean(values) for name, values in by_part.items()}
+    means = {name: fmean(values) for name, values in values_by_part(samples).items()}
     rounded = {name: round(mean, 4) for name, mean in means.items()}
     if len(means) == 1:
         return rounded
@@ -297,6 +296,26 @@ def total(samples: Sequence[Parts]) -> Parts:
     if "rougeL" in means:
         return {"geometric_mean": round(math.prod(means.values()) ** (1 / 3), 4), **rounded}
     return {"average": fmean(rounded.values()), **rounded}
+
+
+def values_by_part(samples: Sequence[Parts]) -> dict[str, list[float]]:
+    """Return the numbers of each part, of the samples that have it."""
+    values: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, value in sample.items():
+            values.setdefault(name, []).append(value)
+    return values
+
+
+def estimate(samples: Sequence[Parts]) -> Estimate:
+    """Return the headline of a task as a function of its samples, of which there is one or more."""
+    if "rougeL" in samples[0]:
+        return Estimate(np.array([list(sample.values()) for sample in samples]), _geometric_mean)
+    return Estimate.mean([fmean(sample.values()) for sample in samples])
+
+
+def _geometric_mean(means: Array) -> Array:
+    return np.asarray(np.prod(means, axis=-1) ** (1 / means.shape[-1]))
 
 
 def by_length(scores: Iterable[float], lengths: Iterable[int]) -> dict[str, float]:

@@ -237,19 +237,19 @@ def choice_score(prediction: str, answer: str, *, compensated: bool = False) -> 
 
 
 def accuracies(answers: Sequence[JudgedAnswer]) -> dict[str, float]:
-    """Return LongBench v2's accuracies in percent to one decimal, NaN for an empty group.
+    """Return LongBench v2's accuracies in percent to one decimal, NaN for an empty group."""
+    return {name: _accuracy(scores) for name, scores in scores_by_group(answers).items()}
 
-    The groups are: overall, each difficulty, each length.
-    """
-    groups = {"overall": list(answers)}
+
+def scores_by_group(answers: Sequence[JudgedAnswer]) -> dict[str, list[float]]:
+    """Return the scores of all answers, of each difficulty and of each length."""
+    groups = {"overall": [answer.score for answer in answers]}
     for difficulty in ("easy", "hard"):
-        groups[difficulty] = [answer for answer in answers if answer.difficulty == difficulty]
+        groups[difficulty] = [item.score for item in answers if item.difficulty == difficulty]
     for length in ("short", "medium", "long"):
-        groups[length] = [answer for answer in answers if answer.length == length]
-    return {name: _accuracy(group) for name, group in groups.items()}
+        groups[length] = [item.score for item in answers if item.length == length]
+    return groups
 
 
-def _accuracy(answers: Sequence[JudgedAnswer]) -> float:
-    if not answers:
-        return math.nan
-    return round(100 * fmean(answer.score for answer in answers), 1)
+def _accuracy(scores: Sequence[float]) -> float:
+    return round(100 * fmean(scores), 1) if scores else math.nan

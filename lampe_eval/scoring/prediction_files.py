@@ -14,6 +14,7 @@ from lampe_eval.cards import shipped_folder
 from lampe_eval.errors import UserError
 from lampe_eval.scoring.prediction_formats import FORMATS, PredictionFormat
 from lampe_eval.scoring.prediction_lines import Prediction, PredictionFile
+from lampe_eval.scoring.reported_scores import ReportedScore, ReportedScores
 from lampe_eval.yaml_files import read_yaml
 
 OWN_REPEATS = {"qasper": 2}
@@ -35,6 +36,7 @@ class TaskResult:
         repeated: scored predictions of samples that the file has already; upstream counts them.
         missing: samples of the task's data that the file lacks; upstream does not count them.
         notes: lines on what a reader of the number has to know.
+        reported: the same numbers with what they are rounded from.
     """
 
     scores: Mapping[str, float]
@@ -44,6 +46,7 @@ class TaskResult:
     repeated: int = field(default=0, compare=False)
     missing: int = field(default=0, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    reported: Mapping[str, ReportedScore] = field(default_factory=dict, compare=False)
 
 
 class FolderScores(dict[str, TaskResult]):
@@ -280,7 +283,7 @@ def _add_counts(whole: PredictionFile, part: PredictionFile) -> None:
 
 
 def task_result(
-    scores: Mapping[str, float],
+    reported: ReportedScores,
     predictions: Collection[Prediction],
     file: PredictionFile,
     size: int = 0,
@@ -289,7 +292,7 @@ def task_result(
     """Return the result of a task with the counts of what its scores do not say.
 
     Args:
-        scores: numbers of the task.
+        reported: numbers of the task.
         predictions: the scored predictions.
         file: the file they are from, or the sum of its parts.
         size: number of samples of the task's data, 0 if any number is complete.
@@ -304,13 +307,14 @@ def task_result(
     missing = max(0, size - (file.records - repeated))
     empty = [item for item in predictions if item.references != [] and not item.prediction.strip()]
     return TaskResult(
-        scores=scores,
+        scores={name: score.value for name, score in reported.items()},
         n=len(predictions),
         skipped=len(file.broken),
         nulls=len(empty),
         repeated=repeated,
         missing=missing,
         notes=tuple(_notes(file, repeated, missing)),
+        reported=reported,
     )
 
 

@@ -25,6 +25,7 @@ from lampe_eval.scoring import (
     longbench_metrics,
     ruler_metrics,
 )
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.scoring.prediction_lines import (
     Line,
     Prediction,
@@ -34,7 +35,12 @@ from lampe_eval.scoring.prediction_lines import (
     SomeReferences,
     Text,
 )
-from lampe_eval.scoring.text_metrics import percent
+from lampe_eval.scoring.reported_scores import (
+    ReportedScores,
+    mean_percent,
+    percentages,
+    reported_score,
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,14 @@ class PredictionFormat:
             model, whose name then stands for the task.
         read: yields the usable predictions of a file of a task, each with the `row` of its record
             in `extras`.
-        total: returns the numbers of a task.
+        total: returns the numbers of a task with what they are rounded from.
         cards: name of the bench whose cards say how many samples the data of a task have; empty if
             any number is complete.
     """
 
     tasks: Collection[str]
     read: Callable[[PredictionFile, str], Iterator[Prediction]]
-    total: Callable[[str, Sequence[Prediction]], dict[str, float]]
+    total: Callable[[str, Sequence[Prediction]], ReportedScores]
     cards: str = ""
 
 
@@ -298,19 +304,24 @@ def _has_label(file: PredictionFile, line: Line, task: str, label: Any) -> bool:
     return True
 
 
-def _longbench(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+def _longbench(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
     scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
-    return {"score": percent(scores)}
+    return percentages({"score": scores})
 
 
-def _longbench_e(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+def _longbench_e(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
     scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
     lengths = [prediction.extras["length"] for prediction in predictions]
-    return {"score": percent(scores), **longbench_metrics.by_length(scores, lengths)}
+    return percentages({"score": scores, **longbench_metrics.length_bands(scores, lengths)})
 
 
-def _longbench_v2(_: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return longbench_metrics.accuracies([_judged_answer(item) for item in predictions])
+def _longbench_v2(_: str, predictions: Sequence[Prediction]) -> ReportedScores:
+    answers = [_judged_answer(item) for item in predictions]
+    scores = longbench_metrics.scores_by_group(answers)
+    return {
+        name: mean_percent(scores[name], accuracy)
+        for name, accuracy in longbench_metrics.accuracies(answers).items()
+    }
 
 
 def _judged_answer(prediction: Prediction) -> longbench_metrics.JudgedAnswer:
@@ -324,21 +335,27 @@ def _judged_answer(prediction: Prediction) -> longbench_metrics.JudgedAnswer:
     return longbench_metrics.JudgedAnswer(score, extras["difficulty"], extras["length"])
 
 
-def _leval(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return leval_metrics.total([leval_metrics.parts(task, *item) for item in predictions])
+def _leval(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
+    samples = [leval_metrics.parts(task, *item) for item in predictions]
+    (headline, value), *others = leval_metrics.total(samples).items()
+    values = leval_metrics.values_by_part(samples)
+    reported = {headline: reported_score(leval_metrics.estimate(samples), value)}
+    for name, value in others:
+        reported[name] = reported_score(Estimate.mean(values[name]), value)
+    return reported
 
 
-def _ruler(task: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    return {"score": percent([ruler_metrics.score(task, *item) for item in predictions])}
+def _ruler(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
+    return percentages({"score": [ruler_metrics.score(task, *item) for item in predictions]})
 
 
 def _infinitebench(
     task: str,
     predictions: Sequence[Prediction],
     scorer: infinitebench_metrics.Scorer = "official",
-) -> dict[str, float]:
+) -> ReportedScores:
     scores = [infinitebench_metrics.score(task, *item, scorer=scorer) for item in predictions]
-    return {"score": percent(scores)}
+    return percentages({"score": scores})
 
 
 FORMATS: dict[str, PredictionFormat] = {

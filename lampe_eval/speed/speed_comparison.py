@@ -59,7 +59,7 @@ class ComparedMethod:
 
     @property
     def name(self) -> str:
-        """Name for a display of progress."""
+        """Return the name for a display of progress."""
         return f"{self.label} · {self.attention} · {self.length} tokens"
 
 
@@ -110,7 +110,7 @@ class SpeedComparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Rows for each method, backend and length; those of a length begin with plain attention.
+        """Return rows for each method, backend and length; plain attention begins a length's.
 
         Columns ``*_s`` are medians in seconds, ``*_plain_s`` those of the plain runs that
         alternated with them; ``*_ratio`` is the median of the pairs' ratios, ``*_low`` and

@@ -92,18 +92,18 @@ class SpeedConfig(Options):
 
     @property
     def checkpoint(self) -> str:
-        """Card, folder or hub id of the model, where no shape replaces it."""
+        """Return the card, folder or hub id of the model, where no shape replaces it."""
         return self.model or "pocket"
 
     @property
     def name(self) -> str:
-        """Name of the model in tables."""
+        """Return the name of the model in tables."""
         layers = f", {self.layers} of its layers" if self.layers else ""
         return f"shape {self.shape}{layers}" if self.shape else self.checkpoint
 
     @property
     def folder(self) -> Path:
-        """Folder of the results."""
+        """Return the folder of the results."""
         return self.output or Path("results/speed") / (self.shape or Path(self.checkpoint).stem)
 
 

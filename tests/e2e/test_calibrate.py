@@ -68,12 +68,16 @@ def test_a_calibration_writes_a_card_that_a_run_takes(
     assert run_command(monkeypatch, *command) == 0
     # 3 mapping lengths of lampe and 3 attention factors of each method at 3 lengths;
     # 3 + 2 rows at 2 held-out lengths
-    assert "37 cells of 2 samples" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "37 cells of 2 samples" in printed
 
     table = pd.read_csv(folder / "calibration.csv")
     assert set(table["setting"]) == {"mapping_length", "attention_factor"}
     assert len(table) == 27
     assert table["score"].between(1, 100).all()
+    assert table["score"].between(table["ci_low"], table["ci_high"]).all()
+    chosen = next(line for line in printed.splitlines() if line.startswith("chosen"))
+    assert chosen.count("[") == (0 if "as given;" in chosen else 2)
     assert (folder / "lampe-mapping_length.png").stat().st_size
     assert (folder / "dca-attention_factor.png").stat().st_size
 

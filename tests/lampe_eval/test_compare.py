@@ -122,6 +122,60 @@ def test_the_command_names_the_field(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "truncation" in text
         assert "left" in text
         assert "plan_length" not in text
+    record = json.loads((tmp_path / "why.json").read_text())
+    named = {line["name"]: line for line in record["settings"] if line["differs"]}
+    assert named["protocol of niah: truncation"]["b"] == "left"
+
+
+def _numbers(record: Any) -> Iterator[float]:
+    """Yield the numbers of a JSON value."""
+    if isinstance(record, dict):
+        for value in record.values():
+            yield from _numbers(value)
+    elif isinstance(record, list):
+        for value in record:
+            yield from _numbers(value)
+    elif isinstance(record, float):
+        yield record
+
+
+def _needles(folder: Path, right: Sequence[bool]) -> Path:
+    return stored_runs.run(folder, {"original": {256: list(right)}}).folder
+
+
+def _losses(folder: Path, means: Sequence[float]) -> Path:
+    return stored_runs.losses(folder, {"original": {256: means}}).folder
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "second"),
+    [
+        (_needles, [True, False, True], [False, False, True]),
+        (_needles, [True, True], [True, True]),
+        (_losses, [1.0, 2.0, 1.5], [1.1, 1.9, 1.6]),
+        (_losses, [1.0], [2.0]),
+    ],
+)
+def test_the_json_has_what_is_printed(
+    make: Any, first: Any, second: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make(tmp_path / "a", first), make(tmp_path / "b", second)
+    compare(*paths, (), (), "", None, tmp_path / "why")
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "why.json").read_text(), parse_constant=pytest.fail)
+    assert all(name in printed for name in (record["a"]["name"], record["b"]["name"]))
+    assert record["pairs"]["count"] == len(first)
+    (task,) = record["tasks"]
+    assert all(f"{number:.2f}" in printed for number in _numbers(task["parts"]))
+    scores = [task["a"], task["b"], *next(iter(task["shared_scores"].values())).values()]
+    for score in scores:
+        assert f"{score['value']:.2f}" in printed
+        # The perplexity of a single window has none.
+        if len(first) > 1:
+            assert score["ci_low"] <= score["value"] <= score["ci_high"]
+        else:
+            assert score["ci_low"] is None
+    assert task["paired_test"]["samples"] == len(first)
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
@@ -402,6 +456,16 @@ def _two_models(folder: Path) -> None:
         (folder / name / "hotpotqa.jsonl").write_text(line)
 
 
+def _named(name: str, content: str | bytes) -> Any:
+    """Return a function that makes a folder with one file."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
 def _foreign_files(folder: Path) -> None:
     folder.mkdir()
     (folder / "notes.jsonl").write_text('{"a": 1}\n')
@@ -416,6 +480,18 @@ def _foreign_files(folder: Path) -> None:
         (_only_results, "--log_samples"),
         (_two_models, "hotpotqa"),
         (_foreign_files, "lm-eval"),
+        (_named("run.yaml", "config: ["), "run.yaml"),
+        (_named("run.yaml", ""), "run.yaml"),
+        (_named("hotpotqa.jsonl", b"\xff\x00"), r"hotpotqa.jsonl: cannot be read"),
+        (_named("hotpotqa.jsonl", ""), "hotpotqa.jsonl"),
+        (_named("hotpotqa.jsonl", '{"pred": "x", "answ'), "hotpotqa.jsonl:1"),
+        (_named("hotpotqa.jsonl", '{"pred": "x"}'), "hotpotqa.jsonl:1.*answers"),
+        (_named("samples_ruler_vt_2026-01-01T00-00-00.0.jsonl", '{"doc'), "jsonl:1"),
+        (_named("samples_ruler_vt_2026-01-01T00-00-00.0.jsonl", '{"a": 1}'), "doc_id"),
+        (_named("nq.json", '{"data": ['), "nq.json"),
+        (_named("nq.json", '{"data": [3], "averaged_metrics": {"f1": 1}}'), "data"),
+        (_named("predictions.csv", "a,b\n1,2\n"), "predicted_answer"),
+        (_named("ruler_vt_4k.json", '{"0": {"prediction": 3, "gold": null}}'), "row 0"),
         (lambda folder: folder.mkdir(), "lm-eval"),
         (lambda _: None, "no such"),
     ],
@@ -426,6 +502,21 @@ def test_what_cannot_be_compared_is_said(make: Any, named: str, tmp_path: Path) 
     with pytest.raises(UserError, match=named) as error:
         compare(tmp_path / "a", tmp_path / "b", (), (), "", None, None)
     assert str(tmp_path / "b") in str(error.value)
+
+
+def test_a_file_is_not_blamed_for_its_neighbour(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "a", {"original": {256: [True]}})
+    _named("nq.json", '{"data": [')(tmp_path / "b")
+    (tmp_path / "b" / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"notes.txt: holds neither"):
+        compare(tmp_path / "a", tmp_path / "b" / "notes.txt", (), (), "", None, None)
+
+
+def test_a_result_is_not_compared_with_itself(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path / "a", {"original": {256: [True]}})
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match="--method"):
+        compare(tmp_path / "a", tmp_path / "b", (), (), "", None, None)
 
 
 def test_a_missing_cell_is_named(tmp_path: Path) -> None:
@@ -462,7 +553,8 @@ def test_lm_eval_against_our_run_of_the_same_rows(tmp_path: Path) -> None:
     assert comparison.paired_by == {"question and reference": 2}
     (group,) = comparison.groups
     assert_parts_sum(comparison)
-    assert (group.split.first, group.split.second) == (pytest.approx(45), pytest.approx(70))
+    assert group.split.first.value == pytest.approx(45)
+    assert group.split.second.value == pytest.approx(70)
     parts = group.split.parts
     assert parts["scorer"] == pytest.approx(0)
     assert parts["prompt or answer"] == pytest.approx(0)
@@ -490,7 +582,7 @@ def test_two_published_prediction_folders() -> None:
     (group,) = comparison.groups
     published = [json.loads((folder / name / "result.json").read_text()) for name in names]
     scores = [result["hotpotqa"] for result in published]
-    assert [group.split.first, group.split.second] == pytest.approx(scores, abs=0.005)
+    assert [group.split.first.value, group.split.second.value] == pytest.approx(scores, abs=0.005)
     assert_parts_sum(comparison)
     assert group.test is not None
     test = group.test

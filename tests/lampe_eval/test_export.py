@@ -5,8 +5,10 @@ import json
 import math
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
@@ -25,6 +27,7 @@ MODEL = "llama3-8b-instruct"
 TASKS = ("vt", "fwe", "niah_single_1")
 LM_EVAL_SAMPLES = Path("/work/shared/data/parity2/formats/lm_eval")
 METHOD = "lampe:variant=reference"
+FORMATS: tuple[Format, ...] = ("lm-eval", "every-eval-ever", "hf")
 ENVIRONMENT = {"lampe-eval": "0.2.0", "transformers": "5.23.0"}
 
 
@@ -193,6 +196,51 @@ def test_an_export_that_is_made_again_has_the_same_names(tmp_path: Path) -> None
     assert every_eval_ever.files(results).keys() == every_eval_ever.files(results).keys()
 
 
+SCHEMA = json.loads((Path(__file__).parent / "every_eval_ever_schema.json").read_text())
+
+
+def _several_models(folder: Path) -> Store:
+    tasks = [("ruler", "vt"), ("leval", "news_summ"), ("longbench-v2", "direct"), ("ppl", "dense")]
+    cells = [Cell(model, "original", *task, 32768) for model in (MODEL, "pocket") for task in tasks]
+    return synthetic_runs.store(folder, cells, "fair")
+
+
+def _odd_names(folder: Path) -> Store:
+    return stored_runs.run(folder, {"a/../b c": {512: [True]}, "lampe:x=1,y=é": {512: [False]}})
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("make", [_ruler, _several_models, _odd_names])
+def test_every_kind_of_run_is_exported_within_its_folder(
+    make: Callable[[Path], Store], to: Format, tmp_path: Path
+) -> None:
+    files = _exported(make(tmp_path / "run"), to)
+    assert files
+    assert not [path for path in files if ".." in Path(path).parts]
+    for path, text in files.items():
+        if to == "every-eval-ever":
+            jsonschema.validate(json.loads(text), SCHEMA)
+        elif path.endswith(".json"):
+            json.loads(text, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"stopping": "decide, margin 5"}, "decide"), ({"metric": "F1, all"}, "")]
+)
+def test_what_a_score_depends_on_is_exported(
+    change: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    gathered = gather_runs([stored_runs.run(tmp_path, {"lampe": {512: [True, False]}}).folder])
+    scores = gathered.scores.assign(**change)
+    (results,) = exported_results(dataclasses.replace(gathered, scores=scores))
+    for files in (lm_eval.files, every_eval_ever.files, hugging_face.files):
+        assert any(named in text for text in files(results).values())
+    text = next(text for path, text in lm_eval.files(results).items() if "/results_" in path)
+    assert all(key.count(",") == 1 for key in json.loads(text)["results"]["niah_grid_512"])
+    (record,) = map(json.loads, every_eval_ever.files(results).values())
+    jsonschema.validate(record, SCHEMA)
+
+
 @pytest.mark.skipif(
     shutil.which("every_eval_ever") is None,
     reason="needs the program every_eval_ever, of the package every-eval-ever for Python 3.12",
@@ -237,9 +285,6 @@ def test_a_benchmark_with_a_data_set_on_the_hub_names_it(
     assert "dataset.id" not in capsys.readouterr().out
     _exported(_ruler(tmp_path / "b"), "hf")
     assert "dataset.id" in capsys.readouterr().out
-
-
-FORMATS: tuple[Format, ...] = ("lm-eval", "every-eval-ever", "hf")
 
 
 @pytest.mark.parametrize("outcome", ["failed", "left out", "missing"])

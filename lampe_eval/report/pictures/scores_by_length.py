@@ -18,6 +18,7 @@ from lampe_eval.report.pictures.panels import (
     title_of,
     tokens,
 )
+from lampe_eval.report.table_model import interval_text
 from lampe_eval.results.ranking import complete_cells, higher_is_better
 
 OFF_SCALE = 2
@@ -52,7 +53,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _draw_off_scale(axes: Axes, off_scale: pd.DataFrame) -> None:
-    """Draw an arrow for each score off the scale, with the number below it."""
+    """Draw an arrow for each score off the scale, with the number and its interval below it."""
     from_top = axes.get_xaxis_transform()  # x in tokens, y from 0 (bottom) to 1 (top)
     axes.plot(
         off_scale["length"],
@@ -63,11 +64,12 @@ def _draw_off_scale(axes: Axes, off_scale: pd.DataFrame) -> None:
         transform=from_top,
         zorder=5,
     )
-    for length, score in zip(off_scale["length"], off_scale["score"], strict=True):
+    for row in off_scale.to_dict("records"):
+        interval = interval_text(row["ci_low"], row["ci_high"])
         axes.text(
-            length,
+            row["length"],
             0.91,
-            _number_text(score),
+            f"{_number_text(row['score'])} {interval}".rstrip(),
             transform=from_top,
             rotation=90,
             ha="center",

@@ -255,3 +255,9 @@ def test_questions_about_the_same_documents_share_their_hash() -> None:
     first, second, again = (build("qa_1", index).document_sha256 for index in (0, 1, 24))
     assert first == again != second
     assert build("niah_single_1", 0).document_sha256 == ""
+
+
+def test_samples_in_the_same_essays_share_their_hash() -> None:
+    hashes = {build(task, index).document_sha256 for task in ESSAY_TASKS for index in range(3)}
+    assert len(hashes) == 1
+    assert hashes != {""}
