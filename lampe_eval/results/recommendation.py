@@ -184,7 +184,9 @@ def _reason(
     elif taxed:
         reasons.append(f"{taxed} of them are shown to lose on prompts that fit the window")
     alike = without_tax or best
-    if len(cheap) > 1:
+    if all(one.costs.prompt is None for one in alike):
+        reasons.append("of those it has the best score; how long they take was not measured")
+    elif len(cheap) > 1:
         reasons.append("of those that are about as fast as the fastest it has the best score")
     elif len(alike) > 1:
         slower = [one for one in alike if _cost(one).low > _cost(cheap[0]).high]

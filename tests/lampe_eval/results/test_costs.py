@@ -2,9 +2,9 @@
 
 from typing import Any, cast
 
-from lampe_eval.records import SampleRecord
 import pytest
 
+from lampe_eval.records import SampleRecord
 from lampe_eval.results.costs import Costs, Ratio, environment_differences, relative_costs
 
 
