@@ -29,7 +29,7 @@ Statistic = Callable[[Array], Array]
 """Function from means [..., parts] to scores [...]."""
 
 Scale = Literal["percent", "log"]
-"""Scale of an interval: from 0 to 100, or the logarithm of a positive score such as perplexity."""
+"""Scale of a score: from 0 to 100, or the logarithm of a positive score such as perplexity."""
 
 SHARE_DIGITS = 12
 """Decimals of a score as a share: a root may be 100 percent and a little more."""
@@ -59,7 +59,8 @@ class Estimate:
         groups: group of each sample where samples are resampled by group; empty where each stands
             alone.
         unit: name of what is resampled: "sample", or what the groups are, such as "document".
-        scale: scale on which the interval is computed.
+        scale: scale of the score, by which its interval is computed, methods are compared, and
+            tables and exports state the unit; the same for tasks that are averaged.
     """
 
     parts: Array

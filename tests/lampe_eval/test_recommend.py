@@ -215,14 +215,13 @@ def test_a_model_that_lacks_something_does_not_hide_the_others(tmp_path: Path) -
 
 def _labelled_run(folder: Path, given: str, settings: Mapping[str, Any]) -> None:
     """Store a run of a model that was given by one name and labelled "mine"."""
-    methods = {"original": {"mine": {}}, "lampe": {"mine": settings}}
-    models = {"mine": {**POCKET, "window": 128}}
-    answers = {method: RUN[method] for method in methods}
-    stored_runs.run(folder, answers, methods=methods, models=models)
+    answers = {method: RUN[method] for method in ("original", "lampe")}
+    stored_runs.run(folder, answers, models={"mine": {**POCKET, "window": 128}})
     (folder / "samples" / "pocket").rename(folder / "samples" / "mine")
     for path in folder.rglob("*.jsonl"):
         path.write_text(path.read_text().replace('": "pocket', '": "mine'))
     description = yaml.safe_load((folder / "run.yaml").read_text())
+    description["config"]["methods"] = {"original": {"mine": {}}, "lampe": {"mine": settings}}
     session = {"model": [given], "label": ["mine"], "method": ["original,lampe"]}
     time = "2026-11-28 01:21:06+00:00"
     description["history"] = [{"time": time, "options": session, "added": {}}]
@@ -239,7 +238,7 @@ def test_the_snippet_has_the_model_and_the_settings_of_the_run(
     monkeypatch.chdir(tmp_path)
     # the card of today, which has other settings than the run
     Path("card.yaml").write_text("path: pocket\nwindow: 64\nsettings: {lampe: {head_tokens: 5}}\n")
-    settings = {"head_tokens": 9, "attention_factor": "1.05"}
+    settings = {"head_tokens": 9, "attention_factor": 1.05}
     _labelled_run(tmp_path / "run", given, lampe.method_of("lampe", **settings).settings)
     recommend([tmp_path / "run"], 1024, None)
     lines = capsys.readouterr().out.splitlines()

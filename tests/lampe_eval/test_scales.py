@@ -67,9 +67,8 @@ def test_units_follow_the_scale_and_the_best_the_direction(
     direction = "higher" if higher_is_better else "lower"
     assert ranking["unit"] == f"{metric}, {direction} is better"
     assert ranking["lowerIsBetter"] is not higher_is_better
-    page = page_scores(runs.scores)
-    share = [column["key"] for column in page["columns"]].index("share")
-    assert all((row[share] is None) == (bench == "ppl") for row in page["rows"])
+    shown = {column["key"] for column in page_scores(runs.scores)["columns"]}
+    assert ("share" in shown) == (bench == "niah")
     figure = scores_by_length.draw(runs.labelled(runs.scores))
     is_0_to_100 = figure.axes[0].get_ylim() == (-4, 104)
     assert is_0_to_100 == (bench == "niah")
@@ -92,6 +91,19 @@ def _check_exports(
     value = next(number for key, number in numbers.items() if "stderr" not in key)
     scale = 100 if metric == "percent" else 1
     assert value == pytest.approx(exported.cells[0].value / scale)
+
+
+@pytest.mark.parametrize(("higher_is_better", "expected"), [(True, "better"), (False, "worse")])
+def test_a_decision_follows_the_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, higher_is_better: bool, expected: str
+) -> None:
+    monkeypatch.setattr(type(BENCHES["niah"]), "higher_is_better", higher_is_better)
+    answers = {"original": {512: WRONG}, "lampe": {512: RIGHT}}
+    lengths = {"pocket": {"niah": [512]}}
+    stopping = {"reference": "original", "margin": 5.0}
+    stored_runs.run(tmp_path, answers, lengths=lengths, stopping=stopping)
+    (decision,) = gather_runs([tmp_path]).decisions.to_dict("records")
+    assert (decision["verdict"], decision["difference"]) == (expected, 100)
 
 
 @pytest.mark.parametrize(
