@@ -54,7 +54,7 @@ def _method(store: Store, model: str, label: str) -> lampe.Method:
     """Return the method with the settings that the run stored."""
     (spec,) = parse_methods([label])
     try:
-        name = spec.build({}).name
+        name = spec.build({}).label
     except UserError as error:
         files = ", ".join(store.config.get("plugins", {}))
         hint = f"; the run was made with the plug-in {files}: give it by --plugin" if files else ""
@@ -104,13 +104,13 @@ def _python(
         yield f"# {problem}"
     yield f"model = AutoModelForCausalLM.from_pretrained({arguments['path']!r}, {given})"
     settings = _changed_settings(method)
-    if method.name == DEFAULT_REFERENCE and not settings:
+    if method.label == DEFAULT_REFERENCE and not settings:
         return
     settings["window"] = record["window"]
     # names of a composed method's settings have a dot, which no keyword may have
     dotted = any("." in key for key in settings)
     written = f"**{settings!r}" if dotted else ", ".join(f"{k}={v!r}" for k, v in settings.items())
-    yield f"handle = lampe.patch(model, {method.name!r}, {written})"
+    yield f"handle = lampe.patch(model, {method.label!r}, {written})"
     if any(
         each.get("plan_length") == "prompt+answer" for each in store.config["protocols"].values()
     ):
@@ -156,14 +156,14 @@ def _problems(card: ModelCard | None, record: ModelRecord, model: str) -> Iterat
 
 def _plugin_files(method: lampe.Method) -> list[str]:
     """Return the plug-ins that define a method, or a part of it."""
-    classes = [method_class(name) for name in method.name.split("+")]
+    classes = [method_class(name) for name in method.label.split("+")]
     modules = plugins.loaded_modules()
     files = [inspect.getfile(each) for each in classes if inspect.getmodule(each) in modules]
     return list(dict.fromkeys(files))
 
 
 def _changed_settings(method: lampe.Method) -> dict[str, Any]:
-    defaults = lampe.method_of(method.name).settings
+    defaults = lampe.method_of(method.label).settings
     return {key: value for key, value in method.settings.items() if value != defaults[key]}
 
 
@@ -171,7 +171,7 @@ def _configuration(
     card: ModelCard | None, record: ModelRecord, method: lampe.Method, model: str, length: int
 ) -> str:
     """Return the rope parameters that do the same in transformers; empty if there are none."""
-    if method.name == DEFAULT_REFERENCE or card is None:
+    if method.label == DEFAULT_REFERENCE or card is None:
         return ""
     try:
         source = models.describe_model(card, model, window=record["window"])

@@ -250,6 +250,18 @@ def test_the_snippet_has_the_model_and_the_settings_of_the_run(
     assert handle.geometry.window == 128
 
 
+def test_the_snippet_of_a_composed_method_patches_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = "lampe+yarn:yarn.beta_fast=16"
+    stored_runs.run(tmp_path, {"original": RUN["original"], label: RUN["dca:chunk_size=128"]})
+    recommend([tmp_path], None, None)
+    lines = capsys.readouterr().out.splitlines()
+    variables: dict[str, Any] = {}
+    exec("\n".join(lines[lines.index("import lampe") :]), variables)
+    assert variables["handle"].method.settings["yarn.beta_fast"] == 16
+
+
 def test_the_snippet_says_where_a_model_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
