@@ -573,11 +573,11 @@ def report(
 
 @app.command()
 def recommend(
-    run: Annotated[Path, Argument(help="Folder of a run.", show_default=False)],
+    runs: Annotated[list[Path], Argument(help="Folders of runs.", show_default=False)],
     length: Annotated[
         int | None,
         Option(
-            help="Length to recommend a method for, in tokens. Default: the longest of the run.",
+            help="Length to recommend a method for, in tokens. Default: the longest of the runs.",
             parser=_tokens,
             metavar="TOKENS",
         ),
@@ -588,11 +588,11 @@ def recommend(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Recommend a method by a run: scores, effective lengths, short-prompt tax and cost."""
+    """Recommend a method by runs: scores, effective lengths, short-prompt tax and cost."""
     _load_plugins(plugin)
     from lampe_eval.commands.recommend import recommend as recommend_method
 
-    recommend_method(run, length, max_slowdown)
+    recommend_method(runs, length, max_slowdown)
 
 
 @app.command()

@@ -101,7 +101,7 @@ def _record(results: ExportedResults, bench: str, developer: str) -> dict[str, A
 
 
 def _cell_result(cell: ExportedCell) -> dict[str, Any]:
-    bounds = (0.0, 100.0) if cell.higher_is_better else (1.0, sys.float_info.max)
+    bounds = (0.0, 100.0) if cell.is_percent else (0.0, sys.float_info.max)
     details = {
         "length": cell.cell.length,
         "attention_factor": cell.attention_factor,
@@ -120,7 +120,7 @@ def _cell_result(cell: ExportedCell) -> dict[str, Any]:
         },
         "metric_config": {
             "metric_name": cell.metric,
-            "metric_unit": "percent" if cell.higher_is_better else cell.metric,
+            "metric_unit": "percent" if cell.is_percent else cell.metric,
             "lower_is_better": not cell.higher_is_better,
             "score_type": "continuous",
             "min_score": bounds[0],
@@ -136,6 +136,8 @@ def _cell_result(cell: ExportedCell) -> dict[str, Any]:
 
 
 def _average_result(average: ExportedAverage) -> dict[str, Any]:
+    # A number over lengths may itself be a length.
+    is_percent = average.is_percent and average.length is not None
     at_length = "" if average.length is None else f" at {average.length}"
     name = f"{average.bench}, {average.name}{at_length}"
     return {
@@ -147,8 +149,7 @@ def _average_result(average: ExportedAverage) -> dict[str, Any]:
             "lower_is_better": not average.higher_is_better,
             "score_type": "continuous",
             "min_score": 0.0,
-            # An average over lengths may itself be a length.
-            "max_score": 100.0 if average.length is not None else sys.float_info.max,
+            "max_score": 100.0 if is_percent else sys.float_info.max,
         },
         "score_details": {"score": average.value, "uncertainty": _uncertainty(average)},
     }

@@ -15,9 +15,9 @@ from lampe_eval.errors import UserError, first_names
 from lampe_eval.records import ModelRecord, ResolvedSettings, RunConfiguration, SampleRecord
 from lampe_eval.results.cell_scores import scored_cells
 from lampe_eval.results.gathered_runs import GatheredRuns
-from lampe_eval.results.ranking import UNSCORED
+from lampe_eval.results.ranking import UNSCORED, scale_of
 from lampe_eval.run_description import read_description
-from lampe_eval.scoring.estimates import Array
+from lampe_eval.scoring.estimates import Array, Scale
 from lampe_eval.store import Cell
 
 REASONS = {"errors": "failed", "skipped": "left out as too long", "missing": "missing"}
@@ -26,10 +26,11 @@ REASONS = {"errors": "failed", "skipped": "left out as too long", "missing": "mi
 
 @dataclass(frozen=True)
 class ExportedNumber:
-    """Number of a benchmark with its uncertainty, in percent or as perplexity.
+    """Number of a benchmark with its uncertainty, in percent or as its metric is.
 
     Attributes:
         bench: the benchmark.
+        scale: scale of the benchmark's scores.
         value: the number.
         stderr: its standard error; None where it has none.
         ci_low: lower end of its 95 % interval, or None.
@@ -37,6 +38,7 @@ class ExportedNumber:
     """
 
     bench: str
+    scale: Scale
     value: float
     stderr: float | None
     ci_low: float | None
@@ -44,8 +46,13 @@ class ExportedNumber:
 
     @property
     def higher_is_better(self) -> bool:
-        """Return True for percent; perplexities are better where they are lower."""
+        """Return whether a higher number is better."""
         return BENCHES[self.bench].higher_is_better
+
+    @property
+    def is_percent(self) -> bool:
+        """Return True for a number from 0 to 100; others, such as perplexities, are above 0."""
+        return self.scale == "percent"
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class ExportedCell(ExportedNumber):
     resolved: ResolvedSettings | None
     rows: Sequence[SampleRecord]
     parts: Array
+
+    @property
+    def has_answers(self) -> bool:
+        """Return True where samples are answers; else they are passages with a loss."""
+        return BENCHES[self.bench].has_answers
 
     @property
     def name(self) -> str:
@@ -204,7 +216,7 @@ def _cells(gathered: GatheredRuns, run: str, config: RunConfiguration) -> Iterat
             )
         card = config["tasks"][f"{cell.bench}/{cell.task}"]
         yield ExportedCell(
-            **_number(row, "score"),
+            **_number(row, "score", row["scale"]),
             cell=cell,
             metric=row["metric"],
             n=row["n"],
@@ -224,18 +236,20 @@ def _averages(gathered: GatheredRuns) -> dict[tuple[str, str], list[ExportedAver
     """Return by model and method the averages that a benchmark reports."""
     averages: dict[tuple[str, str], list[ExportedAverage]] = {}
     details = gathered.details
+    scales = {str(bench): scale_of(cells) for bench, cells in gathered.scores.groupby("bench")}
     for row in details[details["task"].isna() & details["value"].notna()].to_dict("records"):
         length = None if row["length"] is None or math.isnan(row["length"]) else int(row["length"])
-        average = ExportedAverage(**_number(row, "value"), name=row["name"], length=length)
+        number = _number(row, "value", scales[row["bench"]])
+        average = ExportedAverage(**number, name=row["name"], length=length)
         averages.setdefault((row["model"], row["method"]), []).append(average)
     return averages
 
 
-def _number(row: Mapping[Any, Any], column: str) -> dict[str, Any]:
+def _number(row: Mapping[Any, Any], column: str, scale: Scale) -> dict[str, Any]:
     """Return the fields of `ExportedNumber`; formats without NaN leave out what is None."""
     values = {"value": row[column], **{key: row[key] for key in ("stderr", "ci_low", "ci_high")}}
     finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-    return {"bench": row["bench"], **finite}
+    return {"bench": row["bench"], "scale": scale, **finite}
 
 
 def _last_described(folder: Path) -> datetime:

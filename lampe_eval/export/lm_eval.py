@@ -115,13 +115,13 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
         "task": cell.name,
         "dataset_path": cell.bench,
         "dataset_name": cell.cell.task,
-        "output_type": "generate_until" if cell.higher_is_better else "loglikelihood_rolling",
+        "output_type": "generate_until" if cell.has_answers else "loglikelihood_rolling",
         "num_fewshot": 0,
         "repeats": 1,
         "metric_list": [
             {
                 "metric": _metric(cell),
-                "aggregation": "mean" if cell.higher_is_better else "weighted_perplexity",
+                "aggregation": "mean" if cell.has_answers else "weighted_perplexity",
                 "higher_is_better": cell.higher_is_better,
             }
         ],
@@ -209,7 +209,7 @@ def _answer_and_value(cell: ExportedCell, index: int) -> tuple[str, float | list
     Of a passage they are its log-likelihood, as text, and that with its weight: the perplexity is
     exp of minus the ratio of their sums.
     """
-    if cell.higher_is_better:
+    if cell.has_answers:
         row = cell.rows[index]
         return row["prediction"], row["score"]
     loss, *tokens = map(float, cell.parts[index])
@@ -222,7 +222,7 @@ def _metric(cell: ExportedCell) -> str:
 
 
 def _scale(number: ExportedNumber) -> float:
-    return 100 if number.higher_is_better else 1
+    return 100 if number.is_percent else 1
 
 
 def _task_hash(rows: list[dict[str, Any]]) -> str:

@@ -27,7 +27,10 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
             lines.append((str(method), values))
         title = f"{first['bench']} · differences from {first['reference']}"
         yield ResultTable(
-            f"{title} · {table_conditions(first)}", ["method", *scopes], lines, _notes(rows)
+            f"{title} · {table_conditions(first)}",
+            ["method", *scopes],
+            lines,
+            _notes(rows, _unit(gathered.scores, rows)),
         )
 
 
@@ -40,9 +43,17 @@ def _value(row: Mapping[Any, Any]) -> TableValue:
     return TableValue(text, differs=row["p_value_holm"] < LEVEL)
 
 
-def _notes(rows: pd.DataFrame) -> list[str]:
+def _unit(scores: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Return the unit of differences; percent are of what the benchmark measures."""
+    unit = str(rows["unit"].iloc[0])
+    if unit == "points":
+        return unit
+    metrics = scores.loc[scores["bench"] == rows["bench"].iloc[0], "metric"].unique()
+    return f"{unit} of {metrics[0] if len(metrics) == 1 else 'the score'}"
+
+
+def _notes(rows: pd.DataFrame, unit: str) -> list[str]:
     reference = rows["reference"].iloc[0]
-    unit = "points" if rows["unit"].iloc[0] == "points" else "% of perplexity"
     notes = [
         f"mean over all complete cells of method minus {reference} on the same samples, in {unit}, "
         "with a 95 % interval"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lampe_eval.report.table_model import ResultTable, TableValue, interval_text, number_text
-from lampe_eval.results.costs import Costs
+from lampe_eval.results.costs import Costs, Ratio
 from lampe_eval.results.effective_length import SHARE, EffectiveLength
 from lampe_eval.results.method_summaries import ModelSummary
 from lampe_eval.results.recommendation import (
@@ -17,13 +17,19 @@ from lampe_eval.results.recommendation import (
 from lampe_eval.scoring.ruler_metrics import LLAMA2_AT_4K
 
 NOTES = [
-    f"effective length: the longest length at which a method keeps {SHARE:.0%} of its own score on "
-    "short prompts, with an interval",
-    "short prompts: method minus original where the prompt fits the window, in points or % of "
-    "perplexity",
-    "prompt, token, memory: cost relative to original, median over the same samples",
+    f"effective length: the longest length up to which a method keeps {100 * SHARE:.0f} % of its "
+    "own score on short prompts, with an interval",
+    "short prompts: method minus original where the prompt fits the window, in points or % of the "
+    "score",
+    "prompt, token, memory: cost relative to original, median over the same samples with its 95 % "
+    "interval (from the least to the largest for fewer than 6)",
     "front: no other method is as good in every column and better in one",
 ]
+
+
+AGAIN_NOTE = (
+    "again: the score is kept there too, but it is lost at a shorter length, so that does not count"
+)
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,14 @@ class RecommendationTable:
     Attributes:
         table: a row for each method.
         lines: the recommendation and what is to be known of it.
-        method: label of the recommended method; None where there is none.
+        source: run and label there of the recommended method; None where there is none.
         length: length in tokens that it is recommended for.
         model: name of the model.
     """
 
     table: ResultTable
     lines: Sequence[str]
-    method: str | None
+    source: tuple[str, str] | None
     length: int
     model: str
 
@@ -56,14 +62,17 @@ def recommendation_tables(
     """
     for summary in models:
         found = recommend(summary.methods, summary.higher_is_better, max_slowdown=max_slowdown)
+        rows = [(one.method, _values(one, summary, found)) for one in summary.methods]
+        has_again = any(value.mark for _, values in rows for value in values)
         table = ResultTable(
             f"which method · {summary.model} · {summary.length} tokens",
             ["method", *_titles(summary)],
-            [(one.method, _values(one, summary, found)) for one in summary.methods],
-            NOTES,
+            rows,
+            [*NOTES, AGAIN_NOTE] if has_again else NOTES,
         )
         lines = list(_lines(summary, found))
-        yield RecommendationTable(table, lines, found.method, summary.length, summary.model)
+        source = summary.sources[found.method] if found.method else None
+        yield RecommendationTable(table, lines, source, summary.length, summary.model)
 
 
 def _titles(summary: ModelSummary) -> list[str]:
@@ -78,7 +87,7 @@ def _titles(summary: ModelSummary) -> list[str]:
 
 def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) -> list[TableValue]:
     values: list[TableValue] = []
-    for bench, higher_is_better in summary.higher_is_better.items():
+    for bench, scale in summary.scales.items():
         of_bench = one.benches[bench]
         score = of_bench.score
         values += [
@@ -91,7 +100,7 @@ def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) ->
         ]
         if _has_absolute(summary, bench):
             values.append(_effective_length(of_bench.absolute))
-        values.append(_tax(of_bench.tax, "points" if higher_is_better else "%"))
+        values.append(_tax(of_bench.tax, "points" if scale == "percent" else "%"))
     on_front = TableValue("yes" if one.method in found.front else "no")
     return [*values, *_costs(one.costs), on_front]
 
@@ -105,7 +114,8 @@ def _effective_length(effective: EffectiveLength | None) -> TableValue:
         return TableValue()
     ends = [_tokens(end, effective.longest) for end in (effective.low, effective.high)]
     interval = "" if ends[0] == ends[1] else f"[{ends[0]}, {ends[1]}]"
-    return TableValue(_tokens(effective.length, effective.longest), interval)
+    again = f"again at {effective.again}" if effective.again else ""
+    return TableValue(_tokens(effective.length, effective.longest), interval, again)
 
 
 def _tokens(length: int, longest: int) -> str:
@@ -123,8 +133,16 @@ def _tax(tax: ShortPromptTax | None, unit: str) -> TableValue:
 
 
 def _costs(costs: Costs) -> list[TableValue]:
-    ratios = (costs.prompt, costs.token, costs.memory)
-    return [TableValue("-" if ratio is None else f"{ratio:.2f}") for ratio in ratios]
+    return [_ratio(ratio) for ratio in (costs.prompt, costs.token, costs.memory)]
+
+
+def _ratio(ratio: Ratio | None) -> TableValue:
+    if ratio is None:
+        return TableValue()
+    ends = f"[{ratio.low:.2f}, {ratio.high:.2f}]"
+    # what is compared with itself, and memory that is alike
+    is_exact = f"{ratio.low:.2f}" == f"{ratio.high:.2f}"
+    return TableValue(f"{ratio.value:.2f}", "" if is_exact else ends)
 
 
 def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
@@ -132,12 +150,17 @@ def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
         yield f"no method is recommended: {found.reason}"
     else:
         yield f"recommended: {found.method}: {found.reason}"
+        (chosen,) = (one for one in summary.methods if one.method == found.method)
+        for bench, of_bench in chosen.benches.items():
+            effective = of_bench.effective
+            if effective and effective.length < summary.length:
+                yield (
+                    f"even {found.method} loses its own score in {bench} before "
+                    f"{summary.length} tokens: its effective length is {effective.length}"
+                )
     if found.not_told_apart:
         yield f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}"
     taxed = [one.method for one in summary.methods if one.has_shown_tax]
     if taxed:
         yield f"shown to lose on prompts that fit the window: {', '.join(taxed)}"
-    if summary.left_out:
-        yield (
-            f"left out, not run in full at {summary.length} tokens: {', '.join(summary.left_out)}"
-        )
+    yield from summary.remarks

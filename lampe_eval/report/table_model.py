@@ -305,15 +305,20 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
 def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
     """Return why scores have no interval."""
     unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
-    reasons: list[str] = []
-    for row in unknown.to_dict("records"):
-        if row["independent_units"] < 2:
-            reasons.append(f"no interval from a single {row['unit']}")
-        elif math.isfinite(row["score"]):
-            reasons.append(f"no interval from {row['unit']}s that are all alike")
-        else:
-            reasons.append("no interval for a score that is not finite")
+    reasons = [f"no interval {_unknown_interval_reason(row)}" for row in unknown.to_dict("records")]
     return list(dict.fromkeys(reasons))
+
+
+def _unknown_interval_reason(row: Mapping[Any, Any]) -> str:
+    is_percent = row["scale"] == "percent"
+    if row["independent_units"] < 2 and not is_percent:
+        return f"from a single {row['unit']}"
+    if not math.isfinite(row["score"]):
+        return "for a score that is not finite"
+    # of a percentage nothing else takes its interval
+    if is_percent:
+        return "for a score outside of 0 to 100"
+    return f"from {row['unit']}s that are all alike" if row["score"] > 0 else "for a negative score"
 
 
 def _interval_units(scores: pd.DataFrame) -> str:

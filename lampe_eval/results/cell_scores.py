@@ -83,8 +83,9 @@ class ScoredRun:
     """Scores of a run.
 
     Attributes:
-        scores: a row per cell with `SCORE_COLUMNS`, `proportion` (a score in percent with its
-            effective number of samples; None for others), `details` (further numbers by name),
+        scores: a row per cell with `SCORE_COLUMNS`, `scale` (of the score's estimate; None without
+            a scored sample), `proportion` (a score in percent with its effective number of samples;
+            None for others), `details` (further numbers by name),
             `detail_estimates` (of those that are scores of samples), `resolved` (settings of the
             method at the cell's length; None in older runs), `at_most` (samples that the cell
             could have had, if it stopped early) and `stopping` (the run's rule in words).
@@ -124,8 +125,8 @@ def score_run(store: Store) -> ScoredRun:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
             cell_samples[cell] = CellSamples(ids, score.estimate)
-    columns = [*SCORE_COLUMNS, "proportion", "details", "detail_estimates", "resolved", "at_most"]
-    scores = pd.DataFrame(records).reindex(columns=columns)
+    further = ("scale", "proportion", "details", "detail_estimates", "resolved", "at_most")
+    scores = pd.DataFrame(records).reindex(columns=[*SCORE_COLUMNS, *further])
     rule = store.config.get("stopping")
     scores["stopping"] = describe_rule(rule) if rule else ""
     return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
@@ -264,6 +265,7 @@ def _evaluated(
         # a cell without a scored sample keeps these
         "independent_units": 0,
         "unit": "sample",
+        "scale": None,
         "proportion": None,
         "details": {},
         "detail_estimates": {},
@@ -331,6 +333,7 @@ def _score_columns(score: CellScore) -> dict[str, Any]:
         "ci_high": high,
         "independent_units": estimate.independent_units,
         "unit": estimate.unit,
+        "scale": estimate.scale,
         "proportion": estimate.proportion if estimate.scale == "percent" else None,
         "details": dict(score.details),
         "detail_estimates": dict(score.detail_estimates),

@@ -230,13 +230,14 @@ def _decision(
     differences = observed_differences(pairs, config["seed"], independent_tasks=independent)
     alpha = alpha_of_comparison(config)
     low, high = anytime_interval(differences, -1, 1, alpha)
+    direction = 1 if BENCHES[cell.bench].higher_is_better else -1
     return Decision(
         cell.model,
         cell.bench,
         cell.length,
         method,
         reference,
-        verdict(differences, margin / 100, alpha),
+        verdict(direction * differences, margin / 100, alpha),
         100 * float(differences.mean()) if len(differences) else float("nan"),
         100 * low,
         100 * high,

@@ -15,11 +15,23 @@ from lampe_eval.results.ranking import (
     complete_cells,
     higher_is_better,
     ranks,
+    scale_of,
 )
 
 RANKED_WITHIN = [*COMPARABLE, "number", "column"]
 """Columns whose values agree in numbers that compete."""
-RANK_COLUMNS = [*RANKED_WITHIN, "run", "method", "value", "ci_low", "ci_high", "rank", "is_tied"]
+RANK_COLUMNS = [
+    *RANKED_WITHIN,
+    "run",
+    "method",
+    "metric",
+    "scale",
+    "value",
+    "ci_low",
+    "ci_high",
+    "rank",
+    "is_tied",
+]
 """Columns of ranked numbers.
 
 `number` is the name of a task or of an average, and `column` the length that it is at, or the name
@@ -48,7 +60,11 @@ def _numbers(gathered: GatheredRuns) -> Iterator[pd.DataFrame]:
         comparable: dict[str, Any] = dict(zip(COMPARABLE, key, strict=True))
         # Averages carry no window or settings; they are found by run, model and bench.
         of_bench = averages.merge(cells[["run", "model", "bench"]].drop_duplicates())
-        numbers = _of_tasks(cells) if of_bench.empty else _of_averages(of_bench)
+        if of_bench.empty:
+            numbers = _of_tasks(cells)
+        else:
+            scale, metric = scale_of(cells), cells["metric"].iloc[0]
+            numbers = _of_averages(of_bench).assign(scale=scale, metric=metric)
         yield numbers.assign(**comparable)
 
 

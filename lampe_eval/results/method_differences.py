@@ -67,13 +67,13 @@ class ComparableCells:
         samples: samples of each method's cells by label and stratum.
         planned: number of planned samples of these.
         complete: cells all of whose samples are scored.
-        is_perplexity: whether lower scores are better.
+        higher_is_better: whether a higher score is better.
     """
 
     samples: Mapping[tuple[str, StratumKey], CellSamples]
     planned: Mapping[tuple[str, StratumKey], int]
     complete: frozenset[tuple[str, StratumKey]]
-    is_perplexity: bool
+    higher_is_better: bool
     _differences: dict[Any, UnitDifferences | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -92,21 +92,24 @@ class ComparableCells:
                 complete.add(key)
             if (row["run"], cell) in cell_samples:
                 samples[key] = cell_samples[row["run"], cell]
-        return cls(samples, planned, frozenset(complete), not higher_is_better(rows))
+        return cls(samples, planned, frozenset(complete), higher_is_better(rows))
 
     def difference(self, label: str, reference: str, stratum: StratumKey) -> UnitDifferences | None:
-        """Return the difference of a method from another one in a cell, if they share samples."""
+        """Return the difference of a method from another one in a cell.
+
+        There is none where they share no sample, and for scores that are not on their scale.
+        """
         key = (label, reference, stratum)
         if key not in self._differences:
             of_method = self.samples.get((label, stratum))
             of_reference = self.samples.get((reference, stratum))
             found = None
-            if of_method and of_reference:
+            if of_method and of_reference and _on_one_scale(of_method, of_reference):
                 task, length = stratum
                 found = unit_differences(
                     of_method,
                     of_reference,
-                    is_perplexity=self.is_perplexity,
+                    is_perplexity=of_reference.estimate.scale == "log",
                     task=task,
                     length=length,
                 )
@@ -117,6 +120,8 @@ class ComparableCells:
         self, label: str, reference: str, weights: Mapping[StratumKey, float]
     ) -> tuple[UnitDifferences, int] | None:
         """Return the weighted difference over cells, and how many of their samples are unpaired.
+
+        There is none where no cell is comparable, and over tasks of different scales.
 
         Args:
             label: the method.
@@ -135,7 +140,7 @@ class ComparableCells:
             # runs may have planned different numbers of samples of the cell
             keys = [(label, stratum), (reference, stratum)]
             unpaired += max(self.planned[key] for key in keys) - found.n
-        if not strata:
+        if len({found.is_perplexity for found in strata}) != 1:
             return None
         return pool(strata, [share / math.fsum(shares) for share in shares]), unpaired
 
@@ -148,7 +153,7 @@ class ComparableCells:
             values: score of each competing label.
             weights: weight of each cell in these scores.
         """
-        best = (min if self.is_perplexity else max)(values, key=lambda label: values[label])
+        best = (max if self.higher_is_better else min)(values, key=lambda label: values[label])
         return values.keys() - self.shown_different(values, best, weights)
 
     def shown_different(
@@ -221,6 +226,11 @@ def reference_label(rows: pd.DataFrame, reference: str | None) -> str:
     method = choose_reference(reference, list(dict.fromkeys(rows["method"])))
     # of several runs the first that has it
     return str(rows.loc[rows["method"] == method, "label"].iloc[0])
+
+
+def _on_one_scale(first: CellSamples, second: CellSamples) -> bool:
+    estimates = (first.estimate, second.estimate)
+    return all(each.is_on_scale and each.scale == estimates[0].scale for each in estimates)
 
 
 def _scopes(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], list[StratumKey]]]:

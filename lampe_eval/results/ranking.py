@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.scoring.estimates import Scale
 
 UNSCORED = ["missing", "errors", "skipped"]
 """Columns of scores that count samples without a score: never run, failed, or left out."""
@@ -20,6 +21,15 @@ def complete_cells(scores: pd.DataFrame) -> "pd.Series[bool]":
 def higher_is_better(scores: pd.DataFrame) -> bool:
     """Return whether a higher score is better in these cells of one benchmark."""
     return BENCHES[str(scores["bench"].iloc[0])].higher_is_better
+
+
+def scale_of(scores: pd.DataFrame) -> Scale:
+    """Return the scale of scores of one task, or of tasks that are averaged.
+
+    It is that of their estimates; percent where no sample is scored.
+    """
+    scales: list[Scale] = list(scores["scale"].dropna())
+    return scales[0] if scales else "percent"
 
 
 def has_many_tasks_at_one_length(scores: pd.DataFrame) -> bool:

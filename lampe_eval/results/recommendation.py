@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lampe_eval.results.costs import Costs
+from lampe_eval.results.costs import Costs, Ratio
 from lampe_eval.results.effective_length import EffectiveLength, ScoreAtLength
 
 SAME_COST = 1.05
@@ -24,7 +24,7 @@ class ShortPromptTax:
     """Difference from the unpatched model on prompts that fit the window.
 
     Attributes:
-        difference: in points, or percent of perplexity.
+        difference: in points, or percent of a perplexity.
         low: lower end of its 95 % interval, NaN where there is none.
         high: upper end of its 95 % interval, NaN where there is none.
         is_shown: whether the method is shown to be worse than the unpatched model.
@@ -43,7 +43,8 @@ class BenchSummary:
     Attributes:
         score: its score at the length asked for, the mean over tasks.
         is_shown_worse: whether it is shown to be worse than the best method there.
-        effective: its effective length, relative to its own base score.
+        effective: its effective length, relative to its own base score; None where it has a single
+            length, or none that a base score could be of.
         tax: its difference from the unpatched model within the window; None where the run has no
             such prompts, and for the unpatched model itself.
         absolute: its effective length by RULER's threshold, for RULER alone.
@@ -51,7 +52,7 @@ class BenchSummary:
 
     score: ScoreAtLength
     is_shown_worse: bool
-    effective: EffectiveLength
+    effective: EffectiveLength | None
     tax: ShortPromptTax | None
     absolute: EffectiveLength | None = None
 
@@ -73,7 +74,7 @@ class MethodSummary:
     @property
     def slowdown(self) -> float:
         """Return the larger ratio of times, of prompts and of tokens; NaN if none is known."""
-        known = [ratio for ratio in (self.costs.prompt, self.costs.token) if ratio is not None]
+        known = [ratio.value for ratio in (self.costs.prompt, self.costs.token) if ratio]
         return max(known, default=math.nan)
 
     @property
@@ -128,6 +129,14 @@ def recommend(
             return Recommendation(None, reason, [], front)
     if not candidates:
         return Recommendation(None, "no method was run in full on every benchmark", [], front)
+    if all(_scores_nothing(one, higher_is_better) for one in candidates):
+        reason = "all score 0 at this length; a shorter --length may tell them apart"
+        return Recommendation(None, reason, [], front)
+    if len(candidates) == 1:
+        reason = "there is no other method to compare it with"
+        if len(summaries) > 1:
+            reason = f"no other method is within {max_slowdown:g} times the unpatched model's time"
+        return Recommendation(candidates[0].method, reason, [], front)
     best = [one for one in candidates if not one.is_shown_worse]
     if not best:
         chosen = _best_in_first_bench(candidates, higher_is_better)
@@ -138,11 +147,18 @@ def recommend(
         return Recommendation(chosen.method, reason, [], front)
     without_tax = [one for one in best if not one.has_shown_tax]
     alike = without_tax or best
-    cheapest = min(_cost(one) for one in alike)
-    cheap = [one for one in alike if _cost(one) <= SAME_COST * cheapest]
+    cheapest = min(_cost(one).value for one in alike)
+    cheap = [one for one in alike if _cost(one).value <= SAME_COST * cheapest]
     chosen = _best_in_first_bench(cheap, higher_is_better)
     others = [one.method for one in alike if one is not chosen]
     return Recommendation(chosen.method, _reason(best, without_tax, cheap), others, front)
+
+
+def _scores_nothing(summary: MethodSummary, higher_is_better: Mapping[str, bool]) -> bool:
+    return all(
+        higher and summary.benches[bench].score.value == 0
+        for bench, higher in higher_is_better.items()
+    )
 
 
 def _best_in_first_bench(
@@ -167,17 +183,21 @@ def _reason(
         reasons.append("all of them are shown to lose on prompts that fit the window")
     elif taxed:
         reasons.append(f"{taxed} of them are shown to lose on prompts that fit the window")
-    if len(without_tax or best) > 1:
-        if len(cheap) == 1:
-            reasons.append("of the others it reads a prompt fastest")
-        else:
-            reasons.append("of those that are about as fast as the fastest it has the best score")
+    alike = without_tax or best
+    if all(one.costs.prompt is None for one in alike):
+        reasons.append("of those it has the best score; how long they take was not measured")
+    elif len(cheap) > 1:
+        reasons.append("of those that are about as fast as the fastest it has the best score")
+    elif len(alike) > 1:
+        slower = [one for one in alike if _cost(one).low > _cost(cheap[0]).high]
+        doubt = "" if len(slower) == len(alike) - 1 else ", as far as these timings tell"
+        reasons.append(f"of the others it reads a prompt fastest{doubt}")
     return "; ".join(reasons)
 
 
-def _cost(summary: MethodSummary) -> float:
+def _cost(summary: MethodSummary) -> Ratio:
     """Return the relative cost of a prompt; what was not measured counts as the unpatched one's."""
-    return 1.0 if summary.costs.prompt is None else summary.costs.prompt
+    return summary.costs.prompt or Ratio(1.0, 1.0, 1.0)
 
 
 def _front(
@@ -200,7 +220,7 @@ def _columns(summary: MethodSummary, higher_is_better: Mapping[str, bool]) -> li
         tax = of_bench.tax.difference if of_bench.tax else 0.0
         columns += [round(sign * of_bench.score.value, 1), round(sign * tax, 1)]
     for ratio in (summary.costs.prompt, summary.costs.token, summary.costs.memory):
-        columns.append(-round(1.0 if ratio is None else ratio, 2))
+        columns.append(-round(ratio.value if ratio else 1.0, 2))
     return columns
 
 

@@ -29,7 +29,10 @@ Statistic = Callable[[Array], Array]
 """Function from means [..., parts] to scores [...]."""
 
 Scale = Literal["percent", "log"]
-"""Scale of an interval: from 0 to 100, or the logarithm of a positive score such as perplexity."""
+"""Scale of a score: from 0 to 100, or the logarithm of a positive score such as perplexity."""
+
+SHARE_DIGITS = 12
+"""Decimals of a score as a share: a root may be 100 percent and a little more."""
 
 ONE_DOCUMENT = "sample of one document"
 """Unit of samples that all share a document, which counts as a part of their task."""
@@ -62,7 +65,8 @@ class Estimate:
         groups: group of each sample where samples are resampled by group; empty where each stands
             alone.
         unit: name of what is resampled: "sample", or what the groups are, such as "document".
-        scale: scale on which the interval is computed.
+        scale: scale of the score, by which its interval is computed, methods are compared, and
+            tables and exports state the unit; the same for tasks that are averaged.
     """
 
     parts: Array
@@ -102,6 +106,15 @@ class Estimate:
         return float(self.statistic(np.array(means)))
 
     @property
+    def is_on_scale(self) -> bool:
+        """Return whether the score is one that its scale has; else it has no interval."""
+        # Comparisons with NaN are false: what is not known is not off the scale.
+        if self.scale == "log":
+            return not self.value <= 0
+        share = round(self.value / 100, SHARE_DIGITS)
+        return not (share < 0 or share > 1)
+
+    @property
     def independent_units(self) -> int:
         """Return the number of units that the standard error is computed over."""
         return len(set(self.groups)) or len(self.parts)
@@ -131,7 +144,7 @@ class Estimate:
         n, means = len(self.parts), self.parts.mean(0)
         # By the jackknife, which for a mean gives each sample's deviation from it.
         influences = (n - 1) * (self.statistic(means) - _without_each(self.parts, self.statistic))
-        value = round(self.value / 100, 12)  # a root may be 100 and a little more
+        value = round(self.value / 100, SHARE_DIGITS)
         return proportion_of_samples(value, influences / 100, self.groups)
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lampe_eval.benches import BENCHES, find_tasks
+from lampe_eval.method_specs import method_names, parse_methods
 from lampe_eval.store import Cell, Store
 
 DEPTHS = (0, 50, 100)
@@ -75,12 +76,19 @@ def _store(folder: Path, names: list[str], methods: Mapping[str, Any], **changes
         task.bench: BENCHES[task.bench].protocol("fair").model_dump(mode="json") for task in tasks
     }
     config = configuration(
-        methods={method: {"pocket": {}} for method in methods},
+        methods={label: {"pocket": _settings(label)} for label in methods},
         protocols=protocols,
         tasks={task.full_name: task.card.model_dump(mode="json") for task in tasks},
         limit=3,
     )
     return Store.create(folder, config | changes, {})
+
+
+def _settings(label: str) -> dict[str, Any]:
+    (spec,) = parse_methods([label])
+    if spec.name.partition("+")[0] not in method_names():  # a name that a test made up
+        return {}
+    return spec.build({}).settings
 
 
 def configuration(**changes: Any) -> dict[str, Any]:

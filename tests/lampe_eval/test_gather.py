@@ -29,7 +29,15 @@ ANSWERS = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, F
 def test_a_run(tmp_path: Path) -> None:
     stored_runs.run(tmp_path / "a", ANSWERS)
     runs = gather_runs([tmp_path / "a"])
-    others = ["proportion", "details", "detail_estimates", "resolved", "at_most", "stopping"]
+    others = [
+        "scale",
+        "proportion",
+        "details",
+        "detail_estimates",
+        "resolved",
+        "at_most",
+        "stopping",
+    ]
     assert list(runs.scores) == ["run", "settings", *SCORE_COLUMNS, *others]
     assert list(runs.details) == ["run", *DETAIL_COLUMNS, "weights"]
     assert list(runs.pairs) == [*PAIR_COLUMNS, "test"]

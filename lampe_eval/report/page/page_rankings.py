@@ -9,7 +9,7 @@ from lampe_eval.report.page.page_tables import plain
 from lampe_eval.report.table_model import table_conditions
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.leaderboard_ranks import ranked_numbers
-from lampe_eval.results.ranking import COMPARABLE, higher_is_better
+from lampe_eval.results.ranking import COMPARABLE, higher_is_better, scale_of
 
 
 def rankings(gathered: GatheredRuns, reports: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -31,7 +31,8 @@ def _ranking(numbers: pd.DataFrame, links: Mapping[str, list[str | None]]) -> di
     """Return a ranking; its rows name their runs where there are several."""
     first = numbers.iloc[0]
     has_several_runs = numbers["run"].nunique() > 1
-    is_percent = higher_is_better(numbers)
+    is_percent = scale_of(numbers) == "percent"
+    direction = "higher" if higher_is_better(numbers) else "lower"
     columns = list(dict.fromkeys(numbers["column"]))
     rows: list[dict[str, Any]] = []
     for (method, run), of_method in numbers.groupby(["method", "run"], sort=False):
@@ -46,9 +47,9 @@ def _ranking(numbers: pd.DataFrame, links: Mapping[str, list[str | None]]) -> di
         "protocol": first["protocol"],
         "run": None if has_several_runs else links[first["run"]],
         "bench": first["bench"],
-        "unit": "percent, higher is better" if is_percent else "perplexity, lower is better",
+        "unit": f"{'percent' if is_percent else first['metric']}, {direction} is better",
         "isPercent": is_percent,
-        "lowerIsBetter": not is_percent,
+        "lowerIsBetter": direction == "lower",
         "columns": columns,
         "rows": rows,
     }

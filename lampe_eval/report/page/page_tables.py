@@ -18,7 +18,6 @@ from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
 
-from lampe_eval.benches import BENCHES
 from lampe_eval.report.settings_table import settings_text
 from lampe_eval.report.table_model import interval_text
 from lampe_eval.results.ranking import ranked
@@ -55,10 +54,10 @@ class Table(TypedDict):
 def scores(frame: pd.DataFrame) -> Table:
     """Return the table of scores, with intervals, numbers of samples and marks."""
     shares: list[list[float] | None] = []
-    ends = frame[["bench", "score", "ci_low", "ci_high"]]
-    for bench, *share in ends.itertuples(index=False):
+    ends = frame[["scale", "score", "ci_low", "ci_high"]]
+    for scale, *share in ends.itertuples(index=False):
         # A perplexity has no scale from 0 to 100.
-        shares.append(share if BENCHES[bench].higher_is_better else None)
+        shares.append(None if scale == "log" else share)
     values = {
         **_values(frame),
         "share": shares,

@@ -72,9 +72,10 @@ def report_page(gathered: GatheredRuns, pictures: Mapping[str, str]) -> str:
 def _recommendations(gathered: GatheredRuns) -> list[RecommendationTable]:
     """Return which method to use; nothing where the runs lack what it takes."""
     try:
-        return list(recommendation_tables(summarize_models(gathered)))
+        summaries, _ = summarize_models(gathered)
     except UserError:
         return []
+    return list(recommendation_tables(summaries))
 
 
 def leaderboard_page(gathered: GatheredRuns, reports: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 The dashed line is the window. Arrows at the top carry scores that are off the scale.
 """
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -19,10 +20,14 @@ from lampe_eval.report.pictures.panels import (
     tokens,
 )
 from lampe_eval.report.table_model import interval_text
-from lampe_eval.results.ranking import complete_cells, higher_is_better
+from lampe_eval.results.ranking import complete_cells, higher_is_better, scale_of
 
 OFF_SCALE = 2
 """Perplexities above this multiple of the lowest are off the scale; they would hide the others."""
+
+PERCENT = (0.0, 100.0)
+Limits = tuple[float, float]
+"""Lowest and highest score that a picture shows."""
 
 
 def draw(rows: pd.DataFrame) -> Figure:
@@ -31,10 +36,10 @@ def draw(rows: pd.DataFrame) -> Figure:
     rows = rows.sort_values("length", kind="stable")
     first = rows.iloc[0]
     figure, methods = panels(rows, title_of(rows))
-    lowest = float(rows["score"].min())
-    bottom, top = (0, 100) if higher_is_better(rows) else (lowest / OFF_SCALE, OFF_SCALE * lowest)
+    limits = _limits(rows)
+    top = limits[1]
     for axes, method_rows in methods:
-        _draw_panel(axes, rows, method_rows, (bottom, top))
+        _draw_panel(axes, rows, method_rows, limits)
         off_scale = method_rows[method_rows["score"] > top]
         if not off_scale.empty:
             _draw_off_scale(axes, off_scale)
@@ -44,12 +49,22 @@ def draw(rows: pd.DataFrame) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     figure.supxlabel(f"length in tokens (dashed: the window, {first['window']})")
     figure.supylabel(f"{first['metric']} (band: 95 % interval)")
-    if higher_is_better(rows):
+    if limits == PERCENT:
         # Somewhat beyond 0 and 100, so that markers there are drawn whole.
         axes.set_ylim(-4, 104)
     elif rows["score"].max() > top:
         axes.set_ylim(0.95 * top / OFF_SCALE, top)
     return figure
+
+
+def _limits(rows: pd.DataFrame) -> Limits:
+    scores = rows["score"].dropna().round(6)
+    if scale_of(rows) == "percent" and scores.between(*PERCENT).all():
+        return PERCENT
+    if scale_of(rows) == "log" and not higher_is_better(rows):
+        lowest = float(scores.min())
+        return lowest / OFF_SCALE, OFF_SCALE * lowest
+    return -math.inf, math.inf
 
 
 def _draw_off_scale(axes: Axes, off_scale: pd.DataFrame) -> None:
@@ -86,9 +101,7 @@ def _number_text(score: float) -> str:
     return f"{score:.0f}" if 100 <= score < 1e6 else f"{score:.3g}"
 
 
-def _draw_panel(
-    axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame, limits: tuple[float, float]
-) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, method_rows: pd.DataFrame, limits: Limits) -> None:
     for _, other in rows.groupby("label", sort=False):
         axes.plot(other["length"], other["score"], color=OTHERS_COLOUR, linewidth=0.7, zorder=1)
     lengths = method_rows["length"]

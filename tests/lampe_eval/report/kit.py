@@ -118,6 +118,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "n": samples,
         "independent_units": samples,
         "unit": "sample",
+        "scale": "percent",
         **dict.fromkeys(("missing", "errors", "skipped", "cut"), 0),
         "batch_size": 1,
         "largest_position": 255.0,

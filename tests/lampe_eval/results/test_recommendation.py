@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lampe_eval.results.costs import Costs
+from lampe_eval.results.costs import Costs, Ratio
 from lampe_eval.results.effective_length import EffectiveLength, ScoreAtLength
 from lampe_eval.results.recommendation import (
     BenchSummary,
@@ -26,7 +26,8 @@ def summary(
         EffectiveLength(1024, 1024, 1024, 4096),
         ShortPromptTax(tax, tax - 1, tax + 1, tax != 0),
     )
-    return MethodSummary(name, {"niah": bench}, Costs(prompt, None, 1.0, 10))
+    ratio = Ratio(prompt, 0.9 * prompt, 1.1 * prompt) if prompt else None
+    return MethodSummary(name, {"niah": bench}, Costs(ratio, None, Ratio(1.0, 1.0, 1.0), 10, {}))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ def summary(
         ([summary("a", 90, prompt=1.4), summary("b", 2, worse=True)], {"max_slowdown": 1.2}, "b"),
         ([summary("a", 90, worse=True), summary("b", 95, worse=True)], {}, "b"),
         ([summary("a", 90, prompt=None)], {"max_slowdown": 1.2}, "a"),
+        # nothing to choose between
+        ([summary("a", 0), summary("b", 0, prompt=1.4)], {}, None),
         ([summary("a", 90, prompt=None), summary("b", 85, prompt=None)], {}, "a"),
     ],
 )
@@ -56,6 +59,20 @@ def test_the_recommended_method(
     assert found.method == expected
     assert found.reason
     assert expected not in found.not_told_apart
+
+
+@pytest.mark.parametrize(
+    ("summaries", "max_slowdown", "named"),
+    [
+        ([summary("a", 90)], None, "no other method"),
+        ([summary("a", 90, prompt=1.4), summary("b", 2, worse=True)], 1.2, "1.2 times"),
+        ([summary("a", 90, prompt=1.3), summary("b", 85, prompt=1.2)], None, "timings"),
+    ],
+)
+def test_the_reason_says_what_was_left(
+    summaries: list[MethodSummary], max_slowdown: float | None, named: str
+) -> None:
+    assert named in recommend(summaries, UP, max_slowdown=max_slowdown).reason
 
 
 def test_a_lower_perplexity_is_better() -> None:
