@@ -123,7 +123,8 @@ def score_run(store: Store) -> ScoredRun:
         if score is not None:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
-            cell_samples[cell] = CellSamples(ids, score.estimate)
+            documents = [row.get("document_sha256", "") for row in scored_rows]
+            cell_samples[cell] = CellSamples(ids, score.estimate, documents)
     columns = [*SCORE_COLUMNS, "proportion", "details", "detail_estimates", "resolved", "at_most"]
     scores = pd.DataFrame(records).reindex(columns=columns)
     rule = store.config.get("stopping")

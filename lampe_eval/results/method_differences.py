@@ -8,11 +8,13 @@ lengths; the tests of single cells are details of these.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from lampe_eval.method_specs import choose_reference
+from lampe_eval.results.all_pairs import corrected_p_values
 from lampe_eval.results.paired_tests import (
     LEVEL,
     CellSamples,
@@ -140,16 +142,42 @@ class ComparableCells:
         return pool(strata, [share / math.fsum(shares) for share in shares]), unpaired
 
     def not_shown_worse(
-        self, values: Mapping[str, float], weights: Mapping[StratumKey, float]
+        self, labels: Iterable[str], weights: Mapping[StratumKey, float]
     ) -> set[str]:
-        """Return the label with the best score, and all that are not shown to be worse.
+        """Return the labels than which no other one is shown to be better.
 
         Args:
-            values: score of each competing label.
-            weights: weight of each cell in these scores.
+            labels: competing labels.
+            weights: weight of each cell in their scores.
         """
-        best = (min if self.is_perplexity else max)(values, key=lambda label: values[label])
-        return values.keys() - self.shown_different(values, best, weights)
+        competing = list(labels)
+        return set(competing) - {worse for _, worse in self.shown_better(competing, weights)}
+
+    def shown_better(
+        self, labels: Iterable[str], weights: Mapping[StratumKey, float]
+    ) -> set[tuple[str, str]]:
+        """Return the pairs of labels of which the first is shown to be better than the second.
+
+        The probability that any pair is wrong is 5 %, for all pairs of the labels together.
+
+        Args:
+            labels: competing labels.
+            weights: weight of each cell in their scores.
+        """
+        pairs: list[tuple[str, str]] = []
+        differences: list[UnitDifferences] = []
+        for first, second in combinations(labels, 2):
+            found = self.pooled(first, second, weights)
+            if found:
+                pairs.append((first, second))
+                differences.append(found[0])
+        better: set[tuple[str, str]] = set()
+        p_values = corrected_p_values(differences)
+        for (first, second), found, p_value in zip(pairs, differences, p_values, strict=True):
+            if p_value < LEVEL:
+                is_first = (found.difference > 0) != self.is_perplexity
+                better.add((first, second) if is_first else (second, first))
+        return better
 
     def shown_different(
         self, labels: Iterable[str], reference: str, weights: Mapping[StratumKey, float]
@@ -260,7 +288,7 @@ def _family(
     corrected = holm([test.p_value if test else math.nan for *_, test in found])
     records: list[dict[str, Any]] = []
     for (label, units, unpaired, test), p_value_holm in zip(found, corrected, strict=True):
-        counts = {"n": units.n, "units": len(units.values), "unpaired": unpaired}
+        counts = {"n": units.n, "units": units.independent_units, "unpaired": unpaired}
         numbers = _numbers(units, test, p_value_holm)
         records.append({"method": label, **counts, **numbers, "test": test})
     return records
