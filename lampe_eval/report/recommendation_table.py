@@ -85,7 +85,7 @@ def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) ->
             TableValue(
                 number_text(score.value),
                 interval_text(score.low, score.high),
-                best=not of_bench.is_shown_worse,
+                best=not of_bench.is_shown_worse and not summary.stopping,
             ),
             _effective_length(of_bench.effective),
         ]
@@ -137,6 +137,11 @@ def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
     taxed = [one.method for one in summary.methods if one.has_shown_tax]
     if taxed:
         yield f"shown to lose on prompts that fit the window: {', '.join(taxed)}"
+    if summary.stopping:
+        yield (
+            f"{summary.stopping}: what is shown here takes the number of samples as fixed before, "
+            "and is too easily shown"
+        )
     if summary.left_out:
         yield (
             f"left out, not run in full at {summary.length} tokens: {', '.join(summary.left_out)}"

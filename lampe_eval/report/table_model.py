@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.report.table_comparison import DIFFERS, TEST, TableComparison
+from lampe_eval.report.table_comparison import DIFFERS, TEST, TEST_OF_ALL, TableComparison
 from lampe_eval.results import ranking
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.gathered_runs import GatheredRuns
-from lampe_eval.results.method_differences import StratumKey
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
 from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
@@ -40,7 +40,7 @@ class TableValue:
         text: the number.
         interval: its 95 % interval, such as "[60, 98]".
         mark: how many samples are scored, such as "2 of 3", where not all are.
-        best: whether it is the best score or not shown to be worse; no marked score is.
+        best: whether it is not shown to be worse than another one; no marked score is.
         differs: whether it is shown to differ from that of the reference method.
     """
 
@@ -87,7 +87,7 @@ class ResultTable:
         shown = [value for _, values in self.lines for value in values]
         legend: list[str] = []
         if any(value.best for value in shown):
-            legend.append(f"bold: the best score and all not shown to be worse ({TEST})")
+            legend.append(f"bold: not shown to be worse than any other ({TEST_OF_ALL})")
         if self.comparison and any(value.differs for value in shown):
             legend.append(f"{DIFFERS} shown to differ from {self.comparison.reference} ({TEST})")
         if self.comparison:
@@ -176,7 +176,10 @@ def _table_of_averages(
     named = averages.assign(name=averages["name"] + at_length)
     lines = _average_lines(named, methods, comparison)
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    notes = [f"{INTERVAL_NOTE} over the samples of all tasks", *_batch_notes(scores)]
+    notes = [f"{INTERVAL_NOTE} over the samples of all tasks"]
+    if not averages["ci_low"].notna().any():
+        notes = []
+    notes += [*_rule_notes(scores), *_batch_notes(scores)]
     return ResultTable(title, ["", *methods], lines, notes, comparison)
 
 
@@ -232,11 +235,12 @@ def _average_lines(
 
 
 def _stratum_weights(averages: pd.DataFrame) -> dict[StratumKey, float]:
-    """Return the weight of each cell in an average; none if it is not of scores at one length."""
+    """Return the weight of each cell in an average; none if it is not one of scores."""
     weights: dict[StratumKey, float] = {}
-    for length, of_tasks in averages[["length", "weights"]].itertuples(index=False):
-        if pd.notna(length) and isinstance(of_tasks, dict):
-            weights.update({(task, int(length)): weight for task, weight in of_tasks.items()})
+    for of_method in averages["weights"]:
+        # NaN for a number that has none
+        if isinstance(of_method, dict):
+            weights |= of_method
     return weights
 
 
@@ -275,16 +279,27 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
 
 def _stopping_notes(scores: pd.DataFrame, place: str) -> Iterator[str]:
     """Yield the rule by which cells stop, and what those that stopped early used."""
-    for rule, by_rule in scores[scores["stopping"] != ""].groupby("stopping"):
+    yield from _rule_notes(scores)
+    for _, by_rule in scores[scores["stopping"] != ""].groupby("stopping"):
         stopped = by_rule[by_rule["at_most"].notna()]
         used: list[str] = []
         for label, cells in stopped.groupby("label", sort=False):
             columns = cells[["n", "at_most", place]].itertuples(index=False)
             used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
         yield (
-            f"{rule}; stopped early: {', '.join(used) or 'none'}; intervals of scores hold "
-            "whenever a cell stops, those of pairs.csv for a number of samples that is fixed before"
+            f"stopped early: {', '.join(used) or 'none'}; intervals of scores hold whenever a cell "
+            "stops, those of pairs.csv for a number of samples that is fixed before"
         )
+
+
+def _rule_notes(scores: pd.DataFrame) -> Iterator[str]:
+    """Yield the rule by which cells stop, and what a table leaves out for it."""
+    for rule in dict.fromkeys(scores["stopping"]):
+        if rule:
+            yield (
+                f"{rule}; no score is bold or marked, and averages have no interval, since these "
+                "take the number of samples as fixed before"
+            )
 
 
 def _window_notes(scores: pd.DataFrame) -> list[str]:
@@ -307,12 +322,17 @@ def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
     unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
     reasons: list[str] = []
     for row in unknown.to_dict("records"):
-        if row["independent_units"] < 2:
-            reasons.append(f"no interval from a single {row['unit']}")
-        elif math.isfinite(row["score"]):
-            reasons.append(f"no interval from {row['unit']}s that are all alike")
-        else:
+        is_percent = row["proportion"] is not None
+        if not math.isfinite(row["score"]):
             reasons.append("no interval for a score that is not finite")
+        elif is_percent and not 0 <= row["score"] <= 100:
+            reasons.append("no interval for a score that is not from 0 to 100")
+        elif not is_percent and row["score"] <= 0:
+            reasons.append("no interval on a logarithmic scale for a score that is not above 0")
+        elif row["independent_units"] < 2:
+            reasons.append(f"no interval from a single {row['unit']}")
+        else:
+            reasons.append(f"no interval from {row['unit']}s that are all alike")
     return list(dict.fromkeys(reasons))
 
 

@@ -3,13 +3,13 @@
 Whoever looks for the best method compares every method with every other one, also if only the
 comparisons with the best are looked at, since the best is found on the same samples.
 
-Scores are corrected by the step-down method of Westfall and Young (1993): a pair counts as different
-if its difference, relative to its root mean square, is larger than the largest one of all pairs
-would be by chance. Chance is to swap the methods of each pair on randomly chosen units, the same
+Scores are corrected by the step-down method of Westfall and Young (1993). A pair counts as
+different if its difference, relative to its root mean square, is larger than the largest one of all
+pairs would be by chance. Chance is that the methods of a pair are swapped on some units, the same
 units for all pairs, so that methods that answer alike count once. The error rate is exact where
 the differences between equally good methods on a unit are as likely with the opposite signs, as
-those of right and wrong answers of two methods are, and nearly so for many units, whatever the
-distribution. Holm's correction would hold as well, but with ten samples of twelve methods it cannot
+those of right and wrong answers of two methods are. For many units it nearly holds whatever their
+distribution. Holm's correction would always hold, but with ten samples of twelve methods it cannot
 tell 0 of 10 from 10 of 10.
 
 Perplexities often have a handful of windows, too few to swap; their t tests are corrected by Holm's
@@ -72,8 +72,8 @@ def _step_down(pairs: Sequence[UnitDifferences]) -> list[float]:
 
 def _contributions(pairs: Sequence[UnitDifferences]) -> Array:
     """Return what each unit contributes to the difference of each pair, [units, pairs]."""
-    places = {unit: 0 for pair in pairs for unit in pair.values}
-    places = {unit: place for place, unit in enumerate(places)}
+    units = dict.fromkeys(unit for pair in pairs for unit in pair.values)
+    places = {unit: place for place, unit in enumerate(units)}
     contributions = np.zeros((len(places), len(pairs)))
     for column, pair in enumerate(pairs):
         for unit, value in pair.values.items():
@@ -85,7 +85,8 @@ def _signs(units: int) -> Iterator[Array]:
     """Yield batches of signs, [swaps, units]; the first is that of no swap."""
     # All signs opposite give the same sizes, so that the first unit need not be swapped.
     if 2 ** (units - 1) <= SWAPS:
-        yield 1.0 - 2 * (np.arange(2 ** (units - 1))[:, None] >> np.arange(units) & 1)
+        bits = np.arange(2 ** (units - 1))[:, None] >> np.arange(units) & 1
+        yield np.where(bits, -1.0, 1.0)
         return
     rng = np.random.default_rng(SEED)
     yield np.ones((1, units))

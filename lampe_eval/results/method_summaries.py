@@ -9,6 +9,7 @@ import pandas as pd
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import DEFAULT_REFERENCE
 from lampe_eval.records import SampleRecord
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.costs import relative_costs
 from lampe_eval.results.effective_length import (
     EffectiveLength,
@@ -38,6 +39,7 @@ class ModelSummary:
         methods: the methods that were run on every benchmark at that length.
         higher_is_better: the benchmarks, and whether a higher score is better.
         left_out: the other methods.
+        stopping: rule by which the cells stop, in words; empty where all samples run.
     """
 
     model: str
@@ -45,6 +47,7 @@ class ModelSummary:
     methods: Sequence[MethodSummary]
     higher_is_better: Mapping[str, bool]
     left_out: Sequence[str]
+    stopping: str = ""
 
 
 def summarize_models(gathered: GatheredRuns, length: int | None = None) -> list[ModelSummary]:
@@ -87,7 +90,8 @@ def _summarize_model(
             continue
         costs = relative_costs(_paired_rows(gathered, scores, label, length))
         methods.append(MethodSummary(label, benches, costs))
-    return ModelSummary(model, length, methods, directions, left_out)
+    stopping = str(scores["stopping"].iloc[0])
+    return ModelSummary(model, length, methods, directions, left_out, stopping)
 
 
 def _refuse_without_comparison(model: str, scores: pd.DataFrame, length: int | None) -> None:
@@ -130,10 +134,7 @@ def _summarize_bench(
     if not at_length:
         return {}
     values = {label: score.value for label, score in at_length.items()}
-    weights = {
-        (task, length): weight for task, weight in _task_weights(gathered, rows, length).items()
-    }
-    not_worse = cells.not_shown_worse(values, weights)
+    not_worse = cells.not_shown_worse(values, _cell_weights(gathered, rows, length))
     taxes = _taxes(rows, cells)
     window = int(rows["window"].iloc[0])
     return {
@@ -180,20 +181,22 @@ def _scores_by_length(gathered: GatheredRuns, rows: pd.DataFrame) -> ScoresByLen
     return scores
 
 
-def _keys(weights: Any) -> tuple[str, ...]:
+def _keys(weights: Any) -> tuple[StratumKey, ...]:
     return tuple(sorted(weights)) if isinstance(weights, dict) else ()
 
 
-def _task_weights(gathered: GatheredRuns, rows: pd.DataFrame, length: int) -> dict[str, float]:
-    """Return the weight of each task in the score of a benchmark at a length."""
-    tasks = dict.fromkeys(map(str, rows["task"]), 1.0)
-    if len(tasks) == 1:
-        return tasks
+def _cell_weights(
+    gathered: GatheredRuns, rows: pd.DataFrame, length: int
+) -> dict[StratumKey, float]:
+    """Return the weight of each cell in the score of a benchmark at a length."""
+    cells = {(str(task), length): 1.0 for task in rows["task"]}
+    if len(cells) == 1:
+        return cells
     of_reference = rows[rows["label"] == DEFAULT_REFERENCE].iloc[0]
     details = gathered.details[gathered.details["task"].isna()]
     for column in ("run", "model", "method", "protocol", "bench"):
         details = details[details[column] == of_reference[column]]
-    weights: dict[str, float] = details.loc[details["length"] == length, "weights"].iloc[0]
+    weights: dict[StratumKey, float] = details.loc[details["length"] == length, "weights"].iloc[0]
     return weights
 
 

@@ -268,7 +268,7 @@ def test_latex(table: ResultTable) -> None:
         r"dca:attention\_factor=1.12 & none & \textbf{100.0} {\scriptsize [33, 100]} & "
         r"\textbf{66.7} {\scriptsize [14, 98]} \\" in text
     )
-    assert r"\item bold: the best score" in text
+    assert r"\item bold: not shown to be worse" in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text
