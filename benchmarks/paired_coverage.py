@@ -156,7 +156,9 @@ def simulate_family(family: Family, simulations: int, seed: int = 0) -> FamilyRe
     pairs = list(combinations(range(EQUAL_METHODS), 2))
     for _ in range(simulations):
         scores = family.draw(rng)
-        by_pair = {pair: _of_columns(scores, *pair, family.is_perplexity) for pair in pairs}
+        by_pair = {
+            pair: _of_columns(scores, *pair, is_perplexity=family.is_perplexity) for pair in pairs
+        }
         corrected = corrected_p_values(list(by_pair.values()))
         shown = _shown_worse(by_pair, corrected)
         wrong[0] += any(method < family.equal for method in shown)
@@ -171,7 +173,7 @@ def simulate_family(family: Family, simulations: int, seed: int = 0) -> FamilyRe
         against_best = holm([p_values[pair] for pair in with_best])
         wrong[2] += any(m < family.equal for m in _shown_worse(with_best, against_best))
     worse = max(1, EQUAL_METHODS - family.equal)
-    return FamilyResult(*(wrong / simulations), found / simulations / worse)
+    return FamilyResult(*(wrong / simulations).tolist(), found / simulations / worse)
 
 
 def _shown_worse(
@@ -185,7 +187,7 @@ def _shown_worse(
     return worse
 
 
-def _of_columns(scores: Array, first: int, second: int, is_perplexity: bool) -> UnitDifferences:
+def _of_columns(scores: Array, first: int, second: int, *, is_perplexity: bool) -> UnitDifferences:
     n = len(scores)
     differences = (scores[:, first] - scores[:, second]).tolist()
     units = range(n)

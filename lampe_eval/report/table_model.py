@@ -263,7 +263,7 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
     notes = [f"n = {samples} samples per cell"]
     if scores["ci_low"].notna().any():
         notes[0] += f"; {INTERVAL_NOTE}{_interval_units(scores)}"
-    notes += _unknown_interval_notes(scores)
+    notes += unknown_interval_notes(scores)
     total = scores[["n", *UNSCORED]].to_numpy().sum()
     for column, text in COUNT_NOTES.items():
         counts = scores.groupby(place)[column].sum()
@@ -279,27 +279,27 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
 
 def _stopping_notes(scores: pd.DataFrame, place: str) -> Iterator[str]:
     """Yield the rule by which cells stop, and what those that stopped early used."""
+    if not scores["stopping"].iloc[0]:
+        return
     yield from _rule_notes(scores)
-    for _, by_rule in scores[scores["stopping"] != ""].groupby("stopping"):
-        stopped = by_rule[by_rule["at_most"].notna()]
-        used: list[str] = []
-        for label, cells in stopped.groupby("label", sort=False):
-            columns = cells[["n", "at_most", place]].itertuples(index=False)
-            used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
-        yield (
-            f"stopped early: {', '.join(used) or 'none'}; intervals of scores hold whenever a cell "
-            "stops, those of pairs.csv for a number of samples that is fixed before"
-        )
+    used: list[str] = []
+    for label, cells in scores[scores["at_most"].notna()].groupby("label", sort=False):
+        columns = cells[["n", "at_most", place]].itertuples(index=False)
+        used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
+    yield (
+        f"stopped early: {', '.join(used) or 'none'}; intervals of scores hold whenever a cell "
+        "stops, those of pairs.csv for a number of samples that is fixed before"
+    )
 
 
 def _rule_notes(scores: pd.DataFrame) -> Iterator[str]:
-    """Yield the rule by which cells stop, and what a table leaves out for it."""
-    for rule in dict.fromkeys(scores["stopping"]):
-        if rule:
-            yield (
-                f"{rule}; no score is bold or marked, and averages have no interval, since these "
-                "take the number of samples as fixed before"
-            )
+    """Yield the rule by which cells stop, if they do, and what a table leaves out for it."""
+    # scores that stop by another rule have a table of their own
+    if rule := scores["stopping"].iloc[0]:
+        yield (
+            f"{rule}; no score is bold or marked, and averages have no interval, since these take "
+            "the number of samples as fixed before"
+        )
 
 
 def _window_notes(scores: pd.DataFrame) -> list[str]:
@@ -317,7 +317,7 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
+def unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
     """Return why scores have no interval."""
     unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
     reasons: list[str] = []

@@ -38,9 +38,9 @@ def ranked_numbers(gathered: GatheredRuns) -> pd.DataFrame:
 
 
 def _ranks(numbers: pd.DataFrame, cells: ComparableCells) -> "pd.Series[int]":
-    """Return the rank of each number; <NA> where no test compares them.
+    """Return the rank of each number; <NA> where no test compares it.
 
-    That is so for what is no average of scores, and for cells that stop by rule.
+    That is so for what has no interval or is no average of scores, and for cells that stop by rule.
     """
     rank = pd.Series(pd.NA, index=numbers.index, dtype="Int64")
     weights = numbers.loc[numbers["weights"].map(_is_of_scores), "weights"]
@@ -48,7 +48,8 @@ def _ranks(numbers: pd.DataFrame, cells: ComparableCells) -> "pd.Series[int]":
         return rank
     shown_better = cells.shown_better(numbers["label"], dict(ChainMap(*weights)))
     methods_above = Counter(worse for _, worse in shown_better)
-    return 1 + numbers["label"].map(lambda label: methods_above[label]).astype("Int64")
+    rank = 1 + numbers["label"].map(lambda label: methods_above[label]).astype("Int64")
+    return rank.where(numbers["ci_low"].notna())
 
 
 def _numbers(gathered: GatheredRuns) -> Iterator[pd.DataFrame]:
