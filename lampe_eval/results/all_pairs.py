@@ -28,8 +28,8 @@ from lampe_eval.scoring.estimates import MAX_WEIGHTS, Array
 
 SEED = 0
 """Fixed, so that a report that is made again shows the same methods in bold."""
-SWAPS = 4096
-"""Random choices of units that are swapped. Of up to 13 units all choices are tried."""
+SWAPS = 2048
+"""Random choices of units that are swapped. Of up to 12 units all choices are tried."""
 
 
 def corrected_p_values(pairs: Sequence[UnitDifferences]) -> list[float]:

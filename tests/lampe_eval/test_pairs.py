@@ -243,13 +243,13 @@ def _stratum(
     [
         # other tasks share a document, at the same or another length
         (("a", 512, "xyz"), ("b", 512, "xyz"), [0.5, 1, 0.5]),
-        (("a", 512, "xyz"), ("b", 1024, "zyx"), [0.5, 0.5, 1]),
+        (("a", 512, "xyz"), ("b", 1024, "zyx"), [1, 1, 0]),
         (("a", 512, "xyz"), ("b", 512, "uvw"), [1, 1, 0, 0, 1, 1]),
         (("a", 512, "xyz"), ("b", 512, ["x", "", "w"]), [0.5, 1, 0, 1, 1]),
         # the same question at another length has a haystack of that length
         (("a", 512, "xyz"), ("a", 1024, "uvw"), [0.5, 1, 0.5]),
         # documents are one unit by way of others
-        (("a", 512, "xyz"), ("b", 512, "xxy"), [0.8, 0]),
+        (("a", 512, "xyz"), ("a", 1024, "xxz"), [0.75, 0.5]),
         # a single document, or none known: keys alone
         (("a", 512, "xxx"), ("b", 512, "xxx"), [1, 1, 0, 0, 1, 1]),
         (("a", 512, "xxx"), ("a", 1024, "yyy"), [0.5, 1, 0.5]),
@@ -267,7 +267,7 @@ def test_samples_of_a_document_are_one_unit_in_any_task_and_length(
         for (task, length, documents), right in ((first, [1, 1, 0]), (second, [0, 1, 1]))
     ]
     pooled = pool(strata)
-    assert sorted(pooled.values.values()) == pytest.approx(sorted(units))
+    assert sorted(pooled.values.values()) == pytest.approx(sorted(units), abs=1e-9)
     assert pooled.independent_units == len(units)
     assert sum(pooled.weights.values()) == pytest.approx(1)
     assert pooled.difference == pytest.approx(2 / 3)
@@ -319,7 +319,7 @@ def test_a_pair_alone_is_not_corrected() -> None:
 
 def test_corrected_p_values_are_in_the_order_of_the_differences() -> None:
     rng = np.random.default_rng(0)
-    for n in (6, 12, 40):
+    for n in (6, 12, 20):
         right = [rng.binomial(1, share, n).tolist() for share in (0.1, 0.4, 0.6, 0.95)]
         p_values = _all_pairs(right)
         statistics = [
