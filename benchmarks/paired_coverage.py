@@ -5,11 +5,18 @@
 Prints for each scenario how often the 95 % interval contains the true difference (coverage), how
 often a difference is found at 5 % and at 5 % corrected for eleven methods, and the mean width of
 the interval. Where the true difference is 0, finding one is an error (the size of the test).
+
+The second table is of twelve methods, all of which or the best six of which are equally good: how
+often any of these is shown to be worse than another one, so that it is not bold in tables; by
+`all_pairs.corrected_p_values`, by Holm's correction for all pairs, and by comparisons with the best
+score alone (as version 0.1 and early 0.2 did). The last column is how many of the six methods that
+are worse than the best ones are shown to be.
 """
 
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -18,9 +25,12 @@ from numpy.random import Generator
 from rich.console import Console
 from rich.table import Table
 
+from lampe_eval.results.all_pairs import corrected_p_values
 from lampe_eval.results.paired_tests import (
+    LEVEL,
     CellSamples,
     UnitDifferences,
+    holm,
     paired_test,
     pool,
     unit_differences,
@@ -92,6 +102,134 @@ def scenarios() -> Iterator[Scenario]:
         yield _documents(shift)
     for p, q in ((0.9, 0.9), (0.98, 0.98), (0.5, 0.5), (0.98, 0.7)):
         yield _pooled(p, q)
+
+
+EQUAL_METHODS = 12
+BEST = 6
+"""Methods that are equally good where the others are worse."""
+
+
+class Family(NamedTuple):
+    """Methods on the same samples.
+
+    Attributes:
+        name: what is simulated.
+        equal: number of methods that are equally good; the others are worse.
+        is_perplexity: whether scores are log losses, of which lower ones are better.
+        draw: draws scores of one run, [samples, methods].
+    """
+
+    name: str
+    equal: int
+    is_perplexity: bool
+    draw: Callable[[Generator], Array]
+
+
+class FamilyResult(NamedTuple):
+    """Share of simulated runs in which one of the best is shown worse, and of worse ones found."""
+
+    wrong: float
+    wrong_by_holm: float
+    wrong_against_best: float
+    found: float
+
+
+def families() -> Iterator[Family]:
+    """Yield the families that are simulated."""
+    for n in (10, 50):
+        for p in (0.1, 0.5, 0.9):
+            for correlation in (0.0, 0.6):
+                yield _answers(n, p, correlation)
+        yield _answers(n, 0.9, 0.3, difference=0.8)
+        yield _answers(n, 0.5, 0.3, difference=0.3)
+        yield Family(f"F1, n = {n}", EQUAL_METHODS, False, _f1_scores(n))
+    for n in (3, 10, 50):
+        yield _log_losses(n, 0.0)
+        yield _log_losses(n, 0.1)
+
+
+def simulate_family(family: Family, simulations: int, seed: int = 0) -> FamilyResult:
+    """Return how often methods of a family are shown to be worse."""
+    rng = np.random.default_rng(seed)
+    wrong = np.zeros(3)
+    found = 0
+    pairs = list(combinations(range(EQUAL_METHODS), 2))
+    for _ in range(simulations):
+        scores = family.draw(rng)
+        by_pair = {
+            pair: _of_columns(scores, *pair, is_perplexity=family.is_perplexity) for pair in pairs
+        }
+        corrected = corrected_p_values(list(by_pair.values()))
+        shown = _shown_worse(by_pair, corrected)
+        wrong[0] += any(method < family.equal for method in shown)
+        found += sum(method >= family.equal for method in shown)
+        tests = {pair: paired_test(units) for pair, units in by_pair.items()}
+        p_values = {pair: test.p_value if test else 1.0 for pair, test in tests.items()}
+        by_holm = _shown_worse(by_pair, holm(list(p_values.values())))
+        wrong[1] += any(method < family.equal for method in by_holm)
+        means = scores.mean(0)
+        best = int(np.argmin(means) if family.is_perplexity else np.argmax(means))
+        with_best = {pair: units for pair, units in by_pair.items() if best in pair}
+        against_best = holm([p_values[pair] for pair in with_best])
+        wrong[2] += any(m < family.equal for m in _shown_worse(with_best, against_best))
+    worse = max(1, EQUAL_METHODS - family.equal)
+    return FamilyResult(*(wrong / simulations).tolist(), found / simulations / worse)
+
+
+def _shown_worse(
+    by_pair: dict[tuple[int, int], UnitDifferences], corrected: Sequence[float]
+) -> set[int]:
+    worse: set[int] = set()
+    for ((first, second), units), p_value in zip(by_pair.items(), corrected, strict=True):
+        if p_value < LEVEL:
+            is_first_better = (units.difference > 0) != units.is_perplexity
+            worse.add(second if is_first_better else first)
+    return worse
+
+
+def _of_columns(scores: Array, first: int, second: int, *, is_perplexity: bool) -> UnitDifferences:
+    n = len(scores)
+    differences = (scores[:, first] - scores[:, second]).tolist()
+    units = range(n)
+    return UnitDifferences(
+        dict(zip(units, differences, strict=True)), dict.fromkeys(units, 1 / n), n, is_perplexity
+    )
+
+
+def _answers(n: int, p: float, correlation: float, difference: float = 0.0) -> Family:
+    """Return right and wrong answers; with a difference, half of the methods are worse by it."""
+    equal = BEST if difference else EQUAL_METHODS
+    shares = [p] * equal + [p - difference] * (EQUAL_METHODS - equal)
+
+    def draw(rng: Generator) -> Array:
+        shared = math.sqrt(correlation) * rng.normal(size=n)
+        methods = shared + math.sqrt(1 - correlation) * rng.normal(size=(EQUAL_METHODS, n))
+        right = [_right(method, share) for method, share in zip(methods, shares, strict=True)]
+        return np.stack(right, axis=1)
+
+    worse = f" and {p - difference:.1g}" if difference else ""
+    return Family(f"0/1, {p:g}{worse}, correlation {correlation}, n = {n}", equal, False, draw)
+
+
+def _f1_scores(n: int) -> Callable[[Generator], Array]:
+    def draw(rng: Generator) -> Array:
+        pairs = [_f1(rng, n) for _ in range(EQUAL_METHODS // 2)]
+        return np.stack([scores for pair in pairs for scores in pair], axis=1)
+
+    return draw
+
+
+def _log_losses(n: int, difference: float) -> Family:
+    """Return losses of windows; with a difference, half of the methods are worse by it."""
+    equal = BEST if difference else EQUAL_METHODS
+    shift = np.array([0.0] * equal + [difference] * (EQUAL_METHODS - equal))
+
+    def draw(rng: Generator) -> Array:
+        text = rng.normal(2, 0.3, (n, 1))
+        return np.asarray(text + shift + rng.normal(0, 0.03, (n, EQUAL_METHODS)))
+
+    worse = f", half of them {difference:.0%} higher" if difference else ""
+    return Family(f"perplexity{worse}, n = {n}", equal, True, draw)
 
 
 def _samples(scores: Array, groups: Sequence[int] = ()) -> CellSamples:
@@ -206,7 +344,13 @@ def main(simulations: str = str(SIMULATIONS)) -> None:
         result = simulate(scenario, int(simulations))
         shares = [f"{100 * share:.1f}" for share in result]
         table.add_row(scenario.name, *shares)
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    table = Table("twelve methods", "wrong", "Holm", "against the best", "found")
+    for family in families():
+        of_family = simulate_family(family, int(simulations))
+        table.add_row(family.name, *(f"{100 * share:.1f}" for share in of_family))
+    console.print(table)
 
 
 if __name__ == "__main__":

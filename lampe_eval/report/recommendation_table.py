@@ -94,7 +94,7 @@ def _values(one: MethodSummary, summary: ModelSummary, found: Recommendation) ->
             TableValue(
                 number_text(score.value),
                 interval_text(score.low, score.high),
-                best=not of_bench.is_shown_worse,
+                best=not of_bench.is_shown_worse and not summary.stopping,
             ),
             _effective_length(of_bench.effective),
         ]

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.detectable import (
+    MAX_UNITS,
     POWER,
     USEFUL_PERCENT,
     USEFUL_POINTS,
@@ -17,7 +19,6 @@ from lampe_eval.results.detectable import (
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import (
     ComparableCells,
-    StratumKey,
     readable,
     reference_label,
 )
@@ -27,6 +28,7 @@ from lampe_eval.scoring.estimates import ONE_DOCUMENT
 DIFFERS = "†"
 """Mark of a score that is shown to differ from that of the reference method."""
 TEST = f"paired test, p < {LEVEL:.2g} after Holm's correction"
+TEST_OF_ALL = f"paired tests, p < {LEVEL:.2g} corrected for all pairs"
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,26 @@ class TableComparison:
         return cls(gathered.comparable[key], reference, str(scores["unit"].iloc[0]))
 
     def best(self, scores: Mapping[str, float], weights: Mapping[StratumKey, float]) -> set[str]:
-        """Return the labels with the best score, or not shown to be worse; none of a single one."""
-        return self.cells.not_shown_worse(scores, weights) if len(scores) > 1 else set()
+        """Return the labels not shown to be worse than another one; none of a single one.
+
+        Nor is there any where cells stop by rule, since the tests are of a fixed number of samples.
+        """
+        if len(scores) < 2 or self.cells.stopping:
+            return set()
+        return self.cells.not_shown_worse(scores, weights)
 
     def differing(
         self, scores: Mapping[str, float], weights: Mapping[StratumKey, float]
     ) -> set[str]:
         """Return the labels whose scores are shown to differ from the reference's."""
-        if self.reference not in scores:
+        if self.reference not in scores or self.cells.stopping:
             return set()
         return self.cells.shown_different(scores, self.reference, weights)
 
     def power_notes(self, tasks: Sequence[str]) -> list[str]:
         """Return in one line which differences the cells of tasks can show; none if unknown."""
+        if self.cells.stopping:
+            return []
         tests: list[PairedTest] = []
         methods: set[str] = set()
         for label, (task, length) in self.cells.samples:
@@ -103,5 +112,6 @@ def power_note(tests: Sequence[PairedTest], comparisons: int, reference: str, un
         f"p < {LEVEL:.2g} corrected for {comparisons} {methods})"
     )
     if detectable > useful:
-        note += f"; {units_needed(test, level)} would show {useful:g}"
+        needed = units_needed(test, level)
+        note += f"; {needed or f'more than {MAX_UNITS}'} would show {useful:g}"
     return note

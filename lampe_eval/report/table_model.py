@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
-from lampe_eval.report.table_comparison import DIFFERS, TEST, TableComparison
+from lampe_eval.report.table_comparison import DIFFERS, TEST, TEST_OF_ALL, TableComparison
 from lampe_eval.results import ranking
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.gathered_runs import GatheredRuns
-from lampe_eval.results.method_differences import StratumKey
 from lampe_eval.results.ranking import COMPARABLE, UNSCORED
 from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
@@ -40,7 +40,7 @@ class TableValue:
         text: the number.
         interval: its 95 % interval, such as "[60, 98]".
         mark: how many samples are scored, such as "2 of 3", where not all are.
-        best: whether it is the best score or not shown to be worse; no marked score is.
+        best: whether it is not shown to be worse than another one; no marked score is.
         differs: whether it is shown to differ from that of the reference method.
     """
 
@@ -87,7 +87,7 @@ class ResultTable:
         shown = [value for _, values in self.lines for value in values]
         legend: list[str] = []
         if any(value.best for value in shown):
-            legend.append(f"bold: the best score and all not shown to be worse ({TEST})")
+            legend.append(f"bold: not shown to be worse than any other ({TEST_OF_ALL})")
         if self.comparison and any(value.differs for value in shown):
             legend.append(f"{DIFFERS} shown to differ from {self.comparison.reference} ({TEST})")
         if self.comparison:
@@ -176,7 +176,10 @@ def _table_of_averages(
     named = averages.assign(name=averages["name"] + at_length)
     lines = _average_lines(named, methods, comparison)
     title = f"{first['bench']} · over tasks · {table_conditions(first)}"
-    notes = [f"{INTERVAL_NOTE} over the samples of all tasks", *_batch_notes(scores)]
+    notes = [f"{INTERVAL_NOTE} over the samples of all tasks"]
+    if not averages["ci_low"].notna().any():
+        notes = []
+    notes += [*_rule_notes(scores), *_batch_notes(scores)]
     return ResultTable(title, ["", *methods], lines, notes, comparison)
 
 
@@ -232,11 +235,12 @@ def _average_lines(
 
 
 def _stratum_weights(averages: pd.DataFrame) -> dict[StratumKey, float]:
-    """Return the weight of each cell in an average; none if it is not of scores at one length."""
+    """Return the weight of each cell in an average; none if it is not one of scores."""
     weights: dict[StratumKey, float] = {}
-    for length, of_tasks in averages[["length", "weights"]].itertuples(index=False):
-        if pd.notna(length) and isinstance(of_tasks, dict):
-            weights.update({(task, int(length)): weight for task, weight in of_tasks.items()})
+    for of_method in averages["weights"]:
+        # NaN for a number that has none
+        if isinstance(of_method, dict):
+            weights |= of_method
     return weights
 
 
@@ -259,7 +263,7 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
     notes = [f"n = {samples} samples per cell"]
     if scores["ci_low"].notna().any():
         notes[0] += f"; {INTERVAL_NOTE}{_interval_units(scores)}"
-    notes += _unknown_interval_notes(scores)
+    notes += unknown_interval_notes(scores)
     total = scores[["n", *UNSCORED]].to_numpy().sum()
     for column, text in COUNT_NOTES.items():
         counts = scores.groupby(place)[column].sum()
@@ -275,15 +279,26 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
 
 def _stopping_notes(scores: pd.DataFrame, place: str) -> Iterator[str]:
     """Yield the rule by which cells stop, and what those that stopped early used."""
-    for rule, by_rule in scores[scores["stopping"] != ""].groupby("stopping"):
-        stopped = by_rule[by_rule["at_most"].notna()]
-        used: list[str] = []
-        for label, cells in stopped.groupby("label", sort=False):
-            columns = cells[["n", "at_most", place]].itertuples(index=False)
-            used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
+    if not scores["stopping"].iloc[0]:
+        return
+    yield from _rule_notes(scores)
+    used: list[str] = []
+    for label, cells in scores[scores["at_most"].notna()].groupby("label", sort=False):
+        columns = cells[["n", "at_most", place]].itertuples(index=False)
+        used += [f"{label} {n} of {at_most:.0f} at {where}" for n, at_most, where in columns]
+    yield (
+        f"stopped early: {', '.join(used) or 'none'}; intervals of scores hold whenever a cell "
+        "stops, those of pairs.csv for a number of samples that is fixed before"
+    )
+
+
+def _rule_notes(scores: pd.DataFrame) -> Iterator[str]:
+    """Yield the rule by which cells stop, if they do, and what a table leaves out for it."""
+    # scores that stop by another rule have a table of their own
+    if rule := scores["stopping"].iloc[0]:
         yield (
-            f"{rule}; stopped early: {', '.join(used) or 'none'}; intervals of scores hold "
-            "whenever a cell stops, those of pairs.csv for a number of samples that is fixed before"
+            f"{rule}; no score is bold or marked, and averages have no interval, since these take "
+            "the number of samples as fixed before"
         )
 
 
@@ -302,7 +317,7 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
     ]
 
 
-def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
+def unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
     """Return why scores have no interval."""
     unknown = scores[(scores["n"] > 0) & scores["ci_low"].isna()]
     reasons = [f"no interval {_unknown_interval_reason(row)}" for row in unknown.to_dict("records")]
@@ -310,15 +325,16 @@ def _unknown_interval_notes(scores: pd.DataFrame) -> list[str]:
 
 
 def _unknown_interval_reason(row: Mapping[Any, Any]) -> str:
-    is_percent = row["scale"] == "percent"
-    if row["independent_units"] < 2 and not is_percent:
-        return f"from a single {row['unit']}"
     if not math.isfinite(row["score"]):
         return "for a score that is not finite"
     # of a percentage nothing else takes its interval
-    if is_percent:
+    if row["scale"] == "percent":
         return "for a score outside of 0 to 100"
-    return f"from {row['unit']}s that are all alike" if row["score"] > 0 else "for a negative score"
+    if row["score"] <= 0:
+        return "on a logarithmic scale for a score that is not above 0"
+    if row["independent_units"] < 2:
+        return f"from a single {row['unit']}"
+    return f"from {row['unit']}s that are all alike"
 
 
 def _interval_units(scores: pd.DataFrame) -> str:

@@ -30,6 +30,8 @@ to one or two decimals does not matter."""
 MAX_WEIGHT_ERROR = 0.01
 """Most that the weights of an average may miss a sum of 1 by, for the same rounding."""
 
+StratumKey = tuple[str, int]
+"""Task and length of a cell."""
 Part = tuple[str, str]
 """Name of a task, and of one of its details; the latter is empty for the task's score."""
 
@@ -46,27 +48,24 @@ def bench_averages(
 
     Yields:
         Dictionaries with `name`, `value`, `ci_low` and `ci_high`, and `length`, `stderr` and
-        `weights` (of tasks) where the average has them.
+        `weights` (of cells, by task and length) where the average is one of scores.
     """
-    main_averages: dict[int, float] = {}
-    main_intervals: dict[int, Interval] = {}
+    main_averages: dict[int, dict[str, Any]] = {}
     for length, cells in rows.groupby("length"):
         if not complete_cells(cells).all():
             continue
-        over_tasks = list(_averages_over_tasks(bench, protocol, cells))
+        over_tasks = list(_averages_over_tasks(bench, protocol, cells, int(str(length))))
         if over_tasks:
             # the first average is the one that a benchmark reports over lengths
-            first, tokens = over_tasks[0], int(str(length))
-            main_averages[tokens] = first["value"]
-            main_intervals[tokens] = Interval(first["ci_low"], first["ci_high"])
-        yield from ({"length": length, **each} for each in over_tasks)
+            main_averages[int(str(length))] = over_tasks[0]
+        yield from over_tasks
     # an incomplete length would make an average over lengths incomparable
     if 1 < len(main_averages) == rows["length"].nunique():
-        yield from _averages_over_lengths(bench, main_averages, main_intervals)
+        yield from _averages_over_lengths(bench, main_averages)
 
 
 def _averages_over_tasks(
-    bench: Bench, protocol: Protocol, cells: pd.DataFrame
+    bench: Bench, protocol: Protocol, cells: pd.DataFrame, length: int
 ) -> Iterator[dict[str, Any]]:
     scores = _scores_by_task(cells)
     averages = bench.task_averages(scores, protocol)
@@ -80,22 +79,29 @@ def _averages_over_tasks(
         low, high = _interval(weights, proportions)
         stderr = _stderr(weights, scores)
         numbers = {"value": value, "stderr": stderr, "ci_low": low, "ci_high": high}
-        yield {"name": name, **numbers, "weights": _task_weights(weights)}
+        of_cells = _cell_weights(weights, length)
+        yield {"length": length, "name": name, **numbers, "weights": of_cells}
 
 
 def _averages_over_lengths(
-    bench: Bench, averages: Mapping[int, float], intervals: Mapping[int, Interval]
+    bench: Bench, averages: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
+    """Yield the numbers over lengths of an average over tasks, given by length."""
+    values = {length: average["value"] for length, average in averages.items()}
     raised = {
-        length: bench.length_averages({**averages, length: value + WEIGHT_PROBE})
-        for length, value in averages.items()
+        length: bench.length_averages({**values, length: value + WEIGHT_PROBE})
+        for length, value in values.items()
     }
-    for name, value in bench.length_averages(averages).items():
-        weights = [(raised[length][name] - value) / WEIGHT_PROBE for length in averages]
+    intervals = [Interval(each["ci_low"], each["ci_high"]) for each in averages.values()]
+    for name, value in bench.length_averages(values).items():
+        weights = [(raised[length][name] - value) / WEIGHT_PROBE for length in values]
         low, high = UNKNOWN
+        of_cells: dict[StratumKey, float] = {}
         if _is_mean(weights):
-            low, high = weighted_ends(weights, [intervals[length] for length in averages])
-        yield {"name": name, "value": value, "ci_low": low, "ci_high": high}
+            low, high = weighted_ends(weights, intervals)
+            for weight, average in zip(weights, averages.values(), strict=True):
+                of_cells |= {cell: weight * part for cell, part in average["weights"].items()}
+        yield {"name": name, "value": value, "ci_low": low, "ci_high": high, "weights": of_cells}
 
 
 def _scores_by_task(cells: pd.DataFrame) -> dict[str, Score]:
@@ -151,11 +157,11 @@ def _is_mean(weights: list[float]) -> bool:
     return abs(math.fsum(weights) - 1) < MAX_WEIGHT_ERROR
 
 
-def _task_weights(weights: Mapping[Part, float]) -> dict[str, float]:
-    """Return the weight of each task's score; none for an average of anything else."""
+def _cell_weights(weights: Mapping[Part, float], length: int) -> dict[StratumKey, float]:
+    """Return the weight of each cell's score; none for an average of anything else."""
     if any(weight and detail for (_, detail), weight in weights.items()):
         return {}
-    return {task: weight for (task, _), weight in weights.items() if weight}
+    return {(task, length): weight for (task, _), weight in weights.items() if weight}
 
 
 def _stderr(weights: Mapping[Part, float], scores: Mapping[str, Score]) -> float:

@@ -85,7 +85,7 @@ class ScoredRun:
     Attributes:
         scores: a row per cell with `SCORE_COLUMNS`, `scale` (of the score's estimate; None without
             a scored sample), `proportion` (a score in percent with its effective number of samples;
-            None for others), `details` (further numbers by name),
+            None for others and for cells that a rule stops), `details` (further numbers by name),
             `detail_estimates` (of those that are scores of samples), `resolved` (settings of the
             method at the cell's length; None in older runs), `at_most` (samples that the cell
             could have had, if it stopped early) and `stopping` (the run's rule in words).
@@ -124,7 +124,8 @@ def score_run(store: Store) -> ScoredRun:
         if score is not None:
             # The hash belongs to the identity: methods may get different prompts of one sample.
             ids = [(row["id"], row["prompt_sha256"]) for row in scored_rows]
-            cell_samples[cell] = CellSamples(ids, score.estimate)
+            documents = [row.get("document_sha256", "") for row in scored_rows]
+            cell_samples[cell] = CellSamples(ids, score.estimate, documents)
     further = ("scale", "proportion", "details", "detail_estimates", "resolved", "at_most")
     scores = pd.DataFrame(records).reindex(columns=[*SCORE_COLUMNS, *further])
     rule = store.config.get("stopping")
@@ -148,7 +149,7 @@ def scored_cells(scores: pd.DataFrame) -> list[Cell]:
 
 
 def score_details(scores: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Return further numbers of a run, a row each, with `weights` of tasks in an average.
+    """Return further numbers of a run, a row each, with `weights` of cells in an average.
 
     Numbers of cells come first, then averages over tasks (without a task), then averages over
     lengths (without task and length).
@@ -278,6 +279,8 @@ def _evaluated(
     if store.config.get("stopping"):
         low, high = anytime_interval([row["score"] for row in scored_rows], alpha=ALPHA)
         columns |= {"ci_low": 100 * low, "ci_high": 100 * high}
+        # Those of averages and details take the number of samples as fixed before.
+        columns |= {"proportion": None, "detail_estimates": {}}
     return columns, score
 
 

@@ -47,8 +47,10 @@ def detectable_difference(test: PairedTest, level: float) -> float:
     return high
 
 
-def units_needed(test: PairedTest, level: float) -> int:
+def units_needed(test: PairedTest, level: float) -> int | None:
     """Return the number of units that shows a useful difference with a probability of `POWER`.
+
+    It is None where that takes more than `MAX_UNITS`.
 
     Args:
         test: a test of the run, whose variance is taken.
@@ -58,6 +60,8 @@ def units_needed(test: PairedTest, level: float) -> int:
     if not isinstance(test, BoundedTest):
         useful = math.log1p(USEFUL_PERCENT / 100)
     low, high = 1, MAX_UNITS
+    if power(test, useful, level, high) < POWER:
+        return None
     while low < high:
         middle = (low + high) // 2
         if power(test, useful, level, middle) >= POWER:

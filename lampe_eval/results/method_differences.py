@@ -8,11 +8,14 @@ lengths; the tests of single cells are details of these.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from lampe_eval.method_specs import choose_reference
+from lampe_eval.results.all_pairs import corrected_p_values
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.paired_tests import (
     LEVEL,
     CellSamples,
@@ -51,12 +54,10 @@ PAIR_COLUMNS = (
 `difference` is the method's score minus the reference's on the `n` samples that both have, in
 points, or by how many percent its perplexity is higher; its 95 % interval reaches from `ci_low` to
 `ci_high`. `units` are independent units; `unpaired` counts the samples of the cells beyond `n`.
+`p_value_holm` is empty where cells stop by rule.
 """
 SMALLEST_P = 1e-6
 """Smaller p-values are given as this: so many decimals are written, and none is 0."""
-
-StratumKey = tuple[str, int]
-"""Task and length of a cell."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,15 @@ class ComparableCells:
         planned: number of planned samples of these.
         complete: cells all of whose samples are scored.
         higher_is_better: whether a higher score is better.
+        stopping: rule by which the cells stop, in words; empty where all samples run. The tests
+            here then take as fixed what depends on the scores.
     """
 
     samples: Mapping[tuple[str, StratumKey], CellSamples]
     planned: Mapping[tuple[str, StratumKey], int]
     complete: frozenset[tuple[str, StratumKey]]
     higher_is_better: bool
+    stopping: str = ""
     _differences: dict[Any, UnitDifferences | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -92,7 +96,8 @@ class ComparableCells:
                 complete.add(key)
             if (row["run"], cell) in cell_samples:
                 samples[key] = cell_samples[row["run"], cell]
-        return cls(samples, planned, frozenset(complete), higher_is_better(rows))
+        stopping = str(rows["stopping"].iloc[0])
+        return cls(samples, planned, frozenset(complete), higher_is_better(rows), stopping)
 
     def difference(self, label: str, reference: str, stratum: StratumKey) -> UnitDifferences | None:
         """Return the difference of a method from another one in a cell.
@@ -145,16 +150,42 @@ class ComparableCells:
         return pool(strata, [share / math.fsum(shares) for share in shares]), unpaired
 
     def not_shown_worse(
-        self, values: Mapping[str, float], weights: Mapping[StratumKey, float]
+        self, labels: Iterable[str], weights: Mapping[StratumKey, float]
     ) -> set[str]:
-        """Return the label with the best score, and all that are not shown to be worse.
+        """Return the labels than which no other one is shown to be better.
 
         Args:
-            values: score of each competing label.
-            weights: weight of each cell in these scores.
+            labels: competing labels.
+            weights: weight of each cell in their scores.
         """
-        best = (max if self.higher_is_better else min)(values, key=lambda label: values[label])
-        return values.keys() - self.shown_different(values, best, weights)
+        competing = list(labels)
+        return set(competing) - {worse for _, worse in self.shown_better(competing, weights)}
+
+    def shown_better(
+        self, labels: Iterable[str], weights: Mapping[StratumKey, float]
+    ) -> set[tuple[str, str]]:
+        """Return the pairs of labels of which the first is shown to be better than the second.
+
+        The probability that any pair is wrong is 5 %, for all pairs of the labels together.
+
+        Args:
+            labels: competing labels.
+            weights: weight of each cell in their scores.
+        """
+        pairs: list[tuple[str, str]] = []
+        differences: list[UnitDifferences] = []
+        for first, second in combinations(labels, 2):
+            found = self.pooled(first, second, weights)
+            if found:
+                pairs.append((first, second))
+                differences.append(found[0])
+        better: set[tuple[str, str]] = set()
+        p_values = corrected_p_values(differences)
+        for (first, second), units, p_value in zip(pairs, differences, p_values, strict=True):
+            if p_value < LEVEL:
+                is_first_better = (units.difference > 0) == self.higher_is_better
+                better.add((first, second) if is_first_better else (second, first))
+        return better
 
     def shown_different(
         self, labels: Iterable[str], reference: str, weights: Mapping[StratumKey, float]
@@ -268,9 +299,12 @@ def _family(
             test = paired_test(units)
             found.append((label, units, unpaired, test))
     corrected = holm([test.p_value if test else math.nan for *_, test in found])
+    if cells.stopping:
+        # nothing counts as shown by tests of a number of samples that was not fixed before
+        corrected = [math.nan] * len(found)
     records: list[dict[str, Any]] = []
     for (label, units, unpaired, test), p_value_holm in zip(found, corrected, strict=True):
-        counts = {"n": units.n, "units": len(units.values), "unpaired": unpaired}
+        counts = {"n": units.n, "units": units.independent_units, "unpaired": unpaired}
         numbers = _numbers(units, test, p_value_holm)
         records.append({"method": label, **counts, **numbers, "test": test})
     return records
@@ -292,7 +326,8 @@ def _numbers(
         "ci_low": readable(low, units.is_perplexity),
         "ci_high": readable(high, units.is_perplexity),
         "p_value": max(SMALLEST_P, test.p_value),
-        "p_value_holm": max(SMALLEST_P, p_value_holm),
+        # NaN stays NaN only as the first of the two
+        "p_value_holm": max(p_value_holm, SMALLEST_P),
     }
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import DEFAULT_REFERENCE
 from lampe_eval.records import SampleRecord
+from lampe_eval.results.bench_averages import StratumKey
 from lampe_eval.results.costs import environment_differences, relative_costs
 from lampe_eval.results.effective_length import (
     EffectiveLength,
@@ -49,6 +50,7 @@ class ModelSummary:
         scales: scale of the scores by benchmark.
         sources: by label of a method, a run that has it, and its label there.
         remarks: a line for each thing that is missing, or makes numbers less comparable.
+        stopping: rule by which cells stop, in words; empty where all samples run.
     """
 
     model: str
@@ -58,6 +60,7 @@ class ModelSummary:
     scales: Mapping[str, Scale]
     sources: Mapping[str, tuple[str, str]]
     remarks: Sequence[str]
+    stopping: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,15 @@ def _summarize_model(
             f"{', '.join(labels)}"
         )
     remarks += _cost_remarks(gathered, scores, methods, reference)
+    stopping = "; ".join(rule for rule in scores["stopping"].unique() if rule)
+    if stopping:
+        remarks.append(
+            f"{stopping}: what is shown here takes the number of samples as fixed before, and is "
+            "too easily shown"
+        )
     runs = scores.drop_duplicates("label").set_index("label")[["run", "method"]]
     sources = {str(label): (run, method) for label, run, method in runs.itertuples(name=None)}
-    return ModelSummary(model, length, methods, directions, scales, sources, remarks)
+    return ModelSummary(model, length, methods, directions, scales, sources, remarks, stopping)
 
 
 def _refuse_different_runs(gathered: GatheredRuns, model: str, scores: pd.DataFrame) -> None:
@@ -307,8 +316,7 @@ def _summarize_series(
     if not at_length:
         return {}
     values = {label: score.value for label, score in at_length.items()}
-    tasks = _task_weights(gathered, series.rows, length)
-    weights = {(task, length): weight for task, weight in tasks.items()}
+    weights = _cell_weights(gathered, series.rows, length)
     not_worse = series.cells.not_shown_worse(values, weights)
     taxes = _taxes(series)
     return {
@@ -368,16 +376,18 @@ def _averages(gathered: GatheredRuns, rows: pd.DataFrame, length: int) -> pd.Dat
 
 
 def _keys(weights: Any) -> tuple[str, ...]:
-    return tuple(sorted(weights)) if isinstance(weights, dict) else ()
+    return tuple(sorted(task for task, _ in weights)) if isinstance(weights, dict) else ()
 
 
-def _task_weights(gathered: GatheredRuns, rows: pd.DataFrame, length: int) -> dict[str, float]:
-    """Return the weight of each task in the score of a benchmark at a length."""
-    tasks = dict.fromkeys(map(str, rows["task"]), 1.0)
-    if len(tasks) == 1:
-        return tasks
+def _cell_weights(
+    gathered: GatheredRuns, rows: pd.DataFrame, length: int
+) -> dict[StratumKey, float]:
+    """Return the weight of each cell in the score of a benchmark at a length."""
+    cells = {(str(task), length): 1.0 for task in rows["task"]}
+    if len(cells) == 1:
+        return cells
     averages = _averages(gathered, rows, length)
-    weights: dict[str, float] = averages.loc[averages["length"] == length, "weights"].iloc[0]
+    weights: dict[StratumKey, float] = averages.loc[averages["length"] == length, "weights"].iloc[0]
     return weights
 
 

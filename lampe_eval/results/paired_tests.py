@@ -1,9 +1,10 @@
 """Paired tests of two methods: difference, interval and p-value, all from one procedure.
 
 A test compares independent units: samples, or documents where several samples share one. A cell is
-a single stratum. A pooled test takes the mean over strata (cells), each of the same weight; a unit
-that recurs in several strata, such as the same question at several lengths, stays one unit, so
-nothing is taken as independent that shares its question or document.
+a single stratum. A pooled test takes the mean over strata (cells), each of the same weight. Scores:
+what shares a question or a document in any of the strata is one unit. Perplexity: windows of
+several lengths overlap in part, so its error is the mean of the strata's errors, which the error of
+a mean never exceeds, however the strata depend on each other.
 
 Scores from 0 to 100: `BoundedTest`, the score interval of Tango (1998) for 0/1 pairs, in a form
 for weighted units and partial credit. Perplexity: `StudentTest` of differences of its logarithm.
@@ -12,8 +13,8 @@ for weighted units and partial credit. Perplexity: `StudentTest` of differences 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -35,10 +36,12 @@ class CellSamples:
     Attributes:
         ids: id and prompt hash of each sample, in the order of the estimate's parts.
         estimate: the estimate of the cell.
+        documents: hash of the document of each sample, "" for one without; empty where none has.
     """
 
     ids: Sequence[tuple[str, str]]
     estimate: Estimate
+    documents: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,27 @@ class UnitDifferences:
         weights: weight of each unit in the difference; they sum to 1.
         n: number of paired samples.
         is_perplexity: whether these are differences of log perplexity.
+        documents: hashes of the documents that a unit's samples are about, if any.
+        strata: strata of a pooled perplexity with their shares; empty for anything else.
     """
 
     values: Mapping[Hashable, float]
     weights: Mapping[Hashable, float]
     n: int
     is_perplexity: bool
+    documents: Mapping[Hashable, Set[str]] = field(default_factory=dict)
+    strata: Sequence[tuple[float, "UnitDifferences"]] = ()
 
     @property
     def difference(self) -> float:
         """Return the weighted mean of the units."""
         return math.fsum(self.weights[key] * value for key, value in self.values.items())
+
+    @property
+    def independent_units(self) -> int:
+        """Return the number of units that the test counts: of strata that overlap, the fewest."""
+        counts = [stratum.independent_units for _, stratum in self.strata]
+        return min(counts, default=len(self.values))
 
 
 @dataclass(frozen=True)
@@ -197,26 +210,64 @@ def unit_differences(
     for (unit, size), value in zip(sizes.items(), differences, strict=True):
         values[task, unit] = value
         weights[task, unit] = size / len(rows)
-    return UnitDifferences(values, weights, len(rows), is_perplexity)
+    documents: dict[Hashable, set[str]] = defaultdict(set)
+    for samples, of_samples in ((method, method_rows), (reference, rows)):
+        if samples.documents:
+            for row, unit in zip(of_samples, groups or names, strict=True):
+                documents[task, unit] |= {samples.documents[row]} - {""}
+    return UnitDifferences(values, weights, len(rows), is_perplexity, dict(documents))
 
 
 def pool(strata: Sequence[UnitDifferences], shares: Sequence[float] = ()) -> UnitDifferences:
-    """Return the differences over strata; units with the same key are one unit.
+    """Return the differences over strata, of which some may share units.
 
     Args:
         strata: differences in each stratum.
         shares: weight of each stratum; equal ones by default.
     """
+    if len(strata) == 1:
+        return strata[0]
+    weighted = list(zip(shares or [1 / len(strata)] * len(strata), strata, strict=True))
+    is_perplexity = strata[0].is_perplexity
+    whole = {} if is_perplexity else _joined_units(strata)
     totals: dict[Hashable, float] = defaultdict(float)
     weights: dict[Hashable, float] = defaultdict(float)
-    for stratum, share in zip(strata, shares or [1 / len(strata)] * len(strata), strict=True):
+    for number, (share, stratum) in enumerate(weighted):
         for unit, value in stratum.values.items():
             weight = share * stratum.weights[unit]
-            weights[unit] += weight
-            totals[unit] += weight * value
+            key = (number, unit) if is_perplexity else whole[unit]
+            weights[key] += weight
+            totals[key] += weight * value
     values = {unit: total / weights[unit] for unit, total in totals.items()}
     n = sum(stratum.n for stratum in strata)
-    return UnitDifferences(values, dict(weights), n, strata[0].is_perplexity)
+    overlapping = weighted if is_perplexity else ()
+    return UnitDifferences(values, dict(weights), n, is_perplexity, strata=overlapping)
+
+
+def _joined_units(strata: Sequence[UnitDifferences]) -> Mapping[Hashable, Hashable]:
+    """Return for each unit of scores the key of the unit that it is a part of.
+
+    Units with the same key are one, and so are those that share a document, also by way of others.
+    Where that makes a single unit of all, nothing tells how other documents would differ; then keys
+    alone decide, as they do for samples whose documents are not known.
+    """
+    parents: dict[Hashable, Hashable] = {}
+
+    def first(node: Hashable) -> Hashable:
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    units = dict.fromkeys(unit for stratum in strata for unit in stratum.values)
+    parents.update((unit, unit) for unit in units)
+    by_document: dict[str, Hashable] = {}
+    for stratum in strata:
+        for unit, documents in stratum.documents.items():
+            for document in documents:
+                parents[first(unit)] = first(by_document.setdefault(document, unit))
+    joined = {unit: first(unit) for unit in units}
+    return joined if len(set(joined.values())) > 1 else {unit: unit for unit in units}
 
 
 def paired_test(units: UnitDifferences) -> PairedTest | None:
@@ -224,6 +275,8 @@ def paired_test(units: UnitDifferences) -> PairedTest | None:
 
     That is where a loss is infinite, and for the perplexity of a single unit.
     """
+    if units.strata:
+        return _test_of_overlapping(units)
     values = np.array(list(units.values.values()))
     weights = np.array([units.weights[unit] for unit in units.values])
     if not np.isfinite(values).all() or (units.is_perplexity and len(values) < 2):
@@ -237,6 +290,18 @@ def paired_test(units: UnitDifferences) -> PairedTest | None:
     # Where differences are alike, they do not show how far others may reach.
     reach = float(np.abs(values).max()) if variance > ROUNDING**2 else 1.0
     return BoundedTest(difference, variance, n, reach)
+
+
+def _test_of_overlapping(units: UnitDifferences) -> StudentTest | None:
+    """Return the test of a perplexity over strata that may depend on each other in any way."""
+    error, n = 0.0, math.inf
+    for share, stratum in units.strata:
+        test = paired_test(stratum)
+        if not isinstance(test, StudentTest):
+            return None
+        error += share * math.sqrt(test.variance / test.n)
+        n = min(n, test.n)
+    return StudentTest(units.difference, error**2 * n, n)
 
 
 def normal_quantile(tail: float) -> float:

@@ -1,6 +1,5 @@
 """Ranking of scores: which cells are complete and comparable, and in which order they stand."""
 
-import numpy as np
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
@@ -35,24 +34,6 @@ def scale_of(scores: pd.DataFrame) -> Scale:
 def has_many_tasks_at_one_length(scores: pd.DataFrame) -> bool:
     """Return whether cells of one benchmark are of several tasks at a single length."""
     return scores["length"].nunique() == 1 and scores["task"].nunique() > 1
-
-
-def ranks(numbers: pd.DataFrame, *, higher_is_better: bool) -> "pd.Series[int]":
-    """Return the rank of each number: 1 and how many are shown to be better.
-
-    A number is shown to be better than another where its whole interval is on the better side of
-    the other's, so that numbers share a rank as long as nothing tells them apart.
-
-    Args:
-        numbers: columns `ci_low` and `ci_high`; a number without them has no rank, <NA>.
-        higher_is_better: whether a higher number is better.
-    """
-    ends = numbers[["ci_low", "ci_high"]].to_numpy(dtype=float)
-    worst, best = ends.T if higher_is_better else -ends.T[::-1]
-    # Comparisons with NaN are false.
-    better = (worst[None, :] > best[:, None]).sum(axis=1)
-    rank = pd.Series(1 + better, index=numbers.index, dtype="Int64")
-    return rank.mask(np.isnan(worst))
 
 
 def ranked(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Recommendation: which method to use for prompts of a length, and why.
 
 A method is a candidate if it is no slower than allowed. Of the candidates stay those that are not
-shown to be worse than the best one in any benchmark, and of these those that are not shown to lose
+shown to be worse than another one in any benchmark, and of these those that are not shown to lose
 against the unpatched model on prompts that fit its window, if there are any. These cannot be told
 apart by their scores, so the cheapest prompt decides, and where costs are within `SAME_COST` of the
 cheapest, the best score in the first benchmark. Where every candidate is shown to be worse than
@@ -42,7 +42,7 @@ class BenchSummary:
 
     Attributes:
         score: its score at the length asked for, the mean over tasks.
-        is_shown_worse: whether it is shown to be worse than the best method there.
+        is_shown_worse: whether it is shown to be worse than another method there.
         effective: its effective length, relative to its own base score; None where it has a single
             length, or none that a base score could be of.
         tax: its difference from the unpatched model within the window; None where the run has no
@@ -79,7 +79,7 @@ class MethodSummary:
 
     @property
     def is_shown_worse(self) -> bool:
-        """Return whether it is shown to be worse than the best method of any benchmark."""
+        """Return whether it is shown to be worse than another method in any benchmark."""
         return any(bench.is_shown_worse for bench in self.benches.values())
 
     @property
@@ -178,7 +178,7 @@ def _reason(
     if len(best) == 1:
         return "the others are shown to be worse at this length"
     taxed = len(best) - len(without_tax)
-    reasons = [f"{len(best)} methods are not shown to be worse than the best at this length"]
+    reasons = [f"{len(best)} methods are not shown to be worse than another at this length"]
     if not without_tax:
         reasons.append("all of them are shown to lose on prompts that fit the window")
     elif taxed:

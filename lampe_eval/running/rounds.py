@@ -3,6 +3,9 @@
 The samples of a task come in a random order that depends on the seed alone. Which cells stop after
 a round depends on the scores of the samples so far in that order, and on nothing else: a run that
 was interrupted stops where it would have stopped, in whatever order replicas finish.
+
+A decision takes as many samples of every task. Once the task with the fewest has none left, further
+samples of the others could decide nothing, so none are run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,17 +74,15 @@ class Rounds:
         self.stopped: dict[Cell, tuple[int, int]] = {}
 
     def __iter__(self) -> Iterator[list[tuple[SampleGroup, Cell, Sequence[Sample]]]]:
-        """Yield the samples of each round by cell, until all cells have stopped or run out."""
-        most = max((len(samples) for _, samples in self._drawn), default=0)
+        """Yield the samples of each round by cell, until all have stopped or one runs out."""
+        most = min((len(samples) for _, samples in self._drawn), default=0)
         for begin in range(0, most, ROUND):
             taken: list[tuple[SampleGroup, Cell, Sequence[Sample]]] = []
             for group, samples in self._drawn:
-                of_round = samples[begin : begin + ROUND]
+                end = min(begin + ROUND, most)
                 going_on = [cell for cell in group.cells if cell not in self.stopped]
-                if of_round:
-                    taken += [(group, cell, of_round) for cell in going_on]
-                for cell in going_on:
-                    self.used[cell] = min(begin + ROUND, len(samples)), len(samples)
+                taken += [(group, cell, samples[begin:end]) for cell in going_on]
+                self.used |= dict.fromkeys(going_on, (end, len(samples)))
             if not taken:
                 return
             yield taken

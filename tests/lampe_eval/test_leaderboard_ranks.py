@@ -1,7 +1,5 @@
 """Ranks of methods: which numbers compete, who shares a rank, and what has none."""
 
-import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,9 @@ import pytest
 
 from lampe_eval.results.gathered_runs import GatheredRuns, gather_runs
 from lampe_eval.results.leaderboard_ranks import ranked_numbers
-from lampe_eval.results.ranking import ranks
 from lampe_eval.store import Cell
 from tests.lampe_eval import stored_runs, synthetic_runs
 
-NONE = (math.nan, math.nan)
 LENGTHS = (4096, 8192)
 METHODS = ("original", "lampe", "yarn")
 
@@ -23,31 +19,6 @@ METHODS = ("original", "lampe", "yarn")
 def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save time: synthetic samples need not survive a power cut."""
     monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.mark.parametrize(
-    ("intervals", "expected"),
-    [
-        pytest.param([(80, 90), (10, 20)], [1, 2], id="apart"),
-        pytest.param([(80, 90), (85, 95)], [1, 1], id="overlap"),
-        pytest.param([(80, 90), (90, 95)], [1, 1], id="touch"),
-        pytest.param([(80, 90), (70, 85), (60, 79)], [1, 1, 2], id="a chain shares in part"),
-        pytest.param([(90, 95), (87, 89), (70, 92)], [1, 2, 1], id="a wide one is not worse"),
-        pytest.param([(50, 50), (50, 50), (0, 0)], [1, 1, 3], id="equal"),
-        pytest.param([(80, 90), NONE, (10, 20)], [1, None, 2], id="none has no rank"),
-        pytest.param([NONE], [None], id="alone without an interval"),
-        pytest.param([], [], id="nobody"),
-    ],
-)
-def test_a_rank_counts_whole_intervals_that_are_better(
-    intervals: list[tuple[float, float]], expected: list[int | None]
-) -> None:
-    frame = pd.DataFrame(intervals, columns=["ci_low", "ci_high"])
-    upward = ranks(frame, higher_is_better=True)
-    mirrored = pd.DataFrame({"ci_low": -frame["ci_high"], "ci_high": -frame["ci_low"]})
-    downward = ranks(mirrored, higher_is_better=False)
-    for found in (upward, downward):
-        assert [None if pd.isna(rank) else rank for rank in found] == expected
 
 
 def _at(gathered: GatheredRuns, **values: Any) -> dict[str, tuple[float, Any, bool]]:
@@ -114,14 +85,35 @@ def test_averages_are_ranked_at_lengths_and_over_them(tmp_path: Path) -> None:
     assert over_lengths["value"].notna().all()
 
 
-def test_numbers_over_lengths_are_ranked_where_they_have_intervals(tmp_path: Path) -> None:
-    gathered = _ruler(tmp_path)
-    details = gathered.details
-    over_lengths = details["length"].isna() & details["task"].isna()
-    details.loc[over_lengths, "ci_low"] = 10.0
-    details.loc[over_lengths, "ci_high"] = 20.0
-    found = _at(dataclasses.replace(gathered, details=details), column="effective length")
-    assert {(rank, tied) for _, rank, tied in found.values()} == {(1, True)}
+def test_ranks_count_the_methods_that_tests_of_all_pairs_show_to_be_better(tmp_path: Path) -> None:
+    """Expect the same methods in the first rank as in bold."""
+    scores = {"a": 30, "b": 28, "c": 15, "d": 13, "e": 0}
+    answers = {
+        f"ntk:factor={factor}": {512: [index < right for index in range(30)]}
+        for factor, right in enumerate(scores.values())
+    }
+    stored_runs.run(tmp_path, answers)
+    found = _at(gather_runs([tmp_path]))
+    assert [(rank, tied) for _, rank, tied in found.values()] == [
+        (1, True), (1, True), (3, True), (3, True), (5, False),
+    ]  # fmt: skip
+
+
+def test_averages_over_lengths_are_ranked_and_other_numbers_are_not(tmp_path: Path) -> None:
+    numbers = ranked_numbers(_ruler(tmp_path))
+    is_average = numbers["column"] != "effective length"
+    assert "mean, longer lengths weigh more" in set(numbers.loc[is_average, "column"])
+    assert numbers.loc[is_average, "rank"].notna().all()
+    assert numbers.loc[~is_average, "rank"].isna().all()
+
+
+def test_a_benchmark_without_averages_of_scores_is_ranked_by_its_tasks(tmp_path: Path) -> None:
+    cells = [Cell("m", method, "longbench-v2", "direct", 8192) for method in METHODS]
+    gathered = gather_runs([synthetic_runs.store(tmp_path, cells, "fair").folder])
+    assert all(rank is not None for _, rank, _ in _at(gathered, number="direct").values())
+    others = _at(gathered, number="direct, easy")
+    assert len(others) == len(METHODS)
+    assert all(rank is None for _, rank, _ in others.values())
 
 
 def test_runs_with_other_settings_do_not_compete(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import paired_coverage
+from lampe_eval.results.all_pairs import corrected_p_values
 from lampe_eval.results.detectable import detectable_difference, power, units_needed
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.results.paired_tests import (
@@ -223,6 +224,127 @@ def test_a_question_at_several_lengths_is_one_unit() -> None:
     assert weighted.difference == pytest.approx(0.75 + 0.25 / 3)
 
 
+def _stratum(
+    task: str, length: int, right: Sequence[float], documents: Sequence[str]
+) -> UnitDifferences:
+    """Return how much better a method is than one that is always wrong."""
+    ids = [(f"{length}/{index}", "") for index in range(len(right))]
+    method, reference = (
+        CellSamples(ids, Estimate.mean([100 * each for each in scores]), documents)
+        for scores in (right, [0] * len(right))
+    )
+    found = unit_differences(method, reference, is_perplexity=False, task=task, length=length)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "units"),
+    [
+        # other tasks share a document, at the same or another length
+        (("a", 512, "xyz"), ("b", 512, "xyz"), [0.5, 1, 0.5]),
+        (("a", 512, "xyz"), ("b", 1024, "zyx"), [1, 1, 0]),
+        (("a", 512, "xyz"), ("b", 512, "uvw"), [1, 1, 0, 0, 1, 1]),
+        (("a", 512, "xyz"), ("b", 512, ["x", "", "w"]), [0.5, 1, 0, 1, 1]),
+        # the same question at another length has a haystack of that length
+        (("a", 512, "xyz"), ("a", 1024, "uvw"), [0.5, 1, 0.5]),
+        # documents are one unit by way of others
+        (("a", 512, "xyz"), ("a", 1024, "xxz"), [0.75, 0.5]),
+        # a single document, or none known: keys alone
+        (("a", 512, "xxx"), ("b", 512, "xxx"), [1, 1, 0, 0, 1, 1]),
+        (("a", 512, "xxx"), ("a", 1024, "yyy"), [0.5, 1, 0.5]),
+        (("a", 512, ["", "", ""]), ("b", 512, ["", "", ""]), [1, 1, 0, 0, 1, 1]),
+        (("a", 512, ""), ("b", 512, "xyz"), [1, 1, 0, 0, 1, 1]),
+    ],
+)
+def test_samples_of_a_document_are_one_unit_in_any_task_and_length(
+    first: tuple[str, int, Sequence[str]],
+    second: tuple[str, int, Sequence[str]],
+    units: list[float],
+) -> None:
+    strata = [
+        _stratum(task, length, right, documents)
+        for (task, length, documents), right in ((first, [1, 1, 0]), (second, [0, 1, 1]))
+    ]
+    pooled = pool(strata)
+    assert sorted(pooled.values.values()) == pytest.approx(sorted(units), abs=1e-9)
+    assert pooled.independent_units == len(units)
+    assert sum(pooled.weights.values()) == pytest.approx(1)
+    assert pooled.difference == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("numbers", [(4, 4), (4, 7)])
+def test_the_error_of_a_perplexity_over_lengths_is_the_mean_of_theirs(
+    numbers: tuple[int, int],
+) -> None:
+    """Windows of several lengths overlap; however they depend, no mean has a larger error."""
+    rng = np.random.default_rng(5)
+    strata = [
+        _units(_losses(rng.normal(2, 0.3, n)), _losses(rng.normal(2, 0.3, n)), is_perplexity=True)
+        for n in numbers
+    ]
+    pooled = pool(strata)
+    test, tests = paired_test(pooled), [paired_test(stratum) for stratum in strata]
+    assert isinstance(test, StudentTest)
+    errors = [math.sqrt(each.variance / each.n) for each in tests if each]
+    assert math.sqrt(test.variance / test.n) == pytest.approx(np.mean(errors))
+    assert test.n == pytest.approx(min(numbers)) == pooled.independent_units
+    assert test.difference == pytest.approx(np.mean([each.difference for each in tests if each]))
+    single = _units(_losses([1.0]), _losses([2.0]), is_perplexity=True)
+    assert paired_test(pool([*strata, single])) is None
+
+
+def _all_pairs(right: Sequence[Sequence[int]]) -> list[float]:
+    """Return the corrected p-values of all pairs of methods with these right answers."""
+    return corrected_p_values(
+        [
+            _units(_samples(first), _samples(second))
+            for first, second in itertools.combinations(right, 2)
+        ]
+    )
+
+
+def test_all_pairs_of_twelve_methods_are_told_apart_by_ten_samples() -> None:
+    """Expect what Holm's correction of 66 pairs cannot show: 10 of 10 against 0 of 10."""
+    p_values = _all_pairs([[1] * 10] * 6 + [[0] * 10] * 6)
+    # all pairs that differ do so in the same samples: 2 of 2^10 choices of signs
+    assert sorted(p_values) == pytest.approx([2**-9] * 36 + [1] * 30)
+
+
+def test_a_pair_alone_is_not_corrected() -> None:
+    method, reference = [1] * 5 + [0] * 5, [0] * 10
+    assert _all_pairs([method, reference]) == [_test(method, reference).p_value]
+    assert corrected_p_values([]) == []
+
+
+def test_corrected_p_values_are_in_the_order_of_the_differences() -> None:
+    rng = np.random.default_rng(0)
+    for n in (6, 12, 20):
+        right = [rng.binomial(1, share, n).tolist() for share in (0.1, 0.4, 0.6, 0.95)]
+        p_values = _all_pairs(right)
+        statistics = [
+            abs(np.sum(first) - np.sum(second)) / math.sqrt(max(1, np.sum(first != second)))
+            for first, second in itertools.combinations(np.array(right), 2)
+        ]
+        assert (np.diff(np.array(p_values)[np.argsort(statistics)]) <= 0).all()
+        assert min(p_values) >= 2 ** (1 - n)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0/1, 0.5, correlation 0.0, n = 10",
+        "0/1, 0.9, correlation 0.0, n = 50",
+        "perplexity, n = 10",
+    ],
+)
+def test_twelve_equal_methods_are_rarely_shown_worse(name: str) -> None:
+    (family,) = (each for each in paired_coverage.families() if each.name == name)
+    simulations = 100
+    result = paired_coverage.simulate_family(family, simulations)
+    assert result.wrong <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / simulations)
+
+
 def test_rounding_is_no_difference() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -298,9 +420,14 @@ def test_the_detectable_perplexity_is_that_of_the_t_test() -> None:
 )
 def test_needed_units_show_a_useful_difference(test: PairedTest) -> None:
     needed = units_needed(test, 0.05)
+    assert needed is not None
     useful = 0.15 if isinstance(test, BoundedTest) else math.log(1.05)
     assert power(test, useful, 0.05, needed) >= 0.8
     assert power(test, useful, 0.05, needed // 2) < 0.8
+
+
+def test_nobody_is_told_a_number_of_units_that_is_a_bound_of_the_search() -> None:
+    assert units_needed(StudentTest(0, 1e6, 5), 0.05) is None
 
 
 def test_too_few_samples_can_show_nothing() -> None:

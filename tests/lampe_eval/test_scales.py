@@ -111,7 +111,7 @@ def test_a_decision_follows_the_direction(
     [
         ([150.0, 160.0, 155.0], "percent", "outside of 0 to 100"),
         ([-5.0, -6.0, -7.0], "percent", "outside of 0 to 100"),
-        ([-5.0, -6.0, -7.0], "log", "negative"),
+        ([-5.0, -6.0, -7.0], "log", "not above 0"),
         ([5.0, 5.0, 5.0], "log", "alike"),
     ],
 )

@@ -1,10 +1,12 @@
 """Tables: which score is best, what is marked, and the formats they are written in."""
 
+import math
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,9 +15,16 @@ from lampe_eval.file_io import save_files
 from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.latex import escaped, to_latex
 from lampe_eval.report.markdown import escape_markdown, to_markdown
-from lampe_eval.report.table_model import ResultTable, TableValue, result_tables
+from lampe_eval.report.table_comparison import power_note
+from lampe_eval.report.table_model import (
+    ResultTable,
+    TableValue,
+    result_tables,
+    unknown_interval_notes,
+)
 from lampe_eval.report.tables import print_tables, table_files, to_csv
 from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.results.paired_tests import StudentTest
 from lampe_eval.store import Cell
 from lampe_eval.terminal import console
 from tests.lampe_eval import stored_runs, synthetic_runs
@@ -115,6 +124,29 @@ def test_what_samples_can_show_is_noted_under_the_table(tmp_path: Path) -> None:
     stored_runs.losses(tmp_path / "ppl", {method: {512: [1.0, 2.0]} for method in METHODS})
     (table,) = result_tables(gather_runs([tmp_path / "ppl"]))
     assert any("windows can show differences of" in note for note in table.caption)
+
+
+def test_a_need_beyond_all_bounds_is_no_number() -> None:
+    note = power_note([StudentTest(0, 1e6, 5)], 2, "original", "windows")
+    assert re.search(r"more than 1048576 would show 5$", note)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"score": 130.0, "independent_units": 10}, "0 to 100"),
+        ({"score": -3.0, "independent_units": 10}, "0 to 100"),
+        ({"score": -3.0, "independent_units": 1}, "0 to 100"),
+        ({"score": -3.0, "independent_units": 10, "scale": "log"}, "logarithm"),
+        ({"score": math.inf, "independent_units": 1, "scale": "log"}, "finite"),
+        ({"score": 8.0, "independent_units": 1, "scale": "log"}, "single window"),
+        ({"score": 8.0, "independent_units": 3, "scale": "log"}, "alike"),
+    ],
+)
+def test_a_missing_interval_has_the_right_reason(changes: dict[str, Any], reason: str) -> None:
+    row = {"n": 10, "ci_low": math.nan, "unit": "window", "scale": "percent", **changes}
+    (note,) = unknown_interval_notes(pd.DataFrame([row]))
+    assert reason in note
 
 
 def test_an_incomplete_cell_is_marked_and_does_not_compete(table: ResultTable) -> None:
@@ -268,7 +300,7 @@ def test_latex(table: ResultTable) -> None:
         r"dca:attention\_factor=1.12 & none & \textbf{100.0} {\scriptsize [33, 100]} & "
         r"\textbf{66.7} {\scriptsize [14, 98]} \\" in text
     )
-    assert r"\item bold: the best score" in text
+    assert r"\item bold: not shown to be worse" in text
     assert r"\caption{niah/grid \textperiodcentered{} recall" in text
     assert text.count(r"\tnote{a}") == 2
     assert r"\item[a] 2 of 3 samples." in text

@@ -126,6 +126,7 @@ def _scored(run: str, cell: Cell, samples: int, fields: Mapping[str, Any]) -> di
         "resolved": None,
         "at_most": None,
         "stopping": "",
+        "proportion": None,
         "window": 256,
         **fields,
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lampe_eval.benches.bench import Task
 from lampe_eval.commands.dry_run import dry_run_suite
 from lampe_eval.commands.progress_display import ProgressLines
 from lampe_eval.commands.validate import validate_suite
@@ -17,18 +18,20 @@ from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.errors import UserError
 from lampe_eval.records import Outcome
 from lampe_eval.report.decision_table import decision_tables
+from lampe_eval.report.difference_table import difference_tables
 from lampe_eval.report.table_model import result_tables
 from lampe_eval.report.tables import table_files
 from lampe_eval.results.cell_scores import score_run, tasks_below_card_size
 from lampe_eval.results.decisions import seeded_order
 from lampe_eval.results.gathered_runs import gather_runs
+from lampe_eval.results.leaderboard_ranks import ranked_numbers
 from lampe_eval.running.configuration import run_configuration
 from lampe_eval.running.extension import extended
 from lampe_eval.running.interrupt import Interrupt
 from lampe_eval.running.prepared_run import PreparedRun, prepare_run
-from lampe_eval.running.remaining import CellCounts
+from lampe_eval.running.remaining import CellCounts, SampleGroup
 from lampe_eval.running.resolve import resolve_suite
-from lampe_eval.running.rounds import ROUND
+from lampe_eval.running.rounds import ROUND, Rounds
 from lampe_eval.running.runner import ModelRun, RunSession
 from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.store import Cell, Store
@@ -267,6 +270,43 @@ def test_tables_say_what_was_decided_and_what_it_took(whole: Whole) -> None:
     assert rows["pi"]["verdict"] == "worse" and int(rows["pi"]["n"]) == n
     assert float(rows["pi"]["ci_low"]) <= float(rows["pi"]["difference"])
     assert float(rows["pi"]["difference"]) <= float(rows["pi"]["ci_high"]) < 0
+
+
+def test_what_takes_a_fixed_number_of_samples_is_left_out_of_tables(whole: Whole) -> None:
+    for folder, _ in whole.values():
+        gathered = gather_runs([folder])
+        tables = [*result_tables(gathered), *difference_tables(gathered)]
+        shown = [value for table in tables for _, values in table.lines for value in values]
+        assert shown and not any(value.best or value.differs for value in shown)
+        assert gathered.pairs["p_value_holm"].isna().all()
+        assert gathered.pairs["ci_low"].notna().all()
+        averages = gathered.details[gathered.details["task"].isna()]
+        assert averages["ci_low"].isna().all()
+        for table in result_tables(gathered):
+            assert any("bold" in note for note in table.notes), table.title
+            assert not any("power" in note for note in table.caption)
+        assert ranked_numbers(gathered)["rank"].isna().all()
+
+
+@pytest.mark.parametrize("shortest", [3, 5, 12])
+def test_a_decision_ends_with_the_task_that_has_the_fewest_samples(shortest: int) -> None:
+    """Expect no more samples of the other tasks, which could decide nothing."""
+    config: Any = {"stopping": {"reference": "original", "margin": 5.0}}
+    drawn: Any = []
+    for task, n in (("single", 20), ("multikey", shortest)):
+        cells = tuple(Cell("pocket", method, "niah", task, 256) for method in ("original", "pi"))
+        samples = [f"{task}{number}" for number in range(n)]
+        drawn.append((SampleGroup(Task("niah", task, None), 256, cells, False), samples))
+    rounds = Rounds(config, drawn)
+    taken: dict[Cell, list[Any]] = {}
+    for of_round in rounds:
+        assert {len(samples) for _, _, samples in of_round} <= {ROUND, shortest % ROUND}
+        for _, cell, samples in of_round:
+            taken.setdefault(cell, []).extend(samples)
+    assert {len(samples) for samples in taken.values()} == {shortest}
+    assert {(cell.task, *counts) for cell, counts in rounds.used.items()} == {
+        ("single", shortest, 20), ("multikey", shortest, shortest),
+    }  # fmt: skip
 
 
 def test_nothing_is_decided_where_samples_are_left(tmp_path: Path, pocket: Pocket) -> None:
