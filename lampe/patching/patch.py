@@ -72,7 +72,7 @@ def patch(
             window, and where the configuration leaves the window open.
     """
     dispatcher = BackendDispatcher(attention)
-    method = _method_from(method, settings)
+    method = method_from(method, settings)
     with exclusive_access(model):
         below = outermost_handle(model)
         if below and not stack:
@@ -99,7 +99,7 @@ def _warn_without_effect(model: PreTrainedModel, method: Method, window: int) ->
     )
 
 
-def _method_from(method: str | Method, settings: dict[str, Any]) -> Method:
+def method_from(method: str | Method, settings: dict[str, Any]) -> Method:
     """Return the method that is meant by a name with settings, or by itself."""
     if isinstance(method, str):
         return method_of(method, **settings)
