@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lampe.checkpoints.loading import RECORD
 from lampe.errors import ExportError
+from lampe.patching.patch import EXPORT_RECORD
 
 CONFIG = "config.json"
 
@@ -39,7 +39,7 @@ def refuse_output(output: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ExportError(f"{output}: exists already; choose another output, or overwrite it")
     # Whatever else it is, its files are nowhere else.
-    if RECORD not in read_config(output):
+    if EXPORT_RECORD not in read_config(output):
         raise ExportError(
             f"{output}: is not a checkpoint that lampe exported, so it is not overwritten; choose "
             "another output"

@@ -15,7 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from lampe.checkpoints.draft_folder import CONFIG, draft_of, read_config, refuse_output
-from lampe.checkpoints.loading import DISTRIBUTION, RECORD, LampeConfig, LampeForCausalLM
+from lampe.checkpoints.loading import (
+    DISTRIBUTION,
+    OTHER_CLASSES,
+    EXPORT_RECORD,
+    LampeConfig,
+    LampeForCausalLM,
+)
 from lampe.checkpoints.model_card import model_card, source_of
 from lampe.checkpoints.plain_configuration import plain_configuration
 from lampe.errors import BadSetting, ExportError, LampeError, UnsupportedModel
@@ -23,7 +29,7 @@ from lampe.geometry import geometry_of
 from lampe.methods import ENTRY_POINTS, Composed, Method, method_of
 from lampe.patching.exclusive_access import require_transformers_model
 from lampe.patching.handle import outermost_handle
-from lampe.patching.patch import method_from, patch
+from lampe.patching.patch import EXPORT_RECORD, method_from, patch
 
 ADAPTER = "adapter_config.json"
 """File that PEFT leaves in the folder of an adapter."""
@@ -131,7 +137,7 @@ def export(
 
 def _load(path: Path | str) -> tuple[PreTrainedModel, Any]:
     """Return the model and the tokenizer of a folder or hub id; None for a missing tokenizer."""
-    record = read_config(Path(path)).get(RECORD)
+    record = read_config(Path(path)).get(EXPORT_RECORD)
     if record:
         raise _exported_already(str(path), record)
     _refuse_adapter(Path(path))
@@ -155,7 +161,7 @@ def _load(path: Path | str) -> tuple[PreTrainedModel, Any]:
 def _refuse_model(model: PreTrainedModel) -> None:
     """Refuse a model whose checkpoint would load as another one."""
     name = type(model).__name__
-    record = getattr(model.config, RECORD, None)
+    record = getattr(model.config, EXPORT_RECORD, None)
     if record:
         raise _exported_already(name, record)
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -231,14 +237,15 @@ def _write_configuration(
     """
     config = read_config(draft)
     if changes is None:
+        record = {**record, "config": config}
         classes = {"AutoConfig": LampeConfig, "AutoModelForCausalLM": LampeForCausalLM}
         config = {
             "architectures": [LampeForCausalLM.__name__],
             "auto_map": {auto: f"{MODULE}.{known.__name__}" for auto, known in classes.items()},
             "model_type": LampeConfig.model_type,
-            "text_config": config,
+            **OTHER_CLASSES,
         }
         code = CODE.format(distribution=DISTRIBUTION, version=record["version"])
         (draft / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    config |= {**(changes or {}), RECORD: record}
+    config |= {**(changes or {}), EXPORT_RECORD: record}
     (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

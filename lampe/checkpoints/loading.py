@@ -15,8 +15,11 @@ from lampe.patching.patch import patch
 
 DISTRIBUTION = "lampe-eval"
 """Name under which this package is installed."""
-RECORD = "lampe_export"
-"""Key of a configuration under which an export records method, settings, window and source."""
+OTHER_CLASSES = {"vocab_size": "load it with AutoModelForCausalLM and trust_remote_code=True"}
+"""Value that no model can be made of, for those who name the class of the original model.
+
+Such a class would load its weights and skip the checkpoint's code.
+"""
 
 
 class LampeConfig(PreTrainedConfig):
@@ -27,23 +30,20 @@ class LampeConfig(PreTrainedConfig):
 
     Attributes:
         text_config: configuration of the original model.
-        lampe_export: method, settings and window; see ``RECORD``.
+        lampe_export: method, settings and window, see ``EXPORT_RECORD``, and the original configuration.
     """
 
     model_type = "lampe"
     sub_configs = {"text_config": AutoConfig}  # noqa: RUF012
 
-    def __init__(
-        self,
-        text_config: dict[str, Any] | PreTrainedConfig | None = None,
-        lampe_export: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        if isinstance(text_config, dict):
-            text_config = AutoConfig.for_model(**text_config)
-        self.text_config = text_config
+    def __init__(self, lampe_export: dict[str, Any] | None = None, **options: Any) -> None:
+        # transformers also makes configurations without values, to learn their defaults.
+        original = None if lampe_export is None else AutoConfig.for_model(**lampe_export["config"])
         self.lampe_export = lampe_export
-        super().__init__(**options)
+        self.text_config = original
+        super().__init__(
+            **{name: value for name, value in options.items() if name not in OTHER_CLASSES}
+        )
 
 
 class LampeForCausalLM(PreTrainedModel):
@@ -72,7 +72,7 @@ class LampeForCausalLM(PreTrainedModel):
             of_hub = {name: options[name] for name in names if name in options}
             config = LampeConfig.from_pretrained(path, **of_hub)
         method = exported_method(config.lampe_export)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             path, *inputs, config=config.text_config, **options
         )
         model = loaded[0] if isinstance(loaded, tuple) else loaded

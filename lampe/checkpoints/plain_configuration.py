@@ -80,9 +80,13 @@ def _computes_the_same(
         setattr(config, name, copy.deepcopy(value))
     config._attn_implementation = "eager"
     # Tensors of the state are taken as they are, so the weights are in memory once.
-    configured = type(model).from_pretrained(
-        None, config=config, state_dict=model.state_dict(), dtype=model.dtype
-    )
+    try:
+        configured = type(model).from_pretrained(
+            None, config=config, state_dict=model.state_dict(), dtype=model.dtype
+        )
+    # Some types cannot be built with some ropes, for reasons that have no common class.
+    except Exception:
+        return False
     ids = random_ids(model, TOKENS, seed=0)
     with handle.prompt(length), warnings.catch_warnings():
         warnings.simplefilter("ignore", PositionWarning)
