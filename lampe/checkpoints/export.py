@@ -18,7 +18,6 @@ from lampe.checkpoints.draft_folder import CONFIG, draft_of, read_config, refuse
 from lampe.checkpoints.loading import (
     DISTRIBUTION,
     OTHER_CLASSES,
-    EXPORT_RECORD,
     LampeConfig,
     LampeForCausalLM,
 )

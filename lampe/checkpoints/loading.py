@@ -30,7 +30,7 @@ class LampeConfig(PreTrainedConfig):
 
     Attributes:
         text_config: configuration of the original model.
-        lampe_export: method, settings and window, see ``EXPORT_RECORD``, and the original configuration.
+        lampe_export: method, settings and window, and the original configuration.
     """
 
     model_type = "lampe"
