@@ -33,6 +33,8 @@ from lampe.patching.patch import EXPORT_RECORD, method_from, patch
 ADAPTER = "adapter_config.json"
 """File that PEFT leaves in the folder of an adapter."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken", "tekken.json")
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+"""Files that licences want to go with the weights."""
 MODULE = "modeling_lampe"
 """Module of an exported checkpoint, which patches its model."""
 CODE = '''"""Loads the model of this checkpoint and patches it; README.md says how."""
@@ -218,10 +220,11 @@ def _write_model(model: PreTrainedModel, tokenizer: Any, draft: Path) -> None:
     type(model).save_pretrained(model, draft)
     if tokenizer is not None:
         tokenizer.save_pretrained(draft)
-    # A licence asks to go with the weights.
-    for path in sorted(Path(model.name_or_path or draft).glob("[LNU][IOS][CTE]*")):
-        if path.is_file() and not (draft / path.name).exists():
-            shutil.copyfile(path, draft / path.name)
+    source = Path(model.name_or_path)
+    if model.name_or_path and source.is_dir():
+        for pattern in LICENCE_FILES:
+            for path in source.glob(pattern):
+                shutil.copyfile(path, draft / path.name)
 
 
 def _write_configuration(
