@@ -23,7 +23,7 @@ from lampe.checkpoints.loading import (
 )
 from lampe.checkpoints.model_card import model_card, source_of
 from lampe.checkpoints.plain_configuration import plain_configuration
-from lampe.errors import BadSetting, ExportError, LampeError, UnsupportedModel
+from lampe.errors import BadSetting, ExportError, UnsupportedModel
 from lampe.geometry import geometry_of
 from lampe.methods import ENTRY_POINTS, Composed, Method, method_of
 from lampe.patching.exclusive_access import require_transformers_model
@@ -97,11 +97,8 @@ def export(
     folder = Path(output).resolve()
     refuse_output(folder, overwrite)
     method = method_from(method, settings)
-    if not isinstance(model, PreTrainedModel):
-        if isinstance(model, str | PathLike):
-            model, tokenizer = _load(Path(model) if Path(model).is_dir() else str(model))
-        else:
-            _refuse_other_object(model)
+    if isinstance(model, str | PathLike):
+        model, tokenizer = _load(str(model))
     _refuse_model(model)
     below = outermost_handle(model)
     if window is None and below is not None:
@@ -136,25 +133,23 @@ def export(
     return folder
 
 
-def _load(path: Path | str) -> tuple[PreTrainedModel, Any]:
+def _load(path: str) -> tuple[PreTrainedModel, Any]:
     """Return the model and the tokenizer of a folder or hub id; None for a missing tokenizer."""
-    record = read_config(Path(path)).get(EXPORT_RECORD)
+    folder = Path(path)
+    record = read_config(folder).get(EXPORT_RECORD)
     if record:
-        raise _exported_already(str(path), record)
-    _refuse_adapter(Path(path))
+        raise _exported_already(path, record)
+    # Where PEFT is missing, transformers would load the model without the adapter.
+    _refuse_adapter(folder)
+    has_tokenizer = not folder.is_dir() or any(any(folder.glob(name)) for name in TOKENIZER_FILES)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", trust_remote_code=False
         )
-        has_tokenizer = isinstance(path, str) or any(
-            any(path.glob(name)) for name in TOKENIZER_FILES
-        )
         tokenizer = AutoTokenizer.from_pretrained(path) if has_tokenizer else None
-    except LampeError:
-        raise
     except Exception as error:
         # A checkpoint can be broken in the ways of every library that reads it.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{path}: cannot be loaded ({reason})") from error
     return model, tokenizer
 
@@ -162,11 +157,13 @@ def _load(path: Path | str) -> tuple[PreTrainedModel, Any]:
 def _refuse_model(model: PreTrainedModel) -> None:
     """Refuse a model whose checkpoint would load as another one."""
     name = type(model).__name__
+    # PEFT wraps a model in an object of its own, or adds adapters to the model itself.
+    if hasattr(model, "merge_and_unload") or getattr(model, "_hf_peft_config_loaded", False):
+        raise _has_adapter(name)
+    require_transformers_model(model)
     record = getattr(model.config, EXPORT_RECORD, None)
     if record:
         raise _exported_already(name, record)
-    if getattr(model, "_hf_peft_config_loaded", False):
-        raise _has_adapter(name)
     if model.name_or_path:
         _refuse_adapter(Path(model.name_or_path))
     known: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), ())
@@ -175,14 +172,6 @@ def _refuse_model(model: PreTrainedModel) -> None:
             f"{name}: AutoModelForCausalLM does not load it from its configuration "
             f"({type(model.config).__name__})"
         )
-
-
-def _refuse_other_object(model: object) -> None:
-    """Refuse an object that is neither a model of transformers nor a name."""
-    # PEFT wraps models in a class of its own.
-    if hasattr(model, "merge_and_unload"):
-        raise _has_adapter(type(model).__name__)
-    require_transformers_model(model)
 
 
 def _refuse_adapter(folder: Path) -> None:

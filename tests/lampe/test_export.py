@@ -8,7 +8,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -205,7 +203,7 @@ def test_one_rope_for_all_layers_is_no_configuration_of_a_model_with_short_sight
 def test_the_model_card_says_what_was_done(
     model: LlamaForCausalLM, tmp_path: Path, name: str, commit: str | None, base_model: str | None
 ) -> None:
-    model.config._name_or_path, model.config._commit_hash = name, commit
+    model.name_or_path, model.config._commit_hash = name, commit
     folder = lampe.export(
         model, "lampe", tmp_path / "exported", window=48, max_length=LENGTH, head_tokens=7
     )
@@ -234,11 +232,8 @@ class Unknown(lampe.IndexMethod):
     name: ClassVar[str] = "unknown-elsewhere"
 
 
-@dataclass
 class Adapted:
     """Model as PEFT wraps it."""
-
-    config: Any
 
     def merge_and_unload(self) -> None: ...
 
@@ -253,7 +248,7 @@ REFUSED: dict[str, tuple[Callable[[LlamaForCausalLM], tuple[Any, ...]], dict[str
         "mapping_length=9",
     ),
     "a method of this process": (lambda model: (model, Unknown()), {}, "entry point"),
-    "an adapter": (lambda model: (Adapted(model.config), "lampe"), {}, "merge"),
+    "an adapter": (lambda model: (Adapted(), "lampe"), {}, "merge"),
     "no model": (lambda model: (3, "lampe"), {}, "int is no model"),
     "no folder": (lambda model: ("no/such/folder/anywhere", "lampe"), {}, "no/such/folder"),
 }
@@ -357,7 +352,6 @@ def test_an_export_that_fails_leaves_what_was_there(
 WITHOUT_CODE: dict[str, Callable[[Path], Any]] = {
     "no consent": lambda path: AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False),
     "the original class": lambda path: LlamaForCausalLM.from_pretrained(path),
-    "another head": lambda path: AutoModel.from_pretrained(path, trust_remote_code=True),
     "its configuration": lambda path: AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
         AutoConfig.from_pretrained(path, trust_remote_code=True), trust_remote_code=True
     ),
@@ -369,7 +363,7 @@ def test_a_checkpoint_with_code_never_loads_without_its_patch(
     model: LlamaForCausalLM, tmp_path: Path, way: str
 ) -> None:
     folder = lampe.export(model, "lampe", tmp_path / "exported")
-    with pytest.raises(Exception, match=r"trust_remote_code|from_pretrained|LampeConfig"):
+    with pytest.raises(Exception, match=r"trust_remote_code|from_pretrained"):
         WITHOUT_CODE[way](folder)
 
 

@@ -53,7 +53,7 @@ def test_the_command_says_how_a_checkpoint_is_loaded(
     assert "trust_remote_code=True" in capsys.readouterr().out
     # The harness patches by itself, and runs no code of checkpoints.
     assert find_model("plain")
-    with pytest.raises(UserError, match="dca.*pocket"):
+    with pytest.raises(UserError, match=r"dca.*pocket"):
         find_model("code")
 
 
