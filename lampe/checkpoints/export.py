@@ -33,6 +33,11 @@ from lampe.patching.patch import EXPORT_RECORD, method_from, patch
 ADAPTER = "adapter_config.json"
 """File that PEFT leaves in the folder of an adapter."""
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken", "tekken.json")
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
+"""Classes of transformers that load an exported model.
+
+``transformers serve`` tries the second one first, and knows no other that could run code.
+"""
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 """Files that licences want to go with the weights."""
 MODULE = "modeling_lampe"
@@ -229,7 +234,7 @@ def _write_configuration(
     config = read_config(draft)
     if changes is None:
         record = {**record, "config": config}
-        classes = {"AutoConfig": LampeConfig, "AutoModelForCausalLM": LampeForCausalLM}
+        classes = {"AutoConfig": LampeConfig, **dict.fromkeys(AUTO_CLASSES, LampeForCausalLM)}
         config = {
             "architectures": [LampeForCausalLM.__name__],
             "auto_map": {auto: f"{MODULE}.{known.__name__}" for auto, known in classes.items()},

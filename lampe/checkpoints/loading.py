@@ -6,7 +6,6 @@ Checkpoints name this module in a file of their own, so its name and its classes
 from importlib.metadata import version
 from typing import Any
 
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lampe.errors import ExportError, LampeError
@@ -78,10 +77,6 @@ class LampeForCausalLM(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         patch(model, method, window=config.lampe_export["window"])
         return loaded
-
-
-# `transformers serve` looks the class that a configuration names up there.
-transformers.LampeForCausalLM = LampeForCausalLM  # type: ignore[attr-defined]
 
 
 def exported_method(record: dict[str, Any]) -> Method:
