@@ -214,8 +214,9 @@ def _write_model(model: PreTrainedModel, tokenizer: Any, draft: Path) -> None:
     type(model).save_pretrained(model, draft)
     if tokenizer is not None:
         tokenizer.save_pretrained(draft)
-    source = Path(model.name_or_path)
-    if model.name_or_path and source.is_dir():
+    name = model.name_or_path
+    source = Path(name) if name else None
+    if source is not None and source.is_dir():
         for pattern in LICENCE_FILES:
             for path in source.glob(pattern):
                 shutil.copyfile(path, draft / path.name)

@@ -21,7 +21,7 @@ Such a class would load its weights and skip the checkpoint's code.
 """
 
 
-class LampeConfig(PreTrainedConfig):
+class LampeConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Configuration of an exported checkpoint.
 
     It has a type of its own, which transformers does not know without the checkpoint's code: a
@@ -45,7 +45,7 @@ class LampeConfig(PreTrainedConfig):
         )
 
 
-class LampeForCausalLM(PreTrainedModel):
+class LampeForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Loader of exported checkpoints, in place of a model class; it has no instances."""
 
     config_class = LampeConfig
