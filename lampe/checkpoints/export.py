@@ -23,7 +23,7 @@ from lampe.checkpoints.loading import (
 )
 from lampe.checkpoints.model_card import model_card, source_of
 from lampe.checkpoints.plain_configuration import plain_configuration
-from lampe.errors import BadSetting, ExportError, UnsupportedModel
+from lampe.errors import BadSetting, ExportError, LampeError, UnsupportedModel
 from lampe.geometry import geometry_of
 from lampe.methods import ENTRY_POINTS, Composed, Method, method_of
 from lampe.patching.exclusive_access import require_transformers_model
@@ -206,7 +206,12 @@ def _require_loadable(method: Method) -> None:
                 f"{part.label}: a process that loads the checkpoint does not know this method; "
                 f"make it known by an entry point in the group {ENTRY_POINTS}"
             )
-    assert method_of(method.label, **json.loads(json.dumps(method.settings))) == method
+    try:
+        again = method_of(method.label, **json.loads(json.dumps(method.settings)))
+    except (TypeError, LampeError):
+        again = None
+    if again != method:
+        raise BadSetting(f"{method.label}: its settings cannot be written to a configuration")
 
 
 def _write_model(model: PreTrainedModel, tokenizer: Any, draft: Path) -> None:

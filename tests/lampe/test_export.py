@@ -183,7 +183,7 @@ def test_a_length_fixes_what_a_method_of_frequencies_derives_from_it(
 def test_one_rope_for_all_layers_is_no_configuration_of_a_model_with_short_sighted_ones(
     tmp_path: Path,
 ) -> None:
-    """A patch leaves sliding layers alone, which a configuration could not."""
+    """Export Gemma 2, whose sliding layers a patch leaves alone, as no configuration can."""
     config = AutoConfig.for_model(
         "gemma2", vocab_size=128, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=WINDOW,
