@@ -28,8 +28,11 @@ def refuse_output(output: Path, overwrite: bool) -> None:
 
     Raises:
         ExportError: for a file, a folder that is not empty, unless it is to be overwritten, and
-            then for one that no export has written.
+            then for one that no export has written; also where nothing can be written.
     """
+    around = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (around.is_dir() and os.access(around, os.W_OK | os.X_OK)):
+        raise ExportError(f"{output}: {around} is no folder to write to; choose another output")
     if not os.path.lexists(output):
         return
     if not output.is_dir():
@@ -55,8 +58,12 @@ def draft_of(output: Path) -> Iterator[Path]:
     """
     draft = output.with_name(f"{output.name}.{os.getpid()}.part")
     replaced = output.with_name(f"{output.name}.{os.getpid()}.old")
+    # Not below: a draft that exists is that of another thread.
     try:
         draft.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    try:
         yield draft
         if output.is_dir():
             output.replace(replaced)

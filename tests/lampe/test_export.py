@@ -309,7 +309,7 @@ def test_only_an_exported_folder_is_overwritten(model: LlamaForCausalLM, tmp_pat
     assert "dca" in (output / "README.md").read_text()
     model.save_pretrained(tmp_path / "other")
     (tmp_path / "file").write_text("mine")
-    for name in ("other", "file"):
+    for name in ("other", "file", "file/below"):
         with pytest.raises(lampe.ExportError, match=name):
             lampe.export(model, "lampe", tmp_path / name, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == [
