@@ -206,6 +206,7 @@ def _require_loadable(method: Method) -> None:
                 f"{part.label}: a process that loads the checkpoint does not know this method; "
                 f"make it known by an entry point in the group {ENTRY_POINTS}"
             )
+    again: Method | None
     try:
         again = method_of(method.label, **json.loads(json.dumps(method.settings)))
     except (TypeError, LampeError):
