@@ -14,6 +14,7 @@ from lampe.encoding import Encoding
 from lampe.errors import (
     BadSetting,
     CheckpointWarning,
+    ExportError,
     LampeError,
     PositionWarning,
     UnknownName,
@@ -36,6 +37,7 @@ from lampe.rope import Rope
 if TYPE_CHECKING:
     from lampe.attention import BACKENDS
     from lampe.caches.growing_cache import growing_cache
+    from lampe.checkpoints.export import export
     from lampe.patching.handle import Handle
     from lampe.patching.patch import explain, patch, unpatch
 
@@ -50,6 +52,7 @@ __all__ = [
     "CheckpointWarning",
     "Composed",
     "Encoding",
+    "ExportError",
     "Geometry",
     "Handle",
     "IndexMethod",
@@ -64,6 +67,7 @@ __all__ = [
     "UnknownName",
     "UnsupportedModel",
     "explain",
+    "export",
     "geometry_of",
     "growing_cache",
     "method_of",
@@ -77,6 +81,7 @@ _MODULES_WITH_TORCH = {
     "BACKENDS": "lampe.attention",
     "Handle": "lampe.patching.handle",
     "explain": "lampe.patching.patch",
+    "export": "lampe.checkpoints.export",
     "growing_cache": "lampe.caches.growing_cache",
     "patch": "lampe.patching.patch",
     "unpatch": "lampe.patching.patch",

@@ -5,7 +5,8 @@
     LampeError              base of all errors below; says what, got, allowed, next step
     ├── UnknownName         a method, setting or backend that does not exist; names the nearest one
     ├── BadSetting          a hyper-parameter outside of what its method can do
-    └── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
+    ├── UnsupportedModel    a model whose attention or positions cannot be patched exactly; says why
+    └── ExportError         a checkpoint that cannot be written, or cannot be loaded again
 
     PositionWarning         a position beyond what the model was trained on, a method without
                             effect, or a window that a configuration leaves open
@@ -26,6 +27,10 @@ class BadSetting(LampeError):
 
 class UnsupportedModel(LampeError):
     """Error for a model that cannot be patched exactly."""
+
+
+class ExportError(LampeError):
+    """Error for a checkpoint that cannot be written, or cannot be loaded again."""
 
 
 class UnknownName(LampeError):

@@ -157,8 +157,20 @@ def check_files(folder: Path, gguf: str = "") -> None:
     for name in MAPPING_FILES:
         if (folder / name).exists():
             _read_mapping(folder / name)
+    _refuse_export(folder)
     if (folder / "generation_config.json").exists():
         _check_token_ids(folder / "generation_config.json")
+
+
+def _refuse_export(folder: Path) -> None:
+    """Refuse a checkpoint that `lampe-eval export` wrote with code: the harness patches itself."""
+    config = _read_mapping(folder / "config.json")
+    record = config.get("lampe_export")
+    if "auto_map" in config and isinstance(record, Mapping):
+        raise UserError(
+            f"{folder}: was exported with the method {record.get('method')} already; give its "
+            f"source, {record.get('source')}, as the model and {record.get('method')} as the method"
+        )
 
 
 def _files(folder: Path) -> list[Path]:

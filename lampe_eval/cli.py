@@ -597,28 +597,69 @@ def recommend(
 
 @app.command()
 def export(
-    run: Annotated[Path, Argument(help="Folder of a run.", show_default=False)],
-    to: Annotated[
-        Literal["lm-eval", "every-eval-ever", "hf"],
-        Option(
-            help="Format: results and samples of lm-evaluation-harness, records of Every Eval "
-            "Ever, or .eval_results of a model repository on Hugging Face.",
+    name: Annotated[
+        str,
+        Argument(
+            help="Folder of a run, with --to; or a model as for run, with --method.",
+            metavar="RUN_OR_MODEL",
             show_default=False,
         ),
     ],
+    to: Annotated[
+        Literal["lm-eval", "every-eval-ever", "hf"] | None,
+        Option(
+            help="Format of a run's results: results and samples of lm-evaluation-harness, records "
+            "of Every Eval Ever, or .eval_results of a model repository on Hugging Face.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        Option(help="Method of a checkpoint, such as lampe or yarn:factor=4."),
+    ] = None,
     output: Annotated[
         Path | None,
         Option(
-            help="Folder to write to. Default: export/FORMAT in the run's folder.", file_okay=False
+            help="Folder to write to. Default for results: export/FORMAT in the run's folder.",
+            file_okay=False,
         ),
     ] = None,
+    max_length: Annotated[
+        int | None,
+        Option(
+            help="Longest prompt of a checkpoint, such as 32k; fixes what a method of frequencies "
+            "derives from it.",
+            parser=_tokens,
+            metavar="TOKENS",
+        ),
+    ] = None,
+    window: Window = None,
+    dtype: Dtype = None,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace an exported checkpoint at --output.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Write the results of a complete run in the format of another project."""
-    _load_plugins(plugin)
-    from lampe_eval.commands.export import export as export_run
+    """Write the results of a complete run, or a model with a method, for other programs."""
+    from lampe_eval.commands.validate import validate_export
 
-    export_run(run, to, output)
+    of_checkpoint = {
+        "--max-length": max_length,
+        "--window": window,
+        "--dtype": dtype,
+        "--overwrite": overwrite or None,
+    }
+    model = validate_export(name, to, method, output, of_checkpoint, plugin or ())
+    if model is None or output is None:
+        from lampe_eval.commands.export import export as export_run
+
+        assert to is not None
+        export_run(Path(name), to, output)
+        return
+    from lampe_eval.commands.export_checkpoint import export_checkpoint
+
+    export_checkpoint(
+        *model, output, max_length=max_length, window=window, dtype=dtype, overwrite=overwrite
+    )
 
 
 @listing.command("models")

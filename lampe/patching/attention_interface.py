@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -152,6 +153,33 @@ def attached_to(model: PreTrainedModel, handler: AttentionHandler) -> Iterator[N
         yield
     finally:
         detach(model)
+
+
+def refuse_other_attention(
+    rotary_modules: Iterable[nn.Module], layers: Iterable[nn.Module]
+) -> list[RemovableHandle]:
+    """Make rotary modules refuse a call after which attention would not be ours.
+
+    Without it tokens would have no positions: the rotary modules of a patched model do not rotate.
+
+    Args:
+        rotary_modules: rotary modules of the patched model.
+        layers: its attention modules.
+    """
+    configs = list({id(config): config for config in _configs_of(layers)}.values())
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def check_names(module: nn.Module, inputs: Any) -> None:
+        for config in configs:
+            name = config._attn_implementation
+            if name != ATTENTION_NAME:
+                raise UnsupportedModel(
+                    f"the attention of this patched model was changed to {name!r}, which knows no "
+                    "positions of the patch: take the patch off first, or change it back to "
+                    f"{ATTENTION_NAME!r}"
+                )
+
+    return [module.register_forward_pre_hook(check_names) for module in rotary_modules]
 
 
 def _name_our_attention(model: PreTrainedModel) -> AttentionNames:

@@ -26,13 +26,24 @@ from lampe.encoding import Encoding
 from lampe.errors import UnsupportedModel
 from lampe.geometry import Geometry
 from lampe.methods import Method
-from lampe.patching.attention_interface import attach, detach
+from lampe.patching.attention_interface import attach, detach, refuse_other_attention
 from lampe.patching.exclusive_access import exclusive_access, require_transformers_model
 from lampe.patching.layer_encodings import LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.method_attention import MethodAttention
-from lampe.patching.model_methods import unwrap_method, warning_of_checkpoint, wrap_method
+from lampe.patching.model_methods import (
+    refusal_of_continuous_batching,
+    unwrap_method,
+    warning_of_checkpoint,
+    wrap_method,
+)
 from lampe.patching.rotary_modules import disable_rotary
+
+WRAPPED = {
+    "init_continuous_batching": refusal_of_continuous_batching,
+    "save_pretrained": warning_of_checkpoint,
+}
+"""Methods of a patched model that are wrapped, beside ``generate``, and their wrappers."""
 
 
 class Handle:
@@ -65,7 +76,9 @@ class Handle:
             # A later patch finds the rotary modules disabled already.
             if not patches:
                 self._hooks += disable_rotary(layers.rotary_modules)
-                wrap_method(model, "save_pretrained", warning_of_checkpoint)
+                self._hooks += refuse_other_attention(layers.rotary_modules, layers.by_module)
+                for name, wrapper in WRAPPED.items():
+                    wrap_method(model, name, wrapper)
             patches.append(self)
             self._hooks += self._attention.prompts.watch_inputs(model)
             self._attention.prompts.wrap_generate(model)
@@ -137,7 +150,8 @@ class Handle:
                 self._hooks.pop().remove()
             unwrap_method(model, "generate")
             if not patches:
-                unwrap_method(model, "save_pretrained")
+                for name in WRAPPED:
+                    unwrap_method(model, name)
             detach(model, patches[-1]._attention if patches else None)
             self._attention.release()
 

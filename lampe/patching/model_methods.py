@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lampe.errors import CheckpointWarning
+from lampe.errors import CheckpointWarning, UnsupportedModel
 
 ModelMethod = Callable[..., Any]
 """Method of a model as a function, which takes the model first."""
@@ -40,10 +40,28 @@ def warning_of_checkpoint(save: ModelMethod) -> ModelMethod:
     def save_with_warning(model: nn.Module, *inputs: Any, **options: Any) -> Any:
         warnings.warn(
             f"{type(model).__name__}: the checkpoint is written without lampe's patch, which is no "
-            "part of weights or configuration; call lampe.patch again after loading it",
+            "part of weights or configuration; lampe.export writes one that has it, or call "
+            "lampe.patch again after loading it",
             CheckpointWarning,
             stacklevel=2,
         )
         return save(model, *inputs, **options)
 
     return save_with_warning
+
+
+def refusal_of_continuous_batching(start: ModelMethod) -> ModelMethod:
+    """Return an ``init_continuous_batching`` that refuses; ``generate_batch`` calls it too.
+
+    transformers would replace the patch's attention where flash attention is installed. Its packed
+    rows and paged cache do not say where the prompt of each request ends.
+    """
+
+    def refuse(model: nn.Module, *inputs: Any, **options: Any) -> Any:
+        raise UnsupportedModel(
+            f"{type(model).__name__}: continuous batching (generate_batch) of transformers does "
+            "not support lampe's patch; use generate, or serve the model with vLLM and lampe's "
+            "plug-in for it"
+        )
+
+    return refuse

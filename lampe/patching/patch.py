@@ -27,6 +27,9 @@ from lampe.patching.handle import Handle, outermost_handle
 from lampe.patching.layer_probe import ProbedLayers, probe_layers
 from lampe.patching.patch_checks import check_causal, check_exact, check_method
 
+EXPORT_RECORD = "lampe_export"
+"""Key of an exported configuration, with method, settings, window and source of the export."""
+
 
 def patch(
     model: PreTrainedModel,
@@ -43,8 +46,8 @@ def patch(
     A call of ``generate``, one over an empty KV cache, or one over several new tokens is a prompt,
     and its length holds for the single tokens that follow with the same KV cache, or a copy of it,
     in any thread. Where you feed a prompt in chunks yourself, state its length with
-    ``handle.prompt``. transformers refuses ``generate_batch`` of a patched model: its paged KV
-    cache needs an attention function of its own.
+    ``handle.prompt``. ``generate_batch`` of a patched model is refused: its paged KV cache needs an
+    attention function of its own.
 
     Several threads may call the model at the same time. While it is being patched, calls that other
     threads begin wait. An answer that began before the patch does not go on under it.
@@ -72,7 +75,7 @@ def patch(
             window, and where the configuration leaves the window open.
     """
     dispatcher = BackendDispatcher(attention)
-    method = _method_from(method, settings)
+    method = method_from(method, settings)
     with exclusive_access(model):
         below = outermost_handle(model)
         if below and not stack:
@@ -85,6 +88,15 @@ def patch(
             _check(model, method, layers, geometry.window, dispatcher, already_patched=bool(below))
         if not layers.extendable(geometry.window):
             _warn_without_effect(model, method, geometry.window)
+        exported = getattr(model.config, EXPORT_RECORD, None)
+        if exported and method.name != "original":
+            warnings.warn(
+                f"{type(model).__name__}: its configuration was exported with {exported['method']} "
+                f"already, and {method.label} comes on top of it; patch {exported['source']} "
+                "instead, from which it was exported",
+                PositionWarning,
+                stacklevel=2,
+            )
         return Handle(model, method, layers, geometry.window, dispatcher)
 
 
@@ -99,7 +111,7 @@ def _warn_without_effect(model: PreTrainedModel, method: Method, window: int) ->
     )
 
 
-def _method_from(method: str | Method, settings: dict[str, Any]) -> Method:
+def method_from(method: str | Method, settings: dict[str, Any]) -> Method:
     """Return the method that is meant by a name with settings, or by itself."""
     if isinstance(method, str):
         return method_of(method, **settings)

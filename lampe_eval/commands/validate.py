@@ -130,6 +130,51 @@ def validate_suggestion(
     return *find_model(model), specs
 
 
+def validate_export(
+    name: str,
+    to: str | None,
+    method: str | None,
+    output: Path | None,
+    of_checkpoint: Mapping[str, Any],
+    plugins: Iterable[Path],
+) -> tuple[tuple[ModelCard, str], MethodSpec] | None:
+    """Look up the names of ``lampe-eval export``, and tell results from a checkpoint.
+
+    Args:
+        name: folder of a run, or a model.
+        to: format of results.
+        method: method of a checkpoint.
+        output: folder to write to.
+        of_checkpoint: values by option that only checkpoints have.
+        plugins: files that define more methods.
+
+    Returns:
+        Card and name of the model, and the method; None for results.
+
+    Raises:
+        UserError: for options of both or of neither, a name that does not exist, and several
+            methods.
+    """
+    load_plugins(plugins)
+    if (to is None) == (method is None):
+        given = "both are" if to else "neither is"
+        raise UserError(
+            f"export: give --to FORMAT for the results of a run, or --method METHOD for a "
+            f"checkpoint of a model; {given} given"
+        )
+    if method is None:
+        wrong = [option for option, value in of_checkpoint.items() if value is not None]
+        if wrong:
+            raise UserError(f"{wrong[0]}: goes with --method, for a checkpoint, not with --to")
+        return None
+    specs = resolve_methods([method])
+    if len(specs) != 1:
+        raise UserError(f"--method: {method!r} is not one method; a checkpoint has one")
+    if output is None:
+        raise UserError("--output: is missing; name the folder of the checkpoint")
+    return find_model(name), specs[0]
+
+
 def _read_suite(config: str) -> dict[str, Any]:
     """Return the keys that a suite's file sets."""
     problem = file_problem(Path(config))

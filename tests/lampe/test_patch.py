@@ -5,6 +5,7 @@ import gc
 import warnings
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -266,6 +267,43 @@ def test_saving_a_patched_model_warns_that_the_checkpoint_is_not_patched(
     model.save_pretrained(tmp_path / "unpatched")
     loaded = LlamaForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded(ids).logits, before)
+
+
+def test_pushing_a_patched_model_names_the_export(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = "transformers.utils.hub"
+    repository = SimpleNamespace(repo_id="me/model", save=lambda path: None)
+    api = SimpleNamespace(create_repo=lambda *names, **options: repository)
+    monkeypatch.setattr(f"{hub}.hf_api", lambda: api)
+    monkeypatch.setattr(f"{hub}.create_and_tag_model_card", lambda *names, **options: repository)
+    monkeypatch.setattr(LlamaForCausalLM, "_upload_modified_files", lambda *names, **options: None)
+    with lampe.patch(model, "lampe"), pytest.warns(lampe.CheckpointWarning, match=r"lampe\.export"):
+        model.push_to_hub("me/model")
+
+
+def test_another_attention_under_a_patch_is_refused(model: LlamaForCausalLM) -> None:
+    """Rotary modules of a patched model do not rotate, so tokens would have no positions."""
+    ids = random_ids(200)
+    before = model(ids).logits
+    with lampe.patch(model, "lampe"), lampe.patch(model, "dca", stack=True):
+        patched = model(ids).logits
+        for change in (model, model.model):
+            change.set_attn_implementation("sdpa")
+            for call in (model, model.model):
+                with pytest.raises(lampe.UnsupportedModel, match="'sdpa'"):
+                    call(ids)
+            change.set_attn_implementation("lampe")
+        assert torch.equal(model(ids).logits, patched)
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_continuous_batching_of_a_patched_model_is_refused(model: LlamaForCausalLM) -> None:
+    with lampe.patch(model, "lampe"):
+        for start in (lambda: model.generate_batch([[3, 4]]), model.init_continuous_batching):
+            with pytest.raises(lampe.UnsupportedModel, match="continuous batching"):
+                start()
+    assert "init_continuous_batching" not in vars(model)
 
 
 def test_two_models_in_one_process_keep_their_own_method(model: LlamaForCausalLM) -> None:

@@ -1,0 +1,254 @@
+"""Export of a model with a method, as a checkpoint that other programs load.
+
+Methods of frequencies become plain configuration, wherever transformers then computes the same. For
+all others the checkpoint brings a module of a few lines, which patches the model while it loads.
+"""
+
+import json
+import shutil
+from importlib.metadata import entry_points, version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from lampe.checkpoints.draft_folder import CONFIG, draft_of, read_config, refuse_output
+from lampe.checkpoints.loading import (
+    DISTRIBUTION,
+    OTHER_CLASSES,
+    LampeConfig,
+    LampeForCausalLM,
+)
+from lampe.checkpoints.model_card import model_card, source_of
+from lampe.checkpoints.plain_configuration import plain_configuration
+from lampe.errors import BadSetting, ExportError, LampeError, UnsupportedModel
+from lampe.geometry import geometry_of
+from lampe.methods import ENTRY_POINTS, Composed, Method, method_of
+from lampe.patching.exclusive_access import require_transformers_model
+from lampe.patching.handle import outermost_handle
+from lampe.patching.patch import EXPORT_RECORD, method_from, patch
+
+ADAPTER = "adapter_config.json"
+"""File that PEFT leaves in the folder of an adapter."""
+TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "*.tiktoken", "tekken.json")
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
+"""Classes of transformers that load an exported model.
+
+``transformers serve`` tries the second one first, and knows no other that could run code.
+"""
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+"""Files that licences want to go with the weights."""
+MODULE = "modeling_lampe"
+"""Module of an exported checkpoint, which patches its model."""
+CODE = '''"""Loads the model of this checkpoint and patches it; README.md says how."""
+
+try:
+    from lampe.checkpoints.loading import LampeConfig, LampeForCausalLM
+except ImportError as error:
+    raise ImportError(
+        f"this checkpoint needs {distribution} {version} or later, which patches its model: "
+        f"install it ({{error}})"
+    ) from None
+
+__all__ = ["LampeConfig", "LampeForCausalLM"]
+'''
+
+
+def export(
+    model: PreTrainedModel | str | PathLike[str],
+    method: str | Method,
+    output: str | PathLike[str],
+    *,
+    window: int | None = None,
+    max_length: int | None = None,
+    tokenizer: Any = None,
+    source: str | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Path:
+    """Write a checkpoint that loads as the model with a method.
+
+    Methods of frequencies become plain configuration (``rope_parameters``), which needs no lampe to
+    load: where their factor is set, or ``max_length`` fixes it, and where transformers computes the
+    same by it. All others, and a factor that follows the length of each prompt, are patched on
+    load: ``from_pretrained`` then needs an installed lampe and ``trust_remote_code=True``.
+
+    The folder appears when it is complete. Weights are in memory once.
+
+    Args:
+        model: a model, or the folder or hub id of one; a patched model's patch is not exported.
+        method: a method or its name.
+        output: folder to write.
+        window: tokens that the model was pretrained on; read from its configuration by default.
+        max_length: tokens of the longest prompt, with which settings have to fit.
+        tokenizer: tokenizer of a model that is given as an object.
+        source: name of the original model on the model card; read from the model by default.
+        overwrite: whether an exported checkpoint at ``output`` is replaced.
+        settings: hyper-parameters of a method given by name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnknownName: for a method or setting that does not exist.
+        BadSetting: for settings that do not fit the model or the length, or a method that another
+            process could not find by its name.
+        UnsupportedModel: for a model that cannot be patched exactly, or has an adapter.
+        ExportError: for a folder that exists or cannot be written, and a checkpoint that cannot be
+            read, or was exported already.
+    """
+    folder = Path(output).resolve()
+    refuse_output(folder, overwrite)
+    method = method_from(method, settings)
+    if isinstance(model, str | PathLike):
+        model, tokenizer = _load(str(model))
+    _refuse_model(model)
+    below = outermost_handle(model)
+    if window is None and below is not None:
+        window = below.geometry.window
+    trained = geometry_of(model.config, window).window
+    if max_length is not None and max_length <= trained:
+        raise BadSetting(
+            f"max_length={max_length} is within the window of {trained}: give the length of longer "
+            "prompts"
+        )
+    with patch(model, method, window=window, stack=True) as handle:
+        if max_length is not None:
+            handle.encoding(max_length)
+        changes = plain_configuration(model, handle, max_length)
+    if changes is None:
+        _require_loadable(method)
+    else:
+        # A configuration has one factor, also where the method derives it from a length.
+        method = method.resolved(handle.geometry, max_length or trained)
+    record = {
+        "method": method.label,
+        "settings": method.settings,
+        "window": trained,
+        "version": version(DISTRIBUTION),
+        "source": source or source_of(model),
+    }
+    with draft_of(folder) as draft:
+        _write_model(model, tokenizer, draft)
+        _write_configuration(draft, record, changes)
+        card = model_card(record, max_length, is_patched=changes is None)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _load(path: str) -> tuple[PreTrainedModel, Any]:
+    """Return the model and the tokenizer of a folder or hub id; None for a missing tokenizer."""
+    folder = Path(path)
+    record = read_config(folder).get(EXPORT_RECORD)
+    if record:
+        raise _exported_already(path, record)
+    # Where PEFT is missing, transformers would load the model without the adapter.
+    _refuse_adapter(folder)
+    has_tokenizer = not folder.is_dir() or any(any(folder.glob(name)) for name in TOKENIZER_FILES)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, dtype="auto", trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path) if has_tokenizer else None
+    except Exception as error:
+        # A checkpoint can be broken in the ways of every library that reads it.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{path}: cannot be loaded ({reason})") from error
+    return model, tokenizer
+
+
+def _refuse_model(model: PreTrainedModel) -> None:
+    """Refuse a model whose checkpoint would load as another one."""
+    name = type(model).__name__
+    # PEFT wraps a model in an object of its own, or adds adapters to the model itself.
+    if hasattr(model, "merge_and_unload") or getattr(model, "_hf_peft_config_loaded", False):
+        raise _has_adapter(name)
+    require_transformers_model(model)
+    record = getattr(model.config, EXPORT_RECORD, None)
+    if record:
+        raise _exported_already(name, record)
+    if model.name_or_path:
+        _refuse_adapter(Path(model.name_or_path))
+    known: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), ())
+    if type(model) not in (known if isinstance(known, tuple) else (known,)):
+        raise UnsupportedModel(
+            f"{name}: AutoModelForCausalLM does not load it from its configuration "
+            f"({type(model.config).__name__})"
+        )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / ADAPTER).is_file():
+        raise _has_adapter(str(folder))
+
+
+def _has_adapter(name: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{name}: has an adapter (LoRA); merge it into the weights (merge_and_unload), and export "
+        "the merged model"
+    )
+
+
+def _exported_already(name: str, record: Any) -> ExportError:
+    method, source = record.get("method"), record.get("source")
+    return ExportError(f"{name}: was exported with {method} already; export its source, {source}")
+
+
+def _require_loadable(method: Method) -> None:
+    """Refuse a method that another process could not make from its name and settings."""
+    parts = [method.positions, method.frequencies] if isinstance(method, Composed) else [method]
+    outside = entry_points(group=ENTRY_POINTS).names
+    for part in parts:
+        if not type(part).__module__.startswith("lampe.methods.") and part.name not in outside:
+            raise BadSetting(
+                f"{part.label}: a process that loads the checkpoint does not know this method; "
+                f"make it known by an entry point in the group {ENTRY_POINTS}"
+            )
+    again: Method | None
+    try:
+        again = method_of(method.label, **json.loads(json.dumps(method.settings)))
+    except (TypeError, LampeError):
+        again = None
+    if again != method:
+        raise BadSetting(f"{method.label}: its settings cannot be written to a configuration")
+
+
+def _write_model(model: PreTrainedModel, tokenizer: Any, draft: Path) -> None:
+    # The class's own: that of a patched model warns that it does not write the patch.
+    type(model).save_pretrained(model, draft)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(draft)
+    name = model.name_or_path
+    source = Path(name) if name else None
+    if source is not None and source.is_dir():
+        for pattern in LICENCE_FILES:
+            for path in source.glob(pattern):
+                shutil.copyfile(path, draft / path.name)
+
+
+def _write_configuration(
+    draft: Path, record: dict[str, Any], changes: dict[str, Any] | None
+) -> None:
+    """Change a saved configuration, so that it has the method or names the code that has it.
+
+    Args:
+        draft: folder of the checkpoint.
+        record: what is recorded of the export.
+        changes: new values of the configuration; None for a model that is patched while it loads.
+    """
+    config = read_config(draft)
+    if changes is None:
+        record = {**record, "config": config}
+        classes = {"AutoConfig": LampeConfig, **dict.fromkeys(AUTO_CLASSES, LampeForCausalLM)}
+        config = {
+            "architectures": [LampeForCausalLM.__name__],
+            "auto_map": {auto: f"{MODULE}.{known.__name__}" for auto, known in classes.items()},
+            "model_type": LampeConfig.model_type,
+            **OTHER_CLASSES,
+        }
+        code = CODE.format(distribution=DISTRIBUTION, version=record["version"])
+        (draft / f"{MODULE}.py").write_text(code, encoding="utf-8")
+    config |= {**(changes or {}), EXPORT_RECORD: record}
+    (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
