@@ -699,9 +699,7 @@ def show_plan(
     plans(specs, card, window, length, png)
 
 
-@app.command(
-    "lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True}
-)
+@app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})
 def lm_eval(
     arguments: Annotated[Many, Argument(help="Arguments of lm_eval, --help among them.")] = None,
 ) -> None:

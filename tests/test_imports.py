@@ -11,8 +11,8 @@ LIBRARY = (
     "positions geometry rope backend_names errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands integrations calibration speed running report export comparison engine results "
-    "conversion "
+    "__main__ cli commands integrations calibration speed running report export comparison engine "
+    "results conversion "
     "models checkpoint_config checkpoint_files plugins device_memory pocket benches lm_eval_tasks "
     "ruler texts "
     "assets store folder_lock run_description method_specs suite prompts user_cache scoring cards "

@@ -84,9 +84,7 @@ def _passage_outcome(engine: LocalEngine, passage: Passage, low_memory: bool) ->
     return {"loss": loss, "scored_tokens": passage.scored_tokens}
 
 
-def _continuations_outcome(
-    engine: LocalEngine, sample: Continuations, low_memory: bool
-) -> Outcome:
+def _continuations_outcome(engine: LocalEngine, sample: Continuations, low_memory: bool) -> Outcome:
     found = engine.loglikelihoods(sample.texts, low_memory=low_memory)
     loglikelihoods = [loglikelihood for loglikelihood, _ in found]
     if not all(map(math.isfinite, loglikelihoods)):

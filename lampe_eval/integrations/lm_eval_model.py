@@ -31,7 +31,7 @@ UNSUPPORTED = ("peft", "delta", "autogptq", "gptqmodel", "tp_plan")
 """Arguments of the Hugging Face model that change what is loaded."""
 
 TokenizedRequest = tuple[tuple[str, str] | None, list[int], list[int]]
-"""Texts of a request where it has any, tokens of its context, and those whose likelihood it asks."""
+"""Texts of a request where it has any, tokens of its context, and tokens to score."""
 
 
 @register_model("lampe")
@@ -125,7 +125,7 @@ class LampeLM(HFLM):  # type: ignore[misc]
         mixed = self.mixed_precision_dtype
         device_type = self.device.type
         with torch.no_grad(), torch.autocast(device_type, dtype=mixed, enabled=mixed is not None):
-            # Without a mask, a token at the end of a row that pads elsewhere would count as padding.
+            # Without a mask, a last token that pads elsewhere would count as padding.
             mask = torch.ones_like(inps)
             logits: Tensor = self.model(inps, attention_mask=mask, use_cache=False).logits
         return logits

@@ -41,9 +41,7 @@ def metric_name(metric: str, filter_name: str) -> str:
     return metric if filter_name == NO_FILTER else f"{metric},{filter_name}"
 
 
-def sample_metrics(
-    task: Any, doc: Any, instances: Sequence[Any], main: str
-) -> dict[str, Any]:
+def sample_metrics(task: Any, doc: Any, instances: Sequence[Any], main: str) -> dict[str, Any]:
     """Return the metrics of a sample by name, that of the table first.
 
     Args:
