@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from lm_eval.api.registry import register_model
+from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from tqdm import tqdm
@@ -34,7 +34,6 @@ TokenizedRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 """Texts of a request where it has any, tokens of its context, and tokens to score."""
 
 
-@register_model("lampe")
 class LampeLM(HFLM):  # type: ignore[misc]
     """Language model of lm-evaluation-harness that is patched with a method.
 
@@ -149,3 +148,8 @@ def _max_length(given: int | str | None, window: int) -> int:
         return parse_length(str(given))
     except ValueError as error:
         raise UserError(f"model lampe: max_length: {error}") from None
+
+
+# Where the harness loads the entry point, it has registered that under the name already.
+if "lampe" not in model_registry:
+    model_registry.register("lampe", target=LampeLM)
