@@ -240,10 +240,12 @@ def _sample(encoder: "RequestEncoder", requests: list[Any], about: Mapping[str, 
             **about,
         )
     if kinds in ({"loglikelihood"}, {ROLLING}):
-        texts = [
-            ScoredText(array("i", ids), scored) for ids, scored in encoder.scored_texts(requests)
-        ]
-        return Continuations(texts=tuple(texts), **about)
+        try:
+            asked = list(encoder.scored_texts(requests))
+        except UserError as error:
+            return Prompt(ids=(), max_new_tokens=0, error=str(error), **about)
+        texts = tuple(ScoredText(array("i", ids), scored) for ids, scored in asked)
+        return Continuations(texts=texts, **about)
     raise UserError(
         f"a sample has {len(requests)} requests of type {', '.join(sorted(kinds))}, which is not "
         "supported; run it with lampe-eval lm-eval"

@@ -3,9 +3,7 @@
 import functools
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +69,9 @@ def load_task(path: Path, made_for: tuple[int, str] | None) -> Any:
     Raises:
         UserError: if its data cannot be loaded.
     """
+    # Here, because it takes seconds to import.
+    from datasets.utils import disable_progress_bars
+
     metadata: dict[str, Any] = {}
     if made_for:
         length, tokenizer = made_for
@@ -81,10 +82,9 @@ def load_task(path: Path, made_for: tuple[int, str] | None) -> Any:
     # Those of the harness's defaults, for tasks that draw or shuffle their data.
     random.seed(PYTHON_SEED)
     np.random.seed(NUMPY_SEED)
+    disable_progress_bars()
     try:
-        # Only redirecting the error stream hides the progress bars of the library that reads data.
-        with redirect_stderr(StringIO()):
-            (task,) = manager.load([str(path)])["tasks"].values()
+        (task,) = manager.load([str(path)])["tasks"].values()
     except Exception as error:
         raise _loading_error(path, error) from error
     if task.get_config("num_fewshot") is None:

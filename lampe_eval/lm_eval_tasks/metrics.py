@@ -92,6 +92,8 @@ def perplexity_estimate(aggregation: Aggregation, values: Sequence[Any]) -> Esti
         values: log-likelihoods of samples, with their weights for all but "perplexity".
     """
     parts = np.array(values, dtype=float).reshape(len(values), -1)
+    # Losses, as those of the bench ppl.
+    parts[:, 0] *= -1
     statistic = {
         "perplexity": _perplexity,
         "weighted_perplexity": _weighted_perplexity,
@@ -101,15 +103,15 @@ def perplexity_estimate(aggregation: Aggregation, values: Sequence[Any]) -> Esti
 
 
 def _perplexity(means: Array) -> Array:
-    return np.asarray(np.exp(-means[..., 0]))
+    return np.asarray(np.exp(means[..., 0]))
 
 
 def _weighted_perplexity(means: Array) -> Array:
-    return np.asarray(np.exp(-means[..., 0] / means[..., 1]))
+    return np.asarray(np.exp(means[..., 0] / means[..., 1]))
 
 
 def _bits_per_byte(means: Array) -> Array:
-    return np.asarray(-means[..., 0] / means[..., 1] / math.log(2))
+    return np.asarray(means[..., 0] / means[..., 1] / math.log(2))
 
 
 def estimates(

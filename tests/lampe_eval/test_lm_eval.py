@@ -195,7 +195,7 @@ def test_names_after_a_task_are_tasks_too_unless_they_are_benches(folder: Path) 
 
 @needs_lm_eval
 class TestModel:
-    """The model `lampe` in the harness."""
+    """Tests of the model `lampe` in the harness."""
 
     @pytest.fixture(scope="class")
     def models(self) -> dict[int, Any]:
