@@ -70,7 +70,7 @@ def load_task(path: Path, made_for: tuple[int, str] | None) -> Any:
         UserError: if its data cannot be loaded.
     """
     # Here, because it takes seconds to import.
-    from datasets.utils import disable_progress_bars
+    from datasets.utils import disable_progress_bars  # type: ignore[import-untyped]
 
     metadata: dict[str, Any] = {}
     if made_for:
