@@ -30,7 +30,7 @@ from lampe_eval.benches.bench import (
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.file_io import sha256_of_text
-from lampe_eval.lm_eval_tasks.loading import TaskFile, data_files, find_task_files, load_task
+from lampe_eval.lm_eval_tasks.loading import TaskFile, files_of, find_task_files, load_task
 from lampe_eval.lm_eval_tasks.metrics import (
     Aggregation,
     aggregation_of,
@@ -98,7 +98,7 @@ class LmEval(Bench):
 
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         file = self._files[task.name]
-        return data_files(file.path) if file.is_users else []
+        return files_of(file) if file.is_users else []
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Sample]:
         # Here, because it imports the harness, which need not be installed.

@@ -92,17 +92,21 @@ def load_task(path: Path, made_for: tuple[int, str] | None) -> Any:
     return task
 
 
-def data_files(path: Path) -> list[Path]:
+def files_of(file: TaskFile) -> list[Path]:
     """Return the files that a user's task is made of: its YAML file, code and data on this machine.
 
     Raises:
         UserError: if its data cannot be loaded.
     """
-    named = (load_task(path, None).get_config("dataset_kwargs") or {}).get("data_files") or []
-    names = list(named.values()) if isinstance(named, dict) else [named]
-    flat = [name for each in names for name in (each if isinstance(each, list) else [each])]
-    data = [Path(name) for name in flat if Path(name).is_file()]
-    return [path, *sorted(path.parent.glob("*.py")), *data]
+    code = [file.path, *sorted(file.path.parent.glob("*.py"))]
+    if file.generates_data:
+        return code
+    named = (load_task(file.path, None).get_config("dataset_kwargs") or {}).get("data_files") or []
+    splits = list(named.values()) if isinstance(named, dict) else [named]
+    data: list[Path] = []
+    for split in splits:
+        data += [Path(name) for name in (split if isinstance(split, list) else [split])]
+    return code + [path for path in data if path.is_file()]
 
 
 def _user_file(name: str) -> TaskFile:
