@@ -744,6 +744,16 @@ def show_plan(
     plans(specs, card, window, length, png)
 
 
+@app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})
+def lm_eval(
+    arguments: Annotated[Many, Argument(help="Arguments of lm_eval, --help among them.")] = None,
+) -> None:
+    """Run lm-evaluation-harness, in which `--model lampe` is a model patched with a method."""
+    from lampe_eval.commands.lm_eval import run_lm_eval
+
+    run_lm_eval(arguments or ())
+
+
 @data.command("list")
 def data_list(names: Assets = None, data_dir: DataDir = None) -> None:
     """List benchmark files with size, state and source."""

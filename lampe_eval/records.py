@@ -37,6 +37,8 @@ class Outcome(TypedDict, total=False):
         stop_reason: "eos" or "length".
         loss: sum of the losses (natural logarithm) of the scored tokens.
         scored_tokens: number of tokens that the loss sums over.
+        loglikelihoods: log-likelihood of each of several texts (natural logarithm).
+        greedy: of each of them, whether greedy decoding gives its scored tokens.
         skipped: why the sample was left out.
         error: class and message of what went wrong.
         backend: attention backends and the device type.
@@ -54,6 +56,8 @@ class Outcome(TypedDict, total=False):
     stop_reason: str
     loss: float
     scored_tokens: Count
+    loglikelihoods: list[float]
+    greedy: list[bool]
     skipped: str
     error: str
     backend: str
@@ -86,6 +90,8 @@ class SampleRecord(Outcome):
         largest_position: largest relative position of prompt and answer, in positions of the
             model's own rope. Runs whose protocol has no `plan_length` counted the prompt alone.
         attention_factor: the factor on attention, as text.
+        metrics: metrics of a benchmark whose scorer is another program's, by name; the one that
+            tables show comes first.
         score: from 0 to 1.
         cell: model, method, bench and task of the sample. The store writes it, so that a file that
             was copied to another cell's place is noticed, and takes it away when it reads.
@@ -104,6 +110,7 @@ class SampleRecord(Outcome):
     cut_tokens: NotRequired[Count]
     largest_position: NotRequired[float]
     attention_factor: NotRequired[str]
+    metrics: NotRequired[Mapping[str, Any]]
     score: NotRequired[float]
     cell: NotRequired[str]
 

@@ -11,9 +11,10 @@ LIBRARY = (
     "mapping_length positions geometry rope backend_names errors"
 ).split()
 HARNESS = (
-    "__main__ cli commands calibration speed running report export comparison engine results "
-    "conversion "
-    "models checkpoint_config checkpoint_files plugins device_memory pocket benches ruler texts "
+    "__main__ cli commands integrations calibration speed running report export comparison engine "
+    "results conversion "
+    "models checkpoint_config checkpoint_files plugins device_memory pocket benches lm_eval_tasks "
+    "ruler texts "
     "assets store folder_lock run_description method_specs suite prompts user_cache scoring cards "
     "gguf_files yaml_files terminal file_io json_arrays records errors __init__"
 ).split()

@@ -8,7 +8,7 @@ looked up. Its YAML files lie in a folder of its name beside its file, as those 
 
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -107,33 +107,51 @@ def _load(point: EntryPoint) -> type[Bench]:
 
 
 def bench_tasks(bench: str) -> list[Task]:
-    """Return all tasks of a bench.
+    """Return all tasks that a bench lists.
 
     Raises:
         UserError: for a bench that does not exist, or a card that does not fit.
     """
     instance = BENCHES[bench]
+    if not instance.lists_tasks:
+        return []
     kind: Any = GenericAlias(dict, (str, instance.card))
     schema = create_model("Tasks", __base__=RootModel, root=(kind, ...))
     cards = read_card(instance.folder / "tasks.yaml", schema).root
     return [Task(bench, name, card) for name, card in cards.items()]
 
 
-def find_tasks(names: tuple[str, ...]) -> list[Task]:
+def find_tasks(names: Sequence[str]) -> list[Task]:
     """Return the tasks that names mean, each once.
 
     Args:
-        names: benches such as "niah", for their default tasks, or tasks such as "ppl/dense".
+        names: benches such as "niah", for their default tasks, or tasks such as "ppl/dense". After
+            a task of a bench that does not list its tasks, such as "lm-eval/piqa", a name that is
+            no bench is one more of its tasks.
 
     Raises:
         UserError: for a bench or task that does not exist.
     """
     found: dict[str, Task] = {}
+    open_bench = ""
     for name in names:
         bench, slash, task = name.partition("/")
-        known = {item.name: item for item in bench_tasks(bench)}
-        if slash and task not in known:
-            raise unknown_name(f"task of {bench}", task, known, "lampe-eval list tasks")
-        chosen = [known[task]] if slash else [item for item in known.values() if item.card.default]
+        if open_bench and bench not in BENCHES:
+            bench, task = open_bench, name
+        open_bench = "" if BENCHES[bench].lists_tasks else bench
+        if open_bench:
+            chosen = BENCHES[bench].find_tasks(task)
+        else:
+            chosen = _listed(bench, task if slash else None)
         found |= {item.full_name: item for item in chosen}
     return list(found.values())
+
+
+def _listed(bench: str, task: str | None) -> list[Task]:
+    """Return a task that a bench lists; for None its default tasks."""
+    known = {item.name: item for item in bench_tasks(bench)}
+    if task is None:
+        return [item for item in known.values() if item.card.default]
+    if task not in known:
+        raise unknown_name(f"task of {bench}", task, known, "lampe-eval list tasks")
+    return [known[task]]

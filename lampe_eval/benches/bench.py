@@ -59,6 +59,7 @@ class Prompt:
         skip: whether the prompt is too long and the protocol leaves such samples out.
         stop_token_ids: tokens that end the answer in addition to the model's own EOS tokens. The
             answer has at least one token before them.
+        stop_strings: texts before the first of which the answer ends, wherever tokens begin.
         decoding: how the answer's tokens become text; see `Protocol.decoding`.
         plan_length: see `Protocol.plan_length`; the harness sets it.
         follow_up: the second prompt, if the benchmark asks twice.
@@ -75,6 +76,7 @@ class Prompt:
     cut_tokens: int = 0
     skip: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
     decoding: Decoding = "text"
     plan_length: PlanLength = "prompt"
     follow_up: FollowUp | None = None
@@ -108,7 +110,44 @@ class Passage:
     meta: Mapping[str, float] = field(default_factory=dict)
 
 
-Sample = Prompt | Passage
+@dataclass(frozen=True)
+class ScoredText:
+    """Text with the tokens whose log-likelihood counts.
+
+    Attributes:
+        ids: token ids of the text; the model reads all but the last one.
+        scored_tokens: how many of the last ids count.
+    """
+
+    ids: Sequence[int]
+    scored_tokens: int
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Sample of texts whose log-likelihoods are measured, such as the choices of a question.
+
+    Attributes:
+        id: unique within the sample's task and length, and the same in every run.
+        texts: the texts; the model reads each by itself, as a prompt.
+        references: what the log-likelihoods are scored against.
+        extras: anything else that the bench needs to score them.
+        meta: numbers that tables may group by.
+    """
+
+    id: str
+    texts: tuple[ScoredText, ...]
+    references: Any
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids that the model reads of the longest text."""
+        return max((text.ids for text in self.texts), key=len)[:-1]
+
+
+Sample = Prompt | Passage | Continuations
 
 
 @dataclass(frozen=True)
@@ -222,6 +261,8 @@ class Bench(ABC):
         source_option: name of the command line option for the user's own text, such as "text" for
             `--text`; None for benches that read no such text.
         higher_is_better: whether a higher score is better.
+        lists_tasks: whether a `tasks.yaml` lists the tasks; a bench of another program's tasks
+            finds them by name, with `find_tasks`.
     """
 
     name: ClassVar[str]
@@ -230,6 +271,7 @@ class Bench(ABC):
     card: ClassVar[type[TaskCard]] = TaskCard
     source_option: ClassVar[str | None] = None
     higher_is_better: ClassVar[bool] = True
+    lists_tasks: ClassVar[bool] = True
 
     @property
     def folder(self) -> Path:
@@ -258,6 +300,14 @@ class Bench(ABC):
             UserError: for a name, a field or a value that does not exist.
         """
         return parse_protocol(self.protocols_of or self.name, text, self.protocols_folder)
+
+    def find_tasks(self, name: str) -> list[Task]:
+        """Return the tasks that a name means, for a bench without a `tasks.yaml`.
+
+        Raises:
+            UserError: for a name that means none.
+        """
+        raise NotImplementedError(f"{self.name} lists its tasks")
 
     def has_task(self, task: Task, protocol: Protocol) -> bool:
         """Return whether a protocol covers a task; by default what the protocol's card says."""
@@ -333,6 +383,14 @@ class Bench(ABC):
         Raises:
             UserError: for a length that the task cannot have, or a file that cannot be read.
         """
+
+    def metrics(self, task: Task, row: SampleRecord) -> dict[str, Any]:
+        """Return the metrics of a finished sample that its record stores, by name.
+
+        They are for a bench whose scorer is another program's: its `score` and `estimate` then need
+        nothing but the record. By default there are none.
+        """
+        return {}
 
     def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         """Return the score of one answer, from 0 to 1.

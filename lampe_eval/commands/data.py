@@ -191,7 +191,8 @@ def print_places(names: Sequence[str], protocol: str, data_dir: Path | None) -> 
 
     print(LAYOUTS)
     places: dict[str, str] = {}
-    for task in find_tasks(tuple(names) or tuple(BENCHES)):
+    all_benches = [name for name, bench in BENCHES.items() if bench.lists_tasks]
+    for task in find_tasks(names or all_benches):
         bench = BENCHES[task.bench]
         files = bench.required_files(task, bench.protocol(protocol))
         print(task.full_name + ("" if files else "  needs no file"))

@@ -46,7 +46,7 @@ def benches() -> None:
     rows: list[tuple[str, ...]] = []
     for name, bench in BENCHES.items():
         task_names = ", ".join(task.name for task in bench_tasks(name))
-        rows.append((name, task_names, _first_line(bench)))
+        rows.append((name, task_names or f"by name, as {name}/TASK", _first_line(bench)))
     _print_table(("bench", "tasks", "about"), rows)
 
 

@@ -60,7 +60,7 @@ class BenchScorer(Scorer):
         bench = BENCHES[self.task.bench]
         if not bench.has_answers:
             # Perplexity is computed from losses alone, and its samples have no score.
-            return 0.0 if "loss" in row else None
+            return 0.0 if "loss" in row or "metrics" in row else None
         # A harness' row may lack what this benchmark's scorer reads.
         try:
             return bench.score(self.task.name, row, self.protocol)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,12 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
 )
 
 import lampe
-from lampe_eval.benches.bench import Passage, Prompt
+from lampe_eval.benches.bench import Passage, Prompt, ScoredText
 
 PASSAGE_CHUNK = 1024
 """Tokens of a passage that are read at a time, which bounds the logits in memory."""
@@ -104,13 +106,14 @@ class LocalEngine:
         """Generate greedy answers to prompts as one batch.
 
         Args:
-            prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `decoding` and
-                `plan_length`.
+            prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `stop_strings`,
+                `decoding` and `plan_length`.
             low_memory: whether to read a prompt in small chunks; a batch is always read whole.
         """
         ids, mask = self._padded([prompt.ids for prompt in prompts])
         chunk = LOW_MEMORY_PROMPT_CHUNK if low_memory else PROMPT_CHUNK
         watch = _LogitsWatch()
+        stopping = _StopStrings(self.tokenizer, prompts[0].stop_strings, ids.shape[1])
         started = time.perf_counter()
         with self._stated_prompt(ids.shape[1], prompts[0].reserved_tokens):
             # transformers' own cache is copied for each token, and rotated keys would be a second
@@ -124,6 +127,7 @@ class LocalEngine:
                 past_key_values=cache,
                 generation_config=self._greedy(prompts[0]),
                 logits_processor=LogitsProcessorList([watch]),
+                stopping_criteria=StoppingCriteriaList([stopping] if stopping.texts else []),
             )
         # Copying to Python lists waits for the device, so the clock is read after it.
         generated: list[list[int]] = output[:, ids.shape[1] :].tolist()
@@ -145,22 +149,67 @@ class LocalEngine:
             passage: tokens that are read in chunks through the cache.
             low_memory: whether to read smaller chunks.
         """
-        assert self._handle is not None
-        ids, _ = self._padded([passage.ids])
         chunk = LOW_MEMORY_PASSAGE_CHUNK if low_memory else PASSAGE_CHUNK
-        first_scored = ids.shape[1] - passage.scored_tokens
+        text = ScoredText(passage.ids, passage.scored_tokens)
         total = 0.0
-        with self._handle.prompt(ids.shape[1]):
+        for logits, targets in self._scored(text, len(passage.ids), chunk):
+            losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            # Summed in float64: thousands of float32 terms would lose digits.
+            total += float(losses.double().sum())
+        return total
+
+    @torch.no_grad()
+    def loglikelihoods(
+        self, texts: Sequence[ScoredText], *, low_memory: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of each text's scored tokens, and whether they are greedy.
+
+        Tokens are greedy where each of them is the most likely one.
+
+        Args:
+            texts: texts that are read one after another, each as a prompt.
+            low_memory: whether to read smaller chunks.
+        """
+        chunk = LOW_MEMORY_PASSAGE_CHUNK if low_memory else PASSAGE_CHUNK
+        # Choices of one token have all that the model reads in common.
+        last_logits: dict[tuple[int, ...], Tensor] = {}
+        found: list[tuple[float, bool]] = []
+        for text in texts:
+            read = tuple(text.ids[:-1])
+            if text.scored_tokens == 1 and read in last_logits:
+                target = torch.tensor([text.ids[-1]], device=self.device)
+                parts: Iterable[tuple[Tensor, Tensor]] = [(last_logits[read], target)]
+            else:
+                # The last token is not read, and the plan does not count it.
+                parts = self._scored(text, len(read), chunk)
+            total, is_greedy = 0.0, True
+            for logits, targets in parts:
+                losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+                total -= float(losses.double().sum())
+                is_greedy = is_greedy and bool((logits.argmax(-1) == targets).all())
+                last_logits[read] = logits[-1:]
+            found.append((total, is_greedy))
+        return found
+
+    def _scored(
+        self, text: ScoredText, planned: int, chunk: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read a text in chunks; yield logits ``[n, V]`` and the scored tokens ``[n]`` after them.
+
+        Args:
+            text: the text.
+            planned: tokens that the method plans for.
+            chunk: tokens that are read at a time.
+        """
+        assert self._handle is not None
+        ids, _ = self._padded([text.ids])
+        first_scored = ids.shape[1] - text.scored_tokens
+        with self._handle.prompt(planned):
             for begin, end, output in self._read(ids, chunk):
                 # Logits at position i predict token i + 1.
                 skip = max(0, first_scored - 1 - begin)
-                targets = ids[0, begin + 1 + skip : end + 1]
-                losses = torch.nn.functional.cross_entropy(
-                    output.logits[0, skip:].float(), targets, reduction="none"
-                )
-                # Summed in float64: thousands of float32 terms would lose digits.
-                total += float(losses.double().sum())
-        return total
+                if skip < end - begin:
+                    yield output.logits[0, skip:].float(), ids[0, begin + 1 + skip : end + 1]
 
     def _stated_prompt(self, length: int, reserved_tokens: int) -> AbstractContextManager[None]:
         """State to the patch, if there is one, where the prompt ends and what its plan counts."""
@@ -228,6 +277,8 @@ class LocalEngine:
                 break
         skip_special_tokens = prompt.decoding == "text"
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
+        for stop in prompt.stop_strings:
+            text = text.partition(stop)[0]
         if prompt.decoding == "single_line":
             text = " ".join(text.split())
         return text, len(tokens), stop_reason
@@ -253,6 +304,31 @@ class _LogitsWatch(LogitsProcessor):
             self.first_token_at = time.perf_counter()
             self.has_nan = has_nan
         return scores
+
+
+class _StopStrings(StoppingCriteria):
+    """Criterion that ends a row's answer once its text contains one of the stop strings.
+
+    Args:
+        tokenizer: decodes answers.
+        texts: the stop strings.
+        prompt_columns: columns of the batch before the answers.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt_columns: int
+    ) -> None:
+        self.texts = texts
+        self._tokenizer = tokenizer
+        self._prompt_columns = prompt_columns
+        # A token has a byte at least; one more, since decoding may drop a space before the first.
+        self._columns = 1 + max((len(text.encode()) for text in texts), default=0)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        answers = input_ids[:, self._prompt_columns :][:, -self._columns :]
+        ends = [str(text) for text in self._tokenizer.batch_decode(answers)]
+        stopped = [any(text in end for text in self.texts) for end in ends]
+        return torch.tensor(stopped, device=input_ids.device)
 
 
 def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lampe_eval.benches.bench import Passage, Prompt, Sample
+from lampe_eval.benches.bench import Continuations, Passage, Prompt, Sample
 from lampe_eval.device_memory import PeakMemory, free_unused, is_out_of_memory
 from lampe_eval.engine.local_engine import GeneratedAnswer, LocalEngine
 from lampe_eval.errors import describe_error
@@ -58,10 +58,13 @@ def run_samples(
 
 
 def _run(engine: LocalEngine, samples: Sequence[Sample], low_memory: bool) -> list[Outcome]:
-    """Run samples that are all passages or all prompts."""
+    """Run samples of one kind."""
     passages = [sample for sample in samples if isinstance(sample, Passage)]
     if passages:
         return [_passage_outcome(engine, passage, low_memory) for passage in passages]
+    continuations = [sample for sample in samples if isinstance(sample, Continuations)]
+    if continuations:
+        return [_continuations_outcome(engine, sample, low_memory) for sample in continuations]
     prompts = [sample for sample in samples if isinstance(sample, Prompt)]
     if any(prompt.error for prompt in prompts):
         return [{"error": prompt.error} for prompt in prompts]
@@ -79,6 +82,14 @@ def _passage_outcome(engine: LocalEngine, passage: Passage, low_memory: bool) ->
     if not math.isfinite(loss):
         return {"error": NAN_ERROR}
     return {"loss": loss, "scored_tokens": passage.scored_tokens}
+
+
+def _continuations_outcome(engine: LocalEngine, sample: Continuations, low_memory: bool) -> Outcome:
+    found = engine.loglikelihoods(sample.texts, low_memory=low_memory)
+    loglikelihoods = [loglikelihood for loglikelihood, _ in found]
+    if not all(map(math.isfinite, loglikelihoods)):
+        return {"error": NAN_ERROR}
+    return {"loglikelihoods": loglikelihoods, "greedy": [is_greedy for _, is_greedy in found]}
 
 
 def _answer_outcome(
@@ -118,8 +129,8 @@ def _cost(
     """Return what ran the batch, and the time and memory that the whole batch took."""
     seconds = round(time.perf_counter() - started, 4)
     cost: Outcome = {"backend": engine.backend, "batch_size": len(samples), "seconds": seconds}
-    # A passage generates nothing, so all of its time is prefill.
-    if isinstance(samples[0], Passage):
+    # Where nothing is generated, all of the time is prefill.
+    if not isinstance(samples[0], Prompt):
         cost["prefill_seconds"] = seconds
     peak_bytes = peak.bytes()
     if peak_bytes is not None:

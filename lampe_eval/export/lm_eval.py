@@ -115,7 +115,7 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
         "task": cell.name,
         "dataset_path": cell.bench,
         "dataset_name": cell.cell.task,
-        "output_type": "generate_until" if cell.has_answers else "loglikelihood_rolling",
+        "output_type": _output_type(cell),
         "num_fewshot": 0,
         "repeats": 1,
         "metric_list": [
@@ -141,6 +141,14 @@ def _task_config(results: ExportedResults, cell: ExportedCell) -> dict[str, Any]
             "unit": cell.unit,
         },
     }
+
+
+def _output_type(cell: ExportedCell) -> str:
+    """Return what the harness calls the kind of a task's requests."""
+    if not cell.has_answers:
+        return "loglikelihood_rolling"
+    has_choices = any("loglikelihoods" in row for row in cell.rows)
+    return "multiple_choice" if has_choices else "generate_until"
 
 
 def _config(results: ExportedResults) -> dict[str, Any]:
@@ -211,7 +219,8 @@ def _answer_and_value(cell: ExportedCell, index: int) -> tuple[str, float | list
     """
     if cell.has_answers:
         row = cell.rows[index]
-        return row["prediction"], row["score"]
+        answer = row.get("prediction")
+        return str(row["loglikelihoods"]) if answer is None else answer, row["score"]
     loss, *tokens = map(float, cell.parts[index])
     return str(-loss), [-loss, *(tokens or [1.0])]
 

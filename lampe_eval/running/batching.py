@@ -48,6 +48,7 @@ def _can_share_batch(one: Sample, other: Sample) -> bool:
     return (
         one.max_new_tokens == other.max_new_tokens
         and one.stop_token_ids == other.stop_token_ids
+        and one.stop_strings == other.stop_strings
         and one.decoding == other.decoding
         and one.plan_length == other.plan_length
     )

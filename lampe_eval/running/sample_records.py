@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 import lampe
 from lampe_eval import records
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.bench import Prompt, Sample
+from lampe_eval.benches.bench import Continuations, Passage, Prompt, Sample
 from lampe_eval.engine.batch_job import BatchJob
 from lampe_eval.errors import describe_error
 from lampe_eval.file_io import sha256_of_text
@@ -60,6 +60,8 @@ class SampleRecorder:
 
 def prompt_sha256(sample: Sample) -> str:
     """Return the hash of a prompt's token ids."""
+    if isinstance(sample, Continuations):
+        return sha256_of_text(repr([list(text.ids) for text in sample.texts]))
     return sha256_of_text(repr(list(sample.ids)))
 
 
@@ -70,13 +72,14 @@ def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedToken
     record["prompt_start"] = start[:SHOWN_CHARACTERS]
     record["prompt_end"] = end[-SHOWN_CHARACTERS:]
     record["meta"] = dict(sample.meta)
-    if isinstance(sample, Prompt):
-        if sample.document_sha256:
-            record["document_sha256"] = sample.document_sha256
-        record["references"] = sample.references
-        record["extras"] = dict(sample.extras)
-        if sample.cut_tokens:
-            record["cut_tokens"] = sample.cut_tokens
+    if isinstance(sample, Passage):
+        return
+    if isinstance(sample, Prompt) and sample.document_sha256:
+        record["document_sha256"] = sample.document_sha256
+    record["references"] = sample.references
+    record["extras"] = dict(sample.extras)
+    if isinstance(sample, Prompt) and sample.cut_tokens:
+        record["cut_tokens"] = sample.cut_tokens
 
 
 def _add_positions(
@@ -97,11 +100,16 @@ def _add_positions(
 
 
 def _add_score(record: SampleRecord, job: BatchJob, protocol: Protocol) -> None:
-    """Add the score of an answer; a loss, an error or a skipped sample has none."""
-    if "prediction" not in record:
+    """Add metrics and score of an answer; a loss, an error or a skipped sample has no score."""
+    if "error" in record or "skipped" in record:
         return
+    bench = BENCHES[job.task.bench]
     # Caught here, so that the record keeps its other keys.
     try:
-        record["score"] = BENCHES[job.task.bench].score(job.task.name, record, protocol)
+        metrics = bench.metrics(job.task, record)
+        if metrics:
+            record["metrics"] = metrics
+        if bench.has_answers:
+            record["score"] = bench.score(job.task.name, record, protocol)
     except Exception as error:
         record["error"] = describe_error(error)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import models
 from lampe_eval.benches import BENCHES
-from lampe_eval.benches.bench import Prompt, Sample, SampleRequest, Task
+from lampe_eval.benches.bench import Continuations, Prompt, Sample, SampleRequest, Task
 from lampe_eval.errors import UserError, describe_error, report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
@@ -63,6 +63,9 @@ def draw_samples(
     protocol = prepared.resolved.protocols[task.bench]
     samples: list[Sample] = []
     for sample in BENCHES[task.bench].samples(task, request):
+        if isinstance(sample, Continuations):
+            samples.append(sample)
+            continue
         # An array of 4-byte ids: a list of Python integers takes many times the memory.
         compact = replace(sample, ids=array("i", sample.ids))
         if isinstance(compact, Prompt):

@@ -1,0 +1,1 @@
+"""Tasks of lm-evaluation-harness: their data, prompts, requests and metrics; extra ``lm-eval``."""
