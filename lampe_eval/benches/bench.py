@@ -143,7 +143,7 @@ class Continuations:
 
     @property
     def ids(self) -> Sequence[int]:
-        """Token ids that the model reads of the longest text."""
+        """Return the token ids that the model reads of the longest text."""
         return max((text.ids for text in self.texts), key=len)[:-1]
 
 

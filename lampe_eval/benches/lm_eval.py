@@ -165,7 +165,7 @@ class LmEvalPpl(LmEval):
 
     @property
     def has_answers(self) -> bool:
-        """False: the model generates nothing, and no share is scored."""
+        """Return False: the model generates nothing, and no share is scored."""
         return False
 
     def estimate(self, task: Task, rows: Sequence[SampleRecord], protocol: Protocol) -> Estimate:

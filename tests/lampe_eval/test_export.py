@@ -206,7 +206,7 @@ def _several_models(folder: Path) -> Store:
 
 
 def _odd_names(folder: Path) -> Store:
-    return stored_runs.run(folder, {"a/../b c": {512: [True]}, "lampe:x=1,y=é": {512: [False]}})
+    return stored_runs.run(folder, {"a/../b c": {512: [True]}, "é:x=1,y=2": {512: [False]}})
 
 
 @pytest.mark.parametrize("to", FORMATS)
