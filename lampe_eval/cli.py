@@ -41,6 +41,7 @@ class CheckedCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
             if error.message.startswith("Input should") and error.param:
                 # In the words of pydantic, which typer calls.
                 number = error.message.replace("a valid integer", "a whole number")

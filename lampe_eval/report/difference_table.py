@@ -37,9 +37,9 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 def _value(row: Mapping[Any, Any]) -> TableValue:
     if not math.isfinite(row["difference"]):
         return TableValue()
-    text = f"{row['difference']:+.1f}"
+    text = f"{row['difference']:+z.1f}"
     if pd.notna(row["ci_low"]):
-        text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+        text += f" [{row['ci_low']:+z.1f}, {row['ci_high']:+z.1f}]"
     return TableValue(text, differs=row["p_value_holm"] < LEVEL)
 
 

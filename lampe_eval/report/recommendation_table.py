@@ -128,8 +128,8 @@ def _tokens(length: int, longest: int) -> str:
 def _tax(tax: ShortPromptTax | None, unit: str) -> TableValue:
     if tax is None:
         return TableValue()
-    interval = "" if math.isnan(tax.low) else f"[{tax.low:+.1f}, {tax.high:+.1f}]"
-    return TableValue(f"{tax.difference:+.1f} {unit}", interval)
+    interval = "" if math.isnan(tax.low) else f"[{tax.low:+z.1f}, {tax.high:+z.1f}]"
+    return TableValue(f"{tax.difference:+z.1f} {unit}", interval)
 
 
 def _costs(costs: Costs) -> list[TableValue]:

@@ -83,6 +83,15 @@ def test_a_wrong_number_is_said_in_plain_words(
     assert "unable to parse" not in error
 
 
+def test_a_wrong_choice_is_said_in_plain_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = _error(["export", "run", "--to", "lmeval"], capsys, monkeypatch)
+    assert "'lmeval'" in error
+    assert "lm-eval" in error
+    assert "Value error" not in error
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -281,13 +281,14 @@ def test_perplexities_are_recommended_by(
         {
             "original": {256: losses, 1024: [loss + 2 for loss in losses]},
             "lampe": {256: [loss + 0.04 for loss in losses], 1024: losses},
-            "dca": {256: losses, 1024: losses},
+            "dca": {256: [loss - 1e-6 for loss in losses], 1024: losses},
         },
     )
     recommend([tmp_path], None, None)
     text = capsys.readouterr().out
     assert recommended(text) == "dca"
     assert "+4.1 %" in text
+    assert "-0.0" not in text
 
 
 def test_the_page_opens_with_it_where_a_run_has_what_it_takes(tmp_path: Path) -> None:
@@ -296,6 +297,7 @@ def test_the_page_opens_with_it_where_a_run_has_what_it_takes(tmp_path: Path) ->
     first = page.index("<section")
     assert page[first:].startswith('<section id="recommendation"')
     assert "recommended: dca:chunk_size=128" in page
+    assert re.search(r"<br>effective length: [^;<]*<br>", page), "each note has a line"
     stored_runs.run(tmp_path / "part", {"lampe": RUN["lampe"]})
     assert 'id="recommendation"' not in report_page(gather_runs([tmp_path / "part"]), {})
 
