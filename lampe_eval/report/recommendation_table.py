@@ -159,7 +159,10 @@ def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
                     f"{summary.length} tokens: its effective length is {effective.length}"
                 )
     if found.not_told_apart:
-        yield f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}"
+        yield (
+            f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}; "
+            "more samples may tell"
+        )
     taxed = [one.method for one in summary.methods if one.has_shown_tax]
     if taxed:
         yield f"shown to lose on prompts that fit the window: {', '.join(taxed)}"

@@ -87,6 +87,19 @@ def test_what_is_missing_is_named(
         recommend([tmp_path], length, None)
 
 
+@pytest.mark.parametrize("method", ["original", "lampe"])
+@pytest.mark.parametrize(
+    ("stopping", "output"),
+    [({}, "the same"), ({"stopping": {"reference": "a", "margin": 5.0}}, "another")],
+)
+def test_a_run_that_decides_is_not_to_be_extended(
+    tmp_path: Path, method: str, stopping: dict[str, Any], output: str
+) -> None:
+    stored_runs.run(tmp_path, {method: {256: RIGHT}}, **stopping)
+    with pytest.raises(UserError, match=f"{output} --output"):
+        recommend([tmp_path], None, None)
+
+
 def test_a_method_with_failed_samples_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
