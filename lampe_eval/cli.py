@@ -26,11 +26,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CheckedCommand(TyperCommand):
-    """Command that refuses empty values, and says in plain words what is no number."""
+    """Command that refuses empty values, and says in plain words what is no number or too much."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the values as they were written, before they become paths and numbers."""
-        written, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        written, extra, _ = self.make_parser(ctx).parse_args(args=list(args))
         parameters: list[Any] = self.get_params(ctx)
         for parameter in parameters:
             value = written.get(parameter.name)
@@ -41,12 +41,20 @@ class CheckedCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
             if error.message.startswith("Input should") and error.param:
                 # In the words of pydantic, which typer calls.
                 number = error.message.replace("a valid integer", "a whole number")
                 problem = number.replace("Input should", "must").partition(", unable to")[0]
                 error.message = f"{problem}, got {written[error.param.name]!r}"
             raise
+        except typer.TyperException:
+            if not extra:
+                raise
+            raise UserError(
+                f"unexpected argument {extra[0]!r}; several values of an option are joined by "
+                "commas, as in --lengths 512,1k, and an option such as --dry-run takes none"
+            ) from None
 
 
 class CheckedTyper(typer.Typer):
@@ -240,10 +248,16 @@ def run(
     ] = None,
     method: Annotated[
         Many,
-        Option(help="Methods, such as lampe or lampe:mapping_length=128. Default: original,lampe."),
+        Option(
+            help="Methods by commas, such as lampe or lampe:mapping_length=128. "
+            "Default: original,lampe."
+        ),
     ] = None,
     bench: Annotated[
-        Many, Option(help="Benchmarks, or single tasks such as niah/single. Default: niah,ppl.")
+        Many,
+        Option(
+            help="Benchmarks, or single tasks such as niah/single, by commas. Default: niah,ppl."
+        ),
     ] = None,
     reference: Reference = None,
     lengths: Annotated[

@@ -82,7 +82,7 @@ def _print_preview(console: Console, preview: Preview, limit: str) -> None:
         preview: the task and the length.
         limit: "at most " where a stopping rule may leave samples out.
     """
-    bins = ", ".join(f"{count} up to {end}k" for end, count in preview.histogram.items())
+    bins = ", ".join(f"{count} of up to {end}k" for end, count in preview.histogram.items())
     note = ""
     if preview.longest > preview.length:
         note = ": longer than the cell, which this protocol allows"
@@ -95,7 +95,7 @@ def _print_preview(console: Console, preview: Preview, limit: str) -> None:
     console.print(f"methods   {', '.join(preview.methods)}")
     console.print(
         f"samples   {limit}{preview.samples} a method; tokens: {bins}; "
-        f"{preview.cut} cut, {preview.skipped} left out"
+        f"{preview.cut} prompts cut, {preview.skipped} left out as too long"
     )
     console.print(f"longest   {preview.longest} tokens with its answer, of {preview.length}{note}")
     console.print(f"cost      {cost}")

@@ -115,7 +115,7 @@ def _python(
         each.get("plan_length") == "prompt+answer" for each in store.config["protocols"].values()
     ):
         yield (
-            "# The run planned for answers too, as you do by: "
+            "# Plan for the answer too, as the run did: "
             "with handle.prompt(prompt_tokens, max_new_tokens): model.generate(...)"
         )
 

@@ -193,8 +193,9 @@ def _print(scores: FolderScores, title: str) -> None:
         counts = [str(row[name] or "") for name in COUNTS]
         table.add_row(escape(task), escape(", ".join(numbers)), *counts)
     if len(scores) > 1:
-        mean = f"{average(scores):g} {interval_text(*average_interval(scores))}".rstrip()
-        table.add_row(AVERAGE, escape(mean), *("" for _ in COUNTS))
+        mean = average(scores)
+        text = f"{mean:g} {interval_text(*average_interval(scores))}".rstrip()
+        table.add_row(AVERAGE, "-" if math.isnan(mean) else escape(text), *("" for _ in COUNTS))
     console.print(table)
     console.print(
         f"{INTERVAL_NOTE}; predictions count as independent, since their files do not say which "

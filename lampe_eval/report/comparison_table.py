@@ -122,7 +122,7 @@ def _line(match: MatchedNumber, notes: list[str]) -> tuple[str, ...]:
         "" if match.length is None else str(match.length),
         str(number) if number.is_lower_bound else f"{number.value:.{decimals}f}",
         ours,
-        "" if number.is_lower_bound else f"{match.difference:+.{decimals}f}",
+        "" if number.is_lower_bound else f"{match.difference:+z.{decimals}f}",
         match.verdict,
         samples,
         _letter(notes.index(_note(match))) if _note(match) else "",

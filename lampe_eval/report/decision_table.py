@@ -31,5 +31,5 @@ def decision_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 
 
 def _text(row: pd.Series) -> str:
-    ends = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
-    return f"{row['verdict']} {row['difference']:+.1f} {ends}, n = {row['n']}"
+    ends = f"[{row['ci_low']:+z.1f}, {row['ci_high']:+z.1f}]"
+    return f"{row['verdict']} {row['difference']:+z.1f} {ends}, n = {row['n']}"

@@ -17,7 +17,7 @@ from lampe_eval.results.ranking import COMPARABLE
 def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
     """Yield a table of the pooled differences for each group of comparable scores with any."""
     pooled = gathered.pairs[gathered.pairs["scope"] != CELL]
-    for _, rows in pooled.groupby([*COMPARABLE, "reference"], sort=False):
+    for key, rows in pooled.groupby([*COMPARABLE, "reference"], sort=False):
         first = rows.iloc[0]
         scopes = [scope for scope in (BEYOND, WITHIN) if scope in set(rows["scope"])]
         lines: list[TableLine] = []
@@ -30,16 +30,18 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
             f"{title} · {table_conditions(first)}",
             ["method", *scopes],
             lines,
-            _notes(rows, _unit(gathered.scores, rows)),
+            _notes(
+                rows, _unit(gathered.scores, rows), bool(gathered.comparable[key[:-1]].stopping)
+            ),
         )
 
 
 def _value(row: Mapping[Any, Any]) -> TableValue:
     if not math.isfinite(row["difference"]):
         return TableValue()
-    text = f"{row['difference']:+.1f}"
+    text = f"{row['difference']:+z.1f}"
     if pd.notna(row["ci_low"]):
-        text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+        text += f" [{row['ci_low']:+z.1f}, {row['ci_high']:+z.1f}]"
     return TableValue(text, differs=row["p_value_holm"] < LEVEL)
 
 
@@ -52,12 +54,18 @@ def _unit(scores: pd.DataFrame, rows: pd.DataFrame) -> str:
     return f"{unit} of {metrics[0] if len(metrics) == 1 else 'the score'}"
 
 
-def _notes(rows: pd.DataFrame, unit: str) -> list[str]:
+def _notes(rows: pd.DataFrame, unit: str, has_rule: bool) -> list[str]:
     reference = rows["reference"].iloc[0]
     notes = [
         f"mean over all complete cells of method minus {reference} on the same samples, in {unit}, "
         "with a 95 % interval"
     ]
+    if has_rule:
+        notes.append(
+            "samples ended by a rule, and these intervals are too narrow: "
+            "they are for a number of samples that is fixed before"
+        )
+        return notes
     for scope, of_scope in rows.groupby("scope", sort=False):
         tests = [test for test in of_scope["test"] if test]
         if tests:

@@ -128,8 +128,8 @@ def _tokens(length: int, longest: int) -> str:
 def _tax(tax: ShortPromptTax | None, unit: str) -> TableValue:
     if tax is None:
         return TableValue()
-    interval = "" if math.isnan(tax.low) else f"[{tax.low:+.1f}, {tax.high:+.1f}]"
-    return TableValue(f"{tax.difference:+.1f} {unit}", interval)
+    interval = "" if math.isnan(tax.low) else f"[{tax.low:+z.1f}, {tax.high:+z.1f}]"
+    return TableValue(f"{tax.difference:+z.1f} {unit}", interval)
 
 
 def _costs(costs: Costs) -> list[TableValue]:
@@ -159,7 +159,10 @@ def _lines(summary: ModelSummary, found: Recommendation) -> Iterator[str]:
                     f"{summary.length} tokens: its effective length is {effective.length}"
                 )
     if found.not_told_apart:
-        yield f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}"
+        yield (
+            f"cannot be told apart from it by scores: {', '.join(found.not_told_apart)}; "
+            "more samples may tell"
+        )
     taxed = [one.method for one in summary.methods if one.has_shown_tax]
     if taxed:
         yield f"shown to lose on prompts that fit the window: {', '.join(taxed)}"

@@ -113,5 +113,5 @@ def power_note(tests: Sequence[PairedTest], comparisons: int, reference: str, un
     )
     if detectable > useful:
         needed = units_needed(test, level)
-        note += f"; {needed or f'more than {MAX_UNITS}'} would show {useful:g}"
+        note += f"; {needed or f'more than {MAX_UNITS}'} {units} would show {useful:g} {unit}"
     return note

@@ -222,9 +222,14 @@ def _reference(model: str, scores: pd.DataFrame) -> str:
     if labels.empty:
         raise UserError(
             f"{model}: there is no method {DEFAULT_REFERENCE}, which taxes and costs relate to; "
-            f"run it again with --method {DEFAULT_REFERENCE} and the same --output"
+            f"run it again with --method {DEFAULT_REFERENCE} and {_output(scores)}"
         )
     return str(labels.iloc[0])
+
+
+def _output(scores: pd.DataFrame) -> str:
+    """Return where to run what is missing; a run that decides takes nothing more."""
+    return "another --output" if scores["stopping"].any() else "the same --output"
 
 
 def _length(model: str, scores: pd.DataFrame, asked: int | None) -> int:
@@ -236,8 +241,8 @@ def _length(model: str, scores: pd.DataFrame, asked: int | None) -> int:
         ]
         raise UserError(
             f"{model}: every benchmark has one length ({', '.join(by_bench)}), and an effective "
-            "length takes two at least; run it again with another one in --lengths and the same "
-            "--output"
+            "length takes two at least; run it again with another one in --lengths and "
+            f"{_output(scores)}"
         )
     if asked is not None and asked not in lengths:
         raise UserError(

@@ -182,7 +182,8 @@ def _reason(
     if not without_tax:
         reasons.append("all of them are shown to lose on prompts that fit the window")
     elif taxed:
-        reasons.append(f"{taxed} of them are shown to lose on prompts that fit the window")
+        lose = "is shown to lose" if taxed == 1 else "are shown to lose"
+        reasons.append(f"{taxed} of them {lose} on prompts that fit the window")
     alike = without_tax or best
     if all(one.costs.prompt is None for one in alike):
         reasons.append("of those it has the best score; how long they take was not measured")
@@ -191,7 +192,8 @@ def _reason(
     elif len(alike) > 1:
         slower = [one for one in alike if _cost(one).low > _cost(cheap[0]).high]
         doubt = "" if len(slower) == len(alike) - 1 else ", as far as these timings tell"
-        reasons.append(f"of the others it reads a prompt fastest{doubt}")
+        left = "of the others" if without_tax and taxed else "of those"
+        reasons.append(f"{left} it reads a prompt fastest{doubt}")
     return "; ".join(reasons)
 
 

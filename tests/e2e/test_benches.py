@@ -148,7 +148,7 @@ def test_a_dry_run_previews_and_runs_nothing(
     printed = capsys.readouterr().out
     row = longbench_row("hotpotqa", 0)
     assert f"{row['context']}\n\nNow answer." in printed  # the whole prompt of the first sample
-    assert "samples   2 a method; tokens: 2 up to 2k; 0 cut, 0 left out" in printed
+    assert "samples   2 a method; tokens: 2 of up to 2k; 0 prompts cut, 0 left out" in printed
     assert "longest   2048 tokens with its answer, of 2048" in printed
     assert "original, lampe; protocol fair" in printed
     assert "results in out" in printed

@@ -83,6 +83,34 @@ def test_a_wrong_number_is_said_in_plain_words(
     assert "unable to parse" not in error
 
 
+def test_a_wrong_choice_is_said_in_plain_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = _error(["export", "run", "--to", "lmeval"], capsys, monkeypatch)
+    assert "'lmeval'" in error
+    assert "lm-eval" in error
+    assert "Value error" not in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--lengths", "512", "1k"],
+        ["run", "--method", "original", "lampe"],
+        ["run", "--decide", "true"],
+        ["compare", "a", "b", "c"],
+        ["leaderboard", "build", "a", "b"],
+    ],
+    ids=" ".join,
+)
+def test_an_argument_too_many_says_how_lists_are_written(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = _error(arguments, capsys, monkeypatch)
+    assert repr(arguments[-1]) in error
+    assert "commas" in error
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

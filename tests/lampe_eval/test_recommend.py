@@ -87,6 +87,19 @@ def test_what_is_missing_is_named(
         recommend([tmp_path], length, None)
 
 
+@pytest.mark.parametrize("method", ["original", "lampe"])
+@pytest.mark.parametrize(
+    ("stopping", "output"),
+    [({}, "the same"), ({"stopping": {"reference": "a", "margin": 5.0}}, "another")],
+)
+def test_a_run_that_decides_is_not_to_be_extended(
+    tmp_path: Path, method: str, stopping: dict[str, Any], output: str
+) -> None:
+    stored_runs.run(tmp_path, {method: {256: RIGHT}}, **stopping)
+    with pytest.raises(UserError, match=f"{output} --output"):
+        recommend([tmp_path], None, None)
+
+
 def test_a_method_with_failed_samples_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,13 +294,14 @@ def test_perplexities_are_recommended_by(
         {
             "original": {256: losses, 1024: [loss + 2 for loss in losses]},
             "lampe": {256: [loss + 0.04 for loss in losses], 1024: losses},
-            "dca": {256: losses, 1024: losses},
+            "dca": {256: [loss - 1e-6 for loss in losses], 1024: losses},
         },
     )
     recommend([tmp_path], None, None)
     text = capsys.readouterr().out
     assert recommended(text) == "dca"
     assert "+4.1 %" in text
+    assert "-0.0" not in text
 
 
 def test_the_page_opens_with_it_where_a_run_has_what_it_takes(tmp_path: Path) -> None:
@@ -296,6 +310,7 @@ def test_the_page_opens_with_it_where_a_run_has_what_it_takes(tmp_path: Path) ->
     first = page.index("<section")
     assert page[first:].startswith('<section id="recommendation"')
     assert "recommended: dca:chunk_size=128" in page
+    assert re.search(r"<br>effective length: [^;<]*<br>", page), "each note has a line"
     stored_runs.run(tmp_path / "part", {"lampe": RUN["lampe"]})
     assert 'id="recommendation"' not in report_page(gather_runs([tmp_path / "part"]), {})
 

@@ -120,15 +120,25 @@ def test_what_samples_can_show_is_noted_under_the_table(tmp_path: Path) -> None:
     found = re.match(r"10 samples can show differences of (\d+) points or more from original", note)
     assert found
     assert 50 < int(found[1]) < 70
-    assert re.search(r"; \d+ would show 15$", note)
+    assert re.search(r"; \d+ samples would show 15 points$", note)
     stored_runs.losses(tmp_path / "ppl", {method: {512: [1.0, 2.0]} for method in METHODS})
     (table,) = result_tables(gather_runs([tmp_path / "ppl"]))
     assert any("windows can show differences of" in note for note in table.caption)
 
 
+@pytest.mark.parametrize("has_rule", [False, True])
+def test_differences_of_a_run_that_stops_by_rule_say_so(tmp_path: Path, has_rule: bool) -> None:
+    answers = {"original": {512: [True] * 10}, "lampe": {512: [False] * 10}}
+    rule = {"stopping": {"reference": "original", "margin": 5.0}} if has_rule else {}
+    stored_runs.run(tmp_path, answers, **rule)
+    (table,) = difference_tables(gather_runs([tmp_path]))
+    assert any("fixed before" in note for note in table.caption) == has_rule
+    assert any("power" in note for note in table.caption) != has_rule
+
+
 def test_a_need_beyond_all_bounds_is_no_number() -> None:
     note = power_note([StudentTest(0, 1e6, 5)], 2, "original", "windows")
-    assert re.search(r"more than 1048576 would show 5$", note)
+    assert re.search(r"more than 1048576 windows would show 5 %$", note)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,17 @@ def test_the_reason_says_what_was_left(
     assert named in recommend(summaries, UP, max_slowdown=max_slowdown).reason
 
 
+@pytest.mark.parametrize(
+    ("tax", "among"), [(0, "of those it reads"), (-4, "of the others it reads")]
+)
+def test_the_reason_names_the_methods_among_which_costs_decide(tax: float, among: str) -> None:
+    found = recommend(
+        [summary("a", 90, prompt=1.3), summary("b", 85), summary("c", 85, tax=tax, prompt=1.4)], UP
+    )
+    assert found.method == "b"
+    assert among in found.reason
+
+
 def test_a_lower_perplexity_is_better() -> None:
     found = recommend([summary("a", 25.0), summary("b", 24.0)], {"niah": False})
     assert found.method == "b"
