@@ -3,8 +3,9 @@
 A method is a candidate if it is no slower than allowed. Of the candidates stay those that are not
 shown to be worse than another one in any benchmark, and of these those that are not shown to lose
 against the unpatched model on prompts that fit its window, if there are any. These cannot be told
-apart by their scores, so the cheapest prompt decides, and where costs are within `SAME_COST` of the
-cheapest, the best score in the first benchmark. Where every candidate is shown to be worse than
+apart by their scores, so those whose prompts take longer than the cheapest one's are left out, if
+the intervals of their costs say so. The best score in the first benchmark decides among the rest.
+Where every candidate is shown to be worse than
 some method in some benchmark, the best score in the first one decides.
 """
 
@@ -16,7 +17,7 @@ from lampe_eval.results.costs import Costs, Ratio
 from lampe_eval.results.effective_length import EffectiveLength, ScoreAtLength
 
 SAME_COST = 1.05
-"""Ratio of two costs below which they count as equal: clocks are no better than this."""
+"""Ratio of two costs up to which they count as equal: clocks are no better than this."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def recommend(
         return Recommendation(chosen.method, reason, [], front)
     without_tax = [one for one in best if not one.has_shown_tax]
     alike = without_tax or best
-    cheapest = min(_cost(one).value for one in alike)
-    cheap = [one for one in alike if _cost(one).value <= SAME_COST * cheapest]
+    cheapest = min(map(_cost, alike), key=lambda cost: cost.value)
+    cheap = [one for one in alike if _cost(one).low <= SAME_COST * cheapest.high]
     chosen = _best_in_first_bench(cheap, higher_is_better)
     others = [one.method for one in alike if one is not chosen]
     return Recommendation(chosen.method, _reason(best, without_tax, cheap), others, front)
@@ -188,12 +189,10 @@ def _reason(
     if all(one.costs.prompt is None for one in alike):
         reasons.append("of those it has the best score; how long they take was not measured")
     elif len(cheap) > 1:
-        reasons.append("of those that are about as fast as the fastest it has the best score")
+        reasons.append("of those not shown to be slower than the fastest it has the best score")
     elif len(alike) > 1:
-        slower = [one for one in alike if _cost(one).low > _cost(cheap[0]).high]
-        doubt = "" if len(slower) == len(alike) - 1 else ", as far as these timings tell"
         left = "of the others" if without_tax and taxed else "of those"
-        reasons.append(f"{left} it reads a prompt fastest{doubt}")
+        reasons.append(f"{left} it reads a prompt fastest")
     return "; ".join(reasons)
 
 
