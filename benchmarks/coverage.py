@@ -10,10 +10,11 @@ exactly, all others are simulated; with 1,000 simulations one percentage is with
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom
@@ -101,6 +102,15 @@ def coverages(simulations: int) -> Iterator[Coverage]:
                 rng,
                 simulations,
             )
+    for n in (10, 50):
+        for correlation in (0.0, 0.2, 0.5):
+            yield simulated(
+                f"average, shared documents, correlation {correlation:g}",
+                f"3 × {n}",
+                tasks_of_shared_documents(3, n, correlation),
+                rng,
+                simulations,
+            )
     for n in (2, 5, 20):
         yield simulated("perplexity of 8", f"{n}", perplexity(n), rng, simulations, (0.08,))
 
@@ -169,11 +179,7 @@ def clustered(documents: int, questions: int, correlation: float) -> Draw:
     groups = np.repeat(np.arange(documents), questions).tolist()
 
     def draw(rng: Generator, mean: float) -> Intervals:
-        shares = np.full(documents, mean)
-        if correlation:
-            total = 1 / correlation - 1
-            shares = rng.beta(mean * total, (1 - mean) * total, documents)
-        right = rng.random((documents, questions)) < shares[:, None]
+        right = _answers_by_document(rng, mean, documents, questions, correlation)
         parts = 100.0 * right.reshape(-1, 1)
         before, _ = _both(Estimate(parts))
         return before, Estimate(parts, groups=groups, unit="document").interval()
@@ -181,15 +187,47 @@ def clustered(documents: int, questions: int, correlation: float) -> Draw:
     return draw
 
 
+def tasks_of_shared_documents(tasks: int, documents: int, correlation: float) -> Draw:
+    """Return the draw of an average of tasks that ask one question each about the same documents.
+
+    Args:
+        tasks: number of tasks.
+        documents: number of documents.
+        correlation: correlation between the answers about a document.
+    """
+
+    def draw(rng: Generator, mean: float) -> Intervals:
+        right = _answers_by_document(rng, mean, documents, tasks, correlation)
+        return _average(100.0 * right.T, range(documents))
+
+    return draw
+
+
+def _answers_by_document(
+    rng: Generator, mean: float, documents: int, questions: int, correlation: float
+) -> NDArray[np.bool_]:
+    """Return which answers are right, [documents, questions]."""
+    shares = np.full(documents, mean)
+    if correlation:
+        total = 1 / correlation - 1
+        shares = rng.beta(mean * total, (1 - mean) * total, documents)
+    right: NDArray[np.bool_] = rng.random((documents, questions)) < shares[:, None]
+    return right
+
+
 def tasks_alike(tasks: int, n: int) -> Draw:
     """Return the draw of an average of tasks that have the same true mean."""
-    return lambda rng, mean: _average(rng, np.full(tasks, mean), n)
+    return lambda rng, mean: _average_of_tasks(rng, np.full(tasks, mean), n)
 
 
 def tasks_apart(tasks: int, n: int) -> Draw:
     """Return the draw of an average of tasks whose true means lie far apart."""
     steps = np.linspace(-1, 1, tasks)
-    return lambda rng, mean: _average(rng, mean + 0.95 * min(mean, 1 - mean) * steps, n)
+
+    def draw(rng: Generator, mean: float) -> Intervals:
+        return _average_of_tasks(rng, mean + 0.95 * min(mean, 1 - mean) * steps, n)
+
+    return draw
 
 
 def perplexity(n: int) -> Draw:
@@ -203,11 +241,15 @@ def perplexity(n: int) -> Draw:
     return draw
 
 
-def _average(rng: Generator, means: Array, n: int) -> Intervals:
-    scores = 100.0 * (rng.random((len(means), n)) < means[:, None])
-    cells = [Estimate.mean(of_task) for of_task in scores]
-    weights = [1 / len(means)] * len(means)
-    error = float(np.sqrt(sum(cell.stderr**2 for cell in cells))) / len(means)
+def _average_of_tasks(rng: Generator, means: Array, n: int) -> Intervals:
+    return _average(100.0 * (rng.random((len(means), n)) < means[:, None]))
+
+
+def _average(scores: Array, documents: Sequence[int] = ()) -> Intervals:
+    """Return both intervals of the average of tasks, whose scores are [tasks, samples]."""
+    cells = [replace(Estimate.mean(of_task.tolist()), documents=documents) for of_task in scores]
+    weights = [1 / len(cells)] * len(cells)
+    error = float(np.sqrt(sum(cell.stderr**2 for cell in cells))) / len(cells)
     after = percent_interval(average(weights, [cell.proportion for cell in cells]))
     return _around(float(scores.mean()), error), after
 

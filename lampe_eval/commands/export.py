@@ -37,8 +37,11 @@ def export(run: Path, to: Format, output: Path | None) -> None:
         "hf": hugging_face.files,
     }
     files: dict[str, str | bytes] = {}
+    without_id: dict[str, None] = {}
     for results in exported_results(gathered):
         files |= writers[to](results)
+        if "/" not in results.hub_id:
+            without_id[results.model] = None
     folder = output or run / "export" / to
     save_files(folder, files, "choose another --output")
     lines = [*gathered.left_out, f"written to {folder}: {len(files)} files"]
@@ -47,6 +50,11 @@ def export(run: Path, to: Format, output: Path | None) -> None:
         lines.append(
             f"{', '.join(generated)}: no data set on the hub; write the id of yours into "
             "dataset.id before you upload"
+        )
+    if to == "every-eval-ever" and without_id:
+        lines.append(
+            f"{', '.join(without_id)}: no id on the hub; put the developer in place of "
+            f"{every_eval_ever.UNKNOWN!r}, in model_info and in the path, before you send the files"
         )
     console = terminal.console()
     for line in lines:

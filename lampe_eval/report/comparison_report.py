@@ -17,7 +17,7 @@ from lampe_eval.comparison.result_comparison import (
 from lampe_eval.comparison.score_split import PARTS, ScoreSplit
 from lampe_eval.comparison.setting_lines import NOT_STATED, SettingLine
 from lampe_eval.report.markdown import escape_markdown, markdown_row
-from lampe_eval.report.table_model import interval_text
+from lampe_eval.report.table_model import difference_text, interval_text
 from lampe_eval.scoring.reported_scores import ReportedScore
 
 PART_WORDS = {
@@ -30,6 +30,8 @@ PART_WORDS = {
 """What each part of a difference is."""
 IN_BRACKETS = "In brackets: the 95 % interval."
 NO_NUMBER = "-"
+LEAST_P = 0.0001
+"""Smaller p-values are given as less than this."""
 SHOWN_NAMES = 20
 """Settings that are the same, of which the names are shown rather than the number."""
 SHOWN_VALUE = 60
@@ -228,8 +230,7 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
         test = group.test
         interval = NO_NUMBER
         if test.interval:
-            low, high = test.interval
-            interval = f"[{_signed(low)}, {_signed(high)}]"
+            _, interval = difference_text(test.difference, *test.interval)
         rows.append(
             [
                 _name(group),
@@ -238,13 +239,19 @@ def _tests(groups: Sequence[ComparedGroup]) -> ReportSection:
                 test.scorer,
                 _signed(test.difference),
                 interval,
-                NO_NUMBER if test.p_value is None else f"{test.p_value:.4f}",
+                _p_value(test.p_value),
             ]
         )
     if not rows:
         return ReportSection(title, lines=["No sample has the same prompt and a common scorer."])
     columns = ("task", "samples", "prompts", "scorer", "A - B", "95 % interval", "p")
     return ReportSection(title, columns, rows)
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return NO_NUMBER
+    return f"{p_value:.4f}" if p_value >= LEAST_P else f"< {LEAST_P}"
 
 
 def _name(group: ComparedGroup) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lampe_eval.report.table_model import ResultTable, TableLine, TableValue
+from lampe_eval.report.table_model import ResultTable, TableLine, TableValue, difference_text
 from lampe_eval.results.decisions import describe_rule
 from lampe_eval.results.gathered_runs import GatheredRuns
 
@@ -31,5 +31,5 @@ def decision_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 
 
 def _text(row: pd.Series) -> str:
-    ends = f"[{row['ci_low']:+z.1f}, {row['ci_high']:+z.1f}]"
-    return f"{row['verdict']} {row['difference']:+z.1f} {ends}, n = {row['n']}"
+    numbers = difference_text(row["difference"], row["ci_low"], row["ci_high"])
+    return f"{row['verdict']} {' '.join(numbers)}, n = {row['n']}"

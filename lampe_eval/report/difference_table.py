@@ -1,13 +1,18 @@
 """Tables of pooled differences from the reference method, one for each benchmark of a run."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from lampe_eval.report.table_comparison import DIFFERS, TEST, power_note
-from lampe_eval.report.table_model import ResultTable, TableLine, TableValue, table_conditions
+from lampe_eval.report.table_model import (
+    ResultTable,
+    TableLine,
+    TableValue,
+    difference_text,
+    table_conditions,
+)
 from lampe_eval.results.gathered_runs import GatheredRuns
 from lampe_eval.results.method_differences import BEYOND, CELL, WITHIN
 from lampe_eval.results.paired_tests import LEVEL
@@ -37,12 +42,10 @@ def difference_tables(gathered: GatheredRuns) -> Iterator[ResultTable]:
 
 
 def _value(row: Mapping[Any, Any]) -> TableValue:
-    if not math.isfinite(row["difference"]):
+    text, interval = difference_text(row["difference"], row["ci_low"], row["ci_high"])
+    if not text:
         return TableValue()
-    text = f"{row['difference']:+z.1f}"
-    if pd.notna(row["ci_low"]):
-        text += f" [{row['ci_low']:+z.1f}, {row['ci_high']:+z.1f}]"
-    return TableValue(text, differs=row["p_value_holm"] < LEVEL)
+    return TableValue(text, interval, differs=row["p_value_holm"] < LEVEL)
 
 
 def _unit(scores: pd.DataFrame, rows: pd.DataFrame) -> str:

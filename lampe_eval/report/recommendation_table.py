@@ -1,10 +1,15 @@
 """Table of what a run says of each method, and the sentences that recommend one."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lampe_eval.report.table_model import ResultTable, TableValue, interval_text, number_text
+from lampe_eval.report.table_model import (
+    ResultTable,
+    TableValue,
+    difference_text,
+    interval_text,
+    number_text,
+)
 from lampe_eval.results.costs import Costs, Ratio
 from lampe_eval.results.effective_length import SHARE, EffectiveLength
 from lampe_eval.results.method_summaries import ModelSummary
@@ -128,8 +133,8 @@ def _tokens(length: int, longest: int) -> str:
 def _tax(tax: ShortPromptTax | None, unit: str) -> TableValue:
     if tax is None:
         return TableValue()
-    interval = "" if math.isnan(tax.low) else f"[{tax.low:+z.1f}, {tax.high:+z.1f}]"
-    return TableValue(f"{tax.difference:+z.1f} {unit}", interval)
+    text, interval = difference_text(tax.difference, tax.low, tax.high)
+    return TableValue(f"{text} {unit}" if text else "-", interval)
 
 
 def _costs(costs: Costs) -> list[TableValue]:

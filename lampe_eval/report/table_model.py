@@ -375,6 +375,25 @@ def _end_text(end: float, decimals: int) -> str:
     return f"{end:.1e}" if end >= LARGEST_WRITTEN_OUT else f"{end:.{decimals}f}"
 
 
+def difference_text(difference: float, low: float, high: float) -> tuple[str, str]:
+    """Return a difference, and its interval in brackets, with signs; of what is unknown nothing.
+
+    Both have one decimal at least, and the interval so many that its ends differ in print.
+    """
+    if not math.isfinite(difference):
+        return "", ""
+    if math.isnan(low):
+        return _signed(difference, 1), ""
+    width = high - low
+    decimals = max(1, 1 - math.floor(math.log10(width))) if math.isfinite(width) else 1
+    return _signed(difference, 1), f"[{_signed(low, decimals)}, {_signed(high, decimals)}]"
+
+
+def _signed(value: float, decimals: int) -> str:
+    # rounded first, so that nothing is "-0.0"
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+
 def number_text(value: float) -> str:
     """Return a number with one decimal from 10 on, else with two; nothing for NaN."""
     if math.isnan(value):

@@ -107,6 +107,7 @@ def score_run(store: Store) -> ScoredRun:
     cells = by_ascending_length(store.cells())
     _refuse_unknown(store)
     rows_by_cell, left_out = store.planned_rows(cells)
+    rows_by_cell = _with_documents(rows_by_cell)
     resolved, at_most = store.resolved_settings(), store.at_most()
     for cell, planned_samples in cells.items():
         rows = _rescored(store, cell, rows_by_cell[cell])
@@ -131,6 +132,31 @@ def score_run(store: Store) -> ScoredRun:
     rule = store.config.get("stopping")
     scores["stopping"] = describe_rule(rule) if rule else ""
     return ScoredRun(scores, cell_samples, rows_by_cell, left_out)
+
+
+def _with_documents(
+    rows_by_cell: Mapping[Cell, Sequence[SampleRecord]],
+) -> dict[Cell, list[SampleRecord]]:
+    """Return samples with their document where another sample of the same prompt stores it.
+
+    A run that an older version began does not store the documents of the methods that it had then.
+    """
+    documents: dict[tuple[str, str, str, str], str] = {}
+    for cell, rows in rows_by_cell.items():
+        for row in rows:
+            if "document_sha256" in row:
+                documents[_prompt_key(cell, row)] = row["document_sha256"]
+    known: dict[Cell, list[SampleRecord]] = {}
+    for cell, rows in rows_by_cell.items():
+        known[cell] = []
+        for row in rows:
+            document = documents.get(_prompt_key(cell, row))
+            known[cell].append({**row, "document_sha256": document} if document else row)
+    return known
+
+
+def _prompt_key(cell: Cell, row: SampleRecord) -> tuple[str, str, str, str]:
+    return cell.bench, cell.task, row["id"], row.get("prompt_sha256", "")
 
 
 def by_ascending_length(cells: Mapping[Cell, int]) -> dict[Cell, int]:

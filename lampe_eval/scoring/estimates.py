@@ -67,6 +67,8 @@ class Estimate:
         unit: name of what is resampled: "sample", or what the groups are, such as "document".
         scale: scale of the score, by which its interval is computed, methods are compared, and
             tables and exports state the unit; the same for tasks that are averaged.
+        documents: document of each sample, by which averages know what tasks have in common; empty
+            where it is not known, or where all samples share one.
     """
 
     parts: Array
@@ -74,6 +76,7 @@ class Estimate:
     groups: Sequence[int] = ()
     unit: str = "sample"
     scale: Scale = "percent"
+    documents: Sequence[int] = ()
 
     @classmethod
     def mean(cls, values: Sequence[float]) -> "Estimate":
@@ -92,11 +95,13 @@ class Estimate:
         # From the hash, so that a document is the same group in cells of any length.
         groups = [int(row["document_sha256"][:15], 16) for row in rows if "document_sha256" in row]
         documents = len(set(groups))
-        if len(groups) < len(rows) or documents == len(rows):
+        if len(groups) < len(rows):
             return self
+        if documents == len(rows):
+            return replace(self, documents=groups)
         if documents == 1:
             return replace(self, unit=ONE_DOCUMENT)
-        return replace(self, groups=groups, unit="document")
+        return replace(self, groups=groups, unit="document", documents=groups)
 
     @property
     def value(self) -> float:
@@ -145,7 +150,7 @@ class Estimate:
         # By the jackknife, which for a mean gives each sample's deviation from it.
         influences = (n - 1) * (self.statistic(means) - _without_each(self.parts, self.statistic))
         value = round(self.value / 100, SHARE_DIGITS)
-        return proportion_of_samples(value, influences / 100, self.groups)
+        return proportion_of_samples(value, influences / 100, self.groups, self.documents)
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """Return the score's interval; its ends are NaN where nothing says how certain it is."""

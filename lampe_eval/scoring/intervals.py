@@ -14,8 +14,8 @@ wrong, documents towards questions that are all alike. So equal scores are no ce
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -50,10 +50,13 @@ class Proportion:
     Attributes:
         value: the mean.
         samples: number of right or wrong answers whose mean is as uncertain.
+        by_document: by how much the samples about each document move the mean; empty where the
+            documents are not known, or are a single one.
     """
 
     value: float
     samples: float
+    by_document: Mapping[int, float] = field(default_factory=dict, compare=False)
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """Return the interval of the mean, within 0 to 1."""
@@ -82,7 +85,10 @@ def _wilson_low(share: float, samples: float, confidence: float) -> float:
 
 
 def proportion_of_samples(
-    value: float, influences: NDArray[np.float64], groups: Sequence[int] = ()
+    value: float,
+    influences: NDArray[np.float64],
+    groups: Sequence[int] = (),
+    documents: Sequence[int] = (),
 ) -> Proportion:
     """Return a score with its effective number of samples.
 
@@ -91,6 +97,7 @@ def proportion_of_samples(
         influences: by how much each sample moves the score, times the number of samples; for a mean
             each sample's deviation from it.
         groups: group of each sample, such as its document; empty where each stands alone.
+        documents: document of each sample, also where each has its own; empty where not known.
     """
     n = len(influences)
     right_or_wrong = value * (1 - value) * n
@@ -98,11 +105,23 @@ def proportion_of_samples(
     # the variance relative to that of right or wrong answers, which have the largest of all
     share = spread / right_or_wrong if right_or_wrong > ROUNDING else 1.0
     share = ((n - 1) * share + CAUTIOUS_SAMPLES) / (n - 1 + CAUTIOUS_SAMPLES)
-    return Proportion(value, n / (share * _design_effect(influences, groups)))
+    by_document: dict[int, float] = {}
+    for document, influence in zip(documents, influences.tolist(), strict=False):
+        by_document[document] = by_document.get(document, 0.0) + influence / n
+    return Proportion(value, n / (share * _design_effect(influences, groups)), by_document)
 
 
-def _design_effect(influences: NDArray[np.float64], groups: Sequence[int]) -> float:
-    """Return how many times the variance is that of samples that stand alone, at least 1."""
+def _design_effect(
+    influences: NDArray[np.float64], groups: Sequence[int], without_spread: float | None = None
+) -> float:
+    """Return how many times the variance is that of samples that stand alone, at least 1.
+
+    Args:
+        influences: by how much each sample moves the score.
+        groups: group of each sample; empty where each stands alone.
+        without_spread: what it is taken for where no sample moves the score; by default what it is
+            if all samples of a group are alike.
+    """
     if not len(groups):
         return 1.0
     _, index = np.unique(groups, return_inverse=True)
@@ -110,30 +129,46 @@ def _design_effect(influences: NDArray[np.float64], groups: Sequence[int]) -> fl
     sizes = np.bincount(index)
     # what the effect is if all samples of a group are alike
     largest = float(np.sum(sizes**2)) / len(influences)
-    spread = float(np.sum(influences**2))
-    if spread <= ROUNDING:
-        return largest
     # groups minus one, since the mean that the influences are relative to is estimated
     known = len(sums) - 1
-    effect = float(np.sum(sums**2)) / spread * len(sums) / max(1, known)
+    effect = without_spread or largest
+    spread = float(np.sum(influences**2))
+    if spread > ROUNDING:
+        effect = float(np.sum(sums**2)) / spread * len(sums) / max(1, known)
     return max(1.0, (known * effect + CAUTIOUS_GROUPS * largest) / (known + CAUTIOUS_GROUPS))
 
 
 def average(weights: Sequence[float], parts: Sequence[Proportion]) -> Proportion:
-    """Return the weighted mean of independent proportions, such as the tasks of a benchmark.
+    """Return the weighted mean of proportions, such as the tasks of a benchmark.
 
-    Each is drawn towards the mean with the weight of one sample before its variance is computed:
-    a task without a wrong answer is not without variance.
+    They are independent but for documents that several of them share. Each is drawn towards the
+    mean with the weight of one sample before its variance is computed: a task without a wrong
+    answer is not without variance.
     """
     weight = np.array(weights) / math.fsum(weights)
     values = np.array([part.value for part in parts])
-    samples = np.array([part.samples for part in parts])
+    overlap = _overlap(weights, parts)
+    samples = np.array([part.samples / (overlap if part.by_document else 1) for part in parts])
     mean = min(1.0, max(0.0, float(weight @ values)))
     shares = weight**2 / samples
     if mean * (1 - mean) <= ROUNDING:
         return Proportion(mean, 1 / float(np.sum(shares)))
     drawn = (samples * values + mean) / (samples + 1)
     return Proportion(mean, mean * (1 - mean) / float(np.sum(shares * drawn * (1 - drawn))))
+
+
+def _overlap(weights: Sequence[float], parts: Sequence[Proportion]) -> float:
+    """Return how many times the variance is that of parts that share no document, at least 1."""
+    influences: list[float] = []
+    documents: list[int] = []
+    for weight, part in zip(weights, parts, strict=True):
+        influences += [weight * influence for influence in part.by_document.values()]
+        documents += part.by_document
+    # of a single document nothing tells how another would do
+    if len(set(documents)) in (1, len(documents)):
+        return 1.0
+    # an average without a wrong answer is not less certain than one with a few
+    return _design_effect(np.array(influences), documents, without_spread=1.0)
 
 
 def log_interval(

@@ -1,6 +1,8 @@
 """Averages over tasks and lengths, with their standard errors and intervals."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -58,6 +60,41 @@ def test_equal_tasks_are_one_larger_sample() -> None:
     assert (mean.value, mean.samples) == pytest.approx((0.9, 130))
     perfect = average([0.5, 0.5], [Proportion(1, 10), Proportion(1, 30)])
     assert (perfect.value, perfect.samples) == pytest.approx((1, 30))
+
+
+@pytest.mark.parametrize(
+    ("second", "narrower"),
+    [
+        (range(10, 20), True),  # no document in common
+        ((), True),  # documents are not known
+        (range(10), False),
+    ],
+)
+def test_documents_that_tasks_share_widen_an_average(
+    second: Sequence[int], *, narrower: bool
+) -> None:
+    first = replace(TEN, documents=range(10)).proportion
+    mean = average([0.5, 0.5], [first, replace(TEN, documents=second).proportion])
+    alone = average([1], [first])
+    if narrower:
+        assert mean.samples == pytest.approx(2 * alone.samples)
+    else:
+        # the answers about each document are the same in both tasks
+        assert mean.samples == pytest.approx(alone.samples, rel=0.15)
+
+
+def test_tasks_of_one_document_count_as_independent() -> None:
+    one = replace(Estimate.mean([100.0]), documents=[7]).proportion
+    assert average([0.5, 0.5], [one, one]).samples == pytest.approx(2 * one.samples)
+
+
+def test_a_perfect_average_is_as_certain_as_one_with_an_error() -> None:
+    perfect = Estimate.mean([100.0] * 10)
+    flawed = Estimate.mean([100.0] * 9 + [0.0])
+    parts = [replace(each, documents=range(10)).proportion for each in (perfect, flawed)]
+    means = [average([1, 1, 1], [parts[0], parts[0], last]) for last in parts]
+    lows = [mean.interval().low for mean in means]
+    assert lows[0] > lows[1]
 
 
 def test_categories_have_equal_weights() -> None:

@@ -276,6 +276,14 @@ def test_hugging_face_files_are_read_by_the_hubs_library(tmp_path: Path) -> None
     assert not [fact for fact in (*facts, *more) if fact not in (entries[0].notes or "")]
 
 
+def test_a_model_without_an_id_is_named_where_records_need_its_developer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _exported(stored_runs.run(tmp_path, {"lampe": {512: [True]}}), "every-eval-ever")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "model_info" in line)
+    assert line.startswith("pocket:")
+
+
 def test_a_benchmark_with_a_data_set_on_the_hub_names_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

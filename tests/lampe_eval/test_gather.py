@@ -1,5 +1,6 @@
 """Results of one run and of several: scores, details and pairs from stored samples."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -24,6 +25,18 @@ from tests.lampe_eval import stored_runs
 POCKET = stored_runs.configuration()["models"]["pocket"]
 NIAH = find_tasks(["niah/grid"])[0].card.model_dump(mode="json")
 ANSWERS = {"lampe": {512: [True, True, True]}, "original": {512: [True, False, False]}}
+
+
+def test_samples_of_an_older_version_have_the_documents_of_the_same_prompts(tmp_path: Path) -> None:
+    stored_runs.run(tmp_path, ANSWERS)
+    (newer,) = tmp_path.glob("samples/*/lampe/niah/grid.jsonl")
+    rows = [json.loads(line) for line in newer.read_text().splitlines()]
+    for row, document in zip(rows, ("a1", "a1", "b2"), strict=True):
+        row["document_sha256"] = document
+    newer.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = gather_runs([tmp_path]).scores
+    assert scores["unit"].tolist() == ["document"] * 2
+    assert scores["independent_units"].tolist() == [2, 2]
 
 
 def test_a_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import coverage
 from lampe_eval.benches import bench_tasks
 from lampe_eval.records import SampleRecord
-from lampe_eval.report.table_model import interval_text, result_tables
+from lampe_eval.report.table_model import difference_text, interval_text, result_tables
 from lampe_eval.results.gathered_runs import gather_runs
 from lampe_eval.scoring.estimates import ONE_DOCUMENT, Estimate
 from lampe_eval.store import Cell
@@ -44,6 +44,7 @@ def test_right_or_wrong_answers_are_covered_at_every_share(n: int) -> None:
         (coverage.tasks_alike(13, 10), 90),
         (coverage.tasks_apart(3, 10), 90),
         (coverage.tasks_apart(13, 10), 90),
+        (coverage.tasks_of_shared_documents(3, 10, 0.5), 93),
         (coverage.perplexity(5), 93),
     ],
 )
@@ -115,7 +116,7 @@ def test_a_single_window_and_infinite_losses_have_no_interval(losses: list[float
         (["a", "a", "b", "b"], "document", 2),
         (["a", "b", "c", "d"], "sample", 4),
         (["a", "a", "a", "a"], ONE_DOCUMENT, 4),
-        (["a", "a", "b", None], "sample", 4),  # a run that older versions began
+        (["a", "a", "b", None], "sample", 4),  # one is not known
         ([None] * 4, "sample", 4),
     ],
 )
@@ -158,6 +159,23 @@ def _all_cells(bench: str) -> list[Cell]:
         for task in bench_tasks(bench):
             cells.append(Cell("llama2-7b-chat", "original", bench, task.name, length))
     return cells
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((65, 23.83, 72.82), ("+65.0", "[+23.8, +72.8]")),
+        ((0, -1e-4, 1e-4), ("+0.0", "[-0.00010, +0.00010]")),
+        ((-0.01, -0.04, 0.02), ("+0.0", "[-0.040, +0.020]")),
+        ((5, -3, math.inf), ("+5.0", "[-3.0, +inf]")),
+        ((3, math.nan, math.nan), ("+3.0", "")),
+        ((math.inf, math.nan, math.nan), ("", "")),
+    ],
+)
+def test_the_ends_of_a_differences_interval_differ_in_print(
+    numbers: tuple[float, float, float], expected: tuple[str, str]
+) -> None:
+    assert difference_text(*numbers) == expected
 
 
 @pytest.mark.parametrize(

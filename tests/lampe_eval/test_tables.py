@@ -350,7 +350,7 @@ def test_pooled_differences_have_a_table(tmp_path: Path) -> None:
     assert table.columns == ["method", "beyond the window", "within the window"]
     ((label, (beyond, within)),) = table.lines
     assert label == "lampe"
-    assert re.fullmatch(r"\+100\.0 \[\+\d\d\.\d, \+100\.0\]†", str(beyond))
+    assert re.fullmatch(r"\+100\.0† \[\+\d\d\.\d, \+100\.0\]", str(beyond))
     assert re.fullmatch(r"\+0\.0 \[-\d\d\.\d, \+\d\d\.\d\]", str(within))
     assert "original" in table.title
     powers = [note for note in table.caption if "8 independent units can show" in note]
