@@ -1,0 +1,61 @@
+"""State of an engine that serves a method: what its attention layers share."""
+
+import dataclasses
+import weakref
+from typing import Any
+
+from lampe.errors import UnsupportedModel
+from lampe.geometry import Geometry, geometry_of
+from lampe_vllm.layer_checks import check_engine, rope_of_process
+from lampe_vllm.prompt_encodings import PromptEncodings
+from lampe_vllm.served_method import ServedMethod
+
+
+class EngineState:
+    """Method that an engine serves, on its model.
+
+    Attributes:
+        served: the method as the configuration has it.
+    """
+
+    def __init__(self, vllm_config: Any, served: ServedMethod) -> None:
+        self._config = weakref.ref(vllm_config)
+        self.served = served
+        self._encodings: PromptEncodings | None = None
+        check_engine(vllm_config, served)
+
+    @property
+    def encodings(self) -> PromptEncodings:
+        """Encodings of the method; made when the first layer asks, after all rotary modules."""
+        if self._encodings is None:
+            self._encodings = PromptEncodings(self.served.build(), self._geometry())
+        return self._encodings
+
+    def serve(self, served: ServedMethod) -> None:
+        """Serve another method from now on; no request may be running."""
+        encodings = PromptEncodings(served.build(), self.encodings.geometry)
+        self.served, self._encodings = served, encodings
+
+    def _geometry(self) -> Geometry:
+        config = self._config()
+        assert config is not None
+        geometry = geometry_of(config.model_config.hf_config, self.served.window)
+        return rope_of_process(geometry, config.model_config.get_head_size())
+
+
+_newest: EngineState | None = None
+
+
+def engine_state(vllm_config: Any) -> EngineState | None:
+    """Return the state of an engine, the same for all of its layers; None without a method.
+
+    Raises:
+        LampeError: for a method, a setting or a model that cannot be served.
+    """
+    global _newest
+    served = ServedMethod.of(vllm_config.model_config.hf_config)
+    if served is None:
+        return None
+    if _newest is None or _newest._config() is not vllm_config:
+        _newest = EngineState(vllm_config, served)
+    return _newest
