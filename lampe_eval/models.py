@@ -153,6 +153,11 @@ def describe_model(
     return ModelSource(label, path, card.revision, gguf, dtype, geometry, card.settings, commit)
 
 
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """Return the configuration of a model."""
+    return _load_config(source.path, source.revision, source.gguf)
+
+
 def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, ready for inference, and its tokenizer.
 

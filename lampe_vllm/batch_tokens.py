@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -100,7 +101,9 @@ class BatchTokens:
         """
         starts = query_starts.tolist()
         requests = []
-        for row, (length, prompt) in enumerate(zip(lengths.tolist(), prompts.tolist(), strict=True)):
+        for row, (length, prompt) in enumerate(
+            zip(lengths.tolist(), prompts.tolist(), strict=True)
+        ):
             count = starts[row + 1] - starts[row]
             if count:
                 requests.append(RequestTokens(row, starts[row], count, length - count, prompt))
@@ -142,11 +145,14 @@ class BatchTokens:
 
 def _split_at_prompt(request: RequestTokens) -> list[RequestTokens]:
     """Return the tokens of the prompt together, and each token of the answer alone."""
-    cuts = [request.start, *range(max(request.start, request.prompt), request.start + request.count)]
+    cuts = [
+        request.start,
+        *range(max(request.start, request.prompt), request.start + request.count),
+    ]
     cuts = [*dict.fromkeys(cuts), request.start + request.count]
     return [
         RequestTokens(request.row, request.begin + a - request.start, b - a, a, request.prompt)
-        for a, b in zip(cuts, cuts[1:], strict=False)
+        for a, b in pairwise(cuts)
     ]
 
 

@@ -1,10 +1,8 @@
 """State of an engine that serves a method: what its attention layers share."""
 
-import dataclasses
 import weakref
 from typing import Any
 
-from lampe.errors import UnsupportedModel
 from lampe.geometry import Geometry, geometry_of
 from lampe_vllm.layer_checks import check_engine, rope_of_process
 from lampe_vllm.prompt_encodings import PromptEncodings

@@ -34,6 +34,11 @@ def check_engine(vllm_config: Any, served: ServedMethod) -> None:
         cache_dtype=vllm_config.cache_config.cache_dtype,
         salted=is_salted(vllm_config.scheduler_config.scheduler_cls),
     )
+    speculation = vllm_config.speculative_config
+    if speculation is not None and speculation.method != "ngram":
+        raise UnsupportedModel(
+            f"--speculative-config: {speculation.method!r} was not tried; use the method 'ngram'"
+        )
     if model.rswa_window is None:
         raise UnsupportedModel(
             "vLLM does not hand over the length of each prompt; add rswa_window=1 to --hf-overrides"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRIED_ARCHITECTURES = {
     *("CohereForCausalLM", "Gemma2ForCausalLM", "Glm4ForCausalLM", "GptOssForCausalLM"),
-    *("GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Olmo2ForCausalLM"),
+    *("GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
     *("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "StableLmForCausalLM"),
 }
 """Architectures that give the same tokens in vLLM as in transformers (``tests/vllm``)."""
@@ -135,12 +135,21 @@ def check_options(
     """
     if cache_dtype not in CACHE_DTYPES:
         raise BadSetting(
-            f"--kv-cache-dtype {cache_dtype}: keys are rotated in the cache's own numbers; leave it "
-            "out"
+            f"--kv-cache-dtype {cache_dtype}: keys are rotated in the cache's own numbers; "
+            "leave it out"
         )
-    if not prefix_caching or salted:
+    if not prefix_caching:
         return
-    if depends_on_length(served.build(), geometry_of(config, served.window), max_length):
+    method, geometry = served.build(), geometry_of(config, served.window)
+    if any(
+        method.decode_plan(geometry, length, length + 1) is not None
+        for length in sampled_lengths(geometry.window, max_length)
+    ):
+        raise BadSetting(
+            f"prefix caching is wrong under {served.name}, whose answers have plans of their own; "
+            "leave it off"
+        )
+    if not salted and depends_on_length(method, geometry, max_length):
         raise BadSetting(
             f"prefix caching is wrong under {served.name}, whose positions depend on the prompt's "
             "length; give --prefix-caching salted, or off (vLLM: --no-enable-prefix-caching)"

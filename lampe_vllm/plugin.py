@@ -1,4 +1,4 @@
-"""Entry point of vLLM's general plug-ins: registers the rotary modules and the attention backend."""
+"""Entry point of vLLM's general plug-ins: rotary modules and attention backend."""
 
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 

@@ -145,9 +145,7 @@ class PromptEncodings:
             require_coverage(self.method, encoding.plan)
         return dataclasses.replace(encoding, plan=encoding.plan.within(local))
 
-    def token_plan(
-        self, local: LocalWindow | None, length: int, stop: int
-    ) -> PositionPlan | None:
+    def token_plan(self, local: LocalWindow | None, length: int, stop: int) -> PositionPlan | None:
         """Return the plan of a generated token; None where the prompt's goes on."""
         if fits_window(local, self.geometry.window):
             return None

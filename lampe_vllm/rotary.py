@@ -14,7 +14,9 @@ from vllm.config import get_current_vllm_config
 from vllm.model_executor.custom_op import CustomOp, op_registry_oot
 from vllm.model_executor.layers import rotary_embedding
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
+from vllm.platforms import current_platform
 
+from lampe.errors import UnsupportedModel
 from lampe_vllm.served_method import ServedMethod
 
 LIVE: WeakSet[RotaryEmbeddingBase] = WeakSet()
@@ -51,6 +53,7 @@ def _unrotated(kind: Any) -> Any:
             self.lampe_rows = config.max_model_len if served else None
             super().__init__(*arguments, **options)
             if served:
+                _require_backend()
                 self._forward_method = _same
                 LIVE.add(self)
 
@@ -68,6 +71,14 @@ def _unrotated(kind: Any) -> Any:
 
     UnrotatedEmbedding.__name__ = f"Unrotated{kind.__name__}"
     return UnrotatedEmbedding
+
+
+def _require_backend() -> None:
+    """Refuse to leave out rotation on a platform whose attention would not make up for it."""
+    if not current_platform.is_cpu():
+        raise UnsupportedModel(
+            f"lampe has no attention for vLLM on {current_platform.device_type}; serve on a CPU"
+        )
 
 
 def _same(

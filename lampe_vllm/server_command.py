@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from lampe.errors import BadSetting
+from lampe.errors import BadSetting, LampeError
 from lampe_vllm.model_checks import check_model, check_options
 from lampe_vllm.served_method import ServedMethod
 
@@ -103,17 +103,24 @@ def option_value(options: Sequence[str], name: str) -> str | None:
     return value
 
 
-def vllm_fault() -> str | None:
-    """Return why this Python cannot serve, or None."""
+def check_vllm(force: bool) -> None:
+    """Refuse to serve without a vLLM that was tested.
+
+    Args:
+        force: whether to serve with another one.
+
+    Raises:
+        LampeError: where it is not installed, or was not tested.
+    """
     if find_spec("vllm") is None:
-        return "vllm is not installed here; see docs/serve.md for what to install"
+        raise LampeError("vllm is not installed here; docs/serve.md says what to install")
     installed = _vllm_version()
-    if not any(installed == release or installed.startswith(f"{release}.") for release in TESTED_RELEASES):
-        return (
-            f"vllm {installed} was not tested with lampe; install {' or '.join(TESTED_RELEASES)}, "
-            "or give --force"
+    tested = any(f"{installed}.".startswith(f"{release}.") for release in TESTED_RELEASES)
+    if not tested and not force:
+        raise LampeError(
+            f"vllm {installed} was not tested with lampe; install "
+            f"{' or '.join(TESTED_RELEASES)}, or give --force"
         )
-    return None
 
 
 def _vllm_version() -> str:

@@ -11,7 +11,7 @@ from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_vllm.served_method import ServedMethod
-from lampe_vllm.server_command import PrefixCaching, ServerCommand, vllm_fault
+from lampe_vllm.server_command import PrefixCaching, ServerCommand, check_vllm
 
 WINDOWS = 4
 """Length that is served by default, in windows of the model."""
@@ -45,14 +45,17 @@ def serve(
     Raises:
         UserError: for a model, a method or options that cannot be served.
     """
-    if not only_print and (fault := vllm_fault()) and not (force and "not tested" in fault):
-        raise UserError(f"cannot serve: {fault}")
     if checkpoint_files.gguf_file(card):
-        raise UserError(f"model {name!r}: vLLM is given checkpoints, not GGUF files")
+        raise UserError(f"model {name!r}: is a GGUF file; serve a checkpoint in safetensors")
     command = server_command(
         card, name, spec, options,
         max_length=max_length, window=window, prefix_caching=prefix_caching, force=force,
     )  # fmt: skip
+    if not only_print:
+        try:
+            check_vllm(force)
+        except lampe.LampeError as error:
+            raise UserError(f"cannot serve: {error}") from None
     arguments = command.arguments()
     print(shlex.join([sys.executable, *arguments]), flush=True)
     if not only_print:
