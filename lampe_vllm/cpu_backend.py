@@ -27,6 +27,8 @@ from lampe_vllm.layer_checks import check_layer
 from lampe_vllm.prompt_encodings import PromptEncoding
 
 BLOCKWISE = Blockwise()
+COMPILED_DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.int16}
+"""Data types that compiled code reads, and the type of numpy by which it does."""
 
 
 class LampeCPUBackend(CPUAttentionBackend):
@@ -118,7 +120,7 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
             )
         assert isinstance(attn_metadata, BatchTokens)
         batch = attn_metadata
-        compiled = query.dtype == torch.float32
+        compiled = query.dtype in COMPILED_DTYPES
         step = batch.layer_step(self._local, self.lampe.encodings, compiled)
         for request, prompt in step.whole:
             tokens = slice(request.begin, request.begin + request.count)
@@ -171,25 +173,26 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
     ) -> None:
         """Write the attention of queries that attend one by one."""
         assert self.lampe is not None
-        rope = self.lampe.encodings.geometry.rope(1)
+        geometry = self.lampe.encodings.geometry
         groups, heads, dim = self.num_kv_heads, self.num_queries_per_kv, self.head_size
         attend = paged_decode.compile_attention(
             dim,
             heads,
             single.tables.shape[1] // 2,
-            rope.begin,
-            rope.layout == "interleaved",
+            geometry.begin,
+            geometry.layout == "interleaved",
             float(self.logits_soft_cap),
+            query.dtype == torch.bfloat16,
         )
-        rows = query[single.part_tokens] * (single.scales * self.scale)
-        rows = rotate(rows, single.cos, single.sin, rope.layout, rope.begin)
+        rows = query[single.part_tokens].float() * (single.scales * self.scale)
+        rows = rotate(rows, single.cos, single.sin, geometry.layout, geometry.begin)
         parts = len(single.parts)
         part_out = rows.new_empty(parts, groups, heads, dim)
         part_lse = rows.new_empty(parts, groups, heads)
         attend(
             single.parts,
             rows.view(parts, groups, heads, dim).numpy(),
-            kv_cache.unflatten(-1, (2, dim)).numpy(),
+            kv_cache.unflatten(-1, (2, dim)).view(COMPILED_DTYPES[query.dtype]).numpy(),
             batch.block_table.numpy(),
             single.tables,
             part_out.numpy(),
@@ -204,7 +207,7 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
             sinks.numpy(),
             out.numpy(),
         )
-        output[single.tokens] = out
+        output[single.tokens] = out.to(output.dtype)
 
 
 def _gathered(

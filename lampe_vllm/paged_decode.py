@@ -29,7 +29,7 @@ LOG2_E = np.float32(math.log2(math.e))
 C1, C2, C3, C4, C5, C6, C7 = (np.float32(math.log(2) ** n / math.factorial(n)) for n in range(1, 8))
 SMALLEST_EXPONENT = np.float32(-126.0)
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
-EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
+EXPONENT_BIAS, MANTISSA_BITS, BFLOAT16_SHIFT = np.int32(127), np.int32(23), np.int32(16)
 
 
 @njit(cache=True, fastmath=FAST_MATH)
@@ -55,9 +55,27 @@ def _exponentials(values: Any, count: int) -> tuple[Any, Any]:
     return largest, total
 
 
+@njit(cache=True)
+def _same(number: Any) -> Any:
+    """Return a float32 of a cache of float32."""
+    return number
+
+
+@njit(cache=True)
+def _from_bfloat16(number: Any) -> Any:
+    """Return the float32 of the bits of a bfloat16: they are its upper half."""
+    return np.int32(np.int32(number) << BFLOAT16_SHIFT).view(np.float32)
+
+
 @lru_cache
 def compile_attention(
-    dim: int, heads: int, pairs: int, begin: int, interleaved: bool, softcap: float
+    dim: int,
+    heads: int,
+    pairs: int,
+    begin: int,
+    interleaved: bool,
+    softcap: float,
+    bfloat16: bool,
 ) -> Callable[..., None]:
     """Return the function that computes the attention of parts.
 
@@ -71,7 +89,9 @@ def compile_attention(
         begin: first rotated dimension of a head.
         interleaved: how dimensions are paired, see ``lampe.rope.Rope``.
         softcap: soft cap of the logits; 0 for none.
+        bfloat16: whether the cache holds the bits of bfloat16, as int16, instead of float32.
     """
+    number = _from_bfloat16 if bfloat16 else _same
     step = 2 if interleaved else 1
     other = 1 if interleaved else pairs
     end = begin + 2 * pairs
@@ -94,16 +114,16 @@ def compile_attention(
             run = min(size - offset, stop - token)
             for t in range(run):
                 for d in range(begin):
-                    rotated[d] = keys[offset + t, 0, d]
+                    rotated[d] = number(keys[offset + t, 0, d])
                 for p in range(pairs):
-                    a = keys[offset + t, 0, begin + step * p]
-                    b = keys[offset + t, 0, begin + step * p + other]
+                    a = number(keys[offset + t, 0, begin + step * p])
+                    b = number(keys[offset + t, 0, begin + step * p + other])
                     c = tables[base + token + t, p]
                     s = tables[base + token + t, pairs + p]
                     rotated[begin + step * p] = a * c - b * s
                     rotated[begin + step * p + other] = b * c + a * s
                 for d in range(end, dim):
-                    rotated[d] = keys[offset + t, 0, d]
+                    rotated[d] = number(keys[offset + t, 0, d])
                 for r in range(heads):
                     score = ZERO
                     for d in range(dim):
@@ -129,7 +149,7 @@ def compile_attention(
                 for r in range(heads):
                     weight = scores[r, token - start + t]
                     for d in range(dim):
-                        out[r, d] += weight * values[offset + t, 1, d]
+                        out[r, d] += weight * number(values[offset + t, 1, d])
             token += run
 
     @njit(cache=True, parallel=True, nogil=True, fastmath=FAST_MATH)
@@ -142,7 +162,7 @@ def compile_attention(
             parts: ``[M, 4]`` int64: row of the block table, first key, key after the last, and the
                 row of ``tables`` that token 0 would have.
             query: ``[M, G, R, D]`` float32, rotated and multiplied by the scale of the logits.
-            cache: keys and values ``[blocks, G, size, 2, D]`` float32.
+            cache: keys and values ``[blocks, G, size, 2, D]``.
             block_table: ``[requests, blocks of a request]`` int32.
             tables: cos and sin ``[rows, 2 P]`` float32.
             out: ``[M, G, R, D]`` float32, written.

@@ -4,6 +4,8 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_b
 
 from lampe_vllm.rotary import register_rotary_modules
 
+# By name: its compiled code imports llvmlite, over whose objects vLLM stumbles where it looks for
+# its Triton kernels in all modules, before it makes a model.
 CPU_BACKEND = "lampe_vllm.cpu_backend.LampeCPUBackend"
 
 
