@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.vllm_serving [--methods lampe,dca]
 
-It needs vLLM (``make test-vllm`` makes an environment with it). Each engine runs in a process of its
-own, alternately with stock vLLM, so that a drift of the machine's speed affects both. Prefill is the
-time until the first token of every request; decode is that of further tokens, in which nothing but
-decode steps happens. On a machine that is busy with other work, CPU seconds tell more than
-wall-clock seconds, and both are printed.
+It needs vLLM (``make test-vllm`` makes an environment with it). Each engine runs in a process of
+its own, alternately with stock vLLM, so that a drift of the machine's speed affects both. Prefill
+is the time until the first token of every request; decode is that of further tokens, in which
+nothing but decode steps happens. On a machine that is busy with other work, CPU seconds tell more
+than wall-clock seconds, and both are printed.
 """
 
 import argparse
