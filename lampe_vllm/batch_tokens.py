@@ -26,7 +26,7 @@ class RequestTokens:
         begin: first of them in the batch.
         count: how many they are.
         start: index in the request of the first of them.
-        prompt: tokens of the request's prompt.
+        prompt: tokens of the request's prompt, and those of its answer that are planned with it.
     """
 
     row: int
@@ -89,7 +89,12 @@ class BatchTokens:
 
     @classmethod
     def of(
-        cls, query_starts: Tensor, lengths: Tensor, prompts: Tensor, block_table: Tensor
+        cls,
+        query_starts: Tensor,
+        lengths: Tensor,
+        prompts: Tensor,
+        block_table: Tensor,
+        reserved_tokens: int = 0,
     ) -> "BatchTokens":
         """Return the tokens of a batch as vLLM describes it.
 
@@ -98,6 +103,7 @@ class BatchTokens:
             lengths: tokens of each request up to the last one of this step.
             prompts: tokens of each request's prompt.
             block_table: ``[requests, blocks]`` int32.
+            reserved_tokens: tokens of each answer that are planned with the prompt.
         """
         starts = query_starts.tolist()
         requests = []
@@ -105,8 +111,9 @@ class BatchTokens:
             zip(lengths.tolist(), prompts.tolist(), strict=True)
         ):
             count = starts[row + 1] - starts[row]
+            planned = prompt + reserved_tokens
             if count:
-                requests.append(RequestTokens(row, starts[row], count, length - count, prompt))
+                requests.append(RequestTokens(row, starts[row], count, length - count, planned))
         return cls(requests, block_table)
 
     def layer_step(

@@ -69,6 +69,7 @@ class LampeCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             batch.seq_lens,
             batch.rswa_prefix_lens,
             batch.block_table_tensor,
+            self.lampe.reserved_tokens,
         )
 
 

@@ -14,11 +14,14 @@ class EngineState:
 
     Attributes:
         served: the method as the configuration has it.
+        reserved_tokens: tokens of each answer that are planned with its prompt, as
+            ``Handle.prompt`` takes them.
     """
 
     def __init__(self, vllm_config: Any, served: ServedMethod) -> None:
         self._config = weakref.ref(vllm_config)
         self.served = served
+        self.reserved_tokens = 0
         self._encodings: PromptEncodings | None = None
         check_engine(vllm_config, served)
 
@@ -29,10 +32,12 @@ class EngineState:
             self._encodings = PromptEncodings(self.served.build(), self._geometry())
         return self._encodings
 
-    def serve(self, served: ServedMethod) -> None:
+    def serve(self, served: ServedMethod, reserved_tokens: int = 0) -> None:
         """Serve another method from now on; no request may be running."""
-        encodings = PromptEncodings(served.build(), self.encodings.geometry)
-        self.served, self._encodings = served, encodings
+        if served != self.served:
+            encodings = PromptEncodings(served.build(), self.encodings.geometry)
+            self.served, self._encodings = served, encodings
+        self.reserved_tokens = reserved_tokens
 
     def _geometry(self) -> Geometry:
         config = self._config()

@@ -6,7 +6,6 @@ apart; the scheduler adds a name of the encoding to it.
 """
 
 import hashlib
-from functools import lru_cache
 from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -18,23 +17,20 @@ from lampe_vllm.served_method import ServedMethod
 
 
 class SaltedScheduler(Scheduler):
-    """Scheduler that salts requests with the encoding of their prompt.
-
-    Raises:
-        UnsupportedModel: without a method to serve.
-    """
+    """Scheduler that salts requests with the encoding of their prompt."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         config = self.vllm_config.model_config.hf_config
         served = ServedMethod.of(config)
-        self._method = None if served is None else served.build()
-        self._geometry = geometry_of(config, None if served is None else served.window)
+        self._names = None
+        if served is not None:
+            self._names = EncodingNames(served.build(), geometry_of(config, served.window))
 
     def add_request(self, request: Request) -> None:
         """Add a request, its blocks named by its encoding as well."""
-        if self._method is not None:
-            name = encoding_name(self._method, self._geometry, request.num_prompt_tokens)
+        if self._names is not None:
+            name = self._names.of_prompt(request.num_prompt_tokens)
             request.cache_salt = f"{request.cache_salt or ''}{name}"
             # Blocks were named when the request came.
             request.block_hashes.clear()
@@ -42,8 +38,16 @@ class SaltedScheduler(Scheduler):
         super().add_request(request)
 
 
-@lru_cache(maxsize=1024)
-def encoding_name(method: Method, geometry: Geometry, length: int) -> str:
-    """Return a name that prompts of two lengths share only where they have the same encoding."""
-    encoding = method.encode(geometry, length)
-    return hashlib.sha256(repr(encoding).encode()).hexdigest()
+class EncodingNames:
+    """Names of encodings: prompts of two lengths share one only if their encodings are equal."""
+
+    def __init__(self, method: Method, geometry: Geometry) -> None:
+        self._method, self._geometry = method, geometry
+        self._names: dict[int, str] = {}
+
+    def of_prompt(self, length: int) -> str:
+        """Return the name of the encoding of a prompt of ``length`` tokens."""
+        if length not in self._names:
+            encoding = self._method.encode(self._geometry, length)
+            self._names[length] = hashlib.sha256(repr(encoding).encode()).hexdigest()
+        return self._names[length]

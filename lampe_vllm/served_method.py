@@ -41,8 +41,15 @@ class ServedMethod:
             BadSetting: for a description with a key that does not exist, or without a method.
         """
         described = getattr(config, KEY, None)
-        if described is None:
-            return None
+        return None if described is None else cls.from_mapping(described)
+
+    @classmethod
+    def from_mapping(cls, described: Any) -> Self:
+        """Return the method that a mapping describes.
+
+        Raises:
+            BadSetting: for a description with a key that does not exist, or without a method.
+        """
         if not isinstance(described, Mapping) or not isinstance(described.get("method"), str):
             raise BadSetting(
                 f"--hf-overrides: {KEY}={described!r} must be a mapping with the key 'method'"
@@ -69,17 +76,21 @@ class ServedMethod:
         """
         return method_of(self.name, **self.settings)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the description from which ``from_mapping`` makes the same."""
+        described: dict[str, Any] = {"method": self.name, "settings": dict(self.settings)}
+        if self.window is not None:
+            described["window"] = self.window
+        if self.force:
+            described["force"] = True
+        return described
+
     def overrides(self, max_length: int) -> dict[str, Any]:
         """Return the value of vLLM's ``--hf-overrides``.
 
         Args:
             max_length: tokens of prompt and answer at most.
         """
-        described: dict[str, Any] = {"method": self.name, "settings": dict(self.settings)}
-        if self.window is not None:
-            described["window"] = self.window
-        if self.force:
-            described["force"] = True
         # ``rswa_window`` makes vLLM hand the length of each prompt to attention. The length is
         # lifted by ``model_max_length``, so that the trained window can still be read.
-        return {KEY: described, "rswa_window": 1, "model_max_length": max_length}
+        return {KEY: self.to_mapping(), "rswa_window": 1, "model_max_length": max_length}

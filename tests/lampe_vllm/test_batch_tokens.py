@@ -123,7 +123,7 @@ def test_prompts_attend_together() -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_answers_with_plans_of_their_own_are_split(compiled: bool) -> None:
-    """A request that is computed again brings prompt and answer together."""
+    """Split a request that is computed again, which brings prompt and answer together."""
     geometry = lampe.Geometry(window=WINDOW, head_dim=DIM)
     method = lampe.method_of("lampe", variant="reference", head_tokens=32)
     encodings = PromptEncodings(method, geometry)

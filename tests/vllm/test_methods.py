@@ -40,7 +40,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """How requests come to the engine.
+    """Way in which requests come to the engine.
 
     Attributes:
         options: of vLLM.
@@ -133,7 +133,7 @@ def test_prompt_logprobs(engines: Engines) -> None:
     ],
 )
 def test_shared_beginnings(method: str, options: dict[str, Any], engines: Engines) -> None:
-    """A prompt whose beginning another one had gets the same answer as alone."""
+    """Answer prompts whose beginning another one had as if they were alone."""
     engine = engines.start(WEIGHTS, ServedMethod(method), enable_prefix_caching=True, **options)
     first = PROMPTS[9][:1500]
     prompts = [first, [*first[:1400], *PROMPTS[8][:100]], [*first[:1400], *PROMPTS[8][:90]]]
@@ -147,7 +147,7 @@ def test_shared_beginnings(method: str, options: dict[str, Any], engines: Engine
 
 
 def test_stock_engine_is_unchanged(engines: Engines) -> None:
-    """The plug-in is installed and not asked for: within the window, the model's own answers."""
+    """Answer as the model does, within its window, where the plug-in is not asked for."""
     engine = engines.start(WEIGHTS, None, max_model_len=256)
     parameters = SamplingParams(temperature=0, max_tokens=8, min_tokens=8, ignore_eos=True)
     prompts = PROMPTS[:2]
