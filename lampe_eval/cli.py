@@ -305,7 +305,7 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, Option(help="local (default), or ray to run replicas on many devices.")
+        str | None, Option(help="local (default), ray to run replicas on many devices, or vllm.")
     ] = None,
     devices: Annotated[
         Many, Option(help="Devices for Ray replicas: GPU numbers such as 0,1,2,3, or cpu,cpu.")

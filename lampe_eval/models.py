@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -234,6 +235,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         # Some settings of a wrong type are noticed only here.
         tokenizer("text")
     return tokenizer
+
+
+def load_generation_config(source: ModelSource) -> GenerationConfig | None:
+    """Return what a checkpoint recommends for generation; None where it recommends nothing."""
+    try:
+        return GenerationConfig.from_pretrained(source.path, revision=source.revision)
+    except OSError:
+        return None
 
 
 def cost_of(source: ModelSource) -> ModelCost:

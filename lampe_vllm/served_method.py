@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from lampe.errors import BadSetting
-from lampe.methods import Method, method_of
+from lampe.methods import Composed, Method, method_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -66,6 +66,22 @@ class ServedMethod:
             described.get("window"),
             bool(described.get("force")),
         )
+
+    @classmethod
+    def of_method(cls, method: Method, window: int | None = None, force: bool = False) -> Self:
+        """Return a method with the settings that differ from its defaults.
+
+        Args:
+            method: the method.
+            window: tokens of pretraining; None for what the configuration says.
+            force: whether a model of an architecture that was not tried is served.
+        """
+        name = method.name
+        if isinstance(method, Composed):
+            name = f"{method.positions.name}+{method.frequencies.name}"
+        defaults = method_of(name).settings
+        changed = {key: value for key, value in method.settings.items() if value != defaults[key]}
+        return cls(name, changed, window, force)
 
     def build(self) -> Method:
         """Return the method.

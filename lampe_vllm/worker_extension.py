@@ -8,7 +8,7 @@ from lampe_vllm.served_method import ServedMethod
 
 
 class MethodExtension:
-    """Base that vLLM adds to its worker (``--worker-extension-cls``); call it by ``collective_rpc``.
+    """Base that vLLM adds to its worker (``--worker-extension-cls``), for ``collective_rpc``.
 
     Attributes:
         vllm_config: that of the worker.

@@ -81,9 +81,7 @@ def server_command(
     """
     source = models.describe_model(card, name, window=window)
     method = spec.build(source.settings)
-    served = ServedMethod(
-        lampe_name(method), changed_settings(method), window or card.window, force
-    )
+    served = ServedMethod.of_method(method, window or card.window, force)
     command = ServerCommand(
         source.path,
         served,
@@ -96,16 +94,3 @@ def server_command(
     except lampe.LampeError as error:
         raise UserError(f"model {name!r}: {error}") from None
     return command
-
-
-def lampe_name(method: lampe.Method) -> str:
-    """Return the name by which ``lampe.method_of`` finds a method."""
-    if isinstance(method, lampe.Composed):
-        return f"{method.positions.name}+{method.frequencies.name}"
-    return method.name
-
-
-def changed_settings(method: lampe.Method) -> dict[str, object]:
-    """Return the settings of a method that differ from their defaults."""
-    defaults = lampe.method_of(lampe_name(method)).settings
-    return {key: value for key, value in method.settings.items() if value != defaults[key]}

@@ -29,4 +29,7 @@ def device_of_run(suite: Suite) -> str:
     # Without --devices, Ray uses all GPUs of the cluster, and this machine need not have one.
     if suite.uses_ray:
         return "cpu" if suite.runs_on_cpus else "cuda"
+    # The plug-in has attention for vLLM on CPUs only.
+    if suite.engine == "vllm":
+        return "cpu"
     return resolve_device(suite.device)
