@@ -54,6 +54,8 @@ class LampeCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     def __init__(self, kv_cache_spec: Any, layer_names: Any, vllm_config: Any, device: Any) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         self.lampe = engine_state(vllm_config)
+        if self.lampe is not None:
+            self.lampe.prepare()
 
     def build(
         self,

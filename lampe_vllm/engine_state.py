@@ -4,7 +4,7 @@ import weakref
 from typing import Any
 
 from lampe.geometry import Geometry, geometry_of
-from lampe_vllm.layer_checks import check_engine, rope_of_process
+from lampe_vllm.layer_checks import check_engine, rope_of_model
 from lampe_vllm.prompt_encodings import PromptEncodings
 from lampe_vllm.served_method import ServedMethod
 
@@ -25,11 +25,19 @@ class EngineState:
         self._encodings: PromptEncodings | None = None
         check_engine(vllm_config, served)
 
-    @property
-    def encodings(self) -> PromptEncodings:
-        """Encodings of the method; made when the first layer asks, after all rotary modules."""
+    def prepare(self) -> None:
+        """Make the encodings, once all rotary modules of the model are there.
+
+        Raises:
+            UnsupportedModel: for a model whose ropes the method cannot take over.
+        """
         if self._encodings is None:
             self._encodings = PromptEncodings(self.served.build(), self._geometry())
+
+    @property
+    def encodings(self) -> PromptEncodings:
+        """Encodings of the method; there after ``prepare``."""
+        assert self._encodings is not None
         return self._encodings
 
     def serve(self, served: ServedMethod, reserved_tokens: int = 0) -> None:
@@ -43,7 +51,7 @@ class EngineState:
         config = self._config()
         assert config is not None
         geometry = geometry_of(config.model_config.hf_config, self.served.window)
-        return rope_of_process(geometry, config.model_config.get_head_size())
+        return rope_of_model(config.model_config, geometry)
 
 
 _newest: EngineState | None = None

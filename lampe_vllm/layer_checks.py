@@ -11,7 +11,7 @@ import torch
 from lampe.errors import UnsupportedModel
 from lampe.geometry import Geometry
 from lampe_vllm import model_checks
-from lampe_vllm.rotary import LIVE, modules_of_process
+from lampe_vllm.rotary import LIVE, modules_of
 from lampe_vllm.served_method import ServedMethod
 
 TOLERANCE = 1e-3
@@ -71,17 +71,17 @@ def check_layer(layer: Any) -> None:
             raise UnsupportedModel(f"cannot serve this model: a layer {fault}")
 
 
-def rope_of_process(geometry: Geometry, head_dim: int) -> Geometry:
+def rope_of_model(model_config: Any, geometry: Geometry) -> Geometry:
     """Return a model's geometry with the pairs of dimensions that vLLM rotates.
 
     Args:
-        geometry: what the configuration describes.
-        head_dim: dimensions of a head.
+        model_config: vLLM's description of the model.
+        geometry: what the model's configuration describes.
 
     Raises:
         UnsupportedModel: unless the model has one rope, which the configuration describes.
     """
-    modules = modules_of_process()
+    modules = modules_of(model_config)
     other = [type(module).__name__ for module in modules if module not in LIVE]
     if other:
         raise UnsupportedModel(
@@ -97,7 +97,7 @@ def rope_of_process(geometry: Geometry, head_dim: int) -> Geometry:
     ((rotary_dim, is_neox, _),) = kinds
     geometry = dataclasses.replace(
         geometry,
-        head_dim=head_dim,
+        head_dim=model_config.get_head_size(),
         rotary_dim=rotary_dim,
         layout="half" if is_neox else "interleaved",
     )

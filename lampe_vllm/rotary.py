@@ -4,6 +4,7 @@ vLLM replaces a module by the subclass that is registered under its class's name
 gets such a subclass. It is the class itself unless a method is served.
 """
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
@@ -51,6 +52,7 @@ def _unrotated(kind: Any) -> Any:
             config = get_current_vllm_config().model_config
             served = config is not None and ServedMethod.of(config.hf_config) is not None
             self.lampe_rows = config.max_model_len if served else None
+            self.model_config = weakref.ref(config) if served else None
             super().__init__(*arguments, **options)
             if served:
                 _require_backend()
@@ -88,6 +90,10 @@ def _same(
     return query, key
 
 
-def modules_of_process() -> set[Any]:
-    """Return all rotary modules that models of this process share."""
-    return {*rotary_embedding._ROPE_DICT.values(), *LIVE}
+def modules_of(model_config: Any) -> set[Any]:
+    """Return the rotary modules that a model may use.
+
+    Those that vLLM shares between all models of a process are among them.
+    """
+    own = [module for module in list(LIVE) if module.model_config() is model_config]
+    return {*rotary_embedding._ROPE_DICT.values(), *own}

@@ -157,6 +157,12 @@ def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
         return
     if suite.devices or suite.device not in ("auto", "cpu"):
         raise UserError("--engine vllm runs on the CPU; leave --device and --devices out")
+    if len(suite.model) > 1:
+        # vLLM cannot start twice in a process.
+        raise UserError(
+            f"--model: {', '.join(suite.model)}: --engine vllm runs one model at a time; "
+            "run each by itself, with the same --output"
+        )
     if suite.attention != AUTO:
         raise UserError("--engine vllm has attention of its own; leave --attention out")
     if any(gguf_file(card) for card in cards):

@@ -173,6 +173,25 @@ def test_the_command_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "stated"),
+    [
+        ([], "not installed"),
+        (["--devices", "cpu,cpu"], "--devices"),
+        (["--device", "cuda"], "--device"),
+        (["--attention", "dense"], "--attention"),
+        (["--model", "pocket,smollm2-135m"], "one model"),
+    ],
+    ids=str,
+)
+def test_runs_on_vllm_are_refused_in_one_line(
+    options: list[str], stated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_command, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=stated):
+        app(["run", "--engine", "vllm", *options], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
     ("words", "stated"),
     [
         (["no-such-folder/x"], "no-such-folder"),
