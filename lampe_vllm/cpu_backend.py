@@ -118,9 +118,10 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
         """Write the attention of a step's queries ``[T, H, D]`` to ``output``, and return it."""
         # vLLM has no metadata when it only measures memory.
         if self.lampe is None or attn_metadata is None:
-            return super().forward(
+            super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, *others, **options
             )
+            return output
         assert isinstance(attn_metadata, BatchTokens)
         batch = attn_metadata
         compiled = query.dtype in COMPILED_DTYPES
@@ -195,7 +196,7 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
         attend(
             single.parts,
             rows.view(parts, groups, heads, dim).numpy(),
-            kv_cache.unflatten(-1, (2, dim)).view(COMPILED_DTYPES[query.dtype]).numpy(),
+            torch.unflatten(kv_cache, -1, (2, dim)).view(COMPILED_DTYPES[query.dtype]).numpy(),
             batch.block_table.numpy(),
             single.tables,
             part_out.numpy(),

@@ -12,7 +12,6 @@ dimensions, P rotated pairs.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -76,7 +75,7 @@ def compile_attention(
     interleaved: bool,
     softcap: float,
     bfloat16: bool,
-) -> Callable[..., None]:
+) -> Any:
     """Return the function that computes the attention of parts.
 
     The numbers of a model are constants of the compiled code: the inner loops are three times as

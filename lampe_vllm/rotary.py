@@ -36,8 +36,8 @@ def register_rotary_modules() -> None:
         replacement.name = kind.name
 
 
-def _subclasses(kind: type) -> Iterator[type]:
-    for child in list(kind.__subclasses__()):
+def _subclasses(kind: Any) -> Iterator[Any]:
+    for child in kind.__subclasses__():
         yield child
         yield from _subclasses(child)
 
@@ -45,7 +45,7 @@ def _subclasses(kind: type) -> Iterator[type]:
 def _unrotated(kind: Any) -> Any:
     """Return the subclass of a rotary class that does not rotate where a method is served."""
 
-    class UnrotatedEmbedding(kind):  # type: ignore[misc]
+    class UnrotatedEmbedding(kind):
         """Rotary module that returns queries and keys as they are."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -59,7 +59,7 @@ def _unrotated(kind: Any) -> Any:
                 self._forward_method = _same
                 LIVE.add(self)
 
-        def _compute_cos_sin_cache(self) -> Tensor:
+        def _compute_cos_sin_cache(self) -> Any:
             # Some models read the table past the module's forward call.
             if self.lampe_rows is None:
                 return super()._compute_cos_sin_cache()
@@ -67,7 +67,7 @@ def _unrotated(kind: Any) -> Any:
             table[:, : self.rotary_dim // 2] = 1
             return table
 
-        def trained_table(self) -> Tensor:
+        def trained_table(self) -> Any:
             """Return the cos and sin ``[positions, 2 P]`` by which the model was trained."""
             return super()._compute_cos_sin_cache()
 

@@ -56,7 +56,7 @@ SCENARIOS = {
     "chunked": Scenario({"max_num_batched_tokens": 100, "max_num_seqs": 16}),
     # Blocks for a third of the requests: later ones take those of earlier ones, which are computed
     # again, prompt and answer together.
-    "preempted": Scenario({"num_gpu_blocks_override": 26, "max_num_batched_tokens": 4096}),
+    "preempted": Scenario({"num_gpu_blocks_override": 26, "max_model_len": 2100}),
     "arriving": Scenario({"max_num_batched_tokens": 512}, arriving=True),
     "guessing": Scenario(
         {
