@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lampe.backend_names import AUTO
-from lampe.errors import LampeError
 from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES, find_tasks
@@ -21,7 +20,6 @@ from lampe_eval.running.stopping_rule import check_stopping
 from lampe_eval.suite import Suite
 from lampe_eval.texts import documents
 from lampe_eval.texts.corpora import find_corpus
-from lampe_vllm.server_command import check_vllm
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def _refuse_devices(suite: Suite) -> None:
 
 
 def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
-    """Refuse what does not go with vLLM, and vLLM where it is not installed."""
+    """Refuse what does not go with vLLM."""
     if suite.engine != "vllm":
         return
     if suite.devices or suite.device not in ("auto", "cpu"):
@@ -167,10 +165,6 @@ def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
         raise UserError("--engine vllm has attention of its own; leave --attention out")
     if any(gguf_file(card) for card in cards):
         raise UserError("--engine vllm reads checkpoints in safetensors, not GGUF files")
-    try:
-        check_vllm(force=False)
-    except LampeError as error:
-        raise UserError(f"--engine vllm: {error}") from None
 
 
 def _tasks_of_protocols(

@@ -17,6 +17,7 @@ from transformers import (
 import lampe
 from lampe_eval.cli import app
 from lampe_eval.errors import UserError
+from lampe_eval.pocket import WEIGHTS
 from lampe_vllm import server_command
 from lampe_vllm.model_checks import depends_on_length, sampled_lengths
 from lampe_vllm.served_method import ServedMethod
@@ -179,7 +180,7 @@ def test_the_command_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--devices", "cpu,cpu"], "--devices"),
         (["--device", "cuda"], "--device"),
         (["--attention", "dense"], "--attention"),
-        (["--model", "pocket,smollm2-135m"], "one model"),
+        (["--model", f"pocket,{WEIGHTS}"], "one model"),
     ],
     ids=str,
 )
