@@ -14,7 +14,8 @@ from vllm import SamplingParams
 
 from lampe_vllm.model_checks import TRIED_ARCHITECTURES
 from lampe_vllm.served_method import ServedMethod
-from tests.vllm.engines import Engines, expected_answers, load, random_prompts
+from tests.vllm.answers import expected_answers, load, random_prompts
+from tests.vllm.engines import Engines
 
 LENGTHS = (20, 70, 200, 333)
 TOKENS = 12

@@ -12,7 +12,8 @@ from vllm import LLM, SamplingParams
 
 from lampe_eval.pocket import WEIGHTS
 from lampe_vllm.served_method import ServedMethod
-from tests.vllm.engines import Answer, Engines, expected_answers, load, random_prompts, serve
+from tests.vllm.answers import Answer, expected_answers, load, random_prompts
+from tests.vllm.engines import Engines, serve
 
 LENGTHS = (60, 120, 255, 257, 300, 512, 700, 1000, 1500, 2000)
 TOKENS = 24
