@@ -21,12 +21,11 @@ from transformers import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
 
 import lampe
-from lampe_eval.benches.bench import Passage, Prompt
+from lampe_eval.benches.bench import Passage, Prompt, Sample
 from lampe_eval.engine.local_engine import GeneratedAnswer, decode_answer
 from lampe_eval.errors import UserError, first_line
 from lampe_eval.models import ModelSource, cost_of
 from lampe_vllm import plugin
-from lampe_vllm.model_checks import check_method
 from lampe_vllm.served_method import ServedMethod
 
 PROMPTS_AT_A_TIME = 8
@@ -65,7 +64,7 @@ class VllmEngine:
             UserError: for a model that cannot be served.
         """
         self.tokenizer = tokenizer
-        self._geometry, self._max_length = source.geometry, max_length
+        self._method, self._geometry = lampe.method_of("original"), source.geometry
         self._stop_tokens = list(stop_tokens)
         self._served = self._asked = ServedMethod("original", window=source.geometry.window)
         self._reserved_tokens = 0
@@ -104,7 +103,7 @@ class VllmEngine:
             window: tokens of the model's pretraining.
             attention: not used: vLLM has one backend.
         """
-        check_method(method, self._geometry, self._max_length)
+        self._method = method
         self._asked = ServedMethod.of_method(method, window)
         yield
 
@@ -119,6 +118,7 @@ class VllmEngine:
             low_memory: not used: vLLM reads prompts in chunks.
         """
         first = prompts[0]
+        self._check(prompts, first.reserved_tokens, first.max_new_tokens)
         self._serve(first.reserved_tokens)
         stops = {*self._stop_tokens, *first.stop_token_ids}
         parameters = SamplingParams(
@@ -155,6 +155,7 @@ class VllmEngine:
             passage: the passage.
             low_memory: not used: vLLM reads passages in chunks.
         """
+        self._check([passage], 0, 1)
         self._serve(0)
         parameters = SamplingParams(
             temperature=0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False
@@ -163,6 +164,17 @@ class VllmEngine:
         logprobs = output.prompt_logprobs
         scored = range(len(passage.ids) - passage.scored_tokens, len(passage.ids))
         return -math.fsum(logprobs[index][passage.ids[index]].logprob for index in scored)
+
+    def _check(self, samples: Sequence[Sample], reserved_tokens: int, new_tokens: int) -> None:
+        """Refuse samples that the method cannot read: an error within vLLM would end the engine.
+
+        Raises:
+            BadSetting: for such a sample.
+        """
+        for sample in samples:
+            length = len(sample.ids) + reserved_tokens
+            self._method.encode(self._geometry, length)
+            self._method.decode_plan(self._geometry, length, len(sample.ids) + new_tokens)
 
     def _serve(self, reserved_tokens: int) -> None:
         """Switch to the method that is asked for, with tokens of the answer that it plans for."""
