@@ -20,6 +20,8 @@ STEP_QUERIES = 64
 """Answer tokens whose keys and rotations are computed at a time."""
 STEP_REGIONS = 4096
 """Regions, in all queries that are computed at a time, at most."""
+MAX_STEPS = 8
+"""Stretches of so many answer tokens that are remembered for prompts of one length."""
 IDLE_PROMPTS = 16
 """Prompts that are remembered besides those of a batch, by length and kind of layer."""
 
@@ -83,7 +85,7 @@ class PromptEncoding:
         self.encoding = encodings.encode(local, length)
         self.tables = RotaryTables()
         self.has_token_plans = self._token_plan(length + 1) is not None
-        self._steps: QuerySteps | None = None
+        self._steps: OrderedDict[int, QuerySteps] = OrderedDict()
 
     def at(self, stop: int) -> Encoding:
         """Return the encoding of the token before ``stop``."""
@@ -92,15 +94,19 @@ class PromptEncoding:
 
     def steps(self, index: int) -> QuerySteps:
         """Return queries among which the token with this index is."""
-        steps = self._steps
-        if steps is None or not steps.begin <= index < steps.begin + len(steps.runs):
-            count = 1
-            if not self.has_token_plans:
-                regions = len(self.encoding.plan.regions)
-                count = max(1, min(STEP_QUERIES, STEP_REGIONS // regions))
-            steps = QuerySteps.of(self.at(index + 1), index, count, self._encodings.tables)
-            self._steps = steps
-        return steps
+        count = 1
+        if not self.has_token_plans:
+            count = max(1, min(STEP_QUERIES, STEP_REGIONS // len(self.encoding.plan.regions)))
+        begin = index - index % count
+        if begin not in self._steps:
+            # The prompt has been read, and the tables for that may be large.
+            self.tables.clear()
+            steps = QuerySteps.of(self.at(index + 1), begin, count, self._encodings.tables)
+            self._steps[begin] = steps
+        self._steps.move_to_end(begin)
+        if len(self._steps) > MAX_STEPS:
+            self._steps.popitem(last=False)
+        return self._steps[begin]
 
     def _token_plan(self, stop: int) -> PositionPlan | None:
         return self._encodings.token_plan(self._local, self._length, stop)

@@ -10,6 +10,8 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+# Each test has a home of its own, and vLLM takes long to describe an architecture anew.
+os.environ.setdefault("VLLM_CACHE_ROOT", str(Path.home() / ".cache" / "vllm"))
 
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
