@@ -8,8 +8,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="vllm is not installed in this Python: make test-vllm")
 
+import torch
 from vllm import LLM, SamplingParams
+from vllm.v1.core.sched.scheduler import Scheduler
 
+import lampe
 from lampe_eval.pocket import WEIGHTS
 from lampe_vllm.served_method import ServedMethod
 from tests.vllm.answers import Answer, expected_answers, load, random_prompts
@@ -46,10 +49,12 @@ class Scenario:
     Attributes:
         options: of vLLM.
         arriving: whether requests come while others run.
+        preempting: whether there is too little memory for all of them.
     """
 
     options: dict[str, Any]
     arriving: bool = False
+    preempting: bool = False
 
 
 SCENARIOS = {
@@ -57,7 +62,9 @@ SCENARIOS = {
     "chunked": Scenario({"max_num_batched_tokens": 100, "max_num_seqs": 16}),
     # Blocks for a third of the requests: later ones take those of earlier ones, which are computed
     # again, prompt and answer together.
-    "preempted": Scenario({"num_gpu_blocks_override": 26, "max_model_len": 2100}),
+    "preempted": Scenario(
+        {"num_gpu_blocks_override": 26, "max_model_len": 2100}, preempting=True
+    ),
     "arriving": Scenario({"max_num_batched_tokens": 512}, arriving=True),
     "guessing": Scenario(
         {
@@ -77,14 +84,24 @@ def expected(name: str) -> list[Answer]:
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
-def scenario(request: pytest.FixtureRequest, engines: Engines) -> Any:
+def scenario(request: pytest.FixtureRequest, engines: Engines) -> tuple[LLM, Scenario]:
     chosen = SCENARIOS[request.param]
-    return engines.start(WEIGHTS, ServedMethod("original"), **chosen.options), chosen.arriving
+    return engines.start(WEIGHTS, ServedMethod("original"), **chosen.options), chosen
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_same_answers(name: str, scenario: tuple[LLM, bool]) -> None:
-    engine, arriving = scenario
+def test_same_answers(
+    name: str, scenario: tuple[LLM, Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, chosen = scenario
+    preempted = []
+    preempt = Scheduler._preempt_request
+
+    def record(scheduler: Any, request: Any, *arguments: Any, **options: Any) -> Any:
+        preempted.append(request)
+        return preempt(scheduler, request, *arguments, **options)
+
+    monkeypatch.setattr(Scheduler, "_preempt_request", record)
     serve(*METHODS[name])
     parameters = SamplingParams(
         temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True, logprobs=0
@@ -92,12 +109,13 @@ def test_same_answers(name: str, scenario: tuple[LLM, bool]) -> None:
     outputs = {}
     for index, prompt in enumerate(PROMPTS):
         engine.llm_engine.add_request(str(index), {"prompt_token_ids": prompt}, parameters)
-        if arriving:
+        if chosen.arriving:
             for output in engine.llm_engine.step():
                 outputs[int(output.request_id)] = output
     while engine.llm_engine.has_unfinished_requests():
         for output in engine.llm_engine.step():
             outputs[int(output.request_id)] = output
+    assert bool(preempted) == chosen.preempting
     for index, (tokens, logprobs) in enumerate(expected(name)):
         answer = outputs[index].outputs[0]
         assert list(answer.token_ids) == tokens, LENGTHS[index]
@@ -106,11 +124,7 @@ def test_same_answers(name: str, scenario: tuple[LLM, bool]) -> None:
 
 
 def test_prompt_logprobs(engines: Engines) -> None:
-    """Log-probabilities of a prompt in chunks are those of one forward call."""
-    import torch
-
-    import lampe
-
+    """Score a prompt in chunks as one forward call does."""
     engine = engines.start(WEIGHTS, ServedMethod("lampe"), max_num_batched_tokens=300)
     parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
     model = load(WEIGHTS)
