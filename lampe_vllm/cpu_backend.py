@@ -221,5 +221,6 @@ def _gathered(
     size, dim = kv_cache.shape[2], kv_cache.shape[3] // 2
     length = request.start + request.count
     blocks = block_table[request.row, : -(-length // size)]
-    gathered = kv_cache.transpose(0, 1).index_select(1, blocks).flatten(1, 2)[:, :length]
+    # Selected before it is transposed: of a view torch would copy the whole cache first.
+    gathered = kv_cache.index_select(0, blocks).transpose(0, 1).flatten(1, 2)[:, :length]
     return gathered[..., :dim], gathered[..., dim:]
