@@ -60,10 +60,10 @@ class Scenario:
 SCENARIOS = {
     "batch": Scenario({"max_num_batched_tokens": 8192}),
     "chunked": Scenario({"max_num_batched_tokens": 100, "max_num_seqs": 16}),
-    # Blocks for a third of the requests: later ones take those of earlier ones, which are computed
-    # again, prompt and answer together.
+    # Blocks for the prompts of the first seven requests and hardly for their answers: the seventh
+    # gives its blocks up, and is computed again, prompt and answer together.
     "preempted": Scenario(
-        {"num_gpu_blocks_override": 26, "max_model_len": 2100}, preempting=True
+        {"block_size": 32, "num_gpu_blocks_override": 73, "max_model_len": 2100}, preempting=True
     ),
     "arriving": Scenario({"max_num_batched_tokens": 512}, arriving=True),
     "guessing": Scenario(
