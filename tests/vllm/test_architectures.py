@@ -50,10 +50,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {}),
     "qwen3-moe": ("qwen3_moe", EXPERTS),
-    "cohere": ("cohere", {"logit_scale": 1.0, "use_qk_norm": False}),
+    "cohere": (
+        "cohere",
+        {"logit_scale": 1.0, "use_qk_norm": False, "tie_word_embeddings": True},
+    ),
     "stablelm": ("stablelm", {}),
     "glm4": ("glm4", {}),
-    "gemma2": ("gemma2", {"query_pre_attn_scalar": 32, "sliding_window": 48}),
+    "gemma2": (
+        "gemma2",
+        {"query_pre_attn_scalar": 32, "sliding_window": 48, "tie_word_embeddings": True},
+    ),
     "granite": ("granite", {}),
     "gpt-oss": (
         "gpt_oss",
@@ -88,9 +94,7 @@ def test_same_answers(name: str, tmp_path: Path, engines: Engines) -> None:
         tmp_path, ServedMethod("lampe"), skip_tokenizer_init=True, max_num_batched_tokens=128,
         max_model_len=512, max_num_seqs=8,
     )  # fmt: skip
-    parameters = SamplingParams(
-        temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True, detokenize=False
-    )
+    parameters = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts], parameters, use_tqdm=False
     )
