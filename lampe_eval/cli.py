@@ -319,7 +319,7 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, Option(help="local (default), or ray to run replicas on many devices.")
+        str | None, Option(help="local (default), ray to run replicas on many devices, or vllm.")
     ] = None,
     devices: Annotated[
         Many, Option(help="Devices for Ray replicas: GPU numbers such as 0,1,2,3, or cpu,cpu.")
@@ -674,6 +674,57 @@ def export(
     export_checkpoint(
         *model, output, max_length=max_length, window=window, dtype=dtype, overwrite=overwrite
     )
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str,
+        Argument(help="Model card, card file, checkpoint folder or hub id.", show_default=False),
+    ],
+    vllm_options: Annotated[
+        Many,
+        Argument(metavar="[-- VLLM_OPTIONS]", help="Options of vLLM's server.", show_default=False),
+    ] = None,
+    method: Annotated[
+        str, Option(help="Method, such as lampe or lampe:mapping_length=128.")
+    ] = "lampe",
+    max_length: Annotated[
+        int | None,
+        Option(
+            help="Tokens of prompt and answer at most, such as 64k. Default: four windows.",
+            parser=_tokens,
+            metavar="TOKENS",
+        ),
+    ] = None,
+    prefix_caching: Annotated[
+        Literal["off", "on", "salted"],
+        Option(
+            help="Share the keys of equal beginnings: of no prompts, of all, or of those with "
+            "equal positions."
+        ),
+    ] = "off",
+    window: Window = None,
+    force: Annotated[
+        bool,
+        Option("--force", help="Serve an architecture, or with a vLLM, that was not tried."),
+    ] = False,
+    only_print: Annotated[
+        bool, Option("--print", help="Print the command of the server and exit.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Serve a model under a method: starts vLLM's OpenAI server with lampe's attention."""
+    from lampe_eval.commands.validate import validate_served
+
+    card, name, spec = validate_served(model, method, plugin or ())
+    from lampe_eval.commands.serve import serve as serve_model
+
+    serve_model(
+        card, name, spec, vllm_options or (),
+        max_length=max_length, window=window, prefix_caching=prefix_caching, force=force,
+        only_print=only_print,
+    )  # fmt: skip
 
 
 @listing.command("models")

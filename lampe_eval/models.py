@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -153,6 +154,11 @@ def describe_model(
     return ModelSource(label, path, card.revision, gguf, dtype, geometry, card.settings, commit)
 
 
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """Return the configuration of a model."""
+    return _load_config(source.path, source.revision, source.gguf)
+
+
 def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, ready for inference, and its tokenizer.
 
@@ -229,6 +235,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         # Some settings of a wrong type are noticed only here.
         tokenizer("text")
     return tokenizer
+
+
+def load_generation_config(source: ModelSource) -> GenerationConfig | None:
+    """Return what a checkpoint recommends for generation; None where it recommends nothing."""
+    try:
+        return GenerationConfig.from_pretrained(source.path, revision=source.revision)
+    except OSError:
+        return None
 
 
 def cost_of(source: ModelSource) -> ModelCost:

@@ -227,7 +227,8 @@ class Suite(Options):
             fits the free memory of a GPU under protocol ``fair``, else one sample at a time.
         fail_on_error: how many failed samples fail the run: "yes" (one), "no" (none), a count
             such as "5", or a share such as "1%".
-        engine: "local" for this process, "ray" for replicas of the model on many devices.
+        engine: "local" for this process, "ray" for replicas of the model on many devices, "vllm"
+            for vLLM in this process.
         devices: GPUs of this machine by number, or "cpu" for each process; each gets a replica.
         address: address of a Ray cluster, all of whose GPUs are used.
         gpus_per_replica: GPUs that one model is spread over.
@@ -258,7 +259,7 @@ class Suite(Options):
     attention: Attention = AUTO
     max_batch_tokens: int | None = Field(default=None, ge=1, le=MAX_BATCH_TOKENS)
     fail_on_error: Annotated[str, BeforeValidator(_threshold)] = "yes"
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray", "vllm"] = "local"
     devices: Names = ()
     address: str | None = None
     gpus_per_replica: int = Field(default=1, ge=1, le=MAX_GPUS)

@@ -14,7 +14,7 @@ import lampe_eval
 
 ROOT = Path(__file__).parents[1]
 SOURCES: list[Path] = []
-for folder in ("lampe", "lampe_eval", "tools", "benchmarks", "tests"):
+for folder in ("lampe", "lampe_eval", "lampe_vllm", "tools", "benchmarks", "tests"):
     SOURCES += sorted((ROOT / folder).rglob("*.py"))
 NO_VERB = set(
     "a all an as by each every for from how in its no of one so that the these this those two what "

@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 LIBRARY = (
@@ -17,6 +19,11 @@ HARNESS = (
     "ruler texts "
     "assets store folder_lock run_description method_specs suite prompts user_cache scoring cards "
     "gguf_files yaml_files terminal file_io json_arrays records errors __init__"
+).split()
+SERVING = (
+    "plugin worker_extension cpu_backend salted_scheduler engine_state layer_checks rotary "
+    "paged_decode batch_tokens prompt_encodings rotary_tables server_command model_checks "
+    "served_method __init__"
 ).split()
 """Modules and folders of each package, from the top down."""
 
@@ -48,7 +55,11 @@ def upward_imports(package: str, order: list[str]) -> list[str]:
 
 
 def test_every_module_has_a_place() -> None:
-    for package, order in (("lampe", LIBRARY), ("lampe_eval", HARNESS)):
+    for package, order in (
+        ("lampe", LIBRARY),
+        ("lampe_eval", HARNESS),
+        ("lampe_vllm", SERVING),
+    ):
         modules = {path.stem for path in (ROOT / package).glob("*.py")}
         folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
         assert modules | folders == set(order)
@@ -57,8 +68,12 @@ def test_every_module_has_a_place() -> None:
 def test_imports_lead_down() -> None:
     assert upward_imports("lampe", LIBRARY) == []
     assert upward_imports("lampe_eval", HARNESS) == []
+    assert upward_imports("lampe_vllm", SERVING) == []
 
 
-def test_the_library_knows_nothing_of_the_harness() -> None:
-    for path in (ROOT / "lampe").rglob("*.py"):
-        assert not [name for name in imported_names(path) if name.startswith("lampe_eval")], path
+@pytest.mark.parametrize(
+    ("package", "above"), [("lampe", ("lampe_eval", "lampe_vllm")), ("lampe_vllm", ("lampe_eval",))]
+)
+def test_packages_know_nothing_of_those_above(package: str, above: tuple[str, ...]) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        assert not [name for name in imported_names(path) if name.startswith(above)], path

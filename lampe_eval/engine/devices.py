@@ -2,8 +2,10 @@
 
 import torch
 
+from lampe.errors import LampeError
 from lampe_eval.errors import UserError
 from lampe_eval.suite import Suite
+from lampe_vllm.server_command import check_vllm
 
 
 def resolve_device(name: str) -> str:
@@ -24,9 +26,16 @@ def device_of_run(suite: Suite) -> str:
     """Return the device that a suite's model runs on, or each of its replicas.
 
     Raises:
-        UserError: if torch knows no such device.
+        UserError: if torch knows no such device, or vLLM is not installed.
     """
     # Without --devices, Ray uses all GPUs of the cluster, and this machine need not have one.
     if suite.uses_ray:
         return "cpu" if suite.runs_on_cpus else "cuda"
+    if suite.engine == "vllm":
+        try:
+            check_vllm(force=False)
+        except LampeError as error:
+            raise UserError(f"--engine vllm: {error}") from None
+        # The plug-in has attention for vLLM on CPUs only.
+        return "cpu"
     return resolve_device(suite.device)

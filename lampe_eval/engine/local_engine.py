@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,7 @@ class LocalEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.low_memory_from = math.inf
-        self._stop_tokens = _stop_tokens(model, tokenizer)
+        self._stop_tokens = stop_tokens(model.generation_config, tokenizer)
         # A checkpoint may recommend sampling or penalties; scores must not depend on them.
         self.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._handle: lampe.Handle | None = None
@@ -135,7 +135,8 @@ class LocalEngine:
         prefill_seconds = watch.first_token_at - started
         answers = []
         for prompt, tokens, has_nan in zip(prompts, generated, watch.has_nan.tolist(), strict=True):
-            text, count, stop_reason = self._decoded(prompt, tokens)
+            stops = {*self._stop_tokens, *prompt.stop_token_ids}
+            text, count, stop_reason = decode_answer(self.tokenizer, prompt, stops, tokens)
             answers.append(
                 GeneratedAnswer(text, count, stop_reason, has_nan, prefill_seconds, decode_seconds)
             )
@@ -265,23 +266,32 @@ class LocalEngine:
             pad_token_id=pad,
         )
 
-    def _decoded(self, prompt: Prompt, tokens: list[int]) -> tuple[str, int, str]:
-        """Return the text of an answer, its number of tokens and its stop reason."""
-        stops = {*self._stop_tokens, *prompt.stop_token_ids}
-        stop_reason = "length"
-        # In a batch, a row that stops early is padded behind its stop token.
-        for index, token in enumerate(tokens):
-            if token in stops:
-                tokens = tokens[: index + 1]
-                stop_reason = "eos"
-                break
-        skip_special_tokens = prompt.decoding == "text"
-        text = str(self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
-        for stop in prompt.stop_strings:
-            text = text.partition(stop)[0]
-        if prompt.decoding == "single_line":
-            text = " ".join(text.split())
-        return text, len(tokens), stop_reason
+
+def decode_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, stops: Collection[int], tokens: list[int]
+) -> tuple[str, int, str]:
+    """Return the text of an answer, its number of tokens and its stop reason.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompt: the prompt.
+        stops: tokens of which the first ends the answer.
+        tokens: generated tokens, those behind a stop token included.
+    """
+    stop_reason = "length"
+    # In a batch, a row that stops early is padded behind its stop token.
+    for index, token in enumerate(tokens):
+        if token in stops:
+            tokens = tokens[: index + 1]
+            stop_reason = "eos"
+            break
+    skip_special_tokens = prompt.decoding == "text"
+    text = str(tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
+    for stop in prompt.stop_strings:
+        text = text.partition(stop)[0]
+    if prompt.decoding == "single_line":
+        text = " ".join(text.split())
+    return text, len(tokens), stop_reason
 
 
 class _LogitsWatch(LogitsProcessor):
@@ -331,10 +341,12 @@ class _StopStrings(StoppingCriteria):
         return torch.tensor(stopped, device=input_ids.device)
 
 
-def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_tokens(
+    generation_config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
     """Return the checkpoint's stop tokens."""
     # The only recommendation for generation that is followed: a model never ends without them.
-    stops = getattr(model.generation_config, "eos_token_id", None)
+    stops = getattr(generation_config, "eos_token_id", None)
     if stops is None:
         stops = tokenizer.eos_token_id
     if stops is None:

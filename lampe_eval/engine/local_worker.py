@@ -113,8 +113,8 @@ class LocalWorker:
 class LocalPool:
     """Pool of one worker in this process; `submit` runs the batch before it returns."""
 
-    def __init__(self, source: ModelSource, device: str, attention: str) -> None:
-        self._worker = LocalWorker(source, device, attention)
+    def __init__(self, worker: LocalWorker) -> None:
+        self._worker = worker
         self._finished: list[FinishedBatch] = []
 
     def __enter__(self) -> Self:

@@ -107,7 +107,8 @@ def _max_batch_tokens(resolved: ResolvedSuite, device: str) -> int | Literal["me
     if requested is not None:
         return requested if requested > 1 else None
     may_batch = all(protocol.batches for protocol in resolved.protocols.values())
-    return "measured" if may_batch and device.startswith("cuda") else None
+    has_batches = device.startswith("cuda") or resolved.suite.engine == "vllm"
+    return "measured" if may_batch and has_batches else None
 
 
 def _try_methods(prepared: PreparedRun) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lampe.backend_names import AUTO
 from lampe.methods import ENTRY_POINTS as METHOD_ENTRY_POINTS
 from lampe_eval import assets
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches import ENTRY_POINTS as BENCH_ENTRY_POINTS
 from lampe_eval.benches.bench import Task
 from lampe_eval.cards import ModelCard, shipped_names
-from lampe_eval.checkpoint_files import find_model
+from lampe_eval.checkpoint_files import find_model, gguf_file
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec, parse_methods
 from lampe_eval.plugins import load_plugins, package_versions
@@ -77,6 +78,7 @@ def resolve_suite(suite: Suite) -> ResolvedSuite:
     assets.offline_folder(suite.data_dir)
     _check_texts(suite, tasks)
     _refuse_devices(suite)
+    _refuse_vllm(suite, model_cards.values())
     tasks = _tasks_of_protocols(tasks, protocols, suite)
     check_stopping(suite, specs, tasks, protocols)
     plugins = {**plugin_files, **_outside_packages(specs, tasks)}
@@ -145,6 +147,29 @@ def _refuse_devices(suite: Suite) -> None:
         )
     if suite.uses_ray and suite.device != "auto":
         raise UserError("--device is for a single process; with Ray it is --devices")
+
+
+def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
+    """Refuse what does not go with vLLM."""
+    if suite.engine != "vllm":
+        return
+    if suite.devices or suite.device not in ("auto", "cpu"):
+        raise UserError("--engine vllm runs on the CPU; leave --device and --devices out")
+    if len(suite.model) > 1:
+        # vLLM cannot start twice in a process.
+        raise UserError(
+            f"--model: {', '.join(suite.model)}: --engine vllm runs one model at a time; "
+            "run each by itself, with the same --output"
+        )
+    if suite.attention != AUTO:
+        raise UserError("--engine vllm has attention of its own; leave --attention out")
+    if any(gguf_file(card) for card in cards):
+        raise UserError("--engine vllm reads checkpoints in safetensors, not GGUF files")
+    if any(bench.startswith("lm-eval") for bench in suite.bench):
+        raise UserError(
+            "--engine vllm: it reads neither the choices nor the stop strings of lm-eval's tasks; "
+            "leave --engine out"
+        )
 
 
 def _tasks_of_protocols(

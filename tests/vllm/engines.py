@@ -1,0 +1,66 @@
+"""Engines of vLLM in this process, one after the other."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+# Before vLLM is imported: engines then run in this process.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_NO_USAGE_STATS"] = "1"
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+# Each test has a home of its own, and vLLM takes long to describe an architecture anew.
+os.environ.setdefault("VLLM_CACHE_ROOT", str(Path.home() / ".cache" / "vllm"))
+
+from vllm import LLM
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.layers import rotary_embedding
+from vllm.platforms import current_platform
+
+from lampe_vllm import engine_state, plugin
+from lampe_vllm.served_method import ServedMethod
+
+MAX_LENGTH = 4096
+
+
+class Engines:
+    """Starter of engines, of which one runs at a time."""
+
+    def __init__(self) -> None:
+        # Whether or not its entry point is installed.
+        plugin.register()
+        self._running: LLM | None = None
+
+    def start(self, model: Path | str, served: ServedMethod | None, **options: Any) -> LLM:
+        """Start an engine in the place of the one before."""
+        self.stop()
+        settings: dict[str, Any] = {
+            "max_model_len": MAX_LENGTH,
+            "dtype": "float32",
+            "enforce_eager": True,
+            "enable_prefix_caching": False,
+            "kv_cache_memory_bytes": 256 << 20,
+            **options,
+        }
+        overrides = {} if served is None else served.overrides(MAX_LENGTH)
+        self._running = LLM(model=str(model), hf_overrides=overrides, **settings)
+        return self._running
+
+    def stop(self) -> None:
+        """Stop the engine that runs."""
+        if self._running is not None:
+            self._running.llm_engine.engine_core.shutdown()
+            self._running = None
+            gc.collect()
+            cleanup_dist_env_and_memory()
+        rotary_embedding._ROPE_DICT.clear()
+        if plugin.CPU_BACKEND.rpartition(".")[0] in sys.modules:
+            # vLLM looks into every module for its Triton kernels, and stumbles over llvmlite's.
+            type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
+
+
+def serve(method: str, settings: dict[str, Any]) -> None:
+    """Serve another method on the engine that runs."""
+    assert engine_state._newest is not None
+    engine_state._newest.serve(ServedMethod(method, settings, force=True))
