@@ -1,0 +1,4 @@
+"""Attention of vLLM on a GPU: paged decode by a Triton kernel, prefill by the library's backends.
+
+The kernel runs in Triton's interpreter and compiles for GPUs, but has not run on one.
+"""
