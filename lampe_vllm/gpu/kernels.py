@@ -73,8 +73,11 @@ def paged_decode(
         if start_key < stop_key:
             query_cos = tl.load(p_region + 2).to(tl.pointer_type(tl.float32))
             query_sin = tl.load(p_region + 3).to(tl.pointer_type(tl.float32))
+            # Tables of keys begin where torch allocates memory, so loads of several numbers at a
+            # time are possible; the compiler cannot know from an address alone.
             key_cos = tl.load(p_region + 4).to(tl.pointer_type(tl.float32))
             key_sin = tl.load(p_region + 5).to(tl.pointer_type(tl.float32))
+            key_cos, key_sin = tl.multiple_of(key_cos, 16), tl.multiple_of(key_sin, 16)
             # All rows use row 0 of the query's table: the heads of a group are at the same token.
             b_q = load_rotated(
                 p_query, stride_q_h, o_r, query_cos, query_sin, o_r * 0, m_r,
