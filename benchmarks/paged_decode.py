@@ -3,8 +3,7 @@
     python -m benchmarks.paged_decode [SHAPE [BATCHES]]
 
 SHAPE is a shipped model shape (llama3-8b by default), BATCHES a list of requests and their tokens
-such as 64x4k,8x32k. Inputs are random, and the blocks of a cache are in an order of chance. Without
-a GPU the kernel runs only in Triton's interpreter (TRITON_INTERPRET=1), whose times mean nothing.
+such as 64x4k,8x32k. Inputs are random, and the blocks of a cache are in an order of chance.
 
 Stock attention is vLLM's FlashAttention over the same blocks where vllm is installed, elsewhere
 torch's own over contiguous keys. It rotates nothing. A ratio is the median of pairs (lowest to
@@ -31,6 +30,7 @@ from transformers import AutoConfig
 import lampe
 from lampe.attention import BACKENDS, AttentionInputs
 from lampe.attention.logit_options import PLAIN_LOGITS
+from lampe.attention.triton_backend import runs_kernels_on
 from lampe_eval.cards import shipped_card
 from lampe_eval.running.environment import environment
 from lampe_eval.speed.measured_model import ShapeCard
@@ -54,6 +54,9 @@ COLUMNS = ("ours, ms", "stock, ms", "ratio", "error")
 @torch.no_grad()
 def main(shape: str = "llama3-8b", batches: str = BATCHES) -> None:
     """Print a table of all batches, layouts and methods for one model shape."""
+    if not runs_kernels_on(DEVICE):
+        # Triton's interpreter runs the kernel, but its times mean nothing.
+        sys.exit("benchmarks.paged_decode needs a GPU; there is none")
     config = AutoConfig.for_model(**shipped_card("shapes", shape, ShapeCard).config)
     geometry = lampe.geometry_of(config)
     heads, groups = config.num_attention_heads, config.num_key_value_heads

@@ -61,6 +61,10 @@ class LampeGPUBackend(AttentionBackend):
         return MIN_HEAD_DIM <= head_size <= MAX_HEAD_DIM
 
     @classmethod
+    def supports_compute_capability(cls, capability: Any) -> bool:
+        return bool(capability.major >= 8)
+
+    @classmethod
     def supports_sink(cls) -> bool:
         return True
 
