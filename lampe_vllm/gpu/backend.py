@@ -20,7 +20,7 @@ from vllm.v1.attention.backend import (
 )
 
 from lampe.attention import BackendDispatcher, LogitOptions
-from lampe.attention.triton_backend import DTYPES, MAX_HEAD_DIM, MIN_HEAD_DIM
+from lampe.attention.triton_backend import MAX_HEAD_DIM, MIN_HEAD_DIM
 from lampe.errors import UnsupportedModel
 from lampe.positions import LocalWindow
 from lampe_vllm.batch_tokens import BatchTokens
@@ -35,7 +35,7 @@ from lampe_vllm.prompt_encodings import PromptEncodings
 class LampeGPUBackend(AttentionBackend):
     """Backend of a served method over vLLM's paged KV cache, in any of its layouts."""
 
-    supported_dtypes: ClassVar[list[torch.dtype]] = list(DTYPES)
+    supported_dtypes: ClassVar[list[torch.dtype]] = [torch.bfloat16, torch.float16]
     supported_kv_cache_dtypes: ClassVar[list[Any]] = ["auto"]
     forward_includes_kv_cache_update = False
 

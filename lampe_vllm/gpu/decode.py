@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -114,6 +114,7 @@ class DecodeTables:
                 used[key] = self._rows.get(key) or self._token_rows(encoding, start)
             rows.append(used[key])
         # The tables of requests that are not in this step go, with whatever only they needed.
+        # Kernels may still read them: torch hands their memory on in the order of the device's work.
         self._rows = used
         most_regions = max(each.regions.shape[1] for each in rows)
         # Regions that a request does not have: first key 0, last key -1.
@@ -124,19 +125,12 @@ class DecodeTables:
             regions[index, : each.regions.shape[1]] = each.regions[token - each.start]
             scale[index] = each.query_scale[token - each.start]
         return DecodeBatch(
-            regions=self._on_device(regions),
-            query_scale=None if (scale == 1).all() else self._on_device(scale),
+            regions=on_device(regions, self._device),
+            query_scale=None if (scale == 1).all() else on_device(scale, self._device),
             keys=max(token for _, token in queries) + 1,
             rope=queries[0].encoding.rope,
             rows=tuple(rows),
         )
-
-    def _on_device(self, array: NDArray[np.generic]) -> Tensor:
-        """Copy an array to the device without waiting for what the device has still to do."""
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
 
     def _token_rows(self, encoding: Encoding, start: int) -> TokenRows:
         """Return the rows of ``STEPS_AHEAD`` tokens from ``start`` on."""
@@ -160,16 +154,15 @@ class DecodeTables:
     ) -> tuple[Tensor, list[object]]:
         """Return the fields ``[T, 6]`` of tokens in a region, and the owners of its tables."""
         first_key, last_key = region.span(index)
-        query_tables = cos_sin(
-            region.query, encoding, index.to(self._device), encoding.logit_factor
-        )
+        start, stop = int(index[0]), int(index[-1]) + 1
+        # Made on the device: a copy from the host would wait for it.
+        there = torch.arange(start, stop, device=self._device)
+        query_tables = cos_sin(region.query, encoding, there, encoding.logit_factor)
         rotation = region.key, encoding.rope, encoding.attention_factor
         key_rotation = self._key_tables.get(rotation)
         if key_rotation is None:
             key_rotation = self._key_tables[rotation] = RotaryTables()
-        key_tables = key_rotation.stacked(
-            (region.key,), encoding, 1.0, int(index[-1]) + 1, self._device
-        )
+        key_tables = key_rotation.stacked((region.key,), encoding, 1.0, stop, self._device)
         fields = [first_key, last_key]
         for table in query_tables:
             row_bytes = table.stride(0) * table.element_size()
@@ -177,6 +170,14 @@ class DecodeTables:
         for table in key_tables:
             fields.append(torch.full_like(index, table.data_ptr()))
         return torch.stack(fields, dim=1), [*query_tables, *key_tables, key_rotation]
+
+
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device without waiting for what the device has still to do."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def attend_paged(

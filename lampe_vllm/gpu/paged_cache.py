@@ -29,7 +29,7 @@ class PagedCache(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """Tokens of a block."""
+        """Return how many tokens a block has."""
         return self.key.shape[2]
 
     def gather(self, blocks: Tensor, first: int, stop: int) -> tuple[Tensor, Tensor]:

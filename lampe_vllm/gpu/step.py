@@ -6,14 +6,14 @@ Shapes: T tokens of a step, N single queries, H query heads, D head dimensions.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from lampe.attention import BackendDispatcher, LogitOptions
 from lampe.attention.rotation import RotaryTables
 from lampe.encoding import Encoding
 from lampe_vllm.batch_tokens import SINGLE_QUERIES, RequestTokens
-from lampe_vllm.gpu.decode import DecodeBatch, DecodeQuery, DecodeTables, attend_paged
+from lampe_vllm.gpu.decode import DecodeBatch, DecodeQuery, DecodeTables, attend_paged, on_device
 from lampe_vllm.gpu.paged_cache import PagedCache
 from lampe_vllm.gpu.prefill import prefill_paged
 from lampe_vllm.prompt_encodings import PromptEncoding
@@ -139,8 +139,8 @@ def divide_step(
         return GPUStep(None, runs)
     device = block_table.device
     single = SingleTokens(
-        tokens=torch.tensor(tokens, device=device),
-        block_table=block_table[torch.tensor(rows, device=device)],
+        tokens=on_device(np.array(tokens), device),
+        block_table=block_table[on_device(np.array(rows), device)],
         batch=tables.batch(queries),
     )
     return GPUStep(single, runs)
