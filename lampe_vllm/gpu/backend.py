@@ -73,6 +73,16 @@ class LampeGPUBackend(AttentionBackend):
         return True
 
     @classmethod
+    def supports_kv_connector(cls) -> bool:
+        """Refuse caches that other engines share, whose prompts may have other encodings."""
+        return False
+
+    @classmethod
+    def supports_device_cpu_query_lens_mismatch(cls) -> bool:
+        """Refuse speculation that decides on the device how many tokens a request has."""
+        return False
+
+    @classmethod
     def supports_rswa(cls) -> bool:
         """Accept the option by which vLLM hands over the length of each prompt."""
         return True
@@ -128,15 +138,13 @@ class LampeGPUMetadataBuilder(AttentionMetadataBuilder[GPUBatchTokens]):
         if lengths is None or self.vllm_config.speculative_config is not None:
             # With speculation the host only knows a bound; asking the device waits for it.
             lengths = batch.seq_lens.cpu()
-        prompts = batch.rswa_prefix_lens
-        if prompts is None:
-            # vLLM's dummy batches, whose answers nobody reads.
-            prompts = lengths
+        # Dummy batches, whose answers nobody reads, have no prompts or empty ones. vLLM's second
+        # model runner holds the lengths on the device, without those of padding.
+        prompts = lengths if batch.rswa_prefix_lens is None else batch.rswa_prefix_lens.cpu()
         tokens = BatchTokens.of(
             batch.query_start_loc_cpu,
-            lengths,
-            # vLLM's second model runner has them on the device. Dummy requests have no prompt.
-            prompts.cpu().clamp(min=1),
+            lengths[: len(prompts)],
+            prompts.clamp(min=1),
             batch.block_table_tensor,
         )
         return GPUBatchTokens(tokens, self._tables)
