@@ -114,7 +114,7 @@ class DecodeTables:
                 used[key] = self._rows.get(key) or self._token_rows(encoding, start)
             rows.append(used[key])
         # The tables of requests that are not in this step go, with whatever only they needed.
-        # Kernels may still read them: torch hands their memory on in the order of the device's work.
+        # Kernels may still read them; torch reuses memory in the order of the device's work.
         self._rows = used
         most_regions = max(each.regions.shape[1] for each in rows)
         # Regions that a request does not have: first key 0, last key -1.

@@ -1,4 +1,4 @@
-"""Registration of the GPU backend with vLLM, and the check that vLLM took it."""
+"""Registration of the attention backend for GPUs with vLLM, and the check that vLLM took it."""
 
 from typing import Any
 
