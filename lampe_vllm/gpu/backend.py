@@ -125,6 +125,9 @@ class LampeGPUMetadataBuilder(AttentionMetadataBuilder[GPUBatchTokens]):
         self, kv_cache_spec: Any, layer_names: Sequence[str], vllm_config: Any, device: torch.device
     ) -> None:
         super().__init__(kv_cache_spec, list(layer_names), vllm_config, device)
+        state = engine_state(vllm_config)
+        assert state is not None, "layers of this backend refuse to be made without a method"
+        self._state = state
         self._tables: dict[LocalWindow | None, DecodeTables] = {}
 
     def build(
@@ -146,6 +149,7 @@ class LampeGPUMetadataBuilder(AttentionMetadataBuilder[GPUBatchTokens]):
             lengths[: len(prompts)],
             prompts.clamp(min=1),
             batch.block_table_tensor,
+            self._state.reserved_tokens,
         )
         return GPUBatchTokens(tokens, self._tables)
 
