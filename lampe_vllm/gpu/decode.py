@@ -2,8 +2,9 @@
 
 Each request has its own encoding. What the kernel must know of a request is a few numbers per
 region: the first and the last key that its query owns, and the addresses of tables of cos and sin.
-They are computed for ``STEPS_AHEAD`` tokens of a request at a time: that takes a busy CPU core about
-a millisecond, which every request would else add to every step, and looking them up 15 microseconds.
+They are computed for ``STEPS_AHEAD`` tokens of a request at a time: that takes a busy CPU core
+about a millisecond, which each request would else add to every step. Looking them up takes 15
+microseconds.
 
 Shapes: N requests, H query heads, G key heads, R query heads per key head, S regions, D head
 dimensions, P rotated pairs, T tokens.
