@@ -127,6 +127,8 @@ class LampeGPUMetadataBuilder(AttentionMetadataBuilder[GPUBatchTokens]):
         super().__init__(kv_cache_spec, list(layer_names), vllm_config, device)
         state = engine_state(vllm_config)
         assert state is not None, "layers of this backend refuse to be made without a method"
+        # All rotary modules of the model are there by now.
+        state.prepare()
         self._state = state
         self._tables: dict[LocalWindow | None, DecodeTables] = {}
 
