@@ -70,9 +70,8 @@ def test_same_answers(name: str, tmp_path: Path, engines: Engines) -> None:
         tmp_path, ServedMethod("lampe"), skip_tokenizer_init=True, max_num_batched_tokens=64,
         max_model_len=256, max_num_seqs=8,
     )  # fmt: skip
-    parameters = SamplingParams(
-        temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True, detokenize=False
-    )
+    # Without min_tokens, which would forbid the token that ends an answer.
+    parameters = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts], parameters, use_tqdm=False
     )
