@@ -1,7 +1,8 @@
-"""Entry point of vLLM's general plug-ins: rotary modules and attention backend."""
+"""Entry point of vLLM's general plug-ins: rotary modules and attention backends."""
 
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
+from lampe_vllm.gpu_selection import register_gpu_backend
 from lampe_vllm.rotary import register_rotary_modules
 
 # By name: its compiled code imports llvmlite, over whose objects vLLM stumbles where it looks for
@@ -14,3 +15,4 @@ def register() -> None:
     register_rotary_modules()
     # vLLM's CPU platform takes this backend whatever is asked for, so ours hands on to vLLM's own.
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+    register_gpu_backend()

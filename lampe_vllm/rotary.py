@@ -15,9 +15,8 @@ from vllm.config import get_current_vllm_config
 from vllm.model_executor.custom_op import CustomOp, op_registry_oot
 from vllm.model_executor.layers import rotary_embedding
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
-from vllm.platforms import current_platform
 
-from lampe.errors import UnsupportedModel
+from lampe_vllm.gpu_selection import check_gpu_backend
 from lampe_vllm.served_method import ServedMethod
 
 LIVE: WeakSet[RotaryEmbeddingBase] = WeakSet()
@@ -49,13 +48,14 @@ def _unrotated(kind: Any) -> Any:
         """Rotary module that returns queries and keys as they are."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            config = get_current_vllm_config().model_config
+            vllm_config = get_current_vllm_config()
+            config = vllm_config.model_config
             served = config is not None and ServedMethod.of(config.hf_config) is not None
             self.lampe_rows = config.max_model_len if served else None
             self.model_config = weakref.ref(config) if served else None
             super().__init__(*arguments, **options)
             if served:
-                _require_backend()
+                check_gpu_backend(vllm_config)
                 self._forward_method = _same
                 LIVE.add(self)
 
@@ -73,14 +73,6 @@ def _unrotated(kind: Any) -> Any:
 
     UnrotatedEmbedding.__name__ = f"Unrotated{kind.__name__}"
     return UnrotatedEmbedding
-
-
-def _require_backend() -> None:
-    """Refuse to leave out rotation on a platform whose attention would not make up for it."""
-    if not current_platform.is_cpu():
-        raise UnsupportedModel(
-            f"lampe has no attention for vLLM on {current_platform.device_type}; serve on a CPU"
-        )
 
 
 def _same(

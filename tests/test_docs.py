@@ -50,7 +50,13 @@ WORK = {
 }
 """What does the work of a command; replaced, the command only checks its options and names."""
 
-INSTALLATION = ("python3 -m venv", ".venv/bin/pip install", "source ", "pip install")
+INSTALLATION = (
+    ".venv-vllm/bin/pip install",
+    "python3 -m venv",
+    ".venv/bin/pip install",
+    "source ",
+    "pip install",
+)
 
 
 def commands(page: Path) -> Iterator[tuple[str, str | None]]:
