@@ -36,7 +36,7 @@ class EngineState:
 
     @property
     def encodings(self) -> PromptEncodings:
-        """Encodings of the method; there after ``prepare``."""
+        """Return the encodings of the method; there after ``prepare``."""
         assert self._encodings is not None
         return self._encodings
 

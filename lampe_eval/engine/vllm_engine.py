@@ -91,7 +91,7 @@ class VllmEngine:
 
     @property
     def backend(self) -> str:
-        """Name and version of what runs, and the device type."""
+        """Return name and version of what runs, and the device type."""
         return f"vllm {vllm.__version__} on {self.device.type}"
 
     @contextmanager

@@ -31,7 +31,7 @@ class VllmWorker(LocalWorker):
 
     @cached_property
     def engine(self) -> "VllmEngine":  # type: ignore[override]
-        """Loaded model; loaded by the first use."""
+        """Return the loaded model; loaded by the first use."""
         # Imported here, because vLLM is an optional dependency, and takes seconds.
         from lampe_eval.engine.vllm_engine import VllmEngine
 
