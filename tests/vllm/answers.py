@@ -47,7 +47,10 @@ def random_prompts(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
 
 def load(folder: Path | str) -> PreTrainedModel:
     """Load a checkpoint in float32."""
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    # Eager attention: others leave out the soft caps of Gemma 2.
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=torch.float32, attn_implementation="eager"
+    )
     # No recommendation of the checkpoint may end an answer early.
     model.generation_config.eos_token_id = None
     return model.eval()  # type: ignore[no-any-return]
