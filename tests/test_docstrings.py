@@ -69,6 +69,7 @@ def modules() -> Iterator[str]:
     optional = {
         "lampe.attention.triton_kernels",
         "lampe_eval.__main__",
+        "lampe_eval.engine.vllm_engine",
         "lampe_eval.integrations.inspect_model",
         "lampe_eval.integrations.inspect_provider",
         "lampe_eval.integrations.lm_eval_model",
