@@ -48,7 +48,12 @@ def store(
     config: Mapping[str, Any] | None = None,
 ) -> Store:
     """Store a run with these samples."""
-    run = Store.create(folder, configuration(**(config or {})), {"torch": "2"})
+    record = configuration(**(config or {}))
+    # a run describes every model and method that it has cells of
+    model = record["models"]["pocket"]
+    record["models"] = {cell.model: model for cell in cells} | record["models"]
+    record["methods"] = {cell.method: {cell.model: {}} for cell in cells} | record["methods"]
+    run = Store.create(folder, record, {"torch": "2"})
     rows = {cell: list(cell_rows) for cell, cell_rows in cells.items()}
     run.save_cells({cell: len(cell_rows) for cell, cell_rows in rows.items()})
     for cell, cell_rows in rows.items():
@@ -77,7 +82,7 @@ def gathered(
             detail = {key: record[key] for key in ("run", "protocol", *KEYS)}
             records.append(record)
             numbers = {"value": 1.0, "stderr": math.nan, "ci_low": 0.0, "ci_high": 2.0, "n": 1}
-            details.append({**detail, "name": "depth 0", **numbers})
+            details.append({**detail, "name": "depth 0", **numbers, "weights": None})
     defaults = {
         "settings": "",
         "model": "m",
