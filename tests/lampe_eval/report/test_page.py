@@ -5,12 +5,15 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from lampe_eval.report.page.report_page import leaderboard_page, report_page
 from lampe_eval.results.gathered_runs import GatheredRuns
+from lampe_eval.results.paired_tests import CellSamples
+from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.store import Cell
 from tests.lampe_eval.report.conftest import Open
 from tests.lampe_eval.report.kit import cell, gathered, row, store
@@ -476,7 +479,7 @@ def _ranked(tmp_path: Path) -> GatheredRuns:
     """Return runs of two models and protocols: three methods at two lengths, two of them tied."""
     scores = {"original": (10.0, 90.0), "yarn": (80.0, 50.0), LABEL: (85.0, 5.0)}
     runs = []
-    found: dict[Cell, dict[str, float | str]] = {}
+    found: dict[Cell, dict[str, Any]] = {}
     for name, protocol in (("m", "fair"), ("n", "official")):
         cells = {}
         for method, of_method in scores.items():
@@ -486,7 +489,15 @@ def _ranked(tmp_path: Path) -> GatheredRuns:
                 fields = {"score": score, **interval, "protocol": protocol}
                 found[cell(method, length, model=name)] = fields
         runs.append(store(tmp_path / f"run-{name}", cells))
-    return gathered(*runs, scores=found)
+    # twenty answers a cell, from which ranks are computed
+    answers: dict[tuple[str, Cell], CellSamples] = {}
+    for run in runs:
+        for each in run.cells():
+            right = round(found[each]["score"] / 5)
+            estimate = Estimate.mean([100.0] * right + [0.0] * (20 - right))
+            ids = [(str(number), "") for number in range(20)]
+            answers[run.folder.name, each] = CellSamples(ids, estimate)
+    return replace(gathered(*runs, scores=found), cell_samples=answers)
 
 
 def _methods(ranking: Locator) -> list[str]:
