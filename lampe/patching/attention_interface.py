@@ -166,10 +166,15 @@ def refuse_other_attention(
         rotary_modules: rotary modules of the patched model.
         layers: its attention modules.
     """
+    modules = list(rotary_modules)
+    own = {id(module) for module in modules}
     configs = list({id(config): config for config in _configs_of(layers)}.values())
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check_names(module: nn.Module, inputs: Any) -> None:
+        # A copy of the model has the hook, but not these configurations; its attention refuses.
+        if id(module) not in own:
+            return
         for config in configs:
             name = config._attn_implementation
             if name != ATTENTION_NAME:
@@ -179,7 +184,7 @@ def refuse_other_attention(
                     f"{ATTENTION_NAME!r}"
                 )
 
-    return [module.register_forward_pre_hook(check_names) for module in rotary_modules]
+    return [module.register_forward_pre_hook(check_names) for module in modules]
 
 
 def _name_our_attention(model: PreTrainedModel) -> AttentionNames:

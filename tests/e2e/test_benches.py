@@ -170,8 +170,12 @@ def test_a_dry_run_under_lampes_protocol_shows_what_each_method_reads(
         main()
     printed = capsys.readouterr().out
     others, lampes = printed.split("methods   ")[1:3]
-    assert others.startswith("original") and "1 cut" in others
-    assert lampes.startswith("lampe") and "0 cut" in lampes and "longer than the cell" in lampes
+    assert others.startswith("original") and "1 prompts cut" in others
+    assert (
+        lampes.startswith("lampe")
+        and "0 prompts cut" in lampes
+        and "longer than the cell" in lampes
+    )
 
 
 def test_a_dry_run_for_a_device_that_is_not_here(

@@ -1,6 +1,7 @@
 """Calibration from the command line: sweep, fit, compare and write a card; and suggestions."""
 
 import math
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -249,7 +250,7 @@ def test_a_suggestion_names_each_setting_and_its_rule(
         in blocks["selfextend:window_size=64,group_size=11"]
     )
     (lampe,) = (block for label, block in blocks.items() if label.startswith("lampe:"))
-    assert "mapping_length      Llama 3's published curve" in lampe
+    assert re.search("mapping_length +Llama 3's published curve", lampe)
 
 
 def test_a_suggestion_takes_the_settings_of_the_models_card(
@@ -263,8 +264,8 @@ def test_a_suggestion_takes_the_settings_of_the_models_card(
     assert run_command(monkeypatch, "suggest", "--model", str(card), "--length", "1k") == 0
     output = capsys.readouterr().out
     assert "selfextend:window_size=100,group_size=" in output
-    assert "window_size         from the card of the model" in output
-    assert "mapping_length      the curve published for the model" in output
+    assert re.search("window_size +from the card of the model", output)
+    assert re.search("mapping_length +the curve published for the model", output)
     assert "calibrate" not in output
 
 

@@ -267,7 +267,7 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
             ["run", "--devices", "cpu", "--device", "cpu"],
             "--device ",
         ),
-        (["run", "--engine", "rya"], "--engine: must be 'local' or 'ray'"),
+        (["run", "--engine", "rya"], "--engine: must be 'local', 'ray' or 'vllm'"),
         (
             ["run", "--fail-on-error", "5 %"],
             "--fail-on-error: '5 %'",
@@ -426,11 +426,13 @@ def test_scores_of_predictions_are_written_as_csv_and_json(cli: Cli, tmp_path: P
     done = cli("score", "--preds", str(tmp_path), "--bench", "ruler", "--output", str(output))
     assert done.code == 0
     header, line, _ = output.read_text().splitlines()
-    assert header == "task,score,n,nulls,broken,duplicates,missing"
+    assert header == "task,score,ci_low,ci_high,n,nulls,broken,duplicates,missing"
+    task, score, _, high, *counts = line.split(",")
+    assert (task, score, float(high)) == ("vt", "100", 100)
     # The broken line stands for the sample that no other line has.
-    assert line == "vt,100,1,0,1,0,0"
+    assert counts == ["1", "0", "1", "0", "0"]
     written = json.loads((tmp_path / "scores.json").read_text())
-    assert written["tasks"][0]["scores"] == {"score": 100}
+    assert written["tasks"][0]["scores"]["score"] == 100
     assert written["average"]["score"] == 100
 
 

@@ -6,10 +6,11 @@ import lampe
 def test_public_names() -> None:
     assert set(lampe.__all__) == {
         "AUTO", "AttentionFactor", "BACKENDS", "BadSetting", "CheckpointWarning", "Composed",
-        "Encoding", "Geometry", "Handle", "IDENTITY_PLAN", "IndexMethod", "LampeError", "METHODS",
-        "Method", "PUBLISHED_CURVES", "PositionMap", "PositionPlan", "PositionWarning", "Region",
-        "Rope", "Sigmoid", "UnknownName", "UnsupportedModel", "explain", "geometry_of",
-        "growing_cache", "method_of", "patch", "register_method", "setting", "unpatch",
+        "Encoding", "ExportError", "Geometry", "Handle", "IDENTITY_PLAN", "IndexMethod",
+        "LampeError", "METHODS", "Method", "PUBLISHED_CURVES", "PositionMap", "PositionPlan",
+        "PositionWarning", "Region", "Rope", "Sigmoid", "UnknownName", "UnsupportedModel",
+        "explain", "export", "geometry_of", "growing_cache", "method_of", "patch",
+        "register_method", "setting", "unpatch",
     }  # fmt: skip
     assert all(hasattr(lampe, name) for name in lampe.__all__)
 
