@@ -337,8 +337,10 @@ class _StopStrings(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         answers = input_ids[:, self._prompt_columns :][:, -self._columns :]
         ends = [str(text) for text in self._tokenizer.batch_decode(answers)]
-        stopped = [any(text in end for text in self.texts) for end in ends]
-        return torch.tensor(stopped, device=input_ids.device)
+        return torch.tensor(list(map(self._has_stop, ends)), device=input_ids.device)
+
+    def _has_stop(self, end: str) -> bool:
+        return any(text in end for text in self.texts)
 
 
 def stop_tokens(
