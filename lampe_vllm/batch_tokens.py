@@ -42,23 +42,19 @@ class SingleQueries:
 
     Attributes:
         tokens: index in the batch of each of N queries.
+        scales: log-n scale ``[N]`` float32 of each query.
+        parts: ``[M, 5]`` int64, as ``paged_decode`` takes them.
+        rotations: cos and sin ``[M, 2 P]`` float32 of the query of each part.
         ends: ``[N + 1]`` int64: parts ``ends[n]`` to ``ends[n + 1]`` belong to query n.
-        parts: ``[M, 4]`` int64, as ``paged_decode`` takes them.
         tables: rotations of the keys.
-        part_tokens: index in the batch of the query of each part.
-        scales: log-n scale ``[M, 1, 1]`` of the query of each part.
-        cos: ``[M, 1, P]`` of the query of each part.
-        sin: the sines.
     """
 
     tokens: Tensor
-    ends: np.ndarray
+    scales: np.ndarray
     parts: np.ndarray
+    rotations: np.ndarray
+    ends: np.ndarray
     tables: np.ndarray
-    part_tokens: Tensor
-    scales: Tensor
-    cos: Tensor
-    sin: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,30 +168,26 @@ def _single_queries(
         for request, prompt in requests
         for offset in range(request.count)
     ]
-    parts: list[tuple[int, int, int, int]] = []
-    tokens, ends, part_tokens, scales, rotations = [], [0], [], [], []
-    for request, offset, steps in queries:
-        token, number = request.begin + offset, request.start + offset - steps.begin
-        tokens.append(token)
+    parts: list[tuple[int, int, int, int, int]] = []
+    tokens, scales, rotations, ends = [], [], [], [0]
+    for query, (request, offset, steps) in enumerate(queries):
+        number = request.start + offset - steps.begin
+        tokens.append(request.begin + offset)
+        scales.append(steps.scales[number])
         for (start, stop, table), rotation in zip(
             steps.runs[number], steps.rotations[number], strict=True
         ):
             for begin in range(start, stop, PART_KEYS):
                 end = min(begin + PART_KEYS, stop)
-                parts.append((request.row, begin, end, table.base))
-                part_tokens.append(token)
-                scales.append(steps.scales[number])
+                parts.append((request.row, begin, end, table.base, query))
                 rotations.append(rotation)
         ends.append(len(parts))
-    cos, sin = torch.from_numpy(np.stack(rotations))[:, None].chunk(2, dim=-1)
     return SingleQueries(
         torch.tensor(tokens),
-        np.array(ends),
+        np.array(scales, np.float32),
         np.array(parts),
+        np.stack(rotations),
+        np.array(ends),
         # After the last table was made: an array that is full is replaced.
         encodings.tables.array,
-        torch.tensor(part_tokens),
-        torch.tensor(scales)[:, None, None],
-        cos,
-        sin,
     )

@@ -40,13 +40,16 @@ def attention_over_parts(
 ) -> Tensor:
     """Return the attention ``[N, H, D]`` of single queries, in plain torch."""
     rope = encodings.geometry.rope(1)
-    q = query[single.part_tokens] * single.scales * DIM**-0.5
-    q = rotate(q, single.cos, single.sin, rope.layout, rope.begin)
+    part_queries = torch.from_numpy(single.parts[:, 4])
+    scales = torch.from_numpy(single.scales)[:, None, None] * DIM**-0.5
+    cos, sin = torch.from_numpy(single.rotations)[:, None].chunk(2, dim=-1)
+    q = rotate((query[single.tokens] * scales)[part_queries], cos, sin, rope.layout, rope.begin)
     out = []
     for n in range(len(single.tokens)):
         logits, values = [], []
         for part in range(single.ends[n], single.ends[n + 1]):
-            row, start, stop, base = single.parts[part].tolist()
+            row, start, stop, base, number = single.parts[part].tolist()
+            assert number == n
             assert 0 < stop - start <= PART_KEYS
             token = torch.arange(start, stop)
             held = cache[batch.block_table[row][token // SIZE].long(), :, token % SIZE]
