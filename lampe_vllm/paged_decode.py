@@ -34,7 +34,7 @@ ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 EXPONENT_BIAS, MANTISSA_BITS, BFLOAT16_SHIFT = np.int32(127), np.int32(23), np.int32(16)
 
 
-@njit(cache=True, fastmath=FAST_MATH)
+@njit(fastmath=FAST_MATH)
 def _exponentials(values: Any, count: int) -> tuple[Any, Any]:
     """Replace values by ``exp(value - largest)``; return the largest value and their sum.
 
@@ -57,19 +57,19 @@ def _exponentials(values: Any, count: int) -> tuple[Any, Any]:
     return largest, total
 
 
-@njit(cache=True)
+@njit
 def _same(number: Any) -> Any:
     """Return a float32 of a cache of float32."""
     return number
 
 
-@njit(cache=True)
+@njit
 def _from_bfloat16(number: Any) -> Any:
     """Return the float32 of the bits of a bfloat16: they are its upper half."""
     return np.int32(np.int32(number) << BFLOAT16_SHIFT).view(np.float32)
 
 
-@njit(cache=True, fastmath=FAST_MATH)
+@njit(fastmath=FAST_MATH)
 def _merge_parts(ends: Any, part_out: Any, part_lse: Any, sinks: Any, out: Any) -> None:
     """Merge the parts of each query.
 
@@ -111,7 +111,8 @@ def compile_attention(
     """Return the function that computes the attention of single queries.
 
     The numbers of a model are constants of the compiled code: the inner loops are three times as
-    fast as with numbers that are known only when they run.
+    fast as with numbers that are known only when they run. Compiled code is not stored, since numba
+    cannot find code again that depends on other compiled functions; it takes 4 seconds.
 
     Args:
         dim: D.
@@ -130,7 +131,7 @@ def compile_attention(
     cap = np.float32(softcap)
 
     # Rows as numbers: a view of a row in the inner loop would count references.
-    @njit(cache=True, fastmath=FAST_MATH)
+    @njit(fastmath=FAST_MATH)
     def rotate(x: Any, row: int, table: Any, angle: int, out: Any, out_row: int) -> None:
         """Write a row of ``x[..., D]``, rotated by a row of cos and sin, to a row of ``out``."""
         for d in range(begin):
@@ -144,7 +145,7 @@ def compile_attention(
             out[out_row, d] = number(x[row, d])
 
     # Not written into the parallel loop: numba makes arguments of the constants there.
-    @njit(cache=True, fastmath=FAST_MATH)
+    @njit(fastmath=FAST_MATH)
     def attend_part(
         part: int,
         group: int,
@@ -204,7 +205,7 @@ def compile_attention(
                         out[r, d] += weight * number(values[offset + t, d])
             token += run
 
-    @njit(cache=True, parallel=True, nogil=True, fastmath=FAST_MATH)
+    @njit(parallel=True, nogil=True, fastmath=FAST_MATH)
     def attend(
         query: Any,
         scales: Any,
