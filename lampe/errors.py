@@ -49,6 +49,12 @@ class UnknownName(LampeError):
         super().__init__(f"unknown {kind} {name!r} ({hint})")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like ``name``, whatever its case, or None where none is close."""
     names = {other.casefold(): other for other in known}

@@ -712,12 +712,11 @@ def serve(
     only_print: Annotated[
         bool, Option("--print", help="Print the command of the server and exit.")
     ] = False,
-    plugin: Plugins = None,
 ) -> None:
     """Serve a model under a method: starts vLLM's OpenAI server with lampe's attention."""
     from lampe_eval.commands.validate import validate_served
 
-    card, name, spec = validate_served(model, method, plugin or ())
+    card, name, spec = validate_served(model, method)
     from lampe_eval.commands.serve import serve as serve_model
 
     serve_model(

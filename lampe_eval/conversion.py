@@ -7,11 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
+from lampe.errors import first_line
 from lampe_eval import user_cache
 from lampe_eval.assets import LocalAsset
 from lampe_eval.cards import ModelCard
 from lampe_eval.checkpoint_files import CONVERTED_DTYPE, ORIGIN, converted_folder, hash_of_files
-from lampe_eval.errors import UserError, first_line
+from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.models import describe_model, load_model
 

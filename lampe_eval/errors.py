@@ -77,12 +77,6 @@ def describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0]
-
-
 def first_names(names: Sequence[str]) -> str:
     """Return names as a message lists them: of many the first ones."""
     return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")

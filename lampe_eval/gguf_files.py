@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lampe_eval.errors import UserError, first_line, first_names
+from lampe.errors import first_line
+from lampe_eval.errors import UserError, first_names
 from lampe_eval.file_io import file_problem
 
 SUFFIX = ".gguf"

@@ -27,10 +27,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.hub import cached_file
 
 import lampe
+from lampe.errors import first_line
 from lampe_eval import checkpoint_config, checkpoint_files
 from lampe_eval.cards import ModelCard
 from lampe_eval.device_memory import is_out_of_memory
-from lampe_eval.errors import UserError, first_line, first_names, report_warning
+from lampe_eval.errors import UserError, first_names, report_warning
 from lampe_eval.gguf_files import check_gguf
 from lampe_eval.records import ModelRecord
 
@@ -267,12 +268,20 @@ def cost_of(source: ModelSource) -> ModelCost:
     )
 
 
+def weights_dtype(source: ModelSource) -> str:
+    """Return the data type of the weights once they are loaded, as torch names it."""
+    return _weights_dtype(source, load_config(source))
+
+
+def _weights_dtype(source: ModelSource, config: PreTrainedConfig) -> str:
+    if source.dtype != "auto":
+        return source.dtype
+    return str(config.dtype or "float32").removeprefix("torch.")
+
+
 def _parameter_bytes(source: ModelSource, config: PreTrainedConfig) -> int:
     """Return the bytes of a parameter once the weights are loaded."""
-    dtype = source.dtype
-    if dtype == "auto":
-        dtype = str(config.dtype or "float32").removeprefix("torch.")
-    size: int = getattr(torch, dtype).itemsize
+    size: int = getattr(torch, _weights_dtype(source, config)).itemsize
     return size
 
 

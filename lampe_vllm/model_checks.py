@@ -13,6 +13,7 @@ from lampe.encoding import Encoding
 from lampe.errors import BadSetting, UnsupportedModel
 from lampe.geometry import Geometry, geometry_of, ropes_of
 from lampe.methods import Method
+from lampe.patching.layer_encodings import require_coverage
 from lampe_vllm.served_method import ServedMethod
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ TRIED_ARCHITECTURES = {
 }
 """Architectures that give the same tokens in vLLM as in transformers (``tests/vllm``)."""
 
-CACHE_DTYPES = ("auto", "float16", "bfloat16", "float32")
-"""Values of vLLM's ``--kv-cache-dtype`` that do not quantise."""
+
+UNROTATED_LAYERS = {"cohere2", "exaone4"}
+"""Models that do not rotate in some layers, which their configurations do not say."""
 
 
 def check_model(config: PreTrainedConfig, served: ServedMethod, max_length: int) -> None:
@@ -67,7 +69,7 @@ def _fault_of_model(config: PreTrainedConfig) -> str | None:
     if len({str(rope) for rope in ropes}) > 1:
         return f"has {len(ropes)} ropes; it must have one"
     rotated = getattr(text, "no_rope_layers", None)
-    if rotated and not all(rotated):
+    if (rotated and not all(rotated)) or text.model_type in UNROTATED_LAYERS:
         return "has layers without a rope"
     return None
 
@@ -78,9 +80,13 @@ def check_method(method: Method, geometry: Geometry, max_length: int) -> None:
     Raises:
         BadSetting: with the length at which it fails.
     """
-    for length in sampled_lengths(geometry.window, max_length):
+    # A rule of a release may fail at a length that a setting names, and nowhere else.
+    named = (value for value in method.settings.values() if isinstance(value, int))
+    lengths = {*sampled_lengths(geometry.window, max_length)}
+    lengths |= {value + offset for value in named for offset in (-1, 0, 1)}
+    for length in sorted(length for length in lengths if 1 <= length <= max_length):
         try:
-            method.encode(geometry, length)
+            require_coverage(method, method.encode(geometry, length).plan)
             method.decode_plan(geometry, length, max(length + 1, max_length))
         except BadSetting as error:
             raise BadSetting(
@@ -133,9 +139,9 @@ def check_options(
     Raises:
         BadSetting: for such an option.
     """
-    if cache_dtype not in CACHE_DTYPES:
+    if cache_dtype != "auto":
         raise BadSetting(
-            f"--kv-cache-dtype {cache_dtype}: keys are rotated in the cache's own numbers; "
+            f"--kv-cache-dtype {cache_dtype}: the cache must have the data type of the model; "
             "leave it out"
         )
     if not prefix_caching:

@@ -1,7 +1,7 @@
 """Encodings of the prompts that an engine has at a time, for each kind of layer."""
 
 import dataclasses
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +23,7 @@ STEP_REGIONS = 4096
 MAX_STEPS = 8
 """Stretches of so many answer tokens that are remembered for prompts of one length."""
 IDLE_PROMPTS = 16
-"""Prompts that are remembered besides those of a batch, by length and kind of layer."""
+"""Prompts that are remembered besides those of a batch, by length, for each kind of layer."""
 
 KeyRun = tuple[int, int, RotaryTable]
 """First key, key after the last, and the table of their rotations."""
@@ -122,7 +122,8 @@ class PromptEncodings:
     def __init__(self, method: Method, geometry: Geometry) -> None:
         self.method, self.geometry = method, geometry
         self.tables = RotaryTableArray(geometry.dim // 2)
-        self._prompts: OrderedDict[tuple[LocalWindow | None, int], PromptEncoding] = OrderedDict()
+        self._prompts: defaultdict[LocalWindow | None, OrderedDict[int, PromptEncoding]]
+        self._prompts = defaultdict(OrderedDict)
 
     def prompts(self, local: LocalWindow | None, lengths: Sequence[int]) -> list[PromptEncoding]:
         """Return the encodings of a batch of prompts.
@@ -131,15 +132,15 @@ class PromptEncodings:
             local: tokens that the layer attends to; None for all.
             lengths: tokens of each prompt.
         """
+        prompts = self._prompts[local]
         for length in lengths:
-            key = local, length
-            if key not in self._prompts:
-                self._prompts[key] = PromptEncoding(self, local, length)
-            self._prompts.move_to_end(key)
-        batch = [self._prompts[local, length] for length in lengths]
+            if length not in prompts:
+                prompts[length] = PromptEncoding(self, local, length)
+            prompts.move_to_end(length)
+        batch = [prompts[length] for length in lengths]
         # Tables may be large: two float32 numbers for each token and pair, for each map.
-        while len(self._prompts) > len(lengths) + IDLE_PROMPTS:
-            self._prompts.popitem(last=False)
+        while len(prompts) > len(lengths) + IDLE_PROMPTS:
+            prompts.popitem(last=False)
         return batch
 
     def encode(self, local: LocalWindow | None, length: int) -> Encoding:

@@ -6,8 +6,8 @@ It needs no vLLM: the command can be printed on another machine than the one tha
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +34,7 @@ GPU_OPTIONS = ("--attention-backend", "CUSTOM")
 OWN_OPTIONS = {
     "--model": "MODEL",
     "--max-model-len": "--max-length",
+    "--config": "options after --",
     "--hf-overrides": "--method",
     "--scheduler-cls": "--prefix-caching salted",
     "--enable-prefix-caching": "--prefix-caching on",
@@ -52,6 +53,8 @@ class ServerCommand:
         max_length: tokens of prompt and answer at most.
         prefix_caching: which requests share the keys of equal beginnings: none, all, or those of
             equal encodings.
+        weights: options of vLLM by which it loads the weights that other commands load; those in
+            ``options`` go before.
         options: further options of vLLM.
     """
 
@@ -59,6 +62,7 @@ class ServerCommand:
     served: ServedMethod
     max_length: int
     prefix_caching: PrefixCaching = "off"
+    weights: Mapping[str, str] = field(default_factory=dict)
     options: Sequence[str] = ()
 
     def arguments(self) -> list[str]:
@@ -70,6 +74,9 @@ class ServerCommand:
         arguments += [caching, "--hf-overrides", json.dumps(self.served.overrides(self.max_length))]
         if self.prefix_caching == "salted":
             arguments += ["--scheduler-cls", SALTED_SCHEDULER]
+        for name, value in self.weights.items():
+            if option_value(self.options, name) is None:
+                arguments += [name, value]
         if torch.cuda.is_available():
             arguments += GPU_OPTIONS
         return [*arguments, *self.options]
@@ -84,7 +91,7 @@ class ServerCommand:
             LampeError: with one line that says what to do.
         """
         for option in self.options:
-            name = option.partition("=")[0]
+            name = _option_name(option).partition(".")[0]
             if name in OWN_OPTIONS:
                 raise BadSetting(f"{name}: this option of vLLM is set by {OWN_OPTIONS[name]}")
         check_model(config, self.served, self.max_length)
@@ -102,11 +109,17 @@ def option_value(options: Sequence[str], name: str) -> str | None:
     """Return the last value of an option, as ``--name VALUE`` or ``--name=VALUE``; None if none."""
     value = None
     for index, option in enumerate(options):
-        if option == name and index + 1 < len(options):
-            value = options[index + 1]
-        elif option.startswith(f"{name}="):
-            value = option.partition("=")[2]
+        if _option_name(option) == name:
+            if "=" in option:
+                value = option.partition("=")[2]
+            elif index + 1 < len(options):
+                value = options[index + 1]
     return value
+
+
+def _option_name(option: str) -> str:
+    """Return the name of an option as vLLM's documentation writes it: it takes underscores too."""
+    return option.partition("=")[0].replace("_", "-")
 
 
 def check_vllm(force: bool) -> None:

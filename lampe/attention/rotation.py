@@ -35,7 +35,7 @@ def rotate(
     stop = begin + 2 * cos_LP.shape[-1]
     before, rotary, after = x_BHLD[..., :begin], x_BHLD[..., begin:stop], x_BHLD[..., stop:]
     axis = -2 if layout == "half" else -1
-    pairs = rotary.unflatten(-1, (2, -1) if layout == "half" else (-1, 2))
+    pairs = torch.unflatten(rotary, -1, (2, -1) if layout == "half" else (-1, 2))
     first, second = pairs.unbind(axis)
     # Three operations and no join: for long prompts two to four times as fast as four operations
     # on halves that are joined by ``cat``.

@@ -6,11 +6,12 @@ all others the checkpoint brings a module of a few lines, which patches the mode
 
 import json
 import shutil
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -23,11 +24,12 @@ from lampe.checkpoints.loading import (
 )
 from lampe.checkpoints.model_card import model_card, source_of
 from lampe.checkpoints.plain_configuration import plain_configuration
-from lampe.errors import BadSetting, ExportError, LampeError, UnsupportedModel
-from lampe.geometry import geometry_of
-from lampe.methods import ENTRY_POINTS, Composed, Method, method_of
+from lampe.errors import BadSetting, ExportError, UnsupportedModel, first_line
+from lampe.geometry import Geometry, geometry_of
+from lampe.methods import Method, require_loadable
 from lampe.patching.exclusive_access import require_transformers_model
 from lampe.patching.handle import outermost_handle
+from lampe.patching.layer_encodings import require_coverage
 from lampe.patching.patch import EXPORT_RECORD, method_from, patch
 
 ADAPTER = "adapter_config.json"
@@ -38,7 +40,7 @@ AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForDecision")
 
 ``transformers serve`` tries the second one first, and knows no other that could run code.
 """
-LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+LICENCE_FILES = ["LICENSE*", "LICENCE*", "NOTICE*"]
 """Files that licences want to go with the weights."""
 MODULE = "modeling_lampe"
 """Module of an exported checkpoint, which patches its model."""
@@ -108,18 +110,13 @@ def export(
     below = outermost_handle(model)
     if window is None and below is not None:
         window = below.geometry.window
-    trained = geometry_of(model.config, window).window
-    if max_length is not None and max_length <= trained:
-        raise BadSetting(
-            f"max_length={max_length} is within the window of {trained}: give the length of longer "
-            "prompts"
-        )
+    geometry = geometry_of(model.config, window)
+    trained = geometry.window
+    check_length(method, geometry, max_length)
     with patch(model, method, window=window, stack=True) as handle:
-        if max_length is not None:
-            handle.encoding(max_length)
         changes = plain_configuration(model, handle, max_length)
     if changes is None:
-        _require_loadable(method)
+        require_loadable(method)
     else:
         # A configuration has one factor, also where the method derives it from a length.
         method = method.resolved(handle.geometry, max_length or trained)
@@ -138,6 +135,22 @@ def export(
     return folder
 
 
+def check_length(method: Method, geometry: Geometry, max_length: int | None) -> None:
+    """Refuse a length for which an export makes no sense, or which settings do not fit.
+
+    Raises:
+        BadSetting: for such a length.
+    """
+    if max_length is None:
+        return
+    if max_length <= geometry.window:
+        raise BadSetting(
+            f"max_length={max_length} is within the window of {geometry.window}: give the length "
+            "of longer prompts"
+        )
+    require_coverage(method, method.encode(geometry, max_length).plan)
+
+
 def _load(path: str) -> tuple[PreTrainedModel, Any]:
     """Return the model and the tokenizer of a folder or hub id; None for a missing tokenizer."""
     folder = Path(path)
@@ -154,8 +167,7 @@ def _load(path: str) -> tuple[PreTrainedModel, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path) if has_tokenizer else None
     except Exception as error:
         # A checkpoint can be broken in the ways of every library that reads it.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{path}: cannot be loaded ({reason})") from error
+        raise ExportError(f"{path}: cannot be loaded ({first_line(error)})") from error
     return model, tokenizer
 
 
@@ -196,36 +208,33 @@ def _exported_already(name: str, record: Any) -> ExportError:
     return ExportError(f"{name}: was exported with {method} already; export its source, {source}")
 
 
-def _require_loadable(method: Method) -> None:
-    """Refuse a method that another process could not make from its name and settings."""
-    parts = [method.positions, method.frequencies] if isinstance(method, Composed) else [method]
-    outside = entry_points(group=ENTRY_POINTS).names
-    for part in parts:
-        if not type(part).__module__.startswith("lampe.methods.") and part.name not in outside:
-            raise BadSetting(
-                f"{part.label}: a process that loads the checkpoint does not know this method; "
-                f"make it known by an entry point in the group {ENTRY_POINTS}"
-            )
-    again: Method | None
-    try:
-        again = method_of(method.label, **json.loads(json.dumps(method.settings)))
-    except (TypeError, LampeError):
-        again = None
-    if again != method:
-        raise BadSetting(f"{method.label}: its settings cannot be written to a configuration")
-
-
 def _write_model(model: PreTrainedModel, tokenizer: Any, draft: Path) -> None:
-    # The class's own: that of a patched model warns that it does not write the patch.
-    type(model).save_pretrained(model, draft)
+    try:
+        # The class's own: that of a patched model warns that it does not write the patch.
+        type(model).save_pretrained(model, draft)
+    except ValueError as error:
+        # transformers refuses to write some of the generation configurations that it reads.
+        raise ExportError(
+            f"{type(model).__name__}: cannot be saved ({first_line(error)})"
+        ) from error
     if tokenizer is not None:
         tokenizer.save_pretrained(draft)
     name = model.name_or_path
-    source = Path(name) if name else None
-    if source is not None and source.is_dir():
-        for pattern in LICENCE_FILES:
-            for path in source.glob(pattern):
-                shutil.copyfile(path, draft / path.name)
+    if name:
+        for path in _licence_files(name, getattr(model.config, "_commit_hash", None)):
+            shutil.copyfile(path, draft / path.name)
+
+
+def _licence_files(source: str, commit: str | None) -> list[Path]:
+    """Return the licence files of a folder or a hub repository, as far as they can be had."""
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(source, revision=commit, allow_patterns=LICENCE_FILES))
+        except Exception:
+            # Offline, or no repository: then the model card names the source.
+            return []
+    return [path for pattern in LICENCE_FILES for path in folder.glob(pattern)]
 
 
 def _write_configuration(

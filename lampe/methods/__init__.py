@@ -6,6 +6,7 @@ registered. A method from another package is found by its entry point in the gro
 """
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -119,6 +120,29 @@ def method_of(name: str, **settings: Any) -> Method:
     return method_class(name).from_settings(settings)
 
 
+def require_loadable(method: Method) -> None:
+    """Refuse a method that another process could not make from its name and settings.
+
+    Raises:
+        BadSetting: for such a method.
+    """
+    parts = [method.positions, method.frequencies] if isinstance(method, Composed) else [method]
+    outside = entry_points(group=ENTRY_POINTS).names
+    for part in parts:
+        if not type(part).__module__.startswith(f"{__name__}.") and part.name not in outside:
+            raise BadSetting(
+                f"{part.label}: another process does not know this method; make it known by an "
+                f"entry point in the group {ENTRY_POINTS}"
+            )
+    again: Method | None
+    try:
+        again = method_of(method.label, **json.loads(json.dumps(method.settings)))
+    except (TypeError, LampeError):
+        again = None
+    if again != method:
+        raise BadSetting(f"{method.label}: its settings cannot be written to a configuration")
+
+
 __all__ = [
     "METHODS",
     "Composed",
@@ -128,5 +152,6 @@ __all__ = [
     "method_class",
     "method_of",
     "register_method",
+    "require_loadable",
     "setting",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lampe.attention.rotation import rotate
-from lampe.errors import LampeError, UnsupportedModel
+from lampe.errors import LampeError, UnsupportedModel, first_line
 from lampe.geometry import Geometry, ropes_of
 from lampe.patching.attention_interface import LayerCall, attached_to
 from lampe.patching.forward_layout import ForwardLayout
@@ -410,9 +410,8 @@ def _run(model: PreTrainedModel, ids: Tensor) -> tuple[list[RecordedAttention], 
             raise
         except Exception as error:
             # Model code that computes with the mask fails on a layout in many ways.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnsupportedModel(
                 f"{type(model).__name__} does more with its attention mask than hand it on "
-                f"({reason})"
+                f"({first_line(error)})"
             ) from error
     return recorder.calls, logits

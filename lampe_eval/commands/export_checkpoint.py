@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lampe
 from lampe.checkpoints.draft_folder import refuse_output
+from lampe.checkpoints.export import check_length
 from lampe_eval import terminal
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError, report_warning
@@ -43,6 +44,7 @@ def export_checkpoint(
         try:
             # Before weights load.
             refuse_output(output, overwrite)
+            check_length(method, source.geometry, max_length)
             loaded, tokenizer = load_model(source, "cpu")
             folder = lampe.export(
                 loaded,

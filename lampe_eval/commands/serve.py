@@ -10,6 +10,7 @@ from lampe_eval import checkpoint_files, models
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
+from lampe_eval.models import ModelSource
 from lampe_vllm.served_method import ServedMethod
 from lampe_vllm.server_command import PrefixCaching, ServerCommand, check_vllm
 
@@ -87,6 +88,7 @@ def server_command(
         served,
         max_length or WINDOWS * source.geometry.window,
         prefix_caching,
+        _weights(source),
         tuple(options),
     )
     try:
@@ -94,3 +96,12 @@ def server_command(
     except lampe.LampeError as error:
         raise UserError(f"model {name!r}: {error}") from None
     return command
+
+
+def _weights(source: ModelSource) -> dict[str, str]:
+    """Return the options by which vLLM loads the weights that ``run`` loads."""
+    # Left to itself, vLLM computes in bfloat16 what is stored in float32.
+    options = {"--dtype": models.weights_dtype(source)}
+    if source.commit is not None:
+        options["--revision"] = source.revision
+    return options

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import torch
 
+from lampe.errors import first_line
 from lampe_eval.engine.batch_job import BatchJob, FinishedBatch
 from lampe_eval.engine.local_worker import LocalWorker
 from lampe_eval.engine.ray_head import HeadWatch, check_listening, cluster_lost
@@ -26,7 +27,6 @@ from lampe_eval.errors import (
     ClusterLost,
     UserError,
     describe_error,
-    first_line,
     report_warning,
 )
 from lampe_eval.models import ALL_GPUS, ModelSource

@@ -21,9 +21,10 @@ from transformers import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
 
 import lampe
+from lampe.errors import first_line
 from lampe_eval.benches.bench import Passage, Prompt, Sample
 from lampe_eval.engine.local_engine import GeneratedAnswer, decode_answer
-from lampe_eval.errors import UserError, first_line
+from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource, cost_of
 from lampe_vllm import plugin
 from lampe_vllm.served_method import ServedMethod

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lampe_eval.errors import UserError, first_line, unknown_name
+from lampe.errors import first_line
+from lampe_eval.errors import UserError, unknown_name
 from lampe_eval.file_io import file_problem
 from lampe_eval.lm_eval_tasks.package import lm_eval_module
 

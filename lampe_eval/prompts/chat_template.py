@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lampe_eval.errors import UserError, first_line
+from lampe.errors import first_line
+from lampe_eval.errors import UserError
 from lampe_eval.prompts.protocol import Protocol
 
 if TYPE_CHECKING:

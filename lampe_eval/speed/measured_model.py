@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from lampe.errors import first_line
 from lampe_eval import models
 from lampe_eval.cards import Card, shipped_card
 from lampe_eval.engine.devices import resolve_device
-from lampe_eval.errors import UserError, first_line
+from lampe_eval.errors import UserError
 from lampe_eval.speed.speed_config import ResolvedSpeed, SpeedConfig
 
 

@@ -157,3 +157,14 @@ def test_tables_survive_a_full_array(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = encodings.tables.array[table.base : table.base + stop]
         expected = torch.cat((angle.float().cos(), angle.float().sin()), dim=1)
         torch.testing.assert_close(torch.from_numpy(rows), expected)
+
+
+def test_prompts_are_remembered_for_each_kind_of_layer() -> None:
+    """Keep the encodings of a batch, also where layers of two kinds read it by turns."""
+    geometry = lampe.Geometry(window=WINDOW, head_dim=DIM)
+    encodings = PromptEncodings(lampe.method_of("lampe"), geometry)
+    lengths, kinds = range(100, 140), (None, LocalWindow(100))
+    before = [encodings.prompts(local, lengths) for local in kinds]
+    after = [encodings.prompts(local, lengths) for local in kinds]
+    for old, new in zip(before, after, strict=True):
+        assert all(a is b for a, b in zip(old, new, strict=True))

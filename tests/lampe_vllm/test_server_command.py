@@ -1,6 +1,7 @@
 """Command of a server, and what is refused before anything is loaded."""
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -73,6 +74,7 @@ def test_prefix_caching(caching: Any, present: list[str]) -> None:
         (DeepseekV3Config(), "MLA"),
         (T5Config(), "encoder"),
         (SmolLM3Config(architectures=["SmolLM3ForCausalLM"]), "without a rope"),
+        (AutoConfig.for_model("cohere2"), "without a rope"),
         (AutoConfig.for_model("gemma3n_text"), "ropes|shares"),
         (AutoConfig.for_model("mpt"), "ALiBi"),
         (AutoConfig.for_model("gpt2"), "no rope"),
@@ -101,7 +103,13 @@ def test_force_serves_an_architecture_that_was_not_tried() -> None:
         (command(options=("--kv-cache-dtype", "fp8")), "fp8"),
         (command(options=("--kv-cache-dtype=fp8",)), "fp8"),
         (command(options=("--hf-overrides={}",)), "--method"),
+        (command(options=("--kv-cache-dtype", "float16")), "float16"),
+        (command(options=("--kv_cache_dtype", "fp8")), "fp8"),
+        (command(options=("--hf-overrides.lampe.method", "dca")), "--method"),
+        (command(options=("--config", "options.yaml")), "--config"),
         (command(options=("--max-model-len", "9")), "--max-length"),
+        (command(options=("--max_model_len=9",)), "--max-length"),
+        (command("string", settings={"variant": "reference", "shift": 100, "local": 100}), "100"),
         (command(options=("--enable-prefix-caching",)), "--prefix-caching"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -163,6 +171,17 @@ def test_vllm_must_be_there_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     check_vllm(force=True)
     monkeypatch.setattr(server_command, "_vllm_version", lambda: "0.32.1")
     check_vllm(force=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "dtype"), [([], "float32"), (["--", "--dtype", "bfloat16"], "bfloat16")], ids=str
+)
+def test_weights_are_those_of_run(
+    words: list[str], dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["serve", "pocket", "--print", *words], standalone_mode=False)
+    printed = shlex.split(capsys.readouterr().out)
+    assert printed.count("--dtype") == 1 and option_value(printed, "--dtype") == dtype
 
 
 def test_the_command_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
