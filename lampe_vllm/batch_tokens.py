@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lampe.positions import LocalWindow
-from lampe_vllm.prompt_encodings import PromptEncoding, PromptEncodings
+from lampe_vllm.prompt_encodings import PromptEncoding, PromptEncodings, QuerySteps
 
 PART_KEYS = 256
 """Keys of a part at most: keys and values of one head then stay in the second-level cache."""
@@ -163,11 +163,10 @@ def _single_queries(
     requests: Sequence[tuple[RequestTokens, PromptEncoding]], encodings: PromptEncodings
 ) -> SingleQueries:
     """Return the queries of requests, each to attend alone."""
-    queries = [
-        (request, offset, prompt.steps(request.start + offset))
-        for request, prompt in requests
-        for offset in range(request.count)
-    ]
+    queries: list[tuple[RequestTokens, int, QuerySteps]] = []
+    for request, prompt in requests:
+        for offset in range(request.count):
+            queries.append((request, offset, prompt.steps(request.start + offset)))
     parts: list[tuple[int, int, int, int, int]] = []
     tokens, scales, rotations, ends = [], [], [], [0]
     for query, (request, offset, steps) in enumerate(queries):

@@ -7,6 +7,7 @@ all others the checkpoint brings a module of a few lines, which patches the mode
 import json
 import shutil
 from importlib.metadata import version
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def _licence_files(source: str, commit: str | None) -> list[Path]:
         except Exception:
             # Offline, or no repository: then the model card names the source.
             return []
-    return [path for pattern in LICENCE_FILES for path in folder.glob(pattern)]
+    return list(chain.from_iterable(folder.glob(pattern) for pattern in LICENCE_FILES))
 
 
 def _write_configuration(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from lampe_eval.report.table_model import (
     ResultTable,
@@ -68,7 +69,7 @@ def recommendation_tables(
     for summary in models:
         found = recommend(summary.methods, summary.higher_is_better, max_slowdown=max_slowdown)
         rows = [(one.method, _values(one, summary, found)) for one in summary.methods]
-        has_again = any(value.mark for _, values in rows for value in values)
+        has_again = any(value.mark for value in chain.from_iterable(values for _, values in rows))
         table = ResultTable(
             f"which method · {summary.model} · {summary.length} tokens",
             ["method", *_titles(summary)],

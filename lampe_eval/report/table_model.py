@@ -6,6 +6,7 @@ Tables have methods down and lengths across; at a single length, tasks down and 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -84,7 +85,7 @@ class ResultTable:
     @property
     def caption(self) -> list[str]:
         """Return what explains bold and marked scores, then the notes."""
-        shown = [value for _, values in self.lines for value in values]
+        shown = list(chain.from_iterable(values for _, values in self.lines))
         legend: list[str] = []
         if any(value.best for value in shown):
             legend.append(f"bold: not shown to be worse than any other ({TEST_OF_ALL})")

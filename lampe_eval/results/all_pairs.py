@@ -20,6 +20,7 @@ method. A single pair needs no correction.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _step_down(pairs: Sequence[UnitDifferences]) -> list[float]:
 
 def _contributions(pairs: Sequence[UnitDifferences]) -> Array:
     """Return what each unit contributes to the difference of each pair, [units, pairs]."""
-    units = dict.fromkeys(unit for pair in pairs for unit in pair.values)
+    units = dict.fromkeys(chain.from_iterable(pair.values for pair in pairs))
     places = {unit: place for place, unit in enumerate(units)}
     contributions = np.zeros((len(places), len(pairs)))
     for column, pair in enumerate(pairs):

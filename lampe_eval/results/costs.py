@@ -9,6 +9,7 @@ that: `lampe-eval speed` measures in turns.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import NormalDist, median
 from typing import Any
 
@@ -85,7 +86,7 @@ def environment_differences(environments: Sequence[Mapping[str, Any]]) -> dict[s
     Args:
         environments: of all sessions that may have run what is compared.
     """
-    keys = dict.fromkeys(key for environment in environments for key in environment)
+    keys = dict.fromkeys(chain.from_iterable(environments))
     differences: dict[str, str] = {}
     for key in keys:
         values = dict.fromkeys(str(environment.get(key)) for environment in environments)

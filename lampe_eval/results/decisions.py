@@ -16,7 +16,7 @@ probability at most 5 %, however often it looks.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal, cast
 
 import numpy as np
@@ -85,7 +85,7 @@ def seeded_order(ids: Iterable[str], seed: int) -> list[str]:
 
 def alpha_of_comparison(config: RunConfiguration) -> float:
     """Return the share of the run's error probability that each comparison has."""
-    lengths = [lengths for by_bench in config["lengths"].values() for lengths in by_bench.values()]
+    lengths = chain.from_iterable(by_bench.values() for by_bench in config["lengths"].values())
     comparisons = (len(config["methods"]) - 1) * sum(map(len, lengths))
     return ALPHA / comparisons
 

@@ -6,6 +6,7 @@ and what makes numbers less comparable, is said in remarks.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -303,7 +304,9 @@ def _cost_remarks(
         ]
         yield f"costs compare different values of {key}: {'; '.join(values)}"
     folders = [gathered.runs[run].folder for run in scores["run"].unique()]
-    sessions = [each for folder in folders for each in read_description(folder)["environments"]]
+    sessions = [
+        *chain.from_iterable(read_description(folder)["environments"] for folder in folders)
+    ]
     differences = environment_differences(sessions)
     if differences:
         texts = "; ".join(f"{key} {values}" for key, values in differences.items())

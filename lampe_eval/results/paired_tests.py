@@ -15,6 +15,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -259,7 +260,7 @@ def _joined_units(strata: Sequence[UnitDifferences]) -> Mapping[Hashable, Hashab
             node = parents[node]
         return node
 
-    units = dict.fromkeys(unit for stratum in strata for unit in stratum.values)
+    units = dict.fromkeys(chain.from_iterable(stratum.values for stratum in strata))
     parents.update((unit, unit) for unit in units)
     by_document: dict[str, Hashable] = {}
     for stratum in strata:
