@@ -13,7 +13,7 @@ from typing import Any
 
 from lampe.errors import BadSetting, LampeError, UnknownName
 from lampe.methods.compose import Composed
-from lampe.methods.method import IndexMethod, Method, setting
+from lampe.methods.method import KINDS, IndexMethod, Method, setting
 
 ENTRY_POINTS = "lampe.methods"
 """Group of the entry points by which other packages add methods."""
@@ -120,6 +120,7 @@ def method_of(name: str, **settings: Any) -> Method:
 
 
 __all__ = [
+    "KINDS",
     "METHODS",
     "Composed",
     "IndexMethod",

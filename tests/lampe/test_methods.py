@@ -24,6 +24,17 @@ def test_registered_methods() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("original", "unchanged"), ("pi", "frequencies"), ("dynamic-ntk", "frequencies"),
+        ("lampe", "positions"), ("rerope", "positions"), ("lampe+yarn", "both"),
+    ],
+)  # fmt: skip
+def test_a_method_is_of_the_kind_of_what_it_changes(name: str, kind: str) -> None:
+    assert method_of(name).kind() == kind
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_a_frozen_value(name: str) -> None:
     assert method_of(name) == method_of(name)
