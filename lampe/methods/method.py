@@ -77,7 +77,10 @@ class Method:
         """Return what the method changes, one of ``KINDS``, by what its class overrides."""
         if cls.forgets:
             return "forgetting"
-        changes = {"frequencies": cls.rope is not Method.rope, "positions": cls.plan is not Method.plan}
+        changes = {
+            "frequencies": cls.rope is not Method.rope,
+            "positions": cls.plan is not Method.plan,
+        }
         match [name for name, is_changed in changes.items() if is_changed]:
             case []:
                 return "unchanged"

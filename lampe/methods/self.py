@@ -123,8 +123,9 @@ class SELF(IndexMethod):
         rule="smallest that keeps the prompt within two thirds of the window, as for selfextend",
     )
     rate: float | int | None = setting(
-        derive=lambda method, geometry, length: RELEASED_RATE
-        * max(1.0, RELEASED_WINDOW / geometry.window),
+        derive=lambda method, geometry, length: (
+            RELEASED_RATE * max(1.0, RELEASED_WINDOW / geometry.window)
+        ),
         rule="0.02 as released; below a window of 4096 in proportion more, to grow in time",
     )
     first: int = setting(1, rule="1, as released")
@@ -142,14 +143,11 @@ class SELF(IndexMethod):
         return PositionPlan((Region(0, window, name="neighbours"), groups))
 
     def decode_plan(self, geometry: Geometry, length: int, stop: int) -> PositionPlan | None:
-        method = self.resolved(geometry, length)
-        window = method.window_size
-        assert window is not None
-        match method.decode:
-            case "prompt":
-                return None
-            case "eager":
-                return ReRoPE(window_size=window).plan(geometry, length)
+        if self.decode == "prompt":
+            return None
+        window = self.value_of("window_size", geometry, length)
+        if self.decode == "eager":
+            return ReRoPE(window_size=window).plan(geometry, length)
         keys = FlashDecodeKeys(shift=-1, capacity=window, rate=RELEASED_RATE)
         far = Region(window, None, query=constant(window), key=keys, name="groups")
         return PositionPlan((Region(0, window, name="neighbours"), far))
