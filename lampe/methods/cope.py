@@ -55,7 +55,8 @@ class CoPE(Method):
         whole = [1.0] * (len(rope.inv_freq) - len(clipped))
         weighted = zip(rope.inv_freq, whole + clipped, strict=True)
         inv_freq = tuple(frequency * weight for frequency, weight in weighted)
-        return dataclasses.replace(rope, inv_freq=inv_freq)
+        slowed = sum(weight < 1 for weight in clipped)
+        return dataclasses.replace(rope, inv_freq=inv_freq, clipped=slowed)
 
     def _clipped(self, pairs: int) -> list[float]:
         """Return what the frequencies of clipped pairs are multiplied by.
