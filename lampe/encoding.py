@@ -42,7 +42,7 @@ class Encoding:
     def position_scale(self, model_rope: Rope) -> float:
         """Return the factor by which this encoding's rope slows positions of the model's rope.
 
-        It is measured on the slowest pair that rotates under both ropes.
+        It is measured on the slowest pair that rotates under both ropes and is not clipped.
 
         Args:
             model_rope: rope of the unpatched model, with the same number of pairs.
@@ -51,7 +51,8 @@ class Encoding:
             1 where frequencies are the model's own, 1 / s where they are interpolated by s, and 0
             where no pair rotates under both.
         """
-        pairs = zip(self.rope.inv_freq, model_rope.inv_freq, strict=True)
+        pairs = list(zip(self.rope.inv_freq, model_rope.inv_freq, strict=True))
+        pairs = pairs[: len(pairs) - self.rope.clipped]
         # A pair of frequency 0 carries no position, and so cannot leave the trained range.
         rotating = [(changed, trained) for changed, trained in pairs if changed and trained]
         if not rotating:

@@ -80,7 +80,7 @@ class Geometry:
         if self.rope_parameters.get("rope_type") == "proportional":
             raise BadSetting(
                 "this model's rope is proportional: it rotates a share of its pairs, "
-                "where that of yarn or dynamic-ntk would rotate all; "
+                "where that of yarn, mrrope or dynamic-ntk would rotate all; "
                 "use pi, or a method of positions such as lampe"
             )
         return self._rope({"rope_theta": self.theta, **changes}, length, self.window)

@@ -47,12 +47,15 @@ class Rope:
         scaling: factor on cos and sin (YaRN's attention factor).
         layout: how dimensions are paired.
         begin: first rotated dimension of a head.
+        clipped: last pairs that are slowed out of all proportion (CoPE), which say nothing about
+            how far positions reach.
     """
 
     inv_freq: tuple[float, ...]
     scaling: float = 1.0
     layout: Layout = "half"
     begin: int = 0
+    clipped: int = 0
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split ``x[..., head_dim]`` into dimensions before, inside and after the rotated range."""

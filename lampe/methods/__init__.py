@@ -14,7 +14,7 @@ from typing import Any
 
 from lampe.errors import BadSetting, LampeError, UnknownName
 from lampe.methods.compose import Composed
-from lampe.methods.method import IndexMethod, Method, setting
+from lampe.methods.method import KINDS, IndexMethod, Method, setting
 
 ENTRY_POINTS = "lampe.methods"
 """Group of the entry points by which other packages add methods."""
@@ -144,6 +144,7 @@ def require_loadable(method: Method) -> None:
 
 
 __all__ = [
+    "KINDS",
     "METHODS",
     "Composed",
     "IndexMethod",

@@ -40,8 +40,9 @@ class Composed(Method):
             self.frequencies, IndexMethod | Composed
         ):
             raise BadSetting(
-                f"{self.label}: compose a method of positions with one of frequencies, "
-                "as lampe+yarn"
+                f"{self.label}: the kinds of its methods are {self.positions.kind()} and "
+                f"{self.frequencies.kind()}; compose a method of positions with one of "
+                "frequencies, as lampe+yarn"
             )
 
     @classmethod

@@ -33,6 +33,8 @@ OTHERWISE = "otherwise"
 """Key of the rule that holds where none of the other settings of a ``Rule`` is set."""
 AUTO = "auto"
 """Value that stands for a hyper-parameter's default, as ``lampe-eval list methods`` prints it."""
+KINDS = ("unchanged", "frequencies", "positions", "both", "forgetting")
+"""What methods change, in the order in which they are listed."""
 LARGEST = 2**63 - 1
 """Largest number that a hyper-parameter may have: positions are int64 in tensors."""
 
@@ -62,11 +64,29 @@ class Method:
         calibrated_settings: settings that ``lampe-eval calibrate`` can fit to a model.
         factor_setting: setting by which a method of frequencies takes the factor of its rope on cos
             and sin; its default stands for the factor that the method derives.
+        forgets: whether queries do not see some of the tokens before them.
     """
 
     name: ClassVar[str] = ""
     calibrated_settings: ClassVar[tuple[str, ...]] = ()
     factor_setting: ClassVar[str] = "attention_factor"
+    forgets: ClassVar[bool] = False
+
+    @classmethod
+    def kind(cls) -> str:
+        """Return what the method changes, one of ``KINDS``, by what its class overrides."""
+        if cls.forgets:
+            return "forgetting"
+        changes = {
+            "frequencies": cls.rope is not Method.rope,
+            "positions": cls.plan is not Method.plan,
+        }
+        match [name for name, is_changed in changes.items() if is_changed]:
+            case []:
+                return "unchanged"
+            case [name]:
+                return name
+        return "both"
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -304,10 +324,8 @@ def extension_factor(method: Method, geometry: Geometry, length: int) -> float:
     return max(1.0, length / geometry.window)
 
 
-def smallest_compression(
-    geometry: Geometry, length: int, *, exact: int, share: float = 2 / 3
-) -> int:
-    """Return the smallest whole compression that keeps a prompt within a share of the window.
+def smallest_compression(geometry: Geometry, length: int, *, exact: int) -> int:
+    """Return the smallest whole compression that keeps a prompt within two thirds of the window.
 
     A prompt that fits the window is not compressed.
 
@@ -315,22 +333,34 @@ def smallest_compression(
         geometry: of the model.
         length: tokens of the prompt.
         exact: distances below it, in tokens, are not compressed.
-        share: of the window.
 
     Raises:
         BadSetting: where the exact distances alone fill that share.
     """
     if length <= geometry.window:
         return 1
+    return math.ceil((length - exact) / positions_beyond(geometry, exact=exact))
+
+
+def positions_beyond(geometry: Geometry, *, exact: int) -> int:
+    """Return the positions between exact distances and two thirds of the window.
+
+    Args:
+        geometry: of the model.
+        exact: distances below it, in tokens, are not compressed.
+
+    Raises:
+        BadSetting: where there are none.
+    """
     # The rule of thumb in SelfExtend's README: the largest positions of a window are poorly
     # trained, so stay below one half to two thirds of it.
-    compressed_positions = int(share * geometry.window) - exact
-    if compressed_positions < 1:
+    positions = int(2 / 3 * geometry.window) - exact
+    if positions < 1:
         raise BadSetting(
-            f"{exact} exact positions leave no room below {share:.0%} "
+            f"{exact} exact positions leave no room below {2 / 3:.0%} "
             f"of a window of {geometry.window}"
         )
-    return math.ceil((length - exact) / compressed_positions)
+    return positions
 
 
 def require_positive(name: str, **values: float) -> None:

@@ -23,19 +23,23 @@ def models() -> None:
 
 
 def methods() -> None:
-    """Print every method with its settings; those left open with the rule of their default."""
+    """Print every method with its settings by kind; those left open with their default's rule."""
     try:
         lampe.methods.load_entry_points()
     except lampe.LampeError as error:
         raise UserError(str(error)) from None
-    rows: list[tuple[str, ...]] = []
+    rows: dict[str, list[tuple[str, ...]]] = {kind: [] for kind in lampe.methods.KINDS}
     for name in method_names():
         card = method_card(name)
-        kind = lampe.methods.method_class(card.method)
-        defaults = {**kind.from_settings({}).settings, **card.settings}
-        settings = [_described_setting(kind, key, value) for key, value in defaults.items()]
-        rows.append((name, "\n".join(settings), card.about, card.paper))
-    _print_table(("method", "settings", "about", "source"), rows)
+        method = lampe.methods.method_class(card.method)
+        defaults = {**method.from_settings({}).settings, **card.settings}
+        settings = [_described_setting(method, key, value) for key, value in defaults.items()]
+        rows[method.kind()].append((name, "\n".join(settings), card.about, card.paper))
+    grouped: list[tuple[str, ...]] = []
+    for kind, of_kind in rows.items():
+        if of_kind:
+            grouped += [(f"[bold]{kind}[/]",), *of_kind]
+    _print_table(("method", "settings", "about", "source"), grouped)
 
 
 def benches() -> None:
@@ -93,11 +97,11 @@ def all_published() -> None:
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _described_setting(kind: type[lampe.Method], key: str, value: Any) -> str:
+def _described_setting(method: type[lampe.Method], key: str, value: Any) -> str:
     """Return ``key=value``, or for a derived default ``key=auto`` with its rule."""
     if value is not None:
         return f"{key}={value}"
-    rule = kind.default_rule(key) if key in kind.default_rules() else ""
+    rule = method.default_rule(key) if key in method.default_rules() else ""
     return f"{key}=auto ({rule})" if rule else f"{key} not set"
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, T5Config
 
+from lampe.methods import KINDS
 from lampe_eval.cli import main
 from lampe_eval.commands import listing
 from lampe_eval.pocket import WEIGHTS
@@ -169,6 +170,16 @@ def test_list(cli: Cli, what: str) -> None:
         "published": "lampe-table1",
     }[what]
     assert expected in done.out
+
+
+def test_methods_are_listed_by_what_they_change(cli: Cli) -> None:
+    listed = [line.split()[0] for line in cli("list", "methods").out.splitlines() if line[0] != " "]
+    titles = [name for name in listed if name in KINDS]
+    assert titles == [kind for kind in KINDS if kind in titles]
+    assert {"unchanged", "frequencies", "positions"} <= set(titles)
+    begin, end = listed.index("frequencies"), listed.index("positions")
+    assert {"pi", "yarn", "mrrope", "cope"} <= set(listed[begin:end])
+    assert {"lampe", "self", "dca"} <= set(listed[end:])
 
 
 def test_no_name_in_the_list_of_published_tables_is_broken(

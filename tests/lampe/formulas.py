@@ -5,6 +5,7 @@ return a list, because the releases of some methods count pairs of the prompt tw
 papers, and for releases the authors' code.
 """
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -52,6 +53,55 @@ def chunkllama(
 ) -> Positions:
     cap = pretraining_length if variant == "vllm" else pretraining_length * 3 // 4
     return dca(i, j, n, cap - local_window, cap)
+
+
+def self_groups(
+    i: int,
+    j: int,
+    n: int,
+    window_size: int,
+    capacity: int,
+    rate: float,
+    first: int = 1,
+    decode: str = "prompt",
+) -> Positions:
+    if i - j < window_size:
+        return [i - j]
+    if i >= n and decode == "eager":
+        return [window_size]
+    if i >= n and decode == "flash":
+        return [window_size + _packed(j - 1, window_size, 0.02) if j else 0]
+    if capacity == 2:
+        return [i - j]
+    query, key = (_packed(x - first, capacity, rate) for x in (i - window_size, j))
+    return [window_size + query - key]
+
+
+def _packed(token: int, capacity: int, rate: float) -> int:
+    """Return the group of a token where groups of SELF's sizes are filled one after another."""
+    group, left = 0, max(0, token)
+    while True:
+        size = math.floor(capacity / (1 + (capacity - 1) * math.exp(-rate * group)))
+        # The curve never reaches its capacity, but rounds to it.
+        size = min(size, capacity - 1)
+        if left < size:
+            return group
+        left -= size
+        group += 1
+
+
+def adagrope(i: int, j: int, n: int, positions: int, ratio: float = 0.25) -> Positions:
+    if n <= positions:
+        return [i - j]
+    least = [0 if k & (k - 1) else int(ratio * positions / k) for k in range(1, n + 1)]
+    reach = [m * positions - sum((m - k) * least[k - 1] for k in range(1, m)) for m in range(n + 1)]
+    most = next(m for m in range(2, n + 1) if n <= reach[m])
+    farthest = n - reach[most - 1]
+    tokens = [k for k in range(1, most) for _ in range(least[k - 1])]
+    tokens += [most - 1] * (positions - len(tokens) - farthest) + [most] * farthest
+    begins = [sum(tokens[:position]) for position in range(positions)]
+    position = max(position for position in range(positions) if begins[position] <= i - j)
+    return [position + Fraction(i - j - begins[position], tokens[position])]
 
 
 def lampe(
@@ -145,11 +195,13 @@ def _constants(n: int, head: int, tail: int, mapped: Callable[[int], int]) -> tu
 
 
 FORMULAS: dict[str, Callable[..., Positions]] = {
+    "adagrope": adagrope,
     "chunkllama": chunkllama,
     "dca": dca,
     "lampe": lampe,
     "leaky-rerope": leaky_rerope,
     "rerope": rerope,
+    "self": self_groups,
     "selfextend": selfextend,
     "string": string,
 }

@@ -185,6 +185,34 @@ GOLDENS = [
         12,
         {11: "5.75 5.5 5.25 5 4.75 4.5 4.25 4 3 2 1 0"},
     ),
+    _whole(
+        "self",
+        {"window_size": 4, "capacity": 5, "rate": 0.5},
+        """
+0
+1 0
+2 1 0
+3 2 1 0
+4 3 2 1 0
+4 4 3 2 1 0
+5 5 4 3 2 1 0
+6 6 5 4 3 2 1 0
+6 6 5 4 4 3 2 1 0
+7 7 6 5 5 4 3 2 1 0
+7 7 6 5 5 4 4 3 2 1 0
+8 8 7 6 6 5 5 4 3 2 1 0
+8 8 7 6 6 5 5 4 4 3 2 1 0
+8 8 7 6 6 5 5 4 4 4 3 2 1 0
+9 9 8 7 7 6 6 5 5 5 4 3 2 1 0
+9 9 8 7 7 6 6 5 5 5 4 4 3 2 1 0
+""",
+    ),
+    _some(
+        "self",
+        {"window_size": 4, "capacity": 5, "rate": 0.5, "first": 0},
+        16,
+        {15: "9 8 7 7 6 6 5 5 5 4 4 4 3 2 1 0"},
+    ),
     _some("string", {"shift": 3, "local": 0}, 9, {8: "5 4 3 2 1 0 2 1 0"}),
     _some("dca", {"chunk_size": 6, "cap": 10}, 14, {13: "10 9 8 7 6 5 7 6 5 4 3 2 1 0"}),
     _some(
@@ -225,6 +253,14 @@ GOLDENS = [
     ),
 ]
 """Appendix A of the methods' specification, for every method that changes relative positions."""
+
+TOKENS_OF_POSITIONS = {
+    20: [1] * 12 + [2] * 4,
+    28: [1] * 4 + [2] * 12,
+    40: [1] * 4 + [2] * 2 + [3] * 8 + [4] * 2,
+    64: [1] * 4 + [2] * 2 + [4] + [5] * 2 + [6] * 7,
+}
+"""Tokens that each of AdaGroPE's 16 positions stands for, by the number of tokens of the text."""
 
 DECODE = {
     1: "9 8 7 6 6 5 5 5 4 4 4 3 3 3 2 1 0",

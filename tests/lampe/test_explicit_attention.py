@@ -29,6 +29,9 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
     ("string", {"shift": 13, "local": 5}),
     ("string", {"shift": 13, "local": 5, "variant": "reference"}),
     ("dca", {"chunk_size": 15, "cap": 18}),
+    ("self", {"capacity": 5, "window_size": 7, "rate": 0.5}),
+    ("self", {"capacity": 5, "window_size": 7, "rate": 0.5, "decode": "flash"}),
+    ("adagrope", {"positions": 12}),
     ("chunkllama", {"pretraining_length": 20, "local_window": 4}),
     *(
         ("lampe", {"head_tokens": 5, "tail_tokens": 4, "mapping_length": 14, "variant": variant})
@@ -54,12 +57,21 @@ def _frequencies(name: str, factor: float) -> list[float]:
         case "ntk":
             theta = THETA * factor ** (2 * PAIRS / (2 * PAIRS - 2))
             return [theta ** (-pair / PAIRS) for pair in range(PAIRS)]
-        case "yarn":
+        case "cope":
+            weights = [(1 + math.cos(math.pi * k / 3)) / 2 for k in range(4)]
+            return [a * b for a, b in zip(plain, [1] * 4 + weights, strict=True)]
+        case "resonance":
+            return [2 * math.pi / round(2 * math.pi / frequency) for frequency in plain]
+        case "yarn" | "mrrope":
             turns = [
                 2 * PAIRS * math.log(WINDOW / (2 * math.pi * n)) / (2 * math.log(THETA))
                 for n in (32, 1)
             ]
             low, high = max(math.floor(turns[0]), 0), min(math.ceil(turns[1]), 2 * PAIRS - 1)
+            if name == "mrrope":
+                steps = [min(high - low, max(0, pair - low)) for pair in range(PAIRS)]
+                share = [t * (t + 1) / ((high - low) * (high - low + 1)) for t in steps]
+                return [a / factor**e for a, e in zip(plain, share, strict=True)]
             ramp = [min(1.0, max(0.0, (pair - low) / (high - low))) for pair in range(PAIRS)]
             return [
                 frequency * (1 - slow) + frequency / factor * slow
@@ -145,12 +157,20 @@ def test_methods_of_positions(name: str, settings: dict[str, Any], prompt: int) 
 
 
 @pytest.mark.filterwarnings("ignore::lampe.PositionWarning")
-@pytest.mark.parametrize("name", ["original", "pi", "ntk", "yarn"])
-def test_methods_of_frequencies(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("original", {}),
+        *((name, {"factor": 4}) for name in ("pi", "ntk", "yarn", "mrrope")),
+        ("cope", {"clip": 4}),
+        ("resonance", {}),
+    ],
+)
+def test_methods_of_frequencies(name: str, settings: dict[str, Any]) -> None:
     model, ids = llama(layers=1), random_ids(40 + ANSWER)
-    with lampe.patch(model, name, **({} if name == "original" else {"factor": 4})):
+    with lampe.patch(model, name, **settings):
         ours = _read_and_answered(model, ids, 40)
-    logit_factor = (0.1 * math.log(4) + 1) ** 2 if name == "yarn" else 1
+    logit_factor = (0.1 * math.log(4) + 1) ** 2 if name in ("yarn", "mrrope") else 1
     theirs = _explicit_logits(model, ids, _plain, _frequencies(name, 4), lambda i: logit_factor)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 

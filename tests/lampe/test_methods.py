@@ -20,8 +20,20 @@ INDEX = [name for name, method in METHODS.items() if issubclass(method, lampe.In
 def test_registered_methods() -> None:
     assert set(METHODS) == {
         "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama",
-        "rerope", "leaky-rerope", "string", "lampe",
+        "rerope", "leaky-rerope", "string", "lampe", "mrrope", "cope", "resonance", "dprope",
+        "self", "adagrope",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("original", "unchanged"), ("pi", "frequencies"), ("dynamic-ntk", "frequencies"),
+        ("lampe", "positions"), ("rerope", "positions"), ("lampe+yarn", "both"),
+    ],
+)  # fmt: skip
+def test_a_method_is_of_the_kind_of_what_it_changes(name: str, kind: str) -> None:
+    assert method_of(name).kind() == kind
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -173,6 +185,32 @@ def test_registering_refuses_a_name_that_exists() -> None:
         ("rerope", {"logn_base": 128, "attention_factor": 1.1}, "logn_base=128 .*factor=1.1"),
         ("rerope", {"logn_base": 1}, "logn_base=1 "),
         ("lampe", {"attention_factor_from": "windw"}, "attention_factor_from.*window"),
+        ("mrrope", {"spread": "even"}, "spread of mrrope 'even'"),
+        ("mrrope", {"beta_fast": 1}, "beta_fast=1 .*beta_slow=1.0"),
+        ("mrrope", {"beta_slow": math.nan}, "beta_slow=nan"),
+        ("mrrope", {"factor": 0}, "mrrope: factor=0"),
+        ("mrrope", {"attention_factor": -1}, "mrrope: attention_factor=-1"),
+        ("cope", {"clip": -1}, "clip=-1"),
+        ("cope", {"mode": "firm"}, "mode of cope 'firm'"),
+        ("cope", {"factor": -2}, "cope: factor=-2"),
+        ("cope+yarn", {}, r"cope.yarn.*frequencies and frequencies"),
+        ("resonance", {"factor": math.inf}, "resonance: factor=inf"),
+        ("dprope", {"intervals": 0}, "intervals=0 .*65536"),
+        ("dprope", {"factor": 1e9}, r"factor=1e.09 .*256 .*16777216"),
+        ("dprope", {"factor": 1e-9}, r"factor=1e-09 .*256"),
+        ("self", {"capacity": 1}, "capacity=1 .*65536"),
+        ("self", {"capacity": 65537}, "capacity=65537 .*65536"),
+        ("self", {"rate": 0}, "self: rate=0"),
+        ("self", {"rate": 1e-6}, "rate=1e-06 .*1024 tokens.*256"),
+        ("self", {"window_size": 0}, "self: window_size=0"),
+        ("self", {"window_size": 200}, "200 .*256"),
+        ("self", {"first": 2}, "first=2"),
+        ("self", {"decode": "fast"}, "decode of self 'fast'"),
+        ("self", {"decode": "flash", "window_size": 1}, "window_size=1 .*decode=flash"),
+        ("self+adagrope", {}, r"self.adagrope.*positions and positions"),
+        ("adagrope", {"positions": 0}, "positions=0"),
+        ("adagrope", {"ratio": 0.7}, "ratio=0.7"),
+        ("adagrope", {"ratio": 0}, "ratio=0 "),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -188,7 +226,7 @@ def test_methods_keep_the_rotating_pairs_of_a_proportional_rope_or_refuse_it(
     """Check Gemma 4's rope: a quarter of the pairs rotate, the others do not."""
     rope = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
     geometry = lampe.Geometry(window=256, head_dim=64, rope_parameters=rope)
-    if name in ("yarn", "dynamic-ntk"):
+    if name in ("yarn", "mrrope", "dynamic-ntk"):
         with pytest.raises(lampe.BadSetting, match=r"proportional.*\bpi\b.*lampe"):
             method_of(name).encode(geometry, 1024)
         return
@@ -258,6 +296,8 @@ def test_an_attention_factor_can_begin_beyond_the_window(
         ("leaky-rerope", lampe.AttentionFactor(logn_base=256)),
         ("string", lampe.AttentionFactor(STRING_FACTOR)),
         ("lampe", lampe.AttentionFactor(STRING_FACTOR)),
+        ("self", lampe.AttentionFactor()),
+        ("adagrope", lampe.AttentionFactor()),
     ],
 )
 def test_released_attention_factors(name: str, expected: lampe.AttentionFactor) -> None:
@@ -327,6 +367,13 @@ YARN_FACTOR = 0.1 * math.log(4) + 1
         ("chunkllama+yarn", {}, 0.05 * math.log(4) + 1, "chunkllama alone"),
         ("lampe+pi", {}, STRING_FACTOR, "lampe"),
         ("selfextend+pi", {}, 1.0, ""),
+        ("lampe+mrrope", {}, STRING_FACTOR, "lampe alone"),
+        ("self+mrrope", {}, YARN_FACTOR, "mrrope"),
+        ("string+mrrope", {"mrrope.attention_factor": 1.2}, 1.2 * STRING_FACTOR, "factor=1.2"),
+        ("adagrope+cope", {}, 1.0, ""),
+        ("adagrope+cope", {"cope.factor": 4}, YARN_FACTOR, "cope"),
+        ("lampe+resonance", {"resonance.factor": 4}, STRING_FACTOR, "lampe alone"),
+        ("lampe+dprope", {}, STRING_FACTOR, "lampe"),
     ],
 )
 def test_one_attention_factor_holds_in_a_composition_unless_the_user_sets_both(

@@ -113,7 +113,7 @@ def test_reserved_tokens_are_counted_from_zero_on(model: LlamaForCausalLM) -> No
         pass
 
 
-@pytest.mark.parametrize("name", ["lampe", "dca", "selfextend", "yarn"])
+@pytest.mark.parametrize("name", ["lampe", "dca", "selfextend", "yarn", "cope", "self", "adagrope"])
 def test_a_prompt_in_chunks_equals_the_prompt_at_once(model: LlamaForCausalLM, name: str) -> None:
     ids = random_ids(200)
     with lampe.patch(model, name) as handle:

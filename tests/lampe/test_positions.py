@@ -7,7 +7,7 @@ import torch
 
 import lampe
 from lampe.methods import METHODS, method_of
-from tests.lampe.matrices import DECODE, GOLDENS, LAMPE, Golden
+from tests.lampe.matrices import DECODE, GOLDENS, LAMPE, TOKENS_OF_POSITIONS, Golden
 
 WINDOW = lampe.Geometry(window=256)
 
@@ -18,6 +18,32 @@ def test_plan_equals_the_golden_matrix(golden: Golden) -> None:
     matrix = plan.matrix(golden.length)
     for query, row in golden.rows.items():
         assert matrix[query, : query + 1].tolist() == pytest.approx(row, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", TOKENS_OF_POSITIONS)
+def test_adagrope_has_the_whole_positions_of_the_paper_where_they_begin(length: int) -> None:
+    """Compare the floors of the last row with the paper's, which are the same for each query."""
+    plan = method_of("adagrope", positions=16).encode(WINDOW, length).plan
+    row = plan.matrix(length)[-1].flip(0)
+    expected = torch.arange(16).repeat_interleave(torch.tensor(TOKENS_OF_POSITIONS[length]))
+    assert torch.equal((row + 1e-9).floor(), expected.double())
+
+
+@pytest.mark.parametrize(
+    ("decode", "row"),
+    [
+        ("prompt", "9 9 8 7 7 6 6 6 5 5 5 4 4 3 2 1 0"),
+        ("eager", "4 4 4 4 4 4 4 4 4 4 4 4 4 3 2 1 0"),
+        ("flash", "0 4 5 6 7 8 9 10 11 12 13 14 15 3 2 1 0"),
+    ],
+)
+def test_answers_of_self(decode: str, row: str) -> None:
+    """Check the query after a prompt of 16; the flash rule has groups of one token for so few."""
+    method = method_of("self", window_size=4, capacity=4, rate=1.0, decode=decode)
+    plan = method.decode_plan(WINDOW, 16, 17) or method.encode(WINDOW, 16).plan
+    positions = plan.relative(torch.tensor(16), torch.arange(17)).tolist()
+    assert positions == [float(entry) for entry in row.split()]
+    assert plan.largest(17) == max(positions)
 
 
 @pytest.mark.parametrize("generated", DECODE)
@@ -42,7 +68,8 @@ def test_every_causal_pair_is_covered_once(name: str, length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"]
+    "name",
+    ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"],
 )
 @pytest.mark.parametrize("length", [256, 512, 1024, 4096, 16384])
 def test_default_positions_stay_inside_the_window(name: str, length: int) -> None:
@@ -58,6 +85,8 @@ def test_default_positions_stay_inside_the_window(name: str, length: int) -> Non
         method_of("lampe", mapping_length=100),
         method_of("dca", chunk_size=100, cap=120),
         method_of("rerope", window_size=100),
+        method_of("self", capacity=2),
+        method_of("adagrope", positions=100),
     ],
     ids=lambda method: method.name,
 )

@@ -1,6 +1,7 @@
 """Properties of every method at any length and setting, tried on examples by hypothesis."""
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from lampe.attention import BACKENDS
 from lampe.mapping_length import PUBLISHED_CURVES
 from lampe.methods import METHODS, method_of
 from lampe.methods.dca import CHUNKLLAMA_VARIANTS
+from lampe.methods.self import LogisticGroups
 from tests.lampe.formulas import FORMULAS
 
 EXAMPLES = settings(max_examples=20, deadline=None, derandomize=True, database=None)
@@ -67,6 +69,16 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
                 "local_window": draw(st.integers(1, length * 3 // 4 - 1)),
                 "variant": draw(st.sampled_from(list(CHUNKLLAMA_VARIANTS))),
             }
+        case "self":
+            return {
+                "capacity": draw(st.integers(2, 9)),
+                "window_size": draw(st.integers(2, 20)),
+                "rate": draw(st.sampled_from([0.02, 0.1, 0.5, 4.0])),
+                "first": draw(st.integers(0, 1)),
+                "decode": draw(st.sampled_from(["prompt", "eager", "flash"])),
+            }
+        case "adagrope":
+            return {"positions": draw(SMALL), "ratio": draw(st.sampled_from([0.1, 0.25, 0.5]))}
         case "leaky-rerope":
             return {"window_size": draw(SMALL), "factor": draw(SMALL)}
     return {"window_size": draw(SMALL)}
@@ -130,7 +142,8 @@ def test_defaults_cover_every_causal_pair_once(name: str, window: int, length: i
 
 
 @pytest.mark.parametrize(
-    "name", ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe"]
+    "name",
+    ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"],
 )
 @EXAMPLES
 @given(window=st.integers(32, 3000), length=st.integers(1, 100_000))
@@ -149,7 +162,10 @@ def test_defaults_stay_inside_the_window_and_true_nearby(
 
 @pytest.mark.parametrize(
     "name",
-    ["rerope", "leaky-rerope", "selfextend", "lampe continuous", "lampe paper", "lampe separable"],
+    [
+        *("rerope", "leaky-rerope", "selfextend", "self", "adagrope"),
+        *("lampe continuous", "lampe paper", "lampe separable"),
+    ],
 )
 @EXAMPLES
 @given(data=st.data(), length=LENGTHS)
@@ -163,12 +179,38 @@ def test_positions_never_fall_with_distance_nor_leap(
     assert all(bool((step >= 0).all()) for step in steps)
     leap = 2 if name in ("selfextend", "lampe separable") else 1
     assert all(bool((step <= leap + 1e-9).all()) for step in steps)
-    if name not in ("selfextend", "lampe separable"):
+    if name not in ("selfextend", "self", "lampe separable"):
         for distance in range(length):
             torch.testing.assert_close(
                 matrix.diagonal(-distance),
                 matrix[-1, length - 1 - distance].expand(length - distance),
             )
+
+
+@EXAMPLES
+@given(length=st.integers(1, 1 << 31), positions=st.integers(1, 9000))
+def test_adagrope_takes_few_regions_and_no_position_beyond_its_own(
+    length: int, positions: int
+) -> None:
+    """Compare with the most tokens that a position stands for, which is about length / P."""
+    plan = method_of("adagrope", positions=positions).encode(GEOMETRY, length).plan
+    assert plan.coverage_fault() is None
+    if length > positions:
+        most = plan.regions[-1].key.scale.denominator
+        assert len(plan.regions) <= math.ceil(math.log2(most)) + 2
+        assert positions - 1 <= plan.largest(length) < positions
+
+
+@EXAMPLES
+@given(capacity=st.integers(2, 1000), rate=st.floats(1e-3, 10), token=st.integers(0, 1 << 31))
+def test_groups_of_self_are_known_at_any_index(capacity: int, rate: float, token: int) -> None:
+    """Check that groups follow each other, and that none has more tokens than allowed."""
+    groups = LogisticGroups(capacity=capacity, rate=rate)
+    around = groups(torch.arange(token, token + 2 * capacity))
+    assert set(around.diff().tolist()) <= {0, 1}
+    counts = around.unique(return_counts=True)[1][1:-1].tolist()
+    assert all(count < capacity for count in counts)
+    assert counts == sorted(counts)
 
 
 @EXAMPLES
@@ -207,6 +249,11 @@ IDENTITIES: dict[str, Any] = {
     "pi": st.just({"factor": 1}),
     "ntk": st.just({"factor": 1}),
     "yarn": st.just({"factor": 1}),
+    "mrrope": st.just({"factor": 1}),
+    "dprope": st.just({"factor": 1}),
+    "cope": st.sampled_from([{"clip": 0}, {"clip": 0, "mode": "hard"}, {"clip": 1}]),
+    "self": st.sampled_from([{"capacity": 2, "window_size": 5}, {"window_size": 60}]),
+    "adagrope": st.just({"positions": 60}),
 }
 
 

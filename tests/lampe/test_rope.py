@@ -1,8 +1,9 @@
 """Frequencies against golden numbers for D=128, base 10000 and window 4096."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -39,6 +40,83 @@ GOLDEN = {
 }
 
 
+LLAMA3 = lampe.Geometry(window=8192, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+QWEN2 = lampe.Geometry(window=32768, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+UNIFORM, PROGRESSIVE = {"spread": "uniform"}, {"spread": "progressive"}
+HARD = {"mode": "hard", "clip": 5}
+OF_2026: list[tuple[lampe.Geometry, str, dict[str, Any], dict[int, float]]] = [
+    (LLAMA2, "mrrope", {"factor": 4, **UNIFORM},
+     {20: 5.623413252e-02, 21: 4.616829608e-02, 33: 4.329821617e-03, 45: 4.060655650e-04,
+      46: 3.333803580e-04, 63: 2.886954962e-05}),
+    (LLAMA2, "mrrope", {"factor": 4, **PROGRESSIVE},
+     {20: 5.623413252e-02, 21: 4.850480125e-02, 33: 6.045195809e-03, 45: 4.266159073e-04,
+      46: 3.333803580e-04, 63: 2.886954962e-05}),
+    (LLAMA3, "mrrope", {"factor": 16, **UNIFORM},
+     {19: 1.726981530e-02, 26: 1.312649381e-03, 34: 6.904508836e-05}),
+    (LLAMA3, "mrrope", {"factor": 16, **PROGRESSIVE},
+     {19: 1.996403004e-02, 26: 2.520409378e-03, 34: 7.981661614e-05}),
+    (QWEN2, "mrrope", {"factor": 4, **UNIFORM}, {31: 6.462903199e-04}),
+    (QWEN2, "mrrope", {"factor": 4, **PROGRESSIVE}, {31: 8.955479118e-04}),
+    (LLAMA2, "cope", {},
+     {43: 2.053525026e-03, 44: 1.778279410e-03, 50: 5.800237330e-04, 54: 1.934365411e-04,
+      60: 1.071646733e-05, 62: 9.093747110e-07, 63: 0}),
+    (LLAMA2, "cope", HARD, {58: 2.371373706e-04, 59: 0, 63: 0}),
+    (LLAMA2, "cope", {"mode": "hard", "clip": 99}, {0: 0, 63: 0}),
+    (LLAMA2, "resonance", {},
+     {pair: math.tau / wavelength for pair, wavelength in
+      {0: 6, 1: 7, 2: 8, 8: 20, 16: 63, 32: 628, 63: 54410}.items()}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("geometry", "name", "settings", "golden"), OF_2026)
+def test_frequencies_of_newer_methods_equal_the_golden_table(
+    geometry: lampe.Geometry, name: str, settings: dict[str, Any], golden: dict[int, float]
+) -> None:
+    inv_freq = method_of(name, **settings).encode(geometry, 16384).rope.inv_freq
+    assert [inv_freq[pair] for pair in golden] == pytest.approx(list(golden.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("factor", "interpolated"),
+    [
+        (2, [*range(2, 7), *range(8, 11), *range(15, 20), 28, *range(30, 45), *range(46, 64)]),
+        (4, [1, 2, 4, 8, 10, 21, 25, 28, *range(30, 64)]),
+    ],
+)
+def test_pairs_that_dprope_interpolates(factor: int, interpolated: list[int]) -> None:
+    own = LLAMA2.rope(16384).inv_freq
+    changed = method_of("dprope", factor=factor).encode(LLAMA2, 16384).rope.inv_freq
+    assert [pair for pair in range(64) if changed[pair] != own[pair]] == interpolated
+    assert all(changed[pair] == own[pair] / factor for pair in interpolated)
+
+
+@pytest.mark.parametrize("name", ["cope", "resonance"])
+def test_frequencies_underneath_may_be_yarns_with_its_factor(name: str) -> None:
+    yarn = method_of("yarn", factor=4).encode(LLAMA2, 16384).rope
+    rope = method_of(name, factor=4).encode(LLAMA2, 16384).rope
+    assert rope.scaling == yarn.scaling
+    assert rope.inv_freq[:40] == pytest.approx(yarn.inv_freq[:40], rel=0.05)
+    assert method_of(name).encode(LLAMA2, 16384).rope.scaling == 1
+
+
+@pytest.mark.parametrize("name", ["mrrope", "cope", "resonance", "dprope"])
+def test_frequencies_of_a_model_that_rotates_in_the_opposite_direction(name: str) -> None:
+    opposite = dataclasses.replace(LLAMA2, sense=-1)
+    ropes = [method_of(name).encode(geometry, 16384).rope for geometry in (LLAMA2, opposite)]
+    assert ropes[1].inv_freq == tuple(-frequency for frequency in ropes[0].inv_freq)
+
+
+def test_a_ramp_without_pairs_is_a_step() -> None:
+    """Take a window so short that even the fastest pair does not turn once."""
+    short = lampe.Geometry(window=4, head_dim=16)
+    own = short.rope(16).inv_freq
+    inv_freq = method_of("mrrope", factor=4).encode(short, 16).rope.inv_freq
+    assert inv_freq == (own[0], *(frequency / 4 for frequency in own[1:]))
+    alike = dataclasses.replace(short, rope_parameters={"rope_type": "default", "rope_theta": 1.0})
+    with pytest.raises(BadSetting, match="rope_theta=1"):
+        method_of("mrrope", factor=4).encode(alike, 16)
+
+
 @pytest.mark.parametrize(("name", "factor"), GOLDEN)
 def test_frequencies_equal_the_golden_table(name: str, factor: int | None) -> None:
     method = method_of(name, factor=factor) if factor else method_of(name)
@@ -63,7 +141,7 @@ def test_yarn_scales_cos_and_sin(factor: float, scaling: float) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["pi", "ntk", "dynamic-ntk", "yarn"])
+@pytest.mark.parametrize("name", ["pi", "ntk", "dynamic-ntk", "yarn", "mrrope", "dprope"])
 @pytest.mark.parametrize("length", [1, 4096])
 def test_a_prompt_that_fits_keeps_the_models_own_rope(name: str, length: int) -> None:
     assert method_of(name).encode(LLAMA2, length).rope == LLAMA2.rope(length)
@@ -77,7 +155,7 @@ def test_the_factor_follows_the_prompt() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["pi", "ntk", "yarn"])
+@pytest.mark.parametrize("name", ["pi", "ntk", "yarn", "mrrope", "dprope"])
 def test_frequency_methods_stay_within_the_window(name: str) -> None:
     model_rope = LLAMA2.rope(16384)
     assert method_of("original").encode(LLAMA2, 16384).largest_position(16384, model_rope) == 16383
@@ -111,6 +189,22 @@ def test_a_frequency_of_zero_does_not_hide_a_position_beyond_the_window() -> Non
     fastest_slowed = (0.25, *encoding.rope.inv_freq[1:])
     slowed = dataclasses.replace(encoding.rope, inv_freq=fastest_slowed)
     assert lampe.Encoding(slowed).position_scale(model_rope) == 1  # a fast pair does not decide
+
+
+def test_frequencies_of_zero_and_in_no_order_have_a_reach() -> None:
+    """Measure CoPE on the slowest pair that it leaves, and DPRoPE on the model's slowest one."""
+    model_rope = LLAMA2.rope(16384)
+    hard = method_of("cope", mode="hard").encode(LLAMA2, 16384)
+    assert hard.largest_position(16384, model_rope) == 16383
+    assert hard.length_within_window(4096, 100, model_rope) == 4097
+    soft = method_of("cope").encode(LLAMA2, 16384)
+    assert soft.largest_position(16384, model_rope) == 16383
+    assert soft.rope.clipped == 19
+    all_clipped = method_of("cope", mode="hard", clip=64).encode(LLAMA2, 16384)
+    assert all_clipped.largest_position(16384, model_rope) == 0
+    uneven = method_of("dprope", factor=2).encode(LLAMA2, 16384)
+    assert list(uneven.rope.inv_freq) != sorted(uneven.rope.inv_freq, reverse=True)
+    assert uneven.largest_position(16384, model_rope) == pytest.approx(16383 / 2)
 
 
 def test_no_rotating_pair_means_no_position() -> None:

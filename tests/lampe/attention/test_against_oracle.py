@@ -42,6 +42,9 @@ METHODS = {
     },
     "lampe:paper": {"variant": "paper"},
     "lampe+yarn": {},
+    "cope": {"mode": "hard"},
+    "self": {"capacity": 5, "rate": 1.0},
+    "adagrope": {},
 }
 FAST = [name for name in BACKENDS if name != "dense"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -18,6 +18,8 @@ SIZES = [
     (70, 80),
     (333, 365),
     (130, 130 + cpu_flash.NARROW_BAND_KEYS),
+    (130, 390 + cpu_flash.NARROW_BAND_KEYS),
+    (5, 1000),
 ]
 
 
