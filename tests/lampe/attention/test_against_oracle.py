@@ -42,6 +42,8 @@ METHODS = {
     },
     "lampe:paper": {"variant": "paper"},
     "lampe+yarn": {},
+    "streaming-llm": {"sinks": 3, "recent": 9},
+    "lm-infinite": {"sinks": 3, "local": 9},
 }
 FAST = [name for name in BACKENDS if name != "dense"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -197,6 +199,25 @@ def test_decode_steps_over_keys_rotated_in_place_equal_the_oracle(
     rotated_keys.restore(key[:, :, :89])
     atol = 1e-5 if dtype == torch.float32 else 0.06
     torch.testing.assert_close(key[:, :, :89], original_key[:, :, :89], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", ["streaming-llm", "lm-infinite"])
+@pytest.mark.parametrize("phase", ["chunk", "decode"])
+def test_keys_that_no_query_sees_may_be_missing(backend: str, method: str, phase: str) -> None:
+    start, stop = PHASES[phase]
+    encoding = _encoding(method, min(stop, PROMPT))
+    q, k, v = _inputs((4, 2), stop - start, stop, torch.float32)
+    whole = AttentionInputs(q, k, v, encoding, scale=SCALE, start=start)
+    gap = range(4, start - 9)
+    held = [token for token in range(stop) if token not in gap]
+    inputs = dataclasses.replace(
+        whole, key=k[:, :, held], value=v[:, :, held], rotated_keys=RotatedKeys(gap=gap)
+    )
+    if reason := BACKENDS[backend].refuses(inputs):
+        pytest.skip(f"{backend}: {reason}")
+    error = (BACKENDS[backend].attend(inputs).double() - _oracle(whole)).abs().max()
+    assert float(error) <= error_bound(whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
