@@ -75,7 +75,10 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """Return unrotated keys, which stay valid: later tokens are written to another buffer."""
+        """Return unrotated keys, which stay valid: later tokens are written to another buffer.
+
+        Keys that were dropped are not among them.
+        """
         if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._rotated.restore(self._keys)
@@ -162,8 +165,8 @@ class GrowingLayer(DynamicLayer):
 
     def _drop_unseen(self) -> None:
         """Drop the keys and values that no query sees from the next token on, if they are many."""
-        rows = self._rotated
-        if rows is None or rows.visible is None or self._keys is None:
+        rows, keys, values = self._rotated, self._keys, self.values
+        if rows is None or rows.visible is None or keys is None or values is None:
             return
         start = rows.gap.start if rows.gap else rows.visible.first
         stop = self.get_seq_length() - rows.visible.last - CROPPED_TOKENS
@@ -171,8 +174,8 @@ class GrowingLayer(DynamicLayer):
             return
         # Copies, so that the memory of the whole prompt is freed.
         after = stop - len(rows.gap)
-        self._keys = torch.cat((self._keys[:, :, :start], self._keys[:, :, after:]), dim=2)
-        self.values = torch.cat((self.values[:, :, :start], self.values[:, :, after:]), dim=2)
+        self._keys = torch.cat((keys[:, :, :start], keys[:, :, after:]), dim=2)
+        self.values = torch.cat((values[:, :, :start], values[:, :, after:]), dim=2)
         self._key_buffer.free()
         self._value_buffer.free()
         rows.drop(range(start, stop))

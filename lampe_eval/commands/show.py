@@ -12,9 +12,8 @@ from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
-from lampe_eval.method_specs import MethodSpec
+from lampe_eval.method_specs import FORGOTTEN, MethodSpec
 from lampe_eval.report import plan_picture
-from lampe_eval.report.table_model import FORGOTTEN
 from lampe_eval.terminal import TerminalConsole
 
 DEFAULT_WINDOW = 8192

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.method_specs import FORGOTTEN
 from lampe_eval.report.table_comparison import DIFFERS, TEST, TEST_OF_ALL, TableComparison
 from lampe_eval.results import ranking
 from lampe_eval.results.bench_averages import StratumKey
@@ -19,8 +20,6 @@ from lampe_eval.results.ranking import COMPARABLE, UNSCORED
 from lampe_eval.scoring.estimates import ONE_DOCUMENT
 
 INTERVAL_NOTE = "in brackets 95 % interval"
-FORGOTTEN = "what has left its cache cannot be retrieved"
-"""What a reader has to know of a method that does not see all tokens."""
 INDEPENDENT_UNITS = {"window": "windows", ONE_DOCUMENT: "samples of one document"}
 """Units of which nothing says how they depend on each other, in the plural."""
 LARGEST_WRITTEN_OUT = 1e6
