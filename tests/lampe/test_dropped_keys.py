@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, LlamaForCausalLM
+from transformers import (
+    Cache,
+    DynamicCache,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+)
 
 import lampe
 from lampe.caches import growing_cache as growing
@@ -229,6 +235,28 @@ def test_keys_that_are_read_are_unrotated_and_those_of_what_is_left(
         for one, other in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
             torch.testing.assert_close(one[:, :, :4], other[:, :, :4], atol=2e-5, rtol=0)
             torch.testing.assert_close(one[:, :, 4:], other[:, :, -recent:], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "settings"), METHODS[::3], ids=str)
+def test_heads_that_rotate_in_part_are_served_as_well(name: str, settings: dict[str, Any]) -> None:
+    """StreamingLLM's authors run Pythia, which rotates a quarter of each head."""
+    config = GPTNeoXConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        rotary_pct=0.25,
+    )
+    model, ids = GPTNeoXForCausalLM(config).eval(), random_ids(PROMPT + ANSWER)
+    cache = lampe.growing_cache(model)
+    with lampe.patch(model, name, **settings) as handle, handle.prompt(PROMPT):
+        ours = _read(model, cache, ids, 37)
+    assert max(_held(cache)) < 45
+    options = {"attention": "dense", "check": False, **settings}
+    with lampe.patch(model, name, **options) as handle, handle.prompt(PROMPT):
+        torch.testing.assert_close(ours, model(ids).logits, atol=2e-5, rtol=0)
 
 
 def test_methods_that_see_everything_drop_nothing(model: LlamaForCausalLM) -> None:
