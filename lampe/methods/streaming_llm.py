@@ -38,7 +38,7 @@ class StreamingLLM(IndexMethod):
 
     name: ClassVar[str] = "streaming-llm"
     forgets: ClassVar[bool] = True
-    sinks: int = setting(4, rule="4, as in the paper and in both of the authors' scripts")
+    sinks: int = setting(4, rule="4, as in the paper and the authors' chat")
     recent: int | None = setting(
         derive=lambda method, geometry, length: min(2000, geometry.window // 2),
         rule="2000 tokens, as in the authors' chat, but at most half of the window",
