@@ -3,7 +3,8 @@
 A plan is a tuple of regions. A region owns the causal pairs (query ``i``, key ``j <= i``) whose
 block distance ``i // block - j // block`` lies in ``[near, far)``, and gives them the relative
 position ``query(i) - key(j)``. The regions of a plan cover every causal pair,
-each once unless the plan is ``overlapping``.
+each once unless the plan is ``overlapping``. A ``sparse`` plan leaves pairs out, which then do not
+attend at all.
 
 The keys that one query owns in one region are always a contiguous run, its *span*. Every reader of
 a plan (dense oracle, blockwise attention, pictures) is therefore a short loop over regions.
@@ -133,6 +134,7 @@ class Region:
         block: tokens of a block; with 1 the block distance is the token distance ``i - j``.
         name: as pictures and tables call the region.
         local: limit of the layer; pairs that the layer does not see are in no region.
+        until: token index before which keys must lie; None for all keys.
     """
 
     near: int
@@ -142,6 +144,7 @@ class Region:
     block: int = 1
     name: str = ""
     local: LocalWindow | None = None
+    until: int | None = None
 
     def span(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first and last key (both included) that each query index owns.
@@ -151,6 +154,8 @@ class Region:
         block_index = query.div(self.block, rounding_mode="floor")
         # Causality cuts the query's own block; every earlier block ends before the query.
         last = query.minimum((block_index - self.near + 1) * self.block - 1)
+        if self.until is not None:
+            last = last.clamp(max=self.until - 1)
         if self.far is None:
             first = query.new_zeros(query.shape)
         else:
@@ -170,6 +175,30 @@ class Region:
 
 
 @dataclass(frozen=True)
+class VisibleTokens:
+    """Tokens that the queries of a sparse plan see, besides their own.
+
+    Attributes:
+        first: tokens at the beginning of the prompt.
+        last: tokens right before a query.
+    """
+
+    first: int
+    last: int
+
+    def describe(self, length: int) -> str:
+        """Return in words how many of ``length`` tokens the last one sees."""
+        if self.count >= length:
+            return f"all of {length} tokens"
+        return f"{self.first} + {self.last} of {length} tokens"
+
+    @property
+    def count(self) -> int:
+        """Return how many tokens a query sees at most, its own included."""
+        return self.first + self.last + 1
+
+
+@dataclass(frozen=True)
 class PositionPlan:
     """Relative position of every causal pair, as regions.
 
@@ -177,10 +206,12 @@ class PositionPlan:
         regions: disjoint, unless ``overlapping``.
         overlapping: whether a pair may be in two regions, as in some authors' releases; it then
             counts twice in the softmax, once at each position.
+        sparse: whether a pair may be in no region; a query does not see such a key.
     """
 
     regions: tuple[Region, ...]
     overlapping: bool = False
+    sparse: bool = False
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
@@ -192,11 +223,27 @@ class PositionPlan:
         """
         return replace(self, regions=tuple(replace(region, local=local) for region in self.regions))
 
+    @property
+    def visible(self) -> VisibleTokens | None:
+        """Return the tokens that queries see; None where any of them may see all before it."""
+        # Asked in every layer and step, and a plan of every pair may have thousands of regions.
+        if not self.sparse:
+            return None
+        first, reach = 0, 0
+        for region in self.regions:
+            if region.until is not None:
+                first = max(first, region.until)
+            elif region.far is None:
+                return None
+            else:
+                reach = max(reach, region.far * region.block)
+        return VisibleTokens(first, last=reach - 1)
+
     def relative(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the relative positions (float64) of pairs of indices, which broadcast.
 
-        A pair that no region owns (a key after its query) gets NaN, and a pair in two regions the
-        position in the last one.
+        A pair that no region owns (a key after its query, or one that it does not see) gets NaN,
+        and a pair in two regions the position in the last one.
         """
         import torch
 
@@ -206,7 +253,7 @@ class PositionPlan:
         return out
 
     def matrix(self, length: int) -> Tensor:
-        """Return all relative positions, ``[length, length]`` float64, NaN above the diagonal."""
+        """Return all relative positions, ``[length, length]`` float64, NaN for unseen pairs."""
         import torch
 
         index = torch.arange(length)
@@ -217,11 +264,13 @@ class PositionPlan:
         import torch
 
         # Positions only grow along the prompt, except for the phase within a block, so one of the
-        # queries of the last block has it.
-        longest_block = max(region.block for region in self.regions)
+        # queries of the last block has it. A layer with a local window loses sight of the first
+        # tokens, which earlier queries saw at the position that they have without that limit.
+        regions = self.within(None).regions if self.sparse else self.regions
+        longest_block = max(region.block for region in regions)
         query = torch.arange(max(0, length - longest_block), length)
         largest = torch.tensor(0.0, dtype=torch.float64)
-        for region in self.regions:
+        for region in regions:
             first, last = region.span(query)
             has_keys = first <= last
             if has_keys.any():
@@ -234,19 +283,25 @@ class PositionPlan:
         """Return which causal pairs are not covered as they must be, or None where all are."""
         # Regions of one plan share a block, so they cover every pair once, at any length, if their
         # distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
+        # Those of a sparse plan cover them at most once, and a query's own token in any case.
         if len({region.block for region in self.regions}) != 1:
             return "regions of different blocks"
+        regions = sorted(self.regions, key=lambda region: region.near)
+        for region in regions:
+            if region.until is not None and (region.near == 0 or not self.sparse):
+                return f"keys from {region.until} on: region {region.name!r} ends before them"
         covered: int | None = 0  # distances below it are covered; None once there is no end
-        for region in sorted(self.regions, key=lambda region: region.near):
+        for region in regions:
             overlaps = self.overlapping and (covered is None or region.near < covered)
-            if region.near != covered and not overlaps:
+            leaves_out = self.sparse and covered and region.near > covered
+            if region.near != covered and not overlaps and not leaves_out:
                 return (
                     f"block distances from {covered} on: "
                     f"region {region.name!r} begins at {region.near}"
                 )
             if covered is not None:
                 covered = None if region.far is None else max(covered, region.far)
-        if covered is None:
+        if covered is None or self.sparse:
             return None
         return f"block distances from {covered} on: no region owns them"
 

@@ -19,6 +19,8 @@ from lampe_eval.yaml_files import parse_yaml, shortened, yaml_problem
 
 DEFAULT_REFERENCE = "original"
 """Method that others are compared with unless another is stated."""
+FORGOTTEN = "what has left its cache cannot be retrieved"
+"""What a reader has to know of a method that does not see all tokens."""
 
 _outside_cards: dict[str, MethodCard] = {}
 """Cards of methods from outside of the package, by name."""

@@ -124,11 +124,13 @@ class ResolvedSettings(TypedDict):
             of the attention factor, are left out.
         attention_factor: the factor on attention, as text.
         largest_position: largest relative position, in positions of the model's own rope.
+        visible_tokens: how many tokens the last one sees, as text; left out where it sees all.
     """
 
     settings: Mapping[str, int | float | str | bool]
     attention_factor: str
     largest_position: float
+    visible_tokens: NotRequired[str]
 
 
 @with_config(EXACT_KEYS)

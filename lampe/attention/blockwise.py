@@ -18,12 +18,14 @@ from lampe.attention import cpu_flash, eager
 from lampe.attention.backend import Backend
 from lampe.attention.inputs import AttentionInputs
 from lampe.attention.partial_attention import PartialAttention, merge_partials, sink_attention
-from lampe.attention.rotated_keys import DecodeStep
+from lampe.attention.rotated_keys import DecodeStep, columns_of
 from lampe.attention.rotation import rotate
 from lampe.attention.tiling import KeyRange, QueryTile, tile_plan
 from lampe.positions import PositionMap
 
-MappedKeys = dict[PositionMap, tuple[int, Tensor]]
+MapSide = tuple[PositionMap, bool]
+"""Map of keys, and whether the keys lie after the gap of a cache that has dropped some."""
+MappedKeys = dict[MapSide, tuple[int, Tensor]]
 """By key map: keys ``[B, G, n, D]`` rotated by it, and the token index of the first of them."""
 
 
@@ -99,8 +101,7 @@ class Blockwise(Backend):
         query_SBGRQD = query.expand(len(step.key_ranges), *query.shape)
         rotated_SBGRQD = rotate(query_SBGRQD, step.cos, step.sin, rope.layout, rope.begin)
         for keys, q in zip(step.key_ranges, rotated_SBGRQD, strict=True):
-            # Token indices are columns here, since a step holds all keys from token 0 on.
-            run = slice(keys.start, keys.stop)
+            run = columns_of(keys.start, keys.stop, step.gap)
             yield from self.partials(inputs, keys, q, k[:, :, run], inputs.value[:, :, run])
 
     def _tile_partials(
@@ -113,23 +114,29 @@ class Blockwise(Backend):
         for keys in tile.key_ranges:
             positions = keys.region.query
             q = inputs.tables.rotate_queries(query, positions, inputs.encoding, tile.start)
-            first_token, rotated = mapped_keys[keys.region.key]
+            first_token, rotated = mapped_keys[_map_side(inputs, keys)]
             k = rotated[:, :, keys.start - first_token : keys.stop - first_token]
-            v = inputs.value[:, :, keys.start - inputs.first : keys.stop - inputs.first]
+            v = inputs.value[:, :, inputs.key_columns(keys.start, keys.stop)]
             yield from self.partials(inputs, keys, q, k, v)
 
 
 def _rotate_keys_by_map(inputs: AttentionInputs, tiles: tuple[QueryTile, ...]) -> MappedKeys:
     """Rotate the keys once per distinct key map, as far as some tile needs them."""
     # Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
-    spans: dict[PositionMap, tuple[int, int]] = {}
+    spans: dict[MapSide, tuple[int, int]] = {}
     for tile in tiles:
         for keys in tile.key_ranges:
-            start, stop = spans.get(keys.region.key, (keys.start, keys.stop))
-            spans[keys.region.key] = min(start, keys.start), max(stop, keys.stop)
+            map_side = _map_side(inputs, keys)
+            start, stop = spans.get(map_side, (keys.start, keys.stop))
+            spans[map_side] = min(start, keys.start), max(stop, keys.stop)
     mapped_keys: MappedKeys = {}
-    for positions, (start, stop) in spans.items():
-        key = inputs.key[:, :, start - inputs.first : stop - inputs.first]
-        rotated = inputs.tables.rotate_keys(key, positions, inputs.encoding, start)
-        mapped_keys[positions] = start, rotated
+    for map_side, (start, stop) in spans.items():
+        key = inputs.key[:, :, inputs.key_columns(start, stop)]
+        rotated = inputs.tables.rotate_keys(key, map_side[0], inputs.encoding, start)
+        mapped_keys[map_side] = start, rotated
     return mapped_keys
+
+
+def _map_side(inputs: AttentionInputs, keys: KeyRange) -> MapSide:
+    """Return the map of a range's keys, and on which side of the gap they lie."""
+    return keys.region.key, keys.start >= inputs.gap.stop

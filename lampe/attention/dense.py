@@ -31,7 +31,7 @@ class Dense(Backend):
         k = inputs.key.repeat_interleave(group_size, 1).double()
         v = inputs.value.repeat_interleave(group_size, 1).double()
         i = torch.arange(inputs.start, inputs.stop, device=q.device)
-        j = torch.arange(inputs.first, inputs.first + k.shape[2], device=q.device)
+        j = inputs.key_tokens
         query_scale = encoding.attention_factor.query_scale(i)
         pair_factor = _pair_factor(encoding, i, j)
         columns = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lampe.attention.logit_options import PLAIN_LOGITS, LogitOptions
-from lampe.attention.rotated_keys import DecodeStep, RotatedKeys
+from lampe.attention.rotated_keys import NO_GAP, DecodeStep, RotatedKeys, columns_of
 from lampe.attention.rotation import RotaryTables
 from lampe.encoding import Encoding
 
@@ -55,6 +55,21 @@ class AttentionInputs:
         return self.start + self.query.shape[2]
 
     @property
+    def gap(self) -> range:
+        """Return the tokens whose keys the cache has dropped; no query sees them."""
+        return NO_GAP if self.rotated_keys is None else self.rotated_keys.gap
+
+    @cached_property
+    def key_tokens(self) -> Tensor:
+        """Return the token index ``[K]`` of each key."""
+        index = torch.arange(self.first, self.first + self.key.shape[2], device=self.key.device)
+        return index + len(self.gap) * (index >= self.gap.start) if self.gap else index
+
+    def key_columns(self, start: int, stop: int) -> slice:
+        """Return the columns of the keys from token ``start`` to ``stop``, which it leaves out."""
+        return columns_of(start, stop, self.gap, self.first)
+
+    @property
     def key_is_rotated(self) -> bool:
         """Return whether earlier decode steps rotated any of ``key`` in place."""
         return self.rotated_keys is not None and self.rotated_keys.rotated_in_place
@@ -71,7 +86,9 @@ class AttentionInputs:
         # Keys are stored from token 0 on, and carry no gradient.
         if self.first or self.key.requires_grad:
             return None
-        step = self.rotated_keys.steps.get(self.encoding, self.start, self.query.device)
+        step = self.rotated_keys.steps.get(
+            self.encoding, self.start, self.query.device, self.rotated_keys.gap
+        )
         return None if step.rotated_runs is None else step
 
     def grouped_query(self) -> Tensor:

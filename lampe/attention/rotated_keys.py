@@ -11,6 +11,9 @@ not needed for that, so a cache may store the rotated keys alone (``RotatedKeys.
 rotate them back for whoever wants the originals. In half precision each rotation rounds a key once
 more.
 
+A cache may drop keys that no later query sees (``lampe.caches.growing_cache``). They are one run of
+tokens, called the gap: keys after it are stored in earlier columns than those of their tokens.
+
 Shapes: B batch, G key heads, R query heads per key head, K keys, D head dimensions, P rotated
 pairs, S regions.
 """
@@ -27,13 +30,28 @@ from torch import Tensor
 from lampe.attention.rotation import cos_sin, cos_sin_between, rotate
 from lampe.attention.tiling import KeyRange, tile_plan
 from lampe.encoding import Encoding
-from lampe.positions import PositionMap
+from lampe.positions import PositionMap, VisibleTokens
 from lampe.rope import Rope
 
 COPY_GROWTH_TOKENS = 512
 """Spare keys that a copy gets when it must grow, so that it is not moved for each token."""
 MAX_OTHER_STEPS = 63
 """Decode steps to remember besides the newest: one per kind of layer, row of a batch and device."""
+NO_GAP = range(0)
+"""Gap of a cache that has dropped no keys."""
+
+
+def columns_of(start: int, stop: int, gap: range, first: int = 0) -> slice:
+    """Return the columns of the keys of a run of tokens, which lies on one side of the gap.
+
+    Args:
+        start: token index of the first key.
+        stop: token index after the last key.
+        gap: tokens whose keys are not stored.
+        first: token index of the first key that is stored.
+    """
+    missing = first + (len(gap) if start >= gap.stop else 0)
+    return slice(start - missing, stop - missing)
 
 
 class RotatedRun(NamedTuple):
@@ -75,7 +93,7 @@ class KeyRotations:
     """Rotations to apply to ``n`` keys.
 
     Attributes:
-        index: token indices ``[n]`` of the keys.
+        index: columns ``[n]`` of the keys.
         cos: ``[n, P]`` float32.
         sin: ``[n, P]`` float32.
     """
@@ -86,7 +104,11 @@ class KeyRotations:
 
     @classmethod
     def from_changes(
-        cls, changes: Iterable[RotationChange], encoding: Encoding, device: torch.device
+        cls,
+        changes: Iterable[RotationChange],
+        encoding: Encoding,
+        device: torch.device,
+        gap: range,
     ) -> "KeyRotations | None":
         """Return the rotations of all changes together, or None where there are no changes."""
         # One list for all changes: a layer then needs one gather and one scatter per step.
@@ -94,13 +116,14 @@ class KeyRotations:
         for change in changes:
             keys = torch.arange(change.start, change.stop, device=device)
             change_cos, change_sin = cos_sin_between(change.old, change.new, encoding, keys)
-            index.append(keys)
+            stored = columns_of(change.start, change.stop, gap)
+            index.append(torch.arange(stored.start, stored.stop, device=device))
             cos.append(change_cos)
             sin.append(change_sin)
         return cls(torch.cat(index), torch.cat(cos), torch.cat(sin)) if index else None
 
     def rotate_in_place(self, keys: Tensor, rope: Rope) -> None:
-        """Rotate the keys of these tokens within ``keys[B, G, K, D]``."""
+        """Rotate these keys within ``keys[B, G, K, D]``."""
         rotated = rotate(
             keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin
         )
@@ -114,6 +137,7 @@ class DecodeStep:
         encoding: rope, plan and attention factor.
         query_token: token index of the query, which is also that of the last key.
         device: device of the tensors.
+        gap: tokens whose keys the cache has dropped; the query owns none of them.
         key_ranges: the keys that the query owns, one range for each of S regions.
         cos: cosines of the query in each region, ``[S, 1, 1, 1, 1, P]``, to broadcast with queries
             ``[S, B, G, R, 1, D]``.
@@ -124,9 +148,12 @@ class DecodeStep:
             serve both.
     """
 
-    def __init__(self, encoding: Encoding, query_token: int, device: torch.device) -> None:
+    def __init__(
+        self, encoding: Encoding, query_token: int, device: torch.device, gap: range
+    ) -> None:
         """Find the keys of the query in each region, and rotations of the query."""
-        self.encoding, self.query_token, self.device = encoding, query_token, device
+        self.encoding, self.query_token = encoding, query_token
+        self.device, self.gap = device, gap
         # From key 0: a step over stored keys holds the prompt from its first token on.
         (tile,) = tile_plan(encoding.plan, query_token, query_token + 1, 0)
         self.key_ranges: tuple[KeyRange, ...] = tile.key_ranges
@@ -161,7 +188,7 @@ class DecodeStep:
                     needed.append(change)
             after = _joined((*self.rotated_runs, *unused))
             assert after is not None
-            rotations = KeyRotations.from_changes(needed, self.encoding, self.device)
+            rotations = KeyRotations.from_changes(needed, self.encoding, self.device, self.gap)
             self._rotations[stored] = rotations, after
         return self._rotations[stored]
 
@@ -173,13 +200,16 @@ class DecodeSteps:
         """Begin without steps."""
         self._newest: list[DecodeStep] = []
 
-    def get(self, encoding: Encoding, query_token: int, device: torch.device) -> DecodeStep:
+    def get(
+        self, encoding: Encoding, query_token: int, device: torch.device, gap: range = NO_GAP
+    ) -> DecodeStep:
         """Return the decode step of a token under an encoding, the same object for all layers.
 
         Args:
             encoding: compared by identity: all layers of a kind share one object.
             query_token: token index of the query.
             device: device of the step's tensors.
+            gap: tokens whose keys the cache has dropped.
         """
         # Shared, because launches are what a step costs: with a store per region and tables per
         # token it took 1.5 to 3.4 times plain attention at 4096 tokens, computed once for all
@@ -188,9 +218,9 @@ class DecodeSteps:
         for step in self._newest:
             if step.encoding is not encoding or step.device != device:
                 others.append(step)
-            elif step.query_token == query_token:
+            elif (step.query_token, step.gap) == (query_token, gap):
                 return step
-        step = DecodeStep(encoding, query_token, device)
+        step = DecodeStep(encoding, query_token, device, gap)
         # Bounded, since encodings of earlier prompts would otherwise stay for the cache's lifetime.
         self._newest = [*others[-MAX_OTHER_STEPS:], step]
         return step
@@ -204,10 +234,12 @@ class RotatedKeys:
         steps: shared with the other layers.
         in_place: whether the cache's own keys are rotated, which needs no memory for a copy. Keys
             after ``restore`` then differ from the original keys by the rounding of their dtype.
+        gap: tokens whose keys the cache has dropped.
     """
 
     steps: DecodeSteps = field(default_factory=DecodeSteps)
     in_place: bool = False
+    gap: range = NO_GAP
     _encoding: Encoding | None = None
     _runs: RotatedRuns = ()
     _copy: Tensor | None = None
@@ -216,6 +248,15 @@ class RotatedKeys:
     def invalidate(self) -> None:
         """Treat all keys as not rotated from now on, and free the copy."""
         self._runs, self._copy, self._copied = (), None, 0
+
+    def drop(self, gap: range) -> None:
+        """Record that the cache has dropped the keys of these tokens."""
+        runs: list[RotatedRun] = []
+        for run in self._runs:
+            before = run._replace(stop=min(run.stop, gap.start))
+            after = run._replace(start=max(run.start, gap.stop))
+            runs += [part for part in (before, after) if part.start < part.stop]
+        self._runs, self.gap = tuple(runs), gap
 
     @property
     def rotated_in_place(self) -> bool:
@@ -229,10 +270,10 @@ class RotatedKeys:
             changes = []
             for run in self._runs:
                 # A cropped cache has fewer keys than were rotated.
-                stop = min(run.stop, key.shape[2])
+                stop = min(run.stop, key.shape[2] + len(self.gap))
                 if run.start < stop:
                     changes.append(RotationChange(run.start, stop, run.positions, None))
-            rotations = KeyRotations.from_changes(changes, self._encoding, key.device)
+            rotations = KeyRotations.from_changes(changes, self._encoding, key.device, self.gap)
             if rotations is not None:
                 rotations.rotate_in_place(key, self._encoding.rope)
         self.invalidate()
@@ -282,6 +323,11 @@ class RotatedKeyRows:
 
     Rows of different lengths are at different tokens, so their keys change region at different
     columns and need ``RotatedKeys`` of their own.
+
+    Attributes:
+        gap: columns of the batch that the cache has dropped, the same for all rows.
+        visible: what later calls see of the cache, in columns of the batch, as the plans of the
+            latest call say; None where they may see everything.
     """
 
     def __init__(self, steps: DecodeSteps, in_place: bool = False) -> None:
@@ -293,6 +339,8 @@ class RotatedKeyRows:
         """
         self._steps, self._in_place = steps, in_place
         self._parts: dict[RowStart | None, RotatedKeys] = {}
+        self.gap = NO_GAP
+        self.visible: VisibleTokens | None = None
 
     def all_rows(self, key: Tensor) -> RotatedKeys:
         """Return the rotated keys of all rows together.
@@ -325,6 +373,12 @@ class RotatedKeyRows:
         """Treat all keys as not rotated from now on, and free all copies."""
         self._parts.clear()
 
+    def drop(self, gap: range) -> None:
+        """Record that the cache has dropped these columns."""
+        self.gap = gap
+        for row, rotated_keys in self._parts.items():
+            rotated_keys.drop(_gap_of_row(gap, row))
+
     def _part(self, key: Tensor, row: RowStart | None) -> RotatedKeys:
         """Return the rotated keys of a row, or of all rows for None."""
         if row not in self._parts:
@@ -332,8 +386,15 @@ class RotatedKeyRows:
             if any(_overlap(row, other) for other in self._parts):
                 self.restore(key)
                 self.invalidate()
-            self._parts[row] = RotatedKeys(self._steps, self._in_place)
+            self._parts[row] = RotatedKeys(self._steps, self._in_place, _gap_of_row(self.gap, row))
         return self._parts[row]
+
+
+def _gap_of_row(gap: range, row: RowStart | None) -> range:
+    """Return dropped columns as tokens of a row, or of all rows for None."""
+    if row is None or not gap:
+        return gap
+    return range(gap.start - row[1], gap.stop - row[1])
 
 
 def _overlap(a: RowStart | None, b: RowStart | None) -> bool:

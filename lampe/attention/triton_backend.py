@@ -117,7 +117,7 @@ def _prefill(inputs: AttentionInputs) -> Tensor:
     encoding, device = inputs.encoding, inputs.query.device
     batch, heads, queries, dim = inputs.query.shape
     _, groups, keys, value_dim = inputs.value.shape
-    first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
+    first_key, last_key, _ = _edges(inputs)
     key_maps, map_of_region = _key_maps(encoding.plan, device)
     # Rotated before the kernel, not in it: at 131072 tokens some 500 blocks of queries (half of
     # 131072 / 128) read a block of keys, for every head of its group.
@@ -140,7 +140,7 @@ def _prefill(inputs: AttentionInputs) -> Tensor:
         out, *out.stride()[:3],
         first_key, last_key, map_of_region, cos, sin, cos.shape[1],
         query if sinks is None else sinks.contiguous(),  # any pointer will do where there are none
-        inputs.start, inputs.first, queries, keys, heads, groups, inputs.scale * LOG2E,
+        inputs.start, queries, keys, heads, groups, inputs.scale * LOG2E,
         **_key_constants(inputs), **_value_constants(inputs),
         BQ=tile.queries, BK=tile.keys, S=len(query_maps), USE_SINKS=sinks is not None,
         num_warps=tile.warps, num_stages=tile.stages,
@@ -153,14 +153,16 @@ def _rotate_keys(inputs: AttentionInputs, key_maps: tuple[PositionMap, ...]) -> 
     batch, groups, keys, _ = inputs.key.shape
     key = contiguous_rows(inputs.key)
     rotated = inputs.key.new_empty(len(key_maps), *inputs.key.shape)
-    cos, sin = inputs.tables.stacked(
-        key_maps, inputs.encoding, 1.0, inputs.first + keys, inputs.key.device
-    )
+    cos, sin = inputs.tables.stacked(key_maps, inputs.encoding, 1.0, inputs.stop, inputs.key.device)
+    first = inputs.first
+    if inputs.gap:
+        # The kernel takes rows of the tables for consecutive tokens.
+        cos, sin, first = cos[:, inputs.key_tokens], sin[:, inputs.key_tokens], 0
     grid = -(-keys // ROTATION_KEYS), batch * groups
     for index, out in enumerate(rotated):
         kernels_module().rotate_keys[grid](
             key, *key.stride()[:3], out, *out.stride()[:2],
-            cos[index], sin[index], inputs.first, keys, groups,
+            cos[index], sin[index], first, keys, groups,
             **_key_constants(inputs), BK=ROTATION_KEYS,
         )  # fmt: skip
     return rotated
@@ -171,11 +173,11 @@ def _decode(inputs: AttentionInputs) -> Tensor:
     encoding, device = inputs.encoding, inputs.query.device
     batch, heads, _, dim = inputs.query.shape
     _, groups, keys, value_dim = inputs.value.shape
-    first_key, last_key = _edges(encoding.plan, inputs.start, inputs.stop, inputs.first, device)
+    first_key, last_key, missing = _edges(inputs)
     key_maps, map_of_region = _key_maps(encoding.plan, device)
     # Read beside the cache: 1.12 times its bytes. For maps that are linear in the token the query
     # could be rotated to each block's first key instead; nobody could time that.
-    key_cos, key_sin = inputs.tables.stacked(key_maps, encoding, 1.0, inputs.first + keys, device)
+    key_cos, key_sin = inputs.tables.stacked(key_maps, encoding, 1.0, inputs.stop, device)
     query_cos, query_sin = _query_tables(encoding, inputs.start, device)
     query = inputs.grouped_query().flatten(1, 2)
     key, value = contiguous_rows(inputs.key), contiguous_rows(inputs.value)
@@ -187,9 +189,9 @@ def _decode(inputs: AttentionInputs) -> Tensor:
     lse = torch.empty(batch, groups, splits, group_size, device=device)
     kernels_module().decode[splits, batch * groups](
         query, *query.stride()[:2], key, *key.stride()[:3], value, *value.stride()[:3], out, lse,
-        first_key, last_key, query_cos, query_sin,
+        first_key, last_key, missing, query_cos, query_sin,
         map_of_region, key_cos, key_sin, key_cos.shape[1],
-        inputs.first, keys, groups, group_size, inputs.scale * LOG2E,
+        keys, groups, group_size, inputs.scale * LOG2E,
         **_key_constants(inputs), **_value_constants(inputs),
         BQ=max(16, next_power_of_two(group_size)),  # ``tl.dot`` needs 16 rows
         BK=DECODE_TILE.keys, S=len(first_key), SPLIT_KEYS=SPLIT_KEYS,
@@ -238,20 +240,30 @@ def contiguous_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-@lru_cache(maxsize=64)
-def _edges(
-    plan: PositionPlan, start: int, stop: int, first: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return the first and last key (inclusive) of each query in each region, ``[S, Q]`` int32.
+def _edges(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the columns of each query's first and last key in each region, ``[S, Q]`` int32.
 
-    All layers of a forward call share them. A query that owns none has a last key below its first.
+    A query that owns no key has a last one below its first. The third tensor, of the same shape, is
+    the number of tokens before a query's keys that have no column.
     """
+    encoding, device = inputs.encoding, inputs.query.device
+    return _edge_columns(encoding.plan, inputs.start, inputs.stop, inputs.first, inputs.gap, device)
+
+
+# All layers of a forward call share them.
+@lru_cache(maxsize=64)
+def _edge_columns(
+    plan: PositionPlan, start: int, stop: int, first: int, gap: range, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     query = torch.arange(start, stop, device=device)
     spans = [region.span(query) for region in plan]
-    first_key = torch.stack([first_key for first_key, _ in spans]).int()
-    last_key = torch.stack([last_key for _, last_key in spans]).int()
     # Keys before ``first`` are gone: a sliding window's cache has dropped them.
-    return first_key.clamp(min=first), last_key
+    first_key = torch.stack([first_key for first_key, _ in spans]).clamp(min=first)
+    last_key = torch.stack([last_key for _, last_key in spans])
+    # A query's keys in a region lie on one side of the gap.
+    missing = first + len(gap) * (first_key >= gap.stop)
+    first_key, last_key = first_key - missing, last_key - missing
+    return first_key.int(), last_key.int(), missing.int()
 
 
 @lru_cache(maxsize=64)

@@ -213,7 +213,7 @@ def attend_to_keys(
 def prefill(
     query, stride_q_b, stride_q_h, stride_q_t, keys, stride_k_v, stride_k_b, stride_k_g,
     value, stride_v_b, stride_v_g, stride_v_t, out, stride_o_b, stride_o_h, stride_o_t,
-    first_key, last_key, map_of_region, cos, sin, table_rows, sinks, start, first,
+    first_key, last_key, map_of_region, cos, sin, table_rows, sinks, start,
     Q, K, H, G, scale,
     D: tl.constexpr, BD: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, P: tl.constexpr,
     BEGIN: tl.constexpr, IS_HALF_LAYOUT: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
@@ -226,7 +226,7 @@ def prefill(
         keys: ``[V, B, G, K, D]``, rotated by each of V maps; the rows are contiguous.
         value: ``[B, G, K, E]``.
         out: ``[B, H, Q, E]``, written.
-        first_key: ``[S, Q]`` int32, token index of the first key that a query owns in a region.
+        first_key: ``[S, Q]`` int32, row of the first key that a query owns in a region.
         last_key: ``[S, Q]`` int32, that of the last key; below the first where it owns none.
         map_of_region: ``[S]`` int32, which of the V maps a region's keys have.
         cos: ``[S, table_rows, P]`` float32, of queries by token index.
@@ -234,7 +234,6 @@ def prefill(
         table_rows: tokens that the tables cover.
         sinks: ``[H]``, logits in natural units.
         start: token index of the first query.
-        first: token index of the first key.
         scale: factor on the logits, log2(e) included.
     """
     # Late queries own the most keys. Programs start in order of their index, so the longest run
@@ -258,9 +257,8 @@ def prefill(
         b_sum = tl.zeros([BQ], tl.float32)
     # One running softmax serves all regions, so no second output is written and none is merged.
     for region in range(S):
-        # Rows of ``keys``, not token indices, from here on.
-        b_first = tl.load(first_key + region * Q + o_q, mask=m_q, other=0) - first
-        b_last = tl.load(last_key + region * Q + o_q, mask=m_q, other=-1) - first
+        b_first = tl.load(first_key + region * Q + o_q, mask=m_q, other=0)
+        b_last = tl.load(last_key + region * Q + o_q, mask=m_q, other=-1)
         m_owns = m_q & (b_first <= b_last)
         # K and 0 are neutral: where no query owns a key the run is empty, and the region is
         # skipped.
@@ -315,8 +313,8 @@ def prefill(
 @triton.jit
 def decode(
     query, stride_q_b, stride_q_h, key, stride_k_b, stride_k_g, stride_k_t,
-    value, stride_v_b, stride_v_g, stride_v_t, out, lse, first_key, last_key, query_cos, query_sin,
-    map_of_region, key_cos, key_sin, table_rows, first, K, G, R, scale,
+    value, stride_v_b, stride_v_g, stride_v_t, out, lse, first_key, last_key, missing,
+    query_cos, query_sin, map_of_region, key_cos, key_sin, table_rows, K, G, R, scale,
     D: tl.constexpr, BD: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, P: tl.constexpr,
     BEGIN: tl.constexpr, IS_HALF_LAYOUT: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
     S: tl.constexpr, SPLIT_KEYS: tl.constexpr, SOFTCAP: tl.constexpr,
@@ -331,15 +329,15 @@ def decode(
         value: ``[B, G, K, E]``.
         out: ``[B, G, splits, R, E]`` float32, written: attention over the split alone.
         lse: ``[B, G, splits, R]`` float32, written: its log-sum-exp, -inf where it owns no key.
-        first_key: ``[S]`` int32, token index of the first key that the query owns in a region.
+        first_key: ``[S]`` int32, row of the first key that the query owns in a region.
         last_key: ``[S]`` int32, that of the last key; below the first where it owns none.
+        missing: ``[S]`` int32, token index of a region's keys minus their row.
         query_cos: ``[S, P]`` float32.
         query_sin: ``[S, P]`` float32.
         map_of_region: ``[S]`` int32, which of the V maps a region's keys need.
         key_cos: ``[V, table_rows, P]`` float32, by token index.
         key_sin: the same shape.
         table_rows: tokens that the tables of keys cover.
-        first: token index of the first key.
         scale: factor on the logits, log2(e) included.
     """
     i_split = tl.program_id(0)
@@ -358,10 +356,10 @@ def decode(
     b_sum = tl.zeros([BQ], tl.float32)
     # A key is in one region (releases that count pairs twice excepted), so the split is read once.
     for region in range(S):
-        # Rows of ``key``: the part of the region that lies in this split.
-        start_key = tl.maximum(tl.load(first_key + region) - first, i_split * SPLIT_KEYS)
+        # The part of the region that lies in this split.
+        start_key = tl.maximum(tl.load(first_key + region), i_split * SPLIT_KEYS)
         split_stop = tl.minimum(K, (i_split + 1) * SPLIT_KEYS)
-        stop_key = tl.minimum(tl.load(last_key + region) + 1 - first, split_stop)
+        stop_key = tl.minimum(tl.load(last_key + region) + 1, split_stop)
         if start_key < stop_key:
             # All rows use row 0 of the region's table: the heads of a group are at the same token.
             b_q = load_rotated(
@@ -369,12 +367,13 @@ def decode(
                 m_r, D, BD, P, BEGIN, IS_HALF_LAYOUT,
             )  # fmt: skip
             o_tables = tl.load(map_of_region + region).to(tl.int64) * table_rows * P
+            first_token = tl.load(missing + region)
             for block_start in range(start_key, stop_key, BK):
                 o_k = block_start + tl.arange(0, BK)
                 m_k = o_k < stop_key
                 b_k = load_rotated(
-                    p_key, stride_k_t, o_k, key_cos + o_tables, key_sin + o_tables, first + o_k,
-                    m_k, D, BD, P, BEGIN, IS_HALF_LAYOUT,
+                    p_key, stride_k_t, o_k, key_cos + o_tables, key_sin + o_tables,
+                    first_token + o_k, m_k, D, BD, P, BEGIN, IS_HALF_LAYOUT,
                 )  # fmt: skip
                 p_v = p_value + o_k.to(tl.int64)[:, None] * stride_v_t + o_e[None, :]
                 b_v = tl.load(p_v, mask=m_k[:, None] & (o_e < E)[None, :], other=0.0)

@@ -4,6 +4,9 @@ transformers' dynamic cache copies all that it holds for each new token, and a p
 rotated keys beside it as a second copy (``lampe.caches.rotated_key_cache``). This cache is copied
 once a chunk, and lets a patched model rotate its keys in place. Code that reads ``keys`` gets them
 unrotated, to the rounding of their data type.
+
+Under a sparse plan it drops the keys and values of tokens that no later query sees, between the
+first tokens and the latest ones, so that an answer takes the memory of what it sees.
 """
 
 from typing import Any
@@ -13,12 +16,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lampe.attention.rotated_keys import DecodeSteps, RotatedKeyRows
+from lampe.attention.rotated_keys import NO_GAP, DecodeSteps, RotatedKeyRows
 from lampe.errors import UnsupportedModel
 
 # An answer at 4096 tokens held 1.03 times the bytes of plain attention's cache, 1.06 with 256.
 GROWTH_TOKENS = 128
-"""Tokens by which a buffer grows."""
+"""Tokens by which a buffer grows, and the fewest that are dropped together."""
+CROPPED_TOKENS = 128
+"""Latest tokens that may be cropped from a cache that drops keys: so many more stay in it."""
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
@@ -70,7 +75,10 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """Return unrotated keys, which stay valid: later tokens are written to another buffer."""
+        """Return unrotated keys, which stay valid: later tokens are written to another buffer.
+
+        Keys that were dropped are not among them.
+        """
         if self._rotated is not None and self._keys is not None:
             self._keys = _writable(self._keys)
             self._rotated.restore(self._keys)
@@ -110,6 +118,9 @@ class GrowingLayer(DynamicLayer):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self._rotated is not None and self._rotated.gap and not self._accepts_rotated:
+            raise UnsupportedModel(f"attention without a patch reads a {_dropped(self._rotated)}")
+        self._drop_unseen()
         held = None if self._keys is None else _writable(self._keys)
         # Only a decode step, with its one query, reads keys in the rotations of the step before.
         accepts_rotated = self._accepts_rotated and key_states.shape[2] == 1
@@ -122,9 +133,52 @@ class GrowingLayer(DynamicLayer):
         return self._keys, self.values
 
     def get_seq_length(self) -> int:
-        """Return the number of tokens in the layer."""
+        """Return the number of tokens in the layer, those included whose keys were dropped."""
         # Not through ``keys``: reading that property rotates all keys back.
-        return 0 if self._keys is None or not self._keys.numel() else self._keys.shape[2]
+        if self._keys is None or not self._keys.numel():
+            return 0
+        return self._keys.shape[2] + (0 if self._rotated is None else len(self._rotated.gap))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the latest tokens.
+
+        Args:
+            tokens_to_remove: their number, negative as transformers has it.
+
+        Raises:
+            UnsupportedModel: where a token would become the latest one whose key was dropped.
+        """
+        rows, stop = self._rotated, self.get_seq_length() - abs(tokens_to_remove)
+        if rows is None or stop > rows.gap.stop:
+            super().crop(tokens_to_remove)
+            return
+        if stop > rows.gap.start:
+            raise UnsupportedModel(f"cannot crop to {stop} tokens a {_dropped(rows)}")
+        # What is left are tokens before the gap, and no columns are missing any more.
+        super().crop(tokens_to_remove + len(rows.gap))
+        rows.drop(NO_GAP)
+
+    def reset(self) -> None:
+        """Remove all tokens."""
+        super().reset()
+        self._rotated = None
+
+    def _drop_unseen(self) -> None:
+        """Drop the keys and values that no query sees from the next token on, if they are many."""
+        rows, keys, values = self._rotated, self._keys, self.values
+        if rows is None or rows.visible is None or keys is None or values is None:
+            return
+        start = rows.gap.start if rows.gap else rows.visible.first
+        stop = self.get_seq_length() - rows.visible.last - CROPPED_TOKENS
+        if stop - max(start, rows.gap.stop) < GROWTH_TOKENS:
+            return
+        # Copies, so that the memory of the whole prompt is freed.
+        after = stop - len(rows.gap)
+        self._keys = torch.cat((keys[:, :, :start], keys[:, :, after:]), dim=2)
+        self.values = torch.cat((values[:, :, :start], values[:, :, after:]), dim=2)
+        self._key_buffer.free()
+        self._value_buffer.free()
+        rows.drop(range(start, stop))
 
 
 class _GrowingBuffer:
@@ -159,6 +213,14 @@ class _GrowingBuffer:
             return False
         same_rows = held.shape[:2] == buffer.shape[:2] and held.stride() == buffer.stride()
         return same_rows and _writable(buffer) is buffer
+
+
+def _dropped(rows: RotatedKeyRows) -> str:
+    """Return in words which tokens of a cache have no keys any more."""
+    return (
+        f"KV cache that has dropped tokens {rows.gap.start} to {rows.gap.stop - 1}, which a method "
+        "no longer saw; read the prompt again into a new cache"
+    )
 
 
 def _writable(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from lampe.patching.layer_encodings import LayerEncoding, LayerEncodings
 from lampe.patching.layer_probe import ProbedLayers
 from lampe.patching.prompt_boundary import PromptTracker, ended_rows_without_mask
 from lampe.patching.unmasked_batch import RowEnd, row_ends, sampled_lengths
+from lampe.positions import PositionPlan, VisibleTokens
 
 
 class _ThreadDispatcher(threading.local):
@@ -131,6 +132,12 @@ class MethodAttention:
             layout.stop - layout.prompt_end - reserved,
         )
         rotated = self.rotated_keys.rows_of(call.key)
+        if rotated is not None:
+            plans = [encoding.encoding.plan for encoding in encodings]
+            _require_keys(rotated.gap, rows, plans)
+            # A row whose tokens are still to come will have first tokens of its own.
+            has_all_rows = len(rows) == len(layout.rows)
+            rotated.visible = _visible_columns(rows, plans) if has_all_rows else None
         if not layout.padded:
             return self._attend_row(call, rows[0], encodings[0], rotated)
         # Columns of padding stay 0. Each row needs a plan and positions of its own, so padded rows
@@ -151,6 +158,8 @@ class MethodAttention:
     ) -> Tensor:
         """Return the attention of a row, or of all rows together, ``[rows, H, Q, D]``."""
         columns = row.key_columns
+        if rotated is not None:
+            columns = slice(columns.start, columns.stop - len(rotated.gap))
         inputs = AttentionInputs(
             call.query[row.batch, :, row.query_columns],
             call.key[row.batch, :, columns],
@@ -165,6 +174,37 @@ class MethodAttention:
         )
         dispatcher = self._thread.dispatcher or self.dispatcher
         return dispatcher.attend(inputs)
+
+
+def _require_keys(gap: range, rows: list[BatchRow], plans: list[PositionPlan]) -> None:
+    """Raise UnsupportedModel where queries see columns that their KV cache has dropped."""
+    if not gap:
+        return
+    for row, plan in zip(rows, plans, strict=True):
+        begin, visible = row.tokens.start, plan.visible
+        first_query = begin + row.first_query
+        if (
+            visible is None
+            or gap.start < begin + visible.first
+            or first_query - visible.last < gap.stop
+        ):
+            raise UnsupportedModel(
+                f"token {first_query} sees tokens {gap.start} to {gap.stop - 1} or some of them, "
+                "which its KV cache has dropped, as the method did not see them before; read the "
+                "prompt again into a new cache"
+            )
+
+
+def _visible_columns(rows: list[BatchRow], plans: list[PositionPlan]) -> VisibleTokens | None:
+    """Return what the rows see from this call on, as columns; None where one may see all."""
+    first, last = 0, 0
+    for row, plan in zip(rows, plans, strict=True):
+        visible = plan.visible
+        if visible is None:
+            return None
+        first = max(first, row.tokens.start + visible.first)
+        last = max(last, visible.last)
+    return VisibleTokens(first, last)
 
 
 def _keys_of_row(rotated: RotatedKeyRows, key: Tensor, row: BatchRow) -> RotatedKeys:

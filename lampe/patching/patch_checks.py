@@ -211,7 +211,8 @@ def narrowed_plan(plan: PositionPlan) -> PositionPlan:
 def _narrowed_region(region: Region, narrow: dict[int, int], block: int) -> Region:
     far = None if region.far is None else narrow[region.far]
     block = min(region.block, block)
-    return dataclasses.replace(region, near=narrow[region.near], far=far, block=block)
+    until = None if region.until is None else min(region.until, REGION_TOKENS)
+    return dataclasses.replace(region, near=narrow[region.near], far=far, block=block, until=until)
 
 
 def _tokens_reaching_all(plan: PositionPlan) -> int:

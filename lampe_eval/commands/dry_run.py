@@ -69,6 +69,7 @@ def _print_settings(console: Console, prepared: PreparedRun, source: ModelSource
             f"{length:<9} {method}: {settings + '; ' if settings else ''}"
             f"attention factor {resolved['attention_factor']}, "
             f"largest position {resolved['largest_position']:g}"
+            f"{f', sees {visible}' if (visible := resolved.get('visible_tokens')) else ''}"
         )
     if line := positions_beyond_window(prepared, source):
         console.print(line)

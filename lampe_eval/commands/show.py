@@ -12,7 +12,7 @@ from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import save_file
-from lampe_eval.method_specs import MethodSpec
+from lampe_eval.method_specs import FORGOTTEN, MethodSpec
 from lampe_eval.report import plan_picture
 from lampe_eval.terminal import TerminalConsole
 
@@ -80,6 +80,8 @@ def _print_plan(
     console.print(_region_table(encoding.plan))
     factor = factor_text(built, encoding)
     console.print(f"{_largest_position(encoding, tokens, geometry)}; {factor}", highlight=False)
+    if visible := encoding.plan.visible:
+        console.print(f"sees {visible.describe(tokens)}; {FORGOTTEN}", highlight=False)
     scaled_window = _scaled_window(encoding, tokens, geometry)
     console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
@@ -114,6 +116,8 @@ def _region_table(plan: lampe.PositionPlan) -> Table:
     for region in regions:
         unit = "" if region.block == 1 else f" (blocks of {region.block})"
         distance = f"{region.near} to {'end' if region.far is None else region.far - 1}{unit}"
+        if region.until is not None:
+            distance += f", keys 0 to {region.until - 1}"
         table.add_row(region.name, distance, str(region.query), str(region.key))
     if len(regions) < len(plan.regions):
         table.add_row(f"... {len(plan.regions)} regions in all")

@@ -6,7 +6,7 @@ import lampe
 from lampe_eval import models, terminal
 from lampe_eval.cards import ModelCard
 from lampe_eval.commands.show import factor_text
-from lampe_eval.method_specs import MethodSpec
+from lampe_eval.method_specs import FORGOTTEN, MethodSpec
 from lampe_eval.models import ModelSource
 
 MIN_NAME_WIDTH = 18
@@ -85,6 +85,8 @@ def _method_lines(spec: MethodSpec, source: ModelSource, tokens: int) -> tuple[l
         f"\n{label}",
         f"    largest position {largest:.6g}, {place} the window of {window}; {factor}",
     ]
+    if visible := encoding.plan.visible:
+        lines.append(f"    sees {visible.describe(tokens)}; {FORGOTTEN}")
     width = max(MIN_NAME_WIDTH, *map(len, suggested), 0)
     for key in suggested:
         rule = "from the card of the model" if key in model_settings else rules[key]

@@ -3,6 +3,7 @@
 import io
 import math
 from textwrap import fill
+from typing import Any
 
 import torch
 from rich.style import Style
@@ -15,6 +16,7 @@ from lampe_eval.errors import UserError
 SHADES = "░▒▓█"
 COLOURS = ("blue", "cyan", "green", "yellow")
 BEYOND = "!"
+UNSEEN = "·"
 TITLE_WIDTH = 60
 """Characters of a title's line that fit above the matrix."""
 TERMINAL_ROWS = 24
@@ -22,8 +24,10 @@ PNG_SIZE = 1024
 """Rows and columns of the matrix that the PNG shows."""
 
 
-def sample_matrix(plan: PositionPlan, length: int, rows: int, columns: int) -> Tensor:
-    """Return relative positions of evenly spaced pairs of query and key.
+def sample_matrix(
+    plan: PositionPlan, length: int, rows: int, columns: int
+) -> tuple[Tensor, Tensor]:
+    """Return relative positions of evenly spaced pairs of query and key, and which are not seen.
 
     Args:
         plan: the plan.
@@ -32,11 +36,13 @@ def sample_matrix(plan: PositionPlan, length: int, rows: int, columns: int) -> T
         columns: number of keys.
 
     Returns:
-        Tensor [rows, columns], NaN for keys after their query.
+        Positions [rows, columns], NaN for keys that are not seen or come after their query, and
+        whether a query does not see a key before it, of the same shape.
     """
-    queries = _evenly_spaced(length, rows)
+    queries = _evenly_spaced(length, rows)[:, None]
     keys = _evenly_spaced(length, columns)
-    return plan.relative(queries[:, None], keys[None, :])
+    positions = plan.relative(queries, keys)
+    return positions, positions.isnan() & (keys <= queries)
 
 
 def _evenly_spaced(length: int, count: int) -> Tensor:
@@ -47,12 +53,14 @@ def terminal_picture(plan: PositionPlan, length: int, window: int) -> Text:
     """Return the matrix in shades that read without colours too, queries down and keys across."""
     text = Text()
     # Twice as many columns as rows, since a character is about twice as high as it is wide.
-    for row in sample_matrix(plan, length, TERMINAL_ROWS, 2 * TERMINAL_ROWS).tolist():
-        for position in row:
-            text.append(*_glyph(position, window))
+    positions, unseen = sample_matrix(plan, length, TERMINAL_ROWS, 2 * TERMINAL_ROWS)
+    for row, unseen_row in zip(positions.tolist(), unseen.tolist(), strict=True):
+        for position, is_unseen in zip(row, unseen_row, strict=True):
+            text.append(*((UNSEEN, "dim") if is_unseen else _glyph(position, window)))
         text.append("\n")
+    not_seen = f"{UNSEEN} not seen; " if plan.sparse else ""
     legend = (
-        f"{SHADES} relative position 0 to {window - 1}, {BEYOND} beyond the window; "
+        f"{SHADES} relative position 0 to {window - 1}, {BEYOND} beyond the window; {not_seen}"
         "queries down, keys across"
     )
     return text.append(legend, Style(dim=True))
@@ -78,21 +86,21 @@ def draw_plan(
     # Draws into a file, and needs no display.
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.colors import ListedColormap
 
     figure, axes = pyplot.subplots(figsize=(7, 6), layout="constrained")
     colours = pyplot.get_cmap("viridis").with_extremes(over="tab:red", bad="white")
-    image = axes.imshow(
-        sample_matrix(plan, length, PNG_SIZE, PNG_SIZE).numpy(),
-        cmap=colours,
-        vmin=0,
-        vmax=window - 1,
-        extent=(0, length, length, 0),
-        interpolation="nearest",
-    )
+    place: dict[str, Any] = {"extent": (0, length, length, 0), "interpolation": "nearest"}
+    positions, unseen = (part.numpy() for part in sample_matrix(plan, length, PNG_SIZE, PNG_SIZE))
+    image = axes.imshow(positions, cmap=colours, vmin=0, vmax=window - 1, **place)
+    label = "red: beyond the window"
+    if plan.sparse:
+        axes.imshow(unseen, cmap=ListedColormap(["lightgrey"]), alpha=unseen.astype(float), **place)
+        label += ", grey: not seen"
     wrapped_title = "\n".join(fill(line, TITLE_WIDTH) for line in title.splitlines())
     axes.set_title(wrapped_title, fontsize="medium", parse_math=False)
     axes.set(xlabel="key", ylabel="query")
-    figure.colorbar(image, label="relative position (red: beyond the window)", extend="max")
+    figure.colorbar(image, label=f"relative position ({label})", extend="max")
     buffer = io.BytesIO()
     try:
         figure.savefig(buffer, dpi=150, format=file_format)

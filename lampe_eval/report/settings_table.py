@@ -56,6 +56,8 @@ def _lines(
             "attention factor": resolved["attention_factor"],
             "largest position": resolved["largest_position"],
         }
+        if "visible_tokens" in resolved:
+            values["sees"] = resolved["visible_tokens"]
         for name, value in values.items():
             rows.setdefault(name, {})[length] = _text(value)
     label = method

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lampe_eval.benches import BENCHES
+from lampe_eval.method_specs import FORGOTTEN
 from lampe_eval.report.table_comparison import DIFFERS, TEST, TEST_OF_ALL, TableComparison
 from lampe_eval.results import ranking
 from lampe_eval.results.bench_averages import StratumKey
@@ -275,7 +276,8 @@ def _notes(scores: pd.DataFrame, place: str) -> list[str]:
         if len(counts) > 1 and counts.nunique() == 1:
             places = [f"{counts.iloc[0]} at each {place}"]
         notes.append(f"{counts.sum()} of {total} {text}: {', '.join(places)}")
-    return [*notes, *_stopping_notes(scores, place), *_window_notes(scores), *_batch_notes(scores)]
+    notes += _stopping_notes(scores, place)
+    return [*notes, *_window_notes(scores), *_visible_token_notes(scores), *_batch_notes(scores)]
 
 
 def _stopping_notes(scores: pd.DataFrame, place: str) -> Iterator[str]:
@@ -316,6 +318,18 @@ def _window_notes(scores: pd.DataFrame) -> list[str]:
         f"{counts.sum()} of {scores['n'].sum()} {passed} passed the window of "
         f"{scores.iloc[0]['window']} ({position}): {methods}"
     ]
+
+
+def _visible_token_notes(scores: pd.DataFrame) -> list[str]:
+    """Return a note on each method of the scores that does not see all tokens."""
+    notes: list[str] = []
+    for label, cells in scores.groupby("label", sort=False):
+        stored = [cell for cell in cells["resolved"] if isinstance(cell, Mapping)]
+        visible = dict.fromkeys(cell.get("visible_tokens") for cell in stored)
+        texts = [text for text in visible if text is not None]
+        if texts:
+            notes.append(f"{label} sees {', '.join(texts)}; {FORGOTTEN}")
+    return notes
 
 
 def unknown_interval_notes(scores: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from lampe.patching.layer_encodings import require_coverage
 from lampe_eval.benches.bench import Task
 from lampe_eval.device_memory import total_bytes
 from lampe_eval.engine.devices import device_of_run
+from lampe_eval.engine.local_engine import PROMPT_CHUNK
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource, cost_of, describe_model
 from lampe_eval.running.resolve import ResolvedSuite
@@ -53,6 +54,25 @@ class PreparedRun:
         for bench in self.resolved.protocols:
             lengths.update(self.lengths(source, bench))
         return sorted(lengths)
+
+    def visible_tokens(self, source: ModelSource, method: str, length: int) -> int | None:
+        """Return how many tokens a token sees at most in cells of a length; None for all."""
+        encoding = self.methods[source.name, method].encode(source.geometry, length)
+        visible = encoding.plan.visible
+        return None if visible is None else visible.count
+
+    def cached_tokens(self, visible: int | None, tokens: int) -> int:
+        """Return of how many tokens keys and values are in memory at a time, at most.
+
+        Args:
+            visible: tokens that a token sees at most; None for all.
+            tokens: those of prompt and answer.
+        """
+        # vLLM's cache drops none.
+        if visible is None or self.resolved.suite.engine == "vllm":
+            return tokens
+        # Keys of a chunk of a prompt are dropped when the next one is read.
+        return min(tokens, PROMPT_CHUNK + visible)
 
     def limit(self, task: Task) -> int:
         """Return the most samples that a cell of a task has."""
@@ -147,7 +167,11 @@ def _refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
         # Sizing a large model takes seconds.
         if longest < MIN_CHECKED_LENGTH:
             continue
-        needed = longest * cost_of(source).cache_bytes
+        visible = [
+            prepared.visible_tokens(source, spec.label, longest) for spec in prepared.resolved.specs
+        ]
+        cached = max(prepared.cached_tokens(count, longest) for count in visible)
+        needed = cached * cost_of(source).cache_bytes
         if needed > memory:
             raise UserError(
                 f"--lengths: {longest} tokens of {source.name} need {needed >> 30} GiB for keys "

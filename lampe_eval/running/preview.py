@@ -1,6 +1,7 @@
 """Preview of a run without weights: prompts, their lengths, and the least time and memory."""
 
 import datetime
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class Preview:
         longest: tokens of the longest prompt with its answer.
         seconds: least time of one method, for its multiplications and for reading the weights for
             each token of the answer; None if the device is not on this machine. A follow-up
-            question is not counted.
-        memory_bytes: weights and the longest sample's cache.
+            question is not counted. Where some methods do not see all tokens, it is the mean.
+        memory_bytes: weights and the longest sample's cache, for the method that holds the most.
         text: the prompt of the first sample as the model reads it.
     """
 
@@ -91,13 +92,16 @@ def previews(
                     samples = draw_samples(
                         prepared, task, length, tokenizer, release_prompts=release_prompts
                     )
+                    visible = [
+                        prepared.visible_tokens(source, method, length) for method in methods
+                    ]
                     yield Preview(
                         model=source.name,
                         methods=methods,
                         task=task,
                         length=length,
                         text=_first_prompt(samples, tokenizer),
-                        **_estimates(samples, prepared.device, cost),
+                        **_estimates(samples, prepared, visible, cost),
                     )
 
 
@@ -189,46 +193,76 @@ def _first_prompt(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase)
     return next((str(tokenizer.decode(list(sample.ids))) for sample in samples if sample.ids), "")
 
 
-def _estimates(samples: Sequence[Sample], device: str, cost: ModelCost) -> dict[str, Any]:
-    """Return the fields of a preview that count tokens, time and memory."""
+def _estimates(
+    samples: Sequence[Sample],
+    prepared: PreparedRun,
+    visible: Sequence[int | None],
+    cost: ModelCost,
+) -> dict[str, Any]:
+    """Return the fields of a preview that count tokens, time and memory.
+
+    Args:
+        samples: the samples.
+        prepared: the run.
+        visible: for each method the tokens that a token sees at most; None for all before it.
+        cost: sizes of the model.
+    """
     # The sample of a faulty row has no ids.
     whole = [sample for sample in samples if sample.ids]
     run = [sample for sample in whole if not (isinstance(sample, Prompt) and sample.skip)]
     longest = max((tokens_with_answer(sample) for sample in run), default=0)
+    cached = max(prepared.cached_tokens(count, longest) for count in visible)
+    times = [_least_seconds(run, prepared.device, cost, count) for count in visible]
+    known = [seconds for seconds in times if seconds is not None]
     return {
         "samples": len(run),
         "cut": sum(isinstance(sample, Prompt) and sample.cut_tokens > 0 for sample in run),
         "skipped": len(whole) - len(run),
         "histogram": _histogram(run),
         "longest": longest,
-        "seconds": _least_seconds(run, device, cost),
-        "memory_bytes": cost.parameters * cost.parameter_bytes + longest * cost.cache_bytes,
+        "seconds": statistics.fmean(known) if known else None,
+        "memory_bytes": cost.parameters * cost.parameter_bytes + cached * cost.cache_bytes,
     }
 
 
-def _least_seconds(samples: Sequence[Sample], device: str, cost: ModelCost) -> float | None:
-    """Return the least time of samples; None if the device is not on this machine."""
+def _least_seconds(
+    samples: Sequence[Sample], device: str, cost: ModelCost, visible: int | None = None
+) -> float | None:
+    """Return the least time of samples; None if the device is not on this machine.
+
+    Args:
+        samples: the samples.
+        device: device as torch names it.
+        cost: sizes of the model.
+        visible: tokens that a token sees at most, itself included; None for all before it.
+    """
     operations_rate = operations_per_second(device)
     bytes_rate = bytes_per_second(device)
     if operations_rate is None or bytes_rate is None:
         return None
     return sum(
-        _operations(sample, cost) / operations_rate + _bytes_read(sample, cost) / bytes_rate
+        _operations(sample, cost, visible) / operations_rate
+        + _bytes_read(sample, cost, visible) / bytes_rate
         for sample in samples
     )
 
 
-def _operations(sample: Sample, cost: ModelCost) -> float:
-    """Return two operations per parameter and token, and the causal half of attention."""
+def _operations(sample: Sample, cost: ModelCost, visible: int | None) -> float:
+    """Return two operations per parameter and token, and those of attention to what is seen."""
     tokens = tokens_with_answer(sample)
-    return 2.0 * cost.parameters * tokens + cost.attention_operations * tokens * tokens / 2
+    seen = tokens if visible is None else min(visible, tokens)
+    # The first tokens see fewer; for one that sees all before it this is half a square.
+    pairs = tokens * seen - seen * seen / 2
+    return 2.0 * cost.parameters * tokens + cost.attention_operations * pairs
 
 
-def _bytes_read(sample: Sample, cost: ModelCost) -> float:
-    """Return the bytes that decoding reads: all weights and the cache for each token."""
+def _bytes_read(sample: Sample, cost: ModelCost, visible: int | None) -> float:
+    """Return the bytes that decoding reads: all weights, and the cache as far as it is seen."""
     answer = sample.max_new_tokens if isinstance(sample, Prompt) else 0
     weights = cost.parameters * cost.parameter_bytes
-    return float(answer * (weights + len(sample.ids) * cost.cache_bytes))
+    tokens = len(sample.ids)
+    seen = tokens if visible is None else min(visible, tokens)
+    return float(answer * (weights + seen * cost.cache_bytes))
 
 
 def _histogram(samples: Sequence[Sample]) -> dict[int, int]:

@@ -22,11 +22,14 @@ def resolved_settings(
         is_factor = name.rpartition(".")[2].startswith("attention_factor")
         if value is not None and not is_factor:
             settings[name] = value
-    return {
+    resolved: ResolvedSettings = {
         "settings": settings,
         "attention_factor": str(encoding.effective_attention_factor),
         "largest_position": round(encoding.largest_position(length, geometry.rope(length)), 6),
     }
+    if visible := encoding.plan.visible:
+        resolved["visible_tokens"] = visible.describe(length)
+    return resolved
 
 
 def settings_of_cells(prepared: PreparedRun, source: ModelSource) -> dict[Cell, ResolvedSettings]:

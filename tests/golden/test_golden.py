@@ -23,7 +23,10 @@ from lampe.methods.lampe_release import Float32Floor
 ROOT = Path(os.environ.get("LAMPE_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 ROOTS = (ROOT, ROOT.with_name("golden2"))
 """Folders of both sets; all cases have the same tiny model."""
-LATER_METHODS = ("mrrope_uni", "mrrope_pro", "cope", "resonance", "dprope", "self")
+LATER_METHODS = (
+    *("mrrope_uni", "mrrope_pro", "cope", "resonance", "dprope", "self"),
+    *("streamingllm", "lminfinite"),
+)
 """Methods of the second set that are compared."""
 LEFT_OUT = {
     "mrrope_pro_f4_P130_D20_verbatim": "the release rotates every generated token at position 0",
@@ -126,6 +129,20 @@ def _method(case: dict[str, Any]) -> lampe.Method:
         case "self":
             sizes = {key: params[key] for key in ("capacity", "window_size", "rate")}
             return method_of("self", decode=params.get("decode", "prompt"), **sizes)
+        case "streamingllm":
+            return method_of(
+                "streaming-llm", sinks=params["start_size"], recent=params["recent_size"]
+            )
+        case "lminfinite" if not params["use_lambda_mask"]:
+            assert params["limit_distance"] == params["local_branch"]
+            return method_of("rerope", window_size=params["local_branch"], attention_factor="none")
+        case "lminfinite":
+            return method_of(
+                "lm-infinite",
+                local=params["local_branch"],
+                sinks=params["global_branch"],
+                limit=params["limit_distance"],
+            )
     raise AssertionError(f"no method for {case['id']}")
 
 
@@ -208,7 +225,7 @@ def test_every_case_of_the_second_set_is_compared_or_left_out_for_a_reason() -> 
     left_out = {case["id"] for case in cases if case["id"] in LEFT_OUT}
     assert left_out == set(LEFT_OUT)
     assert {case["method"] for case in _later_cases()} == set(LATER_METHODS)
-    assert len(_later_cases()) == 31
+    assert len(_later_cases()) == 39
 
 
 def test_mapping_tables_are_the_releases() -> None:

@@ -1,8 +1,8 @@
 """Relative positions of every index method as plain arithmetic, for query ``i`` at key ``j <= i``.
 
 ``n`` is the number of tokens of the prompt, so queries from ``n`` on are generated ones. Functions
-return a list, because the releases of some methods count pairs of the prompt twice. Sources: the
-papers, and for releases the authors' code.
+return a list, because the releases of some methods count pairs of the prompt twice, and in some
+methods a query does not see a key. Sources: the papers, and for releases the authors' code.
 """
 
 import math
@@ -194,14 +194,29 @@ def _constants(n: int, head: int, tail: int, mapped: Callable[[int], int]) -> tu
     return end, near, n - 1 - end - mapped(n - 1 - end) - near
 
 
+def streaming_llm(i: int, j: int, n: int, sinks: int, recent: int) -> Positions:
+    """Return the difference of indices in the cache that a token finds, itself included."""
+    cache = [key for key in range(i + 1) if key < sinks or key >= i - recent]
+    return [len(cache) - 1 - cache.index(j)] if j in cache else []
+
+
+def lm_infinite(i: int, j: int, n: int, sinks: int, local: int, limit: int) -> Positions:
+    tokens = n if i < n else i + 1
+    if i - j < local:
+        return [i - j]
+    return [min(limit, tokens - 1)] if j < sinks else []
+
+
 FORMULAS: dict[str, Callable[..., Positions]] = {
     "adagrope": adagrope,
     "chunkllama": chunkllama,
     "dca": dca,
     "lampe": lampe,
     "leaky-rerope": leaky_rerope,
+    "lm-infinite": lm_infinite,
     "rerope": rerope,
     "self": self_groups,
     "selfextend": selfextend,
+    "streaming-llm": streaming_llm,
     "string": string,
 }

@@ -1,9 +1,12 @@
 """Golden relative position matrices: row i holds the positions that query i sees at keys 0..i.
 
+A point stands for a key that the query does not see.
+
 They were worked out from each paper's formula; those of SelfExtend, DCA and STRING were also read
 off the authors' running code.
 """
 
+import math
 from typing import Any, NamedTuple
 
 
@@ -26,7 +29,7 @@ def _some(method: str, settings: dict[str, Any], length: int, rows: dict[int, st
 
 
 def _numbers(row: str) -> list[float]:
-    return [float(entry) for entry in row.split()]
+    return [math.nan if entry == "." else float(entry) for entry in row.split()]
 
 
 LAMPE = {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 9}
@@ -166,6 +169,35 @@ GOLDENS = [
 6 6 5 5 5 4 4 4 3 3 3 2 1 0
 7 6 6 5 5 5 4 4 4 3 3 3 2 1 0
 8 7 6 6 5 5 5 4 4 4 3 3 3 2 1 0
+""",
+    ),
+    _whole(
+        "streaming-llm",
+        {"sinks": 2, "recent": 3},
+        """
+0
+1 0
+2 1 0
+3 2 1 0
+4 3 2 1 0
+5 4 3 2 1 0
+5 4 . 3 2 1 0
+5 4 . . 3 2 1 0
+5 4 . . . 3 2 1 0
+""",
+    ),
+    _whole(
+        "lm-infinite",
+        {"sinks": 2, "local": 3, "limit": 3},
+        """
+0
+1 0
+2 1 0
+3 2 1 0
+3 3 2 1 0
+3 3 . 2 1 0
+3 3 . . 2 1 0
+3 3 . . . 2 1 0
 """,
     ),
     _some(

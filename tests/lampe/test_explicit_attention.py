@@ -33,6 +33,9 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
     ("self", {"capacity": 5, "window_size": 7, "rate": 0.5, "decode": "flash"}),
     ("adagrope", {"positions": 12}),
     ("chunkllama", {"pretraining_length": 20, "local_window": 4}),
+    ("streaming-llm", {"sinks": 3, "recent": 9}),
+    ("lm-infinite", {"sinks": 3, "local": 9, "limit": 9}),
+    ("lm-infinite", {"sinks": 3, "local": 9, "limit": 42}),
     *(
         ("lampe", {"head_tokens": 5, "tail_tokens": 4, "mapping_length": 14, "variant": variant})
         for variant in (
@@ -183,6 +186,8 @@ LOGIT_FACTORS: dict[str, Callable[[int], float]] = {
     "chunkllama": lambda i: (1 + 0.05 * math.log(40 / 16)) ** 2,
     "selfextend": lambda i: 1,
     "dca": lambda i: 1,
+    "streaming-llm": lambda i: 1,
+    "lm-infinite": lambda i: 1,
 }
 """Factor on the logits of query ``i``, for a prompt of 40 tokens and a window of 16."""
 

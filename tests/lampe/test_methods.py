@@ -21,7 +21,7 @@ def test_registered_methods() -> None:
     assert set(METHODS) == {
         "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama",
         "rerope", "leaky-rerope", "string", "lampe", "mrrope", "cope", "resonance", "dprope",
-        "self", "adagrope",
+        "self", "adagrope", "streaming-llm", "lm-infinite",
     }  # fmt: skip
 
 
@@ -211,6 +211,14 @@ def test_registering_refuses_a_name_that_exists() -> None:
         ("adagrope", {"positions": 0}, "positions=0"),
         ("adagrope", {"ratio": 0.7}, "ratio=0.7"),
         ("adagrope", {"ratio": 0}, "ratio=0 "),
+        ("streaming-llm", {"sinks": 0}, "sinks=0 "),
+        ("streaming-llm", {"recent": 0}, "recent=0 "),
+        ("streaming-llm", {"recent": 256}, "recent=256 .*256 tokens"),
+        ("lm-infinite", {"sinks": 0}, "sinks=0 "),
+        ("lm-infinite", {"local": 300}, "local=300 .*256 tokens"),
+        ("lm-infinite", {"limit": -1}, "limit=-1 "),
+        ("lampe+streaming-llm", {}, r"lampe.streaming-llm: .*frequencies"),
+        ("lm-infinite+streaming-llm", {}, r"lm-infinite.streaming-llm: .*frequencies"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
@@ -298,6 +306,8 @@ def test_an_attention_factor_can_begin_beyond_the_window(
         ("lampe", lampe.AttentionFactor(STRING_FACTOR)),
         ("self", lampe.AttentionFactor()),
         ("adagrope", lampe.AttentionFactor()),
+        ("streaming-llm", lampe.AttentionFactor()),
+        ("lm-infinite", lampe.AttentionFactor()),
     ],
 )
 def test_released_attention_factors(name: str, expected: lampe.AttentionFactor) -> None:
@@ -527,6 +537,27 @@ def test_selfextend_shifts_a_prompt_by_a_fraction_and_its_answer_by_a_whole_numb
     assert method.encode(SMALL, 100) == fractional
     assert method.decode_plan(SMALL, 100, 101) == integer.plan
     assert method_of("selfextend", **sizes).decode_plan(SMALL, 100, 101) is None
+
+
+@pytest.mark.parametrize(("window", "recent"), [(256, 128), (4096, 2000), (131072, 2000)])
+def test_streaming_llm_sees_as_much_as_its_authors_chat(window: int, recent: int) -> None:
+    plan = method_of("streaming-llm").encode(lampe.Geometry(window=window), 2 * window).plan
+    assert plan.visible is not None
+    assert plan.visible.describe(2 * window) == f"4 + {recent} of {2 * window} tokens"
+    assert plan.visible.describe(recent) == f"all of {recent} tokens"
+
+
+def test_lm_infinite_limits_positions_by_the_tokens_of_a_call_while_they_are_few() -> None:
+    """Check the release's minimum of limit and last position: of the prompt, then of each token."""
+    method = method_of("lm-infinite", sinks=2, local=8, limit=30)
+    prompt = method.encode(SMALL, 20).plan
+    assert prompt.relative(torch.tensor(19), torch.tensor(0)) == 19
+    for stop, expected in ((21, 20), (30, 29), (40, 30)):
+        plan = method.decode_plan(SMALL, 20, stop)
+        assert plan is not None
+        assert plan.relative(torch.tensor(stop - 1), torch.tensor(1)) == expected
+    assert method.decode_plan(SMALL, 31, 32) is None
+    assert method_of("lm-infinite").decode_plan(SMALL, 20, 21) is None
 
 
 def test_composed_in_python() -> None:

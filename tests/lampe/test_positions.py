@@ -17,7 +17,8 @@ def test_plan_equals_the_golden_matrix(golden: Golden) -> None:
     plan = method_of(golden.method, **golden.settings).encode(WINDOW, golden.length).plan
     matrix = plan.matrix(golden.length)
     for query, row in golden.rows.items():
-        assert matrix[query, : query + 1].tolist() == pytest.approx(row, abs=1e-6)
+        found = matrix[query, : query + 1].tolist()
+        assert found == pytest.approx(row, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("length", TOKENS_OF_POSITIONS)
@@ -59,17 +60,24 @@ def test_decode_continues_the_frozen_plan(generated: int) -> None:
     "length", [1, 2, 40, 63, 64, 65, 191, 192, 193, 255, 256, 257, 511, 700, 1023]
 )
 def test_every_causal_pair_is_covered_once(name: str, length: int) -> None:
+    """Leave out the pairs that a sparse plan says it leaves out."""
     plan = method_of(name).encode(WINDOW, length).plan
     assert plan.coverage_fault() is None
     matrix = plan.matrix(length)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    assert torch.equal(~matrix.isnan(), causal)
-    assert plan.largest(length) == pytest.approx(float(matrix[causal].max()))
+    covered = torch.ones(length, length, dtype=torch.bool).tril()
+    if plan.visible:
+        distance = torch.arange(length)[:, None] - torch.arange(length)
+        covered &= (distance <= plan.visible.last) | (torch.arange(length) < plan.visible.first)
+    assert torch.equal(~matrix.isnan(), covered)
+    assert plan.largest(length) == pytest.approx(float(matrix[covered].max()))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"],
+    [
+        *("selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"),
+        *("streaming-llm", "lm-infinite"),
+    ],
 )
 @pytest.mark.parametrize("length", [256, 512, 1024, 4096, 16384])
 def test_default_positions_stay_inside_the_window(name: str, length: int) -> None:
@@ -87,6 +95,8 @@ def test_default_positions_stay_inside_the_window(name: str, length: int) -> Non
         method_of("rerope", window_size=100),
         method_of("self", capacity=2),
         method_of("adagrope", positions=100),
+        method_of("streaming-llm", recent=99),
+        method_of("lm-infinite", local=100),
     ],
     ids=lambda method: method.name,
 )
@@ -104,6 +114,41 @@ def test_coverage_fault_names_a_hole_a_double_and_an_end() -> None:
     assert "from 4 on" in str(double.coverage_fault())
     assert "from 3 on" in str(lampe.PositionPlan((lampe.Region(0, 3),)).coverage_fault())
     assert "different blocks" in str(mixed.coverage_fault())
+
+
+def test_a_sparse_plan_may_leave_out_pairs_but_none_of_a_token_with_itself() -> None:
+    near, sinks = lampe.Region(0, 4), lampe.Region(7, None, until=2)
+    assert lampe.PositionPlan((near, sinks), sparse=True).coverage_fault() is None
+    assert lampe.PositionPlan((near,), sparse=True).coverage_fault() is None
+    assert "from 2 on" in str(lampe.PositionPlan((near, sinks)).coverage_fault())
+    beyond = lampe.PositionPlan((lampe.Region(1, None),), sparse=True)
+    assert "from 0 on" in str(beyond.coverage_fault())
+    without_self = lampe.PositionPlan((lampe.Region(0, None, until=2),), sparse=True)
+    assert "from 2 on" in str(without_self.coverage_fault())
+    twice = lampe.PositionPlan((near, lampe.Region(3, None, until=2)), sparse=True)
+    assert "from 4 on" in str(twice.coverage_fault())
+
+
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        ([lampe.Region(0, 4)], (0, 3)),
+        ([lampe.Region(0, 4), lampe.Region(4, None, until=2)], (2, 3)),
+        ([lampe.Region(0, 2, block=8), lampe.Region(5, 7, block=8)], (0, 55)),
+        ([lampe.Region(0, 4), lampe.Region(9, None)], None),
+    ],
+)
+def test_visible_tokens_are_all_that_a_query_sees(
+    regions: list[lampe.Region], expected: tuple[int, int] | None
+) -> None:
+    visible = lampe.PositionPlan(tuple(regions), sparse=True).visible
+    assert (visible and (visible.first, visible.last)) == expected
+    assert lampe.PositionPlan(tuple(regions)).visible is None
+
+
+def test_positions_of_sinks_that_a_local_layer_no_longer_sees_still_count() -> None:
+    plan = method_of("lm-infinite", local=50, limit=300).encode(WINDOW, 1000).plan
+    assert plan.within(lampe.positions.LocalWindow(400)).largest(1000) == 300
 
 
 @pytest.mark.parametrize("block", [1, 3])

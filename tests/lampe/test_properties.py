@@ -27,7 +27,7 @@ NAMES = [
     *sorted(set(FORMULAS) - {"lampe"}),
     *(f"lampe {variant}" for variant in ("continuous", "separable", "paper", "reference-fixed")),
     *(f"lampe {variant}" for variant in ("reference", "reference-nodup", "sw-map", "sw-map-nodup")),
-    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi"),
+    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi", "streaming-llm+yarn"),
 ]
 FLOATS = {"atol": 1e-9, "rtol": 0}
 
@@ -81,6 +81,10 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
             return {"positions": draw(SMALL), "ratio": draw(st.sampled_from([0.1, 0.25, 0.5]))}
         case "leaky-rerope":
             return {"window_size": draw(SMALL), "factor": draw(SMALL)}
+        case "streaming-llm":
+            return {"sinks": draw(SMALL), "recent": draw(SMALL)}
+        case "lm-infinite":
+            return {"sinks": draw(SMALL), "local": draw(SMALL), "limit": draw(st.integers(1, 40))}
     return {"window_size": draw(SMALL)}
 
 
@@ -138,12 +142,19 @@ def test_defaults_cover_every_causal_pair_once(name: str, window: int, length: i
     plan = method_of(name).encode(lampe.Geometry(window=window), length).plan
     index = torch.arange(length)
     counts = torch.stack([region.owns(index[:, None], index).int() for region in plan]).sum(0)
-    assert torch.equal(counts, torch.ones(length, length).tril().int())
+    covered = torch.ones(length, length).tril().bool()
+    if plan.visible:
+        recent = index[:, None] - index <= plan.visible.last
+        covered &= recent | (index < plan.visible.first)
+    assert torch.equal(counts, covered.int())
 
 
 @pytest.mark.parametrize(
     "name",
-    ["selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"],
+    [
+        *("selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"),
+        *("streaming-llm", "lm-infinite"),
+    ],
 )
 @EXAMPLES
 @given(window=st.integers(32, 3000), length=st.integers(1, 100_000))
@@ -245,6 +256,8 @@ IDENTITIES: dict[str, Any] = {
         lambda ends: {"head_tokens": ends[0], "tail_tokens": ends[1], "mapping_length": 60}
     ),
     "rerope": st.just({"window_size": 60}),
+    "streaming-llm": SMALL.map(lambda sinks: {"sinks": sinks, "recent": 60}),
+    "lm-infinite": SMALL.map(lambda sinks: {"sinks": sinks, "local": 60}),
     "dca": st.just({"chunk_size": 60, "cap": 70}),
     "pi": st.just({"factor": 1}),
     "ntk": st.just({"factor": 1}),

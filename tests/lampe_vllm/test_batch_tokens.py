@@ -29,6 +29,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("yarn", {}),
     ("string", {}),
     ("rerope", {}),
+    ("streaming-llm", {"sinks": 3, "recent": 40}),
+    ("lm-infinite", {"sinks": 3, "local": 40}),
     ("dynamic-ntk", {"cache": "rotated"}),
     ("lampe+yarn", {}),
     ("lampe", {"attention_factor": "logn"}),

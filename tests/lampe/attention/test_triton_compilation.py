@@ -42,7 +42,7 @@ CONSTANTS = {
 FLOAT32 = dict.fromkeys((
     "cos", "sin", "query_cos", "query_sin", "key_cos", "key_sin", "lse", "x_lse", "y_lse",
 ), "*fp32")
-INT32 = dict.fromkeys(("first_key", "last_key", "map_of_region"), "*i32")
+INT32 = dict.fromkeys(("first_key", "last_key", "missing", "map_of_region"), "*i32")
 BFLOAT16 = dict.fromkeys(
     ("query", "key", "keys", "value", "sinks", "out", "x_out", "y_out"), "*bf16"
 )
