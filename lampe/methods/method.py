@@ -343,3 +343,16 @@ def require_positive(name: str, **values: float) -> None:
     for key, value in values.items():
         if not 0 < value < math.inf:
             raise BadSetting(f"{name}: {key}={value} must be positive and finite")
+
+
+def require_below_window(name: str, window: int, **values: int) -> None:
+    """Raise BadSetting unless every value is below the model's window.
+
+    Args:
+        name: of the method.
+        window: tokens of pretraining.
+        values: hyper-parameters in tokens, by name.
+    """
+    for key, value in values.items():
+        if value >= window:
+            raise BadSetting(f"{name}: {key}={value} must be below the window of {window} tokens")

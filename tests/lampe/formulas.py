@@ -5,6 +5,7 @@ return a list, because the releases of some methods count pairs of the prompt tw
 papers, and for releases the authors' code.
 """
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -21,6 +22,40 @@ def selfextend(
     whole = shift == "integer" or (shift == "fractional-prefill" and i >= n)
     step = window_size // group_size if whole else Fraction(window_size, group_size)
     return [i // group_size - j // group_size + window_size - step]
+
+
+def dpe(
+    i: int,
+    j: int,
+    n: int,
+    group_sizes: str,
+    window_size: int,
+    shift: str = "integer",
+    band: int = -1,
+) -> Positions:
+    """Return the positions that the pairs of a band see; those of the last band by default."""
+    size = int(group_sizes.split("/")[band])
+    return selfextend(i, j, n, size, window_size, shift)
+
+
+def gali(
+    i: int, j: int, n: int, window: int, local_window: int, chunk: float, interpolate: bool = True
+) -> Positions:
+    """Return positions whose fractions stand for interpolated logits."""
+    end = i + 1 if i >= n else window
+    while i < n and end <= i:
+        end = min(n, end + int(chunk * end if isinstance(chunk, float) else chunk))
+    if end <= window:
+        return [i - j]
+    group = math.ceil(Fraction(end - local_window, window - local_window))
+    begin = math.ceil(Fraction(end - window, group - 1))
+    exact = end - (window - begin)
+
+    def position(x: int) -> int | Fraction:
+        return x - exact + begin if x >= exact else Fraction(x, group)
+
+    key = position(j)
+    return [math.ceil(position(i)) - (key if interpolate else math.ceil(key))]
 
 
 def rerope(i: int, j: int, n: int, window_size: int) -> Positions:
@@ -147,6 +182,8 @@ def _constants(n: int, head: int, tail: int, mapped: Callable[[int], int]) -> tu
 FORMULAS: dict[str, Callable[..., Positions]] = {
     "chunkllama": chunkllama,
     "dca": dca,
+    "dpe": dpe,
+    "gali": gali,
     "lampe": lampe,
     "leaky-rerope": leaky_rerope,
     "rerope": rerope,

@@ -167,7 +167,11 @@ def _count_rotated_keys(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [("original", 1), ("yarn", 1), ("dca", 1), ("selfextend", 2), ("lampe", 3)]
+    ("method", "most"),
+    [
+        *(("original", 1), ("yarn", 1), ("dca", 1), ("selfextend", 2), ("lampe", 3)),
+        *(("dpe", 2), ("gali", 3)),
+    ],
 )
 def test_a_step_rotates_the_new_key_and_one_at_each_boundary(
     model: LlamaForCausalLM, method: str, most: int, monkeypatch: pytest.MonkeyPatch
