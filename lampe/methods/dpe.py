@@ -63,6 +63,7 @@ class DPE(IndexMethod):
     """
 
     name: ClassVar[str] = "dpe"
+    calibrated_settings: ClassVar[tuple[str, ...]] = ("group_sizes", "attention_factor")
     group_sizes: str | int | None = setting(
         derive=_twice_the_extension,
         rule=(

@@ -32,7 +32,6 @@ from lampe.geometry import Geometry
 from lampe.methods.method import (
     IndexMethod,
     Method,
-    quarter_of_the_window,
     require_below_window,
     require_positive,
     setting,
@@ -41,6 +40,9 @@ from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region, co
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MOST_BANDS = 16
+"""Bands beyond the window by default, at most."""
 
 
 def _whole_window(method: Method, geometry: Geometry, length: int) -> int:
@@ -51,12 +53,17 @@ def _sixteenth_of_the_window(method: Method, geometry: Geometry, length: int) ->
     return max(1, geometry.window // 16)
 
 
+def _chunk_of_few_bands(method: Method, geometry: Geometry, length: int) -> int:
+    # All keys are rotated again for each band.
+    return max(1, geometry.window // 4, length // MOST_BANDS)
+
+
 @dataclass(frozen=True)
 class SqueezedPositions(PositionMap):
     """Map that gives tokens the positions of its base class, or more if they are late.
 
     Attributes:
-        behind: tokens that the last position is behind the last token's index.
+        behind: index of a late token minus its position.
     """
 
     behind: int = 0
@@ -87,8 +94,11 @@ class GALI(IndexMethod):
         rule="a sixteenth of the window; the authors search 128 to 1024 of 4096 and 8192",
     )
     chunk: int | float | None = setting(
-        derive=quarter_of_the_window,
-        rule="a quarter of the window; the authors search 1000 to 3000 of 4096 and 8192",
+        derive=_chunk_of_few_bands,
+        rule=(
+            "a quarter of the window, or a sixteenth of the prompt where that is more; the authors "
+            "search 1000 to 3000 of 4096 and 8192, for prompts of up to 32k"
+        ),
     )
     interpolate: bool = True
 

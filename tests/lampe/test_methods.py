@@ -526,9 +526,9 @@ def test_dpe_of_one_size_is_selfextend() -> None:
 @pytest.mark.parametrize(
     ("group_sizes", "reach"),
     [
-        # The slowest pairs, then pairs of which the slowest turns in 1500 tokens, then one that
-        # meets every angle within the window.
-        ("2/2/2/8", 500 - 4 + 10),
+        # The pairs before the slowest, the slowest, pairs that turn in 1500 tokens, and pairs that
+        # have turned before they get so far.
+        ("2/2/2/8", 999 // 2 + 5),
         ("2/2/8/2", 999 // 2 + 5),
         ("8/8/1/8", 999),
         ("8/1/8/8", 2 * math.pi * 10000 ** (15 / 32)),

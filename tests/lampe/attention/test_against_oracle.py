@@ -44,8 +44,6 @@ METHODS = {
     "lampe+yarn": {},
     "dpe": {"group_sizes": "2/5/1/3", "window_size": 7},
     "gali": {},
-    "gali:release": {"window": 16, "chunk": 5, "interpolate": False},
-    "gali+yarn": {},
 }
 FAST = [name for name in BACKENDS if name != "dense"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
