@@ -526,8 +526,8 @@ def test_dpe_of_one_size_is_selfextend() -> None:
 @pytest.mark.parametrize(
     ("group_sizes", "reach"),
     [
-        # The pairs before the slowest, the slowest, pairs that turn in 1500 tokens, and pairs that
-        # have turned before they get so far.
+        # The pairs before the slowest, the slowest, pairs that have not turned by then, and pairs
+        # that have.
         ("2/2/2/8", 999 // 2 + 5),
         ("2/2/8/2", 999 // 2 + 5),
         ("8/8/1/8", 999),
