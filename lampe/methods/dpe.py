@@ -56,7 +56,7 @@ class DPE(IndexMethod):
 
     Attributes:
         group_sizes: ``G`` of each band, from the fastest pairs to the slowest, as "2/8/2/8"; one
-            number for all pairs makes it SelfExtend.
+            number is that of all bands, which makes it SelfExtend.
         bands: rotated pairs of each band, as "16/16/16/16"; they add up to all pairs of a head.
         window_size: ``w``, neighbours with exact positions, in tokens.
         shift: as SelfExtend's: "integer", "fractional", or "fractional-prefill".
@@ -88,6 +88,8 @@ class DPE(IndexMethod):
         require_below_window(self.name, geometry.window, window_size=window)
         require_shift(self.name, self.shift)
         sizes, bands = self._numbers("group_sizes"), self._numbers("bands")
+        if len(sizes) == 1:
+            sizes *= len(bands)
         self._require_all_pairs(geometry, sizes, bands)
         if set(sizes) == {1}:
             return IDENTITY_PLAN
