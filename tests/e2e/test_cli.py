@@ -246,8 +246,9 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_show_plan_lists_bands_of_pairs_and_of_queries(
-    cli: Cli, method: str, shown: list[str]
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, method: str, shown: list[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     done = cli("show", "plan", "--method", method, "--window", "256", "--length", "1000")
     assert done.code == 0, done.err
     text = " ".join(done.out.split())

@@ -44,7 +44,8 @@ def gali(
     """Return positions whose fractions stand for interpolated logits."""
     end = i + 1 if i >= n else window
     while i < n and end <= i:
-        end = min(n, end + int(chunk * end if isinstance(chunk, float) else chunk))
+        tokens = int(chunk * end if isinstance(chunk, float) else chunk)
+        end = min(n, end + max(1, tokens))
     if end <= window:
         return [i - j]
     group = math.ceil(Fraction(end - local_window, window - local_window))

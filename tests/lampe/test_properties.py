@@ -25,7 +25,7 @@ NAMES = [
     *sorted(set(FORMULAS) - {"lampe"}),
     *(f"lampe {variant}" for variant in ("continuous", "separable", "paper", "reference-fixed")),
     *(f"lampe {variant}" for variant in ("reference", "reference-nodup", "sw-map", "sw-map-nodup")),
-    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi", "dpe+yarn", "gali+yarn"),
+    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi", "gali+yarn"),
 ]
 FLOATS = {"atol": 1e-9, "rtol": 0}
 
