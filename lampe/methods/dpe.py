@@ -67,8 +67,8 @@ class DPE(IndexMethod):
     group_sizes: str | int | None = setting(
         derive=_twice_the_extension,
         rule=(
-            "twice the prompt's length in windows, for all pairs as in SelfExtend; where the authors' "
-            "search for sizes begins"
+            "twice the prompt's length in windows, for all pairs as in SelfExtend; the authors' "
+            "search for sizes begins there"
         ),
     )
     bands: str | int | None = setting(
