@@ -1,5 +1,6 @@
 """Encoding of a prompt: rope, position plan and attention factor together."""
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 
@@ -51,16 +52,21 @@ class Encoding:
             1 where frequencies are the model's own, 1 / s where they are interpolated by s, and 0
             where no pair rotates under both.
         """
-        pairs = list(zip(self.rope.inv_freq, model_rope.inv_freq, strict=True))
-        pairs = pairs[: len(pairs) - self.rope.clipped]
+        slowest = self._slowest_pair(model_rope, range(len(model_rope.inv_freq)))
+        return 0.0 if slowest is None else self._pair_scale(model_rope, slowest)
+
+    def _slowest_pair(self, model_rope: Rope, pairs: range) -> int | None:
+        """Return the slowest of some pairs that rotates under both ropes and is not clipped."""
         # A pair of frequency 0 carries no position, and so cannot leave the trained range.
-        rotating = [(changed, trained) for changed, trained in pairs if changed and trained]
-        if not rotating:
-            return 0.0
+        changed, trained = self.rope.inv_freq, model_rope.inv_freq
+        unclipped = pairs[: max(0, len(changed) - self.rope.clipped - pairs.start)]
+        rotating = [pair for pair in unclipped if changed[pair] and trained[pair]]
         # The slowest pair is the last to complete a turn: beyond the window it meets angles it was
         # not trained on, while faster pairs have seen every angle.
-        changed, trained = min(rotating, key=lambda pair: abs(pair[1]))
-        return changed / trained
+        return min(rotating, key=lambda pair: abs(trained[pair]), default=None)
+
+    def _pair_scale(self, model_rope: Rope, pair: int) -> float:
+        return self.rope.inv_freq[pair] / model_rope.inv_freq[pair]
 
     def largest_position(self, length: int, model_rope: Rope) -> float:
         """Return the largest relative position of ``length`` tokens, in positions of the model.
@@ -72,7 +78,24 @@ class Encoding:
             length: tokens of prompt and answer.
             model_rope: rope of the unpatched model.
         """
-        return self.plan.largest(length) * self.position_scale(model_rope)
+        everywhere = range(len(model_rope.inv_freq))
+        slowest = self._slowest_pair(model_rope, everywhere)
+        if slowest is None:
+            return 0.0
+        largest = self._largest_of_pair(slowest, length, model_rope)
+        begin = 0
+        for stop in self.plan.pair_stops:
+            pair = self._slowest_pair(model_rope, everywhere[begin:stop])
+            begin = stop
+            if pair is not None:
+                # A faster pair meets no new angle after a full turn.
+                turn = 2 * math.pi / abs(model_rope.inv_freq[pair])
+                reach = self._largest_of_pair(pair, length, model_rope)
+                largest = max(largest, min(reach, turn))
+        return largest
+
+    def _largest_of_pair(self, pair: int, length: int, model_rope: Rope) -> float:
+        return self.plan.of_pair(pair).largest(length) * self._pair_scale(model_rope, pair)
 
     def length_within_window(self, window: int, length: int, model_rope: Rope) -> int:
         """Return the number of tokens, answer included, at which positions leave the window.

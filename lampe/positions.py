@@ -4,7 +4,8 @@ A plan is a tuple of regions. A region owns the causal pairs (query ``i``, key `
 block distance ``i // block - j // block`` lies in ``[near, far)``, and gives them the relative
 position ``query(i) - key(j)``. The regions of a plan cover every causal pair,
 each once unless the plan is ``overlapping``. A ``sparse`` plan leaves pairs out, which then do not
-attend at all.
+attend at all. A plan may have other regions for earlier queries (``PositionPlan.earlier``), and a
+map other positions for each band of rotated pairs (``PairMap``).
 
 The keys that one query owns in one region are always a contiguous run, its *span*. Every reader of
 a plan (dense oracle, blockwise attention, pictures) is therefore a short loop over regions.
@@ -14,9 +15,10 @@ a plan (dense oracle, blockwise attention, pictures) is therefore a short loop o
 # that make tensors import it themselves.
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class PositionMap:
         modulo: tokens of a chunk, for a position that starts again in each; None for no chunks.
         floor: whether the product with ``scale`` is rounded down.
         cap: largest position; None for no limit.
+        interpolated: whether a key between two whole positions is rotated by cos and sin that are
+            interpolated linearly between theirs, instead of by the angle in between.
     """
 
     scale: Fraction = Fraction(1)
@@ -46,6 +50,7 @@ class PositionMap:
     modulo: int | None = None
     floor: bool = False
     cap: Number | None = None
+    interpolated: bool = False
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the positions (float64) of token indices (int64, any shape)."""
@@ -84,6 +89,18 @@ class PositionMap:
         next_chunk = first + (-(first + self.shift)).remainder(self.modulo)
         return self(next_chunk.where(next_chunk <= last, first))
 
+    def per_pair(self, index: Tensor) -> Tensor:
+        """Return the positions by which token indices ``[L]`` are rotated.
+
+        Returns:
+            ``[L]`` float64, or ``[L, P]`` where rotated pairs have positions of their own.
+        """
+        return self(index)
+
+    def of_pair(self, pair: int) -> PositionMap:
+        """Return the map of one rotated pair."""
+        return self
+
 
 def _number(value: Number) -> str:
     """Write a fraction as it is where that is short, otherwise as a decimal."""
@@ -93,6 +110,57 @@ def _number(value: Number) -> str:
 
 def _signed(value: Number) -> str:
     return f"{'-' if value < 0 else '+'} {_number(value if value >= 0 else -value)}"
+
+
+@dataclass(frozen=True)
+class PairMap(PositionMap):
+    """Map with positions of their own for bands of rotated pairs.
+
+    Where one position stands for all pairs, as in pictures, it is that of the last band: its pairs
+    rotate slowest as a rule.
+
+    Attributes:
+        bands: number of pairs and map of each band, in the order of the pairs.
+    """
+
+    bands: tuple[tuple[int, PositionMap], ...] = ()
+
+    @classmethod
+    def of(cls, bands: Iterable[tuple[int, PositionMap]]) -> PositionMap:
+        """Return the map of bands; neighbors with the same map become one band."""
+        joined: list[tuple[int, PositionMap]] = []
+        for pairs, positions in bands:
+            if joined and joined[-1][1] == positions:
+                pairs += joined.pop()[0]
+            joined.append((pairs, positions))
+        return joined[0][1] if len(joined) == 1 else cls(bands=tuple(joined))
+
+    def __call__(self, index: Tensor) -> Tensor:
+        return self.bands[-1][1](index)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{pairs} pairs: {positions}" for pairs, positions in self.bands)
+
+    def lowest(self, first: Tensor, last: Tensor) -> Tensor:
+        return self.bands[-1][1].lowest(first, last)
+
+    def per_pair(self, index: Tensor) -> Tensor:
+        import torch
+
+        positions = {each: each(index)[:, None] for _, each in self.bands}
+        return torch.cat([positions[each].expand(-1, pairs) for pairs, each in self.bands], dim=1)
+
+    def of_pair(self, pair: int) -> PositionMap:
+        return next(
+            positions
+            for (_, positions), stop in zip(self.bands, self.stops, strict=True)
+            if pair < stop
+        )
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Return the pair after the last one of each band."""
+        return tuple(accumulate(pairs for pairs, _ in self.bands))
 
 
 IDENTITY = PositionMap()
@@ -173,6 +241,10 @@ class Region:
         """Return the relative positions (float64) of pairs, whether the region owns them or not."""
         return self.query(query) - self.key(key)
 
+    def of_pair(self, pair: int) -> Region:
+        """Return the region with its maps of one rotated pair."""
+        return replace(self, query=self.query.of_pair(pair), key=self.key.of_pair(pair))
+
 
 @dataclass(frozen=True)
 class VisibleTokens:
@@ -207,11 +279,13 @@ class PositionPlan:
         overlapping: whether a pair may be in two regions, as in some authors' releases; it then
             counts twice in the softmax, once at each position.
         sparse: whether a pair may be in no region; a query does not see such a key.
+        earlier: plans of earlier queries, in their order; the regions hold for all later queries.
     """
 
     regions: tuple[Region, ...]
     overlapping: bool = False
     sparse: bool = False
+    earlier: tuple[QueryBand, ...] = ()
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
@@ -221,7 +295,46 @@ class PositionPlan:
 
         None stands for a layer that sees every token.
         """
-        return replace(self, regions=tuple(replace(region, local=local) for region in self.regions))
+        regions = tuple(replace(region, local=local) for region in self.regions)
+        earlier = tuple(QueryBand(band.stop, band.plan.within(local)) for band in self.earlier)
+        return replace(self, regions=regions, earlier=earlier)
+
+    @property
+    def begin(self) -> int:
+        """Return the first query for which the regions hold."""
+        return self.earlier[-1].stop if self.earlier else 0
+
+    def then(self, begin: int, later: PositionPlan) -> PositionPlan:
+        """Return this plan for the queries before ``begin``, and another from there on."""
+        band = QueryBand(begin, replace(self, earlier=()))
+        return replace(later, earlier=(*self.earlier, band))
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int, PositionPlan]]:
+        """Yield the queries ``start..stop`` in runs: first, after the last, and their plan."""
+        for band in self.earlier:
+            if start < min(stop, band.stop):
+                yield start, min(stop, band.stop), band.plan
+                start = band.stop
+        if start < stop:
+            yield start, stop, self
+
+    def of_query(self, query: int) -> PositionPlan:
+        """Return the plan of one query."""
+        _, _, plan = next(self.runs(query, query + 1))
+        return plan
+
+    def of_pair(self, pair: int) -> PositionPlan:
+        """Return the plan of one rotated pair."""
+        regions = tuple(region.of_pair(pair) for region in self.regions)
+        earlier = tuple(QueryBand(band.stop, band.plan.of_pair(pair)) for band in self.earlier)
+        return replace(self, regions=regions, earlier=earlier)
+
+    @property
+    def pair_stops(self) -> tuple[int, ...]:
+        """Return the pair after each band of pairs that rotate alike; none where all pairs do."""
+        maps = chain.from_iterable((region.query, region.key) for region in self.regions)
+        stops = chain.from_iterable(each.stops for each in maps if isinstance(each, PairMap))
+        return tuple(sorted(set(stops)))
 
     @property
     def visible(self) -> VisibleTokens | None:
@@ -250,6 +363,9 @@ class PositionPlan:
         out = torch.full((query + key).shape, torch.nan, dtype=torch.float64)
         for region in self.regions:
             out = torch.where(region.owns(query, key), region.relative(query, key), out)
+        # The earliest last, since every band holds below its stop.
+        for band in reversed(self.earlier):
+            out = torch.where(query < band.stop, band.plan.relative(query, key), out)
         return out
 
     def matrix(self, length: int) -> Tensor:
@@ -266,7 +382,8 @@ class PositionPlan:
         # Positions only grow along the prompt, except for the phase within a block, so one of the
         # queries of the last block has it. A layer with a local window loses sight of the first
         # tokens, which earlier queries saw at the position that they have without that limit.
-        regions = self.within(None).regions if self.sparse else self.regions
+        plan = self.of_query(length - 1)
+        regions = plan.within(None).regions if plan.sparse else plan.regions
         longest_block = max(region.block for region in regions)
         query = torch.arange(max(0, length - longest_block), length)
         largest = torch.tensor(0.0, dtype=torch.float64)
@@ -281,6 +398,9 @@ class PositionPlan:
 
     def coverage_fault(self) -> str | None:
         """Return which causal pairs are not covered as they must be, or None where all are."""
+        for band in self.earlier:
+            if fault := band.plan.coverage_fault():
+                return f"queries before {band.stop}: {fault}"
         # Regions of one plan share a block, so they cover every pair once, at any length, if their
         # distances tile ``[0, end)``. Regions that may overlap must cover pairs at least once.
         # Those of a sparse plan cover them at most once, and a query's own token in any case.
@@ -304,6 +424,19 @@ class PositionPlan:
         if covered is None or self.sparse:
             return None
         return f"block distances from {covered} on: no region owns them"
+
+
+@dataclass(frozen=True)
+class QueryBand:
+    """Queries with a plan of their own.
+
+    Attributes:
+        stop: the query after the last one; the first is the stop of the band before.
+        plan: their plan.
+    """
+
+    stop: int
+    plan: PositionPlan
 
 
 IDENTITY_PLAN = PositionPlan((Region(0, None, name="plain"),))

@@ -66,13 +66,18 @@ class Rope:
         """Return the angles of tokens in radians.
 
         Args:
-            positions: rotary positions ``[L]``, float64.
+            positions: rotary positions ``[L]``, or ``[L, P]`` where each pair has its own; float64.
             index: token indices ``[L]``, int64; only ``PerTokenRope`` depends on them.
 
         Returns:
             Angles ``[L, P]``, float64, for P pairs.
         """
-        return positions[:, None] * _inv_freq_on(self.inv_freq, positions.device)
+        return _with_pairs(positions) * _inv_freq_on(self.inv_freq, positions.device)
+
+
+def _with_pairs(positions: Tensor) -> Tensor:
+    """Return positions ``[L, 1]`` or ``[L, P]``, from ``[L]`` or ``[L, P]``."""
+    return positions[:, None] if positions.dim() == 1 else positions
 
 
 @lru_cache(maxsize=64)
@@ -119,7 +124,7 @@ class PerTokenRope(Rope):
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=index.device) / dim
         # Frequencies that come from a base are positive, so the direction has to be restored.
         direction = math.copysign(1, self.inv_freq[0])
-        return direction * positions[:, None] / base[:, None] ** exponent
+        return direction * _with_pairs(positions) / base[:, None] ** exponent
 
 
 def rope_from(

@@ -361,7 +361,8 @@ def calibrate(
     sweep: Annotated[
         Many,
         Option(
-            help="Settings to fit: mapping_length (lampe), attention_factor (all). Default: both."
+            help="Settings to fit: mapping_length (lampe), group_sizes (dpe), attention_factor "
+            "(all). Default: all."
         ),
     ] = None,
     bench: Annotated[
@@ -375,6 +376,10 @@ def calibrate(
     ] = None,
     mapping_lengths: Annotated[
         Many, Option(help="Mapping lengths to try. Default: eight values up to the window.")
+    ] = None,
+    group_sizes: Annotated[
+        Many,
+        Option(help="Group sizes to try. Default: powers of two up to 8 per window of length."),
     ] = None,
     attention_factors: Annotated[
         Many, Option(help="Attention factors to try. Default: nine values from 0.96 to 1.28.")
@@ -397,7 +402,7 @@ def calibrate(
         Option("--dry-run", help="Print what would run and what it would cost, then exit."),
     ] = False,
 ) -> None:
-    """Fit mapping lengths and attention factors to a model; the same command again resumes."""
+    """Fit settings of methods to a model; the same command again resumes."""
     options = {key: value for key, value in locals().items() if key != "dry_run"}
     from lampe_eval.commands.validate import validate_calibration
 

@@ -88,20 +88,27 @@ class PromptEncoding:
         self._steps: OrderedDict[int, QuerySteps] = OrderedDict()
 
     def at(self, stop: int) -> Encoding:
-        """Return the encoding of the token before ``stop``."""
+        """Return the encoding of the token before ``stop``, and of those of a prompt before it."""
         plan = self._token_plan(stop) if stop > self._length and self.has_token_plans else None
         return self.encoding if plan is None else dataclasses.replace(self.encoding, plan=plan)
+
+    def of_token(self, index: int) -> Encoding:
+        """Return the encoding of a token that attends alone."""
+        encoding = self.at(index + 1)
+        if index >= encoding.plan.begin:
+            return encoding
+        return dataclasses.replace(encoding, plan=encoding.plan.of_query(index))
 
     def steps(self, index: int) -> QuerySteps:
         """Return queries among which the token with this index is."""
         count = 1
-        if not self.has_token_plans:
+        if not self.has_token_plans and not self.encoding.plan.earlier:
             count = max(1, min(STEP_QUERIES, STEP_REGIONS // len(self.encoding.plan.regions)))
         begin = index - index % count
         if begin not in self._steps:
             # The prompt has been read, and the tables for that may be large.
             self.tables.clear()
-            steps = QuerySteps.of(self.at(index + 1), begin, count, self._encodings.tables)
+            steps = QuerySteps.of(self.of_token(index), begin, count, self._encodings.tables)
             self._steps[begin] = steps
         self._steps.move_to_end(begin)
         if len(self._steps) > MAX_STEPS:

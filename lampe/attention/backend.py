@@ -5,6 +5,7 @@ Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimension
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from lampe.attention.inputs import AttentionInputs
@@ -16,7 +17,7 @@ class Backend:
 
     Attributes:
         name: the name under which users select the backend.
-        uses_rotated_keys: whether ``attend`` reads ``AttentionInputs.rotated_keys`` in a decode
+        uses_rotated_keys: whether ``attend_run`` reads ``AttentionInputs.rotated_keys`` in a decode
             step. Other backends need a cache's keys as they were before any rotation.
     """
 
@@ -29,6 +30,11 @@ class Backend:
 
     def attend(self, inputs: AttentionInputs) -> Tensor:
         """Return attention ``[B, H, Q, D]`` in the dtype of the queries."""
+        runs = [self.attend_run(run) for run in inputs.runs()]
+        return runs[0] if len(runs) == 1 else torch.cat(runs, dim=2)
+
+    def attend_run(self, inputs: AttentionInputs) -> Tensor:
+        """Return attention of queries for which the regions of the plan hold."""
         raise NotImplementedError
 
     def __call__(

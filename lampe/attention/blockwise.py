@@ -38,7 +38,7 @@ class Blockwise(Backend):
     name: ClassVar[str] = "blockwise"
     uses_rotated_keys: ClassVar[bool] = True
 
-    def attend(self, inputs: AttentionInputs) -> Tensor:
+    def attend_run(self, inputs: AttentionInputs) -> Tensor:
         step = inputs.decode_step
         if step is not None:
             # A decode step brings its own rows of cos and sin: free those of the prompt.

@@ -4,6 +4,8 @@ The oracle never rotates a vector. It computes the logit of a pair from the angl
 tokens, so it shares no step with the backends that rotate queries and keys. It is slow and simple
 on purpose, and its memory grows with the square of the length.
 
+The logit of a key between two whole positions is interpolated between its logits at these.
+
 Where regions overlap, a pair has one column of the softmax in each region that owns it.
 
 Shapes: B batch, H query heads, G key heads, Q queries, K keys, D head dimensions, P rotated pairs.
@@ -17,6 +19,7 @@ from torch import Tensor
 from lampe.attention.backend import Backend
 from lampe.attention.inputs import AttentionInputs
 from lampe.encoding import Encoding
+from lampe.positions import PositionMap
 from lampe.rope import Rope
 
 
@@ -25,7 +28,7 @@ class Dense(Backend):
 
     name: ClassVar[str] = "dense"
 
-    def attend(self, inputs: AttentionInputs) -> Tensor:
+    def attend_run(self, inputs: AttentionInputs) -> Tensor:
         encoding, group_size = inputs.encoding, inputs.query.shape[1] // inputs.key.shape[1]
         q = inputs.query.double()
         k = inputs.key.repeat_interleave(group_size, 1).double()
@@ -36,10 +39,12 @@ class Dense(Backend):
         pair_factor = _pair_factor(encoding, i, j)
         columns = []
         for region in encoding.plan:
-            query_angle = encoding.rope.angles(region.query(i), i)
-            key_angle = encoding.rope.angles(region.key(j), j)
-            angle = query_angle[:, None] - key_angle
-            logits = _logits(q, k, angle, pair_factor, encoding.rope) * inputs.scale
+            query_angle = encoding.rope.angles(region.query.per_pair(i), i)
+            logits = torch.zeros(1, dtype=torch.float64, device=q.device)
+            for position, share in _weighted_positions(region.key, j):
+                angle = query_angle[:, None] - encoding.rope.angles(position, j)
+                parts = _logits(q, k, angle, pair_factor, encoding.rope)
+                logits = logits + share * parts * inputs.scale
             if query_scale is not None:
                 logits = logits * query_scale[:, None].double()
             owned = region.owns(i[:, None], j)
@@ -52,6 +57,15 @@ class Dense(Backend):
         weights = torch.cat(columns, dim=-1).softmax(-1)[..., : values.shape[2]]
         out: Tensor = weights @ values
         return out.to(inputs.query.dtype)
+
+
+def _weighted_positions(key: PositionMap, j: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the positions of keys j and the share ``[K]`` that each has in their logits."""
+    position = key.per_pair(j)
+    if not key.interpolated:
+        return [(position, torch.ones_like(j).double())]
+    below, above = position.floor(), position.ceil()
+    return [(below, 1 - (position - below)), (above, position - below)]
 
 
 def _pair_factor(encoding: Encoding, i: Tensor, j: Tensor) -> Tensor:

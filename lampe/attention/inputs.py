@@ -4,7 +4,7 @@ Shapes: B batch, H query heads, G key heads, R query heads per key head, Q queri
 D head dimensions.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -86,10 +86,30 @@ class AttentionInputs:
         # Keys are stored from token 0 on, and carry no gradient.
         if self.first or self.key.requires_grad:
             return None
+        if self.start < self.encoding.plan.begin:
+            return None
         step = self.rotated_keys.steps.get(
             self.encoding, self.start, self.query.device, self.rotated_keys.gap
         )
         return None if step.rotated_runs is None else step
+
+    def runs(self) -> "list[AttentionInputs]":
+        """Return the queries in runs, for each of which the regions of one plan hold."""
+        plan = self.encoding.plan
+        if self.start >= plan.begin:
+            return [self]
+        return [
+            replace(
+                self,
+                query=self.query[:, :, start - self.start : stop - self.start],
+                key=self.key[:, :, : stop - self.first],
+                value=self.value[:, :, : stop - self.first],
+                encoding=replace(self.encoding, plan=run_plan),
+                start=start,
+                rotated_keys=None,
+            )
+            for start, stop, run_plan in plan.runs(self.start, self.stop)
+        ]
 
     def grouped_query(self) -> Tensor:
         """Return the queries ``[B, G, R, Q, D]``, multiplied by their log-n scale if they have one.

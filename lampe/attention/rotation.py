@@ -139,10 +139,24 @@ def cos_sin(
         factor: number that multiplies cos and sin.
     """
     # Rounded before cos and sin, as transformers rounds at whole positions.
-    angle = encoding.rope.angles(positions(index), index).float()
+    cos, sin = _unit_cos_sin(positions, encoding.rope, index, torch.float32)
     per_token = encoding.attention_factor.per_token_factor(index)
     amplitude = factor if per_token is None else factor * per_token[:, None]
-    return angle.cos() * amplitude, angle.sin() * amplitude
+    return cos * amplitude, sin * amplitude
+
+
+def _unit_cos_sin(
+    positions: PositionMap, rope: Rope, index: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin ``[L, P]`` of tokens, without any factor, from angles of a dtype."""
+    position = positions.per_pair(index)
+    if not positions.interpolated:
+        angle = rope.angles(position, index).to(dtype)
+        return angle.cos(), angle.sin()
+    below, above = position.floor(), position.ceil()
+    share = (position - below)[:, None].to(dtype)
+    low, high = (rope.angles(whole, index).to(dtype) for whole in (below, above))
+    return torch.lerp(low.cos(), high.cos(), share), torch.lerp(low.sin(), high.sin(), share)
 
 
 def cos_sin_between(
@@ -163,21 +177,27 @@ def cos_sin_between(
     # Subtracted in float64: angles of late tokens are large, and their difference is often small.
     angle = (new_angle - old_angle).float()
     # Keys carry only a factor per token; the common one is in the tables of queries.
-    amplitude = (new_amplitude / old_amplitude)[:, None]
+    amplitude = new_amplitude / old_amplitude
     return angle.cos() * amplitude, angle.sin() * amplitude
 
 
 def _angle_and_amplitude(
     positions: PositionMap | None, encoding: Encoding, index: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the angles ``[L, P]`` float64 and factors per token ``[L]`` float32 of a map.
+    """Return the angles ``[L, P]`` float64 of a map, and what it multiplies keys by.
 
-    None stands for keys that are not rotated.
+    The factors are ``[L, 1]`` or ``[L, P]`` float32. None stands for keys that are not rotated.
     """
+    rope = encoding.rope
     if positions is None:
         zeros = torch.zeros_like(index, dtype=torch.float64)
-        return encoding.rope.angles(zeros, index), torch.ones_like(zeros).float()
-    position = positions(index)
+        return rope.angles(zeros, index), torch.ones_like(zeros).float()[:, None]
+    if positions.interpolated:
+        # Between two rotations a pair turns by an angle in between, and becomes a little shorter.
+        cos, sin = _unit_cos_sin(positions, rope, index, torch.float64)
+        angle, amplitude = torch.atan2(sin, cos), torch.hypot(cos, sin).float()
+    else:
+        angle = rope.angles(positions.per_pair(index), index)
+        amplitude = torch.ones_like(index).float()[:, None]
     per_token = encoding.attention_factor.per_token_factor(index)
-    amplitude = torch.ones_like(position).float() if per_token is None else per_token
-    return encoding.rope.angles(position, index), amplitude
+    return angle, amplitude if per_token is None else amplitude * per_token[:, None]

@@ -108,7 +108,7 @@ class Triton(Backend):
             return f"it takes plans of up to {MAX_REGIONS} regions, not {regions}"
         return None
 
-    def attend(self, inputs: AttentionInputs) -> Tensor:
+    def attend_run(self, inputs: AttentionInputs) -> Tensor:
         return _decode(inputs) if inputs.query.shape[2] == 1 else _prefill(inputs)
 
 

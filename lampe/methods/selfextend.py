@@ -34,6 +34,9 @@ from lampe.methods.method import (
 )
 from lampe.positions import IDENTITY_PLAN, PositionMap, PositionPlan, Region
 
+SHIFTS = ("integer", "fractional", "fractional-prefill")
+"""Shifts of groups against the neighbours, see above."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelfExtend(IndexMethod):
@@ -66,18 +69,8 @@ class SelfExtend(IndexMethod):
         require_positive(self.name, group_size=group, window_size=window)
         if group == 1:
             return IDENTITY_PLAN
-        # The release has both: it divides exactly in prefill and rounds down in flash decode.
-        grouped_windows: dict[str, int | Fraction] = {
-            "integer": window // group,
-            "fractional": Fraction(window, group),
-            "fractional-prefill": Fraction(window, group),
-        }
-        if self.shift not in grouped_windows:
-            raise UnknownName("shift of selfextend", self.shift, grouped_windows)
-        # The offset makes the first grouped distance continue the neighbours: without it, grouped
-        # positions would begin at W // G.
-        key = PositionMap(scale=Fraction(1, group), floor=True)
-        query = dataclasses.replace(key, offset=window - grouped_windows[self.shift])
+        require_shift(self.name, self.shift)
+        query, key = group_maps(window, group, self.shift)
         groups = Region(window, None, query=query, key=key, name="groups")
         return PositionPlan((Region(0, window, name="neighbours"), groups))
 
@@ -91,3 +84,24 @@ class SelfExtend(IndexMethod):
         window = self.value_of("window_size", geometry, length)
         require_positive(self.name, window_size=window)
         return smallest_compression(geometry, length, exact=window)
+
+
+def require_shift(name: str, shift: str) -> None:
+    """Raise UnknownName unless the shift of a method is one of ``SHIFTS``."""
+    if shift not in SHIFTS:
+        raise UnknownName(f"shift of {name}", shift, SHIFTS)
+
+
+def group_maps(window: int, group: int, shift: str) -> tuple[PositionMap, PositionMap]:
+    """Return the maps of queries and of keys for groups of tokens beyond a window.
+
+    Args:
+        window: tokens with exact positions.
+        group: tokens that share a position.
+        shift: one of ``SHIFTS``.
+    """
+    # The offset makes the first grouped distance continue the neighbours: without it, grouped
+    # positions would begin at W // G.
+    grouped_window = window // group if shift == "integer" else Fraction(window, group)
+    key = PositionMap(scale=Fraction(1, group), floor=True)
+    return dataclasses.replace(key, offset=window - grouped_window), key

@@ -24,6 +24,7 @@ class LayerEncoding:
         encoding: rope, plan and attention factor.
         tables: rotary tables of its rope, shared by prompt and answer.
         stop: tokens of prompt and answer that it was built for.
+        new_tokens: tokens of the call that it was built for, where it depends on them.
         within_window: tokens of prompt and answer at which a relative position leaves the window;
             None where that is not known.
     """
@@ -32,6 +33,7 @@ class LayerEncoding:
     tables: RotaryTables
     stop: int
     within_window: int | None
+    new_tokens: int = 0
 
 
 _Key = tuple[LayerPositions, int]
@@ -107,7 +109,7 @@ class LayerEncodings:
         return encodings
 
     def for_layer(
-        self, layer: LayerPositions, lengths: Sequence[int], generated: int
+        self, layer: LayerPositions, lengths: Sequence[int], generated: int, new_tokens: int
     ) -> list[LayerEncoding]:
         """Return the encoding of each row in a layer.
 
@@ -115,13 +117,14 @@ class LayerEncodings:
             layer: kind of the layer.
             lengths: tokens of each row's prompt, with those reserved for its answer.
             generated: tokens of the answer beyond these; 0 or less before.
+            new_tokens: tokens of the forward call.
         """
         prompts = self._thread.prompts
         if any((layer, length) not in prompts for length in lengths):
             # A prompt of another length has arrived, so earlier prompts are over. Their tables may
             # be large: two float32 numbers per token and rotated pair, for each position map.
             self._drop_other_lengths(lengths)
-        return [self._for_row(layer, length, generated) for length in lengths]
+        return [self._for_row(layer, length, generated, new_tokens) for length in lengths]
 
     def _drop_other_lengths(self, lengths: Sequence[int]) -> None:
         for known in (self._thread.prompts, self._thread.tokens):
@@ -129,7 +132,9 @@ class LayerEncodings:
                 if key[1] not in lengths:
                     del known[key]
 
-    def _for_row(self, layer: LayerPositions, length: int, generated: int) -> LayerEncoding:
+    def _for_row(
+        self, layer: LayerPositions, length: int, generated: int, new_tokens: int
+    ) -> LayerEncoding:
         key = layer, length
         prompt = self._thread.prompts.get(key)
         if prompt is None:
@@ -139,8 +144,9 @@ class LayerEncodings:
             return prompt
         # All layers must get the same object: rotated keys are shared by encoding.
         token = self._thread.tokens.get(key)
-        if token is None or token.stop != length + generated:
-            token = self._token_encoding(prompt, layer, geometry, length, length + generated)
+        stop = length + generated
+        if token is None or (token.stop, token.new_tokens) != (stop, new_tokens):
+            token = self._token_encoding(prompt, layer, geometry, length, stop, new_tokens)
             self._thread.tokens[key] = token
         return token
 
@@ -165,18 +171,26 @@ class LayerEncodings:
         geometry: Geometry,
         length: int,
         stop: int,
+        new_tokens: int,
     ) -> LayerEncoding:
-        """Return the encoding of the generated token before ``stop``; warn beyond the window."""
+        """Return the encoding of the generated tokens before ``stop``; warn beyond the window."""
         encoding, within_window = prompt.encoding, prompt.within_window
-        # Some releases make a plan for each generated token. Otherwise the prompt's goes on.
-        plan = self._method.decode_plan(geometry, length, stop)
-        if plan is not None:
+        # Some methods make a plan for each generated token. Otherwise the prompt's goes on. A call
+        # may hold the end of the prompt, and several tokens of the answer.
+        new = range(max(length, stop - max(1, new_tokens)), stop)
+        plans = [self._method.decode_plan(geometry, length, token + 1) for token in new]
+        if any(plan is not None for plan in plans):
+            plan = encoding.plan
+            for token, own in zip(new, plans, strict=True):
+                plan = plan.then(token, own or encoding.plan)
+            if new_tokens == 1:
+                plan = dataclasses.replace(plan, earlier=())
             encoding = dataclasses.replace(encoding, plan=plan.within(layer.local))
             # Every step has another plan, so the prompt's bisection does not hold for it.
             within_window = None
         if within_window is None or stop >= within_window:
             self._warn_beyond_window(encoding, geometry, length, stop)
-        return LayerEncoding(encoding, prompt.tables, stop, within_window)
+        return LayerEncoding(encoding, prompt.tables, stop, within_window, new_tokens)
 
     def _changed_geometry(self, layer: LayerPositions) -> Geometry | None:
         """Return the geometry of a layer that the method changes; None for other layers."""

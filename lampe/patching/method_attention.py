@@ -130,6 +130,7 @@ class MethodAttention:
             layer,
             [row.prompt_length + reserved for row in rows],
             layout.stop - layout.prompt_end - reserved,
+            layout.stop - layout.start,
         )
         rotated = self.rotated_keys.rows_of(call.key)
         if rotated is not None:

@@ -192,7 +192,7 @@ def narrowed_plan(plan: PositionPlan) -> PositionPlan:
 
     Position maps stay as they are: which pairs a region owns depends on distances alone. Regions
     that share pairs, or leave a gap, still do. Of a plan with very many regions some are left out,
-    and their neighbours take their pairs.
+    and their neighbours take their pairs. Plans of earlier queries are left out.
     """
     boundaries = sorted({region.near for region in plan} | {region.far or 0 for region in plan})
     step = -(-len(boundaries) // MAX_BOUNDARIES)
@@ -205,7 +205,7 @@ def narrowed_plan(plan: PositionPlan) -> PositionPlan:
     block = BLOCK_TOKENS if (distance + 2) * BLOCK_TOKENS <= MAX_TOKENS else BLOCK_TOKENS // 2
     regions = [_narrowed_region(region, narrow, block) for region in plan]
     kept = [region for region in regions if region.far is None or region.near < region.far]
-    return dataclasses.replace(plan, regions=tuple(kept))
+    return dataclasses.replace(plan, regions=tuple(kept), earlier=())
 
 
 def _narrowed_region(region: Region, narrow: dict[int, int], block: int) -> Region:

@@ -1,1 +1,1 @@
-"""Calibration: fits LaMPE's mapping length and any index method's attention factor to a model."""
+"""Calibration: fits LaMPE's mapping length, DPE's group sizes and attention factors to a model."""

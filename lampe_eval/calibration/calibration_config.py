@@ -10,9 +10,10 @@ from lampe_eval.method_specs import MethodSpec
 from lampe_eval.running.resolve import ResolvedSuite
 from lampe_eval.suite import Lengths, Names, Suite, as_tuple, split_names
 
-SweptSetting = Literal["mapping_length", "attention_factor"]
+SweptSetting = Literal["mapping_length", "group_sizes", "attention_factor"]
 FITTED_SETTINGS: Mapping[SweptSetting, tuple[str, ...]] = {
     "mapping_length": ("mapping_length", "slope", "intercept", "ceiling"),
+    "group_sizes": ("group_sizes",),
     "attention_factor": ("attention_factor", "attention_factor_rate"),
 }
 """For each setting that can be swept, the settings of a method that its sweep or its fit sets."""
@@ -38,10 +39,12 @@ class CalibrationConfig(Suite):
     Attributes:
         method: methods to calibrate.
         bench: the one task by whose scores settings are fitted.
-        sweep: settings to fit to the prompt's length: mapping_length (of LaMPE) and
-            attention_factor (of every index method).
+        sweep: settings to fit: to the prompt's length mapping_length (of LaMPE) and
+            attention_factor (of every index method), and at the longest group_sizes (of DPE).
         mapping_lengths: mapping lengths to try, in positions; by default eight up to the window
             minus the part that is left for an answer.
+        group_sizes: group sizes to try, in tokens; by default powers of two up to eight times the
+            longest length in windows.
         attention_factors: attention factors to try.
         held_out: lengths, in tokens, at which given and fitted settings are compared; by default
             one between each two of ``lengths``.
@@ -51,15 +54,17 @@ class CalibrationConfig(Suite):
     bench: Names = ("ppl/exact",)
     sweep: Annotated[tuple[SweptSetting, ...], BeforeValidator(split_names)] = (
         "mapping_length",
+        "group_sizes",
         "attention_factor",
     )
     mapping_lengths: Lengths = ()
+    group_sizes: Lengths = ()
     attention_factors: Annotated[
         tuple[Annotated[float, Field(gt=0, le=MAX_FACTOR)], ...], BeforeValidator(_parse_numbers)
     ] = (0.96, 1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.28)
     held_out: Lengths = ()
 
-    @field_validator("mapping_lengths", "attention_factors", "lengths", "held_out")
+    @field_validator("mapping_lengths", "group_sizes", "attention_factors", "lengths", "held_out")
     @classmethod
     def _sort_and_deduplicate(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(sorted(set(values)))

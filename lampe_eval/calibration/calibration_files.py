@@ -67,9 +67,11 @@ def _table_text(fitted: FittedSettings) -> str:
 
 
 def _plots(calibration: ResolvedCalibration, fitted: FittedSettings) -> dict[str, bytes]:
-    """Return a plot of each sweep as a PNG, by the name of its file."""
+    """Return a plot of each sweep over several lengths as a PNG, by the name of its file."""
     plots: dict[str, bytes] = {}
     for result in fitted.sweeps:
+        if result.sweep.setting == "group_sizes":
+            continue
         (stages,) = (own for own in fitted.stages if result.sweep.spec in own)
         plots[f"{stages[0].name}-{result.sweep.setting}.png"] = draw_calibration(
             calibration, result, stages

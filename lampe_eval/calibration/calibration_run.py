@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ import pandas as pd
 
 from lampe_eval.calibration import curve_fitting
 from lampe_eval.calibration.calibration_config import SweptSetting
-from lampe_eval.calibration.resolved_calibration import HELD_OUT_SEED_OFFSET, ResolvedCalibration
-from lampe_eval.calibration.setting_sweep import SettingSweep, best_values
+from lampe_eval.calibration.resolved_calibration import (
+    HELD_OUT_SEED_OFFSET,
+    ResolvedCalibration,
+    distinct_rows,
+)
+from lampe_eval.calibration.setting_sweep import SettingSweep
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.results.cell_scores import score_run, scored_cells
@@ -107,14 +112,14 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
     for setting in calibration.settings:
         fitted = [own for own in stages if calibration.config.is_fitted(own[0], setting)]
         # each sweep starts from the settings that the previous one has fitted
-        sweeps = [calibration.sweep_of(own[-1], setting) for own in fitted]
-        scores = _run_sweeps(calibration, setting, sweeps, open_progress, date)
-        for own, sweep in zip(fitted, sweeps, strict=True):
-            table = sweep.table(scores)
-            best = best_values(table, higher_is_better=higher_is_better(scores))
-            result = SweepResult(sweep, table, best)
-            results.append(result)
-            own.append(own[-1].with_settings(**_fit(result, calibration.window)))
+        sweeps = [calibration.sweeps_of(own[-1], setting) for own in fitted]
+        scores = _run_sweeps(
+            calibration, setting, list(chain.from_iterable(sweeps)), open_progress, date
+        )
+        for own, own_sweeps in zip(fitted, sweeps, strict=True):
+            own_results = [_result(sweep, scores) for sweep in own_sweeps]
+            results += own_results
+            own.append(own[-1].with_settings(**_fit(own_results, calibration.window)))
     rows: list[MethodSpec] = []
     for own in stages:
         rows += own
@@ -122,6 +127,12 @@ def calibrate(calibration: ResolvedCalibration, open_progress: OpenProgress) -> 
         rows, calibration.config.held_out, "held-out", seed=HELD_OUT_SEED_OFFSET
     )
     return FittedSettings(stages, results, _run_scores(prepared, open_progress, date))
+
+
+def _result(sweep: SettingSweep, scores: pd.DataFrame) -> SweepResult:
+    table = sweep.table(scores)
+    best = sweep.best(table, higher_is_better=higher_is_better(scores))
+    return SweepResult(sweep, table, best)
 
 
 def _run_sweeps(
@@ -132,10 +143,8 @@ def _run_sweeps(
     date: datetime.date,
 ) -> pd.DataFrame:
     """Run all sweeps of a setting in one run, which loads the model once, and return its scores."""
-    rows: list[MethodSpec] = []
-    for sweep in sweeps:
-        rows += sweep.specs
-    prepared = calibration.run(rows, calibration.config.lengths, setting)
+    rows = distinct_rows(sweeps)
+    prepared = calibration.run(rows, calibration.lengths_of(setting), setting)
     return _run_scores(prepared, open_progress, date)
 
 
@@ -167,9 +176,15 @@ def _run_scores(
     return scores
 
 
-def _fit(result: SweepResult, window: int) -> dict[str, Any]:
-    """Return the settings whose curve is nearest to each length's best value."""
-    sweep = result.sweep
+def _fit(results: Sequence[SweepResult], window: int) -> dict[str, Any]:
+    """Return the settings that the sweeps of one setting of a method give.
+
+    They are those whose curve is nearest to each length's best value, or each band's best size.
+    """
+    result, sweep = results[0], results[0].sweep
+    if sweep.setting == "group_sizes":
+        # Each was found while the other bands had the size of the start, as the authors do.
+        return {"group_sizes": "/".join(f"{each.best[0].value:.0f}" for each in results)}
     try:
         if sweep.setting == "mapping_length":
             curve = curve_fitting.fit_sigmoid(result.best, window, max(sweep.values))

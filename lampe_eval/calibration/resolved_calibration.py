@@ -1,7 +1,7 @@
 """Calibration with every name looked up, its lengths filled in, and its grids checked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from lampe_eval.calibration.calibration_config import (
     SweptSetting,
 )
 from lampe_eval.calibration.curve_fitting import log_extension
-from lampe_eval.calibration.setting_sweep import SettingSweep
+from lampe_eval.calibration.setting_sweep import GroupSizeSweep, SettingSweep
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import refuse_links, short_sha256_of_json, shorten_name
 from lampe_eval.method_specs import MethodSpec
@@ -21,6 +21,8 @@ from lampe_eval.running.resolve import ResolvedSuite
 
 DEFAULT_WINDOWS = (1, 2, 4, 8, 16)
 """Default lengths, in windows of the model."""
+DEFAULT_BANDS = 8
+"""Bands of rotated pairs whose group sizes are fitted, as DPE's authors have them."""
 DEFAULT_GRID_SIZE = 8
 """Number of mapping lengths by default."""
 ANSWER_SHARE = 16
@@ -71,6 +73,26 @@ class ResolvedCalibration:
         values = self.config.mapping_lengths or self._default_mapping_lengths(spec)
         return SettingSweep(spec, setting, values)
 
+    def sweeps_of(self, spec: MethodSpec, setting: SweptSetting) -> Sequence[SettingSweep]:
+        """Return the sweeps of a setting of a method: of group sizes, one for each band."""
+        if setting != "group_sizes":
+            return [self.sweep_of(spec, setting)]
+        # DPE's authors begin with twice the extension for all bands, and try powers of two up to
+        # 128 for 16 windows.
+        extension = max(1.0, self.config.lengths[-1] / self.window)
+        values = self.config.group_sizes or tuple(
+            1 << power for power in range(1 + int(math.log2(8 * extension)))
+        )
+        bands = spec.build(self.prepared.sources[0].settings).settings["bands"]
+        count = DEFAULT_BANDS if bands is None else len(str(bands).split("/"))
+        sizes = (math.ceil(2 * extension),) * count
+        return [GroupSizeSweep(spec, setting, values, sizes, band) for band in range(count)]
+
+    def lengths_of(self, setting: SweptSetting) -> tuple[int, ...]:
+        """Return the lengths at which a setting is swept."""
+        lengths = self.config.lengths
+        return lengths[-1:] if setting == "group_sizes" else lengths
+
     def run(
         self, specs: Sequence[MethodSpec], lengths: tuple[int, ...], name: str = "", seed: int = 0
     ) -> PreparedRun:
@@ -97,14 +119,14 @@ class ResolvedCalibration:
     def row_counts(self) -> list[tuple[tuple[int, ...], int]]:
         """Return the number of rows that are run at the lengths of sweeps and at those held out."""
         specs = self.prepared.resolved.specs
-        values, sweeps = 0, 0
+        counts: list[tuple[tuple[int, ...], int]] = []
         for spec in specs:
             for setting in self.settings:
                 if self.config.is_fitted(spec, setting):
-                    values += len(self.sweep_of(spec, setting).values)
-                    sweeps += 1
+                    rows = distinct_rows(self.sweeps_of(spec, setting))
+                    counts.append((self.lengths_of(setting), len(rows)))
         # held out are compared: each method as given, and after each of its fits
-        return [(self.config.lengths, values), (self.config.held_out, len(specs) + sweeps)]
+        return [*counts, (self.config.held_out, len(specs) + len(counts))]
 
     def _default_mapping_lengths(self, spec: MethodSpec) -> tuple[int, ...]:
         """Return mapping lengths above head and tail tokens and below the window."""
@@ -116,6 +138,14 @@ class ResolvedCalibration:
         steps = range(DEFAULT_GRID_SIZE)
         values = {highest - (highest - lowest) * step // DEFAULT_GRID_SIZE for step in steps}
         return tuple(sorted(values))
+
+
+def distinct_rows(sweeps: Iterable[SettingSweep]) -> list[MethodSpec]:
+    """Return the rows of sweeps, each once: the bands of a group size begin with the same row."""
+    rows: dict[str, MethodSpec] = {}
+    for sweep in sweeps:
+        rows |= {spec.label: spec for spec in sweep.specs}
+    return list(rows.values())
 
 
 def resolve_calibration(config: CalibrationConfig, resolved: ResolvedSuite) -> ResolvedCalibration:
@@ -159,14 +189,13 @@ def _default_folder(config: CalibrationConfig, prepared: PreparedRun) -> Path:
 def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None:
     """Refuse values and lengths to which nothing can be fitted."""
     lengths, window = calibration.config.lengths, calibration.window
-    option = f"--{setting.replace('_', '-')}s"
-    rows: list[MethodSpec] = []
+    option = f"--{setting.removesuffix('s').replace('_', '-')}s"
+    sweeps: list[SettingSweep] = []
     values: set[float] = set()
     for spec in calibration.prepared.resolved.specs:
         if calibration.config.is_fitted(spec, setting):
-            sweep = calibration.sweep_of(spec, setting)
-            rows += sweep.specs
-            values.update(sweep.values)
+            sweeps += calibration.sweeps_of(spec, setting)
+            values.update(sweeps[-1].values)
     if len(values) < 2:
         raise UserError(f"{option}: one value is no sweep; give two or more")
     if setting == "mapping_length" and max(values) >= min(window, lengths[0] + 1):
@@ -180,4 +209,6 @@ def _check_grid(calibration: ResolvedCalibration, setting: SweptSetting) -> None
             f"--lengths: attention_factor grows beyond the window of {window}; "
             "give two lengths beyond it"
         )
-    calibration.run(rows, lengths)  # refuses values that a method cannot take
+    rows = distinct_rows(sweeps)
+    # Refuses values that a method cannot take.
+    calibration.run(rows, calibration.lengths_of(setting))

@@ -80,7 +80,7 @@ def _grid_warnings(fitted: FittedSettings) -> Iterator[str]:
     for result in fitted.sweeps:
         lengths = [str(best.length) for best in result.best if best.edge]
         if lengths:
-            label, setting = result.sweep.spec.label, result.sweep.setting
+            label, setting = result.sweep.spec.label, result.sweep.name
             yield (
                 f"{label}: at {', '.join(lengths)} tokens the best {setting} is the first or last "
                 "of those tried"
@@ -146,5 +146,5 @@ def _best_values_table(fitted: FittedSettings) -> Table:
                 for row in rows.to_dict("records")
             ]
             cells = (str(best.length), f"{best.value:.4g}", escape("  ".join(tried)))
-            table.add_row(label, result.sweep.setting, *cells)
+            table.add_row(label, result.sweep.name, *cells)
     return table

@@ -1,6 +1,7 @@
 """Command `lampe-eval show`: one position plan in detail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,18 @@ def _print_plan(
     label = escape(spec.label)
     heading = f"[bold]{label}[/] for a prompt of {tokens} tokens, window {window}: {settings}"
     console.print(heading, highlight=False)
-    console.print(_region_table(encoding.plan))
+    console.print(_region_table(encoding.plan, tokens))
     factor = factor_text(built, encoding)
     console.print(f"{_largest_position(encoding, tokens, geometry)}; {factor}", highlight=False)
     if visible := encoding.plan.visible:
         console.print(f"sees {visible.describe(tokens)}; {FORGOTTEN}", highlight=False)
     scaled_window = _scaled_window(encoding, tokens, geometry)
+    note = "the picture shows the slowest pairs" if encoding.plan.pair_stops else ""
+    if note:
+        console.print(note)
     console.print(plan_picture.terminal_picture(encoding.plan, tokens, scaled_window))
     if png:
-        title = f"{spec.label}\n{tokens} tokens, window {window}"
+        title = "\n".join(filter(None, (spec.label, f"{tokens} tokens, window {window}", note)))
         file_format = png.suffix.removeprefix(".") or "png"
         picture = plan_picture.draw_plan(encoding.plan, tokens, scaled_window, title, file_format)
         save_file(png, picture)
@@ -97,31 +101,43 @@ def _print_plan(
 
 def _scaled_window(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> int:
     """Return the plan's position at which the encoding leaves the window."""
-    largest = encoding.plan.largest(length)
-    scaled = encoding.largest_position(length, geometry.rope(length))
-    if not scaled:  # nothing is rotated, or the prompt is a single token
-        return geometry.window
+    scale = encoding.position_scale(geometry.rope(length))
     # A rope that is slower than the model's own reaches the angles of the window's end only there.
-    return round(geometry.window * largest / scaled)
+    return round(geometry.window / scale) if scale else geometry.window  # nothing is rotated
 
 
-def _region_table(plan: lampe.PositionPlan) -> Table:
+def _region_table(plan: lampe.PositionPlan, length: int) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("region", "block distance", "query position", "key position"):
         table.add_column(title)
-    regions = plan.regions
+    regions: list[tuple[str, lampe.Region]] = []
+    runs = list(plan.runs(0, length))
+    for start, stop, own_plan in runs:
+        queries = "" if len(runs) == 1 else f", queries {start} to {stop - 1}"
+        regions += [(f"{region.name}{queries}", region) for region in own_plan]
+    shown = regions
     if len(regions) > MAX_SHOWN_REGIONS:
         half = MAX_SHOWN_REGIONS // 2
-        regions = (*regions[:half], *regions[-half:])
-    for region in regions:
+        shown = [*regions[:half], *regions[-half:]]
+    for name, region in shown:
         unit = "" if region.block == 1 else f" (blocks of {region.block})"
         distance = f"{region.near} to {'end' if region.far is None else region.far - 1}{unit}"
         if region.until is not None:
             distance += f", keys 0 to {region.until - 1}"
-        table.add_row(region.name, distance, str(region.query), str(region.key))
-    if len(regions) < len(plan.regions):
-        table.add_row(f"... {len(plan.regions)} regions in all")
+        for pairs, part in _pair_bands(region):
+            table.add_row(f"{name}{pairs}", distance, str(part.query), str(part.key))
+    if len(shown) < len(regions):
+        table.add_row(f"... {len(regions)} regions in all")
     return table
+
+
+def _pair_bands(region: lampe.Region) -> Iterator[tuple[str, lampe.Region]]:
+    """Yield which pairs have maps of their own, in words, and the region with these maps."""
+    stops = lampe.PositionPlan((region,)).pair_stops
+    if not stops:
+        yield "", region
+    for begin, stop in pairwise((0, *stops)):
+        yield f", pairs {begin} to {stop - 1}", region.of_pair(begin)
 
 
 def _largest_position(encoding: lampe.Encoding, length: int, geometry: lampe.Geometry) -> str:
@@ -129,6 +145,8 @@ def _largest_position(encoding: lampe.Encoding, length: int, geometry: lampe.Geo
     largest = encoding.plan.largest(length)
     scaled = encoding.largest_position(length, geometry.rope(length))
     slower_rope = "" if scaled == largest else f", which the slower rope makes {scaled:.6g}"
+    if encoding.plan.pair_stops:
+        slower_rope = f" in the slowest pairs, {scaled:.6g} in those that do not turn before"
     place = "inside" if scaled < geometry.window else "BEYOND"
     return (
         f"largest relative position {largest:g}{slower_rope}, {place} the window of "

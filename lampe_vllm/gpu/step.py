@@ -132,7 +132,7 @@ def divide_step(
             run = TokenRun(run_tokens, request.start, blocks, prompt.encoding, RotaryTables())
             runs.append(run)
         for token in range(run_stop, stop):
-            queries.append(DecodeQuery(prompt.at(token + 1), token))
+            queries.append(DecodeQuery(prompt.of_token(token), token))
             tokens.append(request.begin + token - request.start)
             rows.append(request.row)
     if not queries:

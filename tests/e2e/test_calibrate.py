@@ -106,6 +106,33 @@ def test_a_calibration_writes_a_card_that_a_run_takes(
     assert {key: settings[key] for key in card["settings"]["lampe"]} == card["settings"]["lampe"]
 
 
+def test_group_sizes_are_searched_band_by_band(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("calibrate", "--method", "dpe:bands=16/16", "--sweep", "group_sizes")
+    lengths = ("--window", "64", "--lengths", "64,128,256", "--held-out", "192", "--limit", "1")
+    grid = ("--group-sizes", "1,8,32", "--output", str(tmp_path))
+    assert run_command(monkeypatch, *command, *lengths, *grid) == 0
+    # 3 sizes of 2 bands, of which 8/8 is the start of both; 2 rows held out
+    assert "7 cells of 1 samples" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "calibration.csv")
+    assert table.groupby("setting")["value"].apply(list).to_dict() == {
+        "group_sizes, band 1": [1, 8, 32],
+        "group_sizes, band 2": [1, 8, 32],
+    }
+    assert set(table["length"]) == {256}
+    best = []
+    for _, rows in table.groupby("setting"):
+        assert rows["best"].iloc[0] == rows["value"][rows["score"].idxmin()]
+        best.append(f"{rows['best'].iloc[0]:g}")
+    fitted = f"dpe:bands=16/16,group_sizes={'/'.join(best)}"
+    assert {cell.method for cell in Store(tmp_path / "held-out").cells()} == {
+        "dpe:bands=16/16",
+        fitted,
+    }
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_settings_can_be_fitted_by_needles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("calibrate", "--bench", "niah/single", "--sweep", "attention_factor")
     lengths = ("--lengths", "128,192,320", "--output", str(tmp_path))

@@ -232,6 +232,41 @@ def test_show_plan(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        (
+            "dpe:group_sizes=2/8",
+            [
+                "groups, pairs 0 to 31   32 to end",
+                "floor(x · 1/2) + 16",
+                "groups, pairs 32 to 63",
+                "largest relative position 152 in the slowest pairs, 515 in those",
+                "picture shows the slowest pairs",
+            ],
+        ),
+        (
+            "gali:chunk=500",
+            [
+                "plain, queries 0 to 255",
+                "squeezed, queries 756 to 999",
+                "max(floor((x + 4) · 1/5), x - 744)",
+                "max(x · 1/5, x - 744)",
+                "largest relative position 255, inside",
+            ],
+        ),
+    ],
+)
+def test_show_plan_lists_bands_of_pairs_and_of_queries(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, method: str, shown: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    done = cli("show", "plan", "--method", method, "--window", "256", "--length", "1000")
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert not [part for part in shown if " ".join(part.split()) not in text]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (

@@ -6,6 +6,7 @@ The cases lie outside the repository (``../shared/golden``); a checkout without 
 import json
 import os
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ ROOTS = (ROOT, ROOT.with_name("golden2"))
 """Folders of both sets; all cases have the same tiny model."""
 LATER_METHODS = (
     *("mrrope_uni", "mrrope_pro", "cope", "resonance", "dprope", "self"),
-    *("streamingllm", "lminfinite"),
+    *("dpe", "gali", "streamingllm", "lminfinite"),
 )
 """Methods of the second set that are compared."""
 LEFT_OUT = {
     "mrrope_pro_f4_P130_D20_verbatim": "the release rotates every generated token at position 0",
+    "dpe_A_w16_k8_P130": "groups the best 8 pairs of each query head, which share their keys here",
+    "dpe_A_w16_k8_P150_D20": "the same",
+    "gali_c30_w16_noise0.5_P130": "noise is random in the release and takes a second pass",
 }
 """Cases of the second set that are not reproduced, and why."""
 SCALED = ("factor", "beta_fast", "beta_slow", "attention_factor", "truncate")
@@ -143,6 +147,18 @@ def _method(case: dict[str, Any]) -> lampe.Method:
                 sinks=params["global_branch"],
                 limit=params["limit_distance"],
             )
+        case "dpe":
+            bands = [stop - start for start, stop in pairwise(params["dimension_groups_range"])]
+            return method_of(
+                "dpe",
+                group_sizes="/".join(map(str, params["scale_factors"])),
+                bands="/".join(map(str, bands)),
+                window_size=params["local_window_size"],
+                shift="fractional-prefill",
+            )
+        case "gali":
+            sizes = {key: params[key] for key in ("window", "local_window", "chunk")}
+            return method_of("gali", **sizes)
     raise AssertionError(f"no method for {case['id']}")
 
 
@@ -225,7 +241,7 @@ def test_every_case_of_the_second_set_is_compared_or_left_out_for_a_reason() -> 
     left_out = {case["id"] for case in cases if case["id"] in LEFT_OUT}
     assert left_out == set(LEFT_OUT)
     assert {case["method"] for case in _later_cases()} == set(LATER_METHODS)
-    assert len(_later_cases()) == 39
+    assert len(_later_cases()) == 54
 
 
 def test_mapping_tables_are_the_releases() -> None:

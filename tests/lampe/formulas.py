@@ -24,6 +24,41 @@ def selfextend(
     return [i // group_size - j // group_size + window_size - step]
 
 
+def dpe(
+    i: int,
+    j: int,
+    n: int,
+    group_sizes: str,
+    window_size: int,
+    shift: str = "integer",
+    band: int = -1,
+) -> Positions:
+    """Return the positions that the pairs of a band see; those of the last band by default."""
+    size = int(group_sizes.split("/")[band])
+    return selfextend(i, j, n, size, window_size, shift)
+
+
+def gali(
+    i: int, j: int, n: int, window: int, local_window: int, chunk: float, interpolate: bool = True
+) -> Positions:
+    """Return positions whose fractions stand for interpolated logits."""
+    end = i + 1 if i >= n else window
+    while i < n and end <= i:
+        tokens = int(chunk * end if isinstance(chunk, float) else chunk)
+        end = min(n, end + max(1, tokens))
+    if end <= window:
+        return [i - j]
+    group = math.ceil(Fraction(end - local_window, window - local_window))
+    begin = math.ceil(Fraction(end - window, group - 1))
+    exact = end - (window - begin)
+
+    def position(x: int) -> int | Fraction:
+        return x - exact + begin if x >= exact else Fraction(x, group)
+
+    key = position(j)
+    return [math.ceil(position(i)) - (key if interpolate else math.ceil(key))]
+
+
 def rerope(i: int, j: int, n: int, window_size: int) -> Positions:
     return [min(i - j, window_size)]
 
@@ -211,6 +246,8 @@ FORMULAS: dict[str, Callable[..., Positions]] = {
     "adagrope": adagrope,
     "chunkllama": chunkllama,
     "dca": dca,
+    "dpe": dpe,
+    "gali": gali,
     "lampe": lampe,
     "leaky-rerope": leaky_rerope,
     "lm-infinite": lm_infinite,

@@ -34,6 +34,8 @@ def _numbers(row: str) -> list[float]:
 
 LAMPE = {"head_tokens": 3, "tail_tokens": 2, "mapping_length": 9}
 
+GALI = {"window": 8, "local_window": 2, "chunk": 4}
+
 GOLDENS = [
     _whole(
         "selfextend",
@@ -245,6 +247,35 @@ GOLDENS = [
         16,
         {15: "9 8 7 7 6 6 5 5 5 4 4 4 3 2 1 0"},
     ),
+    _some(
+        "dpe",
+        {"group_sizes": 3, "window_size": 4, "shift": "fractional-prefill"},
+        14,
+        {
+            8: "4.666667 4.666667 4.666667 3.666667 3.666667 3 2 1 0",
+            13: (
+                "6.666667 6.666667 6.666667 5.666667 5.666667 5.666667 4.666667 4.666667 "
+                "4.666667 3.666667 3 2 1 0"
+            ),
+        },
+    ),
+    _some(
+        "gali",
+        GALI,
+        14,
+        {
+            7: "7 6 5 4 3 2 1 0",
+            8: "4 3.5 3 2.5 2 1.5 1 .5 0",
+            11: "7 6.5 6 5.5 5 4.5 4 3.5 3 2 1 0",
+            13: "7 6.5 6 5.5 5 4.5 4 3.5 3 2.5 2 1.5 1 0",
+        },
+    ),
+    _some(
+        "gali",
+        {**GALI, "interpolate": False},
+        14,
+        {13: "7 6 6 5 5 4 4 3 3 2 2 1 1 0"},
+    ),
     _some("string", {"shift": 3, "local": 0}, 9, {8: "5 4 3 2 1 0 2 1 0"}),
     _some("dca", {"chunk_size": 6, "cap": 10}, 14, {13: "10 9 8 7 6 5 7 6 5 4 3 2 1 0"}),
     _some(
@@ -299,3 +330,27 @@ DECODE = {
     4: "12 11 10 9 8 7 6 6 5 5 5 4 4 4 3 3 3 2 1 0",
 }
 """LaMPE's paper plan of a 16-token prompt, by the number of generated tokens."""
+
+OWN_PLANS = [
+    _some(
+        "dpe",
+        {"group_sizes": 3, "window_size": 4, "shift": "fractional-prefill"},
+        14,
+        {14: "7 7 7 6 6 6 5 5 5 4 4 3 2 1 0"},
+    ),
+    _some(
+        "gali",
+        GALI,
+        14,
+        {
+            14: ("7 6.666667 6.333333 6 5.666667 5.333333 5 4.666667 4.333333 4 3.666667 3 2 1 0"),
+            15: (
+                "7 6.666667 6.333333 6 5.666667 5.333333 5 4.666667 4.333333 4 3.666667 "
+                "3.333333 3 2 1 0"
+            ),
+        },
+    ),
+    _some("gali", {**GALI, "interpolate": False}, 14, {14: "7 6 6 6 5 5 5 4 4 4 3 3 2 1 0"}),
+    _some("gali", GALI, 4, {7: "7 6 5 4 3 2 1 0", 8: "7 6.5 6 5 4 3 2 1 0"}),
+]
+"""Rows of generated tokens that have plans of their own, after a prompt of the length."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 import lampe
-from tests.lampe.formulas import FORMULAS
+from tests.lampe.formulas import FORMULAS, dpe
 from tests.lampe.tiny import WINDOW, llama, random_ids
 
 PAIRS, THETA, RELEASED = 8, 10000.0, 0.1 * math.log(2) + 1
@@ -36,6 +36,10 @@ INDEX: list[tuple[str, dict[str, Any]]] = [
     ("streaming-llm", {"sinks": 3, "recent": 9}),
     ("lm-infinite", {"sinks": 3, "local": 9, "limit": 9}),
     ("lm-infinite", {"sinks": 3, "local": 9, "limit": 42}),
+    ("dpe", {"group_sizes": "3/1/5/2", "window_size": 7}),
+    ("dpe", {"group_sizes": "3/1/5/2", "window_size": 7, "shift": "fractional-prefill"}),
+    ("gali", {"window": 16, "local_window": 3, "chunk": 5}),
+    ("gali", {"window": 16, "local_window": 3, "chunk": 30, "interpolate": False}),
     *(
         ("lampe", {"head_tokens": 5, "tail_tokens": 4, "mapping_length": 14, "variant": variant})
         for variant in (
@@ -90,10 +94,13 @@ def _explicit_logits(
     positions: Any,
     frequencies: list[float],
     logit_factor: Any,
+    interpolated: bool = False,
 ) -> Tensor:
     """Return logits ``[tokens, vocabulary]``.
 
-    ``positions(i, j)`` are relative, and ``logit_factor(i)`` multiplies the logits of query i.
+    ``positions(i, j)`` are relative, each one number or one for each pair, and ``logit_factor(i)``
+    multiplies the logits of query i. With ``interpolated`` the logit at a fraction lies between
+    those at the whole positions around it.
     """
     model = copy.deepcopy(model).double()
     layer, hidden = model.model.layers[0], model.model.embed_tokens(ids[0])
@@ -107,12 +114,14 @@ def _explicit_logits(
         logits, values = [], []
         for j in range(i + 1):
             for position in positions(i, j):
-                cos, sin = (float(position) * frequency).cos(), (float(position) * frequency).sin()
-                first, second = q[i, :, :PAIRS], q[i, :, PAIRS:]
-                rotated = torch.cat(
-                    [first * cos - second * sin, second * cos + first * sin], dim=-1
-                )
-                logits.append((rotated * k[j]).sum(-1) / math.sqrt(2 * PAIRS) * logit_factor(i))
+                logit = _dot(q[i], k[j], position, frequency)
+                if interpolated:
+                    low, high = (
+                        _dot(q[i], k[j], whole, frequency)
+                        for whole in (math.floor(position), math.ceil(position))
+                    )
+                    logit = low + float(position % 1) * (high - low)
+                logits.append(logit / math.sqrt(2 * PAIRS) * logit_factor(i))
                 values.append(v[j])
         weights = torch.stack(logits).softmax(0)
         out[i] = (weights[..., None] * torch.stack(values)).sum(0)
@@ -120,6 +129,18 @@ def _explicit_logits(
     hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     written: Tensor = model.lm_head(model.model.norm(hidden)).float()
     return written
+
+
+def _dot(q: Tensor, k: Tensor, position: Any, frequency: Tensor) -> Tensor:
+    """Return the product ``[heads]`` of a rotated query and a key."""
+    numbers = position if isinstance(position, tuple) else (position,)
+    angle = torch.tensor([float(number) for number in numbers]).double() * frequency
+    first, second = q[:, :PAIRS], q[:, PAIRS:]
+    rotated = torch.cat(
+        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()],
+        dim=-1,
+    )
+    return (rotated * k).sum(-1)
 
 
 def _projections(attention: Any) -> tuple[Any, Any, Any]:
@@ -149,12 +170,21 @@ def test_methods_of_positions(name: str, settings: dict[str, Any], prompt: int) 
     with lampe.patch(model, name, attention_factor="none", **settings):
         ours = _read_and_answered(model, ids, prompt)
     formula = FORMULAS[name]
+
+    def positions(i: int, j: int) -> Any:
+        if name != "dpe":
+            return formula(i, j, prompt, **settings)
+        # Four bands of two pairs.
+        bands = [dpe(i, j, prompt, **settings, band=pair // 2)[0] for pair in range(PAIRS)]
+        return [tuple(bands)]
+
     theirs = _explicit_logits(
         model,
         ids,
-        lambda i, j: formula(i, j, prompt, **settings),
+        positions,
         _frequencies(name, 1),
         lambda i: 1,
+        interpolated=settings.get("interpolate", name == "gali"),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 

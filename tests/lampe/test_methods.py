@@ -21,7 +21,7 @@ def test_registered_methods() -> None:
     assert set(METHODS) == {
         "original", "pi", "ntk", "dynamic-ntk", "yarn", "selfextend", "dca", "chunkllama",
         "rerope", "leaky-rerope", "string", "lampe", "mrrope", "cope", "resonance", "dprope",
-        "self", "adagrope", "streaming-llm", "lm-infinite",
+        "self", "adagrope", "dpe", "gali", "streaming-llm", "lm-infinite",
     }  # fmt: skip
 
 
@@ -219,12 +219,40 @@ def test_registering_refuses_a_name_that_exists() -> None:
         ("lm-infinite", {"limit": -1}, "limit=-1 "),
         ("lampe+streaming-llm", {}, r"lampe.streaming-llm: .*frequencies"),
         ("lm-infinite+streaming-llm", {}, r"lm-infinite.streaming-llm: .*frequencies"),
+        ("dpe", {"group_sizes": "2/4", "bands": "8/16"}, "bands=8/16 .*24 .*32"),
+        ("dpe", {"group_sizes": "2/4", "bands": "8/8/16"}, "2/4 .*2 .*8/8/16 .*3"),
+        ("dpe", {"group_sizes": "2/4/8"}, "3 group_sizes .*32 pairs"),
+        ("dpe", {"group_sizes": "2/0"}, "group_sizes=2/0 .*1"),
+        ("dpe", {"group_sizes": 0}, "group_sizes=0 .*1"),
+        ("dpe", {"group_sizes": "2/-4"}, "group_sizes=2/-4"),
+        ("dpe", {"group_sizes": "2;4"}, "group_sizes=2;4 .*2/8/2/8"),
+        ("dpe", {"bands": "16/x"}, "bands=16/x"),
+        ("dpe", {"group_sizes": 2.5}, "group_sizes .*2.5"),
+        ("dpe", {"window_size": 256}, "window_size=256 .*256"),
+        ("dpe", {"window_size": 0}, "window_size=0"),
+        ("dpe", {"shift": "whole"}, "shift of dpe 'whole'"),
+        ("gali", {"local_window": 256}, "local_window=256 .*256"),
+        ("gali", {"local_window": 64, "window": 64}, "local_window=64 .*window=64"),
+        ("gali", {"local_window": 0}, "local_window=0 .*1 "),
+        ("gali", {"window": 0}, "window=0"),
+        ("gali", {"chunk": 0}, "chunk=0"),
+        ("gali", {"chunk": math.nan}, "chunk=nan"),
+        ("gali", {"interpolate": 1}, "interpolate .*bool"),
+        ("dpe+gali", {}, "dpe.gali"),
     ],
 )
 def test_a_bad_setting_is_one_clear_line(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(lampe.LampeError, match=message) as caught:
         method_of(name, **settings).encode(SMALL, 1024)
     assert "\n" not in str(caught.value)
+
+
+def test_dpe_says_how_many_pairs_rotate_where_a_head_rotates_in_part() -> None:
+    geometry = lampe.Geometry(window=256, head_dim=64, rotary_dim=16)
+    with pytest.raises(lampe.BadSetting, match=r"64 .*16 .*8 pairs"):
+        method_of("dpe", group_sizes="2/4").encode(geometry, 1024)
+    encoding = method_of("dpe", group_sizes="2/4", bands="5/3").encode(geometry, 1024)
+    assert encoding.plan.pair_stops == (5, 8)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -308,6 +336,8 @@ def test_an_attention_factor_can_begin_beyond_the_window(
         ("adagrope", lampe.AttentionFactor()),
         ("streaming-llm", lampe.AttentionFactor()),
         ("lm-infinite", lampe.AttentionFactor()),
+        ("dpe", lampe.AttentionFactor()),
+        ("gali", lampe.AttentionFactor()),
     ],
 )
 def test_released_attention_factors(name: str, expected: lampe.AttentionFactor) -> None:
@@ -384,6 +414,8 @@ YARN_FACTOR = 0.1 * math.log(4) + 1
         ("adagrope+cope", {"cope.factor": 4}, YARN_FACTOR, "cope"),
         ("lampe+resonance", {"resonance.factor": 4}, STRING_FACTOR, "lampe alone"),
         ("lampe+dprope", {}, STRING_FACTOR, "lampe"),
+        ("dpe+yarn", {"group_sizes": "2/4"}, YARN_FACTOR, "yarn"),
+        ("gali+yarn", {}, YARN_FACTOR, "yarn"),
     ],
 )
 def test_one_attention_factor_holds_in_a_composition_unless_the_user_sets_both(
@@ -558,6 +590,33 @@ def test_lm_infinite_limits_positions_by_the_tokens_of_a_call_while_they_are_few
         assert plan.relative(torch.tensor(stop - 1), torch.tensor(1)) == expected
     assert method.decode_plan(SMALL, 31, 32) is None
     assert method_of("lm-infinite").decode_plan(SMALL, 20, 21) is None
+
+
+def test_dpe_of_one_size_is_selfextend() -> None:
+    sizes = {"window_size": 10, "shift": "fractional-prefill"}
+    for group_sizes in (6, "6/6", "6/6/6/6"):
+        ours = method_of("dpe", group_sizes=group_sizes, **sizes)
+        theirs = method_of("selfextend", group_size=6, **sizes)
+        assert ours.encode(SMALL, 100) == theirs.encode(SMALL, 100)
+        assert ours.decode_plan(SMALL, 100, 101) == theirs.decode_plan(SMALL, 100, 101)
+
+
+@pytest.mark.parametrize(
+    ("group_sizes", "reach"),
+    [
+        # The pairs before the slowest, the slowest, pairs that have not turned by then, and pairs
+        # that have.
+        ("2/2/2/8", 999 // 2 + 5),
+        ("2/2/8/2", 999 // 2 + 5),
+        ("8/8/1/8", 999),
+        ("8/1/8/8", 2 * math.pi * 10000 ** (15 / 32)),
+    ],
+)
+def test_the_largest_position_is_that_of_pairs_that_can_leave_the_window(
+    group_sizes: str, reach: float
+) -> None:
+    encoding = method_of("dpe", window_size=10, group_sizes=group_sizes).encode(SMALL, 1000)
+    assert encoding.largest_position(1000, SMALL.rope(1000)) == pytest.approx(reach)
 
 
 def test_composed_in_python() -> None:

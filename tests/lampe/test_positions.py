@@ -7,7 +7,8 @@ import torch
 
 import lampe
 from lampe.methods import METHODS, method_of
-from tests.lampe.matrices import DECODE, GOLDENS, LAMPE, TOKENS_OF_POSITIONS, Golden
+from lampe.positions import PairMap
+from tests.lampe.matrices import DECODE, GOLDENS, LAMPE, OWN_PLANS, TOKENS_OF_POSITIONS, Golden
 
 WINDOW = lampe.Geometry(window=256)
 
@@ -55,6 +56,45 @@ def test_decode_continues_the_frozen_plan(generated: int) -> None:
     assert row.tolist() == [float(entry) for entry in DECODE[generated].split()]
 
 
+@pytest.mark.parametrize(
+    "golden", OWN_PLANS, ids=lambda golden: f"{golden.method}-{golden.settings}"
+)
+def test_generated_tokens_with_plans_of_their_own(golden: Golden) -> None:
+    method = method_of(golden.method, **golden.settings)
+    for query, row in golden.rows.items():
+        plan = method.decode_plan(WINDOW, golden.length, query + 1)
+        assert plan is not None and plan.coverage_fault() is None
+        positions = plan.relative(torch.tensor([query]), torch.arange(query + 1))
+        assert positions.tolist() == pytest.approx(row, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", ["integer", "fractional-prefill"])
+def test_each_band_of_pairs_has_the_positions_of_its_group_size(shift: str) -> None:
+    sizes, bands = (3, 1, 6), (20, 10, 34)
+    settings = {"window_size": 10, "shift": shift}
+    lists = {"group_sizes": "3/1/6", "bands": "20/10/34"}
+    plan = method_of("dpe", **lists, **settings).encode(WINDOW, 90).plan
+    assert plan.pair_stops == tuple(itertools.accumulate(bands))
+    for size, stop in zip(sizes, plan.pair_stops, strict=True):
+        expected = method_of("selfextend", group_size=size, **settings).encode(WINDOW, 90).plan
+        ours = plan.of_pair(stop - 1).matrix(90).nan_to_num(-1)
+        assert torch.equal(ours, expected.matrix(90).nan_to_num(-1))
+    slowest = plan.of_pair(63)
+    assert torch.equal(plan.matrix(90).tril(), slowest.matrix(90).tril())
+    assert plan.largest(90) == slowest.largest(90)
+
+
+def test_queries_have_the_plan_of_their_band() -> None:
+    near, far = (lampe.PositionPlan((lampe.Region(0, None, name=name),)) for name in ("a", "b"))
+    plan = lampe.IDENTITY_PLAN.then(4, near).then(9, far)
+    names = [(start, stop, own.regions[0].name) for start, stop, own in plan.runs(2, 12)]
+    assert names == [(2, 4, "plain"), (4, 9, "a"), (9, 12, "b")]
+    assert plan.begin == 9
+    assert [plan.of_query(query).regions[0].name for query in (3, 4, 8, 9)] == ["plain", *"aab"]
+    hole = lampe.PositionPlan((lampe.Region(0, 3),))
+    assert "queries before 4: " in str(hole.then(4, near).coverage_fault())
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     "length", [1, 2, 40, 63, 64, 65, 191, 192, 193, 255, 256, 257, 511, 700, 1023]
@@ -76,7 +116,7 @@ def test_every_causal_pair_is_covered_once(name: str, length: int) -> None:
     "name",
     [
         *("selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"),
-        *("streaming-llm", "lm-infinite"),
+        *("dpe", "gali", "streaming-llm", "lm-infinite"),
     ],
 )
 @pytest.mark.parametrize("length", [256, 512, 1024, 4096, 16384])
@@ -97,6 +137,9 @@ def test_default_positions_stay_inside_the_window(name: str, length: int) -> Non
         method_of("adagrope", positions=100),
         method_of("streaming-llm", recent=99),
         method_of("lm-infinite", local=100),
+        method_of("dpe", group_sizes="1/1"),
+        method_of("dpe", group_sizes="2/8", window_size=100),
+        method_of("gali", window=100),
     ],
     ids=lambda method: method.name,
 )
@@ -178,6 +221,11 @@ def test_map_floors_exactly_where_floats_do_not() -> None:
         (lampe.PositionMap(), "x"),
         (lampe.PositionMap(offset=-3), "x - 3"),
         (lampe.PositionMap(modulo=6, offset=6, cap=9), "min(9, (x mod 6) + 6)"),
+        (
+            PairMap.of([(2, lampe.PositionMap(offset=1)), (1, lampe.PositionMap())]),
+            "2 pairs: x + 1; 1 pairs: x",
+        ),
+        (PairMap.of([(2, lampe.PositionMap()), (1, lampe.PositionMap())]), "x"),
     ],
 )
 def test_map_reads_as_a_formula(positions: lampe.PositionMap, text: str) -> None:

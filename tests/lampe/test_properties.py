@@ -27,7 +27,7 @@ NAMES = [
     *sorted(set(FORMULAS) - {"lampe"}),
     *(f"lampe {variant}" for variant in ("continuous", "separable", "paper", "reference-fixed")),
     *(f"lampe {variant}" for variant in ("reference", "reference-nodup", "sw-map", "sw-map-nodup")),
-    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi", "streaming-llm+yarn"),
+    *("lampe+pi reference", "lampe+yarn sw-map", "string+pi", "gali+yarn", "streaming-llm+yarn"),
 ]
 FLOATS = {"atol": 1e-9, "rtol": 0}
 
@@ -55,6 +55,19 @@ def hyper_parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
         case "selfextend":
             shift = draw(st.sampled_from(["integer", "fractional", "fractional-prefill"]))
             return {"group_size": draw(SMALL), "window_size": draw(SMALL), "shift": shift}
+        case "dpe":
+            sizes = draw(st.lists(SMALL, min_size=4, max_size=4))
+            shift = draw(st.sampled_from(["integer", "fractional", "fractional-prefill"]))
+            group_sizes = "/".join(map(str, sizes))
+            return {"group_sizes": group_sizes, "window_size": draw(SMALL), "shift": shift}
+        case "gali":
+            window = draw(st.integers(2, 40))
+            return {
+                "window": window,
+                "local_window": draw(st.integers(1, window - 1)),
+                "chunk": draw(st.integers(1, 30) | st.sampled_from([0.25, 1.5])),
+                "interpolate": draw(st.booleans()),
+            }
         case "string":
             shift = draw(SMALL)
             variant = draw(st.sampled_from(["exact", "reference"]))
@@ -128,7 +141,7 @@ def test_prompt_and_answer_have_the_positions_of_the_formula(
     whole = _encoding(method, prompt).plan
     assert whole.coverage_fault() is None
     for query in [*range(0, prompt, 3), *range(prompt - 1, prompt + answer)]:
-        plan = whole if query < prompt else _encoding(method, prompt, query).plan
+        plan = _encoding(method, prompt, query).plan.of_query(query)
         row = _row(plan, query)
         for key in range(query + 1):
             expected = [float(x) for x in formula(query, key, prompt, **chosen)]
@@ -153,7 +166,7 @@ def test_defaults_cover_every_causal_pair_once(name: str, window: int, length: i
     "name",
     [
         *("selfextend", "dca", "chunkllama", "rerope", "leaky-rerope", "lampe", "self", "adagrope"),
-        *("streaming-llm", "lm-infinite"),
+        *("dpe", "streaming-llm", "lm-infinite"),
     ],
 )
 @EXAMPLES
@@ -258,6 +271,8 @@ IDENTITIES: dict[str, Any] = {
     "rerope": st.just({"window_size": 60}),
     "streaming-llm": SMALL.map(lambda sinks: {"sinks": sinks, "recent": 60}),
     "lm-infinite": SMALL.map(lambda sinks: {"sinks": sinks, "local": 60}),
+    "dpe": SMALL.map(lambda window: {"group_sizes": "1/1", "window_size": window}),
+    "gali": st.just({"window": 60}),
     "dca": st.just({"chunk_size": 60, "cap": 70}),
     "pi": st.just({"factor": 1}),
     "ntk": st.just({"factor": 1}),

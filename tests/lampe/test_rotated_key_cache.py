@@ -171,6 +171,7 @@ def _count_rotated_keys(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     [
         *(("original", 1), ("yarn", 1), ("dca", 1), ("selfextend", 2), ("lampe", 3)),
         *(("cope", 1), ("self", 2)),
+        *(("dpe", 2), ("gali", 3)),
     ],
 )
 def test_a_step_rotates_the_new_key_and_one_at_each_boundary(

@@ -25,7 +25,7 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
     return out[:, ids.shape[1] :]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "gali"])
 @pytest.mark.parametrize(
     "mode",
     [
@@ -57,7 +57,7 @@ def test_beam_modes_answer_alike(
         assert torch.equal(_answer(model, ids, **beams, **mode), _answer(model, ids, **beams))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "gali"])
 def test_a_padded_batch_in_chunks_answers_as_each_prompt_alone(
     model: LlamaForCausalLM, method: str
 ) -> None:

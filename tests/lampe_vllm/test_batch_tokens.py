@@ -34,6 +34,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("dynamic-ntk", {"cache": "rotated"}),
     ("lampe+yarn", {}),
     ("lampe", {"attention_factor": "logn"}),
+    ("dpe", {"group_sizes": "2/5/1/3"}),
+    ("gali", {}),
 ]
 
 

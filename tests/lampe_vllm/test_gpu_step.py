@@ -34,9 +34,16 @@ SPANS = {
     "method",
     [
         method_of("selfextend"),
+        method_of("dpe", group_sizes="2/5/1/3"),
+        method_of("gali"),
         method_of("lampe", variant="reference", head_tokens=4, tail_tokens=3, mapping_length=12),
     ],
-    ids=["one plan", "a plan per token"],
+    ids=[
+        "one plan",
+        "bands of rotated pairs",
+        "plans of bands of queries and per token",
+        "a plan per token",
+    ],
 )
 def test_every_token_of_a_step_equals_the_oracle(method: lampe.Method) -> None:
     encodings = PromptEncodings(method, lampe.Geometry(window=24, head_dim=32))

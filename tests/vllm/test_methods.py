@@ -39,6 +39,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dynamic-ntk": ("dynamic-ntk", {}),
     "rotated-ntk": ("dynamic-ntk", {"cache": "rotated"}),
     "lampe+yarn": ("lampe+yarn", {}),
+    "dpe": ("dpe", {"group_sizes": "2/4/2/8"}),
+    "gali": ("gali", {}),
 }
 
 

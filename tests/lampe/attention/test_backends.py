@@ -1,5 +1,7 @@
 """The oracle against torch's own attention, and guarantees that only blockwise attention gives."""
 
+import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import lampe
 from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, cpu_flash
+from lampe.attention.rotation import cos_sin, cos_sin_between, rotate
 from lampe.methods import METHODS, method_of
 from tests.lampe.attention.error_bound import error_bound
 
@@ -177,3 +180,24 @@ def test_the_oracle_of_a_local_layer_with_sinks_and_a_soft_cap_equals_its_defini
     expected = logits @ v / (logits.sum(-1, keepdim=True) + sinks.double().exp()[:, None, None])
     ours = dense(q, k, v, unrotated, scale=SCALE, logits=LogitOptions(softcap=2.0, sinks=sinks))
     torch.testing.assert_close(ours, expected)
+
+
+def test_a_key_between_whole_positions_is_a_mean_of_two_rotations_and_can_be_moved() -> None:
+    encoding = lampe.Encoding(lampe.Geometry(window=64, head_dim=16).rope(1))
+    third = lampe.PositionMap(scale=Fraction(1, 3), interpolated=True)
+    below = dataclasses.replace(third, floor=True, interpolated=False)
+    above = dataclasses.replace(below, shift=2)
+    index, keys = torch.arange(40), torch.randn(40, 16)
+
+    def rotated(positions: lampe.PositionMap) -> Tensor:
+        return rotate(keys, *cos_sin(positions, encoding, index), "half")
+
+    share = (index % 3)[:, None] / 3
+    expected = (1 - share) * rotated(below) + share * rotated(above)
+    torch.testing.assert_close(rotated(third), expected)
+    for other in (None, lampe.PositionMap(), dataclasses.replace(third, scale=Fraction(1, 5))):
+        target = keys if other is None else rotated(other)
+        there = cos_sin_between(third, other, encoding, index)
+        torch.testing.assert_close(rotate(rotated(third), *there, "half"), target)
+        back = cos_sin_between(other, third, encoding, index)
+        torch.testing.assert_close(rotate(target, *back, "half"), rotated(third))
