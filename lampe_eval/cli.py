@@ -328,7 +328,8 @@ def run(
         str | None, Option(help="Address of a Ray cluster: auto or HOST:PORT.")
     ] = None,
     gpus_per_replica: Annotated[
-        int | None, Option(help="Number of GPUs that each replica of the model uses.")
+        int | None,
+        Option(help="GPUs that each replica of the model is spread over, by Ray or by vLLM."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -712,12 +713,11 @@ def serve(
     only_print: Annotated[
         bool, Option("--print", help="Print the command of the server and exit.")
     ] = False,
-    plugin: Plugins = None,
 ) -> None:
     """Serve a model under a method: starts vLLM's OpenAI server with lampe's attention."""
     from lampe_eval.commands.validate import validate_served
 
-    card, name, spec = validate_served(model, method, plugin or ())
+    card, name, spec = validate_served(model, method)
     from lampe_eval.commands.serve import serve as serve_model
 
     serve_model(

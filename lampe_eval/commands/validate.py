@@ -175,19 +175,15 @@ def validate_export(
     return find_model(name), specs[0]
 
 
-def validate_served(
-    model: str, method: str, plugins: Iterable[Path]
-) -> tuple[ModelCard, str, MethodSpec]:
+def validate_served(model: str, method: str) -> tuple[ModelCard, str, MethodSpec]:
     """Look up the names of ``lampe-eval serve``.
 
     Returns:
         The model's card and its name, and the method.
 
     Raises:
-        UserError: for a plug-in that cannot be loaded, a name that does not exist, or several
-            methods.
+        UserError: for a name that does not exist, or several methods.
     """
-    load_plugins(plugins)
     specs = resolve_methods([method])
     if len(specs) != 1:
         raise UserError(f"--method: {method!r} names {len(specs)} methods; a server has one")

@@ -31,10 +31,13 @@ class Engines:
         # Whether or not its entry point is installed.
         plugin.register()
         self._running: LLM | None = None
+        self._asked: Any = None
 
     def start(self, model: Path | str, served: ServedMethod | None, **options: Any) -> LLM:
-        """Start an engine in the place of the one before."""
-        self.stop()
+        """Start an engine in the place of the one before, unless that one is the same."""
+        asked = model, served, options
+        if self._running is not None and asked == self._asked:
+            return self._running
         settings: dict[str, Any] = {
             "max_model_len": MAX_LENGTH,
             "dtype": "float32",
@@ -44,14 +47,21 @@ class Engines:
             **options,
         }
         overrides = {} if served is None else served.overrides(MAX_LENGTH)
-        self._running = LLM(model=str(model), hf_overrides=overrides, **settings)
+        engine = self.load(model=str(model), hf_overrides=overrides, **settings)
+        self._asked = asked
+        return engine
+
+    def load(self, **options: Any) -> LLM:
+        """Start an engine in the place of the one before; options are those of vLLM."""
+        self.stop()
+        self._running = LLM(**options)
         return self._running
 
     def stop(self) -> None:
         """Stop the engine that runs."""
         if self._running is not None:
             self._running.llm_engine.engine_core.shutdown()
-            self._running = None
+            self._running = self._asked = None
             gc.collect()
             cleanup_dist_env_and_memory()
         rotary_embedding._ROPE_DICT.clear()
