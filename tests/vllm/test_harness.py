@@ -27,7 +27,7 @@ from lampe_eval.engine.run_samples import NAN_ERROR
 from lampe_eval.engine.vllm_worker import VllmWorker
 from tests.vllm.answers import random_prompts
 from tests.vllm.engines import Engines
-from tests.vllm.test_server import PATIENCE, ROOT
+from tests.vllm.test_server import PATIENCE
 
 RUN = (
     "run --model pocket --dtype float32 --method original,lampe,string --bench niah/single,ppl "
@@ -52,10 +52,8 @@ def records(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def run_and_kill(words: list[str], folder: Path) -> None:
     """Start a run in a process of its own, and kill it once it has stored samples."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lampe_eval", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "lampe_eval", *words]
+    process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + PATIENCE
     while not any((folder / "samples").rglob("*.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline

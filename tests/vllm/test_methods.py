@@ -142,6 +142,38 @@ def test_prompt_logprobs(engines: Engines) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"dtype": "float16"}, 0.02),
+        ({"dtype": "bfloat16"}, 0.2),
+        ({"enforce_eager": False}, LOGPROB),
+    ],
+    ids=str,
+)
+def test_data_types_and_a_compiled_model(
+    options: dict[str, Any], difference: float, engines: Engines
+) -> None:
+    """Score the tokens of its own answers as the model does in float32."""
+    engine = engines.start(WEIGHTS, ServedMethod("original"), **options)
+    serve("lampe", {})
+    parameters = SamplingParams(
+        temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True, logprobs=0
+    )
+    outputs = engine.generate(
+        [{"prompt_token_ids": prompt} for prompt in PROMPTS], parameters, use_tqdm=False
+    )
+    model = load(WEIGHTS)
+    for prompt, output in zip(PROMPTS, outputs, strict=True):
+        (answer,) = output.outputs
+        ids = torch.tensor([[*prompt, *answer.token_ids]])
+        with torch.no_grad(), lampe.patch(model, "lampe") as handle, handle.prompt(len(prompt)):
+            scores = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        wanted = scores.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
+        found = [next(iter(token.values())).logprob for token in answer.logprobs]
+        assert found == pytest.approx(wanted, abs=difference)
+
+
+@pytest.mark.parametrize(
     ("method", "options"),
     [
         ("dca", {}),
