@@ -172,6 +172,7 @@ def test_vllm_must_be_there_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_vllm_must_find_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    monkeypatch.setattr(server_command, "entry_points", lambda **_: ("lampe",))
     check_plugin()
     monkeypatch.setenv("VLLM_PLUGINS", "other,lampe")
     check_plugin()
