@@ -24,6 +24,22 @@ from lampe_vllm.served_method import ServedMethod
 MAX_LENGTH = 4096
 
 
+def _replace_kernels() -> None:
+    """Let vLLM replace its Triton kernels by those for CPUs, which each engine would do again.
+
+    It looks into every module for them, and stumbles over objects of llvmlite, which compiled
+    attention imports.
+    """
+    names = [name for name in sys.modules if name.partition(".")[0] in ("llvmlite", "numba")]
+    hidden = {name: sys.modules.pop(name) for name in names}
+    current_platform.register_triton_kernel_overrides()
+    sys.modules.update(hidden)
+    type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
+
+
+_replace_kernels()
+
+
 class Engines:
     """Starter of engines, of which one runs at a time."""
 
@@ -65,9 +81,6 @@ class Engines:
             gc.collect()
             cleanup_dist_env_and_memory()
         rotary_embedding._ROPE_DICT.clear()
-        if plugin.CPU_BACKEND.rpartition(".")[0] in sys.modules:
-            # vLLM looks into every module for its Triton kernels, and stumbles over llvmlite's.
-            type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
 
 
 def serve(method: str, settings: dict[str, Any]) -> None:
