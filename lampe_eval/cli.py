@@ -328,7 +328,8 @@ def run(
         str | None, Option(help="Address of a Ray cluster: auto or HOST:PORT.")
     ] = None,
     gpus_per_replica: Annotated[
-        int | None, Option(help="Number of GPUs that each replica of the model uses.")
+        int | None,
+        Option(help="GPUs that each replica of the model is spread over, by Ray or by vLLM."),
     ] = None,
     dry_run: Annotated[
         bool,

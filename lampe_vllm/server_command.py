@@ -6,9 +6,10 @@ It needs no vLLM: the command can be printed on another machine than the one tha
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -140,6 +141,22 @@ def check_vllm(force: bool) -> None:
             f"vllm {installed} was not tested with lampe; install "
             f"{' or '.join(TESTED_RELEASES)}, or give --force"
         )
+
+
+def check_plugin() -> None:
+    """Refuse to start a server that would not load the plug-in: it would answer without the method.
+
+    Raises:
+        LampeError: where vLLM does not find the plug-in, or may not load it.
+    """
+    if not entry_points(group="vllm.general_plugins", name="lampe"):
+        raise LampeError(
+            "vLLM finds the plug-in only where lampe-eval is installed; give pip install --no-deps "
+            "-e . in this environment"
+        )
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and "lampe" not in allowed.split(","):
+        raise LampeError(f"VLLM_PLUGINS={allowed} leaves the plug-in out; add lampe to it")
 
 
 def _vllm_version() -> str:

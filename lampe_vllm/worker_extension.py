@@ -3,8 +3,13 @@
 from typing import Any
 
 from lampe.errors import UnsupportedModel
+from lampe_vllm import plugin
 from lampe_vllm.engine_state import engine_state
 from lampe_vllm.served_method import ServedMethod
+
+# A worker may have a process of its own, which finds no entry point where the package is used from
+# a checkout.
+plugin.register()
 
 
 class MethodExtension:

@@ -21,7 +21,7 @@ HARNESS = (
     "gguf_files yaml_files terminal file_io json_arrays records errors __init__"
 ).split()
 SERVING = (
-    "plugin worker_extension cpu_backend gpu salted_scheduler engine_state layer_checks rotary "
+    "worker_extension plugin cpu_backend gpu salted_scheduler engine_state layer_checks rotary "
     "gpu_selection paged_decode batch_tokens prompt_encodings rotary_tables server_command "
     "model_checks served_method __init__"
 ).split()

@@ -12,7 +12,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
 from lampe_vllm.served_method import ServedMethod
-from lampe_vllm.server_command import PrefixCaching, ServerCommand, check_vllm
+from lampe_vllm.server_command import PrefixCaching, ServerCommand, check_plugin, check_vllm
 
 WINDOWS = 4
 """Length that is served by default, in windows of the model."""
@@ -55,6 +55,7 @@ def serve(
     if not only_print:
         try:
             check_vllm(force)
+            check_plugin()
         except lampe.LampeError as error:
             raise UserError(f"cannot serve: {error}") from None
     arguments = command.arguments()

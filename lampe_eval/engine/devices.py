@@ -36,6 +36,4 @@ def device_of_run(suite: Suite) -> str:
             check_vllm(force=False)
         except LampeError as error:
             raise UserError(f"--engine vllm: {error}") from None
-        # The plug-in has attention for vLLM on CPUs only.
-        return "cpu"
     return resolve_device(suite.device)

@@ -113,7 +113,10 @@ class LocalEngine:
         ids, mask = self._padded([prompt.ids for prompt in prompts])
         chunk = LOW_MEMORY_PROMPT_CHUNK if low_memory else PROMPT_CHUNK
         watch = _LogitsWatch()
-        stopping = _StopStrings(self.tokenizer, prompts[0].stop_strings, ids.shape[1])
+        stopping = []
+        if prompts[0].stop_strings:
+            stop_strings = StopStrings(self.tokenizer, prompts[0].stop_strings)
+            stopping.append(_StopStringCriterion(stop_strings, ids.shape[1]))
         started = time.perf_counter()
         with self._stated_prompt(ids.shape[1], prompts[0].reserved_tokens):
             # transformers' own cache is copied for each token, and rotated keys would be a second
@@ -127,7 +130,7 @@ class LocalEngine:
                 past_key_values=cache,
                 generation_config=self._greedy(prompts[0]),
                 logits_processor=LogitsProcessorList([watch]),
-                stopping_criteria=StoppingCriteriaList([stopping] if stopping.texts else []),
+                stopping_criteria=StoppingCriteriaList(stopping),
             )
         # Copying to Python lists waits for the device, so the clock is read after it.
         generated: list[list[int]] = output[:, ids.shape[1] :].tolist()
@@ -316,31 +319,43 @@ class _LogitsWatch(LogitsProcessor):
         return scores
 
 
-class _StopStrings(StoppingCriteria):
-    """Criterion that ends a row's answer once its text contains one of the stop strings.
+class StopStrings:
+    """Texts that end an answer, wherever its tokens begin.
 
     Args:
         tokenizer: decodes answers.
         texts: the stop strings.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._texts = texts
+        # A token has a byte at least; one more, since decoding may drop a space before the first.
+        self._tokens = 1 + max((len(text.encode()) for text in texts), default=0)
+
+    def end(self, answer: Sequence[int]) -> bool:
+        """Return whether the last token of an answer completes one of the texts."""
+        if not self._texts:
+            return False
+        end = str(self._tokenizer.decode(list(answer[-self._tokens :])))
+        return any(text in end for text in self._texts)
+
+
+class _StopStringCriterion(StoppingCriteria):
+    """Criterion that ends a row's answer once one of the stop strings is complete.
+
+    Args:
+        stop_strings: the stop strings.
         prompt_columns: columns of the batch before the answers.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt_columns: int
-    ) -> None:
-        self.texts = texts
-        self._tokenizer = tokenizer
+    def __init__(self, stop_strings: StopStrings, prompt_columns: int) -> None:
+        self._stop_strings = stop_strings
         self._prompt_columns = prompt_columns
-        # A token has a byte at least; one more, since decoding may drop a space before the first.
-        self._columns = 1 + max((len(text.encode()) for text in texts), default=0)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        answers = input_ids[:, self._prompt_columns :][:, -self._columns :]
-        ends = [str(text) for text in self._tokenizer.batch_decode(answers)]
-        return torch.tensor(list(map(self._has_stop, ends)), device=input_ids.device)
-
-    def _has_stop(self, end: str) -> bool:
-        return any(text in end for text in self.texts)
+        answers = input_ids[:, self._prompt_columns :].tolist()
+        return torch.tensor(list(map(self._stop_strings.end, answers)), device=input_ids.device)
 
 
 def stop_tokens(

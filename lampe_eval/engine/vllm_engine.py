@@ -19,18 +19,22 @@ import torch
 import vllm
 from transformers import PreTrainedTokenizerBase
 from vllm import LLM, RequestOutput, SamplingParams
+from vllm.logprobs import Logprob
+from vllm.platforms import current_platform
 
 import lampe
 from lampe.errors import first_line
-from lampe_eval.benches.bench import Passage, Prompt, Sample
-from lampe_eval.engine.local_engine import GeneratedAnswer, decode_answer
+from lampe_eval.benches.bench import Passage, Prompt, ScoredText
+from lampe_eval.engine.local_engine import GeneratedAnswer, StopStrings, decode_answer
 from lampe_eval.errors import UserError
 from lampe_eval.models import ModelSource, cost_of
 from lampe_vllm import plugin
 from lampe_vllm.served_method import ServedMethod
 
 PROMPTS_AT_A_TIME = 8
-"""Prompts of full length whose keys and values fit the cache."""
+"""Prompts of full length whose keys and values fit the cache on a CPU."""
+GPU_MEMORY_SHARE = 0.85
+"""Share of a GPU's memory that vLLM takes: tables of cos and sin lie beside it."""
 WORKER_EXTENSION = "lampe_vllm.worker_extension.MethodExtension"
 
 
@@ -43,7 +47,6 @@ class VllmEngine:
         low_memory_from: infinite, because vLLM keeps to the memory that it has taken.
     """
 
-    device = torch.device("cpu")
     low_memory_from = math.inf
 
     def __init__(
@@ -52,6 +55,7 @@ class VllmEngine:
         tokenizer: PreTrainedTokenizerBase,
         stop_tokens: Sequence[int],
         max_length: int,
+        gpus: int = 1,
     ) -> None:
         """Load the model.
 
@@ -60,11 +64,13 @@ class VllmEngine:
             tokenizer: its tokenizer.
             stop_tokens: its stop tokens.
             max_length: tokens of the longest prompt with its answer.
+            gpus: GPUs that the model is spread over.
 
         Raises:
             UserError: for a model that cannot be served.
         """
         self.tokenizer = tokenizer
+        self.device = torch.device(current_platform.device_type)
         self._method, self._geometry = lampe.method_of("original"), source.geometry
         self._stop_tokens = list(stop_tokens)
         self._served = self._asked = ServedMethod("original", window=source.geometry.window)
@@ -80,7 +86,8 @@ class VllmEngine:
                 hf_overrides=self._served.overrides(max_length),
                 skip_tokenizer_init=True,
                 enable_prefix_caching=False,
-                kv_cache_memory_bytes=PROMPTS_AT_A_TIME * max_length * cost_of(source).cache_bytes,
+                tensor_parallel_size=gpus,
+                **_device_options(source, max_length),
                 # As the local engine runs the model, so that float32 gives the same answers.
                 enforce_eager=True,
                 generation_config="vllm",
@@ -114,12 +121,13 @@ class VllmEngine:
         """Generate greedy answers to prompts.
 
         Args:
-            prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `decoding` and
-                `plan_length`.
+            prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `stop_strings`,
+                `decoding` and `plan_length`.
             low_memory: not used: vLLM reads prompts in chunks.
         """
         first = prompts[0]
-        self._check(prompts, first.reserved_tokens, first.max_new_tokens)
+        rows = [prompt.ids for prompt in prompts]
+        self._check(rows, first.reserved_tokens, first.max_new_tokens)
         self._serve(first.reserved_tokens)
         stops = {*self._stop_tokens, *first.stop_token_ids}
         parameters = SamplingParams(
@@ -129,23 +137,25 @@ class VllmEngine:
             stop_token_ids=sorted(stops),
             ignore_eos=True,
             detokenize=False,
+            # Of each token alone; where a logit is not a number, neither is this.
+            logprobs=0,
         )
         started = time.perf_counter()
-        outputs, first_tokens_at = self._run([prompt.ids for prompt in prompts], parameters)
+        stop_strings = StopStrings(self.tokenizer, first.stop_strings)
+        outputs, first_tokens_at = self._run(rows, parameters, stop_strings)
         prefill_seconds = first_tokens_at - started
         decode_seconds = time.perf_counter() - first_tokens_at
         answers = []
         for prompt, output in zip(prompts, outputs, strict=True):
-            tokens = list(output.outputs[0].token_ids)
+            (answer,) = output.outputs
+            tokens = list(answer.token_ids)
             text, count, stop_reason = decode_answer(self.tokenizer, prompt, stops, tokens)
+            has_nan = any(
+                math.isnan(step[token].logprob)
+                for step, token in zip(answer.logprobs, tokens, strict=True)
+            )
             answers.append(
-                GeneratedAnswer(
-                    text,
-                    count,
-                    stop_reason,
-                    prefill_seconds=prefill_seconds,
-                    decode_seconds=decode_seconds,
-                )
+                GeneratedAnswer(text, count, stop_reason, has_nan, prefill_seconds, decode_seconds)
             )
         return answers
 
@@ -156,26 +166,57 @@ class VllmEngine:
             passage: the passage.
             low_memory: not used: vLLM reads passages in chunks.
         """
-        self._check([passage], 0, 1)
-        self._serve(0)
+        (tokens,) = self._scored([ScoredText(passage.ids, passage.scored_tokens)], 0)
+        return -math.fsum(token.logprob for token in tokens)
+
+    def loglikelihoods(
+        self, texts: Sequence[ScoredText], *, low_memory: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of each text's scored tokens, and whether they are greedy.
+
+        Args:
+            texts: texts that are read as one batch, each as a prompt.
+            low_memory: not used: vLLM reads texts in chunks.
+        """
+        # The local engine does not read the last token, and the plan does not count it.
+        return [
+            (
+                math.fsum(token.logprob for token in tokens),
+                all(token.rank == 1 for token in tokens),
+            )
+            for tokens in self._scored(texts, -1)
+        ]
+
+    def _scored(self, texts: Sequence[ScoredText], reserved_tokens: int) -> list[list[Logprob]]:
+        """Return the log-probabilities of the scored tokens of texts.
+
+        Args:
+            texts: texts that are read as one batch, each as a prompt.
+            reserved_tokens: tokens beyond the text that the method plans for.
+        """
+        rows = [text.ids for text in texts]
+        self._check(rows, reserved_tokens, 1)
+        self._serve(reserved_tokens)
         parameters = SamplingParams(
             temperature=0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False
         )
-        ((output,), _) = self._run([passage.ids], parameters)
-        logprobs = output.prompt_logprobs
-        scored = range(len(passage.ids) - passage.scored_tokens, len(passage.ids))
-        return -math.fsum(logprobs[index][passage.ids[index]].logprob for index in scored)
+        outputs, _ = self._run(rows, parameters)
+        found = []
+        for text, output in zip(texts, outputs, strict=True):
+            scored = range(len(text.ids) - text.scored_tokens, len(text.ids))
+            found.append([output.prompt_logprobs[index][text.ids[index]] for index in scored])
+        return found
 
-    def _check(self, samples: Sequence[Sample], reserved_tokens: int, new_tokens: int) -> None:
-        """Refuse samples that the method cannot read: an error within vLLM would end the engine.
+    def _check(self, rows: Sequence[Sequence[int]], reserved_tokens: int, new_tokens: int) -> None:
+        """Refuse prompts that the method cannot read: an error within vLLM would end the engine.
 
         Raises:
-            BadSetting: for such a sample.
+            BadSetting: for such a prompt.
         """
-        for sample in samples:
-            length = len(sample.ids) + reserved_tokens
+        for ids in rows:
+            length = len(ids) + reserved_tokens
             self._method.encode(self._geometry, length)
-            self._method.decode_plan(self._geometry, length, len(sample.ids) + new_tokens)
+            self._method.decode_plan(self._geometry, length, len(ids) + new_tokens)
 
     def _serve(self, reserved_tokens: int) -> None:
         """Switch to the method that is asked for, with tokens of the answer that it plans for."""
@@ -186,18 +227,37 @@ class VllmEngine:
         self._served, self._reserved_tokens = self._asked, reserved_tokens
 
     def _run(
-        self, rows: Sequence[Sequence[int]], parameters: SamplingParams
+        self,
+        rows: Sequence[Sequence[int]],
+        parameters: SamplingParams,
+        stop_strings: StopStrings | None = None,
     ) -> tuple[list[RequestOutput], float]:
         """Return the outputs of prompts, and the clock when all had their first token."""
         engine: Any = self._llm.llm_engine
-        for index, ids in enumerate(rows):
-            engine.add_request(str(index), {"prompt_token_ids": list(ids)}, parameters)
-        outputs: dict[int, RequestOutput] = {}
-        first_tokens_at = time.perf_counter()
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                index = int(output.request_id)
-                if index not in outputs:
-                    first_tokens_at = time.perf_counter()
-                outputs[index] = output
-        return [outputs[index] for index in range(len(rows))], first_tokens_at
+        names = [str(index) for index in range(len(rows))]
+        outputs: dict[str, RequestOutput] = {}
+        try:
+            for name, ids in zip(names, rows, strict=True):
+                engine.add_request(name, {"prompt_token_ids": list(ids)}, parameters)
+            first_tokens_at = time.perf_counter()
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.request_id not in outputs:
+                        first_tokens_at = time.perf_counter()
+                    outputs[output.request_id] = output
+                    if stop_strings is not None and stop_strings.end(output.outputs[0].token_ids):
+                        engine.abort_request([output.request_id])
+        except BaseException:
+            # What is left would run with the next batch, under its names.
+            engine.abort_request(names)
+            raise
+        return [outputs[name] for name in names], first_tokens_at
+
+
+def _device_options(source: ModelSource, max_length: int) -> dict[str, Any]:
+    """Return the options of vLLM that differ between a CPU and GPUs."""
+    if not current_platform.is_cpu():
+        return {"attention_backend": "CUSTOM", "gpu_memory_utilization": GPU_MEMORY_SHARE}
+    # By default vLLM takes the larger part of a machine's memory.
+    cache_bytes = PROMPTS_AT_A_TIME * max_length * cost_of(source).cache_bytes
+    return {"kv_cache_memory_bytes": cache_bytes}

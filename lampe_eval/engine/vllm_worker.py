@@ -23,10 +23,13 @@ class VllmWorker(LocalWorker):
     Args:
         source: which model to load.
         length: tokens of the longest sample.
+        gpus: GPUs that the model is spread over.
     """
 
-    def __init__(self, source: ModelSource, length: int) -> None:
-        super().__init__(source, "cpu", "auto")
+    def __init__(self, source: ModelSource, length: int, gpus: int) -> None:
+        # vLLM has one device, and one attention backend on it.
+        super().__init__(source, "auto", "auto")
+        self._gpus = gpus
         self._max_length = length + FURTHER_TOKENS
 
     @cached_property
@@ -37,7 +40,7 @@ class VllmWorker(LocalWorker):
 
         tokenizer = models.load_tokenizer(self._source)
         stops = stop_tokens(models.load_generation_config(self._source), tokenizer)
-        return VllmEngine(self._source, tokenizer, stops, self._max_length)
+        return VllmEngine(self._source, tokenizer, stops, self._max_length, self._gpus)
 
     def measure_batch_tokens(self) -> int:
         """Return how many tokens a batch may have; vLLM makes smaller ones of it."""

@@ -156,10 +156,11 @@ def _refuse_lengths_beyond_memory(prepared: PreparedRun) -> None:
         UserError: for the first such length; drawing its samples would not end.
     """
     # Replicas may have other devices than this process.
-    if prepared.resolved.suite.uses_ray:
+    suite = prepared.resolved.suite
+    if suite.uses_ray:
         return
     try:
-        memory = total_bytes(torch.device(prepared.device))
+        memory = total_bytes(torch.device(prepared.device)) * suite.gpus_per_replica
     except (AssertionError, RuntimeError):
         return  # several devices, or one that refuses the model, which says why
     for source in prepared.sources:

@@ -141,9 +141,11 @@ def _refuse_devices(suite: Suite) -> None:
         )
     if suite.address and suite.engine != "ray":
         raise UserError("--address is that of a Ray cluster; add --engine ray")
-    if suite.gpus_per_replica > 1 and (not suite.uses_ray or suite.runs_on_cpus):
+    spreads = suite.engine == "vllm" or (suite.uses_ray and not suite.runs_on_cpus)
+    if suite.gpus_per_replica > 1 and not spreads:
         raise UserError(
-            "--gpus-per-replica is for GPUs on Ray; add --engine ray, or --devices 0,1,2,3"
+            "--gpus-per-replica is for GPUs on Ray or in vLLM; add --engine ray or vllm, or "
+            "--devices 0,1,2,3"
         )
     if suite.uses_ray and suite.device != "auto":
         raise UserError("--device is for a single process; with Ray it is --devices")
@@ -153,8 +155,11 @@ def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
     """Refuse what does not go with vLLM."""
     if suite.engine != "vllm":
         return
-    if suite.devices or suite.device not in ("auto", "cpu"):
-        raise UserError("--engine vllm runs on the CPU; leave --device and --devices out")
+    if suite.devices or suite.device != "auto":
+        raise UserError(
+            "--engine vllm runs on the device that vLLM was built for; leave --device and "
+            "--devices out"
+        )
     if len(suite.model) > 1:
         # vLLM cannot start twice in a process.
         raise UserError(
@@ -165,10 +170,11 @@ def _refuse_vllm(suite: Suite, cards: Iterable[ModelCard]) -> None:
         raise UserError("--engine vllm has attention of its own; leave --attention out")
     if any(gguf_file(card) for card in cards):
         raise UserError("--engine vllm reads checkpoints in safetensors, not GGUF files")
-    if any(bench.startswith("lm-eval") for bench in suite.bench):
+    if suite.plugin and suite.gpus_per_replica > 1:
+        # vLLM's worker processes cannot import the file.
         raise UserError(
-            "--engine vllm: it reads neither the choices nor the stop strings of lm-eval's tasks; "
-            "leave --engine out"
+            "--plugin: --engine vllm on several GPUs knows only methods of installed packages; "
+            "make the plug-in one (docs/add-a-method.md)"
         )
 
 

@@ -352,6 +352,7 @@ def _worker_pool(prepared: PreparedRun, source: ModelSource) -> WorkerPool:
 
         return RayPool(source, prepared.resolved.suite)
     if prepared.resolved.suite.engine == "vllm":
-        return LocalPool(VllmWorker(source, max(prepared.all_lengths(source))))
+        gpus = prepared.resolved.suite.gpus_per_replica
+        return LocalPool(VllmWorker(source, max(prepared.all_lengths(source)), gpus))
     worker = LocalWorker(source, prepared.device, prepared.resolved.suite.attention)
     return LocalPool(worker)

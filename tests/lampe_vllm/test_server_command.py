@@ -2,7 +2,9 @@
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from transformers import (
@@ -16,13 +18,16 @@ from transformers import (
 )
 
 import lampe
+from lampe_eval import plugins
 from lampe_eval.cli import app
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
 from lampe_vllm import server_command
 from lampe_vllm.model_checks import depends_on_length, sampled_lengths
 from lampe_vllm.served_method import ServedMethod
-from lampe_vllm.server_command import ServerCommand, check_vllm, option_value
+from lampe_vllm.server_command import ServerCommand, check_plugin, check_vllm, option_value
+
+PLUGIN = Path(__file__).parents[2] / "examples" / "my_method.py"
 
 
 def llama(**changes: Any) -> PreTrainedConfig:
@@ -184,6 +189,20 @@ def test_weights_are_those_of_run(
     assert printed.count("--dtype") == 1 and option_value(printed, "--dtype") == dtype
 
 
+def test_vllm_must_find_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    monkeypatch.setattr(server_command, "entry_points", lambda **_: ("lampe",))
+    check_plugin()
+    monkeypatch.setenv("VLLM_PLUGINS", "other,lampe")
+    check_plugin()
+    monkeypatch.setenv("VLLM_PLUGINS", "other")
+    with pytest.raises(lampe.LampeError, match="VLLM_PLUGINS"):
+        check_plugin()
+    monkeypatch.setattr(server_command, "entry_points", lambda **_: ())
+    with pytest.raises(lampe.LampeError, match="installed"):
+        check_plugin()
+
+
 def test_the_command_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["serve", "pocket", "--method", "lampe:head_tokens=32", "--max-length", "1k", "--print"]
     assert app([*words, "--", "--port", "8001"], standalone_mode=False) in (None, 0)
@@ -198,6 +217,8 @@ def test_the_command_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "not installed"),
         (["--devices", "cpu,cpu"], "--devices"),
         (["--device", "cuda"], "--device"),
+        (["--device", "cpu"], "--device"),
+        (["--plugin", str(PLUGIN), "--gpus-per-replica", "2"], "--plugin"),
         (["--attention", "dense"], "--attention"),
         (["--model", f"pocket,{WEIGHTS}"], "one model"),
     ],
@@ -207,7 +228,8 @@ def test_runs_on_vllm_are_refused_in_one_line(
     options: list[str], stated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_command, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=stated):
+    registries = patch.dict(lampe.METHODS), patch.dict(plugins._loaded)
+    with registries[0], registries[1], pytest.raises(UserError, match=stated):
         app(["run", "--engine", "vllm", *options], standalone_mode=False)
 
 

@@ -24,6 +24,22 @@ from lampe_vllm.served_method import ServedMethod
 MAX_LENGTH = 4096
 
 
+def _replace_kernels() -> None:
+    """Let vLLM replace its Triton kernels by those for CPUs, which each engine would do again.
+
+    It looks into every module for them, and stumbles over objects of llvmlite, which compiled
+    attention imports.
+    """
+    names = [name for name in sys.modules if name.partition(".")[0] in ("llvmlite", "numba")]
+    hidden = {name: sys.modules.pop(name) for name in names}
+    current_platform.register_triton_kernel_overrides()
+    sys.modules.update(hidden)
+    type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
+
+
+_replace_kernels()
+
+
 class Engines:
     """Starter of engines, of which one runs at a time."""
 
@@ -31,10 +47,13 @@ class Engines:
         # Whether or not its entry point is installed.
         plugin.register()
         self._running: LLM | None = None
+        self._asked: Any = None
 
     def start(self, model: Path | str, served: ServedMethod | None, **options: Any) -> LLM:
-        """Start an engine in the place of the one before."""
-        self.stop()
+        """Start an engine in the place of the one before, unless that one is the same."""
+        asked = model, served, options
+        if self._running is not None and asked == self._asked:
+            return self._running
         settings: dict[str, Any] = {
             "max_model_len": MAX_LENGTH,
             "dtype": "float32",
@@ -44,20 +63,24 @@ class Engines:
             **options,
         }
         overrides = {} if served is None else served.overrides(MAX_LENGTH)
-        self._running = LLM(model=str(model), hf_overrides=overrides, **settings)
+        engine = self.load(model=str(model), hf_overrides=overrides, **settings)
+        self._asked = asked
+        return engine
+
+    def load(self, **options: Any) -> LLM:
+        """Start an engine in the place of the one before; options are those of vLLM."""
+        self.stop()
+        self._running = LLM(**options)
         return self._running
 
     def stop(self) -> None:
         """Stop the engine that runs."""
         if self._running is not None:
             self._running.llm_engine.engine_core.shutdown()
-            self._running = None
+            self._running = self._asked = None
             gc.collect()
             cleanup_dist_env_and_memory()
         rotary_embedding._ROPE_DICT.clear()
-        if plugin.CPU_BACKEND.rpartition(".")[0] in sys.modules:
-            # vLLM looks into every module for its Triton kernels, and stumbles over llvmlite's.
-            type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
 
 
 def serve(method: str, settings: dict[str, Any]) -> None:

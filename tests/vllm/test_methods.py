@@ -18,8 +18,8 @@ from lampe_vllm.served_method import ServedMethod
 from tests.vllm.answers import Answer, expected_answers, load, random_prompts
 from tests.vllm.engines import Engines, serve
 
-LENGTHS = (60, 120, 255, 257, 300, 512, 700, 1000, 1500, 2000)
-TOKENS = 24
+LENGTHS = (60, 255, 257, 300, 700, 1100)
+TOKENS = 12
 LOGPROB = 2e-4
 """Difference of log-probabilities: rounding of float32 in another order."""
 PROMPTS = random_prompts(LENGTHS, 745)
@@ -61,11 +61,10 @@ class Scenario:
 
 SCENARIOS = {
     "batch": Scenario({"max_num_batched_tokens": 8192}),
-    "chunked": Scenario({"max_num_batched_tokens": 100, "max_num_seqs": 16}),
-    # Blocks for the prompts of the first seven requests and hardly for their answers: the seventh
-    # gives its blocks up, and is computed again, prompt and answer together.
+    # Blocks for the prompts and hardly for their answers: the last request gives its blocks up, and
+    # is computed again, prompt and answer together.
     "preempted": Scenario(
-        {"block_size": 32, "num_gpu_blocks_override": 73, "max_model_len": 2100}, preempting=True
+        {"block_size": 32, "num_gpu_blocks_override": 88, "max_model_len": 1200}, preempting=True
     ),
     "arriving": Scenario({"max_num_batched_tokens": 512}, arriving=True),
     "guessing": Scenario(
@@ -76,6 +75,7 @@ SCENARIOS = {
             }
         }
     ),
+    "chunked": Scenario({"max_num_batched_tokens": 100, "max_num_seqs": 16}),
 }  # fmt: skip
 
 
@@ -127,10 +127,11 @@ def test_same_answers(
 
 def test_prompt_logprobs(engines: Engines) -> None:
     """Score a prompt in chunks as one forward call does."""
-    engine = engines.start(WEIGHTS, ServedMethod("lampe"), max_num_batched_tokens=300)
+    engine = engines.start(WEIGHTS, ServedMethod("original"), **SCENARIOS["chunked"].options)
+    serve("lampe", {})
     parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
     model = load(WEIGHTS)
-    for prompt in PROMPTS[4:8]:
+    for prompt in PROMPTS[2:5]:
         (output,) = engine.generate([{"prompt_token_ids": prompt}], parameters, use_tqdm=False)
         found = [
             token[id].logprob
@@ -143,6 +144,38 @@ def test_prompt_logprobs(engines: Engines) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"dtype": "float16"}, 0.02),
+        ({"dtype": "bfloat16"}, 0.2),
+        ({"enforce_eager": False}, LOGPROB),
+    ],
+    ids=str,
+)
+def test_data_types_and_a_compiled_model(
+    options: dict[str, Any], difference: float, engines: Engines
+) -> None:
+    """Score the tokens of its own answers as the model does in float32."""
+    engine = engines.start(WEIGHTS, ServedMethod("original"), **options)
+    serve("lampe", {})
+    parameters = SamplingParams(
+        temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True, logprobs=0
+    )
+    outputs = engine.generate(
+        [{"prompt_token_ids": prompt} for prompt in PROMPTS], parameters, use_tqdm=False
+    )
+    model = load(WEIGHTS)
+    for prompt, output in zip(PROMPTS, outputs, strict=True):
+        (answer,) = output.outputs
+        ids = torch.tensor([[*prompt, *answer.token_ids]])
+        with torch.no_grad(), lampe.patch(model, "lampe") as handle, handle.prompt(len(prompt)):
+            scores = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        wanted = scores.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
+        found = [next(iter(token.values())).logprob for token in answer.logprobs]
+        assert found == pytest.approx(wanted, abs=difference)
+
+
+@pytest.mark.parametrize(
     ("method", "options"),
     [
         ("dca", {}),
@@ -152,13 +185,13 @@ def test_prompt_logprobs(engines: Engines) -> None:
 def test_shared_beginnings(method: str, options: dict[str, Any], engines: Engines) -> None:
     """Answer prompts whose beginning another one had as if they were alone."""
     engine = engines.start(WEIGHTS, ServedMethod(method), enable_prefix_caching=True, **options)
-    first = PROMPTS[9][:1500]
-    prompts = [first, [*first[:1400], *PROMPTS[8][:100]], [*first[:1400], *PROMPTS[8][:90]]]
+    first = PROMPTS[-1]
+    prompts = [first, [*first[:1000], *PROMPTS[4][:100]], [*first[:1000], *PROMPTS[4][:90]]]
     parameters = SamplingParams(temperature=0, max_tokens=8, min_tokens=8, ignore_eos=True)
     outputs = []
     for prompt in prompts:
         outputs += engine.generate([{"prompt_token_ids": prompt}], parameters, use_tqdm=False)
-    assert outputs[1].num_cached_tokens >= 1280
+    assert outputs[1].num_cached_tokens >= 896
     wanted = expected_answers(load(WEIGHTS), method, {}, prompts, 8)
     assert [list(output.outputs[0].token_ids) for output in outputs] == [t for t, _ in wanted]
 
@@ -167,7 +200,7 @@ def test_stock_engine_is_unchanged(engines: Engines) -> None:
     """Answer as the model does, within its window, where the plug-in is not asked for."""
     engine = engines.start(WEIGHTS, None, max_model_len=256)
     parameters = SamplingParams(temperature=0, max_tokens=8, min_tokens=8, ignore_eos=True)
-    prompts = PROMPTS[:2]
+    prompts = [prompt[:200] for prompt in PROMPTS[:2]]
     outputs = engine.generate(
         [{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False
     )

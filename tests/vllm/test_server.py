@@ -33,7 +33,7 @@ LENGTHS = (60, 200, 256, 257, 300, 400, 500, 600, 700, 800)
 
 def environment(folder: Path) -> dict[str, str]:
     """Return variables under which vLLM finds the plug-in, installed or not."""
-    paths = [str(ROOT)]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     if not any(point.name == "lampe" for point in entry_points(group="vllm.general_plugins")):
         information = folder / "lampe_checkout-0.dist-info"
         information.mkdir()
