@@ -25,9 +25,10 @@ from vllm.platforms import current_platform
 import lampe
 from lampe.errors import first_line
 from lampe_eval.benches.bench import Passage, Prompt, ScoredText
+from lampe_eval.device_memory import total_bytes
 from lampe_eval.engine.local_engine import GeneratedAnswer, StopStrings, decode_answer
 from lampe_eval.errors import UserError
-from lampe_eval.models import ModelSource, cost_of
+from lampe_eval.models import ModelSource, cost_of, weights_dtype
 from lampe_vllm import plugin
 from lampe_vllm.served_method import ServedMethod
 
@@ -81,7 +82,8 @@ class VllmEngine:
             self._llm = LLM(
                 model=source.path,
                 revision=None if source.commit is None else source.revision,
-                dtype=source.dtype,
+                # Left to itself, vLLM computes in bfloat16 what is stored in float32.
+                dtype=weights_dtype(source),
                 max_model_len=max_length,
                 hf_overrides=self._served.overrides(max_length),
                 skip_tokenizer_init=True,
@@ -259,5 +261,6 @@ def _device_options(source: ModelSource, max_length: int) -> dict[str, Any]:
     if not current_platform.is_cpu():
         return {"attention_backend": "CUSTOM", "gpu_memory_utilization": GPU_MEMORY_SHARE}
     # By default vLLM takes the larger part of a machine's memory.
-    cache_bytes = PROMPTS_AT_A_TIME * max_length * cost_of(source).cache_bytes
-    return {"kv_cache_memory_bytes": cache_bytes}
+    longest = max_length * cost_of(source).cache_bytes
+    share = total_bytes(torch.device("cpu")) // CPU_CACHE_SHARE
+    return {"kv_cache_memory_bytes": max(longest, min(PROMPTS_AT_A_TIME * longest, share))}

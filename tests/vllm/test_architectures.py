@@ -9,9 +9,10 @@ pytest.importorskip("vllm", reason="vllm is not installed in this Python: make t
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from vllm import SamplingParams
 
+import lampe
 from lampe_vllm.model_checks import TRIED_ARCHITECTURES
 from lampe_vllm.served_method import ServedMethod
 from tests.vllm.answers import expected_answers, load, random_prompts
@@ -38,6 +39,10 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
 }  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0,
+    "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": WINDOW,
+}  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -63,7 +68,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite": ("granite", {}),
     "gpt-oss": (
         "gpt_oss",
-        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 48},
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 48,
+            "rope_parameters": YARN,
+        },
     ),
 }
 
@@ -89,6 +99,8 @@ def test_every_tried_architecture_is_here() -> None:
 def test_same_answers(name: str, tmp_path: Path, engines: Engines) -> None:
     kind, changes = MODELS[name]
     write_checkpoint(tmp_path, kind, changes)
+    # Within the window the method would change nothing.
+    assert lampe.geometry_of(AutoConfig.from_pretrained(tmp_path)).window < LENGTHS[-2]
     prompts = random_prompts(LENGTHS, 256)
     engine = engines.start(
         tmp_path, ServedMethod("lampe"), skip_tokenizer_init=True, max_num_batched_tokens=128,
