@@ -34,6 +34,8 @@ from lampe_vllm.served_method import ServedMethod
 
 PROMPTS_AT_A_TIME = 8
 """Prompts of full length whose keys and values fit the cache on a CPU."""
+CPU_CACHE_SHARE = 3
+"""Part of the machine's memory, a third, that the cache takes at most, beyond one prompt."""
 GPU_MEMORY_SHARE = 0.85
 """Share of a GPU's memory that vLLM takes: tables of cos and sin lie beside it."""
 WORKER_EXTENSION = "lampe_vllm.worker_extension.MethodExtension"
