@@ -24,14 +24,14 @@ from lampe_eval import assets
 from lampe_eval.assets.containers import container_rows
 from lampe_eval.benches import small_worlds
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
-from lampe_eval.benches.sentence_haystack import SentencePool, sentence_pool
+from lampe_eval.benches.scattered_sentences import ScatteredPrompts
+from lampe_eval.benches.sentence_haystack import Haystack, SentencePool
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import Message
-from lampe_eval.prompts.prompt_fitting import fit_prompt, prompt_affixes
+from lampe_eval.prompts.prompt_fitting import fit_prompt
 from lampe_eval.prompts.protocol import Protocol
-from lampe_eval.prompts.tokenization import encode
 from lampe_eval.records import SampleRecord
 from lampe_eval.ruler.seeded_random import Indices
 from lampe_eval.scoring import babilong_metrics
@@ -48,7 +48,6 @@ PARTS: Mapping[str, frozenset[str]] = {
     "bare": frozenset(),
 }
 """Parts of the official prompts that are switched on, by the wording that a protocol names."""
-ANSWER_PREFIX = "\nAnswer:"
 
 
 class BabilongRow(BaseModel):
@@ -209,7 +208,7 @@ def _parse_row(value: Any) -> BabilongRow:
 
 
 class _OwnPrompts:
-    """Prompts of a task in our own wording, all of one length.
+    """Prompts of a task in our own wording.
 
     Args:
         task: the task.
@@ -219,12 +218,7 @@ class _OwnPrompts:
     def __init__(self, task: Task, request: SampleRequest) -> None:
         self.task = task
         self.request = request
-        tokenizer = request.tokenizer
-        self.before, self.after = prompt_affixes(
-            tokenizer, request.protocol, Message("", answer_prefix=ANSWER_PREFIX)
-        )
-        self.before = [*self.before, *encode(tokenizer, task.card.instruction, is_data=True)]
-        self.pool, self.allowed = _background(request)
+        self.prompts = ScatteredPrompts(request, task.card.instruction, task.card.max_new_tokens)
 
     def story(self, index: int) -> small_worlds.Story:
         """Return the world of a sample; it is the same at every length."""
@@ -233,49 +227,38 @@ class _OwnPrompts:
     def least_length(self, index: int) -> int:
         """Return the tokens of a sample without any background, those of its answer included."""
         story = self.story(index)
-        facts = self.pool.tokenizer.count_tokens(*(f" {fact}" for fact in story.facts))
-        return self._frame_tokens(story) + facts
+        return self.prompts.least_length(story.facts, story.question)
 
     def sample(self, index: int) -> Prompt:
         """Return a sample."""
         story = self.story(index)
         rng = Random(f"babilong {self.task.name} {self.request.seed} {index}")
-        haystack = self.pool.draw(rng, self.request.length - self.least_length(index), self.allowed)
-        gaps = draw_gaps(rng, len(haystack.sentences), len(story.facts))
-        body = haystack.with_sentences(story.facts, gaps)
-        question = self.pool.tokenizer.encode_inside(_question_text(story))
+
+        def choose_gaps(haystack: Haystack) -> Sequence[int]:
+            # Uniformly with repetition and in the order of the facts, as upstream does.
+            gaps = range(len(haystack.sentences) + 1)
+            return sorted(rng.choices(gaps, k=len(story.facts)))
+
+        prompt = self.prompts.build(
+            story.facts,
+            story.question,
+            rng=rng,
+            allowed=_nameless(self.prompts.pool),
+            choose_gaps=choose_gaps,
+        )
         return Prompt(
             id=f"{self.request.length}/{index:04d}",
-            ids=[*self.before, *body.tolist(), *question.tolist(), *self.after],
+            ids=prompt.ids,
             max_new_tokens=self.task.card.max_new_tokens,
             references=[story.answer],
             extras={"question": story.question, "labels": list(story.labels)},
-            meta={"depth": haystack.depth_of(gaps[story.last_needed]), "facts": len(gaps)},
-            document_sha256=haystack.sha256,
+            meta={"depth": prompt.depths[story.last_needed], "facts": len(story.facts)},
+            document_sha256=prompt.haystack_sha256,
             decoding=self.request.protocol.decoding,
         )
-
-    def _frame_tokens(self, story: small_worlds.Story) -> int:
-        question = self.pool.tokenizer.count_tokens(_question_text(story))
-        frame = len(self.before) + len(self.after) + question
-        return frame + int(self.task.card.max_new_tokens)
-
-
-def draw_gaps(rng: Random, sentences: int, facts: int) -> Sequence[int]:
-    """Return the gap of each fact, ascending: drawn uniformly with repetition, as upstream does."""
-    return sorted(rng.randint(0, sentences) for _ in range(facts))
-
-
-def _question_text(story: small_worlds.Story) -> str:
-    return f"\n\nQuestion: {story.question}"
-
-
-def _background(request: SampleRequest) -> tuple[SentencePool, Indices]:
-    """Return the sentences of the text, and the numbers of those that name nothing of a world."""
-    pool = sentence_pool(request.tokenizer, request.source, request.data_dir, request.length)
-    return pool, _nameless(pool)
 
 
 @lru_cache(maxsize=2)
 def _nameless(pool: SentencePool) -> Indices:
+    """Return the sentences that name nobody and nothing of a world."""
     return pool.without(small_worlds.NAMES)

@@ -18,6 +18,9 @@ TOKENS_PER_K: Final = 1024
 
 Decoding = Literal["text", "special_tokens", "single_line"]
 PlanLength = Literal["prompt", "prompt+answer"]
+BabilongScorer = Literal["labels", "babilong", "babilong_2024"]
+NeedleScorer = Literal["one_name", "contains", "EM", "lastline_contains", "lastline_EM"]
+Scorer = Literal["official", "lampe"] | BabilongScorer | NeedleScorer
 
 
 class Protocol(Card):
@@ -70,7 +73,7 @@ class Protocol(Card):
     reserved_tokens: int | Literal["answer"] = "answer"
     plan_length: PlanLength = "prompt"
     decoding: Decoding = "text"
-    scorer: Literal["official", "lampe", "labels", "babilong", "babilong_2024"] = "official"
+    scorer: Scorer = "official"
     average: Literal["categories", "tasks"] = "tasks"
     max_new_tokens: int | None = None
     stop_at_newline: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from tests.fixtures import package
 from tests.parity.data import DATA
 from tests.upstream import longbench_row
 
-LENGTHS = {"babilong": "1200", "niah": "512", "ppl": "512", "ruler": "2k"}
+LENGTHS = {"babilong": "1200", "latent": "1k", "niah": "512", "ppl": "512", "ruler": "2k"}
 """Lengths of tasks that are made to a length; other prompts are cut to 400 tokens."""
 
 

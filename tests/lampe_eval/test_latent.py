@@ -1,0 +1,111 @@
+"""Latent needles: what a sample holds, its exact length, and who is right."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lampe_eval.benches import BENCHES, find_tasks
+from lampe_eval.benches.bench import Prompt, SampleRequest
+from lampe_eval.benches.latent import draw_needles, needle_set
+from lampe_eval.errors import UserError
+from lampe_eval.scoring import latent_metrics
+
+BENCH = BENCHES["latent"]
+TASKS = {task.name: task for task in find_tasks(("latent",))}
+Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_one_sentence_answers_and_the_others_do_not(name: str) -> None:
+    card = TASKS[name].card
+    content = needle_set()
+    seen = set()
+    for index in range(300):
+        draw = draw_needles(card, 0, index)
+        seen.add((draw.needle.id, draw.depths[0]))
+        needle, *others = draw.sentences
+        assert needle in {
+            wording.format(name=draw.name) for wording in (draw.needle.needle, draw.needle.inverted)
+        }
+        named = [name for name in content.names if any(name in other for other in others)]
+        assert len(named) == card.decoys and draw.name not in named
+        wordings = [
+            (one, wording.partition("{name}"))
+            for one in content.needles
+            for wording in (one.needle, one.inverted)
+        ]
+        decoys = [
+            one.id
+            for other in others[: card.decoys]
+            for one, (before, _, after) in wordings
+            if other.startswith(before) and other.endswith(after)
+        ]
+        assert len(decoys) == card.decoys
+        assert not {draw.needle.id, *draw.needle.clash} & set(decoys)
+        if card.distractor:
+            assert draw.needle.topic in draw.sentences[-1]
+            assert abs(draw.depths[-1] - draw.depths[0]) >= 20 - 1e-9
+    assert len(seen) == 300
+
+
+def draw(
+    name: str, tokenizer: PreTrainedTokenizerBase, length: int, **more: object
+) -> list[Prompt]:
+    request = SampleRequest(tokenizer, length, 12, BENCH.protocol("fair"), **more)  # type: ignore[arg-type]
+    return list(BENCH.samples(TASKS[name], request))  # type: ignore[arg-type]
+
+
+def test_prompts_have_their_exact_length(pocket: Pocket) -> None:
+    tokenizer = pocket[1]
+    for length in (2000, 4099):
+        for index, sample in enumerate(draw("one_hop_distractor", tokenizer, length)):
+            assert len(sample.ids) + sample.max_new_tokens == length
+            text = str(tokenizer.decode(list(sample.ids)))
+            drawn = draw_needles(TASKS["one_hop_distractor"].card, 0, int(sample.id.split("/")[-1]))
+            assert all(sentence in text for sentence in drawn.sentences)
+            assert text.endswith(f"Question: {drawn.question}\nAnswer:")
+            assert sample.references == [drawn.name]
+            assert abs(sample.meta["placed_depth"] - sample.meta["depth"]) < 6, index
+
+
+def test_tasks_share_their_haystacks(pocket: Pocket) -> None:
+    hashes = [[s.document_sha256 for s in draw(name, pocket[1], 2000)] for name in TASKS]
+    assert hashes[0] != hashes[2]  # the distractor takes tokens from the haystack
+    assert len(set(hashes[0])) == 12
+
+
+def test_sentences_that_could_answer_are_left_out(pocket: Pocket, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    words = sorted({word for needle in needle_set().needles for word in needle.avoid})
+    lines = [f"There was {word} in it." for word in words]
+    text.write_text(" ".join([*lines, "Wilma came too.", "The door was shut.", "It was late."]))
+    for sample in draw("two_hop", pocket[1], 1500, source=text):
+        body = str(pocket[1].decode(list(sample.ids))).partition(" Text:")[2]
+        avoided = next(n for n in needle_set().needles if n.id == sample.extras["needle"]).avoid
+        assert not [word for word in avoided if f"There was {word} in it." in body]
+        assert "Wilma came too." not in body and "The door was shut." in body
+
+
+def test_a_length_that_is_too_short_names_one_that_serves(pocket: Pocket) -> None:
+    with pytest.raises(UserError, match="--lengths") as refused:
+        draw("two_hop", pocket[1], 100)
+    (least,) = re.findall(r"at least (\d+)", str(refused.value))
+    assert len(draw("two_hop", pocket[1], int(least))) == 12
+
+
+@pytest.mark.parametrize(
+    ("prediction", "right"),
+    [
+        ("Noor", True),
+        (" It is Noor.", True),
+        ("Noor's bees", True),
+        ("Noor or Ulla", False),
+        ("Noorina", False),
+        ("noor", False),
+        ("", False),
+    ],
+)
+def test_own_scorer(prediction: str, right: bool) -> None:
+    assert latent_metrics.one_name(prediction, ["Noor"], needle_set().names) == right
