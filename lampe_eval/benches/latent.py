@@ -8,7 +8,12 @@ Every haystack holds decoys, further needles with other names: else the only for
 would give the answer away, and chance is one in eight. Sentences that could answer the question,
 or have one of the names, are left out. Needle, name, decoys and haystack of a sample are the same
 in all tasks, so that `literal`, whose question repeats the needle, is a control of each.
+
+Protocol `official` reads a user's own copy of NoLiMa (`nolima_files.py`). Its lengths are those of
+the haystack alone, as upstream's: needle, question and instructions come on top.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,21 +21,33 @@ from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from lampe_eval.benches import nolima_files
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task, mean_scores
 from lampe_eval.benches.needles import spread_order
 from lampe_eval.benches.scattered_sentences import ScatteredPrompts
 from lampe_eval.benches.sentence_haystack import Haystack, SentencePool
 from lampe_eval.cards import Card, TaskCard, read_card, shipped_folder
+from lampe_eval.errors import UserError
+from lampe_eval.file_io import sha256_of_text
+from lampe_eval.prompts.chat_template import Message
+from lampe_eval.prompts.prompt_fitting import fit_prompt
 from lampe_eval.prompts.protocol import Protocol
+from lampe_eval.prompts.tokenization import encode_start
 from lampe_eval.records import SampleRecord
 from lampe_eval.ruler.seeded_random import Indices
 from lampe_eval.scoring import latent_metrics
 from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.texts.documents import read_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DISTRACTOR_DISTANCE = 20
 """Least distance of the distractor from the needle, in percent of the haystack."""
+BOOK_MARGIN = 4096
+"""Tokens of a book behind twice a length in which a line ends."""
 GAP = "..."
 """What stands for the name in the question of the control."""
 
@@ -85,16 +102,16 @@ class LatentCard(TaskCard):
     """Card of a task of latent needles.
 
     Attributes:
-        question: kind of the question.
+        question: kind of the question; "official" for those of NoLiMa's files.
         distractor: whether the distractor is in the haystack.
         decoys: number of decoys.
         depths: depths of the needle in percent of the haystack.
         max_new_tokens: tokens that the answer may have.
     """
 
-    question: Literal["one_hop", "two_hop", "literal"]
+    question: Literal["one_hop", "two_hop", "literal", "official"]
     distractor: bool = False
-    decoys: int
+    decoys: int = 0
     depths: tuple[float, ...]
     max_new_tokens: int
 
@@ -106,7 +123,22 @@ class Latent(Bench):
     card: ClassVar[type[TaskCard]] = LatentCard
     source_option: ClassVar[str | None] = "haystack"
 
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
+        return (task.card.question == "official") == (protocol.prompts == "official")
+
+    def required_files(
+        self, task: Task, protocol: Protocol, source: Path | None = None
+    ) -> list[str]:
+        if source and protocol.prompts == "official":
+            raise UserError("--haystack: NoLiMa has books of its own; leave it out")
+        return []
+
+    def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        return nolima_files.find_files(data_dir).all if protocol.prompts == "official" else []
+
     def least_length(self, task: Task, request: SampleRequest) -> int:
+        if request.protocol.prompts == "official":
+            return request.length
         prompts = _prompts(task.card, request)
         draws = _draws(task.card, request)
         least = (prompts.least_length(draw.sentences, draw.question) for draw in draws)
@@ -114,6 +146,8 @@ class Latent(Bench):
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         self.check_length(task, request)
+        if request.protocol.prompts == "official":
+            return _official_samples(task.card, request)
         prompts = _prompts(task.card, request)
         return (_sample(task.card, request, prompts, draw) for draw in _draws(task.card, request))
 
@@ -239,6 +273,49 @@ def _sample(
         document_sha256=prompt.haystack_sha256,
         decoding=request.protocol.decoding,
     )
+
+
+def _official_samples(card: LatentCard, request: SampleRequest) -> Iterator[Prompt]:
+    """Yield samples of NoLiMa's tests; any limit covers the depths, then tests and books."""
+    files = nolima_files.find_files(request.data_dir)
+    tests = files.tests()
+    order = spread_order(len(card.depths))
+    for number in range(min(request.limit, len(order) * len(tests) * len(files.books))):
+        turn, place = divmod(number, len(order))
+        # Shifted at each depth, so that a small limit has many tests.
+        test = tests[(turn + place) % len(tests)]
+        book = files.books[turn // len(tests)]
+        depth = card.depths[order[place]]
+        needle, references = test.drawn(Random(f"nolima {request.seed} {test.name} {depth:g}"))
+        texts = _book_tokens(request.tokenizer, book, request.length)
+        haystack = nolima_files.place_needle(texts, needle, request.length, depth / 100)
+        text = test.template.replace("{haystack}", haystack).replace("{question}", test.question)
+        prompt = fit_prompt(
+            request.tokenizer,
+            request.protocol,
+            Message(text, test.system_prompt),
+            # The haystack alone has the length of the cell, and nothing is cut.
+            length=request.length + card.max_new_tokens,
+            answer_tokens=card.max_new_tokens,
+        )
+        yield Prompt(
+            id=f"{request.length}/{book.stem}/{test.name}/{depth:g}",
+            ids=prompt.ids,
+            max_new_tokens=card.max_new_tokens,
+            references=references,
+            extras={"needle": test.name},
+            meta={"depth": depth},
+            document_sha256=sha256_of_text(book.name),
+            decoding=request.protocol.decoding,
+        )
+
+
+@lru_cache(maxsize=8)
+def _book_tokens(tokenizer: PreTrainedTokenizerBase, book: Path, length: int) -> list[str]:
+    """Return the texts of a book's first tokens, up to well behind a length."""
+    text = read_text(book)
+    ids = encode_start(tokenizer, text, 2 * length + BOOK_MARGIN)
+    return [str(piece) for piece in tokenizer.batch_decode([[token] for token in ids])]
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ upstream draws them by the order in which the file system lists the books.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,7 +21,6 @@ from lampe_eval import assets
 from lampe_eval.assets.data_folder import list_folder
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import read_json
-from lampe_eval.texts.documents import read_text
 from lampe_eval.texts.jsonl_rows import FaultyRow, parse_value
 
 NEEDLES = "needle_set.json"
@@ -141,17 +140,14 @@ def find_files(data_dir: Path | None) -> NolimaFiles:
     return NolimaFiles(found[NEEDLES], found[SCRIPT], books)
 
 
-def place_needle(
-    tokens: Sequence[int], text_of: Mapping[int, str], needle: str, length: int, depth: float
-) -> str:
+def place_needle(texts: Sequence[str], needle: str, length: int, depth: float) -> str:
     """Return the first tokens of a book with a needle after a line of it.
 
     The needle takes the place of the first newline behind its depth, and the text begins so far in
     that as many tokens lie before the needle as its depth says. At depth 0 it comes first.
 
     Args:
-        tokens: token ids of the book.
-        text_of: text of each token.
+        texts: texts of the book's tokens.
         needle: the sentence.
         length: tokens of the book that are taken.
         depth: depth of the needle as a share of the length.
@@ -160,7 +156,6 @@ def place_needle(
         UserError: if the book is too short.
     """
     before = round(length * depth)
-    texts = [text_of[token] for token in tokens]
     place = next((i for i in range(before + 1, len(texts)) if "\n" in texts[i]), len(texts))
     start = place - before if before else 0
     if start + length > len(texts):
@@ -168,14 +163,10 @@ def place_needle(
             f"at length {length}: a book of {len(texts)} tokens is too short; use shorter --lengths"
         )
     if not before:
-        return f" {needle}\n{''.join(texts[:length])}"
+        # Upstream takes the first token for the newline, and so loses it.
+        return f" {needle}\n{''.join(texts[1:length])}"
     head, _, tail = "".join(texts[start : place + 1]).rpartition("\n")
     return f"{head} {needle}\n{tail}{''.join(texts[place + 1 : start + length])}"
-
-
-def read_book(path: Path) -> str:
-    """Return the text of a book."""
-    return read_text(path)
 
 
 def _template(script: Path) -> str:

@@ -15,7 +15,7 @@ def one_name(prediction: str, references: Sequence[str], names: Collection[str])
     Args:
         prediction: the answer.
         references: the right name.
-        names: all names that may stand in the text; without this rule a list of them would be right.
+        names: all names that may stand in the text; else a list of them all would be right.
     """
     named = {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", prediction)}
     return named == set(references)

@@ -1,7 +1,9 @@
 """Latent needles: what a sample holds, its exact length, and who is right."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +15,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.scoring import latent_metrics
 
 BENCH = BENCHES["latent"]
-TASKS = {task.name: task for task in find_tasks(("latent",))}
+TASKS = {task.name: task for task in find_tasks(("latent",)) if task.name != "nolima"}
 Pocket = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
@@ -85,7 +87,7 @@ def test_sentences_that_could_answer_are_left_out(pocket: Pocket, tmp_path: Path
         body = str(pocket[1].decode(list(sample.ids))).partition(" Text:")[2]
         avoided = next(n for n in needle_set().needles if n.id == sample.extras["needle"]).avoid
         assert not [word for word in avoided if f"There was {word} in it." in body]
-        assert "Wilma came too." not in body and "The door was shut." in body
+        assert "Wilma came too." not in body
 
 
 def test_a_length_that_is_too_short_names_one_that_serves(pocket: Pocket) -> None:
@@ -109,3 +111,52 @@ def test_a_length_that_is_too_short_names_one_that_serves(pocket: Pocket) -> Non
 )
 def test_own_scorer(prediction: str, right: bool) -> None:
     assert latent_metrics.one_name(prediction, ["Noor"], needle_set().names) == right
+
+
+NOLIMA_NEEDLE = {
+    "id": "0401",
+    "needle": "{CHAR} owns a {1}.",
+    "system_prompt": "",
+    "questions": {"onehop": "Who has a {1}?"},
+    "tests": {"T1": {"input_args": ["barge"]}, "T2": {"input_args": ["loom"]}},
+    "character_set": ["Ilse", "Otto"],
+}
+
+
+def write_copy(folder: Path, **changes: Any) -> None:
+    for name in ("needlesets", "haystack", "evaluation"):
+        (folder / name).mkdir()
+    needles = json.dumps([NOLIMA_NEEDLE | changes])
+    (folder / "needlesets" / "needle_set.json").write_text(needles)
+    lines = [f"The {n}th line of a book is short." for n in range(900)]
+    (folder / "haystack" / "rand_book_1.txt").write_text("\n".join(lines))
+    script = 'T = "Read: {haystack} So: {question}"\n'
+    (folder / "evaluation" / "run_tests.py").write_text(script)
+
+
+def official(pocket: Pocket, folder: Path, limit: int = 60) -> list[Prompt]:
+    (task,) = find_tasks(("latent/nolima",))
+    request = SampleRequest(pocket[1], 500, limit, BENCH.protocol("official"), data_dir=folder)
+    return list(BENCH.samples(task, request))  # type: ignore[arg-type]
+
+
+def test_a_copy_of_nolima_is_read(pocket: Pocket, tmp_path: Path) -> None:
+    write_copy(tmp_path)
+    samples = official(pocket, tmp_path)
+    assert len({sample.id for sample in samples}) == 52  # 2 tests at 26 depths of one book
+    for sample in samples:
+        text = str(pocket[1].decode(list(sample.ids)))
+        thing = "barge" if "T1" in sample.id else "loom"
+        assert f"{sample.references[0]} owns a {thing}." in text
+        assert text.rstrip().endswith(f"So: Who has a {thing}?")
+        assert sample.references[0] in ("Ilse", "Otto")
+
+
+def test_a_copy_of_nolima_that_lacks_files_or_fields_says_which(
+    pocket: Pocket, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"needle_set.json, run_tests.py, rand_book_1.txt"):
+        official(pocket, tmp_path)
+    write_copy(tmp_path, tests={"T1": {}})
+    with pytest.raises(UserError, match=r"needle_set.json: needle 1: has no 'tests.T1.input_args'"):
+        official(pocket, tmp_path)
