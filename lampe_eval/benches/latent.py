@@ -124,7 +124,8 @@ class Latent(Bench):
     source_option: ClassVar[str | None] = "haystack"
 
     def has_task(self, task: Task, protocol: Protocol) -> bool:
-        return (task.card.question == "official") == (protocol.prompts == "official")
+        is_official: bool = task.card.question == "official"
+        return is_official == (protocol.prompts == "official")
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
@@ -182,7 +183,7 @@ def needle_set() -> NeedleSet:
 
 @dataclass(frozen=True)
 class LatentDraw:
-    """What is drawn for a sample.
+    """Needle, decoys and question of a sample.
 
     Attributes:
         index: number that it is drawn from.
