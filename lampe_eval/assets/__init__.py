@@ -11,7 +11,7 @@ local_assets, wheel, fetch; each of these modules imports earlier ones only.
 
 from lampe_eval.assets.asset_cards import Asset, find, select
 from lampe_eval.assets.fetch import UnreachableSource, fetch
-from lampe_eval.assets.literals import literal, literals, strings
+from lampe_eval.assets.literals import all_strings, literal, literals, strings
 from lampe_eval.assets.local_assets import (
     cache_path,
     digest,
@@ -35,6 +35,7 @@ __all__ = [
     "LocalAsset",
     "MissingAsset",
     "UnreachableSource",
+    "all_strings",
     "cache_path",
     "describe_unused",
     "digest",

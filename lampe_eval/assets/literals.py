@@ -72,6 +72,18 @@ def strings(path: Path, function: str) -> list[str]:
     return [node.value for node in constants if isinstance(node.value, str)]
 
 
+def all_strings(path: Path) -> list[str]:
+    """Return all string constants of a file, wherever they stand.
+
+    Raises:
+        UserError: if the file cannot be read, or is not Python.
+    """
+    constants: list[ast.Constant] = []
+    for statement in _body(path, None):
+        constants += [node for node in ast.walk(statement) if isinstance(node, ast.Constant)]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
 def _is_docstring(statement: ast.stmt) -> bool:
     return (
         isinstance(statement, ast.Expr)

@@ -337,6 +337,13 @@ class Bench(ABC):
         """
         return []
 
+    def files_of_length(self, task: Task, protocol: Protocol, length: int) -> list[str]:
+        """Return the names of further files, those that samples of one length are built from.
+
+        By default there are none. Arguments and names are those of `required_files`.
+        """
+        return []
+
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         """Return the user's own files that hold ready-made samples of a task.
 

@@ -147,8 +147,10 @@ class InfiniteBench(Bench):
             )
 
     def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
+        scorer: infinitebench_metrics.Scorer
+        scorer = "lampe" if protocol.scorer == "lampe" else "official"
         return infinitebench_metrics.score(
-            task, row["prediction"], row["references"], row["extras"], protocol.scorer
+            task, row["prediction"], row["references"], row["extras"], scorer
         )
 
     def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:

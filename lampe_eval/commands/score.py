@@ -117,7 +117,7 @@ def _benchmark_scores(
     harness_files: set[Path] = set()
     for file in files:
         harness_files.update((file.path, *file.parts))
-    if not has_files(folder, harness_files):
+    if not has_files(folder, harness_files, FORMATS[bench].suffix):
         return _some(scores)
     try:
         own = score_folder(bench, folder, harness_files)

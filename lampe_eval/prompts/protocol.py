@@ -18,6 +18,9 @@ TOKENS_PER_K: Final = 1024
 
 Decoding = Literal["text", "special_tokens", "single_line"]
 PlanLength = Literal["prompt", "prompt+answer"]
+BabilongScorer = Literal["labels", "babilong", "babilong_2024"]
+NeedleScorer = Literal["one_name", "contains", "EM", "lastline_contains", "lastline_EM"]
+Scorer = Literal["official", "lampe"] | BabilongScorer | NeedleScorer
 
 
 class Protocol(Card):
@@ -29,7 +32,8 @@ class Protocol(Card):
         windows: default lengths, as multiples of the model's context window.
         tasks: tasks that the protocol covers; all tasks of the bench if empty.
         prompts: source of the wording: "own" (ours), "official" (the benchmark's files), "2024"
-            (RULER's of that year), "lampe" (LaMPE's), or "ready" (prompts read from files).
+            (RULER's of that year), "lampe" (LaMPE's), "ready" (prompts read from files), or
+            "no-examples" and "bare" (BABILong's without its examples, or without any instruction).
         release_prompts: whether a method gets the prompts that its authors gave to it alone.
         chat: "template" for the tokenizer's chat template if it has one, "upstream" for what the
             benchmark's own code puts around prompts, or "none".
@@ -47,7 +51,7 @@ class Protocol(Card):
             have as well. Runs that were stored without this field planned for the prompt.
         decoding: "text" decodes answers without special tokens, "special_tokens" with them, and
             "single_line" with them and with all white space collapsed to single spaces.
-        scorer: whose scorer is used, for benches with two.
+        scorer: whose scorer is used, or which one by its name, for benches with several.
         average: "categories" averages over categories of tasks first, "tasks" over all tasks.
         max_new_tokens: tokens of an answer, for benches where no task says it.
         stop_at_newline: tasks whose answer ends with its first line.
@@ -59,7 +63,7 @@ class Protocol(Card):
 
     windows: tuple[int, ...] = (1, 2, 4)
     tasks: tuple[str, ...] = ()
-    prompts: Literal["own", "official", "2024", "lampe", "ready"]
+    prompts: Literal["own", "official", "2024", "lampe", "ready", "no-examples", "bare"]
     release_prompts: bool = False
     chat: Literal["template", "upstream", "none"]
     bos: Literal["once", "added"] = "once"
@@ -69,7 +73,7 @@ class Protocol(Card):
     reserved_tokens: int | Literal["answer"] = "answer"
     plan_length: PlanLength = "prompt"
     decoding: Decoding = "text"
-    scorer: Literal["official", "lampe"] = "official"
+    scorer: Scorer = "official"
     average: Literal["categories", "tasks"] = "tasks"
     max_new_tokens: int | None = None
     stop_at_newline: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ none beside the rows, so their scorers are repeated here; where they differ from
 own, a comment says so. All numbers are in percent.
 """
 
-import csv
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ from lampe_eval.scoring.prediction_lines import (
     References,
     SomeReferences,
     Text,
+    csv_rows,
     message_of,
 )
 from lampe_eval.scoring.reported_scores import (
@@ -466,28 +466,13 @@ def _averaged(value: float, name: str, rows: Sequence[HarnessRow]) -> ReportedSc
 
 def _read_kvpress(file: HarnessFile, counts: PredictionFile) -> Iterator[HarnessRow]:
     """Yield the rows of kvpress, whose columns are in any order."""
-    for number, row in enumerate(_csv_rows(file.path), 1):
+    for number, (_, texts) in enumerate(csv_rows(file.path), 1):
         counts.records += 1
+        row = {key: value or "" for key, value in texts.items()}
         try:
             yield replace(_kvpress_row(row), record=row)
         except ValueError as error:
             counts.broken.append(f"{file.path}: row {number}: {error}")
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file as text; pandas would read an answer `NA` as missing.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    # An answer may be longer than the 131072 characters that csv takes by default.
-    csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines):
-                yield {key: value or "" for key, value in row.items() if isinstance(key, str)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
 
 
 def _kvpress_row(row: Mapping[str, str]) -> HarnessRow:

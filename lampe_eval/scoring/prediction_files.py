@@ -118,23 +118,24 @@ def find_task_files(
     Raises:
         UserError: for a folder without a file that may hold predictions.
     """
-    paths = _candidates(folder, ignored)
+    suffix = FORMATS[bench].suffix
+    paths = _candidates(folder, ignored, suffix)
     if not paths:
         raise UserError(
-            f"{folder}: holds no .jsonl files; name a folder with predictions of {bench}"
+            f"{folder}: holds no {suffix} files; name a folder with predictions of {bench}"
         )
     left_out: list[str] = []
     return list(_task_files(paths, folder, FORMATS[bench], left_out)), left_out
 
 
-def has_files(folder: Path, ignored: Collection[Path]) -> bool:
+def has_files(folder: Path, ignored: Collection[Path], suffix: str = ".jsonl") -> bool:
     """Return whether a folder has files that may hold predictions, beside the ignored ones."""
-    return bool(_candidates(folder, ignored))
+    return bool(_candidates(folder, ignored, suffix))
 
 
-def _candidates(folder: Path, ignored: Collection[Path]) -> list[Path]:
+def _candidates(folder: Path, ignored: Collection[Path], suffix: str) -> list[Path]:
     # OpenCompass writes tmp_ files while it runs.
-    paths = visible_files(folder, "*.jsonl")
+    paths = visible_files(folder, f"*{suffix}")
     return [path for path in paths if path not in ignored and not path.name.startswith("tmp_")]
 
 
@@ -162,7 +163,7 @@ def _task_files(
     parts: dict[tuple[str, Path], dict[int, Path]] = {}
     whole: set[tuple[str, Path]] = set()
     for path in paths:
-        named = _name_of(path, folder, file_format.tasks)
+        named = _name_of(path, folder, file_format)
         if named is None:
             left_out.append(
                 f"{path}: neither file nor folder is named after a task; "
@@ -186,11 +187,12 @@ def _task_files(
                 yield TaskFiles(task, str(number), (numbered[number],))
 
 
-def _name_of(path: Path, folder: Path, tasks: Collection[str]) -> tuple[str, str] | None:
+def _name_of(path: Path, folder: Path, file_format: PredictionFormat) -> tuple[str, str] | None:
     """Return the task and the variant that a file, or else its nearest folder, is named after.
 
     If no tasks are known, return the name of the file. None if the name is that of no task.
     """
+    tasks, suffix, separator = file_format.tasks, file_format.suffix, file_format.separator
     if not tasks:
         return path.stem, ""
     name = path.name.split(".")[0].removeprefix("preds_")
@@ -199,14 +201,14 @@ def _name_of(path: Path, folder: Path, tasks: Collection[str]) -> tuple[str, str
     if name.removesuffix("_e") in tasks:
         return name.removesuffix("_e"), ""
     for task in sorted(tasks, key=len, reverse=True):
-        if name.startswith(f"{task}-"):
-            stem = path.name.removesuffix(".jsonl").removesuffix(".pred").removeprefix("preds_")
-            return task, stem.removeprefix(f"{task}-")
+        if name.startswith(f"{task}{separator}"):
+            stem = path.name.removesuffix(suffix).removesuffix(".pred").removeprefix("preds_")
+            return task, stem.removeprefix(f"{task}{separator}")
     # From the parent, since the searched folder itself may be named after the task.
     parts = path.relative_to(folder.parent).parts
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] in tasks:
-            return parts[index], "/".join(parts[index + 1 :]).removesuffix(".jsonl")
+            return parts[index], "/".join(parts[index + 1 :]).removesuffix(suffix)
     return None
 
 

@@ -8,6 +8,7 @@ ruler                  <task>.jsonl          pred, outputs
                        <task>/**/*.jsonl     pred, needle between lines of progress (STRING, LaMPE)
 infinitebench          preds_<task>.jsonl    prediction or pred, ground_truth or label
 infinitebench-lampe    preds_<task>.jsonl    the same, scored as LaMPE and STRING do
+babilong               <task>_<length>*.csv  target, output, question
 """
 
 import re
@@ -20,6 +21,7 @@ from annotated_types import Len, MinLen
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from lampe_eval.scoring import (
+    babilong_metrics,
     infinitebench_metrics,
     leval_metrics,
     longbench_metrics,
@@ -55,12 +57,16 @@ class PredictionFormat:
         total: returns the numbers of a task with what they are rounded from.
         cards: name of the bench whose cards say how many samples the data of a task have; empty if
             any number is complete.
+        suffix: ending of the files.
+        separator: what stands between the name of a task and the rest of a file's name.
     """
 
     tasks: Collection[str]
     read: Callable[[PredictionFile, str], Iterator[Prediction]]
     total: Callable[[str, Sequence[Prediction]], ReportedScores]
     cards: str = ""
+    suffix: str = ".jsonl"
+    separator: str = "-"
 
 
 class LongBenchRecord(Record):
@@ -304,6 +310,24 @@ def _has_label(file: PredictionFile, line: Line, task: str, label: Any) -> bool:
     return True
 
 
+class BabilongRecord(Record):
+    """Prediction of BABILong."""
+
+    target: Text
+    output: Text
+    question: Text
+
+
+def _read_babilong(file: PredictionFile, _: str) -> Iterator[Prediction]:
+    """Yield predictions of BABILong, whose files are CSV with the number of a sample first."""
+    for line in file.csv_rows():
+        file.add_sample(line, "", "question")
+        record = file.validated(line, BabilongRecord)
+        if record:
+            extras = {"question": record.question, "row": line.index}
+            yield Prediction(record.output, [record.target], extras)
+
+
 def _longbench(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
     scores = [longbench_metrics.score(task, *prediction) for prediction in predictions]
     return percentages({"score": scores})
@@ -358,6 +382,20 @@ def _infinitebench(
     return percentages({"score": scores})
 
 
+def _babilong(task: str, predictions: Sequence[Prediction]) -> ReportedScores:
+    """Return the leaderboard's score and that of 2024, which upstream does not round."""
+    labels = babilong_metrics.LABELS[task]
+    reported: ReportedScores = {}
+    for name in ("babilong", "babilong_2024"):
+        scorer = babilong_metrics.SCORERS[name]
+        scores = [
+            float(scorer(answer, target, extras["question"], labels))
+            for answer, (target,), extras in predictions
+        ]
+        reported[name] = mean_percent(scores, 100 * sum(scores) / len(scores))
+    return reported
+
+
 FORMATS: dict[str, PredictionFormat] = {
     "longbench": PredictionFormat(
         longbench_metrics.METRICS, _read_longbench, _longbench, "longbench"
@@ -382,5 +420,8 @@ FORMATS: dict[str, PredictionFormat] = {
         _read_infinitebench,
         partial(_infinitebench, scorer="lampe"),
         "infinitebench",
+    ),
+    "babilong": PredictionFormat(
+        babilong_metrics.LABELS, _read_babilong, _babilong, suffix=".csv", separator="_"
     ),
 }

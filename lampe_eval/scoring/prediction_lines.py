@@ -5,6 +5,7 @@ and counted, and its message names file and line. That holds for all formats. A 
 usable line is an error.
 """
 
+import csv
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,18 @@ class PredictionFile:
                 self.add_broken(number, "is no JSON object")
             text = text[end:].lstrip(WHITE_SPACE)
 
+    def csv_rows(self) -> Iterator[Line]:
+        """Yield the rows of a CSV file with their texts as they are.
+
+        Raises:
+            UserError: if the file cannot be read as UTF-8.
+        """
+        for number, row in csv_rows(self.path):
+            self.records += 1
+            # A row that is cut short has None for its last columns.
+            record = {key: value for key, value in row.items() if value is not None}
+            yield Line(number, self.records - 1, record)
+
     def validated(self, line: Line, schema: type[R]) -> R | None:
         """Return a record as its declared type; None, and one broken line more, if it has none."""
         try:
@@ -150,6 +163,26 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if stripped:
                     yield number, stripped
     except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the rows of a CSV file by column, each with the number of its last line.
+
+    pandas would read an answer `NA` or `None` as missing.
+
+    Raises:
+        UserError: if the file cannot be read as UTF-8.
+    """
+    # An answer may be longer than the 131072 characters that csv takes by default.
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            for row in reader:
+                texts = {key: value for key, value in row.items() if isinstance(key, str)}
+                yield reader.line_num, texts
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 

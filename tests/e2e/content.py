@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import yaml
+from pyarrow import parquet
 
 from lampe_eval.benches import bench_tasks
+from lampe_eval.scoring import babilong_metrics
 from lampe_eval.texts import pocket_language
 from tests.fixtures import pin
 from tests.lampe_eval.ruler import ruler_examples
@@ -29,7 +32,7 @@ ANSWER = 6
 
 def shorten_answers(package: Path) -> None:
     """Lower the most tokens of an answer in all cards and benches, except those of needles."""
-    for bench in ("infinitebench", "ruler", "longbench-v2"):
+    for bench in ("babilong", "infinitebench", "ruler", "longbench-v2"):
         path = package / "tasks" / bench / "tasks.yaml"
         cards: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
         for card in cards.values():
@@ -50,6 +53,7 @@ def everything(package: Path) -> None:
     leval(package)
     infinitebench(package)
     ruler(package)
+    babilong(package)
 
 
 def longbench(package: Path) -> None:
@@ -158,6 +162,18 @@ def ruler(package: Path) -> None:
         ("hotpot_dev_distractor_v1.json", ruler_examples.write_hotpotqa),
     ):
         pin(package, "ruler", name, write(package / "corpus.json").read_bytes())
+
+
+def babilong(package: Path) -> None:
+    """Write BABILong: prompts, and two rows of qa1 and qa7 at the shortest length."""
+    parts = {name: f"The {name}." for name in ("instruction", "examples", "post_prompt")}
+    prompts = dict.fromkeys(babilong_metrics.LABELS, parts)
+    pin(package, "babilong", "prompts.py", f"DEFAULT_PROMPTS = {prompts!r}\n".encode())
+    row = {"input": pocket_language.text(3, 100), "question": "How many?", "target": "none"}
+    for task in ("qa1", "qa7"):
+        target = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist([row, row]), target)
+        pin(package, "babilong", f"0k/{task}.parquet", target.getvalue())
 
 
 def minilongbench(package: Path, files: Iterable[Path]) -> None:

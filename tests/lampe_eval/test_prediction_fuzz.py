@@ -34,6 +34,7 @@ KEYS = {
     "ruler": ("pred", "outputs", "needle", "index", "input"),
     "infinitebench": ("prediction", "pred", "ground_truth", "label", "id"),
     "infinitebench-lampe": ("prediction", "ground_truth", "id"),
+    "babilong": ("target", "output", "question"),
 }
 LIKELY: dict[str, Any] = {
     "pred": "7",
@@ -49,6 +50,9 @@ LIKELY: dict[str, Any] = {
     "response": "The correct answer is (A)",
     "answer": "A",
     "difficulty": "easy",
+    "target": "none",
+    "output": "None",
+    "question": "Where?",
 }
 
 
@@ -58,7 +62,7 @@ def lines(draw: st.DrawFn, bench: str) -> str:
     record = {key: LIKELY[key] for key in KEYS[bench] if key in LIKELY}
     for key in draw(st.lists(st.sampled_from(KEYS[bench]), max_size=2)):
         record[key] = draw(VALUES)
-    text = json.dumps(record)
+    text = ",".join(map(str, (0, *record.values()))) if bench == "babilong" else json.dumps(record)
     return draw(
         st.sampled_from([text, text, text, text[:-4], f" {text}", "\ufeff" + text, "[]", "x"])
     )
@@ -71,7 +75,10 @@ def test_any_record_is_scored_or_refused(bench: str, data: st.DataObject) -> Non
     task = data.draw(st.sampled_from(sorted(FORMATS[bench].tasks or ["model"])))
     content = "\n".join(data.draw(st.lists(lines(bench), max_size=4)))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{task}.jsonl"
+        suffix = FORMATS[bench].suffix
+        path = Path(folder) / f"{task}{suffix}"
+        if suffix == ".csv":
+            content = f",{','.join(KEYS[bench])}\n{content}"
         path.write_text(content, encoding="utf-8", errors="surrogatepass")
         try:
             (result,) = score_folder(bench, Path(folder)).values()
