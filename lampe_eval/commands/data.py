@@ -108,10 +108,9 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
             if unreachable:
                 missing.append(name)
                 continue
-            size = _describe_size(download)
-            print(
-                f"fetching {download.name} ({size}) from {download.source.place}", file=sys.stderr
-            )
+            if not download.source.user_copies:
+                size, place = _describe_size(download), download.source.place
+                print(f"fetching {download.name} ({size}) from {place}", file=sys.stderr)
             try:
                 _fetch_with_progress(download)
             except UnreachableSource as error:

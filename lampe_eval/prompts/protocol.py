@@ -47,7 +47,7 @@ class Protocol(Card):
             have as well. Runs that were stored without this field planned for the prompt.
         decoding: "text" decodes answers without special tokens, "special_tokens" with them, and
             "single_line" with them and with all white space collapsed to single spaces.
-        scorer: whose scorer is used, for benches with two.
+        scorer: whose scorer is used, for benches with several.
         average: "categories" averages over categories of tasks first, "tasks" over all tasks.
         max_new_tokens: tokens of an answer, for benches where no task says it.
         stop_at_newline: tasks whose answer ends with its first line.
@@ -69,7 +69,9 @@ class Protocol(Card):
     reserved_tokens: int | Literal["answer"] = "answer"
     plan_length: PlanLength = "prompt"
     decoding: Decoding = "text"
-    scorer: Literal["official", "lampe"] = "official"
+    scorer: Literal[
+        "official", "lampe", "lm_eval", "lm_eval_flexible", "openbench", "nemo_gym", "helmet"
+    ] = "official"
     average: Literal["categories", "tasks"] = "tasks"
     max_new_tokens: int | None = None
     stop_at_newline: tuple[str, ...] = ()
@@ -136,8 +138,8 @@ def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
             field, _, value = (item.strip() for item in part.partition("="))
             _check_change(f"--protocol: {name!r} of {bench}", protocol, field, value)
             update[field] = value
-    # ``model_copy`` does not validate; the values were compared with ``changes`` above.
-    return protocol.model_copy(update=update)
+    # Validated again, because a number among the changes is a text until then.
+    return Protocol.model_validate(protocol.model_dump() | update)
 
 
 def _check_change(where: str, protocol: Protocol, field: str, value: str) -> None:

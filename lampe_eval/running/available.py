@@ -44,7 +44,11 @@ def _missing_files(task: Task, resolved: ResolvedSuite) -> dict[str, assets.Loca
     suite = resolved.suite
     bench = BENCHES[task.bench]
     source: Path | None = getattr(suite, bench.source_option) if bench.source_option else None
-    files = bench.required_files(task, resolved.protocols[task.bench], source)
+    protocol = resolved.protocols[task.bench]
+    files = bench.required_files(task, protocol, source)
+    # Default lengths depend on the model, which is not known yet.
+    for length in suite.lengths:
+        files += bench.files_of_length(task, protocol, length)
     missing: dict[str, assets.LocalAsset] = {}
     for name in (*files, *documents.required_files(source)):
         local = assets.locate(assets.find(name), suite.data_dir)

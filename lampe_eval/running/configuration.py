@@ -19,7 +19,11 @@ def required_files(prepared: PreparedRun) -> list[str]:
     names: list[str] = []
     for task in prepared.resolved.tasks:
         protocol = prepared.resolved.protocols[task.bench]
-        names += BENCHES[task.bench].required_files(task, protocol, user_text(prepared, task))
+        bench = BENCHES[task.bench]
+        names += bench.required_files(task, protocol, user_text(prepared, task))
+        for source in prepared.sources:
+            for length in prepared.lengths(source, task.bench):
+                names += bench.files_of_length(task, protocol, length)
     names += documents.required_files(prepared.resolved.suite.haystack)
     names += documents.required_files(prepared.resolved.suite.text)
     return list(dict.fromkeys(names))

@@ -13,8 +13,16 @@ from tests.fixtures import package
 from tests.parity.data import DATA
 from tests.upstream import longbench_row
 
-LENGTHS = {"niah": "512", "ppl": "512", "ruler": "2k"}
-"""Lengths of tasks that are made to a length; other prompts are cut to 400 tokens."""
+LENGTHS = {
+    "graphwalks": "2k",
+    "helmet": "2k",
+    "niah": "512",
+    "ppl": "512",
+    "ruler": "2k",
+    "mrcr": "1k",
+    "oolong": "1k",
+}
+"""Lengths of tasks that are made to a length or never cut; other prompts are cut to 400 tokens."""
 
 
 @pytest.fixture
@@ -50,7 +58,8 @@ def _run(monkeypatch: pytest.MonkeyPatch, output: Path, *arguments: str) -> list
 def test_every_task_runs(
     small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: str
 ) -> None:
-    names = [task.name for task in bench_tasks(bench)]
+    fair = BENCHES[bench].protocol("fair")
+    names = [task.name for task in bench_tasks(bench) if BENCHES[bench].has_task(task, fair)]
     tasks = ",".join(f"{bench}/{name}" for name in names)
     rows = _run(
         monkeypatch, tmp_path / "out", "--bench", tasks, "--lengths", LENGTHS.get(bench, "400")
@@ -77,6 +86,9 @@ def test_every_task_runs(
             "infinitebench/kv_retrieval",
         ),
         ("official", "longbench-v2/direct"),
+        ("official", "graphwalks/parents,graphwalks/bfs,graphwalks/bfs_1m"),
+        ("official", "longbench-pro/t1.1,longbench-pro/t11.2"),
+        ("official", "helmet/json_kv,helmet/nq,helmet/popqa,helmet/msmarco"),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
         (
             "fair:truncation=left",
@@ -87,7 +99,8 @@ def test_every_task_runs(
 def test_other_protocols_run(
     small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, tasks: str
 ) -> None:
-    length = "10k" if "v2" in tasks and protocol == "official" else "1k"
+    lengths = {"longbench-v2": "10k", "longbench-pro": "10k", "helmet": "8k"}
+    length = lengths.get(tasks.partition("/")[0], "1k") if protocol == "official" else "1k"
     rows = _run(
         monkeypatch,
         tmp_path / "out",

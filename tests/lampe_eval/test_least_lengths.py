@@ -12,7 +12,13 @@ from lampe_eval.errors import UserError
 SAMPLES = 12
 
 
-@pytest.mark.parametrize("name", ["ruler/niah_multikey_3", "ruler/vt", "ruler/fwe", "niah/single"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ruler/niah_multikey_3", "ruler/vt", "ruler/fwe", "niah/single"),
+        *("graphwalks/parents", "graphwalks/steps_3"),
+    ],
+)
 @pytest.mark.parametrize("length", [16, 32])
 def test_the_least_length_named_is_enough_for_every_sample(
     pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase], name: str, length: int
