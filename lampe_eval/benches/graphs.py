@@ -104,7 +104,8 @@ class GraphQuestion:
         """
         if not self.steps:
             return 1 <= nodes <= MAX_PARENTS
-        return 2 * nodes >= OUT_DEGREE**self.steps
+        least: int = OUT_DEGREE**self.steps // 2
+        return nodes >= least
 
     def ask(self, graph: Graph, rng: Random) -> int:
         """Return the node that is asked about: the first answerable one in random order."""
@@ -218,7 +219,7 @@ class GraphSample:
         )
 
     def _name(self, node: int) -> str:
-        return self.names.names[self.order[node]]
+        return self.names.names[int(self.order[node])]
 
     def _rng(self, purpose: str) -> Random:
         return Random(f"graph {purpose} {self.seed}")

@@ -9,17 +9,18 @@ another answer, so none is cut: a cell has the rows whose prompts take more than
 (`length_cells.py`), and those that leave too little space for the answer are left out and counted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
-from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Task, mean_score
+from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task, mean_score
 from lampe_eval.benches.graphs import GraphQuestion, GraphSample, NameTable, pool_size
 from lampe_eval.benches.length_cells import empty_cell, fills, may_fill
 from lampe_eval.cards import TaskCard
@@ -31,6 +32,7 @@ from lampe_eval.ruler.length_fitting import fit_ids
 from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
 from lampe_eval.scoring import graphwalks_metrics
 from lampe_eval.scoring.estimates import Estimate
+from lampe_eval.scoring.long_score import long_score
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_container
 
 INSTRUCTION = (
@@ -127,6 +129,12 @@ class GraphWalks(Bench):
         exact = [row | {"score": float(row["score"] == 1)} for row in rows]
         return {"exact": mean_score(exact)}
 
+    def task_averages(self, scores: Mapping[str, Score], protocol: Protocol) -> dict[str, float]:
+        return {f"mean of {len(scores)} tasks": fmean(score.value for score in scores.values())}
+
+    def length_averages(self, averages: Mapping[int, float]) -> dict[str, float]:
+        return long_score(averages)
+
 
 def _own_samples(task: Task, request: SampleRequest) -> Iterator[Prompt]:
     card: GraphWalksCard = task.card
@@ -215,4 +223,4 @@ def _official_samples(task: Task, request: SampleRequest) -> Iterator[Prompt]:
             skip=prompt.skip,
         )
     if is_empty:
-        raise empty_cell(task.full_name, request.length)
+        raise empty_cell(request.length)

@@ -37,6 +37,7 @@ from lampe_eval.records import SampleRecord
 from lampe_eval.ruler.length_fitting import ScalableSample, fit_ids
 from lampe_eval.ruler.piecewise_tokenizer import PiecewiseTokenizer
 from lampe_eval.scoring import helmet_metrics
+from lampe_eval.scoring.long_score import long_score
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.jsonl_rows import FaultyRow
 
@@ -139,6 +140,9 @@ class Helmet(Bench):
         if len(scores) < 2:
             return {}
         return {f"mean of {len(scores)} tasks": fmean(score.value for score in scores.values())}
+
+    def length_averages(self, averages: Mapping[int, float]) -> dict[str, float]:
+        return long_score(averages)
 
 
 Affixes = tuple[list[int], list[int]]

@@ -144,7 +144,7 @@ class InfiniteBench(Bench):
         self, task: Task, request: SampleRequest
     ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
         files = self.user_files(task, request.protocol, request.data_dir)
-        return ready_prompts.ready_rows(task, self.mirror, files, request.limit)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
 
     def _official_rows(
         self, task: Task, request: SampleRequest

@@ -73,12 +73,12 @@ class LookupSample:
     @cached_property
     def key(self) -> str:
         """Return the key that is asked for."""
-        return self.table.keys[self._order[0]]
+        return self.table.keys[int(self._order[0])]
 
     @property
     def value(self) -> str:
         """Return the value that answers."""
-        return self.table.values[self._order[0]]
+        return self.table.values[int(self._order[0])]
 
     @cached_property
     def _order(self) -> Indices:

@@ -24,8 +24,8 @@ def fills(length: int, tokens: int) -> bool:
     return length < 2 * tokens <= 2 * length
 
 
-def empty_cell(task: str, length: int) -> UserError:
+def empty_cell(length: int) -> UserError:
     """Return the error for a length that no row of a task fills."""
     return UserError(
-        f"{task}: no row has {length // 2 + 1} to {length} tokens; use other --lengths"
+        f"at length {length}: no row has {length // 2 + 1} to {length} tokens; use other --lengths"
     )

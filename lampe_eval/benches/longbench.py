@@ -103,7 +103,7 @@ class LongBench(Bench):
         self, task: Task, request: SampleRequest
     ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
         files = self.user_files(task, request.protocol, request.data_dir)
-        return ready_prompts.ready_rows(task, self.mirror, files, request.limit)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
 
     def _official_rows(
         self, task: Task, request: SampleRequest
@@ -114,7 +114,7 @@ class LongBench(Bench):
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         if request.protocol.prompts == "ready":
             rows = self._ready_rows(task, request)
-            columns = {name: name for name in EXTRAS}
+            columns: dict[str, str] = {name: name for name in EXTRAS}
             chat = task.name not in NO_CHAT_TASKS
             return ready_prompts.ready_samples(rows, request, columns, chat=chat)
         return self._official_samples(task, request)

@@ -123,7 +123,7 @@ class LongBenchV2(Bench):
         self, task: Task, request: SampleRequest
     ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
         files = self.user_files(task, request.protocol, request.data_dir)
-        return ready_prompts.ready_rows(task, self.mirror, files, request.limit)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
 
     def _official_rows(self, request: SampleRequest) -> Iterator[ChoiceQuestion | FaultyRow]:
         path = assets.path_of("longbench-v2/data.json", request.data_dir)

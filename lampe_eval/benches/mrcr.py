@@ -93,19 +93,17 @@ class Mrcr(Bench):
         has_template = getattr(request.tokenizer, "chat_template", None)
         if request.protocol.chat == "upstream" and not has_template:
             raise UserError(
-                f"{task.full_name}: {request.tokenizer.name_or_path} has no chat template; use "
+                f"{request.tokenizer.name_or_path} has no chat template; use "
                 "--protocol fair, which writes the chat line by line, or another model"
             )
-        return islice(_samples(task, self.rows(task, request), request), request.limit)
+        return islice(_samples(self.rows(task, request), request), request.limit)
 
     def score(self, task: str, row: SampleRecord, protocol: Protocol) -> float:
         prefix = row["extras"]["random_string_to_prepend"]
         return mrcr_metrics.score(row["prediction"], row["references"][0], prefix)
 
 
-def _samples(
-    task: Task, rows: Iterator[MrcrRow | FaultyRow], request: SampleRequest
-) -> Iterator[Prompt]:
+def _samples(rows: Iterator[MrcrRow | FaultyRow], request: SampleRequest) -> Iterator[Prompt]:
     """Yield the rows that take more than half of the length with their answer.
 
     Raises:
@@ -134,7 +132,7 @@ def _samples(
             document_sha256=sha256_of_text(repr(row.prompt[:-1])),
         )
     if is_empty:
-        raise empty_cell(task.full_name, request.length)
+        raise empty_cell(request.length)
 
 
 def _prompt_ids(row: MrcrRow, request: SampleRequest) -> list[int]:

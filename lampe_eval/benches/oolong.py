@@ -5,11 +5,11 @@ in the text (`synth_labels`), or about transcripts of games (`real`). A text tha
 answer, so a cell has the texts that take more than half of its length (`length_cells.py`). Text and
 question are one user turn; upstream puts the text into a system turn.
 
-Source: arXiv 2511.02817 with `src/eval` of abertsch72/oolong at adbf1cb. No fixed version of the
+Source: `src/eval` of abertsch72/oolong at adbf1cb. No fixed version of the
 data is known, so that they are read from a folder of the user's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -74,7 +74,11 @@ class LabelledRow(SynthRow):
     text: str = Field(alias="context_window_text_with_labels")
 
 
-ROWS = {"synth": SynthRow, "synth_labels": LabelledRow, "real": OolongRow}
+ROWS: Mapping[str, type[OolongRow]] = {
+    "synth": SynthRow,
+    "synth_labels": LabelledRow,
+    "real": OolongRow,
+}
 """Types of rows by task."""
 
 
@@ -151,4 +155,4 @@ def _samples(
             skip=prompt.skip,
         )
     if is_empty:
-        raise empty_cell(task.full_name, request.length)
+        raise empty_cell(request.length)

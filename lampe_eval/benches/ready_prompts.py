@@ -74,9 +74,7 @@ def _is_ready(path: Path) -> bool:
         return False
 
 
-def ready_rows(
-    task: Task, mirror: str, files: list[Path], limit: int
-) -> Iterator[ReadyRow | FaultyRow]:
+def ready_rows(mirror: str, files: list[Path], limit: int) -> Iterator[ReadyRow | FaultyRow]:
     """Yield the rows of a mirror's files.
 
     Raises:
@@ -85,7 +83,7 @@ def ready_rows(
     if not files:
         columns = ", ".join(sorted(READY_FIELDS))
         raise UserError(
-            f"{task.full_name}: --data-dir has no parquet file of {mirror} with the columns "
+            f"--data-dir has no parquet file of {mirror} with the columns "
             f"{columns}; put its folder there, or leave prompts=ready out"
         )
     rows = (read_container(path, ReadyRow.model_validate) for path in files)

@@ -221,7 +221,7 @@ def longbench_pro(package: Path) -> None:
 
 def oolong(package: Path) -> None:
     """Write OOLONG: a question on lines and one on a transcript."""
-    text = pocket_language.text(7, 250)
+    text = pocket_language.text(7, 400)
     row = {"id": "1", "context_window_text": text, "question": "How many?", "answer": "[12]"}
     labels = {
         "context_window_text_with_labels": f"{text} label",

@@ -115,6 +115,20 @@ def test_exact_answers_are_a_detail() -> None:
     assert BENCH.details(task, rows, BENCH.protocol("fair")) == {"exact": 50}
 
 
+@pytest.mark.parametrize(
+    ("averages", "change"),
+    [
+        ({1024: 40.0, 2048: 30.0, 4096: 10.0}, -50),
+        ({1024: 0.0, 2048: 30.0}, None),
+        ({8: 9.0}, None),
+    ],
+)
+def test_long_score_is_the_change_from_the_shortest_length(
+    averages: dict[int, float], change: float | None
+) -> None:
+    assert [*BENCH.length_averages(averages).values()] == ([] if change is None else [change])
+
+
 def test_distances_count_the_shortest_path() -> None:
     graph = Graph(np.array([[1, 2], [2, 3], [0, 3], [4, 0], [0, 1]]))
     assert graph.at_distance(0, 3) == [[0], [1, 2], [3], [4]]
@@ -142,7 +156,7 @@ def test_official_cells_have_rows_of_more_than_half_their_length(
     assert [sample.skip for sample in samples] == [length + 256 > 1000 for length in lengths]
     assert all(500 < length <= 1000 for length in lengths)
     assert len(_samples("bfs", 1000, tokenizer, 9, protocol)) == 1
-    with pytest.raises(UserError, match=r"graphwalks/bfs.*--lengths"):
+    with pytest.raises(UserError, match=r"4000.*--lengths"):
         _samples("bfs", 4000, tokenizer, 9, protocol)
 
 
