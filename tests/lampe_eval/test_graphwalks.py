@@ -17,6 +17,7 @@ from lampe_eval.errors import UserError
 from lampe_eval.scoring import graphwalks_metrics
 from tests.e2e import content
 from tests.fixtures import package, pin
+from tests.letters import LLAMA3
 from tests.parity.data import DATA
 
 BENCH = GraphWalks()
@@ -99,6 +100,29 @@ def test_samples_are_functions_of_their_index_and_seed(tokenizer: PreTrainedToke
     assert _samples("steps_2", 2048, tokenizer, 1)[0] == first
     assert first.references != second.references != third.references
     assert _samples("steps_2", 2048, tokenizer, 1, seed=1)[0].references != first.references
+
+
+@pytest.mark.parametrize("change", ["chat=none", "plan_length=prompt"])
+def test_changes_of_the_protocol_make_a_difference(
+    change: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", LLAMA3)
+    (plain,) = _samples("steps_2", 2048, tokenizer, 1)
+    (changed,) = _samples("steps_2", 2048, tokenizer, 1, f"fair:{change}")
+    assert len(plain.ids) == len(changed.ids) == 2048 - plain.max_new_tokens
+    assert (list(plain.ids) != list(changed.ids)) == (change == "chat=none")
+    protocols = [BENCH.protocol("fair"), BENCH.protocol(f"fair:{change}")]
+    assert protocols[0] != protocols[1]
+
+
+@pytest.mark.parametrize("scorer", ["lm_eval", "lm_eval_flexible", "openbench", "nemo_gym"])
+def test_official_scorers_differ(scorer: str) -> None:
+    protocol = BENCH.protocol(f"official:scorer={scorer}")
+    texts = ["Final Answer: [a]\nOr so.", "final answer: [a]", "Final Answer: [a]\n"]
+    rows: list[Any] = [{"prediction": text, "references": ["a"]} for text in texts]
+    scores = [BENCH.score("bfs", row, protocol) for row in rows]
+    expected = {"lm_eval": [0, 0, 1], "lm_eval_flexible": [1, 0, 1], "openbench": [0, 1, 0]}
+    assert scores == expected.get(scorer, [0, 0, 1])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lampe_eval.benches.helmet_items import HelmetItem, Kind, items
 from lampe_eval.errors import UserError
 from tests.e2e import content
 from tests.fixtures import package
+from tests.letters import LLAMA3
 from tests.parity.data import DATA
 from tests.upstream import HELMET_CODE
 
@@ -64,6 +65,19 @@ def test_a_reader_of_the_prompt_finds_the_value(tokenizer: PreTrainedTokenizerBa
 @pytest.mark.slow
 def test_a_reader_finds_all_values(tokenizer: PreTrainedTokenizerBase) -> None:
     _check_objects(tokenizer, 3000, 2000)
+
+
+@pytest.mark.parametrize("change", ["chat=none", "plan_length=prompt"])
+def test_changes_of_the_protocol_make_a_difference(
+    change: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", LLAMA3)
+    (plain,) = _samples("json_kv", 2048, tokenizer, 1)
+    (changed,) = _samples("json_kv", 2048, tokenizer, 1, f"fair:{change}")
+    assert len(plain.ids) == len(changed.ids) == 2048 - plain.max_new_tokens
+    assert (list(plain.ids) != list(changed.ids)) == (change == "chat=none")
+    protocols = [BENCH.protocol("fair"), BENCH.protocol(f"fair:{change}")]
+    assert protocols[0] != protocols[1]
 
 
 def test_a_value_counts_with_its_hyphens_alone() -> None:

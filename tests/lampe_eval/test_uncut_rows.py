@@ -53,7 +53,7 @@ def test_chats_fill_more_than_half_of_their_cell(
     folder: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizer, "chat_template", CHAT)
-    _write_mrcr(folder, [_chat(40), _chat(150), _chat(900)])
+    _write_mrcr(folder, [_chat(40), _chat(300), _chat(900)])
     samples = _samples("mrcr/2needle", 512, tokenizer, "official")
     assert samples
     for sample in samples:
@@ -65,7 +65,7 @@ def test_chats_fill_more_than_half_of_their_cell(
 
 
 def test_official_chats_need_a_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    _write_mrcr(folder, [_chat(150)])
+    _write_mrcr(folder, [_chat(300)])
     with pytest.raises(UserError, match=r"chat template.*--protocol fair"):
         _samples("mrcr/2needle", 512, tokenizer, "official")
     sample = _samples("mrcr/2needle", 512, tokenizer)[0]
@@ -76,7 +76,7 @@ def test_official_chats_need_a_template(folder: Path, tokenizer: PreTrainedToken
 def test_a_chat_that_is_none_is_named(
     folder: Path, tokenizer: PreTrainedTokenizerBase, prompt: str
 ) -> None:
-    _write_mrcr(folder, [_chat(150), _chat(150, prompt=prompt)])
+    _write_mrcr(folder, [_chat(300), _chat(300, prompt=prompt)])
     errors = [sample.error for sample in _samples("mrcr/2needle", 512, tokenizer) if sample.error]
     assert len(errors) == 2
     assert all("row 2" in error and "prompt" in error for error in errors)
@@ -87,7 +87,7 @@ def test_an_answer_that_is_no_list_is_named(
 ) -> None:
     row = {
         "id": "1",
-        "context_window_text": "rain " * 150,
+        "context_window_text": "rain " * 300,
         "context_window_text_with_labels": "rain: wet " * 100,
         "question": "How many?",
         "answer": "[3]",
