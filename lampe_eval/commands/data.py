@@ -106,7 +106,8 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
             not_here.append(local)
             # Without a network every further file would wait as long as the first.
             if unreachable:
-                missing.append(name)
+                source = download.source
+                missing.append(f"{name} ({source.place})" if source.user_copies else name)
                 continue
             if not download.source.user_copies:
                 size, place = _describe_size(download), download.source.place

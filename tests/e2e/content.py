@@ -202,10 +202,11 @@ def mrcr(package: Path) -> None:
 
 def longbench_pro(package: Path) -> None:
     """Write LongBench Pro: an English question of each kind."""
+    text = pocket_language.text(8, 400)
     rows = [
         {
             "id": number,
-            "context": pocket_language.text(number, 400),
+            "context": text,
             "language": "English",
             "token_length": "8k",
             "secondary_task": f"{task.card.kind} Any Name",

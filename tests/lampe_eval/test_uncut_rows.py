@@ -113,5 +113,7 @@ def test_rows_of_longbench_pro_go_to_the_task_of_their_kind(
 
 def test_files_of_the_users_own_are_named_all_at_once_with_their_sources(tmp_path: Path) -> None:
     names = ["oolong/oolong-synth.parquet", "oolong/dnd.parquet"]
-    with pytest.raises(UserError, match=r"oolongbench/oolong-synth.*--data-dir.*oolong/dnd"):
+    with pytest.raises(
+        UserError, match=r"oolongbench/oolong-synth.*oolong/dnd.*oolongbench/oolong-real"
+    ):
         fetch_missing(names, tmp_path)
