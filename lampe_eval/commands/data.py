@@ -54,6 +54,9 @@ def fetch_files(names: Sequence[str], data_dir: Path | None) -> None:
     """
     failures: list[UserError] = []
     for asset in select(names):
+        if asset.source.user_copies and asset.name not in names:
+            print(f"{asset.name}: not fetched; {asset.source.place} has it")
+            continue
         try:
             local = _fetch(asset, data_dir)
             if asset.bench == MODELS:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lampe_eval.benches import BENCHES, find_tasks
 from lampe_eval.benches.bench import Prompt, SampleRequest
-from lampe_eval.commands.data import fetch_missing
+from lampe_eval.commands.data import fetch_files, fetch_missing
 from lampe_eval.errors import UserError
 from tests.e2e import content
 from tests.fixtures import package, pin
@@ -117,3 +117,12 @@ def test_files_of_the_users_own_are_named_all_at_once_with_their_sources(tmp_pat
         UserError, match=r"oolongbench/oolong-synth.*oolong/dnd.*oolongbench/oolong-real"
     ):
         fetch_missing(names, tmp_path)
+
+
+def test_fetching_a_benchmark_leaves_out_what_is_never_fetched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fetch_files(["longbench-pro"], None)
+    assert "caskcsg/LongBench-Pro" in capsys.readouterr().out
+    with pytest.raises(UserError, match="caskcsg/LongBench-Pro"):
+        fetch_files(["longbench-pro/longbench_pro.json"], None)
