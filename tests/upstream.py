@@ -105,3 +105,28 @@ def longbench_row(task: str, index: int, words: int = 400) -> dict[str, Any]:
         "all_classes": ["Place", "Thing"] if task in ("trec", "lsht") else None,
         "_id": f"{task}-{index}",
     }
+
+
+HELMET_CODE = """
+def load_qa(dataset):
+    if dataset:
+        user_template = "Other.\\n{demos}{context}\\n\\nQuestion: {question}"
+    else:
+        user_template = "Read.\\n\\n{demos}{context}\\n\\nQuestion: {question}"
+    system_template = "Answer:"
+    passage_template = "Document (Title: {title}): {text}"
+
+def load_json_kv():
+    user_template = "{context}\\n\\nLook it up.\\n\\n{demos}Key: {question}"
+    system_template = "Corresponding value:"
+
+def load_msmarco_rerank():
+    user_template = "Rank.\\n\\n{demos}{context}\\n\\nQuery: {question}"
+    system_template = "Ranking:"
+    def update(sample):
+        passage_template = (
+            "[ID: {id}] Document (Title: {title}): {text}"
+            if sample
+            else "[ID: {id}] Document: {text}"
+        )
+"""

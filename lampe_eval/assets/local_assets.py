@@ -210,7 +210,7 @@ class _Search:
             local = self._verified(asset, paths[0], REPLACE)
             return replace(local, found=str(file), layout=layout) if local else None
         folder = derived_folder(paths)
-        target = folder / PurePosixPath(asset.path_in_archive).name
+        target = folder / _converted_name(asset)
         with user_cache.lock(folder):
             if not target.exists():
                 _check_fields(asset, paths[0], str(file))
@@ -265,7 +265,16 @@ class _Search:
         return container_of(path) == _official_container(asset)
 
 
+def _converted_name(asset: Asset) -> str:
+    """Return the name of a file into which rows of another container are written."""
+    path = PurePosixPath(asset.path_in_archive)
+    # Parquet is read and never written.
+    return path.with_suffix(".jsonl").name if path.suffix == ".parquet" else path.name
+
+
 def _official_container(asset: Asset) -> Container:
+    if asset.file.path.endswith(".parquet"):
+        return "parquet"
     return "JSON array" if asset.file.path.endswith(".json") else "JSON lines"
 
 

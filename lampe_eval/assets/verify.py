@@ -72,11 +72,13 @@ class LocalAsset:
         if self.state == "corrupt":
             raise CorruptAsset(self.problem)
         if self.path is None:
-            file = Path(self.asset.file.path).name
+            file, source = Path(self.asset.file.path).name, self.asset.source
+            get = f"get it with: lampe-eval data fetch {self.asset.name}, or"
+            if source.user_copies:
+                get = f"get it from {source.place} and"
             raise MissingAsset(
                 f"{self.asset.name}: is not on this machine; "
-                f"get it with: lampe-eval data fetch {self.asset.name}, "
-                f"or name a folder that has {file} with --data-dir"
+                f"{get} name a folder that has {file} with --data-dir"
                 f"{describe_unused([self])}"
             )
         return self.path

@@ -261,6 +261,8 @@ class Bench(ABC):
         source_option: name of the command line option for the user's own text, such as "text" for
             `--text`; None for benches that read no such text.
         higher_is_better: whether a higher score is better.
+        mirror: name of the repository on the hub whose parquet files hold ready prompts of this
+            bench; empty for a bench without one.
         lists_tasks: whether a `tasks.yaml` lists the tasks; a bench of another program's tasks
             finds them by name, with `find_tasks`.
     """
@@ -271,6 +273,7 @@ class Bench(ABC):
     card: ClassVar[type[TaskCard]] = TaskCard
     source_option: ClassVar[str | None] = None
     higher_is_better: ClassVar[bool] = True
+    mirror: ClassVar[str] = ""
     lists_tasks: ClassVar[bool] = True
 
     @property

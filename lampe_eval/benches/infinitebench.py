@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lampe_eval import assets
+from lampe_eval.benches import ready_prompts
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.cards import TaskCard
 from lampe_eval.errors import UserError
@@ -111,15 +112,41 @@ class InfiniteBench(Bench):
 
     name: ClassVar[str] = "infinitebench"
     card: ClassVar[type[TaskCard]] = InfiniteBenchCard
+    mirror: ClassVar[str] = "MaxJeblick/InfiniteBench"
+
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
+        # Of a choice the mirror has the letter alone, and the scorers need its text as well.
+        is_scored = protocol.prompts != "ready" or task.name not in CHOICE_TASKS
+        return is_scored and super().has_task(task, protocol)
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
+        if protocol.prompts == "ready":
+            return []
         # Only math_find builds a part of its prompt from sentences in upstream's code.
         code = ["infinitebench/eval_utils.py"] if task.name == "math_find" else []
         return ["infinitebench/prompt.py", *code, f"infinitebench/{task.name}.jsonl"]
 
+    def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        if protocol.prompts != "ready":
+            return []
+        return ready_prompts.ready_files(task, task.name, data_dir)
+
     def rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[InfiniteBenchQuestion | ready_prompts.ReadyRow | FaultyRow]:
+        if request.protocol.prompts == "ready":
+            return self._ready_rows(task, request)
+        return self._official_rows(task, request)
+
+    def _ready_rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
+        files = self.user_files(task, request.protocol, request.data_dir)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
+
+    def _official_rows(
         self, task: Task, request: SampleRequest
     ) -> Iterator[InfiniteBenchQuestion | FaultyRow]:
         path = assets.path_of(f"infinitebench/{task.name}.jsonl", request.data_dir)
@@ -127,9 +154,15 @@ class InfiniteBench(Bench):
         return islice(read_rows(path, parse), request.limit)
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        if request.protocol.prompts == "ready":
+            rows = self._ready_rows(task, request)
+            return ready_prompts.ready_samples(rows, request, {})
+        return self._official_samples(task, request)
+
+    def _official_samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: InfiniteBenchCard = task.card
         template = _template(task.name, request.data_dir)
-        for index, question in enumerate(self.rows(task, request)):
+        for index, question in enumerate(self._official_rows(task, request)):
             if isinstance(question, FaultyRow):
                 yield Prompt.of_faulty_row(f"{index:04d}", question)
                 continue

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from lampe_eval import assets
+from lampe_eval.benches import ready_prompts
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task, mean_scores
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import read_json, sha256_of_text
@@ -76,22 +77,54 @@ class LongBench(Bench):
     name: ClassVar[str] = "longbench"
     file_suffix: ClassVar[str] = ""
     english_tasks: ClassVar[int] = 16
+    mirror: ClassVar[str] = "Xnhyacinth/LongBench"
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
+        if protocol.prompts == "ready":
+            return []
         return [TEMPLATES_FILE, ANSWER_LIMITS_FILE, self._data_file(task)]
 
-    def rows(self, task: Task, request: SampleRequest) -> Iterator[LongBenchRow | FaultyRow]:
+    def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        if protocol.prompts != "ready":
+            return []
+        config = f"{task.name}{self.file_suffix}"
+        return ready_prompts.ready_files(task, config, data_dir)
+
+    def rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[LongBenchRow | ready_prompts.ReadyRow | FaultyRow]:
+        if request.protocol.prompts == "ready":
+            return self._ready_rows(task, request)
+        return self._official_rows(task, request)
+
+    def _ready_rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
+        files = self.user_files(task, request.protocol, request.data_dir)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
+
+    def _official_rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[LongBenchRow | FaultyRow]:
         path = assets.path_of(self._data_file(task), request.data_dir)
         return islice(read_rows(path, ROW.validate_python), request.limit)
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        if request.protocol.prompts == "ready":
+            rows = self._ready_rows(task, request)
+            columns: dict[str, str] = {name: name for name in EXTRAS}
+            chat = task.name not in NO_CHAT_TASKS
+            return ready_prompts.ready_samples(rows, request, columns, chat=chat)
+        return self._official_samples(task, request)
+
+    def _official_samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         template = _task_entry(TEMPLATES_FILE, task.name, str, request.data_dir)
         answer_tokens = _task_entry(ANSWER_LIMITS_FILE, task.name, int, request.data_dir)
         stop_at_newline = task.name in request.protocol.stop_at_newline
         stop_token_ids = (_newline_token(request.tokenizer),) if stop_at_newline else ()
-        for index, row in enumerate(self.rows(task, request)):
+        for index, row in enumerate(self._official_rows(task, request)):
             if isinstance(row, FaultyRow):
                 yield Prompt.of_faulty_row(f"{index:04d}", row)
                 continue

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lampe_eval import assets
+from lampe_eval.benches import ready_prompts
 from lampe_eval.benches.bench import (
     Bench,
     FollowUp,
@@ -93,18 +94,49 @@ class LongBenchV2(Bench):
 
     name: ClassVar[str] = "longbench-v2"
     card: ClassVar[type[TaskCard]] = LongBenchV2Card
+    mirror: ClassVar[str] = "simonjegou/LongBench-v2"
+
+    def has_task(self, task: Task, protocol: Protocol) -> bool:
+        return protocol.prompts != "ready" or task.name == "direct"
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None
     ) -> list[str]:
+        if protocol.prompts == "ready":
+            return []
         conclusion = [CONCLUSION_TEMPLATE] if task.card.reasoning else []
         return [f"{self.name}/{file}" for file in (TEMPLATES[task.name], *conclusion, "data.json")]
 
-    def rows(self, task: Task, request: SampleRequest) -> Iterator[ChoiceQuestion | FaultyRow]:
+    def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
+        if protocol.prompts != "ready":
+            return []
+        return ready_prompts.ready_files(task, "0shot", data_dir)
+
+    def rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[ChoiceQuestion | ready_prompts.ReadyRow | FaultyRow]:
+        if request.protocol.prompts == "ready":
+            return self._ready_rows(task, request)
+        return self._official_rows(request)
+
+    def _ready_rows(
+        self, task: Task, request: SampleRequest
+    ) -> Iterator[ready_prompts.ReadyRow | FaultyRow]:
+        files = self.user_files(task, request.protocol, request.data_dir)
+        return ready_prompts.ready_rows(self.mirror, files, request.limit)
+
+    def _official_rows(self, request: SampleRequest) -> Iterator[ChoiceQuestion | FaultyRow]:
         path = assets.path_of("longbench-v2/data.json", request.data_dir)
         return islice(questions(path), request.limit)
 
     def samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
+        if request.protocol.prompts == "ready":
+            rows = self._ready_rows(task, request)
+            columns = {"_id": "_id"} | {name: name for name in EXTRAS - {"id"}}
+            return ready_prompts.ready_samples(rows, request, columns)
+        return self._official_samples(task, request)
+
+    def _official_samples(self, task: Task, request: SampleRequest) -> Iterator[Prompt]:
         card: LongBenchV2Card = task.card
         template = _read_template(TEMPLATES[task.name], request.data_dir)
         conclusion = None
@@ -112,7 +144,7 @@ class LongBenchV2(Bench):
             conclusion = _read_template(CONCLUSION_TEMPLATE, request.data_dir)
         # The first answer is the reasoning where there is one; the second has the letter.
         answer_tokens = card.reasoning or card.max_new_tokens
-        for index, row in enumerate(self.rows(task, request)):
+        for index, row in enumerate(self._official_rows(request)):
             if isinstance(row, FaultyRow):
                 yield Prompt.of_faulty_row(f"{index:04d}", row)
                 continue

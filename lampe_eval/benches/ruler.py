@@ -50,6 +50,7 @@ class Ruler(Bench):
     name: ClassVar[str] = "ruler"
     card: ClassVar[type[TaskCard]] = RulerCard
     source_option: ClassVar[str | None] = "haystack"
+    mirror: ClassVar[str] = "simonjegou/ruler"
 
     def required_files(
         self, task: Task, protocol: Protocol, source: Path | None = None

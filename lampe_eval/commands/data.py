@@ -54,6 +54,9 @@ def fetch_files(names: Sequence[str], data_dir: Path | None) -> None:
     """
     failures: list[UserError] = []
     for asset in select(names):
+        if asset.source.user_copies and asset.name not in names:
+            print(f"{asset.name}: not fetched; {asset.source.place} has it")
+            continue
         try:
             local = _fetch(asset, data_dir)
             if asset.bench == MODELS:
@@ -106,12 +109,12 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
             not_here.append(local)
             # Without a network every further file would wait as long as the first.
             if unreachable:
-                missing.append(name)
+                source = download.source
+                missing.append(f"{name} ({source.place})" if source.user_copies else name)
                 continue
-            size = _describe_size(download)
-            print(
-                f"fetching {download.name} ({size}) from {download.source.place}", file=sys.stderr
-            )
+            if not download.source.user_copies:
+                size, place = _describe_size(download), download.source.place
+                print(f"fetching {download.name} ({size}) from {place}", file=sys.stderr)
             try:
                 _fetch_with_progress(download)
             except UnreachableSource as error:

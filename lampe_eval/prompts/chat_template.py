@@ -91,6 +91,22 @@ def template_affixes(
     return before, _answer_beginning(tokenizer, messages, after) + answer_prefix.lstrip()
 
 
+def chat_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    """Return messages with the start of an answer, by the template or as a transcript without one.
+
+    Raises:
+        UserError: for a template that fails or refuses the messages.
+    """
+    has_template = getattr(tokenizer, "chat_template", None)
+    return _render(tokenizer, messages) if has_template else transcript(messages)
+
+
+def transcript(messages: list[dict[str, str]]) -> str:
+    """Return messages as paragraphs that begin with their roles, and the start of an answer."""
+    paragraphs = [f"{message['role']}: {message['content']}\n\n" for message in messages]
+    return "".join(paragraphs) + "assistant: "
+
+
 def freeze_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
     """Make a tokenizer's chat templates write this date for today's; its time is midnight.
 

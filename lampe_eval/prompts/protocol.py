@@ -20,7 +20,8 @@ Decoding = Literal["text", "special_tokens", "single_line"]
 PlanLength = Literal["prompt", "prompt+answer"]
 BabilongScorer = Literal["labels", "babilong", "babilong_2024"]
 NeedleScorer = Literal["one_name", "contains", "EM", "lastline_contains", "lastline_EM"]
-Scorer = Literal["official", "lampe"] | BabilongScorer | NeedleScorer
+GraphScorer = Literal["lm_eval", "lm_eval_flexible", "openbench", "nemo_gym"]
+Scorer = Literal["official", "lampe", "helmet"] | BabilongScorer | NeedleScorer | GraphScorer
 
 
 class Protocol(Card):
@@ -140,8 +141,8 @@ def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
             field, _, value = (item.strip() for item in part.partition("="))
             _check_change(f"--protocol: {name!r} of {bench}", protocol, field, value)
             update[field] = value
-    # ``model_copy`` does not validate; the values were compared with ``changes`` above.
-    return protocol.model_copy(update=update)
+    # Validated again, because a number among the changes is a text until then.
+    return Protocol.model_validate(protocol.model_dump() | update)
 
 
 def _check_change(where: str, protocol: Protocol, field: str, value: str) -> None:

@@ -45,11 +45,17 @@ def _fields(card: Card) -> dict[str, Any]:
 
 
 def _user_files(resolved: ResolvedSuite) -> dict[str, str]:
-    """Return the sha256 of the user's own sample files by task, for tasks that read any."""
+    """Return the sha256 of the user's own sample files by task, for tasks that read any.
+
+    Those of a mirror are named as such: their prompts are not the benchmark's own.
+    """
     hashes: dict[str, str] = {}
     for task in resolved.tasks:
         protocol = resolved.protocols[task.bench]
-        files = BENCHES[task.bench].user_files(task, protocol, resolved.suite.data_dir)
+        bench = BENCHES[task.bench]
+        files = bench.user_files(task, protocol, resolved.suite.data_dir)
         if files:
-            hashes[task.full_name] = documents.digest_of(files)
+            is_mirror = bench.mirror and files[0].suffix == ".parquet"
+            origin = f"mirror {bench.mirror} " if is_mirror else ""
+            hashes[task.full_name] = origin + documents.digest_of(files)
     return hashes

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lampe_eval.assets.containers import container_of, container_rows
 from lampe_eval.cards import plain_message
 from lampe_eval.errors import UserError
 
@@ -48,6 +49,30 @@ def read_rows(path: Path, parse: Callable[[Any], Row]) -> Iterator[Row | FaultyR
         UserError: if the file cannot be read, has no rows, or none that is without fault.
     """
     return with_one_good_row(_parsed_lines(path, parse), path)
+
+
+def read_container(path: Path, parse: Callable[[Any], Row]) -> Iterator[Row | FaultyRow]:
+    """Yield the rows of a file in any container: JSON lines, a JSON array or parquet.
+
+    Args:
+        path: the file.
+        parse: as for `read_rows`.
+
+    Raises:
+        UserError: if the file cannot be read, has no rows, or none that is without fault.
+    """
+    if container_of(path) == "JSON lines":
+        return read_rows(path, parse)
+    return with_one_good_row(_parsed_values(path, parse), path)
+
+
+def _parsed_values(path: Path, parse: Callable[[Any], Row]) -> Iterator[Row | FaultyRow]:
+    for number, value in enumerate(container_rows(path), 1):
+        location = f"{path}: row {number}"
+        if is_text(str(value)):
+            yield parse_value(value, location, parse)
+        else:
+            yield FaultyRow(location, NO_TEXT)
 
 
 def with_one_good_row(rows: Iterable[Row | FaultyRow], path: Path) -> Iterator[Row | FaultyRow]:

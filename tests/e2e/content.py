@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from lampe_eval.texts import pocket_language
 from tests.fixtures import pin
 from tests.lampe_eval.ruler import ruler_examples
 from tests.upstream import (
+    HELMET_CODE,
     INFINITEBENCH_CODE,
     INFINITEBENCH_TEMPLATES,
     LEVAL_CONFIG,
@@ -32,7 +34,7 @@ ANSWER = 6
 
 def shorten_answers(package: Path) -> None:
     """Lower the most tokens of an answer in all cards and benches, except those of needles."""
-    for bench in ("babilong", "infinitebench", "ruler", "longbench-v2"):
+    for bench in ("babilong", "infinitebench", "ruler", "longbench-v2", "longbench-pro", "oolong"):
         path = package / "tasks" / bench / "tasks.yaml"
         cards: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
         for card in cards.values():
@@ -40,10 +42,10 @@ def shorten_answers(package: Path) -> None:
                 if key in card:
                     card[key] = ANSWER
         path.write_text(yaml.safe_dump(cards, sort_keys=False), encoding="utf-8")
-    path = package / "tasks" / "leval" / "protocols.yaml"
-    path.write_text(
-        path.read_text(encoding="utf-8").replace("max_new_tokens: 512", f"max_new_tokens: {ANSWER}")
-    )
+    for bench in ("graphwalks", "leval"):
+        path = package / "tasks" / bench / "protocols.yaml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"max_new_tokens: \d+", f"max_new_tokens: {ANSWER}", text))
 
 
 def everything(package: Path) -> None:
@@ -54,6 +56,11 @@ def everything(package: Path) -> None:
     infinitebench(package)
     ruler(package)
     babilong(package)
+    graphwalks(package)
+    mrcr(package)
+    longbench_pro(package)
+    oolong(package)
+    helmet(package)
 
 
 def longbench(package: Path) -> None:
@@ -171,9 +178,108 @@ def babilong(package: Path) -> None:
     pin(package, "babilong", "prompts.py", f"DEFAULT_PROMPTS = {prompts!r}\n".encode())
     row = {"input": pocket_language.text(3, 100), "question": "How many?", "target": "none"}
     for task in ("qa1", "qa7"):
-        target = io.BytesIO()
-        parquet.write_table(pyarrow.Table.from_pylist([row, row]), target)
-        pin(package, "babilong", f"0k/{task}.parquet", target.getvalue())
+        pin(package, "babilong", f"0k/{task}.parquet", parquet_file([row, row]))
+
+
+def graphwalks(package: Path) -> None:
+    """Write GraphWalks: rows of both types in both files."""
+    rows = [
+        {
+            "prompt": pocket_language.text(3, 400) + f"\n{letter} -> b\nFinal Answer: [b]",
+            "answer_nodes": ["b"],
+            "problem_type": problem_type,
+        }
+        for letter, problem_type in (("a", "parents"), ("c", "bfs"))
+    ]
+    for name in ("graphwalks_128k_and_shorter", "graphwalks_256k_to_1mil"):
+        pin(package, "graphwalks", f"{name}.parquet", parquet_file(rows))
+
+
+def mrcr(package: Path) -> None:
+    """Write MRCR: a chat with two like messages in every file."""
+    poems = [pocket_language.text(seed, 150) for seed in (5, 6)]
+    messages = []
+    for poem in poems:
+        messages.append({"role": "user", "content": "Write of rain."})
+        messages.append({"role": "assistant", "content": poem})
+    messages.append({"role": "user", "content": "Begin with k3V and repeat the second text."})
+    row = {
+        "prompt": json.dumps(messages),
+        "answer": "k3Vrain",
+        "random_string_to_prepend": "k3V",
+        "n_needles": 2,
+    }
+    for task in bench_tasks("mrcr"):
+        for file in task.card.files:
+            pin(package, "mrcr", Path(file).name, parquet_file([row, row]))
+
+
+def longbench_pro(package: Path) -> None:
+    """Write LongBench Pro: an English question of each kind."""
+    text = pocket_language.text(8, 400)
+    rows = [
+        {
+            "id": number,
+            "context": text,
+            "language": "English",
+            "token_length": "8k",
+            "secondary_task": f"{task.card.kind} Any Name",
+            "contextual_requirement": "Full",
+            "question_nonthinking": "Which lines?",
+            "answer": ["rain", "hills"],
+            "difficulty": "Easy",
+        }
+        for number, task in enumerate(bench_tasks("longbench-pro"))
+    ]
+    pin(package, "longbench-pro", "longbench_pro.json", json.dumps(rows).encode())
+
+
+def oolong(package: Path) -> None:
+    """Write OOLONG: a question on lines and one on a transcript."""
+    text = pocket_language.text(7, 400)
+    row = {"id": "1", "context_window_text": text, "question": "How many?", "answer": "[12]"}
+    labels = {
+        "context_window_text_with_labels": f"{text} label",
+        "answer_type": "ANSWER_TYPE.NUMERIC",
+        "task_group": "counting",
+    }
+    pin(package, "oolong", "oolong-synth.parquet", parquet_file([row | labels] * 2))
+    pin(package, "oolong", "dnd.parquet", parquet_file([row | {"answer": "12"}] * 2))
+
+
+def helmet(package: Path) -> None:
+    """Write HELMET: the code with its prompts and the files of its shortest length."""
+    pin(package, "helmet", "data.py", HELMET_CODE.encode())
+    folder = package / "data" / "helmet"
+    passages = [
+        {"id": str(n), "title": "Rain", "text": f"It rains {n}.", "label": n} for n in (1, 2)
+    ]
+    rows = [
+        {
+            "id": f"q{n}",
+            "question": f"Q{n}?",
+            "answers": ["rain"],
+            "s_pop": 10,
+            "qid": f"q{n}",
+            "query": f"Q{n}?",
+            "ctxs": passages,
+        }
+        for n in range(4)
+    ]
+    pairs = {"context": '{"a": "b"}', "question": "a", "answer": "b", "demos": [["c", "d"]] * 2}
+    for task in bench_tasks("helmet"):
+        names = [task.card.file.format(k=task.card.sizes[8192]), task.card.demos]
+        for name in filter(None, names):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(lines([pairs, pairs] if task.card.own else rows))
+
+
+def parquet_file(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return a parquet file with a column for each key."""
+    target = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), target)
+    return target.getvalue()
 
 
 def minilongbench(package: Path, files: Iterable[Path]) -> None:

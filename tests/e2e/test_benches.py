@@ -13,8 +13,18 @@ from tests.fixtures import package
 from tests.parity.data import DATA
 from tests.upstream import longbench_row
 
-LENGTHS = {"babilong": "1200", "latent": "1k", "niah": "512", "ppl": "512", "ruler": "2k"}
-"""Lengths of tasks that are made to a length; other prompts are cut to 400 tokens."""
+LENGTHS = {
+    "babilong": "1200",
+    "graphwalks": "2k",
+    "helmet": "2k",
+    "latent": "1k",
+    "mrcr": "1k",
+    "niah": "512",
+    "oolong": "1k",
+    "ppl": "512",
+    "ruler": "2k",
+}
+"""Lengths of tasks that are made to a length or never cut; other prompts are cut to 400 tokens."""
 
 
 @pytest.fixture
@@ -79,6 +89,9 @@ def test_every_task_runs(
         ),
         ("official", "longbench-v2/direct"),
         ("official", "babilong/qa1,babilong/qa7"),
+        ("official", "graphwalks/parents,graphwalks/bfs,graphwalks/bfs_1m"),
+        ("official", "longbench-pro/t1.1,longbench-pro/t11.2"),
+        ("official", "helmet/json_kv,helmet/nq,helmet/popqa,helmet/msmarco"),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
         (
             "fair:truncation=left",
@@ -90,8 +103,8 @@ def test_other_protocols_run(
     small_benches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, tasks: str
 ) -> None:
     # BABILong's qa7 is in its shortest data alone.
-    length = {"longbench-v2/direct": "10k", "babilong/qa1,babilong/qa7": "512"}.get(tasks, "1k")
-    length = length if protocol == "official" else "1k"
+    lengths = {"longbench-v2": "10k", "longbench-pro": "10k", "helmet": "8k", "babilong": "512"}
+    length = lengths.get(tasks.partition("/")[0], "1k") if protocol == "official" else "1k"
     rows = _run(
         monkeypatch,
         tmp_path / "out",

@@ -17,6 +17,7 @@ SAMPLES = 12
     [
         *("ruler/niah_multikey_3", "ruler/vt", "ruler/fwe", "niah/single"),
         *("babilong/before", "latent/one_hop_distractor"),
+        *("graphwalks/parents", "graphwalks/steps_3"),
     ],
 )
 @pytest.mark.parametrize("length", [16, 32])
