@@ -2,14 +2,19 @@
 
 import itertools
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 
-from lampe_eval import cards
+import lampe
+from lampe_eval import cards, method_specs, plugins
+from lampe_eval.benches import BENCHES
 
 
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -41,3 +46,13 @@ def pin(package: Path, bench: str, name: str, content: bytes) -> None:
 
 def _name(file: dict[str, Any]) -> str:
     return str(file.get("name") or PurePosixPath(file["path"]).name)
+
+
+@contextmanager
+def restored_registries() -> Iterator[None]:
+    """Take back at the end what plug-ins register meanwhile."""
+    registries = (lampe.METHODS, BENCHES, method_specs._outside_cards, plugins._loaded)
+    with ExitStack() as stack:
+        for registry in registries:
+            stack.enter_context(patch.dict(registry))
+        yield

@@ -7,19 +7,15 @@ A block of commands that cannot run here says what it needs in a comment before 
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from typer.main import get_command
 
-import lampe
-from lampe_eval import method_specs, plugins
-from lampe_eval.benches import BENCHES
 from lampe_eval.cli import app
+from tests.fixtures import restored_registries
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -70,10 +66,7 @@ def commands(page: Path) -> Iterator[tuple[str, str | None]]:
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """Restore what plug-ins of a page register."""
-    registries = (lampe.METHODS, BENCHES, method_specs._outside_cards, plugins._loaded)
-    with ExitStack() as stack:
-        for registry in registries:
-            stack.enter_context(patch.dict(registry))
+    with restored_registries():
         yield
 
 

@@ -9,15 +9,16 @@ another answer, so none is cut: a cell has the rows whose prompts take more than
 (`length_cells.py`), and those that leave too little space for the answer are left out and counted.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedTokenizerBase
 
 from lampe_eval import assets
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task, mean_score
@@ -34,6 +35,9 @@ from lampe_eval.scoring import graphwalks_metrics
 from lampe_eval.scoring.estimates import Estimate
 from lampe_eval.scoring.long_score import long_score
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_container
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 INSTRUCTION = (
     "Each line below is a link from the name on its left to the name on its right; "

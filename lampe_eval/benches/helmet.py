@@ -12,14 +12,14 @@ sets of the hub, drawn by other libraries and cut in Llama-2's tokens.
 Source: arXiv 2410.02694 with princeton-nlp/HELMET at 4526dfb.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, ClassVar
 
 from lampe_eval import assets
 from lampe_eval.benches import helmet_items, needles
@@ -40,6 +40,9 @@ from lampe_eval.scoring import helmet_metrics
 from lampe_eval.scoring.long_score import long_score
 from lampe_eval.scoring.value_recall import recall
 from lampe_eval.texts.jsonl_rows import FaultyRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CODE_FILE = "helmet/data.py"
 DEPTHS = tuple(10.0 * step for step in range(11))

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.usefixtures("no_gradients_or_warnings")
 
 LENGTHS = (200, 150, 149, 90, 40, 3)
 PAD, END, TEXT = 0, 7, 50
-LENGTH_FREE = {"original", "dca", "rerope", "streaming-llm", "lm-infinite"}
+LENGTH_FREE = {
+    *("original", "dca", "rerope", "cope", "resonance", "streaming-llm", "lm-infinite"),
+}
 """Methods whose positions are those of any other length."""
 
 

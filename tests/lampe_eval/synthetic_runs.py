@@ -93,6 +93,7 @@ def _sample(cell: Cell, index: int) -> Mapping[str, Any]:
         "references": label,
         "extras": extras,
         "prompt_tokens": 9,
+        "meta": {"depth": 0.5},
     }
 
 
@@ -103,12 +104,18 @@ def _extras(cell: Cell, index: int) -> dict[str, Any]:
             return {"length": 3000 * (1 + index)}
         case "longbench-v2":
             return {"difficulty": ("easy", "hard")[index % 2], "length": "short"}
+        case "babilong":
+            return {"question": "Where?", "labels": ["seven", "eight"]}
     return {"row": index}
 
 
 def _labels(cell: Cell) -> tuple[Any, str, str]:
     """Return a reference as the cell's scorer expects it, a right answer and a wrong one."""
     match cell.bench, cell.task:
+        case "babilong", _:
+            return ["seven"], "seven", "eight"
+        case "infinitebench", "kv_retrieval":
+            return "7", "7", "8"
         case "infinitebench", "longbook_choice_eng" | "code_debug":
             return ["seven", "B"], "B. seven", "C. eight"
         case "infinitebench", "math_find":

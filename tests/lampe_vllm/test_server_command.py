@@ -4,7 +4,6 @@ import json
 import shlex
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from transformers import (
@@ -18,7 +17,6 @@ from transformers import (
 )
 
 import lampe
-from lampe_eval import plugins
 from lampe_eval.cli import app
 from lampe_eval.errors import UserError
 from lampe_eval.pocket import WEIGHTS
@@ -26,6 +24,7 @@ from lampe_vllm import server_command
 from lampe_vllm.model_checks import depends_on_length, sampled_lengths
 from lampe_vllm.served_method import ServedMethod
 from lampe_vllm.server_command import ServerCommand, check_plugin, check_vllm, option_value
+from tests.fixtures import restored_registries
 
 PLUGIN = Path(__file__).parents[2] / "examples" / "my_method.py"
 
@@ -228,8 +227,7 @@ def test_runs_on_vllm_are_refused_in_one_line(
     options: list[str], stated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_command, "find_spec", lambda name: None)
-    registries = patch.dict(lampe.METHODS), patch.dict(plugins._loaded)
-    with registries[0], registries[1], pytest.raises(UserError, match=stated):
+    with restored_registries(), pytest.raises(UserError, match=stated):
         app(["run", "--engine", "vllm", *options], standalone_mode=False)
 
 
