@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 KEY = "lampe"
 """Key of the configuration under which the method stands."""
+RSWA_WINDOW = 1
+"""Number of another feature of vLLM's, by which it hands over the length of each prompt."""
 FIELDS = ("method", "settings", "window", "force")
 
 
@@ -38,10 +40,18 @@ class ServedMethod:
         """Return the method that a configuration asks for; None where it asks for none.
 
         Raises:
-            BadSetting: for a description with a key that does not exist, or without a method.
+            BadSetting: for a description with a key that does not exist, or without a method; also
+                where the other overrides are there without it.
         """
         described = getattr(config, KEY, None)
-        return None if described is None else cls.from_mapping(described)
+        if described is not None:
+            return cls.from_mapping(described)
+        # No model of vLLM's own has this number. Without a method its rope would end at the window.
+        if getattr(config, "rswa_window", None) == RSWA_WINDOW:
+            raise BadSetting(
+                f"--hf-overrides: has rswa_window without the key {KEY!r}, which names the method"
+            )
+        return None
 
     @classmethod
     def from_mapping(cls, described: Any) -> Self:
@@ -109,4 +119,4 @@ class ServedMethod:
         """
         # ``rswa_window`` makes vLLM hand the length of each prompt to attention. The length is
         # lifted by ``model_max_length``, so that the trained window can still be read.
-        return {KEY: self.to_mapping(), "rswa_window": 1, "model_max_length": max_length}
+        return {KEY: self.to_mapping(), "rswa_window": RSWA_WINDOW, "model_max_length": max_length}

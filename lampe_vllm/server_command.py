@@ -42,6 +42,8 @@ OWN_OPTIONS = {
     "--no-enable-prefix-caching": "--prefix-caching off",
 }
 """Options of vLLM that the command sets, and the option of ours that says so."""
+OPTIONS_BEFORE = {"--method", "--max-length", "--prefix-caching", "--window", "--force", "--print"}
+"""Options of ours, which vLLM does not know."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class ServerCommand:
         """
         for option in self.options:
             name = _option_name(option).partition(".")[0]
+            if name in OPTIONS_BEFORE:
+                raise BadSetting(f"{name}: is no option of vLLM; put it before --")
             if name in OWN_OPTIONS:
                 raise BadSetting(f"{name}: this option of vLLM is set by {OWN_OPTIONS[name]}")
         check_model(config, self.served, self.max_length)

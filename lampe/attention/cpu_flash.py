@@ -13,7 +13,7 @@ S strips.
 import torch
 from torch import Tensor
 
-from lampe.attention.partial_attention import PartialAttention
+from lampe.attention.partial_attention import PartialAttention, merge_two
 
 # An operator of torch's own, not its public function: that returns no log-sum-exp, without which
 # parts cannot be merged.
@@ -22,6 +22,11 @@ KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 # Half of STRIP x STRIP pairs is masked on either side of a strip, so strips are short. At a band of
 # 64 keys, strips of 128 queries took twice as long as these, of 256 four times, of 32 a tenth less.
 STRIP_QUERIES = 64
+
+# Queries of a causal square that is computed in one call. The kernel leaves out masked pairs in
+# blocks of 512 keys, so it computes all of a square of 512: in parts of 192 queries, squares of 500
+# to 2000 take 7 to 21 % less time.
+CAUSAL_QUERIES = 192
 
 # Widest band, in keys per query, whose strips run in one call. Where a batch has several rows, that
 # call copies the keys of every strip: in all (width + 63) / 64 times the keys of the band.
@@ -57,14 +62,14 @@ def partials(
         ]
         if right_diagonal:
             last = slice(common.stop, keys)
-            parts.append(_flash(q, k[..., last, :], v[..., last, :], scale, causal=True))
+            parts.append(_causal_square(q, k[..., last, :], v[..., last, :], scale))
         return parts
     if not right_diagonal:
         return [_flash(q, k, v, scale)]
     # A causal edge that begins after the first keys: those are full attention, the rest a causal
     # square, which the kernel computes without a mask.
     full = keys - queries
-    square = _flash(q, k[..., full:, :], v[..., full:, :], scale, causal=True)
+    square = _causal_square(q, k[..., full:, :], v[..., full:, :], scale)
     if not full:
         return [square]
     return [_flash(q, k[..., :full, :], v[..., :full, :], scale), square]
@@ -94,6 +99,23 @@ def _flash(
     k, v = (x.flatten(0, 1)[:, None].expand(-1, q.shape[2], -1, -1) for x in (k, v))
     out, lse = KERNEL(grouped, k, v, is_causal=causal, attn_mask=bias, scale=scale)
     return PartialAttention(out.unflatten(0, q.shape[:2]), lse.unflatten(0, q.shape[:2]))
+
+
+def _causal_square(q: Tensor, k: Tensor, v: Tensor, scale: float) -> PartialAttention:
+    """Return attention where query x owns the keys up to x."""
+    queries = q.shape[-2]
+    if queries <= CAUSAL_QUERIES:
+        return _flash(q, k, v, scale, causal=True)
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
+    for start in range(0, queries, CAUSAL_QUERIES):
+        own = slice(start, min(start + CAUSAL_QUERIES, queries))
+        rows = q[..., own, :]
+        part = _flash(rows, k[..., own, :], v[..., own, :], scale, causal=True)
+        if start:
+            part = merge_two(_flash(rows, k[..., :start, :], v[..., :start, :], scale), part)
+        out[..., own, :], lse[..., own] = part
+    return PartialAttention(out, lse)
 
 
 def _band(q: Tensor, k: Tensor, v: Tensor, right_diagonal: bool, scale: float) -> PartialAttention:

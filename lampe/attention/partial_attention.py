@@ -49,10 +49,10 @@ def sink_attention(query: Tensor, dim: int, sinks: Tensor) -> PartialAttention:
 def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
     """Return attention ``[..., Q, D]`` over the keys of all parts, in the dtype of the first."""
     parts = list(parts)
-    return reduce(_merge_two, parts).out.to(parts[0].out.dtype)
+    return reduce(merge_two, parts).out.to(parts[0].out.dtype)
 
 
-def _merge_two(a: PartialAttention, b: PartialAttention) -> PartialAttention:
+def merge_two(a: PartialAttention, b: PartialAttention) -> PartialAttention:
     """Return two parts as one, in float32 or wider."""
     # Half precision would round the output at every merge; this way it is rounded once, at the end.
     dtype = torch.promote_types(a.out.dtype, torch.float32)

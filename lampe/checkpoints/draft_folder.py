@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def refuse_output(output: Path, overwrite: bool) -> None:
     if not any(output.iterdir()):
         return
     if not overwrite:
-        raise ExportError(f"{output}: exists already; choose another output, or overwrite it")
+        raise ExportError(
+            f"{output}: exists already; choose another output, or overwrite it (overwrite=True, "
+            "--overwrite)"
+        )
     # Whatever else it is, its files are nowhere else.
     if EXPORT_RECORD not in read_config(output):
         raise ExportError(
@@ -56,6 +60,7 @@ def draft_of(output: Path) -> Iterator[Path]:
     Raises:
         ExportError: where it cannot be written.
     """
+    _remove_left_drafts(output)
     draft = output.with_name(f"{output.name}.{os.getpid()}.part")
     replaced = output.with_name(f"{output.name}.{os.getpid()}.old")
     # Not below: a draft that exists is that of another thread.
@@ -80,6 +85,25 @@ def draft_of(output: Path) -> Iterator[Path]:
         if replaced.is_dir() and not output.exists():
             replaced.replace(output)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_left_drafts(output: Path) -> None:
+    """Remove the drafts of processes that were killed."""
+    for draft in output.parent.glob(f"{escape(output.name)}.*.part"):
+        process = draft.name.removeprefix(f"{output.name}.").removesuffix(".part")
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # That of another user.
+        return True
+    return True
 
 
 def _unwritable(output: Path, error: Exception) -> ExportError:

@@ -144,6 +144,8 @@ def check_length(method: Method, geometry: Geometry, max_length: int | None) -> 
     """
     if max_length is None:
         return
+    if not isinstance(max_length, int):
+        raise BadSetting(f"max_length={max_length!r} must be a whole number of tokens")
     if max_length <= geometry.window:
         raise BadSetting(
             f"max_length={max_length} is within the window of {geometry.window}: give the length "

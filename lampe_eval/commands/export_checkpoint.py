@@ -11,6 +11,7 @@ from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError, report_warning
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import describe_model, load_model
+from lampe_eval.running.resolved_settings import warn_beyond_window
 
 
 def export_checkpoint(
@@ -45,6 +46,8 @@ def export_checkpoint(
             # Before weights load.
             refuse_output(output, overwrite)
             check_length(method, source.geometry, max_length)
+            if max_length is not None:
+                warn_beyond_window(spec.label, method, source.geometry, max_length)
             loaded, tokenizer = load_model(source, "cpu")
             folder = lampe.export(
                 loaded,

@@ -11,6 +11,7 @@ from lampe_eval.cards import ModelCard
 from lampe_eval.errors import UserError
 from lampe_eval.method_specs import MethodSpec
 from lampe_eval.models import ModelSource
+from lampe_eval.running.resolved_settings import warn_beyond_window
 from lampe_vllm.served_method import ServedMethod
 from lampe_vllm.server_command import PrefixCaching, ServerCommand, check_plugin, check_vllm
 
@@ -96,6 +97,7 @@ def server_command(
         command.check(models.load_config(source))
     except lampe.LampeError as error:
         raise UserError(f"model {name!r}: {error}") from None
+    warn_beyond_window(spec.label, method, source.geometry, command.max_length)
     return command
 
 

@@ -1,6 +1,7 @@
 """Settings that methods derive: what each has for as many tokens as a cell is long."""
 
 import lampe
+from lampe_eval.errors import report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.records import ResolvedSettings
 from lampe_eval.running.prepared_run import PreparedRun
@@ -59,3 +60,14 @@ def positions_beyond_window(prepared: PreparedRun, source: ModelSource) -> str:
         reached = [f"{position:g} at {length}" for length, position in sorted(positions.items())]
         methods.append(f"{method} ({', '.join(reached)})")
     return f"{source.name}: positions leave the window of {window}: {', '.join(methods)}"
+
+
+def warn_beyond_window(
+    label: str, method: lampe.Method, geometry: lampe.Geometry, length: int
+) -> None:
+    """Report a warning where the positions of a prompt of ``length`` tokens leave the window."""
+    largest = resolved_settings(method, geometry, length)["largest_position"]
+    if largest >= geometry.window:
+        report_warning(
+            f"{label}: positions leave the window of {geometry.window}: {largest:g} at {length}"
+        )

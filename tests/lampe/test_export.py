@@ -26,6 +26,7 @@ from transformers import (
 )
 
 import lampe
+from lampe.checkpoints.draft_folder import draft_of
 from lampe.checkpoints.export import MODULE
 from lampe.methods import METHODS
 from tests.lampe.tiny import WINDOW, llama, random_ids
@@ -398,3 +399,13 @@ def test_a_checkpoint_of_a_later_version_names_both_versions(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(lampe.ExportError, match=r"tomorrow.* 9\.9\.9"):
         _loaded(folder)
+
+
+def test_drafts_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """Remove a draft whose process is gone, and leave that of a running one and other files."""
+    left, running, other = (tmp_path / f"out.{name}.part" for name in (2**30, os.getppid(), "mine"))
+    for folder in (left, running, other):
+        folder.mkdir()
+    with draft_of(tmp_path / "out") as draft:
+        (draft / "file").write_text("")
+    assert not left.exists() and running.exists() and other.exists()

@@ -111,6 +111,7 @@ def test_force_serves_an_architecture_that_was_not_tried() -> None:
         (command(options=("--kv_cache_dtype", "fp8")), "fp8"),
         (command(options=("--hf-overrides.lampe.method", "dca")), "--method"),
         (command(options=("--config", "options.yaml")), "--config"),
+        (command(options=("--port", "1", "--print")), "before --"),
         (command(options=("--max-model-len", "9")), "--max-length"),
         (command(options=("--max_model_len=9",)), "--max-length"),
         (command("string", settings={"variant": "reference", "shift": 100, "local": 100}), "100"),
@@ -162,6 +163,14 @@ def test_sampled_lengths(window: int, most: int) -> None:
 def test_descriptions_are_checked(described: Any) -> None:
     with pytest.raises(lampe.BadSetting, match="hf-overrides"):
         ServedMethod.of(llama(lampe=described))
+
+
+def test_the_other_overrides_without_a_method_are_refused() -> None:
+    """Refuse a mistyped key, with which vLLM would serve the plain model beyond its window."""
+    overrides = ServedMethod("lampe").overrides(1024)
+    overrides["lamp"] = overrides.pop("lampe")
+    with pytest.raises(lampe.BadSetting, match="'lampe'"):
+        ServedMethod.of(llama(**overrides))
 
 
 def test_vllm_must_be_there_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
