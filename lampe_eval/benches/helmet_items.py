@@ -38,13 +38,13 @@ FUNCTIONS: Mapping[Kind, str] = {
 """Functions of data.py that read each kind of data set."""
 
 
-class HelmetRow(BaseModel):
+class HelmetFileRow(BaseModel):
     """Row of a data file."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
 
-class KeyValueRow(HelmetRow):
+class KeyValueRow(HelmetFileRow):
     """Row that asks for the value of a key in a JSON object."""
 
     context: str
@@ -53,7 +53,7 @@ class KeyValueRow(HelmetRow):
     demos: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
 
 
-class Passage(HelmetRow):
+class HelmetPassage(HelmetFileRow):
     """Passage, with its relevance where passages are ranked."""
 
     id: str | int = ""
@@ -62,14 +62,14 @@ class Passage(HelmetRow):
     label: int = 0
 
 
-class PassagesRow(HelmetRow):
+class PassagesRow(HelmetFileRow):
     """Row with a question about passages.
 
     Attributes:
         ctxs: the passages.
     """
 
-    ctxs: list[Passage] = Field(min_length=1)
+    ctxs: list[HelmetPassage] = Field(min_length=1)
 
 
 class QuestionRow(PassagesRow):
@@ -165,7 +165,7 @@ class PromptTexts:
         """Return the template of the question, which follows the context."""
         return self.user.rpartition("{context}")[2]
 
-    def passage_list(self, passages: Sequence[Passage]) -> str:
+    def passage_list(self, passages: Sequence[HelmetPassage]) -> str:
         """Return passages as the prompt lists them."""
         some_template = next(iter(self.passages.values()))
         template = self.passages.get(passages[0].title is not None, some_template)
@@ -197,7 +197,7 @@ def items(
             each other's demonstrations.
     """
     texts = PromptTexts.read(code, kind)
-    readers: Mapping[Kind, type[HelmetRow]] = {
+    readers: Mapping[Kind, type[HelmetFileRow]] = {
         "json_kv": KeyValueRow,
         "qa": QuestionRow,
         "rerank": QueryRow,

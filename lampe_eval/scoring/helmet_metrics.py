@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Literal
 
-from lampe_eval.scoring.ranking import ndcg
+from lampe_eval.scoring.ndcg import ndcg
 from lampe_eval.scoring.ruler_metrics import match_all
 from lampe_eval.scoring.text_metrics import normalize, token_f1
 

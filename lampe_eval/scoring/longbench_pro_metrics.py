@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 from lampe_eval.scoring.graphwalks_metrics import set_f1
-from lampe_eval.scoring.ranking import ndcg
+from lampe_eval.scoring.ndcg import ndcg
 
 MARKERS = ("[Answer]", "[答案]")
 """Texts before the answer; the second counts only where the first is missing."""

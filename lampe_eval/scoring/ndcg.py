@@ -1,4 +1,4 @@
-"""Scores of rankings, as trec_eval computes them."""
+"""Normalised discounted cumulative gain of a ranking, as trec_eval computes it."""
 
 from collections.abc import Mapping
 from math import log2
