@@ -207,8 +207,8 @@ class LampeCPUAttention(CPUAttentionBackendImpl):
 def _keys_and_values(kv_cache: Tensor) -> Tensor:
     """Return a view ``[blocks, G, 2, size, D]`` of the cache.
 
-    The keys of a block lie together, and so do its values: that is the order of reading, and a
-    decode step is a tenth faster than with each key beside its value.
+    The keys of a block lie together, and so do its values: that is the order of reading, and
+    attention of a decode step is a tenth faster than with each key beside its value.
     """
     blocks, groups, size, both = kv_cache.shape
     return kv_cache.view(blocks, groups, 2, size, both // 2)

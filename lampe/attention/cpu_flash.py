@@ -107,7 +107,7 @@ def _causal_square(q: Tensor, k: Tensor, v: Tensor, scale: float) -> PartialAtte
     if queries <= CAUSAL_QUERIES:
         return _flash(q, k, v, scale, causal=True)
     out = q.new_empty(*q.shape[:-1], v.shape[-1])
-    lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
+    lse = q.new_empty(q.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
     for start in range(0, queries, CAUSAL_QUERIES):
         own = slice(start, min(start + CAUSAL_QUERIES, queries))
         rows = q[..., own, :]

@@ -232,6 +232,8 @@ def _licence_files(source: str, commit: str | None) -> list[Path]:
     """Return the licence files of a folder or a hub repository, as far as they can be had."""
     folder = Path(source)
     if not folder.is_dir():
+        if commit is None:
+            return []
         try:
             folder = Path(snapshot_download(source, revision=commit, allow_patterns=LICENCE_FILES))
         except Exception:

@@ -180,11 +180,11 @@ class LayerEncodings:
         new = range(max(length, stop - max(1, new_tokens)), stop)
         plans = [self._method.decode_plan(geometry, length, token + 1) for token in new]
         if any(plan is not None for plan in plans):
-            plan = encoding.plan
-            for token, own in zip(new, plans, strict=True):
-                plan = plan.then(token, own or encoding.plan)
-            if new_tokens == 1:
-                plan = dataclasses.replace(plan, earlier=())
+            plan, *others = [plan or encoding.plan for plan in plans]
+            if new_tokens > 1:
+                plan = encoding.plan.then(new[0], plan)
+            for token, own in zip(new[1:], others, strict=True):
+                plan = plan.then(token, own)
             encoding = dataclasses.replace(encoding, plan=plan.within(layer.local))
             # Every step has another plan, so the prompt's bisection does not hold for it.
             within_window = None

@@ -325,19 +325,22 @@ class StopStrings:
     Args:
         tokenizer: decodes answers.
         texts: the stop strings.
+
+    Attributes:
+        tokens: latest tokens of an answer, at most, in which a text that ends it begins.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._texts = texts
         # A token has a byte at least; one more, since decoding may drop a space before the first.
-        self._tokens = 1 + max((len(text.encode()) for text in texts), default=0)
+        self.tokens = 1 + max((len(text.encode()) for text in texts), default=0)
 
     def end(self, answer: Sequence[int]) -> bool:
         """Return whether the last token of an answer completes one of the texts."""
         if not self._texts:
             return False
-        end = str(self._tokenizer.decode(list(answer[-self._tokens :])))
+        end = str(self._tokenizer.decode(list(answer[-self.tokens :])))
         return any(text in end for text in self._texts)
 
 
@@ -354,7 +357,8 @@ class _StopStringCriterion(StoppingCriteria):
         self._prompt_columns = prompt_columns
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        answers = input_ids[:, self._prompt_columns :].tolist()
+        # No more than that, for it is copied from the device after each token.
+        answers = input_ids[:, self._prompt_columns :][:, -self._stop_strings.tokens :].tolist()
         return torch.tensor(list(map(self._stop_strings.end, answers)), device=input_ids.device)
 
 

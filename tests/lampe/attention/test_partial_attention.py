@@ -123,3 +123,16 @@ def test_a_sink_takes_its_share_of_the_softmax() -> None:
     torch.testing.assert_close(
         merge_partials([sink_attention(q, 16, sinks), *parts]), weights[..., :7] @ v[:, :, None]
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_causal_square_in_parts_has_the_data_types_of_one_call(dtype: torch.dtype) -> None:
+    """Compare a square of several parts with the kernel's own causal mask."""
+    queries = 2 * cpu_flash.CAUSAL_QUERIES + 7
+    q = torch.randn(1, 2, 3, queries, 16).to(dtype)
+    k, v = torch.randn(2, 1, 2, queries, 16).to(dtype)
+    whole = cpu_flash._flash(q, k, v, 0.25, causal=True)
+    (parts,) = cpu_flash.partials(q, k, v, left_diagonal=False, right_diagonal=True, scale=0.25)
+    assert (parts.out.dtype, parts.lse.dtype) == (whole.out.dtype, whole.lse.dtype)
+    atol = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    torch.testing.assert_close(parts, whole, atol=atol, rtol=0)
