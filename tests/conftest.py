@@ -2,7 +2,9 @@
 
 import os
 import signal
+import zlib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,29 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores; more threads than cores would slow all of them down.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+PARTS = 3
+"""Parts of a large matrix, of which each day has one."""
+
+
+def pytest_configure() -> None:
+    # Set for the processes of xdist too, so that all of them have the same part after midnight.
+    os.environ.setdefault("LAMPE_TESTS_DAY", str(date.today().toordinal()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases of large matrices that another day has, unless -m names them."""
+    if "matrix" in config.option.markexpr:
+        return
+    part = int(os.environ["LAMPE_TESTS_DAY"]) % PARTS
+    kept, left_out = [], []
+    for item in items:
+        is_left_out = (
+            item.get_closest_marker("matrix") and zlib.crc32(item.nodeid.encode()) % PARTS != part
+        )
+        (left_out if is_left_out else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True)

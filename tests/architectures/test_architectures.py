@@ -56,6 +56,7 @@ def _answer(
     return out.sequences, torch.stack(out.logits, dim=1)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", types())
 def test_a_type_is_checked_or_refused(name: str) -> None:
     result = verdict(name)
@@ -96,6 +97,7 @@ def test_a_type_is_checked_or_refused(name: str) -> None:
             torch.testing.assert_close(answer, again, **CLOSE)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", types())
 def test_a_type_is_not_refused_for_its_precision(name: str, dtype: torch.dtype) -> None:

@@ -307,6 +307,7 @@ def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backend", ["blockwise"])
 @pytest.mark.parametrize("name", NAMES)
 @EXAMPLES

@@ -88,6 +88,7 @@ def _answer(model: LlamaForCausalLM, method: str, change: str) -> list[Tensor]:
     return logits
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("change", ["nothing", "nothing, static", "nothing, growing"])
 def test_every_method_answers_as_without_rotated_keys(

@@ -73,6 +73,7 @@ def _step_by_step(model: LlamaForCausalLM, prompt: Tensor) -> Tensor:
     return torch.cat(logits)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", lampe.METHODS)
 def test_threads_that_generate_get_the_answers_of_one_thread(
     model: LlamaForCausalLM, method: str

@@ -51,6 +51,7 @@ def test_rows_padded_with_the_padding_token_answer_as_each_alone(
         _assert_rows_are_as_alone(model, rows, model(_padded(rows), use_cache=False).logits)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("padding", ["zeros", "eos", "eos as pad"])
 @pytest.mark.parametrize("name", METHODS)
 def test_rows_padded_with_a_token_of_text_answer_as_each_alone_or_are_refused(

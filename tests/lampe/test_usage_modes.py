@@ -25,6 +25,7 @@ def _answer(model: LlamaForCausalLM, ids: Tensor, **options: Any) -> Tensor:
     return out[:, ids.shape[1] :]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", [*METHODS, "gali"])
 @pytest.mark.parametrize(
     "mode",
@@ -126,6 +127,7 @@ def test_half_precision_stays_near_single(
     assert patched < 3 * unpatched
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", lampe.METHODS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_several_chat_turns_answer_as_one_prompt(method: str, masked: bool) -> None:

@@ -227,7 +227,7 @@ def test_two_processes_fetch_once(server: Server) -> None:
     both = [
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    assert [process.communicate(timeout=30)[0] for process in both] == ["present\n", "present\n"]
+    assert [process.communicate(timeout=120)[0] for process in both] == ["present\n", "present\n"]
     assert len(server.requests) == 1
 
 

@@ -174,6 +174,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_checkpoint_is_one_line_and_runs_nothing(
     folder: Path, kind: str, capfd: pytest.CaptureFixture[str]

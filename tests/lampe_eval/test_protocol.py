@@ -71,6 +71,7 @@ def _prompts(bench: str, task: Task, text: str) -> Iterator[Any]:
         yield list(sample.ids), sample.skip
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("bench", "name", "field", "value"), CHANGES)
 def test_a_change_that_is_accepted_makes_a_difference(
     files: Path, bench: str, name: str, field: str, value: str

@@ -152,6 +152,7 @@ def _check(backend: str, inputs: AttentionInputs) -> None:
     assert float((ours.double() - _oracle(inputs)).abs().max()) <= error_bound(inputs)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("heads", HEADS)
@@ -194,6 +195,7 @@ def test_decode_steps_over_a_rotated_copy_equal_the_oracle(method: str, dtype: t
     _check_decode_steps(key, value, encoding, range(PROMPT + 1, 90))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backend", ["blockwise", "flash"])
 @pytest.mark.parametrize("method", [*METHODS, *BANDED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -293,6 +295,7 @@ def test_a_factor_per_token_leaves_the_unrotated_part_of_a_head(backend: str, ph
     _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("local", [None, LocalWindow(19), LocalWindow(19, chunked=True)])
 @pytest.mark.parametrize("logits", ["plain", "capped", "with sinks"])

@@ -28,6 +28,7 @@ def _inputs(
     return q, k, v
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("dtype", "start", "length"),
