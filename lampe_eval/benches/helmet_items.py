@@ -21,6 +21,8 @@ from lampe_eval.assets import literals, strings
 from lampe_eval.errors import UserError
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_container
 
+Row = TypeVar("Row")
+
 SEED = 42
 SHOTS = 2
 QUESTIONS = 100
@@ -98,7 +100,7 @@ class QuestionRow(PassagesRow):
     id: str | None = None
     question: str
     answers: list[str] = Field(min_length=1)
-    s_pop: float | None = None
+    s_pop: float | None = Field(None, gt=0)
 
     @property
     def key(self) -> str:
@@ -182,7 +184,7 @@ class PromptTexts:
         cues = literals(code, "system_template", function)
         passages = [text for text in strings(code, function) if "{text}" in text]
         has_passages = bool(passages) or kind not in ("qa", "rerank")
-        is_complete = has_passages and len(users) == len(cues) > number
+        is_complete = has_passages and min(len(users), len(cues)) > max(number, 0)
         if not is_complete or "{context}" not in users[number]:
             raise UserError(f"{code}: {function} has no templates; is it the pinned file?")
         # The only function that puts an empty line before the cue.
@@ -260,9 +262,6 @@ def items(
         examples = [row for row in examples if row.is_little_known]
     make = _question_items if kind == "qa" else _query_items
     yield from make(texts, sound, examples)
-
-
-Row = TypeVar("Row")
 
 
 def split_faulty(rows: Iterable[Row | FaultyRow]) -> tuple[list[FaultyRow], list[Row]]:
