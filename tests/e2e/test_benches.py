@@ -94,7 +94,7 @@ def test_every_task_runs(
         (
             "official",
             "helmet/json_kv,helmet/nq,helmet/popqa,helmet/msmarco,helmet/ruler_mv,"
-            "helmet/nlu,helmet/infbench_qa,helmet/infbench_choice",
+            "helmet/trec_coarse,helmet/infbench_choice",
         ),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
         (

@@ -10,8 +10,7 @@ from lampe_eval.benches import bench_tasks
 from lampe_eval.benches.graphs import Graph, GraphQuestion
 from lampe_eval.benches.latent import draw_needles, needle_set
 from lampe_eval.benches.small_worlds import PEOPLE, ROOMS, THINGS, Story, draw_story
-from lampe_eval.ruler.seeded_random import Indices
-from lampe_eval.scoring import babilong_metrics, graphwalks_metrics, latent_metrics
+from lampe_eval.scoring import babilong_metrics, latent_metrics
 
 
 def _candidates(story: Story) -> list[str]:
@@ -59,24 +58,15 @@ def test_guesses_at_latent_needles(card: object) -> None:
 @pytest.mark.parametrize(
     ("steps", "size"), [(0, 2.3), (1, 2), (2, 3.9), (3, 7.7)], ids=["parents", "1", "2", "3"]
 )
-@pytest.mark.parametrize("nodes", [150, 600])
-def test_guesses_at_graphs(steps: int, size: float, nodes: int) -> None:
-    """Check that as many random names as the answer has score its size by the number of nodes."""
-    question = GraphQuestion("{node}", steps)
-    rng = Random(f"chance {steps} {nodes}")
-    sizes, scores = [], []
+def test_guesses_at_graphs(steps: int, size: float) -> None:
+    """Check the mean size of answers: as many names at random share size / nodes of them."""
+    question, nodes = GraphQuestion("{node}", steps), 200
+    rng, numbers = Random(f"chance {steps}"), np.random.default_rng(steps)
+    sizes = []
     for _ in range(200):
-        numbers: Indices = np.array([[rng.getrandbits(40) for _ in "ab"] for _ in range(nodes)])
-        graph = Graph.from_numbers(numbers, nodes)
-        asked = question.ask(graph, rng)
-        answer = question.answer(graph, asked)
-        others = [node for node in range(nodes) if node != asked]
-        sizes.append(len(answer))
-        for _ in range(5):
-            guess = {str(node) for node in rng.sample(others, len(answer))}
-            scores.append(graphwalks_metrics.set_f1(guess, {str(node) for node in answer}))
-    assert fmean(sizes) == pytest.approx(size, rel=0.08)
-    assert fmean(scores) == pytest.approx(size / nodes, rel=0.5)
+        graph = Graph.from_numbers(numbers.integers(0, 1 << 40, (nodes, 2)), nodes)
+        sizes.append(len(question.answer(graph, question.ask(graph, rng))))
+    assert fmean(sizes) == pytest.approx(size, rel=0.1)
 
 
 def test_guesses_at_classes_are_one_of_them() -> None:
