@@ -25,6 +25,7 @@ from lampe_eval.benches.helmet_items import (
     sound_rows,
     split_faulty,
 )
+from lampe_eval.errors import UserError
 from lampe_eval.texts.jsonl_rows import NO_TEXT, FaultyRow, is_text, read_container
 
 TEXTS = 500
@@ -72,6 +73,8 @@ class LabelledFiles:
         train = sound_rows(read_container(self.train, self._parse))
         if self.test == self.train:
             train, test = _split(train)
+            if not train:
+                raise UserError(f"{self.train}: has too few rows for examples and a test")
         else:
             faulty, test = split_faulty(read_container(self.test, self._parse))
             yield from faulty

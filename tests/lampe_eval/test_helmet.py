@@ -328,6 +328,12 @@ def test_a_missing_label_is_named(tmp_path: Path) -> None:
         list(LabelledFiles(_code(tmp_path), path, path, "intent", 3).items(4))
 
 
+def test_a_file_of_one_split_has_rows_for_both(tmp_path: Path) -> None:
+    path = _write_lines(tmp_path / "rows.jsonl", _labelled(1, 1))
+    with pytest.raises(UserError, match=r"rows\.jsonl: .*few"):
+        list(LabelledFiles(_code(tmp_path), path, path, "kind", 3).items(4))
+
+
 @pytest.mark.parametrize("kind", ["qa", "rerank"])
 def test_faulty_demonstrations_are_refused(kind: Kind, tmp_path: Path) -> None:
     passages = [{"id": "1", "title": "T", "text": "X.", "label": 1}]
