@@ -1,5 +1,6 @@
 """Prompt files and rows with the structure of the official ones, but with our own sentences."""
 
+import json
 from typing import Any
 
 from lampe_eval.texts import pocket_language
@@ -129,4 +130,51 @@ def load_msmarco_rerank():
             if sample
             else "[ID: {id}] Document: {text}"
         )
+
+def load_ruler(dataset):
+    user_template = "{context}\\n\\n{question}"
+    system_template = "Answer:"
+    if "mv" in dataset:
+        user_template = "Several {type_needle_v}.\\n{context}\\nWhich {type_needle_v} has {query}?"
+        system_template = "The {type_needle_v} of {query} are"
+    elif "niah" in dataset:
+        user_template = "One of {type_needle_v}.\\n{context}\\nWhich {type_needle_v} has {query}?"
+        system_template = "That of {query} is"
+
+def load_icl(dataset):
+    user_template = "Label it. Only \\"label: {{label}}\\".\\n\\n{context}\\n\\n{question}"
+    system_template = "label:"
+
+def truncate_llama2(data, postfix_text=" ... [and so on]"):
+    pass
+
+def load_infbench(dataset):
+    if "qa" in dataset:
+        user_template = "A story.\\n\\n{demo}{context}\\n\\nQuestion: {question}"
+        system_template = "Answer:"
+    else:
+        user_template = (
+            "Choose.\\n\\n{demo}{context}\\n\\nQuestion: {question}\\nOptions:\\n{options}"
+        )
+        system_template = "Answer:"
+
+    def add_demos(example):
+        if "qa" in dataset:
+            temp = "[text]\\nQuestion: {question}\\nAnswer: {answer[0]}"
+        else:
+            temp = "[text]\\nQuestion: {question}\\nOptions:\\n{options}\\nAnswer: {answer[0]}"
+        return {"demo": f"Two examples:\\n\\n{demo}\\n\\nThe story:\\n\\n"}
 """
+
+
+def llama2_tokenizer() -> bytes:
+    """Return a tokenizer.json with as many tokens as Llama-2's and one for each word."""
+    vocab = {f"word{number}": number for number in range(31_999)} | {"<unk>": 31_999}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [],
+            "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+        }
+    ).encode()

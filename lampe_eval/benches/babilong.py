@@ -91,10 +91,18 @@ class Babilong(Bench):
             raise UserError("--haystack: babilong's official data have their own; leave it out")
         return [PROMPTS_FILE] if PARTS[protocol.prompts] else []
 
-    def files_of_length(self, task: Task, protocol: Protocol, length: int) -> list[str]:
+    def files_by_length(self, task: Task, protocol: Protocol) -> dict[str, list[str]]:
         if protocol.prompts == "own":
-            return []
-        return [f"babilong/{data_name(length)}/{task.name}.parquet"]
+            return {}
+        files: dict[str, list[str]] = {}
+        for asset in assets.select([self.name]):
+            _, *size, file = asset.name.split("/")
+            if size and file.partition(".")[0] == task.name:
+                files[size[0]] = [asset.name]
+        return files
+
+    def name_of_length(self, length: int) -> str:
+        return data_name(length)
 
     def rows(self, task: Task, request: SampleRequest) -> Iterator[BabilongRow | FaultyRow]:
         if request.protocol.prompts == "own":
@@ -102,12 +110,13 @@ class Babilong(Bench):
         (name,) = self.files_of_length(task, request.protocol, request.length)
         path = assets.path_of(name, request.data_dir)
         size = data_name(request.length)
-        # A file without a known hash, which may be that of another length.
-        if size not in (path.parent.name, path.stem):
-            raise UserError(
-                f"{path}: neither the file nor its folder is called {size}, so it may be of "
-                f"another length; put it into a folder {size}"
-            )
+        # A file without a known hash, which may be that of another length or task.
+        for called in (size, task.name):
+            if called not in (path.parent.name, path.stem.partition("-")[0]):
+                raise UserError(
+                    f"{path}: neither the file nor its folder is called {called}, so it may be "
+                    f"another one; put it into a folder {called}"
+                )
         return islice(with_one_good_row(_parsed_rows(path), path), request.limit)
 
     def least_length(self, task: Task, request: SampleRequest) -> int:

@@ -340,12 +340,33 @@ class Bench(ABC):
         """
         return []
 
-    def files_of_length(self, task: Task, protocol: Protocol, length: int) -> list[str]:
-        """Return the names of further files, those that samples of one length are built from.
+    def files_by_length(self, task: Task, protocol: Protocol) -> Mapping[str, list[str]]:
+        """Return the names of further files by the length of their samples, such as "8k".
 
         By default there are none. Arguments and names are those of `required_files`.
         """
-        return []
+        return {}
+
+    def files_of_length(self, task: Task, protocol: Protocol, length: int) -> list[str]:
+        """Return the names of further files, those that samples of one length are built from.
+
+        Raises:
+            UserError: for a length that none of the files has.
+        """
+        files = self.files_by_length(task, protocol)
+        if not files:
+            return []
+        name = self.name_of_length(length)
+        if name not in files:
+            raise UserError(
+                f"{task.full_name}: at length {length}: official files exist for "
+                f"{', '.join(files)}; use these --lengths"
+            )
+        return files[name]
+
+    def name_of_length(self, length: int) -> str:
+        """Return a length in tokens as `files_by_length` names it."""
+        return f"{length // 1024}k" if length % 1024 == 0 else str(length)
 
     def user_files(self, task: Task, protocol: Protocol, data_dir: Path | None) -> list[Path]:
         """Return the user's own files that hold ready-made samples of a task.

@@ -202,12 +202,14 @@ def _official_samples(task: Task, request: SampleRequest) -> Iterator[Prompt]:
     answer_tokens = request.protocol.max_new_tokens
     assert answer_tokens, "the protocol says how long answers may be"
     is_empty = True
+    letters: list[int] = []
     for index, row in enumerate(_official_rows(task, request)):
         sample_id = f"{request.length}/{index:04d}"
         if isinstance(row, FaultyRow):
             yield Prompt.of_faulty_row(sample_id, row)
             continue
-        if not may_fill(request.length, len(row.prompt)):
+        letters.append(len(row.prompt))
+        if not may_fill(request.length, letters[-1]):
             continue
         prompt = fit_prompt(
             request.tokenizer,
@@ -227,4 +229,4 @@ def _official_samples(task: Task, request: SampleRequest) -> Iterator[Prompt]:
             skip=prompt.skip,
         )
     if is_empty:
-        raise empty_cell(request.length)
+        raise empty_cell(request.length, letters)

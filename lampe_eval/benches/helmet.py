@@ -6,8 +6,8 @@ made here at any length (`key_values.py`), and a value counts only with its hyph
 upstream's scorer deletes. Means are over tasks of this file and never HELMET's average, which is
 over seven categories.
 
-Classification in context and questions about novels are not here: their samples come from data
-sets of the hub, drawn by other libraries and cut in Llama-2's tokens.
+Classification in context (`helmet_labels.py`) and questions on novels (`helmet_novels.py`) read the
+data sets that upstream loads from the hub.
 
 Source: arXiv 2410.02694 with princeton-nlp/HELMET at 4526dfb.
 """
@@ -25,9 +25,10 @@ from lampe_eval import assets
 from lampe_eval.benches import helmet_items, needles
 from lampe_eval.benches.bench import Bench, Prompt, SampleRequest, Score, Task
 from lampe_eval.benches.helmet_items import HelmetItem
+from lampe_eval.benches.helmet_labels import LabelledFiles
+from lampe_eval.benches.helmet_novels import NovelFiles
 from lampe_eval.benches.key_values import LEAST_ENTRIES, EntryTable, LookupSample
 from lampe_eval.cards import TaskCard
-from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.prompts.chat_template import Message, message_affixes
 from lampe_eval.prompts.prompt_fitting import encode_prompt, prompt_affixes
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CODE_FILE = "helmet/data.py"
+TOKENIZER_FILE = "helmet/tokenizer.json"
+"""Llama-2's tokenizer, by which upstream cuts novels for every model."""
 DEPTHS = tuple(10.0 * step for step in range(11))
 """Depths of the asked entries of objects that are made here, in percent."""
 
@@ -56,9 +59,11 @@ class HelmetCard(TaskCard):
         kind: how its rows become prompts.
         upstream_metric: metric that HELMET reports.
         max_new_tokens: tokens that the answer may have.
-        sizes: entries or passages of a prompt by length.
+        sizes: entries, passages or examples of a prompt, or tokens of its text, by length.
         file: file of the rows, with `{k}` for their size.
         demos: file of the demonstrations; empty for a task without one.
+        label_field: field with the class of a text.
+        classes: number of classes of texts.
         one_split: whether rows and demonstrations are of one split.
         own: whether its samples can be made here as well.
     """
@@ -69,6 +74,8 @@ class HelmetCard(TaskCard):
     sizes: Mapping[int, int]
     file: str
     demos: str = ""
+    label_field: str = ""
+    classes: int = 0
     one_split: bool = False
     own: bool = False
 
@@ -87,27 +94,22 @@ class Helmet(Bench):
     ) -> list[str]:
         return [] if protocol.prompts == "own" else [CODE_FILE]
 
-    def files_of_length(self, task: Task, protocol: Protocol, length: int) -> list[str]:
+    def files_by_length(self, task: Task, protocol: Protocol) -> dict[str, list[str]]:
         if protocol.prompts == "own":
-            return []
+            return {}
         card: HelmetCard = task.card
-        if length not in card.sizes:
-            known = ", ".join(str(size) for size in card.sizes)
-            raise UserError(
-                f"{task.full_name}: at length {length}: official files have {known} tokens; "
-                "use these --lengths"
-            )
-        files = [card.file.format(k=card.sizes[length]), card.demos]
-        return [f"helmet/data.tar.gz!/data/{file}" for file in files if file]
+        files: dict[str, list[str]] = {}
+        for length, size in card.sizes.items():
+            names = (card.file.format(k=size), card.demos, _tokenizer_file(card))
+            files[f"{length // 1024}k"] = list(dict.fromkeys(filter(None, names)))
+        return files
 
     def rows(self, task: Task, request: SampleRequest) -> Iterator[HelmetItem | FaultyRow]:
         if request.protocol.prompts == "own":
             return iter(())
-        names = [CODE_FILE, *self.files_of_length(task, request.protocol, request.length)]
-        code, data, *demos = (assets.path_of(name, request.data_dir) for name in names)
-        card: HelmetCard = task.card
-        rows = helmet_items.items(card.kind, code, data, *demos, one_split=card.one_split)
-        return islice(rows, request.limit)
+        # A length without files is refused here.
+        self.files_of_length(task, request.protocol, request.length)
+        return islice(_official_items(task, request), request.limit)
 
     def least_length(self, task: Task, request: SampleRequest) -> int:
         least = request.length
@@ -146,6 +148,28 @@ class Helmet(Bench):
 
     def length_averages(self, averages: Mapping[int, float]) -> dict[str, float]:
         return long_score(averages)
+
+
+def _tokenizer_file(card: HelmetCard) -> str:
+    return TOKENIZER_FILE if card.kind in ("novel_qa", "choice") else ""
+
+
+def _official_items(task: Task, request: SampleRequest) -> Iterator[HelmetItem | FaultyRow]:
+    """Yield the questions of a task in upstream's choice."""
+    card: HelmetCard = task.card
+    size = card.sizes[request.length]
+
+    def path(name: str) -> Path:
+        return assets.path_of(name, request.data_dir)
+
+    code, data = path(CODE_FILE), path(card.file.format(k=size))
+    if card.kind == "icl":
+        train = path(card.demos)
+        return LabelledFiles(code, data, train, card.label_field, card.classes).items(size)
+    if card.kind in ("novel_qa", "choice"):
+        return NovelFiles(card.kind, code, data, path(TOKENIZER_FILE)).items(size)
+    demos = path(card.demos) if card.demos else None
+    return helmet_items.items(card.kind, code, data, demos, one_split=card.one_split)
 
 
 Affixes = tuple[list[int], list[int]]
@@ -229,7 +253,7 @@ def _official_ids(
     """Return the ids of a prompt whose context is cut at its end, and how many were cut."""
     tokenizer, protocol = request.tokenizer, request.protocol
     limit = protocol.prompt_limit(request.length, answer_tokens)
-    message = Message("", answer_prefix=f"\n{lead}" if lead else "")
+    message = Message("", answer_prefix=f"{item.separator}{lead}" if lead else "")
     before, after = message_affixes(tokenizer, protocol, message, chat=not lead)
 
     def encoded(context: str) -> list[int]:

@@ -7,19 +7,21 @@ Source: `data.py` of princeton-nlp/HELMET at 4526dfb.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from lampe_eval.assets import literals, strings
 from lampe_eval.errors import UserError
 from lampe_eval.texts.jsonl_rows import FaultyRow, read_container
+
+Row = TypeVar("Row")
 
 SEED = 42
 SHOTS = 2
@@ -29,13 +31,18 @@ QUESTIONS = 100
 POPULARITY_LIMIT = 3
 """Decimal logarithm of page views from which popqa leaves a question out."""
 
-Kind = Literal["json_kv", "qa", "rerank"]
-FUNCTIONS: Mapping[Kind, str] = {
-    "json_kv": "load_json_kv",
-    "qa": "load_qa",
-    "rerank": "load_msmarco_rerank",
+Kind = Literal["json_kv", "qa", "rerank", "needle", "needles", "icl", "novel_qa", "choice"]
+FUNCTIONS: Mapping[Kind, tuple[str, int]] = {
+    "json_kv": ("load_json_kv", -1),
+    "qa": ("load_qa", -1),
+    "rerank": ("load_msmarco_rerank", -1),
+    "needles": ("load_ruler", 1),
+    "needle": ("load_ruler", 2),
+    "icl": ("load_icl", -1),
+    "novel_qa": ("load_infbench", 0),
+    "choice": ("load_infbench", 1),
 }
-"""Functions of data.py that read each kind of data set."""
+"""Function of data.py that reads each kind of data set, and which of its templates it uses."""
 
 
 class HelmetFileRow(BaseModel):
@@ -51,6 +58,21 @@ class KeyValueRow(HelmetFileRow):
     question: str
     answer: str
     demos: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+
+
+class NeedleRow(HelmetFileRow):
+    """Row that asks for the values of a key that are hidden in a text.
+
+    Attributes:
+        query: the key.
+        type_needle_v: kind of the values, such as "numbers".
+        answer: the values; RULER's own name of it is `outputs`.
+    """
+
+    context: str
+    query: str
+    type_needle_v: str
+    answer: list[str] = Field(min_length=1, validation_alias=AliasChoices("answer", "outputs"))
 
 
 class HelmetPassage(HelmetFileRow):
@@ -78,7 +100,7 @@ class QuestionRow(PassagesRow):
     id: str | None = None
     question: str
     answers: list[str] = Field(min_length=1)
-    s_pop: float | None = None
+    s_pop: float | None = Field(None, gt=0)
 
     @property
     def key(self) -> str:
@@ -119,6 +141,7 @@ class HelmetItem:
         context: the context, the only part that may be cut.
         after: text after it.
         cue: words with which the answer begins.
+        separator: what stands before the cue.
         references: what the answer is scored against.
     """
 
@@ -127,6 +150,7 @@ class HelmetItem:
     context: str
     after: str
     cue: str
+    separator: str
     references: Any
 
 
@@ -135,14 +159,18 @@ class PromptTexts:
     """Texts of a kind's prompts.
 
     Attributes:
-        user: template of the user's part, with `{demos}`, `{context}` and `{question}`.
+        user: template of the user's part, with `{context}` and what `item` gets by name.
         cue: words with which the answer begins.
+        separator: what stands before the cue.
         passages: templates of a passage, without a title and with one.
+        source: file and function that they are from, for messages.
     """
 
     user: str
     cue: str
+    separator: str
     passages: Mapping[bool, str]
+    source: str
 
     @classmethod
     def read(cls, code: Path, kind: Kind) -> "PromptTexts":
@@ -151,14 +179,18 @@ class PromptTexts:
         Raises:
             UserError: if they are not there.
         """
-        function = FUNCTIONS[kind]
-        user = literals(code, "user_template", function)
-        cue = literals(code, "system_template", function)
+        function, number = FUNCTIONS[kind]
+        users = literals(code, "user_template", function)
+        cues = literals(code, "system_template", function)
         passages = [text for text in strings(code, function) if "{text}" in text]
-        is_complete = user and cue and (passages or kind == "json_kv")
-        if not is_complete or not all(f"{{{key}}}" in user[-1] for key in ("context", "question")):
+        has_passages = bool(passages) or kind not in ("qa", "rerank")
+        is_complete = has_passages and min(len(users), len(cues)) > max(number, 0)
+        if not is_complete or "{context}" not in users[number]:
             raise UserError(f"{code}: {function} has no templates; is it the pinned file?")
-        return cls(user[-1], cue[-1], {"{title}" in text: text for text in passages})
+        # The only function that puts an empty line before the cue.
+        separator = "\n\n" if function == "load_infbench" else "\n"
+        by_title = {"{title}" in text: text for text in passages}
+        return cls(users[number], cues[number], separator, by_title, f"{code}: {function}")
 
     @property
     def question(self) -> str:
@@ -171,16 +203,30 @@ class PromptTexts:
         template = self.passages.get(passages[0].title is not None, some_template)
         return "\n\n".join(template.format(**passage.model_dump()) for passage in passages)
 
-    def item(
-        self, sample_id: str, context: str, question: str, demos: str, references: Any
-    ) -> HelmetItem:
-        """Return a question as an item."""
+    def item(self, sample_id: str, context: str, references: Any, **fields: str) -> HelmetItem:
+        """Return a question as an item.
+
+        Args:
+            sample_id: its id.
+            context: the context.
+            references: what the answer is scored against.
+            fields: values of the other placeholders by name.
+
+        Raises:
+            UserError: if a template has another placeholder.
+        """
         before, _, after = self.user.partition("{context}")
-        parts = [
-            part.replace("{demos}", demos).replace("{question}", question)
-            for part in (before, after)
-        ]
-        return HelmetItem(sample_id, parts[0], context, parts[1], self.cue, references)
+        try:
+            texts = [part.format(**fields) for part in (before, after, self.cue)]
+        except (KeyError, IndexError, ValueError) as error:
+            known = ", ".join(fields)
+            raise UserError(
+                f"{self.source} has a template with {error}; known are context, {known}; "
+                "is it the pinned file?"
+            ) from None
+        return HelmetItem(
+            sample_id, texts[0], context, texts[1], texts[2], self.separator, references
+        )
 
 
 def items(
@@ -199,18 +245,18 @@ def items(
     texts = PromptTexts.read(code, kind)
     readers: Mapping[Kind, type[HelmetFileRow]] = {
         "json_kv": KeyValueRow,
+        "needle": NeedleRow,
+        "needles": NeedleRow,
         "qa": QuestionRow,
         "rerank": QueryRow,
     }
-    parse = readers[kind].model_validate
-    rows = list(read_container(data, parse))
-    yield from (row for row in rows if isinstance(row, FaultyRow))
-    sound: list[Any] = [row for row in rows if not isinstance(row, FaultyRow)]
+    parse: Callable[[Any], Any] = readers[kind].model_validate
+    faulty, sound = split_faulty(read_container(data, parse))
+    yield from faulty
     if demos is None:
-        yield from _key_value_items(texts, sound)
+        yield from (_key_value_items if kind == "json_kv" else _needle_items)(texts, sound)
         return
-    read = list(read_container(demos, parse))
-    examples: list[Any] = [row for row in read if not isinstance(row, FaultyRow)]
+    examples = sound_rows(read_container(demos, parse))
     if one_split:
         sound = [row for row in sound if row.is_little_known]
         examples = [row for row in examples if row.is_little_known]
@@ -218,13 +264,47 @@ def items(
     yield from make(texts, sound, examples)
 
 
+def split_faulty(rows: Iterable[Row | FaultyRow]) -> tuple[list[FaultyRow], list[Row]]:
+    """Return the faulty rows and the others, each in their order."""
+    faulty: list[FaultyRow] = []
+    sound: list[Row] = []
+    for row in rows:
+        if isinstance(row, FaultyRow):
+            faulty.append(row)
+        else:
+            sound.append(row)
+    return faulty, sound
+
+
+def sound_rows(rows: Iterable[Row | FaultyRow]) -> list[Row]:
+    """Return the rows of demonstrations, of which none may be faulty: every prompt has some.
+
+    Raises:
+        UserError: with the first faulty one.
+    """
+    faulty, sound = split_faulty(rows)
+    if faulty:
+        raise UserError(f"{faulty[0]}; it is a demonstration in other prompts")
+    return sound
+
+
+def shuffled(rows: Sequence[Row]) -> list[Row]:
+    """Return rows in the order in which upstream's library shuffles them by its seed."""
+    return [rows[place] for place in np.random.default_rng(SEED).permutation(len(rows)).tolist()]
+
+
+def _needle_items(texts: PromptTexts, rows: Sequence[NeedleRow]) -> Iterator[HelmetItem]:
+    for row in shuffled(rows)[:QUESTIONS]:
+        fields = {"query": row.query, "type_needle_v": row.type_needle_v}
+        yield texts.item(row.query, row.context, row.answer, **fields)
+
+
 def _key_value_items(texts: PromptTexts, rows: Sequence[KeyValueRow]) -> Iterator[HelmetItem]:
-    for place in np.random.default_rng(SEED).permutation(len(rows))[:QUESTIONS].tolist():
-        row = rows[place]
+    for row in shuffled(rows)[:QUESTIONS]:
         demos = ""
         for key, value in row.demos[:SHOTS]:
             demos += f"{_asked(texts, key)} {value}\n\n"
-        yield texts.item(row.question, row.context, row.question, demos, row.answer)
+        yield texts.item(row.question, row.context, row.answer, question=row.question, demos=demos)
 
 
 def _asked(texts: PromptTexts, question: str) -> str:
@@ -244,7 +324,7 @@ def _question_items(
             examples += f"{texts.passage_list(demo.ctxs)}\n\n"
             examples += f"{_asked(texts, demo.question)} {demo.answers[0]}\n\n"
         context = texts.passage_list(row.ctxs)
-        yield texts.item(row.key, context, row.question, examples, row.answers)
+        yield texts.item(row.key, context, row.answers, question=row.question, demos=examples)
 
 
 def _query_items(
@@ -262,7 +342,7 @@ def _query_items(
             examples += f"{_asked(texts, demo.query)} {demo.ranking}\n\n"
         relevance = {str(passage.id): passage.label for passage in row.ctxs}
         context = texts.passage_list(row.ctxs)
-        yield texts.item(row.key, context, row.query, examples, relevance)
+        yield texts.item(row.key, context, relevance, question=row.query, demos=examples)
 
 
 def _chosen(rows: Sequence[Any]) -> list[Any]:

@@ -5,8 +5,12 @@ none. Lengths are counted in the tokens of the model under test: sizes that a da
 those of another tokenizer.
 """
 
+from collections.abc import Sequence
+
 from lampe_eval.errors import UserError
 
+LETTERS_PER_TOKEN = 4
+"""Letters that a token has on average in English text."""
 MAX_LETTERS_PER_TOKEN = 8
 """More letters than a token has on average in a text without long runs of white space."""
 
@@ -24,8 +28,18 @@ def fills(length: int, tokens: int) -> bool:
     return length < 2 * tokens <= 2 * length
 
 
-def empty_cell(length: int) -> UserError:
-    """Return the error for a length that no row of a task fills."""
+def empty_cell(length: int, letters: Sequence[int]) -> UserError:
+    """Return the error for a length that no row of a task fills.
+
+    Args:
+        length: the length.
+        letters: letters of each row.
+    """
+    if not letters:
+        return UserError(f"at length {length}: the files have no row of this task")
+    tokens = f"{length // 2 + 1} to {length} tokens"
     return UserError(
-        f"at length {length}: no row has {length // 2 + 1} to {length} tokens; use other --lengths"
+        f"at length {length}: no row has {tokens}; they have {min(letters)} to {max(letters)} "
+        f"letters, about {min(letters) // LETTERS_PER_TOKEN} to "
+        f"{max(letters) // LETTERS_PER_TOKEN} tokens; use such --lengths"
     )

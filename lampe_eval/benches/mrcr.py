@@ -110,12 +110,14 @@ def _samples(rows: Iterator[MrcrRow | FaultyRow], request: SampleRequest) -> Ite
         UserError: if there is none.
     """
     is_empty = True
+    letters: list[int] = []
     for index, row in enumerate(rows):
         sample_id = f"{request.length}/{index:04d}"
         if isinstance(row, FaultyRow):
             yield Prompt.of_faulty_row(sample_id, row)
             continue
-        if not may_fill(request.length, row.letters):
+        letters.append(row.letters)
+        if not may_fill(request.length, letters[-1]):
             continue
         answer_tokens = ceil(ANSWER_FACTOR * len(encode(request.tokenizer, row.answer)))
         ids = _prompt_ids(row, request)
@@ -132,7 +134,7 @@ def _samples(rows: Iterator[MrcrRow | FaultyRow], request: SampleRequest) -> Ite
             document_sha256=sha256_of_text(repr(row.prompt[:-1])),
         )
     if is_empty:
-        raise empty_cell(request.length)
+        raise empty_cell(request.length, letters)
 
 
 def _prompt_ids(row: MrcrRow, request: SampleRequest) -> list[int]:

@@ -127,13 +127,15 @@ def _samples(
     """
     answer_tokens = task.card.max_new_tokens
     is_empty = True
+    letters: list[int] = []
     for index, row in enumerate(rows):
         sample_id = f"{request.length}/{index:04d}"
         if isinstance(row, FaultyRow):
             yield Prompt.of_faulty_row(sample_id, row)
             continue
         message = Message(f"{row.text}\n\n{row.question}")
-        if not may_fill(request.length, len(message.user)):
+        letters.append(len(message.user))
+        if not may_fill(request.length, letters[-1]):
             continue
         prompt = fit_prompt(
             request.tokenizer,
@@ -155,4 +157,4 @@ def _samples(
             skip=prompt.skip,
         )
     if is_empty:
-        raise empty_cell(request.length)
+        raise empty_cell(request.length, letters)

@@ -1,8 +1,11 @@
 """``lampe-eval data``: benchmark files from their official sources or from an offline folder."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -23,6 +26,10 @@ from lampe_eval.assets import (
 )
 from lampe_eval.errors import UserError
 from lampe_eval.terminal import TerminalConsole
+
+if TYPE_CHECKING:
+    from lampe_eval.benches.bench import Bench, Task
+    from lampe_eval.prompts.protocol import Protocol
 
 MODELS = "models"
 """Group of the assets that are models; `fetch` converts them to checkpoints."""
@@ -100,17 +107,15 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
     unpinned: list[str] = []
     not_here: list[LocalAsset] = []
     unreachable: UserError | None = None
-    missing: list[str] = []
-    for name in names:
-        asset = find(name)
+    missing: list[tuple[str, Asset]] = []
+    for name, asset in [(name, find(name)) for name in names]:
         download = asset.archive or asset
         local = locate(asset, data_dir)
         if local.state == "missing":
             not_here.append(local)
             # Without a network every further file would wait as long as the first.
             if unreachable:
-                source = download.source
-                missing.append(f"{name} ({source.place})" if source.user_copies else name)
+                missing.append((name, asset))
                 continue
             if not download.source.user_copies:
                 size, place = _describe_size(download), download.source.place
@@ -126,13 +131,21 @@ def fetch_missing(names: Sequence[str], data_dir: Path | None) -> None:
         if local.state == "unpinned":
             unpinned.append(name)
     if unreachable:
-        more = f"; also missing: {', '.join(missing)}" if missing else ""
+        more = f"; also missing: {_names_by_place(missing)}" if missing else ""
         raise UserError(f"{unreachable}{more}{describe_unused(not_here)}")
     unused = describe_unused(not_here).removeprefix("; ")
     if unused:
         print(unused, file=sys.stderr)
     if unpinned:
         print(f"not pinned by a hash: {', '.join(unpinned)}", file=sys.stderr)
+
+
+def _names_by_place(assets: Iterable[tuple[str, Asset]]) -> str:
+    """Return the names of files, those of each source together and followed by it."""
+    names: dict[str, list[str]] = {}
+    for name, asset in assets:
+        names.setdefault(asset.source.place, []).append(name)
+    return "; ".join(f"{', '.join(files)} ({place})" for place, files in names.items())
 
 
 def verify_files(names: Sequence[str], data_dir: Path | None) -> None:
@@ -192,19 +205,45 @@ def print_places(names: Sequence[str], protocol: str, data_dir: Path | None) -> 
     # Here, because benches import transformers.
     from lampe_eval.benches import BENCHES, find_tasks
 
+    all_benches = [name for name, bench in BENCHES.items() if bench.lists_tasks]
+    tasks = find_tasks(names or all_benches)
+    protocols = {task.bench: BENCHES[task.bench].protocol(protocol) for task in tasks}
     print(LAYOUTS)
     places: dict[str, str] = {}
-    all_benches = [name for name, bench in BENCHES.items() if bench.lists_tasks]
-    for task in find_tasks(names or all_benches):
-        bench = BENCHES[task.bench]
-        files = bench.required_files(task, bench.protocol(protocol))
-        print(task.full_name + ("" if files else "  needs no file"))
-        for name in files:
-            if name not in places:
-                places[name] = _describe_place(locate(find(name), data_dir))
-            print(f"  {name}: {places[name]}")
+
+    def describe(name: str) -> str:
+        if name not in places:
+            places[name] = _describe_place(locate(find(name), data_dir))
+        return f"{name}: {places[name]}"
+
+    for task in tasks:
+        bench, fields = BENCHES[task.bench], protocols[task.bench]
+        if not bench.has_task(task, fields):
+            print(f"{task.full_name}  is no task of {protocol}")
+            continue
+        files = bench.required_files(task, fields)
+        by_length = bench.files_by_length(task, fields)
+        own = _describe_user_files(bench, task, fields, data_dir)
+        print(task.full_name + ("" if files or by_length or own else "  needs no file"))
+        lines = [describe(name) for name in files] + own
+        for length, names_of_length in by_length.items():
+            lines += [f"{length}  {describe(name)}" for name in names_of_length]
+        for line in lines:
+            print(f"  {line}")
     for note in unsearched(data_dir):
         print(note)
+
+
+def _describe_user_files(
+    bench: Bench, task: Task, protocol: Protocol, data_dir: Path | None
+) -> list[str]:
+    """Return where a task's ready-made samples of the user are, or what is missing; a line each."""
+    try:
+        return [
+            f"{path.name}: present, {path}" for path in bench.user_files(task, protocol, data_dir)
+        ]
+    except UserError as error:
+        return [f"missing: {error}"]
 
 
 def _describe_place(local: LocalAsset) -> str:

@@ -8,17 +8,16 @@ at 4526dfb.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 from lampe_eval.scoring.ndcg import ndcg
 from lampe_eval.scoring.ruler_metrics import match_all
 from lampe_eval.scoring.text_metrics import normalize, token_f1
 
-Kind = Literal["qa", "json_kv", "icl", "choice", "ruler"]
-
 CUES: Mapping[str, str] = {
     "qa": "Answer:",
     "choice": "Answer:",
+    "novel_qa": "Answer:",
     "json_kv": "corresponding value:",
     "icl": "label:",
 }
@@ -37,7 +36,7 @@ def scores(kind: str, prediction: str, references: str | Sequence[str]) -> dict[
     """Return the scores of a prediction by name of the metric, each against its best reference.
 
     Args:
-        kind: kind of the task: "qa", "json_kv", "icl" or "choice".
+        kind: kind of the task: "qa", "novel_qa", "json_kv", "icl" or "choice".
         prediction: the answer.
         references: the right answers; for "choice" the letter, then the letter with its text.
     """

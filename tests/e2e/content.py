@@ -24,6 +24,7 @@ from tests.upstream import (
     LEVAL_CONFIG,
     LEVAL_SCRIPT,
     V2_TEMPLATES,
+    llama2_tokenizer,
     longbench_row,
     v2_row,
 )
@@ -266,13 +267,27 @@ def helmet(package: Path) -> None:
         }
         for n in range(4)
     ]
+    values = {"context": "A 1.", "query": "a", "type_needle_v": "numbers", "answer": ["1"]}
     pairs = {"context": '{"a": "b"}', "question": "a", "answer": "b", "demos": [["c", "d"]] * 2}
+    by_kind = {"json_kv": [pairs] * 2, "needle": [values] * 2, "needles": [values] * 2}
     for task in bench_tasks("helmet"):
-        names = [task.card.file.format(k=task.card.sizes[8192]), task.card.demos]
-        for name in filter(None, names):
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(lines([pairs, pairs] if task.card.own else rows))
+        name = task.card.file.partition("!/data/")[2]
+        if not name:
+            continue
+        demos = task.card.demos.partition("!/data/")[2]
+        for path in (name.format(k=task.card.sizes[8192]), *filter(None, [demos])):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(lines(by_kind.get(task.card.kind, rows)))
+    labels = [
+        {"text": f"Rain {n}.", "label": n % 3, "coarse_label": n % 3, "fine_label": n % 9}
+        | {"intent": n % 7, "scenario": 0}
+        for n in range(60)
+    ]
+    for name in ("trec_train", "trec_test", "banking77_train", "banking77_test"):
+        pin(package, "helmet", f"{name}.parquet", parquet_file(labels))
+    for name in ("clinc_train", "clinc_validation", "nlu_train"):
+        pin(package, "helmet", f"{name}.parquet", parquet_file(labels))
+    pin(package, "helmet", "tokenizer.json", llama2_tokenizer())
 
 
 def parquet_file(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -91,7 +91,11 @@ def test_every_task_runs(
         ("official", "babilong/qa1,babilong/qa7"),
         ("official", "graphwalks/parents,graphwalks/bfs,graphwalks/bfs_1m"),
         ("official", "longbench-pro/t1.1,longbench-pro/t11.2"),
-        ("official", "helmet/json_kv,helmet/nq,helmet/popqa,helmet/msmarco"),
+        (
+            "official",
+            "helmet/json_kv,helmet/nq,helmet/popqa,helmet/msmarco,helmet/ruler_mv,"
+            "helmet/trec_coarse,helmet/infbench_choice",
+        ),
         ("lampe", "longbench/narrativeqa,longbench/trec,leval/sci_fi,infinitebench/passkey"),
         (
             "fair:truncation=left",

@@ -191,6 +191,24 @@ def test_a_file_of_another_length_is_not_taken(
         draw("qa1", request(pocket[1], 16384, 1, "official"))
 
 
+def test_long_data_of_100_samples_are_read(
+    official: Path, pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+) -> None:
+    path = official / "data" / "qa2" / "256k.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([ROW]))
+    (sample,) = draw("qa2", request(pocket[1], 262_144, 1, "official"))
+    assert sample.references == ["cellar"]
+
+
+def test_a_file_of_another_task_is_not_taken(
+    official: Path, pocket: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+) -> None:
+    (official / "256k.json").write_text(json.dumps([ROW]))
+    with pytest.raises(UserError, match="called qa1"):
+        draw("qa1", request(pocket[1], 262_144, 1, "official"))
+
+
 @pytest.mark.parametrize(
     ("length", "name"),
     [(256, "0k"), (1024, "1k"), (8000, "8k"), (8192, "8k"), (131072, "128k"), (128000, "128k")],

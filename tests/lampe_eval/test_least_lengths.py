@@ -17,7 +17,7 @@ SAMPLES = 12
     [
         *("ruler/niah_multikey_3", "ruler/vt", "ruler/fwe", "niah/single"),
         *("babilong/before", "latent/one_hop_distractor"),
-        *("graphwalks/parents", "graphwalks/steps_3"),
+        *("graphwalks/parents", "graphwalks/steps_3", "helmet/json_kv"),
     ],
 )
 @pytest.mark.parametrize("length", [16, 32])

@@ -101,6 +101,18 @@ def test_an_answer_that_is_no_list_is_named(
     assert "row 2" in faulty.error and "answer" in faulty.error
 
 
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [("graphwalks/parents", "official"), ("mrcr/2needle", "fair"), ("oolong/real", "fair")],
+)
+def test_an_empty_cell_says_which_sizes_its_rows_have(
+    name: str, protocol: str, folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    getattr(content, name.partition("/")[0])(folder)
+    with pytest.raises(UserError, match=r"length 16: .* 9 to 16 tokens.* (\d+) to (\d+) letters"):
+        _samples(name, 16, tokenizer, protocol)
+
+
 def test_rows_of_longbench_pro_go_to_the_task_of_their_kind(
     folder: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
