@@ -20,7 +20,7 @@ from lampe_eval.yaml_files import read_yaml, shortened
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_GGUF = re.compile(rf"(?P<path>{HUB_ID.pattern}):(?P<gguf>\w[\w./-]*\.gguf)")
+HUB_GGUF = re.compile(rf"(?P<path>{HUB_ID.pattern}):(?P<gguf>\w[\w./-]*(?i:\.gguf))")
 
 PLAIN_MESSAGES = {
     "greater_than": "must be more than {gt}",
@@ -76,7 +76,7 @@ class ModelCard(Card):
     """Card of a model.
 
     Attributes:
-        path: hub id or folder; "pocket" is the built-in model.
+        path: hub id, folder or GGUF file; "pocket" is the built-in model.
         revision: revision of the hub repository.
         gguf: GGUF file of the repository or folder that holds the model.
         source: "hub" for the checkpoint at `path`, or "package" for the one that `lampe-eval data
@@ -175,14 +175,14 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
         return shipped_card("models", name, ModelCard), name
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return read_card(path, ModelCard), path.stem
+        return _with_gguf(read_card(path, ModelCard)), path.stem
+    card = _with_gguf(ModelCard(path=name))
     if path.is_dir():
-        has_config = (path / "config.json").exists()
-        return ModelCard(path=name, gguf="" if has_config else only_gguf(path)), path.resolve().name
-    if path.suffix.lower() == SUFFIX:
-        return _gguf_card(path)
+        return card, path.resolve().name
+    if card.gguf:
+        return card, Path(card.gguf).stem
     if HUB_ID.fullmatch(name) and not path.exists():
-        return ModelCard(path=name), name
+        return card, name
     if "/" in name:
         problem = "a file, not a folder" if path.exists() else "no such folder"
         raise UserError(f"--model: {name}: {problem}")
@@ -194,15 +194,23 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     )
 
 
-def _gguf_card(path: Path) -> tuple[ModelCard, str]:
-    """Return the card and the label of a GGUF file, on this machine or on the hub."""
-    on_hub = HUB_GGUF.fullmatch(str(path))
-    if on_hub and not path.exists():
-        return ModelCard(path=on_hub["path"], gguf=on_hub["gguf"]), path.stem.rpartition(":")[2]
-    problem = file_problem(path)
-    if problem:
-        raise UserError(f"--model: {path}: {problem}")
-    return ModelCard(path=str(path.parent), gguf=path.name), path.stem
+def _with_gguf(card: ModelCard) -> ModelCard:
+    """Return a card with the GGUF file that its path names, or that is all its folder has."""
+    if card.gguf or card.source == "package":
+        return card
+    path = Path(card.path)
+    place, gguf = card.path, ""
+    on_hub = HUB_GGUF.fullmatch(card.path)
+    if path.is_dir():
+        gguf = "" if (path / "config.json").exists() else only_gguf(path)
+    elif on_hub and not path.exists():
+        place, gguf = on_hub["path"], on_hub["gguf"]
+    elif path.suffix.lower() == SUFFIX:
+        problem = file_problem(path)
+        if problem:
+            raise UserError(f"--model: {path}: {problem}")
+        place, gguf = str(path.parent), path.name
+    return card.model_copy(update={"path": place, "gguf": gguf})
 
 
 def read_card(path: Path, schema: type[C]) -> C:
