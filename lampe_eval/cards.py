@@ -175,14 +175,18 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
         return shipped_card("models", name, ModelCard), name
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return _with_gguf(read_card(path, ModelCard)), path.stem
-    card = _with_gguf(ModelCard(path=name))
+        card = read_card(path, ModelCard)
+        if not card.gguf and card.source == "hub":
+            place, gguf = _split_gguf(card.path)
+            card = card.model_copy(update={"path": place, "gguf": gguf})
+        return card, path.stem
+    place, gguf = _split_gguf(name)
     if path.is_dir():
-        return card, path.resolve().name
-    if card.gguf:
-        return card, Path(card.gguf).stem
+        return ModelCard(path=place, gguf=gguf), path.resolve().name
+    if gguf:
+        return ModelCard(path=place, gguf=gguf), Path(gguf).stem
     if HUB_ID.fullmatch(name) and not path.exists():
-        return card, name
+        return ModelCard(path=name), name
     if "/" in name:
         problem = "a file, not a folder" if path.exists() else "no such folder"
         raise UserError(f"--model: {name}: {problem}")
@@ -194,23 +198,20 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     )
 
 
-def _with_gguf(card: ModelCard) -> ModelCard:
-    """Return a card with the GGUF file that its path names, or that is all its folder has."""
-    if card.gguf or card.source == "package":
-        return card
-    path = Path(card.path)
-    place, gguf = card.path, ""
-    on_hub = HUB_GGUF.fullmatch(card.path)
+def _split_gguf(name: str) -> tuple[str, str]:
+    """Return the folder or hub id of a name, and the GGUF file there that it means, if any."""
+    path = Path(name)
     if path.is_dir():
-        gguf = "" if (path / "config.json").exists() else only_gguf(path)
-    elif on_hub and not path.exists():
-        place, gguf = on_hub["path"], on_hub["gguf"]
-    elif path.suffix.lower() == SUFFIX:
-        problem = file_problem(path)
-        if problem:
-            raise UserError(f"--model: {path}: {problem}")
-        place, gguf = str(path.parent), path.name
-    return card.model_copy(update={"path": place, "gguf": gguf})
+        return name, "" if (path / "config.json").exists() else only_gguf(path)
+    on_hub = HUB_GGUF.fullmatch(name)
+    if on_hub and not path.exists():
+        return on_hub["path"], on_hub["gguf"]
+    if path.suffix.lower() != SUFFIX:
+        return name, ""
+    problem = file_problem(path)
+    if problem:
+        raise UserError(f"--model: {path}: {problem}")
+    return str(path.parent), path.name
 
 
 def read_card(path: Path, schema: type[C]) -> C:
