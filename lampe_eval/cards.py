@@ -20,7 +20,7 @@ from lampe_eval.yaml_files import read_yaml, shortened
 
 PACKAGE = Path(__file__).parent
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_GGUF = re.compile(rf"(?P<path>{HUB_ID.pattern}):(?P<gguf>\w[\w./-]*\.gguf)")
+HUB_GGUF = re.compile(rf"(?P<path>{HUB_ID.pattern}):(?P<gguf>\w[\w./-]*(?i:\.gguf))")
 
 PLAIN_MESSAGES = {
     "greater_than": "must be more than {gt}",
@@ -76,7 +76,7 @@ class ModelCard(Card):
     """Card of a model.
 
     Attributes:
-        path: hub id or folder; "pocket" is the built-in model.
+        path: hub id, folder or GGUF file; "pocket" is the built-in model.
         revision: revision of the hub repository.
         gguf: GGUF file of the repository or folder that holds the model.
         source: "hub" for the checkpoint at `path`, or "package" for the one that `lampe-eval data
@@ -175,12 +175,16 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
         return shipped_card("models", name, ModelCard), name
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return read_card(path, ModelCard), path.stem
+        card = read_card(path, ModelCard)
+        if not card.gguf and card.source == "hub":
+            place, gguf = _split_gguf(card.path)
+            card = card.model_copy(update={"path": place, "gguf": gguf})
+        return card, path.stem
+    place, gguf = _split_gguf(name)
     if path.is_dir():
-        has_config = (path / "config.json").exists()
-        return ModelCard(path=name, gguf="" if has_config else only_gguf(path)), path.resolve().name
-    if path.suffix.lower() == SUFFIX:
-        return _gguf_card(path)
+        return ModelCard(path=place, gguf=gguf), path.resolve().name
+    if gguf:
+        return ModelCard(path=place, gguf=gguf), Path(gguf).stem
     if HUB_ID.fullmatch(name) and not path.exists():
         return ModelCard(path=name), name
     if "/" in name:
@@ -194,15 +198,20 @@ def find_model_card(name: str) -> tuple[ModelCard, str]:
     )
 
 
-def _gguf_card(path: Path) -> tuple[ModelCard, str]:
-    """Return the card and the label of a GGUF file, on this machine or on the hub."""
-    on_hub = HUB_GGUF.fullmatch(str(path))
+def _split_gguf(name: str) -> tuple[str, str]:
+    """Return the folder or hub id of a name, and the GGUF file there that it means, if any."""
+    path = Path(name)
+    if path.is_dir():
+        return name, "" if (path / "config.json").exists() else only_gguf(path)
+    on_hub = HUB_GGUF.fullmatch(name)
     if on_hub and not path.exists():
-        return ModelCard(path=on_hub["path"], gguf=on_hub["gguf"]), path.stem.rpartition(":")[2]
+        return on_hub["path"], on_hub["gguf"]
+    if path.suffix.lower() != SUFFIX:
+        return name, ""
     problem = file_problem(path)
     if problem:
         raise UserError(f"--model: {path}: {problem}")
-    return ModelCard(path=str(path.parent), gguf=path.name), path.stem
+    return str(path.parent), path.name
 
 
 def read_card(path: Path, schema: type[C]) -> C:

@@ -92,6 +92,7 @@ def fingerprint(folder: Path, gguf: str = "") -> str:
         UserError: for a file that is broken, leaves the folder, or cannot be read.
     """
     if gguf:
+        _announce_hashing(folder / gguf, [folder / gguf])
         try:
             return _short(_cached_sha256(folder / gguf))
         except OSError as error:
@@ -239,7 +240,7 @@ def _check_token_ids(path: Path) -> None:
             raise UserError(f"{path}: {key}={str(value)[:40]!r} is no token id")
 
 
-def _announce_hashing(folder: Path, paths: list[Path]) -> None:
+def _announce_hashing(checkpoint: Path, paths: list[Path]) -> None:
     """Say in one line that large weights are hashed for the first time."""
     size = 0
     with suppress(OSError):  # of a file that cannot be read, whose reader says so
@@ -247,7 +248,7 @@ def _announce_hashing(folder: Path, paths: list[Path]) -> None:
             if path.stat().st_size > SMALL_BYTES and not _hash_file(path).exists():
                 size += path.stat().st_size
     if size > ANNOUNCED_BYTES:
-        report_warning(f"{folder}: hashing weights of {size / 2**30:.1f} GiB, this once")
+        report_warning(f"{checkpoint}: hashing weights of {size / 2**30:.1f} GiB, this once")
 
 
 def _hash_file(path: Path) -> Path:

@@ -5,13 +5,20 @@ transformers takes half a minute to read such a file, and a second for a checkpo
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from lampe.errors import first_line
 from lampe_eval import user_cache
 from lampe_eval.assets import LocalAsset
 from lampe_eval.cards import ModelCard
-from lampe_eval.checkpoint_files import CONVERTED_DTYPE, ORIGIN, converted_folder, hash_of_files
+from lampe_eval.checkpoint_files import (
+    CONVERTED_DTYPE,
+    ORIGIN,
+    converted_folder,
+    fingerprint,
+    hash_of_files,
+)
 from lampe_eval.errors import UserError
 from lampe_eval.file_io import sha256_of_text
 from lampe_eval.models import describe_model, load_model
@@ -19,6 +26,8 @@ from lampe_eval.models import describe_model, load_model
 
 def convert_model(local: LocalAsset) -> Path:
     """Return the folder of the checkpoint made from a verified GGUF file.
+
+    One that was changed or damaged since is made anew.
 
     Args:
         local: the file on this machine.
@@ -29,9 +38,22 @@ def convert_model(local: LocalAsset) -> Path:
     folder = converted_folder(local.asset.name)
     # Of two processes the second waits, and then finds the checkpoint of the first.
     with user_cache.lock(folder):
-        if not folder.is_dir():
+        if not _is_sound(local, folder):
             _write_checkpoint(local, folder)
     return folder
+
+
+def _is_sound(local: LocalAsset, folder: Path) -> bool:
+    """Return whether a checkpoint has the files with which it was made from a GGUF file."""
+    with suppress(UserError):  # of a file that cannot be read
+        return folder.is_dir() and fingerprint(folder) == _made_from(local)
+    return False
+
+
+def _made_from(local: LocalAsset) -> str:
+    # Versions of transformers write other files from the same weights, so the checkpoint is known
+    # by what it was made from.
+    return f"sha256:{sha256_of_text(f'{local.sha256} {CONVERTED_DTYPE}')[:16]}"
 
 
 def _write_checkpoint(local: LocalAsset, folder: Path) -> None:
@@ -44,13 +66,10 @@ def _write_checkpoint(local: LocalAsset, folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        # Versions of transformers write other files from the same weights, so the checkpoint is
-        # known by what it was made from.
-        origin = {
-            "made_from": f"sha256:{sha256_of_text(f'{local.sha256} {CONVERTED_DTYPE}')[:16]}",
-            "files": hash_of_files(draft),
-        }
+        origin = {"made_from": _made_from(local), "files": hash_of_files(draft)}
         (draft / ORIGIN).write_text(json.dumps(origin))
+        if folder.exists():
+            shutil.rmtree(folder)
         draft.replace(folder)
     except Exception as error:
         # safetensors and tokenizers have their own errors for a full disk.

@@ -32,7 +32,9 @@ def only_gguf(folder: Path) -> str:
     Raises:
         UserError: if there are several.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == SUFFIX)
+    found = [path for path in folder.iterdir() if path.suffix.lower() == SUFFIX]
+    # Some systems leave a hidden file, such as ._model.gguf, beside each one that was copied.
+    names = sorted(p.name for p in found if not p.is_dir() and not p.name.startswith("."))
     if len(names) > 1:
         raise UserError(
             f"--model: {folder} has {len(names)} GGUF files ({first_names(names)}); "
@@ -99,7 +101,14 @@ def _rope_scaling(values: Mapping[str, Any], tensors: Set[str]) -> str:
     for name in ROPE_FACTORS:
         if name in tensors:
             return name
-    field = f"{values.get('general.architecture')}.rope.scaling"
-    kind = values.get(f"{field}.type", "none")
-    is_scaled = kind != "none" and values.get(f"{field}.factor") != 1
-    return f"{field}.type={kind}" if is_scaled else ""
+    rope = f"{values.get('general.architecture')}.rope"
+    kind = values.get(f"{rope}.scaling.type")
+    if kind == "none":
+        return ""
+    # llama.cpp takes a factor without a type as linear, and an old name of it; 0 is none to it.
+    for field in (f"{rope}.scaling.factor", f"{rope}.scale_linear"):
+        if field in values:
+            is_scaled = values[field] not in (0, 1)
+            name = f"{rope}.scaling.type={kind}" if kind else f"{field}={values[field]}"
+            return name if is_scaled else ""
+    return f"{rope}.scaling.type={kind}" if kind else ""

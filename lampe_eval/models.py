@@ -29,7 +29,7 @@ from transformers.utils.hub import cached_file
 import lampe
 from lampe.errors import first_line
 from lampe_eval import checkpoint_config, checkpoint_files
-from lampe_eval.cards import ModelCard
+from lampe_eval.cards import PACKAGE, ModelCard
 from lampe_eval.device_memory import is_out_of_memory
 from lampe_eval.errors import UserError, first_names, report_warning
 from lampe_eval.gguf_files import check_gguf
@@ -173,7 +173,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     tokenizer = load_tokenizer(source)
     config = _load_config(source.path, source.revision, source.gguf)
     checkpoint_config.refuse_beyond_memory(source.file, config, _parameter_bytes(source, config))
-    options = _loading_options(source.revision, source.gguf)
+    place, options = loading_arguments(source.path, source.revision, source.gguf)
     dtype = source.dtype
     if source.gguf:
         dtype = "float32" if dtype == "auto" else dtype
@@ -184,7 +184,7 @@ def load_model(source: ModelSource, device: str) -> tuple[PreTrainedModel, PreTr
     hidden = redirect_stderr(io.StringIO()) if source.gguf else nullcontext()
     with _reading(source.file, "weights"), hidden:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.path,
+            place,
             dtype=dtype,
             device_map="auto" if device == ALL_GPUS else None,
             output_loading_info=True,
@@ -229,10 +229,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     has_files = any(any(folder.glob(name)) for name in TOKENIZER_FILES)
     if folder.is_dir() and not source.gguf and not has_files:
         raise UserError(f"{folder}: has no tokenizer (such as tokenizer.json); copy it there")
+    place, options = loading_arguments(source.path, source.revision, source.gguf)
     with _reading(source.file, "tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.path, **_loading_options(source.revision, source.gguf)
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, **options)
         # Some settings of a wrong type are noticed only here.
         tokenizer("text")
     return tokenizer
@@ -317,10 +316,14 @@ def _file_name(path: str, gguf: str) -> str:
     return str(Path(path) / gguf) if Path(path).is_dir() else f"{path}:{gguf}"
 
 
-def _loading_options(revision: str, gguf: str) -> dict[str, Any]:
-    """Return the options with which each class of transformers loads its part of a checkpoint."""
+def loading_arguments(path: str, revision: str, gguf: str) -> tuple[str, dict[str, Any]]:
+    """Return the place and options from which transformers loads each part of a checkpoint."""
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    return {**options, "gguf_file": gguf} if gguf else options
+    if not gguf:
+        return path, options
+    # In a GGUF file's own folder transformers prefers a tokenizer.json, which may be of another
+    # model; in this package's it finds none.
+    return str(PACKAGE), {**options, "gguf_file": str(_gguf_path(path, revision, gguf).absolute())}
 
 
 def _gguf_path(path: str, revision: str, gguf: str) -> Path:
@@ -365,9 +368,8 @@ def _read_gguf_config(
 def _read_config(path: str, revision: str, gguf: str) -> PreTrainedConfig:
     name = _file_name(path, gguf)
     with _reading(name, "header" if gguf else "config.json"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            path, **_loading_options(revision, gguf)
-        )
+        place, options = loading_arguments(path, revision, gguf)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **options)
         checkpoint_config.check_config(path, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{name}: a {config.model_type!r} model is no causal language model")
@@ -381,7 +383,8 @@ def _default_window_note(
     text = config.get_text_config(decoder=True)
     if getattr(text, "max_position_embeddings", None) != geometry.window:
         return ""
-    written, _ = PreTrainedConfig.get_config_dict(path, **_loading_options(revision, gguf))
+    place, options = loading_arguments(path, revision, gguf)
+    written, _ = PreTrainedConfig.get_config_dict(place, **options)
     # Some types have a name of their own for it, such as n_positions.
     name = text.attribute_map.get("max_position_embeddings", "max_position_embeddings")
     parts = [written, *(part for part in written.values() if isinstance(part, Mapping))]

