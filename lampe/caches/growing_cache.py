@@ -90,23 +90,18 @@ class GrowingLayer(DynamicLayer):
 
         Keys that were dropped are not among them.
         """
-        keys = self._unrotated()
+        if self._rotated is not None and self._keys is not None:
+            self._keys = _writable(self._keys)
+            self._rotated.restore(self._keys)
         # The caller may hold on to this view, so the buffer must not be written any more.
         self._key_buffer.free()
-        return keys
+        return self._keys
 
     @keys.setter
     def keys(self, keys: Tensor | None) -> None:
         self._keys = keys
         if self._rotated is not None:
             self._rotated.invalidate()
-
-    def _unrotated(self) -> Tensor | None:
-        """Return the keys, unrotated, as a view of the buffer that later tokens are written to."""
-        if self._rotated is not None and self._keys is not None:
-            self._keys = _writable(self._keys)
-            self._rotated.restore(self._keys)
-        return self._keys
 
     def rotated_rows(self) -> RotatedKeyRows:
         """Return which of the layer's keys are rotated, and to which positions."""

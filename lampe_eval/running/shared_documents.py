@@ -42,7 +42,7 @@ def _with_plan(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 def _common_tokens(rows: Sequence[tuple[int, ...]]) -> int:
     """Return how many first tokens all prompts have in common; each has one more at least."""
-    # In lexical order, what the first and the last have in common, all between them have as well.
+    # What the first and the last row in lexical order have in common, those between have as well.
     first, last = min(rows), max(rows)
     most = min(map(len, rows)) - 1
     return next((place for place in range(most) if first[place] != last[place]), most)

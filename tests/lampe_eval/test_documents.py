@@ -246,8 +246,9 @@ def test_a_question_without_memory_is_answered_without_sharing(
                 raise torch.OutOfMemoryError("tried to allocate 3 PiB")
             return generate(*inputs, **options)
 
-        monkeypatch.setattr(counted.engine.model, "generate", short)
-        outcomes = run_samples(counted.engine, longest_first(QUESTIONS))
+        with monkeypatch.context() as patch:
+            patch.setattr(counted.engine.model, "generate", short)
+            outcomes = run_samples(counted.engine, longest_first(QUESTIONS))
     counted.engine.low_memory_from = float("inf")
     assert held == [None]
     assert [one["prediction"] for one in outcomes] == [one["prediction"] for one in expected]
