@@ -50,7 +50,7 @@ def questions(tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[Prompt]:
     return [sample for sample in with_document_plans(prompts) if isinstance(sample, Prompt)]
 
 
-def main(tokens: str = "2k", methods: str = "original,lampe,dca") -> None:
+def main(tokens: str = "2k", methods: str = "original,lampe") -> None:
     """Print the ratios of methods."""
     source = describe_model(*find_model("pocket"))
     model, tokenizer = models.load_model(source, "cpu")

@@ -170,7 +170,7 @@ def test_answers_of_every_method_are_those_without_sharing(
 
 
 def test_a_document_goes_on_after_second_questions_only(counted: _Counted) -> None:
-    """A question on another document, or a passage, frees the cache of the one before."""
+    """Read another document, or a passage, between two questions: the cache is freed."""
     question, document = QUESTIONS[0], QUESTIONS[0].shared_tokens
     second = Prompt("fact", [5, 6, 7], ANSWER, (), document_sha256="d")
     other = replace(QUESTIONS[1], document_sha256="e")
