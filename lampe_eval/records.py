@@ -87,6 +87,8 @@ class SampleRecord(Outcome):
         references: what the answer is scored against.
         extras: what else the scorer needs.
         cut_tokens: tokens removed from the prompt to make it fit.
+        plan_tokens: tokens for which the method planned all questions about the sample's document;
+            left out where it planned for this prompt alone.
         largest_position: largest relative position of prompt and answer, in positions of the
             model's own rope. Runs whose protocol has no `plan_length` counted the prompt alone.
         attention_factor: the factor on attention, as text.
@@ -108,6 +110,7 @@ class SampleRecord(Outcome):
     references: NotRequired[Any]
     extras: NotRequired[Mapping[str, Any]]
     cut_tokens: NotRequired[Count]
+    plan_tokens: NotRequired[Count]
     largest_position: NotRequired[float]
     attention_factor: NotRequired[str]
     metrics: NotRequired[Mapping[str, Any]]
@@ -123,6 +126,8 @@ class ResolvedSettings(TypedDict):
         settings: hyper-parameters by name, derived ones included; those that stay unset, and those
             of the attention factor, are left out.
         attention_factor: the factor on attention, as text.
+        plan_tokens: tokens for which the method planned all questions about the sample's document;
+            left out where it planned for this prompt alone.
         largest_position: largest relative position, in positions of the model's own rope.
         visible_tokens: how many tokens the last one sees, as text; left out where it sees all.
     """
@@ -201,7 +206,7 @@ class SuiteConfiguration(TypedDict):
 
     Attributes:
         protocol: as the user wrote it.
-        protocols: the protocol's fields by benchmark.
+        protocols: the protocol's fields by benchmark, `plan` only where it is not "prompt".
         tasks: the card of each task by "bench/task".
         user_files: sha256 of the user's own sample files by "bench/task".
         limit: most samples of a cell; None for as many as each task has.

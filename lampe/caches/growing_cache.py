@@ -7,6 +7,9 @@ unrotated, to the rounding of their data type.
 
 Under a sparse plan it drops the keys and values of tokens that no later query sees, between the
 first tokens and the latest ones, so that an answer takes the memory of what it sees.
+
+Rotating a key forth and back rounds it. A cache that is cropped after each of several answers is
+made with ``rotate_in_place=False``: its keys stay exactly as they came.
 """
 
 from typing import Any
@@ -26,12 +29,18 @@ CROPPED_TOKENS = 128
 """Latest tokens that may be cropped from a cache that drops keys: so many more stay in it."""
 
 
-def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
+def growing_cache(model: PreTrainedModel, *, rotate_in_place: bool = True) -> DynamicCache | None:
     """Return an empty cache for ``past_key_values`` of a model, patched or not.
 
     Every cache belongs to the patch under which it was filled; this one too. It supports no
     gradients. Layers that attend to all tokens are ``GrowingLayer``; layers with a sliding window,
     or without keys, are transformers' own.
+
+    Args:
+        model: the model.
+        rotate_in_place: whether an answer rotates the cache's own keys; otherwise it rotates a copy
+            beside them, half as large as the cache, and a crop gives back exactly the keys of
+            before.
 
     Returns:
         The cache, or None for a model that needs a cache class of its own.
@@ -49,7 +58,7 @@ def growing_cache(model: PreTrainedModel) -> DynamicCache | None:
     steps = DecodeSteps()
     cache.layers = [
         # Exactly this type: its subclasses hold a sliding window, or no keys.
-        GrowingLayer(steps) if type(layer) is DynamicLayer else layer
+        GrowingLayer(steps, rotate_in_place) if type(layer) is DynamicLayer else layer
         for layer in cache.layers
     ]
     return cache
@@ -60,15 +69,17 @@ class GrowingLayer(DynamicLayer):
 
     Args:
         steps: decode steps that the layers of the cache share.
+        rotate_in_place: see ``growing_cache``.
         options: arguments of transformers' ``DynamicLayer``.
     """
 
-    def __init__(self, steps: DecodeSteps, **options: Any) -> None:
+    def __init__(self, steps: DecodeSteps, rotate_in_place: bool = True, **options: Any) -> None:
         self._keys: Tensor | None = None
         self._key_buffer = _GrowingBuffer()
         self._value_buffer = _GrowingBuffer()
         self._accepts_rotated = False
         self._steps = steps
+        self._rotate_in_place = rotate_in_place
         self._rotated: RotatedKeyRows | None = None
         # Last, because it sets ``keys``, whose setter needs the attributes above.
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -95,7 +106,7 @@ class GrowingLayer(DynamicLayer):
     def rotated_rows(self) -> RotatedKeyRows:
         """Return which of the layer's keys are rotated, and to which positions."""
         if self._rotated is None:
-            self._rotated = RotatedKeyRows(self._steps, in_place=True)
+            self._rotated = RotatedKeyRows(self._steps, self._rotate_in_place)
         return self._rotated
 
     def accept_rotated(self) -> None:
@@ -150,13 +161,21 @@ class GrowingLayer(DynamicLayer):
         """
         rows, stop = self._rotated, self.get_seq_length() - abs(tokens_to_remove)
         if rows is None or stop > rows.gap.stop:
-            super().crop(tokens_to_remove)
+            self._crop_columns(tokens_to_remove)
             return
         if stop > rows.gap.start:
             raise UnsupportedModel(f"cannot crop to {stop} tokens a {_dropped(rows)}")
         # What is left are tokens before the gap, and no columns are missing any more.
-        super().crop(tokens_to_remove + len(rows.gap))
+        self._crop_columns(tokens_to_remove + len(rows.gap))
         rows.drop(NO_GAP)
+
+    def _crop_columns(self, columns_to_remove: int) -> None:
+        """Remove the latest columns; their number is negative, as transformers has it."""
+        # transformers reads ``keys``, but holds no view of them: the buffer may still be written,
+        # and the next tokens need no copy of what is left.
+        buffer, self._key_buffer = self._key_buffer, _GrowingBuffer()
+        super().crop(columns_to_remove)
+        self._key_buffer = buffer
 
     def reset(self) -> None:
         """Remove all tokens."""

@@ -62,6 +62,10 @@ class Prompt:
         stop_strings: texts before the first of which the answer ends, wherever tokens begin.
         decoding: how the answer's tokens become text; see `Protocol.decoding`.
         plan_length: see `Protocol.plan_length`; the harness sets it.
+        plan_tokens: tokens for which a method plans all questions about the prompt's document; 0
+            for a prompt with a plan of its own. The harness sets it.
+        shared_tokens: first tokens that all questions about its document have in common, which are
+            read once; 0 for a prompt that is read by itself. The harness sets it.
         follow_up: the second prompt, if the benchmark asks twice.
         error: what is wrong with the data of a sample that cannot be run; it has no ids.
     """
@@ -79,6 +83,8 @@ class Prompt:
     stop_strings: tuple[str, ...] = ()
     decoding: Decoding = "text"
     plan_length: PlanLength = "prompt"
+    plan_tokens: int = 0
+    shared_tokens: int = 0
     follow_up: FollowUp | None = None
     error: str = ""
 
@@ -89,7 +95,9 @@ class Prompt:
 
     @property
     def reserved_tokens(self) -> int:
-        """Return the tokens of the answer for which a method plans together with the prompt."""
+        """Return the tokens beyond the prompt for which a method plans together with it."""
+        if self.plan_tokens:
+            return self.plan_tokens - len(self.ids)
         return self.max_new_tokens if self.plan_length == "prompt+answer" else 0
 
 

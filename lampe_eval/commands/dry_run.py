@@ -98,5 +98,10 @@ def _print_preview(console: Console, preview: Preview, limit: str) -> None:
         f"samples   {limit}{preview.samples} a method; tokens: {bins}; "
         f"{preview.cut} prompts cut, {preview.skipped} left out as too long"
     )
+    if preview.documents:
+        console.print(
+            f"documents {preview.documents} with several questions, each under one plan and read "
+            "once"
+        )
     console.print(f"longest   {preview.longest} tokens with its answer, of {preview.length}{note}")
     console.print(f"cost      {cost}")

@@ -21,6 +21,8 @@ from transformers import (
 
 import lampe
 from lampe_eval.benches.bench import Passage, Prompt, ScoredText
+from lampe_eval.engine.document_cache import DocumentCache, refusal_of_sharing
+from lampe_eval.errors import report_warning
 
 PASSAGE_CHUNK = 1024
 """Tokens of a passage that are read at a time, which bounds the logits in memory."""
@@ -75,6 +77,8 @@ class LocalEngine:
         # A checkpoint may recommend sampling or penalties; scores must not depend on them.
         self.model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._handle: lampe.Handle | None = None
+        self._document: DocumentCache | None = None
+        self._refusals: set[str] = set()
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +100,7 @@ class LocalEngine:
             window: tokens of the model's pretraining.
             attention: name of an attention backend, or "auto".
         """
+        self._document = None
         with lampe.patch(self.model, method, window=window, attention=attention) as self._handle:
             yield self._handle
 
@@ -105,9 +110,12 @@ class LocalEngine:
     ) -> list[GeneratedAnswer]:
         """Generate greedy answers to prompts as one batch.
 
+        What a prompt shares with other questions about its document is read once, as long as no
+        other document comes between.
+
         Args:
             prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `stop_strings`,
-                `decoding` and `plan_length`.
+                `decoding` and `reserved_tokens`.
             low_memory: whether to read a prompt in small chunks; a batch is always read whole.
         """
         ids, mask = self._padded([prompt.ids for prompt in prompts])
@@ -118,12 +126,19 @@ class LocalEngine:
             stop_strings = StopStrings(self.tokenizer, prompts[0].stop_strings)
             stopping.append(_StopStringCriterion(stop_strings, ids.shape[1]))
         started = time.perf_counter()
+        # Taken away meanwhile, so that an error frees it: memory may be short.
+        document, self._document = self._continued_document(prompts[0]), None
         with self._stated_prompt(ids.shape[1], prompts[0].reserved_tokens):
-            # transformers' own cache is copied for each token, and rotated keys would be a second
-            # copy.
-            cache = lampe.growing_cache(self.model)
-            if ids.shape[1] > chunk and len(ids) == 1:
-                cache = self._prefilled(ids, chunk)
+            cache = None
+            if prompts[0].shared_tokens and not low_memory:
+                document = document or self._read_document(prompts[0], ids, chunk)
+                cache = document and document.cropped()
+            if cache is None:
+                # transformers' own cache is copied for each token, and rotated keys would be a
+                # second copy.
+                cache = lampe.growing_cache(self.model)
+            if len(ids) == 1:
+                cache = self._prefilled(ids, chunk, cache)
             output = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
@@ -132,6 +147,7 @@ class LocalEngine:
                 logits_processor=LogitsProcessorList([watch]),
                 stopping_criteria=StoppingCriteriaList(stopping),
             )
+        self._document = document
         # Copying to Python lists waits for the device, so the clock is read after it.
         generated: list[list[int]] = output[:, ids.shape[1] :].tolist()
         decode_seconds = time.perf_counter() - watch.first_token_at
@@ -206,10 +222,12 @@ class LocalEngine:
             chunk: tokens that are read at a time.
         """
         assert self._handle is not None
+        self._document = None
         ids, _ = self._padded([text.ids])
         first_scored = ids.shape[1] - text.scored_tokens
         with self._handle.prompt(planned):
-            for begin, end, output in self._read(ids, chunk):
+            cache = lampe.growing_cache(self.model)
+            for begin, end, output in self._read(ids[:, :-1], chunk, cache):
                 # Logits at position i predict token i + 1.
                 skip = max(0, first_scored - 1 - begin)
                 if skip < end - begin:
@@ -221,21 +239,53 @@ class LocalEngine:
             return nullcontext()
         return self._handle.prompt(length, reserved_tokens)
 
-    def _prefilled(self, ids: Tensor, chunk: int) -> Any:
-        """Read a prompt ``ids[1, L]`` except its last token in chunks and return its cache."""
-        cache = None
+    def _continued_document(self, prompt: Prompt) -> DocumentCache | None:
+        """Return the document that was read last, if a prompt goes on with it."""
+        document = self._document
+        return document if document is not None and document.goes_on_with(prompt) else None
+
+    def _read_document(self, prompt: Prompt, ids: Tensor, chunk: int) -> DocumentCache | None:
+        """Read what a prompt ``ids[1, L]`` shares with other questions about its document.
+
+        Returns:
+            None, with a warning the first time, where it cannot be shared.
+        """
+        cache = lampe.growing_cache(self.model, rotate_in_place=False)
+        if refusal := refusal_of_sharing(cache, self._handle, prompt.plan_tokens):
+            if refusal not in self._refusals:
+                report_warning(f"documents are read again for each question: {refusal}")
+            self._refusals.add(refusal)
+            return None
+        return DocumentCache(prompt, self._filled(ids[:, : prompt.shared_tokens], chunk, cache))
+
+    def _prefilled(self, ids: Tensor, chunk: int, cache: Any) -> Any:
+        """Read a long prompt ``ids[1, L]`` in chunks, but for its last token; return its cache.
+
+        What is left to read of a short one is left to generation.
+        """
+        read = 0 if cache is None else cache.get_seq_length()
+        return self._filled(ids[:, :-1], chunk, cache) if ids.shape[1] - read > chunk else cache
+
+    def _filled(self, ids: Tensor, chunk: int, cache: Any) -> Any:
+        """Read tokens ``ids[1, L]`` in chunks and return their cache."""
         # Logits of a whole chunk can take more memory than the model; one token's are enough.
         supported = self.model._supports_logits_to_keep()  # type: ignore[operator]
         options = {"logits_to_keep": 1} if supported else {}
-        for _, _, output in self._read(ids, chunk, **options):
+        for _, _, output in self._read(ids, chunk, cache, **options):
             cache = output.past_key_values
         return cache
 
-    def _read(self, ids: Tensor, chunk: int, **options: Any) -> Iterator[tuple[int, int, Any]]:
-        """Read ``ids[1, L]`` except the last token; yield begin, end and output of each chunk."""
-        cache = lampe.growing_cache(self.model)
-        for begin in range(0, ids.shape[1] - 1, chunk):
-            end = min(begin + chunk, ids.shape[1] - 1)
+    def _read(
+        self, ids: Tensor, chunk: int, cache: Any, **options: Any
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Read the tokens of ``ids[1, L]`` that a cache lacks; yield each chunk.
+
+        Yields:
+            Begin, end and output of a chunk.
+        """
+        start = 0 if cache is None else cache.get_seq_length()
+        for begin in range(start, ids.shape[1], chunk):
+            end = min(begin + chunk, ids.shape[1])
             output = self.model(ids[:, begin:end], past_key_values=cache, use_cache=True, **options)
             cache = output.past_key_values
             yield begin, end, output

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from lampe_eval.benches.bench import Continuations, Passage, Prompt, Sample
 from lampe_eval.device_memory import PeakMemory, free_unused, is_out_of_memory
@@ -22,6 +23,8 @@ def run_samples(
 ) -> list[Outcome]:
     """Run samples as one batch and return the outcome of each; an error is an outcome, too.
 
+    Questions about one document run one by one: the engine reads their document once.
+
     If a batch fails, its samples are run one by one, so that one bad sample does not spoil the
     others. A single sample that runs out of memory is run once more in low-memory mode, and from
     then on samples of that length or longer start in it.
@@ -31,6 +34,8 @@ def run_samples(
         samples: samples that may share a batch.
         low_memory: whether to read prompts in small chunks.
     """
+    if len(samples) > 1 and isinstance(samples[0], Prompt) and samples[0].shared_tokens:
+        return list(chain.from_iterable(run_samples(engine, [sample]) for sample in samples))
     longest = max(len(sample.ids) for sample in samples)
     if len(samples) == 1 and longest >= engine.low_memory_from:
         low_memory = True
@@ -98,7 +103,12 @@ def _answer_outcome(
     """Return the outcome of a prompt, after its follow-up question where it has one."""
     if prompt.follow_up is None or answer.has_nan:
         return _outcome([answer], answer.text)
-    next_prompt = replace(prompt.follow_up.make_prompt(answer.text), plan_length=prompt.plan_length)
+    next_prompt = replace(
+        prompt.follow_up.make_prompt(answer.text),
+        plan_length=prompt.plan_length,
+        # By which the engine knows that the document goes on.
+        document_sha256=prompt.document_sha256,
+    )
     (second,) = engine.answer([next_prompt], low_memory=low_memory)
     outcome = _outcome([answer, second], prompt.follow_up.join_answers(answer.text, second.text))
     if "error" not in outcome:

@@ -126,7 +126,7 @@ class VllmEngine:
 
         Args:
             prompts: prompts with the same `max_new_tokens`, `stop_token_ids`, `stop_strings`,
-                `decoding` and `plan_length`.
+                `decoding` and `reserved_tokens`.
             low_memory: not used: vLLM reads prompts in chunks.
         """
         first = prompts[0]

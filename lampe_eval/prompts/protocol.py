@@ -18,6 +18,7 @@ TOKENS_PER_K: Final = 1024
 
 Decoding = Literal["text", "special_tokens", "single_line"]
 PlanLength = Literal["prompt", "prompt+answer"]
+Plan = Literal["prompt", "document"]
 BabilongScorer = Literal["labels", "babilong", "babilong_2024"]
 NeedleScorer = Literal["one_name", "contains", "EM", "lastline_contains", "lastline_EM"]
 GraphScorer = Literal["lm_eval", "lm_eval_flexible", "openbench", "nemo_gym"]
@@ -50,6 +51,10 @@ class Protocol(Card):
         plan_length: tokens that a method plans its positions for: "prompt" as the releases do,
             where an answer may leave the window, or "prompt+answer" for as many as the answer may
             have as well. Runs that were stored without this field planned for the prompt.
+        plan: what has a plan of its own: each "prompt", or each "document". All questions about a
+            document are then read under the plan of the longest one, so that its keys and values
+            are the same for all of them, and are computed once. A run's description leaves "prompt"
+            out.
         decoding: "text" decodes answers without special tokens, "special_tokens" with them, and
             "single_line" with them and with all white space collapsed to single spaces.
         scorer: whose scorer is used, or which one by its name, for benches with several.
@@ -73,6 +78,7 @@ class Protocol(Card):
     tokens_per_k: Literal[1000, 1024] = TOKENS_PER_K
     reserved_tokens: int | Literal["answer"] = "answer"
     plan_length: PlanLength = "prompt"
+    plan: Plan = "prompt"
     decoding: Decoding = "text"
     scorer: Scorer = "official"
     average: Literal["categories", "tasks"] = "tasks"
@@ -139,7 +145,13 @@ def parse_protocol(bench: str, text: str, folder: Path) -> Protocol:
     for part in changes.split(","):
         if part.strip():
             field, _, value = (item.strip() for item in part.partition("="))
-            _check_change(f"--protocol: {name!r} of {bench}", protocol, field, value)
+            where = f"--protocol: {name!r} of {bench}"
+            if field == "plan" and not any("plan" in each.changes for each in protocols.values()):
+                raise UserError(
+                    f"{where}: 'plan' is for questions about one document, which {bench} does not "
+                    "have; leave it out"
+                )
+            _check_change(where, protocol, field, value)
             update[field] = value
     # Validated again, because a number among the changes is a text until then.
     return Protocol.model_validate(protocol.model_dump() | update)

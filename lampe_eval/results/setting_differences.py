@@ -49,6 +49,8 @@ def _settings(config: RunConfiguration, model: str, bench: str) -> Iterator[tupl
     yield "stopping rule", _rule(config)
     # batches round differently from single prompts
     yield "batch", str(config["max_batch_tokens"] or 1)
+    # left out of descriptions where each prompt has a plan
+    yield "plan", str(config["protocols"][bench].get("plan", "prompt"))
     if source_option:
         yield source_option, str(config.get(source_option) or "default")
     for task, card in config["tasks"].items():

@@ -128,9 +128,8 @@ def _refuse_differences(folder: Path, stored: RunConfiguration, current: Mapping
         stored: the run's configuration.
         current: fields of the session's configuration, all or some.
     """
-    before: dict[str, Any] = dict(stored)
-    # A run without a rule has no such key, and differs from one with a rule.
-    current = {"stopping": {}, **current}
+    before = _with_defaults(stored)
+    current = _with_defaults(current)
     open_levels = {} if _compares_all(stored) else OPEN_LEVELS
     # Options come first, because they are what a user can change on the command line.
     for key in dict.fromkeys([*OPTIONS, *current]):
@@ -144,6 +143,14 @@ def _refuse_differences(folder: Path, stored: RunConfiguration, current: Mapping
                 f"{folder}: made with another configuration: {name} was {was}, now {now}; "
                 "choose another --output"
             )
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what it leaves out where nothing else was asked for."""
+    protocols = {
+        bench: {"plan": "prompt", **fields} for bench, fields in config["protocols"].items()
+    }
+    return {"stopping": {}, **config, "protocols": protocols}
 
 
 def _decides_stored_cells(key: str, stored: RunConfiguration, current: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lampe_eval import models
 from lampe_eval.benches.bench import Prompt, Sample, Task
 from lampe_eval.models import ModelCost, ModelSource
-from lampe_eval.running.batching import tokens_with_answer
+from lampe_eval.running.batching import shared_document, tokens_with_answer
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.sampling import (
     check_samples,
@@ -39,6 +39,7 @@ class Preview:
         samples: samples that each method runs.
         cut: how many of them are cut to fit.
         skipped: further samples that the protocol leaves out because they are too long.
+        documents: documents with several questions, which are read once.
         histogram: samples by the upper end of their bin, in units of 1024 tokens.
         longest: tokens of the longest prompt with its answer.
         seconds: least time of one method, for its multiplications and for reading the weights for
@@ -55,6 +56,7 @@ class Preview:
     samples: int
     cut: int
     skipped: int
+    documents: int
     histogram: dict[int, int]
     longest: int
     seconds: float | None
@@ -214,14 +216,20 @@ def _estimates(
     cached = max(prepared.cached_tokens(count, longest) for count in visible)
     times = [_least_seconds(run, prepared.device, cost, count) for count in visible]
     known = [seconds for seconds in times if seconds is not None]
+    documents = {shared_document(sample) for sample in run} - {""}
+    cache_bytes = cached * cost.cache_bytes
+    if documents:
+        # An answer rotates a copy of a document's keys.
+        cache_bytes += cache_bytes // 2
     return {
         "samples": len(run),
         "cut": sum(isinstance(sample, Prompt) and sample.cut_tokens > 0 for sample in run),
         "skipped": len(whole) - len(run),
+        "documents": len(documents),
         "histogram": _histogram(run),
         "longest": longest,
         "seconds": statistics.fmean(known) if known else None,
-        "memory_bytes": cost.parameters * cost.parameter_bytes + cached * cost.cache_bytes,
+        "memory_bytes": cost.parameters * cost.parameter_bytes + cache_bytes,
     }
 
 
@@ -240,16 +248,30 @@ def _least_seconds(
     bytes_rate = bytes_per_second(device)
     if operations_rate is None or bytes_rate is None:
         return None
+    # A method whose tokens do not see all before them shares no document.
+    known = _known_tokens(samples) if visible is None else [0] * len(samples)
     return sum(
-        _operations(sample, cost, visible) / operations_rate
+        (_operations(tokens_with_answer(sample), cost, visible) - _operations(read, cost, visible))
+        / operations_rate
         + _bytes_read(sample, cost, visible) / bytes_rate
-        for sample in samples
+        for sample, read in zip(samples, known, strict=True)
     )
 
 
-def _operations(sample: Sample, cost: ModelCost, visible: int | None) -> float:
+def _known_tokens(samples: Sequence[Sample]) -> list[int]:
+    """Return how many tokens of each sample were read with an earlier one about its document."""
+    documents: set[str] = set()
+    known: list[int] = []
+    for sample in samples:
+        document = shared_document(sample)
+        is_known = document in documents
+        known.append(sample.shared_tokens if is_known and isinstance(sample, Prompt) else 0)
+        documents.add(document)
+    return known
+
+
+def _operations(tokens: int, cost: ModelCost, visible: int | None) -> float:
     """Return two operations per parameter and token, and those of attention to what is seen."""
-    tokens = tokens_with_answer(sample)
     seen = tokens if visible is None else min(visible, tokens)
     # The first tokens see fewer; for one that sees all before it this is half a square.
     pairs = tokens * seen - seen * seen / 2

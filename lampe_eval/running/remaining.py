@@ -11,7 +11,7 @@ from lampe_eval.results.decisions import scores_by_id
 from lampe_eval.running.prepared_run import PreparedRun
 from lampe_eval.running.progress import Progress
 from lampe_eval.running.resolved_settings import settings_of_cells
-from lampe_eval.running.sample_records import prompt_sha256
+from lampe_eval.running.sample_records import ReadPrompt
 from lampe_eval.running.sampling import uses_release_prompts
 from lampe_eval.store import Cell, Store
 
@@ -49,14 +49,15 @@ def sample_groups(prepared: PreparedRun, source: ModelSource) -> list[SampleGrou
     return sorted(groups, key=lambda group: -group.length)
 
 
-def stored_prompts(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, str]]:
-    """Return the prompt hash of each sample that is stored, by cell and id.
+def stored_prompts(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, ReadPrompt]]:
+    """Return the prompt of each sample that is stored, by cell and id.
 
     A record of an error does not count: its sample is tried again.
     """
-    prompts: dict[Cell, dict[str, str]] = {}
+    prompts: dict[Cell, dict[str, ReadPrompt]] = {}
     for cell, rows in store.rows_by_cell(cells).items():
-        prompts[cell] = {row["id"]: row["prompt_sha256"] for row in rows if "error" not in row}
+        finished = [row for row in rows if "error" not in row]
+        prompts[cell] = {row["id"]: ReadPrompt.of_record(row) for row in finished}
     return prompts
 
 
@@ -67,22 +68,26 @@ def stored_scores(store: Store, cells: Iterable[Cell]) -> dict[Cell, dict[str, f
 
 
 def missing_samples(
-    folder: Path, cell: Cell, samples: Sequence[Sample], hashes: Mapping[str, str]
+    folder: Path, cell: Cell, samples: Sequence[Sample], stored: Mapping[str, ReadPrompt]
 ) -> frozenset[str]:
     """Return the ids of a cell's samples that are not stored yet.
+
+    A stored question counts as missing where its document has another plan since then: a larger
+    limit may bring a longer question about it.
 
     Args:
         folder: the run's folder.
         cell: the cell.
         samples: all samples of the cell.
-        hashes: prompt hash of each stored sample, as `stored_prompts` returns them.
+        stored: prompt of each stored sample, as `stored_prompts` returns them.
 
     Raises:
         UserError: for a sample whose prompt differs from the one that was answered: a chat
             template that changed under a run would otherwise give one score to two prompts. Also
             for a stored sample that is none of the cell's, as where a larger limit has others.
     """
-    others = hashes.keys() - {sample.id for sample in samples}
+    prompts = {sample.id: ReadPrompt.of_sample(sample) for sample in samples}
+    others = stored.keys() - prompts.keys()
     if others:
         raise UserError(
             f"{folder}: {cell.bench}/{cell.task} at {cell.length}: sample {min(others)} is stored, "
@@ -90,16 +95,16 @@ def missing_samples(
             "choose another --output"
         )
     changed = [
-        sample.id
-        for sample in samples
-        if sample.id in hashes and hashes[sample.id] != prompt_sha256(sample)
+        name
+        for name, prompt in prompts.items()
+        if name in stored and stored[name].sha256 != prompt.sha256
     ]
     if changed:
         raise UserError(
             f"{folder}: {cell.bench}/{cell.task} at {cell.length}: sample {min(changed)} has "
             "another prompt now than when its answer was stored; choose another --output"
         )
-    return frozenset(sample.id for sample in samples if sample.id not in hashes)
+    return frozenset(name for name, prompt in prompts.items() if stored.get(name) != prompt)
 
 
 class CellCounts:

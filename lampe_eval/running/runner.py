@@ -42,7 +42,7 @@ from lampe_eval.running.remaining import (
 )
 from lampe_eval.running.resolved_settings import positions_beyond_window
 from lampe_eval.running.rounds import DrawnGroup, Rounds, groups_by_round, in_random_order
-from lampe_eval.running.sample_records import SampleRecorder
+from lampe_eval.running.sample_records import ReadPrompt, SampleRecorder
 from lampe_eval.running.sampling import check_samples, draw_samples, load_tokenizer
 from lampe_eval.running.watchdog import Watchdog
 from lampe_eval.store import Cell, Session, Store
@@ -181,9 +181,9 @@ class ModelRun:
         session = self.session
         groups = sample_groups(session.prepared, self.source)
         cells = [cell for _, cell in session.prepared.cells(self.source)]
-        hashes = stored_prompts(session.store, cells)
+        stored = stored_prompts(session.store, cells)
         if "stopping" in session.store.config:
-            self._run_in_rounds(groups, hashes)
+            self._run_in_rounds(groups, stored)
             return
         # The samples of the next group are drawn while those of this one run, so that two groups
         # are in memory at a time, however many a run has.
@@ -192,22 +192,22 @@ class ModelRun:
                 continue
             session.counts.update(group, len(samples))
             for cell in group.cells:
-                missing = missing_samples(session.store.folder, cell, samples, hashes[cell])
+                missing = missing_samples(session.store.folder, cell, samples, stored[cell])
                 self._run_samples(group, cell, samples, missing)
                 if session.interrupt.signal_number is not None:
                     return
 
     def _run_in_rounds(
-        self, groups: Sequence[SampleGroup], hashes: Mapping[Cell, Mapping[str, str]]
+        self, groups: Sequence[SampleGroup], stored: Mapping[Cell, Mapping[str, ReadPrompt]]
     ) -> None:
         """Run the groups of a run that stops by rule, until a signal asks to stop.
 
         Args:
             groups: the groups of the model's cells.
-            hashes: prompt hash of each stored sample by cell.
+            stored: prompt of each stored sample by cell.
         """
         session = self.session
-        self._scores = stored_scores(session.store, hashes)
+        self._scores = stored_scores(session.store, stored)
         together = groups_by_round(groups, session.store.config)
         for drawn in prefetch(self._draw_in_random_order, together):
             missing: dict[Cell, frozenset[str]] = {}
@@ -215,7 +215,7 @@ class ModelRun:
                 session.counts.update(group, len(samples))
                 for cell in group.cells:
                     missing[cell] = missing_samples(
-                        session.store.folder, cell, samples, hashes[cell]
+                        session.store.folder, cell, samples, stored[cell]
                     )
             rounds = Rounds(session.store.config, drawn)
             for taken in rounds:
@@ -252,7 +252,8 @@ class ModelRun:
         method = session.prepared.methods[cell.model, cell.method]
         # Batches are made of all samples, stored ones included, so that a resumed run has
         # the same batches as an uninterrupted one, and the same records to the last bit.
-        for batch in make_batches(samples, self.max_batch_tokens):
+        whole_documents = session.prepared.resolved.suite.uses_ray
+        for batch in make_batches(samples, self.max_batch_tokens, whole_documents):
             missing_in_batch = missing.intersection(sample.id for sample in batch)
             if not missing_in_batch:
                 continue

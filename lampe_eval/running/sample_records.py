@@ -1,6 +1,8 @@
 """Records of finished samples: prompt, largest position, outcome and score."""
 
 import json
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +22,28 @@ SHOWN_TOKENS = 100
 """Tokens of a prompt's start and end that a record shows."""
 SHOWN_CHARACTERS = 300
 """Characters of them at most."""
+
+
+class ReadPrompt(NamedTuple):
+    """Prompt as a method reads it, by which a stored sample is known again.
+
+    Attributes:
+        sha256: hash of its token ids.
+        plan_tokens: tokens of the plan that it shares with other questions; 0 for one of its own.
+    """
+
+    sha256: str
+    plan_tokens: int
+
+    @classmethod
+    def of_sample(cls, sample: Sample) -> Self:
+        """Return the prompt of a sample."""
+        return cls(prompt_sha256(sample), _other_plan_tokens(sample))
+
+    @classmethod
+    def of_record(cls, row: SampleRecord) -> Self:
+        """Return the prompt of a stored sample."""
+        return cls(row["prompt_sha256"], row.get("plan_tokens", 0))
 
 
 class SampleRecorder:
@@ -65,6 +89,14 @@ def prompt_sha256(sample: Sample) -> str:
     return sha256_of_text(repr(list(sample.ids)))
 
 
+def _other_plan_tokens(sample: Sample) -> int:
+    """Return the tokens of the plan of a sample's document; 0 where it would have the same plan."""
+    if not (isinstance(sample, Prompt) and sample.plan_tokens):
+        return 0
+    alone = replace(sample, plan_tokens=0)
+    return 0 if alone.reserved_tokens == sample.reserved_tokens else sample.plan_tokens
+
+
 def _add_prompt(record: SampleRecord, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add what the sample is, with both ends of its prompt as the model reads it."""
     start = str(tokenizer.decode(list(sample.ids[:SHOWN_TOKENS])))
@@ -90,6 +122,8 @@ def _add_positions(
     geometry: lampe.Geometry,
 ) -> None:
     """Add how far positions of prompt and answer reach under a method, and its factor."""
+    if plan_tokens := _other_plan_tokens(sample):
+        record["plan_tokens"] = plan_tokens
     prompt_tokens = record["prompt_tokens"]
     planned = prompt_tokens + (sample.reserved_tokens if isinstance(sample, Prompt) else 0)
     encoding = method.encode(geometry, planned)

@@ -16,6 +16,7 @@ from lampe_eval.errors import UserError, describe_error, report_warning
 from lampe_eval.models import ModelSource
 from lampe_eval.prompts.chat_template import freeze_date
 from lampe_eval.running.prepared_run import PreparedRun
+from lampe_eval.running.shared_documents import with_document_plans
 from lampe_eval.texts import documents
 from lampe_eval.texts.jsonl_rows import FaultyRow
 
@@ -71,7 +72,7 @@ def draw_samples(
         if isinstance(compact, Prompt):
             compact = replace(compact, plan_length=protocol.plan_length)
         samples.append(compact)
-    return samples
+    return with_document_plans(samples) if protocol.plan == "document" else samples
 
 
 def _request(

@@ -41,7 +41,11 @@ def _fields(card: Card) -> dict[str, Any]:
 
     Whether samples may share a batch is recorded by its effect, `max_batch_tokens`.
     """
-    return card.model_dump(mode="json", exclude={"about", "changes", "batches"})
+    fields = card.model_dump(mode="json", exclude={"about", "changes", "batches"})
+    # Runs of before this field are no other runs.
+    if fields.get("plan") == "prompt":
+        del fields["plan"]
+    return fields
 
 
 def _user_files(resolved: ResolvedSuite) -> dict[str, str]:

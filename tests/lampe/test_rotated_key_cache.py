@@ -309,6 +309,26 @@ def test_reading_a_growing_cache_gives_unrotated_keys(model: LlamaForCausalLM) -
         torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["original", "lampe", "dca"])
+def test_a_crop_gives_back_exactly_the_cache_of_before(
+    model: LlamaForCausalLM, method: str
+) -> None:
+    with lampe.patch(model, method, check=False):
+        cache = lampe.growing_cache(model, rotate_in_place=False)
+        _read(model, random_ids(PROMPT), cache)
+        before = [layer.values.clone() for layer in cache.layers]
+        before += [layer._keys.clone() for layer in cache.layers]
+        buffers = [layer._key_buffer._buffer for layer in cache.layers]
+        for _ in range(3):
+            _after_some_steps(model, cache)
+            cache.crop(-6)
+        after = [layer.values for layer in cache.layers]
+        after += [layer._keys for layer in cache.layers]
+        assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
+        now = [layer._key_buffer._buffer for layer in cache.layers]
+        assert all(one is other for one, other in zip(now, buffers, strict=True)), "copied"
+
+
 def _read(model: LlamaForCausalLM, ids: Tensor, cache: Cache) -> Cache:
     _step(model, ids, cache)
     return cache

@@ -50,8 +50,8 @@ def _effects(bench: str, text: str) -> Iterator[Any]:
     protocol = instance.protocol(text)
     task = next(task for task in bench_tasks(bench) if instance.has_task(task, protocol))
     yield from _prompts(bench, task, text)
-    # The harness hands it to the engine with each prompt.
-    yield protocol.plan_length
+    # The harness hands them to the engine with each prompt.
+    yield protocol.plan_length, protocol.plan
     rows = {"prediction": "C or B", "references": ["b", "B"], "extras": {}}
     if bench == "infinitebench":
         yield instance.score("longbook_choice_eng", rows, protocol)
