@@ -20,6 +20,8 @@ from scipy.special import expit
 
 from lampe import Sigmoid
 
+FLAT_SLOPE = 1e-9
+"""Slope per window below which a curve maps all lengths alike."""
 SIGMOID_CONSTANTS = 3
 SIGNIFICANT_DIGITS = 6
 """Digits that a card and a table show."""
@@ -99,6 +101,9 @@ def fit_sigmoid(best: Sequence[BestValue], window: int, ceiling: float) -> Sigmo
     bounds = ((0.0, -20.0, 0.0), (50.0, 20.0, highest))
     start = (1.0, 0.0, min(highest, mappings.max()))
     slope, intercept, top = least_squares(residuals, start, bounds=bounds).x
+    if slope < FLAT_SLOPE:
+        # The solver stops anywhere below; such digits would stand in names of methods.
+        slope = 0.0
     return Sigmoid(_rounded(slope / window), _rounded(intercept), _rounded(top * window), window)
 
 

@@ -67,6 +67,12 @@ def test_a_curve_never_decreases_nor_exceeds_its_ceiling() -> None:
     )
 
 
+def test_a_flat_curve_has_no_slope() -> None:
+    # As found on a real model: a slope of 3e-23 would stand in the names of methods.
+    best = best_values((8192, 10240, 14336), (4984, 4096, 4096))
+    assert curve_fitting.fit_sigmoid(best, 8192, 7680).slope == 0
+
+
 def test_mapping_lengths_of_a_small_part_of_the_window_are_fitted() -> None:
     fitted = curve_fitting.fit_sigmoid(
         best_values((131072, 262144, 524288), (1000, 1100, 1200)), 131072, 131072
