@@ -197,7 +197,7 @@ def test_a_batch_in_bfloat16_equals_the_oracle(backend: str, phase: str) -> None
 
 
 @pytest.mark.parametrize("backend", ["blockwise", "flash"])
-@pytest.mark.parametrize("method", [*METHODS, *BANDED])
+@pytest.mark.parametrize("method", ["dca", "chunkllama", "string", "lampe", "self"])
 @pytest.mark.parametrize("start", [0, 83])
 def test_tiles_in_groups_equal_the_oracle(
     backend: str, method: str, start: int, monkeypatch: pytest.MonkeyPatch
