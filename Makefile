@@ -42,9 +42,10 @@ lint: .venv/ready ## check style and types
 docs: .venv/ready ## build the documentation into docs/_build/html, warnings as errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
-bench: .venv/ready ## measure methods and backends relative to plain attention, prompt generation, harness overhead, coverage of intervals
+bench: .venv/ready ## measure methods, backends and batches relative to plain attention, prompt generation, harness overhead, coverage of intervals
 	$(BIN)/lampe-eval speed
 	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.batches
 	$(BIN)/python -m benchmarks.ruler
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.paired_coverage

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attention, paged_decode, sequential
+from benchmarks import attention, batches, paged_decode, sequential
 from tests.lampe_eval import stored_runs
 
 
@@ -17,6 +17,16 @@ def test_the_attention_benchmark_prints_ratios(
     printed = capsys.readouterr().out
     assert "blockwise" in printed
     assert " to " in printed
+
+
+def test_the_benchmark_of_batches_prints_gains(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batches, "PAIRS", 2)
+    monkeypatch.setattr(batches, "STEPS", 1)
+    batches.main("lampe", "61,90")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [batches.PLAIN] * 4 + ["lampe"] * 4
 
 
 def test_the_benchmark_of_paged_decode_prints_ratios(

@@ -9,6 +9,7 @@ D head dimensions, S regions.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -19,8 +20,7 @@ from lampe.attention.backend import Backend
 from lampe.attention.inputs import AttentionInputs
 from lampe.attention.partial_attention import PartialAttention, merge_partials, sink_attention
 from lampe.attention.rotated_keys import DecodeStep, columns_of
-from lampe.attention.rotation import rotate
-from lampe.attention.tiling import KeyRange, QueryTile, tile_plan
+from lampe.attention.tiling import KeyRange, QueryTile, TileGroup, tile_groups
 from lampe.positions import PositionMap
 
 MapSide = tuple[PositionMap, bool]
@@ -44,17 +44,23 @@ class Blockwise(Backend):
             # A decode step brings its own rows of cos and sin: free those of the prompt.
             inputs.tables.clear()
             return self.merge(self._decode_partials(inputs, step)).flatten(1, 2)
-        tiles = tile_plan(inputs.encoding.plan, inputs.start, inputs.stop, inputs.first)
-        query, keys = inputs.grouped_query(), _rotate_keys_by_map(inputs, tiles)
-        if len(tiles) == 1:
-            return self.merge(self._tile_partials(inputs, tiles[0], query, keys)).flatten(1, 2)
+        groups = tile_groups(inputs.encoding.plan, inputs.start, inputs.stop, inputs.first)
+        query, keys = inputs.grouped_query(), _rotate_keys_by_map(inputs, groups)
         # Outputs are written in place: joining them by ``cat`` would hold all of them twice.
         # With tiles of 2048 instead of 4096 queries this took the measured peak from 400 MB to 311,
         # where plain attention has 298.
         out = query.new_empty(*query.shape[:-1], inputs.value.shape[-1])
-        for tile in tiles:
-            rows = slice(tile.start - inputs.start, tile.stop - inputs.start)
-            out[..., rows, :] = self.merge(self._tile_partials(inputs, tile, query, keys))
+        for group in groups:
+            start = group.shared.start
+            shared = list(self._tile_partials(inputs, group.shared, query, keys))
+            if inputs.logits.sinks is not None:
+                rows = query[..., start - inputs.start : group.shared.stop - inputs.start, :]
+                shared.append(sink_attention(rows, out.shape[-1], inputs.logits.sinks))
+            for tile in group.tiles:
+                parts = [part.of_queries(tile.start - start, tile.stop - start) for part in shared]
+                parts += self._tile_partials(inputs, tile, query, keys)
+                own = slice(tile.start - inputs.start, tile.stop - inputs.start)
+                out[..., own, :] = self.merge(parts)
         return out.flatten(1, 2)
 
     def merge(self, parts: Iterable[PartialAttention]) -> Tensor:
@@ -97,10 +103,8 @@ class Blockwise(Backend):
             yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
         # One rotation for the queries of all regions: a step is short enough for each launch to
         # count. The copies are expanded first, for a layer may rotate only part of a head.
-        rope = inputs.encoding.rope
         query_SBGRQD = query.expand(len(step.key_ranges), *query.shape)
-        rotated_SBGRQD = rotate(query_SBGRQD, step.cos, step.sin, rope.layout, rope.begin)
-        for keys, q in zip(step.key_ranges, rotated_SBGRQD, strict=True):
+        for keys, q in zip(step.key_ranges, step.rotation.apply(query_SBGRQD), strict=True):
             run = columns_of(keys.start, keys.stop, step.gap)
             yield from self.partials(inputs, keys, q, k[:, :, run], inputs.value[:, :, run])
 
@@ -109,8 +113,6 @@ class Blockwise(Backend):
     ) -> Iterator[PartialAttention]:
         """Yield the parts of a tile. ``query[B, G, R, Q, D]`` are all queries, not rotated."""
         query = query[..., tile.start - inputs.start : tile.stop - inputs.start, :]
-        if inputs.logits.sinks is not None:
-            yield sink_attention(query, inputs.value.shape[-1], inputs.logits.sinks)
         for keys in tile.key_ranges:
             positions = keys.region.query
             q = inputs.tables.rotate_queries(query, positions, inputs.encoding, tile.start)
@@ -120,12 +122,12 @@ class Blockwise(Backend):
             yield from self.partials(inputs, keys, q, k, v)
 
 
-def _rotate_keys_by_map(inputs: AttentionInputs, tiles: tuple[QueryTile, ...]) -> MappedKeys:
+def _rotate_keys_by_map(inputs: AttentionInputs, groups: tuple[TileGroup, ...]) -> MappedKeys:
     """Rotate the keys once per distinct key map, as far as some tile needs them."""
     # Regions often share a map, and tiles share keys; rotating per key range would repeat the work.
     spans: dict[MapSide, tuple[int, int]] = {}
-    for tile in tiles:
-        for keys in tile.key_ranges:
+    for group in groups:
+        for keys in chain.from_iterable(tile.key_ranges for tile in (group.shared, *group.tiles)):
             map_side = _map_side(inputs, keys)
             start, stop = spans.get(map_side, (keys.start, keys.stop))
             spans[map_side] = min(start, keys.start), max(stop, keys.stop)

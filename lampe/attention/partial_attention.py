@@ -31,6 +31,10 @@ class PartialAttention(NamedTuple):
     out: Tensor
     lse: Tensor
 
+    def of_queries(self, start: int, stop: int) -> "PartialAttention":
+        """Return the attention of some of the queries."""
+        return PartialAttention(self.out[..., start:stop, :], self.lse[..., start:stop])
+
 
 def sink_attention(query: Tensor, dim: int, sinks: Tensor) -> PartialAttention:
     """Return attention over the sinks: keys with given logits whose values are zero.
@@ -49,7 +53,15 @@ def sink_attention(query: Tensor, dim: int, sinks: Tensor) -> PartialAttention:
 def merge_partials(parts: Iterable[PartialAttention]) -> Tensor:
     """Return attention ``[..., Q, D]`` over the keys of all parts, in the dtype of the first."""
     parts = list(parts)
-    return reduce(merge_two, parts).out.to(parts[0].out.dtype)
+    if len(parts) == 1:
+        return parts[0].out
+    if parts[0].out.shape[-2] > 1:
+        return reduce(merge_two, parts).out.to(parts[0].out.dtype)
+    # A third of the operations, over copies of the parts: a step is short enough for each operation
+    # to count, and a prompt's parts are too large to copy.
+    share = torch.stack([part.lse for part in parts]).softmax(0).nan_to_num(nan=0.0)
+    out = torch.stack([part.out for part in parts]) * share[..., None]
+    return out.sum(0).to(parts[0].out.dtype)
 
 
 def merge_two(a: PartialAttention, b: PartialAttention) -> PartialAttention:

@@ -27,16 +27,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lampe.attention.rotation import cos_sin, cos_sin_between, rotate
-from lampe.attention.tiling import KeyRange, tile_plan
+from lampe.attention.rotation import Rotation, cos_sin, cos_sin_between
+from lampe.attention.tiling import KeyRange, QueryTile, tile_plan
 from lampe.encoding import Encoding
 from lampe.positions import PositionMap, VisibleTokens
-from lampe.rope import Rope
 
 COPY_GROWTH_TOKENS = 512
 """Spare keys that a copy gets when it must grow, so that it is not moved for each token."""
 MAX_OTHER_STEPS = 63
 """Decode steps to remember besides the newest: one per kind of layer, row of a batch and device."""
+ROWS_AHEAD = 256
+"""Rows of cos and sin that are made at a time, for the regions of the next tokens together."""
 NO_GAP = range(0)
 """Gap of a cache that has dropped no keys."""
 
@@ -94,19 +95,17 @@ class KeyRotations:
 
     Attributes:
         index: columns ``[n]`` of the keys.
-        cos: ``[n, P]`` float32.
-        sin: ``[n, P]`` float32.
+        rotation: rotation of each of them.
     """
 
     index: Tensor
-    cos: Tensor
-    sin: Tensor
+    rotation: Rotation
 
     @classmethod
     def from_changes(
         cls,
         changes: Iterable[RotationChange],
-        encoding: Encoding,
+        tables: "ChangeTables",
         device: torch.device,
         gap: range,
     ) -> "KeyRotations | None":
@@ -114,20 +113,95 @@ class KeyRotations:
         # One list for all changes: a layer then needs one gather and one scatter per step.
         index, cos, sin = [], [], []
         for change in changes:
-            keys = torch.arange(change.start, change.stop, device=device)
-            change_cos, change_sin = cos_sin_between(change.old, change.new, encoding, keys)
+            rotation = tables.rotation(change)
             stored = columns_of(change.start, change.stop, gap)
             index.append(torch.arange(stored.start, stored.stop, device=device))
-            cos.append(change_cos)
-            sin.append(change_sin)
-        return cls(torch.cat(index), torch.cat(cos), torch.cat(sin)) if index else None
+            cos.append(rotation.cos)
+            sin.append(rotation.sin)
+        if not index:
+            return None
+        return cls(torch.cat(index), Rotation(torch.cat(cos), torch.cat(sin), tables.encoding.rope))
 
-    def rotate_in_place(self, keys: Tensor, rope: Rope) -> None:
+    def rotate_in_place(self, keys: Tensor) -> None:
         """Rotate these keys within ``keys[B, G, K, D]``."""
-        rotated = rotate(
-            keys.index_select(2, self.index), self.cos, self.sin, rope.layout, rope.begin
-        )
+        rotated = self.rotation.apply(keys.index_select(2, self.index))
         keys.index_copy_(2, self.index, rotated)
+
+
+class ChangeTables:
+    """Rotations of keys from one map's positions to another's, made for several keys at a time.
+
+    One key after another crosses a boundary of a plan, so the keys after it come next.
+
+    Attributes:
+        encoding: rope and attention factor.
+    """
+
+    def __init__(self, encoding: Encoding, device: torch.device, ahead: int) -> None:
+        """Begin without tables.
+
+        Args:
+            encoding: rope and attention factor.
+            device: where the tables are.
+            ahead: keys to make rotations for at a time.
+        """
+        self.encoding, self._device, self._ahead = encoding, device, ahead
+        self._made: dict[tuple[PositionMap | None, PositionMap | None], tuple[int, Rotation]] = {}
+
+    def rotation(self, change: RotationChange) -> Rotation:
+        """Return the rotation of each key of a change."""
+        maps, count = (change.old, change.new), change.stop - change.start
+        start, rotation = self._made.get(maps, (0, None))
+        if rotation is None or not start <= change.start <= change.stop <= start + self._ahead:
+            start, length = change.start, max(count, self._ahead)
+            # Tables may outlive inference mode, and an inference tensor cannot serve gradients.
+            with torch.inference_mode(False):
+                index = torch.arange(start, start + length, device=self._device)
+                cos, sin = cos_sin_between(*maps, self.encoding, index)
+                rotation = Rotation.of_pairs(cos, sin, self.encoding.rope)
+            # Those of a whole prompt are used once.
+            if length == self._ahead:
+                self._made[maps] = start, rotation
+        return rotation[change.start - start : change.stop - start]
+
+
+class StepTables:
+    """Tables of a run of generated tokens, each region of which begins and ends in one way.
+
+    Attributes:
+        tile: the tokens as queries, with their keys.
+        changes: rotations of keys that change region.
+    """
+
+    # Tables may outlive inference mode, and an inference tensor cannot serve gradients.
+    @torch.inference_mode(False)
+    def __init__(self, encoding: Encoding, query_token: int, device: torch.device) -> None:
+        """Make tables for a token, and for those after it that have the same regions."""
+        ahead = max(1, ROWS_AHEAD // len(encoding.plan.regions))
+        # From key 0: a step over stored keys holds the prompt from its first token on.
+        self.tile: QueryTile = tile_plan(encoding.plan, query_token, query_token + ahead, 0)[0]
+        self.changes = ChangeTables(encoding, device, ahead)
+        index = torch.arange(self.tile.start, self.tile.stop, device=device)
+        tables = [
+            cos_sin(keys.region.query, encoding, index, encoding.logit_factor)
+            for keys in self.tile.key_ranges
+        ]
+        # [tokens, S, 1, 1, 1, 1, P], to broadcast with queries [S, B, G, R, 1, D].
+        cos, sin = (
+            torch.stack(each, dim=1)[:, :, None, None, None, None]
+            for each in zip(*tables, strict=True)
+        )
+        self._rotations = Rotation.of_pairs(cos, sin, encoding.rope)
+        self._query_scales = encoding.attention_factor.query_scale(index)
+
+    def query_rotation(self, query_token: int) -> Rotation:
+        """Return the rotations of a token's query, ``[S, 1, 1, 1, 1, 2P]``."""
+        return self._rotations[query_token - self.tile.start]
+
+    def query_scale(self, query_token: int) -> Tensor | None:
+        """Return the log-n scale ``[1]`` of a token's query, or None where there is none."""
+        scales, index = self._query_scales, query_token - self.tile.start
+        return None if scales is None else scales[index : index + 1]
 
 
 class DecodeStep:
@@ -139,9 +213,9 @@ class DecodeStep:
         device: device of the tensors.
         gap: tokens whose keys the cache has dropped; the query owns none of them.
         key_ranges: the keys that the query owns, one range for each of S regions.
-        cos: cosines of the query in each region, ``[S, 1, 1, 1, 1, P]``, to broadcast with queries
+        tables: tables of this token and of those after it.
+        rotation: rotations of the query in each region, which broadcast with queries
             ``[S, B, G, R, 1, D]``.
-        sin: the sines.
         query_scale: log-n scale of the query, ``[1]``, or None.
         rotated_runs: the rotation in which the query needs each key. None where it needs a key in
             two rotations (plans of authors' releases whose regions overlap): one stored key cannot
@@ -149,24 +223,23 @@ class DecodeStep:
     """
 
     def __init__(
-        self, encoding: Encoding, query_token: int, device: torch.device, gap: range
+        self,
+        encoding: Encoding,
+        query_token: int,
+        device: torch.device,
+        gap: range,
+        tables: StepTables,
     ) -> None:
         """Find the keys of the query in each region, and rotations of the query."""
         self.encoding, self.query_token = encoding, query_token
-        self.device, self.gap = device, gap
-        # From key 0: a step over stored keys holds the prompt from its first token on.
-        (tile,) = tile_plan(encoding.plan, query_token, query_token + 1, 0)
-        self.key_ranges: tuple[KeyRange, ...] = tile.key_ranges
+        self.device, self.gap, self.tables = device, gap, tables
+        self.key_ranges: tuple[KeyRange, ...] = tables.tile.of_query(query_token)
         self.rotated_runs = _joined(
             RotatedRun(keys.start, keys.stop, keys.region.key) for keys in self.key_ranges
         )
-        index = torch.tensor([query_token], device=device)
-        factor = encoding.logit_factor
-        tables = [cos_sin(keys.region.query, encoding, index, factor) for keys in self.key_ranges]
-        self.cos = torch.stack([cos for cos, _ in tables])[:, None, None, None]
-        self.sin = torch.stack([sin for _, sin in tables])[:, None, None, None]
-        self.query_scale = encoding.attention_factor.query_scale(index)
-        self._rotations: dict[RotatedRuns, tuple[KeyRotations | None, RotatedRuns]] = {}
+        self.rotation = tables.query_rotation(query_token)
+        self.query_scale = tables.query_scale(query_token)
+        self._rotations: list[tuple[RotatedRuns, KeyRotations | None, RotatedRuns]] = []
 
     def rotations_from(self, stored: RotatedRuns) -> tuple[KeyRotations | None, RotatedRuns]:
         """Return the rotations that this step needs, and the runs after they are applied.
@@ -175,22 +248,30 @@ class DecodeStep:
             stored: how a layer's stored keys are rotated.
         """
         # All layers usually store the same runs, so the first layer computes the answer for all.
-        if stored not in self._rotations:
-            assert self.rotated_runs is not None
-            needed, unused = [], []
-            for change in _changes(stored, self.rotated_runs):
-                if change.new is None:
-                    # This query does not see the key, for instance in a layer with a local window.
-                    # It stays as it is, and the runs must go on to say how it is rotated.
-                    assert change.old is not None
-                    unused.append(RotatedRun(change.start, change.stop, change.old))
-                elif change.old != change.new:
-                    needed.append(change)
-            after = _joined((*self.rotated_runs, *unused))
-            assert after is not None
-            rotations = KeyRotations.from_changes(needed, self.encoding, self.device, self.gap)
-            self._rotations[stored] = rotations, after
-        return self._rotations[stored]
+        # Compared, not hashed: they are usually the same object.
+        for known, rotations, after in self._rotations:
+            if known == stored:
+                return rotations, after
+        rotations, after = self._find_rotations(stored)
+        self._rotations.append((stored, rotations, after))
+        return rotations, after
+
+    def _find_rotations(self, stored: RotatedRuns) -> tuple[KeyRotations | None, RotatedRuns]:
+        """Return what ``rotations_from`` returns, which remembers it."""
+        assert self.rotated_runs is not None
+        needed, unused = [], []
+        for change in _changes(stored, self.rotated_runs):
+            if change.new is None:
+                # This query does not see the key, for instance in a layer with a local window.
+                # It stays as it is, and the runs must go on to say how it is rotated.
+                assert change.old is not None
+                unused.append(RotatedRun(change.start, change.stop, change.old))
+            elif change.old != change.new:
+                needed.append(change)
+        after = _joined((*self.rotated_runs, *unused))
+        assert after is not None
+        changes = self.tables.changes
+        return KeyRotations.from_changes(needed, changes, self.device, self.gap), after
 
 
 class DecodeSteps:
@@ -214,13 +295,18 @@ class DecodeSteps:
         # Shared, because launches are what a step costs: with a store per region and tables per
         # token it took 1.5 to 3.4 times plain attention at 4096 tokens, computed once for all
         # layers 1.43.
-        others = []
+        others: list[DecodeStep] = []
+        tables: StepTables | None = None
         for step in self._newest:
             if step.encoding is not encoding or step.device != device:
                 others.append(step)
             elif (step.query_token, step.gap) == (query_token, gap):
                 return step
-        step = DecodeStep(encoding, query_token, device, gap)
+            else:
+                tables = step.tables
+        if tables is None or not tables.tile.start <= query_token < tables.tile.stop:
+            tables = StepTables(encoding, query_token, device)
+        step = DecodeStep(encoding, query_token, device, gap, tables)
         # Bounded, since encodings of earlier prompts would otherwise stay for the cache's lifetime.
         self._newest = [*others[-MAX_OTHER_STEPS:], step]
         return step
@@ -273,9 +359,10 @@ class RotatedKeys:
                 stop = min(run.stop, key.shape[2] + len(self.gap))
                 if run.start < stop:
                     changes.append(RotationChange(run.start, stop, run.positions, None))
-            rotations = KeyRotations.from_changes(changes, self._encoding, key.device, self.gap)
+            tables = ChangeTables(self._encoding, key.device, ahead=1)
+            rotations = KeyRotations.from_changes(changes, tables, key.device, self.gap)
             if rotations is not None:
-                rotations.rotate_in_place(key, self._encoding.rope)
+                rotations.rotate_in_place(key)
         self.invalidate()
 
     def update(self, key: Tensor, step: DecodeStep) -> Tensor:
@@ -294,7 +381,7 @@ class RotatedKeys:
         keys = key if self.in_place else self._extended_copy(key)
         rotations, runs = step.rotations_from(self._runs)
         if rotations is not None:
-            rotations.rotate_in_place(keys, step.encoding.rope)
+            rotations.rotate_in_place(keys)
         # Recorded last: if the rotation raises, the runs still say what the keys are.
         self._runs = runs
         return keys

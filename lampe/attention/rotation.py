@@ -48,6 +48,49 @@ def rotate(
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Rotation of a few vectors in three operations, for decode steps: launches are their cost.
+
+    Long prompts use ``rotate``, which reads and writes less.
+
+    Attributes:
+        cos: cosines ``[..., 2P]`` float32 of the rotated dimensions, times any factor.
+        sin: sines ``[..., 2P]``, negative for the first dimension of each pair.
+        rope: says which dimensions are rotated, and how they are paired.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    rope: Rope
+
+    @classmethod
+    def of_pairs(cls, cos: Tensor, sin: Tensor, rope: Rope) -> "Rotation":
+        """Return the rotation of pairs by cos and sin ``[..., P]``."""
+        axis = -2 if rope.layout == "half" else -1
+        cos = torch.stack((cos, cos), axis).flatten(-2)
+        return cls(cos, torch.stack((-sin, sin), axis).flatten(-2), rope)
+
+    def __getitem__(self, index: int | slice) -> "Rotation":
+        """Return a part of the vectors' rotations."""
+        return Rotation(self.cos[index], self.sin[index], self.rope)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return vectors ``x[..., D]``, which broadcast with the rotation, rotated."""
+        if self.cos.shape[-1] == x.shape[-1]:
+            return self._rotated(x)
+        before, rotary, after = self.rope.split(x)
+        return torch.cat((before, self._rotated(rotary), after), dim=-1)
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        """Return the rotated dimensions ``x[..., 2P]`` after the rotation."""
+        if self.rope.layout == "half":
+            partner = x.roll(x.shape[-1] // 2, -1)
+        else:
+            partner = torch.unflatten(x, -1, (-1, 2)).flip(-1).flatten(-2)
+        return (x * self.cos).addcmul_(partner, self.sin).to(x.dtype)
+
+
 @dataclass
 class RotaryTables:
     """Cos and sin at the positions of many maps, shared by the layers and steps of one rope.

@@ -413,7 +413,7 @@ def test_a_step_is_of_one_device() -> None:
     steps = DecodeSteps()
     encoding = lampe.method_of("lampe").encode(lampe.Geometry(window=64, head_dim=16), PROMPT)
     here, there = (steps.get(encoding, PROMPT, torch.device(kind)) for kind in ("cpu", "meta"))
-    assert (here.cos.device.type, there.cos.device.type) == ("cpu", "meta")
+    assert (here.rotation.cos.device.type, there.rotation.cos.device.type) == ("cpu", "meta")
     assert steps.get(encoding, PROMPT, torch.device("cpu")) is here
 
 

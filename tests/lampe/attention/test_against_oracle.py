@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 import lampe
-from lampe.attention import BACKENDS, AttentionInputs, LogitOptions, flash, triton_backend
+from lampe.attention import (
+    BACKENDS,
+    AttentionInputs,
+    LogitOptions,
+    blockwise,
+    flash,
+    rotated_keys,
+    tiling,
+    triton_backend,
+)
 from lampe.attention.rotated_keys import RotatedKeys
 from lampe.methods import method_of
 from lampe.positions import LocalWindow
@@ -68,7 +77,7 @@ def nan_in_uninitialized_memory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make Triton's tiles so small that short prompts have inner ones.
+    """Make tiles, and tables of later tokens, so small that short prompts have several.
 
     Without a GPU the kernels run in Triton's interpreter.
     """
@@ -76,6 +85,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         triton_backend, "prefill_tile", lambda *inputs: triton_backend.KernelTile(16, 16, 4, 2)
     )
     monkeypatch.setattr(triton_backend, "SPLIT_KEYS", 32)
+    monkeypatch.setattr(rotated_keys, "ROWS_AHEAD", 12)
     if DEVICE.type == "cpu" and importlib.util.find_spec("triton"):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
@@ -185,6 +195,22 @@ def test_a_batch_in_bfloat16_equals_the_oracle(backend: str, phase: str) -> None
     encoding = _encoding("lampe", min(stop, PROMPT))
     q, k, v = _inputs((4, 2), stop - start, stop, torch.bfloat16, rows=3)
     _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start))
+
+
+@pytest.mark.parametrize("backend", ["blockwise", "flash"])
+@pytest.mark.parametrize("method", ["dca", "chunkllama", "string", "lampe", "self"])
+@pytest.mark.parametrize("start", [0, 83])
+def test_tiles_in_groups_equal_the_oracle(
+    backend: str, method: str, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read a prompt, or its second part, with sinks; chunks of 18 tokens are in groups of two."""
+    monkeypatch.setattr(tiling, "GROUP_QUERIES", 40)
+    # Not the cached ones of other sizes.
+    monkeypatch.setattr(blockwise, "tile_groups", tiling.tile_groups.__wrapped__)
+    encoding = _encoding(method, 171)
+    q, k, v = _inputs((4, 2), 171 - start, 171, torch.float32, rows=2)
+    logits = LogitOptions(sinks=torch.linspace(-2, 3, 4, device=DEVICE))
+    _check(backend, AttentionInputs(q, k, v, encoding, scale=SCALE, start=start, logits=logits))
 
 
 @pytest.mark.parametrize("method", [*METHODS, *BANDED])
