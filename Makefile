@@ -63,9 +63,14 @@ results: .venv/ready ## complete the reference runs that are committed in result
 	$(BIN)/lampe-eval run --config smollm2-needles
 	$(BIN)/lampe-eval run --config smollm2-factor
 	$(BIN)/lampe-eval run --config smollm2-lampe
+	$(BIN)/lampe-eval run --config smollm2-short
+	$(BIN)/lampe-eval run --model docs/calibration/smollm2-calibrated.yaml --label smollm2-135m-instruct-calibrated \
+		--bench niah/phone --haystack ruler-essays --lengths 14k --output results/smollm2-fitted
 	$(BIN)/lampe-eval report results/pocket
 	$(BIN)/lampe-eval report results/pocket-ruler
 	$(BIN)/lampe-eval report results/smollm2
 	$(BIN)/lampe-eval report results/smollm2-needles
 	$(BIN)/lampe-eval report results/smollm2-settings
+	$(BIN)/lampe-eval report results/smollm2-short
+	$(BIN)/lampe-eval report results/smollm2-fitted
 	$(BIN)/lampe-eval leaderboard build

@@ -101,10 +101,11 @@ def fit_sigmoid(best: Sequence[BestValue], window: int, ceiling: float) -> Sigmo
     bounds = ((0.0, -20.0, 0.0), (50.0, 20.0, highest))
     start = (1.0, 0.0, min(highest, mappings.max()))
     slope, intercept, top = least_squares(residuals, start, bounds=bounds).x
-    if slope < FLAT_SLOPE:
-        # The solver stops anywhere below; such digits would stand in names of methods.
-        slope = 0.0
-    return Sigmoid(_rounded(slope / window), _rounded(intercept), _rounded(top * window), window)
+    # The solver stops anywhere below FLAT_SLOPE; such digits would stand in names of methods.
+    flattened = slope if slope >= FLAT_SLOPE else 0.0
+    return Sigmoid(
+        _rounded(flattened / window), _rounded(intercept), _rounded(top * window), window
+    )
 
 
 def fit_attention_factor(best: Sequence[BestValue], window: int) -> tuple[float, float]:
