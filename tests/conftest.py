@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
-PARTS = 3
+PARTS = 4
 """Parts of a large matrix, of which each day has one."""
 
 
