@@ -64,8 +64,11 @@ results: .venv/ready ## complete the reference runs that are committed in result
 	$(BIN)/lampe-eval run --config smollm2-factor
 	$(BIN)/lampe-eval run --config smollm2-lampe
 	$(BIN)/lampe-eval run --config smollm2-short
-	$(BIN)/lampe-eval run --model docs/calibration/smollm2-calibrated.yaml --label smollm2-135m-instruct-calibrated \
+	$(BIN)/lampe-eval run --model docs/calibration/smollm2-calibrated.yaml --label smollm2-135m-instruct-calibrated --method lampe \
 		--bench niah/phone --haystack ruler-essays --lengths 14k --output results/smollm2-fitted
+	$(BIN)/lampe-eval run --model smollm2-135m-instruct,docs/calibration/smollm2-calibrated.yaml \
+		--label smollm2-135m-instruct,smollm2-135m-instruct-calibrated --method lampe --bench ruler/niah_single_1 \
+		--lengths 10k --limit 10 --output results/smollm2-fitted-ruler
 	$(BIN)/lampe-eval report results/pocket
 	$(BIN)/lampe-eval report results/pocket-ruler
 	$(BIN)/lampe-eval report results/smollm2
@@ -73,4 +76,5 @@ results: .venv/ready ## complete the reference runs that are committed in result
 	$(BIN)/lampe-eval report results/smollm2-settings
 	$(BIN)/lampe-eval report results/smollm2-short
 	$(BIN)/lampe-eval report results/smollm2-fitted
+	$(BIN)/lampe-eval report results/smollm2-fitted-ruler
 	$(BIN)/lampe-eval leaderboard build
