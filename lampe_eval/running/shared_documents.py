@@ -22,7 +22,7 @@ def with_document_plans(samples: Sequence[Sample]) -> list[Sample]:
     """
     documents: dict[str, list[Prompt]] = defaultdict(list)
     for sample in samples:
-        if isinstance(sample, Prompt) and sample.document_sha256 and not sample.skip:
+        if isinstance(sample, Prompt) and sample.document_sha256 and sample.ids and not sample.skip:
             documents[sample.document_sha256].append(sample)
     planned: dict[str, Prompt] = {}
     for prompts in documents.values():
